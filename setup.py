@@ -1,0 +1,71 @@
+"""Packaging. Exact versions for Python 3.11 stand in constraints.txt; the bounds here also admit 3.9 and 3.10."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# MXNet 1.9.1 uses names that NumPy 1.24 removed.
+CORE = [
+    "numpy>=1.21,<1.24",
+    "gluonnlp==0.10.0",
+    "sentencepiece>=0.1.99",
+    "click>=8.0",
+    "PyYAML>=6.0",
+    "rich>=13.0",
+    "xxhash>=3.0",
+    "zstandard>=0.20",
+    "psutil>=5.9",
+    "tensorboardX>=2.6",
+    "safetensors>=0.4",
+    "tokenizers>=0.15",
+]
+
+# mxnet-cu112 links these but does not ask for them; no CUDA toolkit is needed beside them.
+CUDA_LIBRARIES = [
+    "nvidia-cuda-runtime-cu11==11.7.99",
+    "nvidia-cublas-cu11==11.10.3.66",
+    "nvidia-cufft-cu11==10.7.2.91",
+    "nvidia-curand-cu11==10.2.10.91",
+    "nvidia-cusolver-cu11==11.4.0.1",
+    "nvidia-cuda-nvrtc-cu11==11.7.99",
+    "nvidia-nvtx-cu11==11.7.91",
+    "nvidia-nccl-cu11==2.14.3",
+    "nvidia-cudnn-cu11==8.5.0.96",
+]
+
+TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6"]
+LINT = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML", "types-psutil"]
+
+setup(
+    name="kogpt2-gluon",
+    version="0.1.0",
+    description="The training recipe of KoGPT-2, complete: MXNet Gluon, Horovod, and conversion to PyTorch",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9,<3.12",
+    packages=[
+        *find_packages(include=["kogpt2_gluon", "kogpt2_gluon.*"]),
+        "kogpt2_launch",
+        "kogpt2_recipes",
+    ],
+    package_dir={"kogpt2_launch": "launch", "kogpt2_recipes": "recipes"},
+    package_data={"kogpt2_recipes": ["*.yaml"]},
+    install_requires=CORE,
+    extras_require={
+        "cpu": ["mxnet==1.9.1"],
+        "cu112": ["mxnet-cu112==1.9.1", *CUDA_LIBRARIES],
+        "aws": ["boto3>=1.26"],
+        "convert": ["torch>=2.0", "transformers>=4.40"],
+        "test": [*TEST, *LINT],
+        "bench": ["tabulate>=0.9"],
+    },
+    entry_points={
+        "console_scripts": [
+            "kogpt2=kogpt2_gluon.cli:main",
+            "kogpt2-launch=kogpt2_launch.cli:main",
+        ]
+    },
+)
