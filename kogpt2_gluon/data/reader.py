@@ -124,6 +124,12 @@ class TrainingReader:
         """Passes over the data so far, counting what the training loop has consumed."""
         return self.consumed / self.order.sequences_per_epoch
 
+    @property
+    def epoch_ended(self) -> bool:
+        """Whether the last update was the one that completed a pass over the data."""
+        before, per_epoch = self.consumed - self._per_update, self.order.sequences_per_epoch
+        return self.consumed // per_epoch > before // per_epoch
+
     def state(self) -> dict[str, Any]:
         """For the checkpoint: consumed sequences only, whatever was read ahead."""
         return self.order.state(self.consumed)
@@ -135,6 +141,12 @@ class TrainingReader:
                 raise update
             self.consumed += self._per_update
             yield update
+
+    def __enter__(self) -> TrainingReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Ends the background thread."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
+from functools import cache
 
 from kogpt2_gluon.data import sample_words as words
 
@@ -21,8 +21,7 @@ FIRST, LAST = "가", "힣"
 # The form after a consonant, the form after a vowel. 으로/로 counts ㄹ as a vowel.
 PARTICLES = {
     pair.split("/")[0]: (pair.split("/")[0], pair.split("/")[1])
-    for pair in "은/는 이/가 을/를 과/와 으로/로 이라/라 이라고/라고 이라는/라는 이란/란 이랑/랑 이나/나 이든/든 아/야 이에요/예요 "
-    "이었/였 이야/야 이여/여".split()
+    for pair in ["은/는", "이/가", "을/를", "과/와", "으로/로", "이라/라", "이라고/라고", "이라는/라는", "이란/란", "이랑/랑", "이나/나", "이든/든", "아/야", "이에요/예요", "이었/였", "이야/야", "이여/여"]
 }
 
 # Units after a figure are read out: 5km is 오 킬로미터, 5kg is 오 킬로그램.
@@ -157,7 +156,17 @@ def infinitive(stem: str) -> str:
     if vowel == "ㅡ" and not final:
         bright = body and split_syllable(body[-1])[1] in "ㅏㅗ"
         return body + join_syllable(initial, "ㅏ" if bright else "ㅓ")
-    contracted = {"ㅏ": "ㅏ", "ㅓ": "ㅓ", "ㅐ": "ㅐ", "ㅔ": "ㅔ", "ㅕ": "ㅕ", "ㅗ": "ㅘ", "ㅜ": "ㅝ", "ㅣ": "ㅕ", "ㅚ": "ㅙ"}
+    contracted = {
+        "ㅏ": "ㅏ",
+        "ㅓ": "ㅓ",
+        "ㅐ": "ㅐ",
+        "ㅔ": "ㅔ",
+        "ㅕ": "ㅕ",
+        "ㅗ": "ㅘ",
+        "ㅜ": "ㅝ",
+        "ㅣ": "ㅕ",
+        "ㅚ": "ㅙ",
+    }
     if not final and vowel in contracted:
         return body + join_syllable(initial, contracted[vowel])
     full = _before_vowel(stem) if change in ("ㄷ", "ㅅ") else stem
@@ -169,22 +178,22 @@ def past_stem(stem: str) -> str:
     return _with_final(infinitive(stem), "ㅆ")
 
 
-@lru_cache(maxsize=None)
+@cache
 def attach(stem: str, ending: str) -> str:
     """A stem with a non-final or any single ending: attach('맵', '아서') is '매워서'."""
     if ending.startswith("았"):
         return past_stem(stem) + ending[1:]
     if ending.startswith("아"):
         return infinitive(stem) + ending[1:]
-    if ending.startswith("는") and stem_class(stem) == "adjective" and not ending.startswith("는다"):
-        ending = "은" + ending[1:]
+    if ending.startswith("는") and ending[:2] not in ("는다", "는구"):
+        ending = ("은" if stem_class(stem) == "adjective" else "는") + ending[1:]
     final = split_syllable(stem[-1])[2]
-    if ending.startswith(("은", "을", "음")):  # these close an open syllable: 간, 갈, 감
+    if ending.startswith(("은", "을", "음", "읍")):  # these close an open syllable: 간, 갈, 감
         mark = split_syllable(ending[0])[2]
         full = _before_vowel(stem)
         last = split_syllable(full[-1])[2]
         if last == "ㄹ" and final == "ㄹ":
-            return _with_final(full, {"ㄴ": "ㄴ", "ㄹ": "ㄹ", "ㅁ": "ㄻ"}[mark]) + ending[1:]
+            return _with_final(full, {"ㄴ": "ㄴ", "ㄹ": "ㄹ", "ㅁ": "ㄻ", "ㅂ": "ㅂ"}[mark]) + ending[1:]
         if last or words.IRREGULAR.get(stem) == "ㅅ":
             return full + ending
         return _with_final(full, mark) + ending[1:]
@@ -208,7 +217,7 @@ PLAN = {"haeyo": " 거예요", "hapnida": " 것입니다", "haera": " 것이다"
 ASK = {"haeyo": "어요", "hapnida": "습니까", "haera": "니", "hae": "어", "eum": "어"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def finish(stem: str, mood: str, style: str) -> str:
     """A sentence-final predicate.
 
@@ -239,11 +248,7 @@ def finish(stem: str, mood: str, style: str) -> str:
     ending = table[mood][STYLES.index(style)]
     if stem == "아니" and ending in ("아요", "아"):
         return "아니에요" if ending == "아요" else "아니야"
-    if ending == "읍시다":
-        return attach(stem, "습다").replace("습다", "읍다")[:-1] + "시다"
-    if ending.startswith("는구나") and split_syllable(stem[-1])[2] == "ㄹ":
-        return _without_rieul(stem) + ending
-    return attach(stem, ending) if ending != "는구나" else stem + ending
+    return attach(stem, ending)
 
 
 def copula(before: str, mood: str, style: str) -> str:
@@ -252,6 +257,8 @@ def copula(before: str, mood: str, style: str) -> str:
     past = "이었" if closed else "였"
     if mood == "past":
         return past + CLOSED_ENDINGS[style]
+    if mood == "guess":
+        return "이겠" + CLOSED_ENDINGS[style]
     if mood == "plan":
         return "일" + PLAN[style]
     if mood.startswith("았"):
@@ -270,7 +277,9 @@ def copula(before: str, mood: str, style: str) -> str:
         return ending if ending[0] in "입임" or not closed else "이" + ending
     if mood in ("라서", "라면", "라는", "라고"):
         return ("이" if closed else "") + mood
-    return {"는": "인", "는데": "인데", "으면": "이면", "으며": "이며", "으니": "이니", "을": "일"}.get(mood) or "이" + mood
+    return {"는": "인", "는데": "인데", "으면": "이면", "으며": "이며", "으니": "이니", "을": "일"}.get(
+        mood
+    ) or "이" + mood
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def shard_corpus(
     split: str,
     processes: int = 1,
     chunk_bytes: int = 0,
-    progress: Callable[[int], None] = lambda num_bytes: None,
+    progress: Optional[Callable[[int, int], None]] = None,
 ) -> Manifest:
     """Tokenizes one split of a corpus into `out`; every document becomes ``<s> text </s>``.
 
@@ -54,14 +54,15 @@ def shard_corpus(
     chunk_bytes : int
         A power of two, or 0 to choose it from the size of the text.
     progress : callable
-        Called with the number of text bytes done since the last call.
+        Told (text bytes done, in all).
     """
     corpus = Corpus.open(corpus_dir)
     tokenizer = Tokenizer.load(tokenizer_path)
     if out.exists() and any(out.iterdir()):
         raise RecipeError(f"{out}: not empty; choose another --out or remove it")
     out.mkdir(parents=True, exist_ok=True)
-    guess = int(corpus.num_bytes(split) / BYTES_PER_TOKEN * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize)
+    size = corpus.size(split)
+    guess = int(size / BYTES_PER_TOKEN * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize)
     manifest = Manifest(
         split=split,
         dtype=token_dtype(tokenizer.vocab_size),
@@ -86,7 +87,8 @@ def shard_corpus(
             manifest.text_bytes += text_bytes
             manifest.words += words
             manifest.unknown += unknown
-            progress(text_bytes)
+            if progress:
+                progress(min(manifest.text_bytes, size), size)
     if not manifest.documents:
         raise DataError(f"{corpus_dir}: its {split} split holds no documents")
     writer.finish()

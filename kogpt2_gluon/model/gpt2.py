@@ -9,6 +9,7 @@ D = C / H, and V `vocab_size`.
 
 from __future__ import annotations
 
+from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import ModelRecipe
 from kogpt2_gluon.runtime import mx, nlp
 
@@ -141,6 +142,7 @@ class GPT2Model(HybridBlock):
         super().__init__(prefix=prefix, params=params)
         self.max_length = max_length
         self._num_layers = num_layers
+        self._sizes = (units, vocab_size, max_length, num_layers, num_heads, dropout)
         with self.name_scope():
             self._pos_embed = nn.Embedding(
                 max_length, units, weight_initializer=mx.init.Normal(0.01), prefix="pos_embed_"
@@ -178,6 +180,10 @@ class GPT2Model(HybridBlock):
             new_states += key_value
         return self._logits_proj(self._final_ln(hidden)), new_states
 
+    def for_decoding(self) -> GPT2Model:
+        """A net over the same parameters that is not hybridized, so that it takes any `states` and any length."""
+        return GPT2Model(*self._sizes, prefix=self.prefix, params=self.collect_params())
+
 
 def build_model(recipe: ModelRecipe) -> GPT2Model:
     """The network that a recipe describes, not yet initialized."""
@@ -191,10 +197,26 @@ def build_model(recipe: ModelRecipe) -> GPT2Model:
     )
 
 
+def named_parameters(net: GPT2Model) -> dict:
+    """{structural name: Parameter}, the names of a `.params` file; the tied matrix stands under both of its names."""
+    return dict(net._collect_params_with_prefix())  # what Block.save_parameters uses; Gluon has no public name for it
+
+
 def structural_parameters(net: GPT2Model) -> dict:
     """{structural name: Parameter}, each parameter once: the tied matrix under its embedding's name."""
-    named = net._collect_params_with_prefix()  # what Block.save_parameters itself uses; Gluon has no public name for it
-    seen: dict = {}
-    for name, parameter in named.items():
-        seen.setdefault(id(parameter), (name, parameter))
-    return dict(seen.values())
+    once: dict = {}
+    for name, parameter in named_parameters(net).items():
+        once.setdefault(id(parameter), (name, parameter))
+    return dict(once.values())
+
+
+def load_arrays(net: GPT2Model, arrays: dict, source: str) -> None:
+    """Copies {structural name: array} into an initialized network; DataError names what does not fit."""
+    parameters = named_parameters(net)
+    for name in sorted(parameters.keys() ^ arrays.keys()):
+        side = "the model" if name in parameters else "the file"
+        raise DataError(f"{source}: parameter {name} is in {side} only; it was saved by another network")
+    for name, parameter in parameters.items():
+        if tuple(parameter.shape) != arrays[name].shape:
+            raise DataError(f"{source}: {name} has shape {arrays[name].shape}, the model wants {tuple(parameter.shape)}")
+        parameter.set_data(mx.nd.array(arrays[name]))

@@ -40,12 +40,10 @@ def collect_environment(run_dir: Path) -> dict[str, Any]:
             "system": platform.platform(),
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
-            "usable_cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else None,
+            "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_mb": psutil.virtual_memory().total // 2**20,
             "free_disk_mb": shutil.disk_usage(run_dir).free // 2**20,
-            "gpus": (_output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader") or "")
-            .strip()
-            .splitlines(),
+            "gpus": _gpus(),
         },
         "variables": select_variables(os.environ),
     }
@@ -123,6 +121,12 @@ def _cpu_model() -> str:
     except OSError:
         found = None
     return found.group(1) if found else platform.processor()
+
+
+def _gpus() -> list[str]:
+    """Name, memory and driver of each GPU that the driver's own tool reports."""
+    listed = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    return (listed or "").strip().splitlines()
 
 
 def _output(*command: str) -> Optional[str]:

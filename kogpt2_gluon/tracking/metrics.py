@@ -139,7 +139,7 @@ class Tracker(NullTracker):
         self._record("train", step, values, tokens=int(tokens))
         self._say(
             f"{self._place(step)} | loss {loss:7.4f} | lr {learning_rate:.2e} | norm {grad_norm:7.3f} | "
-            f"{tokens_per_second:>9,.0f} tok/s | {memory_mb:>7,.0f} MB | epoch {epoch:6.3f} | eta {duration(eta):>6}"
+            f"{tokens_per_second:>9,.0f} tok/s | {memory_mb:>7,.0f} MB | epoch {epoch:7.3f} | eta {duration(eta):>6}"
         )
         assert self._display is not None
         self._display.update(step, loss, tokens_per_second, eta)
@@ -209,7 +209,7 @@ class Tracker(NullTracker):
             write_atomically(path, content)
         self._recorded = {(line["kind"], line["step"]) for _, line in kept if line["step"] == self._start_step}
         seconds = kept[-1][1].get("seconds") if kept else None
-        self._seconds_before = seconds if isinstance(seconds, float) else 0.0
+        self._seconds_before = float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
 
 def tracker_for(
@@ -301,29 +301,26 @@ class _Display:
             return
         from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = ("{task.percentage:6.2f}%", "loss {task.fields[loss]:.4f}", "{task.fields[rate]:,.0f} tok/s")
         self._progress = Progress(
             BarColumn(bar_width=None),
-            *map(TextColumn, columns),
-            TextColumn("eta {task.fields[eta]}", justify="right"),
+            TextColumn("{task.percentage:6.2f}%  {task.description}"),
             console=console,
             expand=True,
             refresh_per_second=2,  # the interpreter is the training loop's
         )
-        self._task = self._progress.add_task(
-            "train", total=num_steps, completed=step, loss=math.nan, rate=math.nan, eta="--"
-        )
+        self._task = self._progress.add_task("starting", total=num_steps, completed=step)
         self._progress.start()
 
     def update(self, step: int, loss: float, tokens_per_second: float, eta: float) -> None:
         if self._progress is not None:
-            self._progress.update(self._task, completed=step, loss=loss, rate=tokens_per_second, eta=duration(eta))
+            figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tok/s  eta {duration(eta):>6}"
+            self._progress.update(self._task, completed=step, description=figures)
 
     def print(self, line: str) -> None:
         if self._progress is not None:
             self._progress.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
             return
-        encoding = self._stream.encoding or "utf-8"
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
         print(line.encode(encoding, "replace").decode(encoding), file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -345,7 +342,7 @@ def _summary_writer(folder: Path, step: int) -> Any:
             del sys.modules["torch"]
     return SummaryWriter(
         str(folder),
-        purge_step=step + 1,
+        purge_step=step + 1 if step else 0,
         max_queue=1000,  # the queue is the training loop's shield against a slow disk
         flush_secs=30,
         filename_suffix=f".{time.monotonic_ns()}",  # two starts within a second must not share a file

@@ -1,0 +1,1 @@
+"""Trained checkpoints in other libraries' formats."""

@@ -1,0 +1,218 @@
+"""A SentencePiece BPE model as a `tokenizers` tokenizer (tokenizer.json) that gives the same ids.
+
+``sp.encode(text)`` is, in order: user-defined symbols are set apart; the rest is normalised by a table (the precompiled
+charsmap); spaces are stripped and runs of them become one; each space becomes U+2581, and one more goes in front; then
+the adjacent pair of symbols whose concatenation is the piece of the highest score is joined, leftmost first, until none
+is left. Each of these has a counterpart here, and each choice below says where the two libraries differ.
+
+What is in the text is text: `<s>`, `</s>` and `<pad>` written out in it are spelled with ordinary pieces, as in
+SentencePiece. `tokenizers` itself looks for them in the text; transformers does not when its tokenizer_config.json says
+``split_special_tokens`` (see :mod:`kogpt2_gluon.convert.huggingface`), nor does a bare tokenizer whose
+``encode_special_tokens`` is set.
+
+Known differences, all in the normalisation of text that is itself unusual: several combining marks on one letter that
+no single character stands for (canonical reordering), and the noncharacter U+FDD0, which is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Iterable
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from kogpt2_gluon.errors import DataError
+
+SPACE = "\u2581"  # SentencePiece's visible space
+BREAK = "\ufdd0"  # a noncharacter put in for a moment, to keep two characters apart
+TABLES = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
+
+
+class SentencePieceBPE:
+    """A SentencePiece BPE model, read from its file and known to be one that can be converted.
+
+    `ids` maps every piece to its id, `unk`, `bos`, `eos` and `pad` are pieces; `pad` is None where the model has none.
+    Raises DataError naming the file and what in it cannot be mapped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.processor = sentencepiece.SentencePieceProcessor()
+        self.proto = sentencepiece_model_pb2.ModelProto()
+        try:
+            content = path.read_bytes()
+            self.processor.load_from_serialized_proto(content)
+            self.proto.ParseFromString(content)
+        except OSError as error:
+            raise DataError(f"tokenizer {path}: cannot be read: {error.strerror}") from None
+        except Exception:  # both libraries raise types of their own, and RuntimeError
+            raise DataError(f"tokenizer {path}: not a SentencePiece model") from None
+        self.ids = {piece.piece: index for index, piece in enumerate(self.proto.pieces)}
+        self.scores = {piece.piece: piece.score for piece in self.proto.pieces if piece.type == NORMAL}
+        self._refuse_what_differs()
+        self.unk = self.of_type(UNKNOWN)[0]
+        self.bos = self._special("<s>", self.processor.bos_id())
+        self.eos = self._special("</s>", self.processor.eos_id())
+        self.pad = self._special("<pad>", self.processor.pad_id())
+
+    def of_type(self, *types: int) -> list[str]:
+        """The pieces of these types, in the order of their ids."""
+        return [piece.piece for piece in self.proto.pieces if piece.type in types]
+
+    def _special(self, name: str, index: int) -> Any:
+        """The model's own special piece, else one that merely bears the name, else None."""
+        return self.proto.pieces[index].piece if index >= 0 else name if name in self.ids else None
+
+    def _refuse_what_differs(self) -> None:
+        trainer, spec = self.proto.trainer_spec, self.proto.normalizer_spec
+        longer = {piece: score for piece, score in self.scores.items() if len(piece) > 1}
+        strange = [piece for piece in longer if not self.scores.keys() >= set(piece)]
+        faults = {
+            "its model type is not BPE": trainer.model_type != trainer.BPE,
+            "it has unused pieces": bool(self.of_type(UNUSED)),
+            "it writes a space as a suffix": trainer.treat_whitespace_as_suffix,
+            "it does not escape spaces": not spec.escape_whitespaces,
+            f"its normalisation {spec.name!r} is none of {', '.join(TABLES)} and identity": bool(
+                spec.precompiled_charsmap and spec.name not in TABLES
+            ),
+            "it normalises what it decodes": bool(self.proto.denormalizer_spec.precompiled_charsmap),
+            "two of its pieces have one score": len(set(longer.values())) < len(longer),
+            f"piece {strange[0] if strange else ''!r} has a character that is no piece": bool(strange),
+        }
+        for fault, found in faults.items():
+            if found:
+                raise DataError(f"tokenizer {self.path}: {fault}; it cannot be converted")
+
+
+def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
+    """The equivalent tokenizer. Its vocabulary ids are the model's.
+
+    Raises DataError if a piece or a special token, tried as text, does not get the ids that SentencePiece gives it.
+    """
+    symbols = sorted(model.of_type(USER_DEFINED), key=len, reverse=True)
+    bpe = models.BPE(
+        vocab=model.ids,
+        merges=merges_of(model.scores),
+        unk_token=model.unk,
+        fuse_unk=True,
+        byte_fallback=model.proto.trainer_spec.byte_fallback,
+    )
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = _normalizer(model.proto.normalizer_spec)
+    tokenizer.pre_tokenizer = _pre_tokenizer(model, symbols, bpe)
+    tokenizer.decoder = _decoder(model)
+    if symbols:
+        _check_symbols(model, symbols, tokenizer)
+        # A symbol is set apart by the pre-tokenizer and then found whole in the vocabulary. An added token would be
+        # found too, but would lose the space that SentencePiece puts before a symbol at the start of the text.
+        bpe.ignore_merges = True
+        tokenizer.model = bpe
+    tokenizer.add_special_tokens(
+        [AddedToken(piece, special=True, normalized=False) for piece in model.of_type(UNKNOWN, CONTROL)]
+    )
+    check_same_ids(tokenizer, model, [piece.replace(SPACE, " ") for piece in model.ids])
+    return tokenizer
+
+
+def check_same_ids(tokenizer: Tokenizer, model: SentencePieceBPE, texts: Iterable[str]) -> None:
+    """Raises DataError naming the first text to which `tokenizer` gives other ids than SentencePiece."""
+    texts = list(texts)
+    parsed, tokenizer.encode_special_tokens = tokenizer.encode_special_tokens, True
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    tokenizer.encode_special_tokens = parsed
+    for text, encoding, ids in zip(texts, encodings, model.processor.encode(texts)):
+        if encoding.ids != ids:
+            raise DataError(
+                f"tokenizer {model.path}: cannot be converted: {text!r} would become {encoding.ids} instead of {ids}"
+            )
+
+
+def merges_of(scores: dict[str, float]) -> list[tuple[str, str]]:
+    """The pairs that may be joined, first the piece of the highest score; every way to cut a piece in two is a pair.
+
+    SentencePiece joins any two neighbours that make a piece, however that piece came about in training. Of two cuts of
+    one piece the longer left part comes first: where both apply to overlapping places, that is the leftmost one, as
+    the shorter leftovers of a run of equal letters are on its right.
+    """
+    ranked = sorted((piece for piece in scores if len(piece) > 1), key=lambda piece: -scores[piece])
+    cuts = ((piece[:at], piece[at:]) for piece in ranked for at in range(len(piece) - 1, 0, -1))
+    return [(left, right) for left, right in cuts if left in scores and right in scores]
+
+
+def _normalizer(spec: Any) -> normalizers.Normalizer:
+    steps: list[normalizers.Normalizer] = []
+    if not spec.remove_extra_whitespaces and spec.add_dummy_prefix:
+        steps.append(normalizers.Prepend(" "))  # before the table: a text that it deletes keeps this space
+    if spec.precompiled_charsmap:
+        steps += _table(spec.precompiled_charsmap)
+    if spec.remove_extra_whitespaces:
+        steps.append(normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z"), ""))
+        steps.append(normalizers.Replace(Regex(" {2,}"), " "))
+    steps.append(normalizers.Replace(" ", SPACE))
+    if spec.remove_extra_whitespaces and spec.add_dummy_prefix:
+        steps.append(normalizers.Prepend(SPACE))  # only if something is left
+    return normalizers.Sequence(steps)
+
+
+def _table(charsmap: bytes) -> list[normalizers.Normalizer]:
+    """SentencePiece's longest-match table lookup, from `Precompiled`'s lookup of single characters and NFC.
+
+    `Precompiled` looks a short grapheme cluster up whole and takes the *shortest* entry that it starts with for all of
+    it, so that marks vanish; with its parts kept apart each is looked up alone. The sequences in the table are those
+    that NFC composes, save one kind: a syllable without a final consonant and a final consonant after it (U+AC00
+    U+11A8) stay two in SentencePiece.
+    """
+    open_syllables = "".join(chr(0xAC00 + 28 * index) for index in range(11172 // 28))
+    return [
+        normalizers.Replace(Regex(r"(?<=\r)(?=\n)|(?<=[\s\S])(?=[\p{M}\x{200C}\x{200D}\x{FF9E}\x{FF9F}])"), BREAK),
+        normalizers.Precompiled(charsmap),
+        normalizers.Replace(BREAK, ""),
+        normalizers.Replace(Regex(rf"(?<=[{open_syllables}])(?=[\x{{11A8}}-\x{{11C2}}])"), BREAK),
+        normalizers.NFC(),
+        normalizers.Replace(BREAK, ""),
+    ]
+
+
+def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str], bpe: models.BPE) -> pre_tokenizers.PreTokenizer:
+    steps: list[pre_tokenizers.PreTokenizer] = []
+    if symbols:  # longest first
+        steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, symbols))), "isolated"))
+    if SPACE in model.scores and not any(SPACE in piece[1:] for piece in model.scores):
+        # No piece runs over a space, so words can be taken one by one: the same ids, and the cache works.
+        steps.append(pre_tokenizers.Split(SPACE, "merged_with_next"))
+    if symbols:
+        # Found whole in the vocabulary, a word `</s>` would become the control token: cut it where BPE does anyway.
+        cuts = []
+        for piece in model.of_type(UNKNOWN, CONTROL, BYTE):
+            at = bpe.tokenize(piece)[0].offsets[1]
+            cuts.append(rf"\A{re.escape(piece[:at])}(?={re.escape(piece[at:])}\z)")
+        steps.append(pre_tokenizers.Split(Regex("|".join(cuts)), "isolated"))
+    return pre_tokenizers.Sequence(steps)
+
+
+def _decoder(model: SentencePieceBPE) -> decoders.Decoder:
+    trainer, spec = model.proto.trainer_spec, model.proto.normalizer_spec
+    steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " ")]
+    if trainer.byte_fallback:
+        steps.append(decoders.ByteFallback())
+    steps += [decoders.Replace(Regex(rf"\A{re.escape(model.unk)}\z"), trainer.unk_surface), decoders.Fuse()]
+    if spec.add_dummy_prefix or spec.remove_extra_whitespaces:
+        steps.append(decoders.Strip(" ", 1, 0))
+    return decoders.Sequence(steps)
+
+
+def _check_symbols(model: SentencePieceBPE, symbols: list[str], tokenizer: Tokenizer) -> None:
+    """Symbols must survive normalisation, and looking words up whole must not change how ordinary pieces are made."""
+    assert tokenizer.normalizer is not None
+    for symbol in symbols:
+        if not tokenizer.normalizer.normalize_str("a" + symbol + "a").endswith(f"a{symbol}a"):
+            raise DataError(
+                f"tokenizer {model.path}: normalisation changes its symbol {symbol!r}; it cannot be converted"
+            )
+    for piece in model.scores:
+        if [token.id for token in tokenizer.model.tokenize(piece)] != [model.ids[piece]]:
+            raise DataError(f"tokenizer {model.path}: piece {piece!r} is never made by joining; it cannot be converted")

@@ -1,0 +1,108 @@
+"""Sampling text from a network, with cached keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.runtime import mx
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    temperature : logits are divided by it; 0 is greedy. top_k : keep the k likeliest; 0 keeps all. top_p : keep the
+    fewest likeliest tokens with at least this probability together (Holtzman et al., 2020). repetition_penalty : divides
+    positive and multiplies negative logits of tokens already there (Keskar et al., 2019). seed : of the draws.
+    max_new_tokens : where a text ends that brings no `</s>`.
+    """
+
+    max_new_tokens: int = 60
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, good in (
+            ("max_new_tokens", self.max_new_tokens >= 1),
+            ("temperature", self.temperature >= 0),
+            ("top_k", self.top_k >= 0),
+            ("top_p", 0 < self.top_p <= 1),
+            ("repetition_penalty", self.repetition_penalty > 0),
+        ):
+            if not good:
+                raise RecipeError(f"{name}={getattr(self, name)}: out of range")
+
+
+def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:
+    """Draws an id from `logits` (vocab_size,) after the penalty, temperature, top-k and top-p, in this order."""
+    logits = logits.astype(np.float64)
+    if sampling.repetition_penalty != 1.0 and seen:
+        ids = np.unique(np.asarray(seen))
+        logits[ids] = np.where(
+            logits[ids] > 0, logits[ids] / sampling.repetition_penalty, logits[ids] * sampling.repetition_penalty
+        )
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    logits = logits / sampling.temperature
+    order = np.argsort(-logits, kind="stable")
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    probabilities = np.exp(logits[order] - logits[order[0]])
+    probabilities /= probabilities.sum()
+    if sampling.top_p < 1:
+        # The token that crosses top_p is kept, so at least one remains.
+        keep = 1 + int(np.searchsorted(np.cumsum(probabilities), sampling.top_p))
+        order, probabilities = order[:keep], probabilities[:keep] / probabilities[:keep].sum()
+    return int(rng.choice(order, p=probabilities))
+
+
+def generate_ids(
+    net: GPT2Model, prompt: Sequence[int], eos_id: int, sampling: Sampling, num_samples: int = 1, ctx: Any = None
+) -> list[list[int]]:
+    """Continues one prompt `num_samples` times; returns the new ids of each, without `</s>`.
+
+    The prompt goes through the network once, then one token a step for all samples together; a sample that has met
+    `</s>`, or the end of the positions, is finished.
+    """
+    ctx = ctx or mx.cpu()
+    decoder = net.for_decoding()
+    prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
+    rngs = [np.random.default_rng([sampling.seed, sample]) for sample in range(num_samples)]
+    samples: list[list[int]] = [[] for _ in range(num_samples)]
+    running = set(range(num_samples))
+    tokens = mx.nd.array([prompt] * num_samples, ctx=ctx, dtype="int32")
+    states = None
+    for position in range(len(prompt), min(net.max_length, len(prompt) + sampling.max_new_tokens)):
+        logits, states = decoder(tokens, states)
+        last = logits[:, -1].asnumpy()  # (num_samples, vocab_size)
+        step = np.full((num_samples, 1), eos_id, np.int32)
+        for sample in sorted(running):
+            token = next_token(last[sample], prompt + samples[sample], sampling, rngs[sample])
+            if token == eos_id:
+                running.discard(sample)
+            else:
+                samples[sample].append(token)
+                step[sample] = token
+        if not running or position + 1 >= net.max_length:
+            break
+        tokens = mx.nd.array(step, ctx=ctx, dtype="int32")
+    return samples
+
+
+def generate(
+    net: GPT2Model, tokenizer: Tokenizer, prompt: str, sampling: Sampling, num_samples: int = 1, ctx: Any = None
+) -> list[str]:
+    """Continues a text as a document's beginning; returns prompt and continuation together, `num_samples` of them."""
+    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    continued = generate_ids(net, ids, tokenizer.eos_id, sampling, num_samples, ctx)
+    return [tokenizer.decode(ids[1:] + new) for new in continued]

@@ -1,0 +1,282 @@
+"""Line plots as inline SVG, drawn with NumPy alone: no script, no font, no file beside the page.
+
+Colours and fonts are the page's: a plot only names CSS classes (``frame grid tick unit`` and those of its series).
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+LEFT, RIGHT, TOP, BOTTOM = 58, 66, 24, 40  # around the frame: tick labels, end labels, unit of y, unit of x
+SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass
+class Series:
+    """A line, or `marks`, over steps.
+
+    `x` float64 ascending, shape (n,); `y` float64, shape (n,), NaN where there is no value (the line breaks there).
+    `style` is a CSS class; `label`, if any, stands at the right end; `notes` are the marks' tooltips.
+    """
+
+    x: Array
+    y: Array
+    style: str
+    label: str = ""
+    marks: bool = False
+    notes: Sequence[str] = ()
+
+
+@dataclass
+class Axis:
+    """A scale from values to 0..1, and its ticks."""
+
+    low: float
+    high: float
+    ticks: list[float]
+    log: bool = False
+
+    def place(self, values: Array) -> Array:
+        """Where on the axis each value lies: 0 at `low`, 1 at `high`."""
+        if self.log:
+            values, low, high = np.log10(values), math.log10(self.low), math.log10(self.high)
+        else:
+            low, high = self.low, self.high
+        return np.asarray((values - low) / (high - low), dtype=np.float64)
+
+
+def line_plot(
+    series: Sequence[Series],
+    *,
+    title: str,
+    unit: str,
+    width: int = 520,
+    height: int = 230,
+    log: bool = False,
+    from_zero: bool = False,
+    top: Optional[float] = None,
+) -> str:
+    """The series over steps as one <svg>; "" when there is no finite value at all.
+
+    `top` cuts the y axis there (what lies above leaves the frame); `from_zero` makes it start at 0.
+    """
+    series = [_finite(one, log) for one in series]
+    values = np.concatenate([one.y[np.isfinite(one.y)] for one in series] or [np.empty(0)])
+    if not values.size:
+        return ""
+    steps = np.concatenate([one.x for one in series])
+    across = linear_axis(0.0, max(float(steps.max()), 1.0), width // 90, whole=True)
+    across.high = max(float(steps.max()), 1.0)  # the run's end is the frame's end
+    across.ticks = [tick for tick in across.ticks if tick <= across.high]
+    high = min(float(values.max()), top) if top is not None else float(values.max())
+    low = min(0.0, float(values.min())) if from_zero else min(float(values.min()), high)
+    up = log_axis(low, high) if log else linear_axis(low, high, height // 45)
+    frame = _Frame(width, height, across, up)
+    name = "frame-" + "".join(letter if letter.isalnum() else "-" for letter in title)
+    parts = [
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">',
+        f'<clipPath id="{name}"><rect x="{LEFT}" y="{TOP - 2}" width="{frame.inner_width + 4}" '
+        f'height="{frame.inner_height + 3}"/></clipPath>',
+        *frame.draw(unit),
+        f'<g clip-path="url(#{name})">',
+        *(frame.draw_line(one) for one in series if not one.marks),
+        "</g>",
+        *(frame.draw_marks(one) for one in series if one.marks),
+        *frame.draw_labels(series),
+        "</svg>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def linear_axis(low: float, high: float, count: int, whole: bool = False) -> Axis:
+    """An axis over [low, high] widened to about `count` round ticks (1, 2 or 5 times a power of ten)."""
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-300):  # a constant: give it some room
+        room = 0.1 * abs(high) or 1.0
+        low, high = (0.0 if low >= 0 and room > low else low - room), high + room
+    rough = (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    step = max(step, 1.0) if whole else step
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [index * step for index in range(first, last + 1)]
+    return Axis(ticks[0], ticks[-1], ticks)
+
+
+def log_axis(low: float, high: float) -> Axis:
+    """A logarithmic axis over positive [low, high], with ticks at decades, or at 1-2-5 where it spans few of them."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    decades = range(first, last + 1)
+    every = max(math.ceil(len(decades) / 6), 1)
+    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    ticks = [factor * 10.0**power for power in decades if power % every == 0 for factor in factors]
+    low = max((tick for tick in ticks if tick <= low), default=low)
+    high = min((tick for tick in ticks if tick >= high), default=high)
+    if low >= high:
+        low, high = low / 2, high * 2
+    return Axis(low, high, [tick for tick in ticks if low <= tick <= high], log=True)
+
+
+def downsample(x: Array, y: Array, columns: int) -> tuple[Array, Array]:
+    """At most two points for each of `columns` strips of x, its smallest and largest y in their order.
+
+    Nothing that a plot of that many pixels could show is lost: a spike of one step stays. A strip without any
+    finite value stays as one NaN.
+    """
+    if len(x) <= 2 * columns:
+        return x, y
+    edges = np.searchsorted(x, np.linspace(x[0], x[-1], columns + 1)[1:-1])
+    keep: list[int] = []
+    for begin, end in zip([0, *edges], [*edges, len(x)]):
+        if begin == end:
+            continue
+        strip = y[begin:end]
+        if np.isnan(strip).all():
+            keep.append(begin)
+        else:
+            keep += sorted({begin + int(np.nanargmin(strip)), begin + int(np.nanargmax(strip))})
+    return x[keep], y[keep]
+
+
+def smooth(y: Array, window: int) -> Array:
+    """The mean of the `window` values around each, leaving NaN out; NaN where y is NaN.
+
+    At the beginning the window shrinks on both sides alike, so that a steep fall is not bent; at the end, where the
+    curve is flat and its last value is what people read, only its missing half is left out.
+    """
+    known, index = np.isfinite(y), np.arange(len(y))
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, y, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    before = np.minimum(window // 2, index)
+    after = np.minimum(before, len(y) - 1 - index)
+    begin, end = index - before, index + after + 1
+    mean = (sums[end] - sums[begin]) / np.maximum(counts[end] - counts[begin], 1)
+    return np.where(known, mean, np.nan)
+
+
+def short(value: float, digits: int = 3) -> str:
+    """A number for reading: 124M, 12.3k, 3.41, 1e-4; "–" if it is not finite."""
+    if not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    for factor, suffix in SUFFIXES:
+        if size >= factor * (1 - 0.5 * 10**-digits):
+            return f"{float(f'{value / factor:.{digits}g}'):g}{suffix}"
+    if size == 0 or size >= 0.001:
+        return f"{value:.{digits}g}" if size < 100 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def figure(value: float) -> str:
+    """A result for reading: four significant digits (3.900, 73,130, 1.234M); "–" if it is not finite."""
+    if 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:#.4g}" if 0.001 <= abs(value) < 1000 else short(value, 4)
+
+
+class _Frame:
+    """The rectangle of a plot: draws axes and series into SVG coordinates."""
+
+    def __init__(self, width: int, height: int, across: Axis, up: Axis) -> None:
+        self.across, self.up = across, up
+        self.inner_width, self.inner_height = width - LEFT - RIGHT, height - TOP - BOTTOM
+        self.right, self.bottom = width - RIGHT, height - BOTTOM
+
+    def points(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """SVG coordinates; NaN stays NaN."""
+        return LEFT + self.across.place(x) * self.inner_width, self.bottom - self.up.place(y) * self.inner_height
+
+    def draw(self, unit: str) -> list[str]:
+        parts = []
+        for tick, text in zip(self.up.ticks, tick_texts(self.up)):
+            y = self.points(np.zeros(1), np.array([tick]))[1][0]
+            style = "frame" if y >= self.bottom - 0.5 else "grid"
+            parts.append(f'<line class="{style}" x1="{LEFT}" x2="{self.right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 8}" y="{y + 4:.1f}">{text}</text>')
+        for tick, text in zip(self.across.ticks, tick_texts(self.across)):
+            x = LEFT + tick / self.across.high * self.inner_width
+            parts.append(
+                f'<line class="frame" x1="{x:.1f}" x2="{x:.1f}" y1="{self.bottom}" y2="{self.bottom + 4}"/>'
+                f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{self.bottom + 18}">{text}</text>'
+            )
+        parts.append(f'<text class="unit" x="{LEFT}" y="12">{html.escape(unit)}</text>')
+        middle = (LEFT + self.right) / 2
+        parts.append(f'<text class="unit" text-anchor="middle" x="{middle:.1f}" y="{self.bottom + 35}">step</text>')
+        return parts
+
+    def draw_line(self, one: Series) -> str:
+        """One path, broken where values are missing; a value between two gaps becomes a dot."""
+        x, y = self.points(*downsample(one.x, one.y, self.inner_width))
+        y = np.clip(y, -1e4, 1e4)  # far above a cut axis: outside the frame in any case
+        path, alone, pen_down = [], [], False
+        for index, (px, py) in enumerate(zip(x, y)):
+            if math.isnan(py):
+                pen_down = False
+                continue
+            path.append(f"{'L' if pen_down else 'M'}{px:.1f} {py:.1f}")
+            if not pen_down and (index + 1 == len(y) or math.isnan(y[index + 1])):
+                alone.append(f'<circle class="{one.style} dot" cx="{px:.1f}" cy="{py:.1f}" r="2.5"/>')
+            pen_down = True
+        return f'<path class="{one.style}" d="{"".join(path)}"/>' + "".join(alone)
+
+    def draw_marks(self, one: Series) -> str:
+        """A thin line through ringed points, each with its tooltip."""
+        seen = np.isfinite(one.y) & (one.y <= self.up.high)
+        notes = [note for note, shown in zip(one.notes or [""] * len(one.y), seen) if shown]
+        x, y = self.points(one.x[seen], one.y[seen])
+        radius = 4 if len(x) <= 60 else 2.5
+        path = "".join(f"{'L' if index else 'M'}{px:.1f} {py:.1f}" for index, (px, py) in enumerate(zip(x, y)))
+        dots = "".join(
+            f'<circle class="{one.style} mark" cx="{px:.1f}" cy="{py:.1f}" r="{radius}">'
+            f"<title>{html.escape(note)}</title></circle>"
+            for px, py, note in zip(x, y, notes)
+        )
+        return f'<path class="{one.style} thread" d="{path}"/>{dots}'
+
+    def draw_labels(self, series: Sequence[Series]) -> list[str]:
+        """The last value of each labelled series at the right end, moved apart where they would overlap."""
+        ends = []
+        for one in series:
+            known = np.flatnonzero(np.isfinite(one.y))
+            if one.label and known.size:
+                last = one.y[known[-1:]]
+                y = float(np.clip(self.points(one.x[:1], last)[1][0], TOP, self.bottom - 12))
+                ends.append((y, one, float(last[0])))
+        ends.sort(key=lambda end: end[0])
+        parts, below = [], -math.inf
+        for y, one, value in ends:
+            y = max(y, below + 30)
+            below = y
+            parts.append(
+                f'<text class="end {one.style}" x="{self.right + 8}" y="{y + 1:.1f}">{figure(value)}</text>'
+                f'<text class="end name" x="{self.right + 8}" y="{y + 14:.1f}">{html.escape(one.label)}</text>'
+            )
+        return parts
+
+
+def tick_texts(axis: Axis) -> list[str]:
+    """The ticks of an axis as texts, with the same suffix and number of decimals on all of a linear one."""
+    largest = max(abs(tick) for tick in axis.ticks)
+    if axis.log or len(axis.ticks) < 2:
+        return [short(tick) for tick in axis.ticks]
+    step = axis.ticks[1] - axis.ticks[0]
+    if largest < 0.01:
+        return ["0" if abs(tick) < step / 2 else short(tick) for tick in axis.ticks]
+    suffixes = SUFFIXES if largest >= 10_000 else ()
+    factor, suffix = next(((factor, suffix) for factor, suffix in suffixes if largest >= factor), (1.0, ""))
+    decimals = max(0, -math.floor(math.log10(step / factor) + 1e-9))
+    return ["0" if abs(tick) < step / 2 else f"{tick / factor:,.{decimals}f}{suffix}" for tick in axis.ticks]
+
+
+def _finite(one: Series, log: bool) -> Series:
+    """The series with NaN for what cannot be drawn: infinities, absurd sizes, and zero or less on a log axis."""
+    y = np.where(np.abs(one.y) < 1e100, one.y, np.nan)
+    return Series(one.x, np.where(y > 0, y, np.nan) if log else y, one.style, one.label, one.marks, one.notes)

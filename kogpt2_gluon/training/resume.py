@@ -1,0 +1,92 @@
+"""Saving a run's state and taking it up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from kogpt2_gluon.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
+from kogpt2_gluon.data.order import Order
+from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
+from kogpt2_gluon.model.gpt2 import named_parameters
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.training.worker import Worker
+
+if TYPE_CHECKING:
+    from kogpt2_gluon.training.setup import Parts
+
+# What may differ between a checkpoint and the recipe that goes on from it; anything else is another run.
+MAY_CHANGE = {
+    "num_steps",
+    "batch_size",
+    "learning_rate",
+    "final_learning_rate",
+    "schedule",
+    "warmup_ratio",
+    "weight_decay",
+    "clip_norm",
+    "device",
+    "threads",
+}
+
+
+def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Optional[Checkpoint]:
+    """The checkpoint to go on from: the newest (``auto``), none (``never``), or the one at a path.
+
+    Rank 0 looks, and all workers take the step it found: on a shared file system two workers can see different things.
+    """
+    if resume not in ("auto", "never"):
+        checkpoint = open_checkpoint(Path(resume))
+        checkpoint.verify()
+        return checkpoint
+    found = newest_checkpoint(ckpt_dir) if worker.rank == 0 else None
+    if resume == "never" and found:
+        raise RecipeError(f"{ckpt_dir}: holds {found.path.name} already; --resume auto goes on from it, or change run_dir")
+    step = int(worker.sum(np.array([found.state()["step"] if found else 0.0]))[0])
+    return open_checkpoint(ckpt_dir / f"step-{step:08d}") if step else None
+
+
+def check_same_run(checkpoint: Checkpoint, recipe: Recipe, order: Order) -> list[str]:
+    """RecipeError or DataError if the checkpoint is of another run; returns the settings that changed and may."""
+    changed, refused = [], []
+    before, now = checkpoint.recipe().to_dict(), recipe.to_dict()
+    for section in ("model", "training"):
+        for key, value in now[section].items():
+            if before[section][key] != value:
+                text = f"{section}.{key}: {before[section][key]} -> {value}"
+                (changed if key in MAY_CHANGE else refused).append(text)
+    if refused:
+        raise RecipeError(f"{checkpoint.path}: saved by another recipe ({'; '.join(refused)}); restore that or change run_dir")
+    reader = checkpoint.state()["reader"]
+    for key, value in order.state(0).items():
+        if key != "consumed" and reader[key] != value:
+            raise DataError(f"{checkpoint.path}: its data had {key} {reader[key]}, now it is {value}; train on the same shards")
+    return changed
+
+
+def save_state(recipe: Recipe, state: dict[str, Any], parts: Parts) -> None:
+    """Rank 0 writes a checkpoint; all workers wait for it. DivergedError if a parameter is not finite."""
+    if parts.worker.rank == 0:
+        arrays = {name: parameter.data().asnumpy() for name, parameter in named_parameters(parts.net).items()}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise DivergedError(f"step {state['step']}: {name} is not finite; nothing was saved for this step")
+        save_checkpoint(
+            recipe.ckpt_dir,
+            {
+                **state,
+                "reader": parts.reader.state(),
+                "recipe_fingerprint": recipe.fingerprint(),
+                "data_fingerprint": parts.shards.fingerprint,
+                "tokenizer_sha256": parts.tokenizer.sha256,
+                "size": parts.worker.size,
+            },
+            arrays,
+            parts.update.arrays(),
+            recipe,
+            parts.shards.tokenizer_path,
+            keep=recipe.checkpoint.keep,
+        )
+    parts.worker.sum(np.zeros(1))

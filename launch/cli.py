@@ -1,0 +1,135 @@
+"""The command ``kogpt2-launch``: plan a run on given hosts, and run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
+
+import click
+
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+
+if TYPE_CHECKING:
+    from .hosts import Host
+
+
+class _Group(click.Group):
+    """A group whose verbs answer a user's mistake in one line on stderr, and with its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KoGPT2Error as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Where and how a recipe runs: plans a launch on given hosts, and runs it."""
+
+
+@main.command()
+@click.argument("recipe")
+@click.argument("overrides", metavar="[key=value]...", nargs=-1)
+@click.option("--hosts", metavar="h1:8,h2:8", help="Hosts and their slots (workers); the first has rank 0.")
+@click.option("--hostfile", type=click.Path(path_type=Path), help="The same as a file: 'h1 slots=8' or 'h1:8' a line.")
+@click.option("--network-interface", metavar="NAME", help="The interface that the hosts share, such as eth0.")
+@click.option("--env", "variables", metavar="K=V", multiple=True, help="A variable for every worker; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan (JSON) to this file too.")
+def plan(
+    recipe: str,
+    overrides: Tuple[str, ...],
+    hosts: Optional[str],
+    hostfile: Optional[Path],
+    network_interface: Optional[str],
+    variables: Tuple[str, ...],
+    as_json: bool,
+    out: Optional[Path],
+) -> None:
+    """Print what a run on these hosts would be, and start nothing.
+
+    Ranks, batch, threads, each variable with its source, and the exact command. Equal input gives equal text.
+
+    \b
+    Example:
+      kogpt2-launch plan kogpt2_base training.num_steps=1000 \\
+          --hosts h1:8,h2:8 --network-interface eth0 --out plan.json
+    """
+    from .plan import make_plan
+
+    made = make_plan(recipe, overrides, _hosts(hosts, hostfile), network_interface, _variables(variables))
+    if out is not None:
+        try:
+            out.write_text(made.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"--out {out}: cannot be written: {error.strerror}") from None
+    click.echo(made.to_json() if as_json else made.describe(), nl=False)
+
+
+@main.command()
+@click.argument("plan_or_recipe", metavar="PLAN|RECIPE")
+@click.argument("overrides", metavar="[key=value]...", nargs=-1)
+@click.option("--backend", type=click.Choice(["local"]), default="local", show_default=True, help="What starts it.")
+@click.option("--np", "size", type=click.IntRange(min=1), help="Workers on this machine, with a RECIPE.  [default: 1]")
+@click.option("--env", "variables", metavar="K=V", multiple=True, help="A variable for every worker, with a RECIPE.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    plan_or_recipe: str,
+    overrides: Tuple[str, ...],
+    backend: str,
+    size: Optional[int],
+    variables: Tuple[str, ...],
+) -> None:
+    """Run a plan (a .json file of `plan --out`) or a recipe on this machine.
+
+    The exit code is that of the first worker that failed: 2 bad recipe, 3 bad data, 4 diverged, 75 stopped early with
+    its state saved (run again to go on). Ctrl-C or SIGTERM lets the workers save; a second one ends them at once.
+
+    Workers inherit PATH, HOME, the locale and the variables of Python, OpenMP, CUDA, Horovod, NCCL, MXNet and KOGPT2_*,
+    and nothing else; OMP_NUM_THREADS is the plan's.
+
+    \b
+    Example:
+      kogpt2-launch run debug_cpu training.num_steps=20 --np 2
+    """
+    from .hosts import Host
+    from .plan import load_plan, make_plan
+    from .run import run_local
+
+    if plan_or_recipe.endswith(".json"):
+        if overrides or size or variables:
+            raise RecipeError(f"plan {plan_or_recipe} is run as it is; give key=value, --np and --env with a recipe")
+        made = load_plan(Path(plan_or_recipe))
+    else:
+        made = make_plan(plan_or_recipe, overrides, [Host("localhost", size or 1)], env=_variables(variables))
+    assert backend == "local"
+    ctx.exit(run_local(made))
+
+
+def _hosts(hosts: Optional[str], hostfile: Optional[Path]) -> Sequence[Host]:
+    from .hosts import Host, parse_hosts, read_hostfile
+
+    if hosts is not None and hostfile is not None:
+        raise RecipeError("give --hosts or --hostfile, not both")
+    if hosts is not None:
+        return parse_hosts(hosts)
+    return read_hostfile(hostfile) if hostfile is not None else (Host("localhost", 1),)
+
+
+def _variables(settings: Sequence[str]) -> Dict[str, str]:
+    """The variables of repeated ``--env K=V``; the last of a name counts."""
+    variables: Dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            # The text is not shown: it may be a secret that was pasted in the wrong place.
+            raise RecipeError("--env: write NAME=VALUE")
+        variables[name] = value
+    return variables
+
+
+if __name__ == "__main__":
+    main()

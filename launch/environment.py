@@ -1,0 +1,75 @@
+"""What workers inherit from the environment, and what must never travel there.
+
+Workers get an allowlist, not the whole environment: horovodrun writes each variable it is given onto a command line
+(the ssh line too), where every user of the machine reads it with ``ps``. So the allowlist holds only what finding the
+programs and libraries and tuning them needs; credentials are not on it, and a variable that looks like a secret is
+dropped even where a pattern would admit it. Workers find credentials where the AWS SDK looks for them without
+variables: the instance's role, or ``~/.aws/credentials`` (HOME and AWS_PROFILE are passed on).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import Dict, Mapping
+
+from kogpt2_gluon.errors import RecipeError
+
+ALLOWED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ"),  # the account
+    *("LANG", "LANGUAGE", "LC_*"),  # text: Korean output needs a UTF-8 locale
+    *("TERM", "COLUMNS", "NO_COLOR", "FORCE_COLOR"),  # the terminal
+    *("PYTHON*", "VIRTUAL_ENV", "LD_LIBRARY_PATH"),  # the installation
+    *("OMP_*", "GOMP_*", "KMP_*", "MKL_*", "DNNL_*"),  # CPU threads and kernels
+    *("CUDA_*", "NVIDIA_*"),  # which GPUs, and their libraries
+    *("HOROVOD_*", "NCCL_*", "FI_*"),  # communication
+    *("MXNET_*", "KOGPT2_*"),  # the framework and this project
+    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"),  # where and as whom, never the keys
+)
+
+# What horovodrun (with --gloo) sets for every worker, over whatever was asked for, without a word.
+SET_BY_HOROVODRUN = (
+    *("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE", "HOROVOD_CROSS_RANK"),
+    *("HOROVOD_CROSS_SIZE", "HOROVOD_HOSTNAME", "HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS"),
+    *("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
+)
+INTERFACE_VARIABLES = ("HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
+
+# Whole words between underscores: KOGPT2_API_TOKEN and AWS_ACCESS_KEY_ID are secrets, KOGPT2_TOKENIZER is not.
+_SECRET = re.compile(
+    r"(^|_)(API_?KEY|ACCESS_?KEY|KEYS?|TOKEN|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a variable's name says that its value is a key, token or password."""
+    return _SECRET.search(name) is not None
+
+
+def check_variable(name: str, value: str) -> None:
+    """RecipeError for a variable that a plan may not hold: a malformed one, a secret, or one that would not last."""
+    if not _NAME.fullmatch(name):
+        raise RecipeError(f"--env {name!r}: not the name of an environment variable; write NAME=VALUE")
+    if looks_secret(name):
+        raise RecipeError(
+            f"--env {name}: looks like a secret, and a plan and its command lines are read by others; "
+            "use the instance's role, ~/.aws/credentials or a file of mode 600 on every host instead"
+        )
+    if name in INTERFACE_VARIABLES:
+        raise RecipeError(f"--env {name}: horovodrun overwrites it; use --network-interface")
+    if name in SET_BY_HOROVODRUN:
+        raise RecipeError(f"--env {name}: horovodrun sets it for every worker; leave it out")
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise RecipeError(f"--env {name}: the value holds a line break or another control character")
+
+
+def inherited(environment: Mapping[str, str]) -> Dict[str, str]:
+    """The part of `environment` that workers inherit: on the allowlist, not like a secret, no other job's rank."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in ALLOWED)
+        and not looks_secret(name)
+        and name not in SET_BY_HOROVODRUN
+    }

@@ -1,0 +1,280 @@
+"""A launch plan: everything decided before the first process starts, as a file that can be read and diffed.
+
+A plan holds no time, no random number and no look at the network: the same recipe, hosts and options give the same
+text. Every environment variable says where its value comes from, and the command is a list of arguments, never a
+shell string.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.recipe import Recipe, load_recipe
+
+from .environment import INTERFACE_VARIABLES, check_variable
+from .hosts import Host, available_cores
+
+FORMAT = "kogpt2-launch-plan-1"
+
+# What Linux admits as an interface's name, less the characters that a shell would read.
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable of every worker, and where its value comes from."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run on given hosts. Build it with :func:`make_plan` or read it with :func:`load_plan`."""
+
+    recipe: str  # as the user named it: a path or a shipped recipe's name
+    overrides: Tuple[str, ...]
+    fingerprint: str  # of the resolved recipe
+    hosts: Tuple[Host, ...]
+    network_interface: Optional[str]
+    env: Tuple[Variable, ...]  # sorted by name
+    batch_size: int  # sequences of one worker and micro step
+    accumulate: int  # micro steps of one update
+    seq_length: int  # tokens a sequence
+
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+        return sum(host.slots for host in self.hosts)
+
+    @property
+    def total_batch_size(self) -> int:
+        return self.batch_size * self.size * self.accumulate
+
+    @property
+    def is_local(self) -> bool:
+        """Whether every worker runs on this machine."""
+        return all(host.is_local for host in self.hosts)
+
+    def ranks(self) -> List[range]:
+        """The ranks of each host: Horovod numbers the slots in the order of the hosts."""
+        first, ranks = 0, []
+        for host in self.hosts:
+            ranks.append(range(first, first + host.slots))
+            first += host.slots
+        return ranks
+
+    def worker_argv(self) -> List[str]:
+        """The command of one worker."""
+        return ["kogpt2", "train", self.recipe, *self.overrides]
+
+    def argv(self) -> List[str]:
+        """The command that starts all workers; a single local worker needs no horovodrun."""
+        if self.size == 1 and self.is_local:
+            return self.worker_argv()
+        return [*self.horovodrun_argv(), *self.worker_argv()]
+
+    def horovodrun_argv(self) -> List[str]:
+        """horovodrun up to the worker's command.
+
+        ``--disable-cache``: it would otherwise believe an hour-old answer about hosts and interfaces.
+        """
+        hosts = ",".join(f"{host.name}:{host.slots}" for host in self.hosts)
+        interface = ["--network-interfaces", self.network_interface] if self.network_interface else []
+        return ["horovodrun", "--gloo", "--disable-cache", "-np", str(self.size), "-H", hosts, *interface]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The plan as plain data, with all that follows from it."""
+        return {
+            "format": FORMAT,
+            "recipe": {"name": self.recipe, "overrides": list(self.overrides), "fingerprint": self.fingerprint},
+            "hosts": [
+                {"name": host.name, "slots": host.slots, "ranks": list(ranks)}
+                for host, ranks in zip(self.hosts, self.ranks())
+            ],
+            "size": self.size,
+            "batch": {
+                "batch_size": self.batch_size,
+                "accumulate": self.accumulate,
+                "total_batch_size": self.total_batch_size,
+                "seq_length": self.seq_length,
+                "tokens_per_step": self.total_batch_size * self.seq_length,
+            },
+            "network_interface": self.network_interface,
+            "env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.env],
+            "argv": self.argv(),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    def describe(self) -> str:
+        """The plan for people: a few aligned lines."""
+        rows = [("recipe", " ".join([self.recipe, *self.overrides])), ("fingerprint", self.fingerprint[:16])]
+        for host, ranks in zip(self.hosts, self.ranks()):
+            numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
+            here = ", this machine" if host.is_local else ""
+            rows.append(("host", f"{host.name}: {_plural(host.slots, 'slot')}, {numbers}{here}"))
+        rows += [
+            ("workers", str(self.size)),
+            (
+                "total batch",
+                f"{self.total_batch_size} sequences = batch_size {self.batch_size} x {_plural(self.size, 'worker')} "
+                f"x accumulate {self.accumulate}",
+            ),
+            ("tokens", f"{self.total_batch_size * self.seq_length:,} an update (seq_length {self.seq_length})"),
+            ("threads", self._describe_threads()),
+            ("network", self.network_interface or ("loopback" if self.is_local else "chosen by horovodrun")),
+        ]
+        rows += [("env", f"{each.name}={each.value}  <- {each.source}") for each in self.env]
+        rows += [("argv", json.dumps(self.argv(), ensure_ascii=False))]
+        return "".join(f"{label:<12} {text}\n" for label, text in rows)
+
+    def _describe_threads(self) -> str:
+        for each in self.env:
+            if each.name == "OMP_NUM_THREADS":
+                return f"{each.value} a worker"
+        return "set by each worker: the cores of its host / the slots of its host"
+
+
+def make_plan(
+    recipe: str,
+    overrides: Sequence[str],
+    hosts: Sequence[Host],
+    network_interface: Optional[str] = None,
+    env: Optional[Mapping[str, str]] = None,
+) -> Plan:
+    """Plans a run of `recipe` on `hosts`.
+
+    Raises RecipeError for a bad recipe, for a total batch that this number of workers cannot share evenly, and for
+    an interface or variable (`env`: the user's own) that cannot be used.
+    """
+    resolved = load_recipe(recipe, overrides)
+    size = sum(host.slots for host in hosts)
+    accumulate = resolved.accumulate(size)
+    _check_lanes(resolved, size)
+    plan = Plan(
+        recipe=recipe,
+        overrides=tuple(overrides),
+        fingerprint=resolved.fingerprint(),
+        hosts=tuple(hosts),
+        network_interface=network_interface,
+        env=_variables(resolved, hosts, network_interface, env or {}),
+        batch_size=resolved.training.batch_size,
+        accumulate=accumulate,
+        seq_length=resolved.data.seq_length,
+    )
+    _check_interface(plan)
+    return plan
+
+
+def load_plan(path: Path) -> Plan:
+    """Reads a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
+    again = "make it anew with kogpt2-launch plan"
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"plan {path}: not readable: {error}") from None
+    found = plain.get("format") if isinstance(plain, dict) else None
+    if found != FORMAT:
+        raise RecipeError(f"plan {path}: format {found!r} is not {FORMAT!r}; {again}")
+    try:
+        plan = _from_dict(plain)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError(f"plan {path}: incomplete ({type(error).__name__}: {error}); {again}") from None
+    # All that can be derived is derived again: an argv written into the file by hand is never started.
+    written = plan.to_dict()
+    changed = sorted(key for key in {*written, *plain} if written.get(key) != plain.get(key))
+    if changed:
+        raise RecipeError(f"plan {path}: {', '.join(changed)} does not follow from the rest of the plan; {again}")
+    _check_interface(plan)
+    _check_variables(plan)
+    resolved = load_recipe(plan.recipe, plan.overrides)
+    batch = (resolved.training.batch_size, resolved.accumulate(plan.size), resolved.data.seq_length)
+    if resolved.fingerprint() != plan.fingerprint or batch != (plan.batch_size, plan.accumulate, plan.seq_length):
+        raise RecipeError(f"plan {path}: recipe {plan.recipe} has changed since the plan was made; {again}")
+    return plan
+
+
+def _from_dict(plain: Mapping[str, Any]) -> Plan:
+    recipe, batch = plain["recipe"], plain["batch"]
+    interface = plain["network_interface"]
+    # A value of another type is converted here, and then found to differ from what stands in the file.
+    return Plan(
+        recipe=str(recipe["name"]),
+        overrides=tuple(str(override) for override in recipe["overrides"]),
+        fingerprint=str(recipe["fingerprint"]),
+        hosts=tuple(Host(str(host["name"]), int(host["slots"])) for host in plain["hosts"]),
+        network_interface=None if interface is None else str(interface),
+        env=tuple(Variable(str(each["name"]), str(each["value"]), str(each["source"])) for each in plain["env"]),
+        batch_size=int(batch["batch_size"]),
+        accumulate=int(batch["accumulate"]),
+        seq_length=int(batch["seq_length"]),
+    )
+
+
+def _variables(
+    recipe: Recipe, hosts: Sequence[Host], interface: Optional[str], user: Mapping[str, str]
+) -> Tuple[Variable, ...]:
+    """The workers' variables: ours first, the user's over them."""
+    chosen: Dict[str, Variable] = {}
+    for name in INTERFACE_VARIABLES if interface else ():
+        chosen[name] = Variable(name, str(interface), INTERFACE)
+    # Without OMP_NUM_THREADS MXNet computes on one CPU thread, and it is read when MXNet is imported. Several hosts
+    # may differ in cores while all workers get the same variables, so there each worker sets its own.
+    if recipe.training.threads:
+        chosen["OMP_NUM_THREADS"] = Variable(
+            "OMP_NUM_THREADS", str(recipe.training.threads), "recipe: training.threads"
+        )
+    elif len(hosts) == 1 and hosts[0].is_local:
+        cores, slots = available_cores(), hosts[0].slots
+        source = f"default: {_plural(cores, 'core')} / {_plural(slots, 'slot')}"
+        chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(max(1, cores // slots)), source)
+    for name, value in user.items():
+        check_variable(name, value)
+        chosen[name] = Variable(name, value, USER)
+    return tuple(chosen[name] for name in sorted(chosen))
+
+
+def _check_variables(plan: Plan) -> None:
+    """Holds the variables of a plan file to the rules of those given on the command line."""
+    for each in plan.env:
+        if each.name not in INTERFACE_VARIABLES or each.value != plan.network_interface:
+            check_variable(each.name, each.value)
+
+
+def _check_interface(plan: Plan) -> None:
+    interface = plan.network_interface
+    if interface is None:
+        return
+    if not _INTERFACE.fullmatch(interface):
+        raise RecipeError(f"--network-interface {interface!r}: not the name of one network interface, such as eth0")
+    if plan.is_local:
+        raise RecipeError(
+            f"--network-interface {interface}: all workers run on this machine and talk over its loopback; leave it out"
+        )
+
+
+def _check_lanes(recipe: Recipe, size: int) -> None:
+    """RecipeError if no reading order of this recipe has lanes that `size` workers can share."""
+    from kogpt2_gluon.data.order import choose_lanes
+
+    # With data without end: what remains is the rule on batch and max_lanes, which needs no look at the data.
+    lanes = choose_lanes(1 << 40, recipe.training.total_batch_size, recipe.data.max_lanes)
+    if lanes % size:
+        raise RecipeError(
+            f"{size} workers cannot share the {lanes} reading lanes that total_batch_size="
+            f"{recipe.training.total_batch_size} and data.max_lanes={recipe.data.max_lanes} give: "
+            "use a number of workers that divides them, or raise either"
+        )
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,230 @@
+"""Plans that really run on this machine: processes, signals, exit codes, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import uuid
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from launch import run
+from launch.cli import main
+from launch.hosts import Host, parse_hosts
+from launch.plan import make_plan
+from launch.run import WorkerExit, find_program, first_failure, run_local
+
+# A worker that is ready says so with a file; rank 0 then stops the launcher, as a scheduler would.
+STOPPED_WORKER = """
+import os, pathlib, signal, sys, time
+folder, launcher, rank = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(os.environ.get("HOROVOD_RANK", 0))
+def save(number, frame):
+    if rank == 0:
+        time.sleep(7)
+    (folder / f"saved-{rank}").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+(folder / f"ready-{rank}").touch()
+while not all((folder / f"ready-{other}").exists() for other in range(int(os.environ.get("HOROVOD_SIZE", 1)))):
+    time.sleep(0.05)
+if rank == 0:
+    os.kill(launcher, signal.SIGTERM)
+time.sleep(120)
+"""
+
+# Rank 1 leaves with a code of its own; rank 0 is then thrown out of its second allreduce.
+HOROVOD_WORKER = """
+import sys
+import mxnet as mx
+import horovod.mxnet as hvd
+hvd.init()
+total = hvd.allreduce(mx.nd.ones(4) * (hvd.rank() + 1), average=False, name="first")
+print("total", total.asnumpy().tolist(), "size", hvd.size(), flush=True)
+if hvd.rank() == 1:
+    sys.exit(3)
+hvd.allreduce(mx.nd.ones(4), name="second").asnumpy()
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text("training: {batch_size: 2, total_batch_size: 8}\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def known_mark(monkeypatch):
+    """Makes the run's mark known, and proves at the end that no process with it is left."""
+    mark = uuid.uuid4()
+    monkeypatch.setattr(run.uuid, "uuid4", lambda: mark)
+    yield mark.hex
+    assert run._marked(mark.hex) == []
+
+
+def start(recipe, tmp_path, code, size=1, arguments=(), **options):
+    script = tmp_path / "worker.py"
+    script.write_text(code, encoding="utf-8")
+    plan = make_plan(recipe, [], [Host("localhost", size)], env={"KOGPT2_TEST": "a b;$c"})
+    return run_local(plan, worker=[sys.executable, str(script), *map(str, arguments)], **options)
+
+
+def need_horovod():
+    pytest.importorskip("horovod", reason="make horovod builds it")
+
+
+def test_exit_code_of_a_horovod_worker_comes_back(recipe, tmp_path, known_mark, capfd):
+    need_horovod()
+    assert start(recipe, tmp_path, HOROVOD_WORKER, size=2) == 3
+    out, err = capfd.readouterr()
+    assert out.count("total [3.0, 3.0, 3.0, 3.0] size 2") == 2
+    assert "rank 1 ended with exit code 3 (bad data)" in err
+
+
+def test_two_workers_that_end_well(recipe, tmp_path, known_mark):
+    need_horovod()
+    code = "import os, sys; open(sys.argv[1] + '/rank-' + os.environ['HOROVOD_RANK'], 'w').write(sys.argv[2])"
+    assert start(recipe, tmp_path, code, size=2, arguments=[tmp_path, "한 글; $x"]) == 0
+    assert [(tmp_path / f"rank-{rank}").read_text(encoding="utf-8") for rank in range(2)] == ["한 글; $x"] * 2
+
+
+def test_two_workers_that_save_on_sigterm_are_waited_for(recipe, tmp_path, known_mark, capfd):
+    """Rank 0 saves for longer than the 5 seconds that horovodrun gives once another rank has failed."""
+    need_horovod()
+    assert start(recipe, tmp_path, STOPPED_WORKER, size=2, arguments=[tmp_path, os.getpid()]) == 75
+    assert (tmp_path / "saved-0").exists() and (tmp_path / "saved-1").exists()
+    assert "exit code 75 (stopped early, state saved" in capfd.readouterr().err
+
+
+def test_killed_worker_is_named(recipe, tmp_path, known_mark, capfd):
+    need_horovod()
+    code = "import os, time; os.kill(os.getpid(), 9) if os.environ['HOROVOD_RANK'] == '1' else time.sleep(120)"
+    assert start(recipe, tmp_path, code, size=2) == 128 + 9
+    assert "rank 1 ended with exit code 137" in capfd.readouterr().err
+
+
+def test_worker_that_cannot_start(recipe, known_mark, capfd):
+    need_horovod()
+    plan = make_plan(recipe, [], [Host("localhost", 2)])
+    assert run_local(plan, worker=["/nonexistent/kogpt2"]) == 127
+    assert "error: /nonexistent/kogpt2: No such file or directory" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 4, 75])
+def test_exit_code_of_a_single_worker(recipe, tmp_path, known_mark, code):
+    assert start(recipe, tmp_path, f"raise SystemExit({code})") == code
+
+
+def test_single_worker_killed_by_a_signal(recipe, tmp_path, known_mark):
+    assert start(recipe, tmp_path, "import os; os.kill(os.getpid(), 9)") == 137
+
+
+def test_single_worker_that_cannot_start(recipe, known_mark):
+    plan = make_plan(recipe, [], [Host("localhost", 1)])
+    with pytest.raises(KoGPT2Error, match="/nonexistent/kogpt2: cannot be started"):
+        run_local(plan, worker=["/nonexistent/kogpt2"])
+
+
+def test_second_signal_ends_a_worker_that_does_not_listen(recipe, tmp_path, known_mark, monkeypatch):
+    monkeypatch.setattr(run, "END_SECONDS", 0.5)
+    code = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for _ in range(2):
+    os.kill(int(sys.argv[1]), signal.SIGTERM)
+    time.sleep(1)
+time.sleep(120)
+"""
+    assert start(recipe, tmp_path, code, arguments=[os.getpid()]) == 128 + 9
+
+
+def test_worker_that_does_not_end_is_killed_after_the_grace(recipe, tmp_path, known_mark, monkeypatch):
+    monkeypatch.setattr(run, "END_SECONDS", 0.5)
+    code = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.kill(int(sys.argv[1]), signal.SIGINT)
+time.sleep(120)
+"""
+    assert start(recipe, tmp_path, code, arguments=[os.getpid()], grace=0.5) == 128 + 9
+
+
+def test_leftovers_are_ended_even_out_of_the_session(recipe, tmp_path, known_mark):
+    code = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
+open(sys.argv[1], "w").write(str(child.pid))
+"""
+    bystander = psutil.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    try:
+        assert start(recipe, tmp_path, code, arguments=[tmp_path / "pid"]) == 0
+        pid = int((tmp_path / "pid").read_text())
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_workers_get_the_allowlist_and_the_plan(recipe, tmp_path, known_mark, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("SOME_EDITOR", "vi")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    code = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    assert start(recipe, tmp_path, code, arguments=[tmp_path / "env.json"]) == 0
+    seen = json.loads((tmp_path / "env.json").read_text())
+    assert "AWS_SECRET_ACCESS_KEY" not in seen and "SOME_EDITOR" not in seen
+    assert seen["LC_ALL"] == "C.UTF-8" and seen["PATH"] == os.environ["PATH"]
+    assert seen["KOGPT2_TEST"] == "a b;$c" and seen["OMP_NUM_THREADS"] != "77"
+
+
+def test_signal_handlers_are_put_back(recipe, tmp_path, known_mark):
+    before = run.signal.getsignal(run.signal.SIGTERM)
+    start(recipe, tmp_path, "")
+    assert run.signal.getsignal(run.signal.SIGTERM) is before
+
+
+def test_other_hosts_are_refused(recipe):
+    with pytest.raises(RecipeError, match="h2 is another host"):
+        run_local(make_plan(recipe, [], parse_hosts("localhost:2,h2:2")))
+    with pytest.raises(RecipeError, match="runs one host"):
+        run_local(make_plan(recipe, [], parse_hosts("localhost:2,127.0.0.1:2")))
+
+
+def test_command_line_refuses_other_hosts_and_mixed_arguments(recipe, tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(make_plan(recipe, [], [Host("h1", 2)]).to_json(), encoding="utf-8")
+    for arguments, told in ([[], "h1 is another host"], [["--np", "2"], "run as it is"], [["a=1"], "run as it is"]):
+        result = CliRunner().invoke(main, ["run", str(path), *arguments])
+        assert result.exit_code == 2 and told in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_code_that_says_why_goes_before_an_earlier_one_that_does_not():
+    now = time.time_ns()
+    echo, cause, late = WorkerExit(0, 1, now), WorkerExit(1, 3, now + 10), WorkerExit(2, 4, now + 20)
+    assert first_failure([late, echo, cause]) == cause
+    assert first_failure([WorkerExit(0, 1, now + 1), WorkerExit(1, 137, now)]) == WorkerExit(1, 137, now)
+    assert first_failure([WorkerExit(0, 0, now)]) is None
+
+
+def test_programs_are_found_beside_python_first(tmp_path, monkeypatch):
+    beside, elsewhere = tmp_path / "bin", tmp_path / "path"
+    for folder in (beside, elsewhere):
+        folder.mkdir()
+        (folder / "tool").write_text("#!/bin/sh\n")
+        (folder / "tool").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(beside / "python"))
+    monkeypatch.setenv("PATH", str(elsewhere))
+    assert find_program("tool") == str(beside / "tool")
+    (beside / "tool").unlink()
+    assert find_program("tool") == str(elsewhere / "tool")
+    (elsewhere / "tool").unlink()
+    with pytest.raises(KoGPT2Error, match="tool: not beside"):
+        find_program("tool")
