@@ -101,9 +101,7 @@ def tokenizer(corpus: Path, out: Path, vocab_size: int, unused: int, character_c
     """
     from kogpt2_gluon.data.tokenizer import Tokenizer, train_tokenizer
 
-    train_tokenizer(
-        corpus, out, vocab_size, unused=unused, character_coverage=character_coverage, profile=profile
-    )
+    train_tokenizer(corpus, out, vocab_size, unused=unused, character_coverage=character_coverage, profile=profile)
     trained = Tokenizer.load(out)
     click.echo(f"{out}: {trained.vocab_size:,} tokens, sha256 {trained.sha256[:16]}...")
 
@@ -113,7 +111,12 @@ def tokenizer(corpus: Path, out: Path, vocab_size: int, unused: int, character_c
 @click.option("--tokenizer", "tokenizer_path", required=True, type=ANY_PATH, help="SentencePiece model.")
 @click.option("--out", required=True, type=FOLDER, help="Folder for OUT/train and OUT/test.")
 @click.option("--processes", default=0, help="Tokenizing processes; 0: one a core.")
-@click.option("--chunk-kib", default="auto", show_default=True, type=click.Choice(["auto", *map(str, (64, 128, 256, 512, 1024, 2048, 4096))]))
+@click.option(
+    "--chunk-kib",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", *map(str, (64, 128, 256, 512, 1024, 2048, 4096))]),
+)
 def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_kib: str) -> None:
     """Corpus + tokenizer -> token shards (.ktok) with a manifest, for train and test.
 

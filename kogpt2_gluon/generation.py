@@ -18,10 +18,20 @@ from kogpt2_gluon.runtime import mx
 class Sampling:
     """How the next token is chosen.
 
-    temperature : logits are divided by it; 0 is greedy. top_k : keep the k likeliest; 0 keeps all. top_p : keep the
-    fewest likeliest tokens with at least this probability together (Holtzman et al., 2020). repetition_penalty : divides
-    positive and multiplies negative logits of tokens already there (Keskar et al., 2019). seed : of the draws.
-    max_new_tokens : where a text ends that brings no `</s>`.
+    Parameters
+    ----------
+    max_new_tokens : int
+        Where a text ends that brings no `</s>`.
+    temperature : float
+        Logits are divided by it; 0 is greedy.
+    top_k : int
+        Keep the k likeliest tokens; 0 keeps all.
+    top_p : float
+        Keep the fewest likeliest tokens that have this probability together (Holtzman et al., 2020).
+    repetition_penalty : float
+        Divides positive and multiplies negative logits of tokens already there (Keskar et al., 2019).
+    seed : int
+        Of the draws.
     """
 
     max_new_tokens: int = 60

@@ -182,7 +182,7 @@ def find_recipe(name: str) -> Path:
         shipped = {file.stem: file for folder in kogpt2_recipes.__path__ for file in Path(folder).glob("*.yaml")}
     except ImportError:
         shipped = {}
-    if path.stem in shipped and path.parent == Path("."):
+    if path.stem in shipped and path.parent == Path():
         return shipped[path.stem]
     raise RecipeError(f"recipe {name}: no such file, and no shipped recipe of that name ({', '.join(sorted(shipped))})")
 
@@ -265,7 +265,7 @@ def _build(kind: Any, plain: Any, where: str, faults: list[str]) -> Any:
 
 
 def _unknown_key(key: str) -> str:
-    keys = known_keys()
+    keys = [*known_keys(), *(entry.name for entry in dataclasses.fields(Recipe))]
     by_name = {known.rpartition(".")[2]: known for known in keys}
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
     near = near or [by_name[n] for n in difflib.get_close_matches(key.rpartition(".")[2], by_name, n=1, cutoff=0.5)]

@@ -213,7 +213,7 @@ def test_devices():
 
 @pytest.fixture
 def fake_cuda(tmp_path):
-    """A folder that looks like mxnet-cu112 with NVIDIA's wheels; each library links the one before, but not its path."""
+    """Looks like mxnet-cu112 with NVIDIA's wheels; each library links the one before, but not its path."""
     site, before = distribution(tmp_path / "site", "mxnet-cu112", "1.9.1"), []
     for library in cuda.LIBRARIES:
         path = site / "nvidia" / library.folder / "lib" / library.file

@@ -10,12 +10,14 @@ SentencePiece. `tokenizers` itself looks for them in the text; transformers does
 ``split_special_tokens`` (see :mod:`kogpt2_gluon.convert.huggingface`), nor does a bare tokenizer whose
 ``encode_special_tokens`` is set.
 
-Known differences, all in the normalisation of text that is itself unusual: several combining marks on one letter that
-no single character stands for (canonical reordering), and the noncharacter U+FDD0, which is dropped.
+Known differences, all in normalising text that is itself unusual: several combining marks on one letter, or one on a
+compatibility character such as a Roman numeral, which NFC may order or compose where SentencePiece's table does not;
+and the noncharacters U+FDD0 and U+FDD1, which are dropped.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Iterable
@@ -27,7 +29,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from kogpt2_gluon.errors import DataError
 
 SPACE = "\u2581"  # SentencePiece's visible space
-BREAK = "\ufdd0"  # a noncharacter put in for a moment, to keep two characters apart
+BREAK, WALL = "\ufdd0", "\ufdd1"  # noncharacters put in for a moment, to keep two characters apart
 TABLES = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
 
@@ -42,7 +44,7 @@ class SentencePieceBPE:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.processor = sentencepiece.SentencePieceProcessor()
-        self.proto = sentencepiece_model_pb2.ModelProto()
+        self.proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
         try:
             content = path.read_bytes()
             self.processor.load_from_serialized_proto(content)
@@ -89,10 +91,7 @@ class SentencePieceBPE:
 
 
 def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
-    """The equivalent tokenizer. Its vocabulary ids are the model's.
-
-    Raises DataError if a piece or a special token, tried as text, does not get the ids that SentencePiece gives it.
-    """
+    """The equivalent tokenizer, with the model's ids. Raises DataError naming a piece that prevents it."""
     symbols = sorted(model.of_type(USER_DEFINED), key=len, reverse=True)
     bpe = models.BPE(
         vocab=model.ids,
@@ -114,8 +113,20 @@ def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
     tokenizer.add_special_tokens(
         [AddedToken(piece, special=True, normalized=False) for piece in model.of_type(UNKNOWN, CONTROL)]
     )
-    check_same_ids(tokenizer, model, [piece.replace(SPACE, " ") for piece in model.ids])
     return tokenizer
+
+
+def tokenizer_json(model: SentencePieceBPE) -> str:
+    """The content of tokenizer.json, proven on the model's own pieces.
+
+    Raises DataError if a piece or a special token, tried as text, does not get the ids that SentencePiece gives it.
+    """
+    content = json.loads(build_tokenizer(model).to_str())
+    # tokenizers before 0.20 (transformers before 4.45) want a merge as one text; later ones read both ways
+    content["model"]["merges"] = [" ".join(pair) for pair in merges_of(model.scores)]
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    check_same_ids(Tokenizer.from_str(text), model, [piece.replace(SPACE, " ") for piece in model.ids])
+    return text
 
 
 def check_same_ids(tokenizer: Tokenizer, model: SentencePieceBPE, texts: Iterable[str]) -> None:
@@ -162,18 +173,20 @@ def _table(charsmap: bytes) -> list[normalizers.Normalizer]:
     """SentencePiece's longest-match table lookup, from `Precompiled`'s lookup of single characters and NFC.
 
     `Precompiled` looks a short grapheme cluster up whole and takes the *shortest* entry that it starts with for all of
-    it, so that marks vanish; with its parts kept apart each is looked up alone. The sequences in the table are those
-    that NFC composes, save one kind: a syllable without a final consonant and a final consonant after it (U+AC00
-    U+11A8) stay two in SentencePiece.
+    it, so that marks vanish; with its parts kept apart (BREAK) each is looked up alone. The sequences in the table are
+    those that NFC composes, but for two kinds (WALL): letters on both sides of a control character that the table
+    deletes, and a final consonant after a whole syllable (U+AC00 U+11A8), stay apart in SentencePiece. A break goes
+    between two characters, never in front of the first: there `Precompiled` would miscount.
     """
     open_syllables = "".join(chr(0xAC00 + 28 * index) for index in range(11172 // 28))
     return [
-        normalizers.Replace(Regex(r"(?<=\r)(?=\n)|(?<=[\s\S])(?=[\p{M}\x{200C}\x{200D}\x{FF9E}\x{FF9F}])"), BREAK),
+        normalizers.Replace(Regex(r"(?<=\p{Cc})(?=[\s\S])"), WALL),
+        normalizers.Replace(Regex(r"(?<=[\s\S])(?=[\p{M}\x{200C}\x{200D}\x{FF9E}\x{FF9F}])"), BREAK),
         normalizers.Precompiled(charsmap),
         normalizers.Replace(BREAK, ""),
-        normalizers.Replace(Regex(rf"(?<=[{open_syllables}])(?=[\x{{11A8}}-\x{{11C2}}])"), BREAK),
+        normalizers.Replace(Regex(rf"(?<=[{open_syllables}])(?=[\x{{11A8}}-\x{{11C2}}])"), WALL),
         normalizers.NFC(),
-        normalizers.Replace(BREAK, ""),
+        normalizers.Replace(WALL, ""),
     ]
 
 
@@ -185,10 +198,12 @@ def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str], bpe: models.BPE)
         # No piece runs over a space, so words can be taken one by one: the same ids, and the cache works.
         steps.append(pre_tokenizers.Split(SPACE, "merged_with_next"))
     if symbols:
-        # Found whole in the vocabulary, a word `</s>` would become the control token: cut it where BPE does anyway.
+        # Found whole in the vocabulary, a word `</s>` would become the control token: cut it where BPE does anyway
+        # (anywhere, if to BPE it is one run of unknown characters).
         cuts = []
         for piece in model.of_type(UNKNOWN, CONTROL, BYTE):
             at = bpe.tokenize(piece)[0].offsets[1]
+            at = at if at < len(piece) else 1
             cuts.append(rf"\A{re.escape(piece[:at])}(?={re.escape(piece[at:])}\z)")
         steps.append(pre_tokenizers.Split(Regex("|".join(cuts)), "isolated"))
     return pre_tokenizers.Sequence(steps)
@@ -196,12 +211,14 @@ def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str], bpe: models.BPE)
 
 def _decoder(model: SentencePieceBPE) -> decoders.Decoder:
     trainer, spec = model.proto.trainer_spec, model.proto.normalizer_spec
-    steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " ")]
+    unknown = Regex(rf"\A{re.escape(model.unk)}\z")  # the token, not its name spelled out in the text
+    steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.Replace(unknown, BREAK)]
     if trainer.byte_fallback:
         steps.append(decoders.ByteFallback())
-    steps += [decoders.Replace(Regex(rf"\A{re.escape(model.unk)}\z"), trainer.unk_surface), decoders.Fuse()]
+    steps.append(decoders.Fuse())
     if spec.add_dummy_prefix or spec.remove_extra_whitespaces:
         steps.append(decoders.Strip(" ", 1, 0))
+    steps.append(decoders.Replace(BREAK, trainer.unk_surface))  # last, as its own leading space stays
     return decoders.Sequence(steps)
 
 

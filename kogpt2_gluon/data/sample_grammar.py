@@ -20,14 +20,28 @@ FIRST, LAST = "가", "힣"
 
 # The form after a consonant, the form after a vowel. 으로/로 counts ㄹ as a vowel.
 PARTICLES = {
-    pair.split("/")[0]: (pair.split("/")[0], pair.split("/")[1])
-    for pair in ["은/는", "이/가", "을/를", "과/와", "으로/로", "이라/라", "이라고/라고", "이라는/라는", "이란/란", "이랑/랑", "이나/나", "이든/든", "아/야", "이에요/예요", "이었/였", "이야/야", "이여/여"]
+    "은": ("은", "는"),
+    "이": ("이", "가"),
+    "을": ("을", "를"),
+    "과": ("과", "와"),
+    "으로": ("으로", "로"),
+    "아": ("아", "야"),
+    "이나": ("이나", "나"),
+    "이든": ("이든", "든"),
+    "이란": ("이란", "란"),
+    "이랑": ("이랑", "랑"),
+    "이라": ("이라", "라"),
+    "이라고": ("이라고", "라고"),
+    "이라는": ("이라는", "라는"),
+    "이야": ("이야", "야"),
+    "이에요": ("이에요", "예요"),
+    "이었": ("이었", "였"),
 }
 
 # Units after a figure are read out: 5km is 오 킬로미터, 5kg is 오 킬로그램.
 UNITS_WITH_FINAL = ("kg", "mg", "g")
 UNITS_WITHOUT_FINAL = ("km", "cm", "mm", "m", "ml", "L", "GB", "MB", "TB", "kWh", "%", "℃", "°")
-UNIT_AFTER_FIGURE = re.compile(r"\d\s?(%s)$" % "|".join(UNITS_WITH_FINAL + UNITS_WITHOUT_FINAL))
+UNIT_AFTER_FIGURE = re.compile(rf"\d\s?({'|'.join(UNITS_WITH_FINAL + UNITS_WITHOUT_FINAL)})$")
 # An English word whose usual Hangul spelling ends in a consonant (club, game, Apple, music, cut); a rule of thumb.
 LATIN_FINAL = re.compile(r"([lmnc]|ng|ck|ook|le|[aeiou][mn]e|(^|[^aeiou])[aeiou][bpt])$")
 LATIN_RIEUL = re.compile(r"(l|le)$")
@@ -234,10 +248,18 @@ def finish(stem: str, mood: str, style: str) -> str:
         return past_stem(stem) + ASK[style]
     if mood == "guess":
         return stem + "겠" + CLOSED_ENDINGS[style]
+    if mood == "promise":
+        return (
+            attach(stem, "을") + ("게요" if style == "haeyo" else "게")
+            if style in ("haeyo", "hae")
+            else (stem + "겠" + CLOSED_ENDINGS[style])
+        )
     if mood == "plan":
         return attach(stem, "을") + PLAN[style]
     if honorific and style == "haeyo" and mood in ("pres", "ask", "req"):
         return stem[:-1] + "세요"
+    if honorific and style == "hapnida" and mood == "req":
+        return _with_final(stem, "ㅂ") + "시오"
     table = {
         "pres": ("아요", "습니다", "는다" if kind == "verb" else "다", "아", "음"),
         "ask": ("아요", "습니까", "니", "아", "아"),
@@ -258,7 +280,7 @@ def copula(before: str, mood: str, style: str) -> str:
     if mood == "past":
         return past + CLOSED_ENDINGS[style]
     if mood == "guess":
-        return "이겠" + CLOSED_ENDINGS[style]
+        return ("이겠" if closed else "겠") + CLOSED_ENDINGS[style]
     if mood == "plan":
         return "일" + PLAN[style]
     if mood.startswith("았"):

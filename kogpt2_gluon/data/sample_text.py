@@ -4,8 +4,8 @@ A document keeps its topic (the film, the dish, the grandmother), its speech lev
 sentence to the last, so that a language model finds something to learn beyond the next word: particles that agree with
 the final consonant, honorifics that agree with the subject, endings that agree with the document.
 
-The same seed gives the same bytes for ever, on every Python: only ``random.Random.random`` is drawn from, the one method
-whose sequence Python promises to keep, and no set or dict order is relied on.
+The same seed gives the same bytes for ever, on every Python: only ``random.Random.random`` is drawn from, the one
+method whose sequence Python promises to keep, and no order of a set is relied on.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from kogpt2_gluon.data.sample_grammar import (
     with_particle,
 )
 from kogpt2_gluon.data.sample_reports import REPORTS
+from kogpt2_gluon.data.sample_reviews import REVIEWS
 from kogpt2_gluon.data.sample_scenes import SCENES, Scene
 from kogpt2_gluon.data.sample_talks import TALKS
 from kogpt2_gluon.data.sample_words import POOLS, ROWS
 
 __all__ = ["has_final_consonant", "sample_documents", "with_particle", "write_sample_corpus"]
 
-ALL_SCENES: tuple[Scene, ...] = SCENES + REPORTS + TALKS
-MOODS = ("pres", "past", "guess", "plan", "ne", "ask", "askpast", "req", "let")
+ALL_SCENES: tuple[Scene, ...] = SCENES + REVIEWS + REPORTS + TALKS
+MOODS = ("pres", "past", "guess", "plan", "promise", "ne", "ask", "askpast", "req", "let")
 # How many middle lines a document has, as a list to draw from; with opening and closing that makes 1 to 6 sentences.
 MIDDLE_LINES = (0, 1, 1, 2, 2, 2, 3, 3, 4)
 CLOSING_RATE = 0.5
@@ -126,7 +127,9 @@ class Document:
             name = slot.rstrip("0123456789")
             taken = [word for other, word in self.words.items() if other.rstrip("0123456789") == name]
             pool = self._pool(name)
-            self.words[slot] = self._fresh(pool, taken) if len(pool) > len(taken) else pool[0]
+            if len(pool) <= len(taken):  # the row has no other; look into the other rows
+                pool = [word for row in ROWS[name] for word in row[name].split("/")]
+            self.words[slot] = self._fresh(pool, taken)
         return self.words[slot]
 
     def _pool(self, name: str) -> Sequence[str]:

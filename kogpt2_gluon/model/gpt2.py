@@ -39,7 +39,8 @@ class CausalSelfAttention(HybridBlock):
 
     Outputs:
         - **out**: shape (batch_size, length, units)
-        - **new_states**: keys and values of past and input, (batch_size, num_heads, past_length + length, units/num_heads)
+        - **new_states**: keys and values of past and input, (batch_size, num_heads, past_length + length,
+          units/num_heads) each
     """
 
     def __init__(self, units: int, num_heads: int, dropout: float, prefix: str | None = None, params=None):
@@ -74,7 +75,9 @@ class CausalSelfAttention(HybridBlock):
         """0 where a query may look, MASKED where the key comes later: (1, T, P + T)."""
         key_position = F.contrib.arange_like(key, axis=2)  # 0 .. P + T - 1
         # The queries are the last T of these positions.
-        query_position = F.reverse(F.slice_like(F.reverse(key_position, axis=0), F.contrib.arange_like(query, axis=2)), axis=0)
+        query_position = F.reverse(
+            F.slice_like(F.reverse(key_position, axis=0), F.contrib.arange_like(query, axis=2)), axis=0
+        )
         later = F.broadcast_greater(key_position.expand_dims(0), query_position.expand_dims(1))
         return later.expand_dims(0) * MASKED
 
@@ -123,7 +126,8 @@ class GPT2Model(HybridBlock):
 
     Outputs:
         - **logits**: shape (batch_size, length, vocab_size)
-        - **new_states**: key and value of each layer, each (batch_size, num_heads, past_length + length, units/num_heads)
+        - **new_states**: key and value of each layer, each (batch_size, num_heads, past_length + length,
+          units/num_heads)
 
     A hybridized net keeps to the kind of `states`, None or list, of its first call.
     """
@@ -218,5 +222,7 @@ def load_arrays(net: GPT2Model, arrays: dict, source: str) -> None:
         raise DataError(f"{source}: parameter {name} is in {side} only; it was saved by another network")
     for name, parameter in parameters.items():
         if tuple(parameter.shape) != arrays[name].shape:
-            raise DataError(f"{source}: {name} has shape {arrays[name].shape}, the model wants {tuple(parameter.shape)}")
+            raise DataError(
+                f"{source}: {name} has shape {arrays[name].shape}, the model wants {tuple(parameter.shape)}"
+            )
         parameter.set_data(mx.nd.array(arrays[name]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import psutil
@@ -133,7 +133,9 @@ def run_evaluation(recipe: Recipe, parts: Parts, tracker: Any, max_sequences: in
         worker.sum,
     )
     state.evaluation = {"step": state.step, **scores.to_dict()}
-    tracker.log_evaluation(state.step, scores.to_dict())
+    tracker.log_evaluation(
+        state.step, {name: state.evaluation[name] for name in ("loss", "perplexity", "bits_per_byte")}
+    )
     if worker.rank == 0 and recipe.tracking.sample_prompts:
         sampling = Sampling(recipe.tracking.sample_length, top_k=40, seed=recipe.training.seed)
         prompts = recipe.tracking.sample_prompts

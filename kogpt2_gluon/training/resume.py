@@ -43,7 +43,9 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Optional[C
         return checkpoint
     found = newest_checkpoint(ckpt_dir) if worker.rank == 0 else None
     if resume == "never" and found:
-        raise RecipeError(f"{ckpt_dir}: holds {found.path.name} already; --resume auto goes on from it, or change run_dir")
+        raise RecipeError(
+            f"{ckpt_dir}: holds {found.path.name} already; --resume auto goes on from it, or change run_dir"
+        )
     step = int(worker.sum(np.array([found.state()["step"] if found else 0.0]))[0])
     return open_checkpoint(ckpt_dir / f"step-{step:08d}") if step else None
 
@@ -58,11 +60,15 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, order: Order) -> list
                 text = f"{section}.{key}: {before[section][key]} -> {value}"
                 (changed if key in MAY_CHANGE else refused).append(text)
     if refused:
-        raise RecipeError(f"{checkpoint.path}: saved by another recipe ({'; '.join(refused)}); restore that or change run_dir")
+        raise RecipeError(
+            f"{checkpoint.path}: saved by another recipe ({'; '.join(refused)}); restore that or change run_dir"
+        )
     reader = checkpoint.state()["reader"]
     for key, value in order.state(0).items():
         if key != "consumed" and reader[key] != value:
-            raise DataError(f"{checkpoint.path}: its data had {key} {reader[key]}, now it is {value}; train on the same shards")
+            raise DataError(
+                f"{checkpoint.path}: its data had {key} {reader[key]}, now it is {value}; train on the same shards"
+            )
     return changed
 
 

@@ -140,7 +140,7 @@ def describe(recipe: Recipe, parts: Parts) -> str:
     lines = [
         f"{recipe.name}: {count:,} parameters; {parts.worker.size} worker(s) on {parts.ctx}; "
         f"{recipe.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps are {epochs:.1f} epochs",
-        f"data {parts.shards.folder}: {manifest.tokens:,} tokens in {parts.shards.num_chunks} chunks, {order.lanes} lanes",
+        f"{parts.shards.folder}: {manifest.tokens:,} tokens, {parts.shards.num_chunks} chunks, {order.lanes} lanes",
     ]
     if parts.resumed:
         lines.append(f"going on from {parts.resumed.path}")

@@ -35,7 +35,7 @@ class AdamW(mx.optimizer.Optimizer):
         step = self._index_update_count[index]
         rate, decay = self._get_lr(index), self._get_wd(index)
         root = math.sqrt(1 - self.beta2**step)
-        # The operator has no bias correction; it is carried by the rate, and by epsilon to keep sqrt(v) + epsilon right.
+        # The operator has no bias correction: the rate carries it, and epsilon so that sqrt(v) + epsilon stays right.
         mx.nd.contrib.adamw_update(
             weight,
             grad,
@@ -124,7 +124,9 @@ class Update:
         """Takes over what :meth:`arrays` gave; DataError if names or shapes are those of another optimizer or model."""
         mine = {f"{name}:{k}": a for name, state in zip(self.parameters, self._states) for k, a in enumerate(state)}
         for name in sorted(mine.keys() ^ arrays.keys()):
-            raise DataError(f"optimizer state {name}: on one side only; the checkpoint is of another optimizer or model")
+            raise DataError(
+                f"optimizer state {name}: on one side only; the checkpoint is of another optimizer or model"
+            )
         for name, array in mine.items():
             if array.shape != arrays[name].shape:
                 raise DataError(f"optimizer state {name}: shape {arrays[name].shape}, expected {array.shape}")

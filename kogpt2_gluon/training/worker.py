@@ -71,4 +71,6 @@ def start_worker() -> Worker:
     try:
         return HorovodWorker()
     except ImportError as error:
-        raise KoGPT2Error(f"started as one of several workers, but Horovod's MXNet part does not load ({error}); make horovod") from None
+        raise KoGPT2Error(
+            f"started as one of several workers, but Horovod's MXNet part does not load ({error}); make horovod"
+        ) from None

@@ -1,0 +1,81 @@
+# The whole set-up is here: `make demo` and `make test` install what they need into .venv, once.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+DEMO_DIR ?= demo-run
+
+# A stamp is touched when its step is done and redone when what it was made from changes.
+CORE := $(VENV)/.core
+HOROVOD := $(VENV)/.horovod
+TEST := $(VENV)/.test
+
+.PHONY: help demo test test-all test-pythons test-cu112 lint format bench horovod horovod-gpu install system-packages clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: $(CORE) ## the whole road on embedded Korean text: corpus to PyTorch folder, in minutes
+	$(BIN)/kogpt2 demo --dir $(DEMO_DIR)
+
+install: $(CORE) ## the package for the CPU, into .venv
+
+$(CORE): setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt setuptools wheel
+	$(PIP) install -c constraints.txt -e '.[cpu]'
+	touch $@
+
+# Horovod compiles against the installed MXNet, so it comes after it and without pip's build isolation.
+HOROVOD_BUILD := HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1
+HOROVOD_INSTALL = $(PIP) install -c constraints.txt --no-build-isolation horovod
+
+horovod: $(HOROVOD) ## Horovod with Gloo, for several workers on CPUs
+
+$(HOROVOD): $(CORE)
+	$(PIP) install -c constraints.txt cmake cffi cloudpickle psutil pyyaml packaging
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(HOROVOD_BUILD) HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 $(HOROVOD_INSTALL)
+	touch $@
+
+horovod-gpu: $(CORE) ## Horovod with NCCL and MPI, on a GPU node (needs the CUDA toolkit, NCCL and Open MPI)
+	$(PIP) install -c constraints.txt cmake cffi cloudpickle psutil pyyaml packaging
+	$(PIP) uninstall -y horovod
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(HOROVOD_BUILD) HOROVOD_GPU=CUDA HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_WITH_MPI=1 \
+		$(HOROVOD_INSTALL) --no-cache-dir --no-binary horovod
+	touch $(HOROVOD)
+
+$(TEST): $(HOROVOD)
+	$(PIP) install -c constraints.txt -e '.[cpu,convert,test]'
+	touch $@
+
+test: $(TEST) ## the test suite
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(TEST) ## with the longer proofs
+	$(BIN)/python -m pytest
+
+lint: $(TEST) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(TEST) ## lets ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-pythons: ## the core on Python 3.9 and 3.10: install from looser bounds, import, a training step
+	tests/pythons.sh 3.9 3.10
+
+test-cu112: $(CORE) ## the mxnet-cu112 build in an environment of its own, on the CPU, with a stub of the driver
+	$(BIN)/python tests/cu112_check.py --venv .venv-cu112
+
+bench: $(TEST) ## benchmarks; needs BENCH_TEXT, a file of one document a line
+	benchmarks/reviews.sh "$(BENCH_TEXT)"
+
+# g++ and the headers of Python build Horovod; the tests start its workers through ssh-less horovodrun.
+system-packages: ## Debian packages that building and testing want
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends g++ make python3-venv >/dev/null
+
+clean: ## removes .venv and what runs left
+	rm -rf $(VENV) .venv-cu112 .work build *.egg-info $(DEMO_DIR)

@@ -1,0 +1,148 @@
+"""What a recipe takes: parameters, memory, disk, time and cost, predicted without MXNet.
+
+Every prediction says what it rests on. Operations follow Kaplan et al. (2020): 6 a parameter and token for forward and
+backward, and 12 x layers x units x length more for attention. Speeds are peak rates of the makers' data sheets times a
+utilisation that is an assumption, not a measurement, except for the CPU's, which was measured with this package.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.recipe import ModelRecipe, Recipe
+
+FLOAT_BYTES = 4
+# Moments of the optimizer, in arrays of a parameter's size; all the recipe's optimizers keep two.
+OPTIMIZER_ARRAYS = 2
+
+
+@dataclass(frozen=True)
+class Device:
+    """A kind of device. peak_tflops: dense, float32. utilisation: share of it that training reaches.
+
+    dollars_per_hour: on demand, of one device, in us-east-1, as published in 2024; it changes, so ask your provider.
+    """
+
+    name: str
+    peak_tflops: float
+    utilisation: float
+    dollars_per_hour: float
+    basis: str
+
+
+DEVICES = (
+    Device(
+        "2 CPU cores, AVX-512", 0.46, 0.55, 0.0, "peak: 455 GFLOP/s in matrix products; 278 tokens/s at 124M, measured"
+    ),
+    Device("V100 (p3dn.24xlarge / 8)", 15.7, 0.45, 31.212 / 8, "NVIDIA data sheet; utilisation assumed"),
+    Device("A100 (p4d.24xlarge / 8)", 19.5, 0.45, 32.773 / 8, "NVIDIA data sheet; utilisation assumed"),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes in bytes, but for `parameters`. `activations` is what one micro step holds for the backward pass."""
+
+    parameters: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    checkpoint: int
+
+    @property
+    def memory(self) -> int:
+        """Of one worker, the framework's own some hundred MB left out."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def count_parameters(model: ModelRecipe) -> int:
+    """Parameters of the network, the tied matrix once; 124,242,432 for KoGPT-2 base."""
+    units = model.units
+    layer = (3 * units * units + 3 * units) + (units * units + units)  # qkv and output projection
+    layer += (4 * units * units + 4 * units) + (4 * units * units + units)  # feed-forward
+    layer += 4 * units  # two LayerNorms
+    return (model.vocab_size + model.max_length) * units + model.num_layers * layer + 2 * units
+
+
+def flops_per_token(model: ModelRecipe, seq_length: int) -> float:
+    """Operations of one training token, forward and backward; the embedding look-up costs none, the tied head does."""
+    matrices = count_parameters(model) - model.max_length * model.units
+    return 6.0 * matrices + 12.0 * model.num_layers * model.units * seq_length
+
+
+def size_of(recipe: Recipe) -> Size:
+    """Memory and disk of one worker in float32."""
+    model, parameters = recipe.model, count_parameters(recipe.model)
+    tokens = recipe.training.batch_size * recipe.data.seq_length
+    # A block keeps its two LayerNorm outputs and residuals, qkv, heads, context, projections and dropout masks (about
+    # 18 C a token), the hidden layer before and after GELU (8 C), and scores, weights, mask (3 H T). The head keeps
+    # logits, their log-softmax and both gradients.
+    block = tokens * (26 * model.units + 3 * model.num_heads * recipe.data.seq_length)
+    activations = FLOAT_BYTES * (model.num_layers * block + 4 * tokens * model.vocab_size)
+    weights = FLOAT_BYTES * parameters
+    tied_copy = FLOAT_BYTES * model.vocab_size * model.units  # the file format of the released weights stores it twice
+    return Size(
+        parameters=parameters,
+        weights=weights,
+        gradients=weights,
+        optimizer=OPTIMIZER_ARRAYS * weights,
+        activations=activations,
+        checkpoint=weights * (1 + OPTIMIZER_ARRAYS) + tied_copy,
+    )
+
+
+def describe(recipe: Recipe, size: int = 0) -> str:
+    """The text of `kogpt2 train --dry-run` for `size` workers (0: HOROVOD_SIZE, or 1)."""
+    size = size or int(os.environ.get("HOROVOD_SIZE", "1"))
+    accumulate = recipe.accumulate(size)
+    sizes, training = size_of(recipe), recipe.training
+    tokens = recipe.tokens_per_step * training.num_steps
+    kept = recipe.checkpoint.keep or max(
+        1, training.num_steps // max(1, recipe.checkpoint.interval or training.num_steps)
+    )
+    lines = [
+        recipe.to_yaml().rstrip(),
+        "",
+        f"parameters         {sizes.parameters:,}",
+        f"batch              {training.batch_size} sequences x {size} worker(s) x {accumulate} micro step(s) "
+        f"= {training.total_batch_size} of {recipe.data.seq_length} tokens",
+        f"tokens             {recipe.tokens_per_step:,} a step, {tokens:,} in {training.num_steps:,} steps"
+        + _epochs(recipe, tokens),
+        f"memory             {_gib(sizes.memory)} a worker: weights {_gib(sizes.weights)}, gradients "
+        f"{_gib(sizes.gradients)}, optimizer {_gib(sizes.optimizer)}, activations about {_gib(sizes.activations)}",
+        f"disk               {_gib(sizes.checkpoint)} a checkpoint, {_gib(sizes.checkpoint * (kept + 1))} at most",
+        "time and cost      by peak rate x utilisation, networks and evaluation left out:",
+    ]
+    for device in DEVICES:
+        seconds = tokens * flops_per_token(recipe.model, recipe.data.seq_length)
+        seconds /= device.peak_tflops * 1e12 * device.utilisation * size
+        dollars = seconds / 3600 * device.dollars_per_hour * size
+        cost = f", about ${dollars:,.0f}" if device.dollars_per_hour else ""
+        lines.append(f"  {size} x {device.name:<26} {_duration(seconds)}{cost}  ({device.basis})")
+    return "\n".join(lines)
+
+
+def _epochs(recipe: Recipe, tokens: int) -> str:
+    """How many passes that is, where the shards are there to be asked."""
+    from kogpt2_gluon.data.shards import Manifest
+
+    try:
+        manifest = Manifest.load(Path(recipe.data.train))
+    except DataError as error:
+        return f"; epochs unknown ({error})" if recipe.data.train else "; epochs unknown (data.train is empty)"
+    return f" = {tokens / manifest.tokens:.2f} epochs of {manifest.tokens:,}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / divisor:.1f} {unit}"
+    return f"{seconds / 86400:.1f} days"
