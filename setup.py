@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 CORE = [
     "numpy>=1.21,<1.24",
     "gluonnlp==0.10.0",
-    "sentencepiece>=0.1.99",
+    "sentencepiece>=0.2.0",
     "click>=8.0",
     "PyYAML>=6.0",
     "rich>=13.0",

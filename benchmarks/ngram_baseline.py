@@ -26,7 +26,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Sequence
 
@@ -62,8 +62,11 @@ class KneserNey:
     """
 
     def __init__(self, tokens: Ints, bos: int, vocab_size: int, order: int, modified: bool = False):
-        if order < 1 or vocab_size**order >= 1 << 63:
-            raise RecipeError(f"order {order}: {order}-grams of {vocab_size} ids do not fit in 63 bits; try 2 or 3")
+        assert order >= 1
+        if vocab_size**order >= 1 << 63:
+            raise RecipeError(
+                f"--order {order}: keys of {vocab_size:,} ids each do not fit in 63 bits; take a lower order"
+            )
         self.bos, self.vocab_size, self.order = bos, vocab_size, order
         place = _places(tokens, bos)
         ngrams, counts = np.unique(self._ngrams(tokens, place, order), return_counts=True)
@@ -71,23 +74,24 @@ class KneserNey:
         for length in range(order - 1, 0, -1):
             # Distinct longer n-grams that differ in their first word only: the different words seen before the rest.
             ngrams, counts = np.unique(ngrams % vocab_size**length, return_counts=True)
-            if length > 1:
+            if length > 1:  # nothing precedes those at a document's beginning, so the two kinds do not overlap
                 first = self._ngrams(tokens, place, length, beginning=True)
                 first_ngrams, first_counts = np.unique(first, return_counts=True)
-                ngrams, counts = np.append(ngrams, first_ngrams), np.append(counts, first_counts)  # without overlap
-                rank = np.argsort(ngrams)
-                ngrams, counts = ngrams[rank], counts[rank]
+                ngrams, counts = np.append(ngrams, first_ngrams), np.append(counts, first_counts)
+                by_key = np.argsort(ngrams)
+                ngrams, counts = ngrams[by_key], counts[by_key]
             levels.append(_Level(ngrams, counts, vocab_size, modified))
         self._levels = levels[::-1]  # of length 1, 2, .. order
 
     def probabilities(self, tokens: Ints) -> Floats:
-        """Probability of every token but `<s>`, in their order: (n - documents,), each given what its document has before."""
+        """Probability of every token but `<s>`, given what precedes it in its document: (n,) -> (n - documents,)."""
         place = _places(tokens, self.bos)
-        probability = np.full(len(tokens), 1 / (self.vocab_size - 1))
+        probability: Floats = np.full(len(tokens), 1 / (self.vocab_size - 1))
         for length, level in enumerate(self._levels, 1):
             at = _ends(place, length)
             probability[at] = level.interpolate(self._ngrams(tokens, place, length), probability[at])
-        return probability[place > 0]
+        scored: Floats = probability[place > 0]
+        return scored
 
     def _ngrams(self, tokens: Ints, place: Ints, length: int, beginning: bool = False) -> Ints:
         """Keys of the n-grams that do not end in `<s>`, or only of those that begin with it (`beginning`).
@@ -112,9 +116,9 @@ class _Level:
         self._vocab_size, self._ngrams = vocab_size, ngrams
         self._histories, first, sizes = np.unique(ngrams // vocab_size, return_index=True, return_counts=True)
         discount = discounts(counts, modified)[np.minimum(counts, 3)]
-        totals = np.add.reduceat(counts, first) if len(first) else counts
+        totals = np.add.reduceat(counts, first)
         self._share = (counts - discount) / np.repeat(totals, sizes)
-        self._rest = (np.add.reduceat(discount, first) if len(first) else discount) / totals
+        self._rest = np.add.reduceat(discount, first) / totals
 
     def interpolate(self, ngrams: Ints, lower: Floats) -> Floats:
         """P_k of `ngrams` (m,), any keys, from `lower` (m,), their P_(k-1)."""
@@ -194,7 +198,7 @@ def read_documents(shards: ShardSet) -> Ints:
 
 
 def score_order(train: Ints, test: Ints, manifest: Manifest, order: int, modified: bool = False) -> Score:
-    """Fits an order on `train` and scores `test`, whose manifest is `manifest`; both as :func:`read_documents` gives."""
+    """Fits an order on `train` and scores `test`, which `manifest` describes; both from :func:`read_documents`."""
     begun = time.perf_counter()
     bos, unk = manifest.special_ids["bos"], manifest.special_ids["unk"]
     losses = -np.log(KneserNey(train, bos, manifest.vocab_size, order, modified).probabilities(test))
@@ -228,15 +232,22 @@ def table(scores: Sequence[Score]) -> str:
         f"| {score.unknown_rate:.3%} | {score.seconds:.1f} |"
         for score in scores
     ]
-    titles = ["order", "tokens scored", "perplexity", "bits per byte", "unknown rate", "seconds"]
-    assert len(titles) == len(fields(Score)) - 1  # the loss says what the perplexity says
-    return "\n".join([f"| {' | '.join(titles)} |", "|" + "---:|" * len(titles), *rows])
+    title = "| order | tokens scored | perplexity | bits per byte | unknown rate | seconds |"
+    return "\n".join([title, "|---:|---:|---:|---:|---:|---:|", *rows])
 
 
 @click.command()
 @click.argument("train", metavar="TRAIN_SHARDS", type=click.Path(path_type=Path))
 @click.argument("test", metavar="TEST_SHARDS", type=click.Path(path_type=Path))
-@click.option("--order", "orders", multiple=True, default=(2, 3), show_default=True, help="The n of n-gram; repeatable.")
+@click.option(
+    "--order",
+    "orders",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(2, 3),
+    show_default=True,
+    help="The n of n-gram.",
+)
 @click.option("--modified", is_flag=True, help="Three discounts an order (modified Kneser-Ney) in place of one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object an order, in place of a table.")
 def main(train: Path, test: Path, orders: tuple[int, ...], modified: bool, as_json: bool) -> None:

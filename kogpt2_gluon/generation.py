@@ -81,11 +81,11 @@ def generate_ids(
 ) -> list[list[int]]:
     """Continues one prompt `num_samples` times; returns the new ids of each, without `</s>`.
 
+    `net` must not be hybridized (:meth:`GPT2Model.for_decoding` gives such a one).
     The prompt goes through the network once, then one token a step for all samples together; a sample that has met
     `</s>`, or the end of the positions, is finished.
     """
     ctx = ctx or mx.cpu()
-    decoder = net.for_decoding()
     prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
     rngs = [np.random.default_rng([sampling.seed, sample]) for sample in range(num_samples)]
     samples: list[list[int]] = [[] for _ in range(num_samples)]
@@ -93,7 +93,7 @@ def generate_ids(
     tokens = mx.nd.array([prompt] * num_samples, ctx=ctx, dtype="int32")
     states = None
     for position in range(len(prompt), min(net.max_length, len(prompt) + sampling.max_new_tokens)):
-        logits, states = decoder(tokens, states)
+        logits, states = net(tokens, states)
         last = logits[:, -1].asnumpy()  # (num_samples, vocab_size)
         step = np.full((num_samples, 1), eos_id, np.int32)
         for sample in sorted(running):

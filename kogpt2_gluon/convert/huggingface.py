@@ -234,7 +234,7 @@ model, tokenizer = GPT2LMHeadModel.from_pretrained("."), AutoTokenizer.from_pret
 - SentencePiece BPE, {len(tokenizer.ids):,} pieces, normalisation `{normalisation}`, written as a `tokenizers` file that
   gives the same ids. Special tokens: {special}.
 - Special tokens are not looked for in texts: a text that has `{tokenizer.eos}` written in it is spelled with ordinary
-  pieces. Pass `split_special_tokens=False` to have them recognised.
+  pieces. Pass `split_special_tokens=False` to have them recognised (transformers 4.40 always does).
 - `skip_special_tokens=True` leaves out unknown tokens too.
 
 ## What this is not

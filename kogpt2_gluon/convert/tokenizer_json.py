@@ -102,9 +102,10 @@ def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
     )
     tokenizer = Tokenizer(bpe)
     tokenizer.normalizer = _normalizer(model.proto.normalizer_spec)
-    tokenizer.pre_tokenizer = _pre_tokenizer(model, symbols, bpe)
+    tokenizer.pre_tokenizer = _pre_tokenizer(model, symbols)
     tokenizer.decoder = _decoder(model)
     if symbols:
+        _hide_reserved(model, tokenizer)
         _check_symbols(model, symbols, tokenizer)
         # A symbol is set apart by the pre-tokenizer and then found whole in the vocabulary. An added token would be
         # found too, but would lose the space that SentencePiece puts before a symbol at the start of the text.
@@ -145,12 +146,11 @@ def check_same_ids(tokenizer: Tokenizer, model: SentencePieceBPE, texts: Iterabl
 def merges_of(scores: dict[str, float]) -> list[tuple[str, str]]:
     """The pairs that may be joined, first the piece of the highest score; every way to cut a piece in two is a pair.
 
-    SentencePiece joins any two neighbours that make a piece, however that piece came about in training. Of two cuts of
-    one piece the longer left part comes first: where both apply to overlapping places, that is the leftmost one, as
-    the shorter leftovers of a run of equal letters are on its right.
+    SentencePiece joins any two neighbours that make a piece, however that piece came about in training, and takes the
+    leftmost of equals. `tokenizers` ranks the cuts of one piece; no text has been found where that tells.
     """
     ranked = sorted((piece for piece in scores if len(piece) > 1), key=lambda piece: -scores[piece])
-    cuts = ((piece[:at], piece[at:]) for piece in ranked for at in range(len(piece) - 1, 0, -1))
+    cuts = ((piece[:at], piece[at:]) for piece in ranked for at in range(1, len(piece)))
     return [(left, right) for left, right in cuts if left in scores and right in scores]
 
 
@@ -190,23 +190,34 @@ def _table(charsmap: bytes) -> list[normalizers.Normalizer]:
     ]
 
 
-def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str], bpe: models.BPE) -> pre_tokenizers.PreTokenizer:
+def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str]) -> pre_tokenizers.PreTokenizer:
     steps: list[pre_tokenizers.PreTokenizer] = []
     if symbols:  # longest first
         steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, symbols))), "isolated"))
     if SPACE in model.scores and not any(SPACE in piece[1:] for piece in model.scores):
         # No piece runs over a space, so words can be taken one by one: the same ids, and the cache works.
         steps.append(pre_tokenizers.Split(SPACE, "merged_with_next"))
-    if symbols:
-        # Found whole in the vocabulary, a word `</s>` would become the control token: cut it where BPE does anyway
-        # (anywhere, if to BPE it is one run of unknown characters).
-        cuts = []
-        for piece in model.of_type(UNKNOWN, CONTROL, BYTE):
-            at = bpe.tokenize(piece)[0].offsets[1]
-            at = at if at < len(piece) else 1
-            cuts.append(rf"\A{re.escape(piece[:at])}(?={re.escape(piece[at:])}\z)")
-        steps.append(pre_tokenizers.Split(Regex("|".join(cuts)), "isolated"))
     return pre_tokenizers.Sequence(steps)
+
+
+def _hide_reserved(model: SentencePieceBPE, tokenizer: Tokenizer) -> None:
+    """Keeps a word that is spelled as `</s>` from being found whole, so that no text can bring in a control token.
+
+    It is cut where joining leaves a boundary anyway; if none of its characters is known, any unknown one stands for it.
+    """
+    cuts, unknown = [], []
+    for piece in model.of_type(UNKNOWN, CONTROL, BYTE):
+        at = tokenizer.model.tokenize(piece)[0].offsets[1]
+        if at < len(piece):
+            cuts.append(rf"\A{re.escape(piece[:at])}(?={re.escape(piece[at:])}\z)")
+        else:
+            unknown.append(re.escape(piece))
+    if cuts:
+        split = pre_tokenizers.Split(Regex("|".join(cuts)), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, split])
+    if unknown:
+        replace = normalizers.Replace(Regex("|".join(unknown)), BREAK)
+        tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, replace])
 
 
 def _decoder(model: SentencePieceBPE) -> decoders.Decoder:

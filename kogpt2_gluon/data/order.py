@@ -5,15 +5,17 @@ sequences for any number of workers that divides the lanes.
 
 - **Epochs.** The full chunks of epoch ``e`` are put in a keyed random order; the epochs' orders follow one another in
   one endless row, and place ``g`` of that row belongs to lane ``g % lanes``. Every chunk comes once an epoch, in one
-  lane. Lanes pass the boundary of an epoch within one chunk of each other, and nothing is dropped there.
+  lane, and nothing is dropped at the end.
 - **The tail.** A set's last chunk may be short. It comes once an epoch too: epoch ``e``'s goes to lane ``e % lanes``,
   after that lane's full chunks of the epoch.
 - **Sequences.** A chunk of ``n`` tokens holds ``(n - 1) // seq_length`` sequences of ``seq_length + 1`` tokens, each
   sharing its last token with the first of the next one, none crossing the chunk. The remainder is left out, at the two
   ends, at a keyed offset of each epoch, so that no token is left out for ever.
-- **The window.** A chunk's sequences are split at random into ``window`` strips; in slot ``t`` a lane emits, mixed,
-  the first strip of its chunk ``t``, the second of chunk ``t - 1``, and so on. ``window`` chunks are in use at a time
-  and one more is read for every slot: memory is lanes x (window + 1) x chunk, reading is steady.
+- **The window.** A chunk's sequences are split at random into ``window`` strips; in slot ``t`` of an epoch a lane
+  emits, mixed, the first strip of its chunk ``t``, the second of chunk ``t - 1``, and so on. ``window`` chunks are in
+  use at a time and one more is read for every slot: memory is lanes x (window + 1) x chunk.
+- **The boundary.** The window runs empty at the end of an epoch: a lane has emitted all of its share before it begins
+  the next. Lanes have all but the same share, so that they pass the boundary within two chunks of each other.
 
 Seeking needs no replay: the slot of any place is found by bisection over a closed form.
 """
@@ -21,7 +23,7 @@ Seeking needs no replay: the slot of any place is found by bisection over a clos
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Callable, Union
 
 import numpy as np
 import xxhash
@@ -66,13 +68,22 @@ def permute(index: Int64Array, size: int, key: int) -> Int64Array:
     return values.astype(np.int64)
 
 
+def last_up_to(start: Callable[[int], int], place: int) -> int:
+    """The largest n with ``start(n) <= place``, of a function that begins at 0 and never falls, but grows for ever."""
+    low, high = 0, 1
+    while start(high) <= place:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if start(middle) <= place else (low, middle)
+    return low
+
+
 def choose_lanes(num_chunks: int, total_batch_size: int, max_lanes: int) -> int:
     """The largest power of two up to `max_lanes` that divides the batch and leaves every lane at least 8 chunks."""
     lanes = 1
     while (
-        lanes * 2 <= max_lanes
-        and total_batch_size % (lanes * 2) == 0
-        and num_chunks >= lanes * 2 * MIN_CHUNKS_PER_LANE
+        lanes * 2 <= max_lanes and total_batch_size % (lanes * 2) == 0 and num_chunks >= lanes * 2 * MIN_CHUNKS_PER_LANE
     ):
         lanes *= 2
     return lanes
@@ -82,12 +93,14 @@ def choose_lanes(num_chunks: int, total_batch_size: int, max_lanes: int) -> int:
 class Slot:
     """A stretch of one lane: which sequences it emits, in order.
 
-    ``place`` is the lane's count of sequences before it; for its i-th sequence, ``element[i]`` is the lane's chunk
-    counter (the key under which a reader keeps the chunk), ``chunk[i]`` the chunk's number in the set and ``offset[i]``
-    the first of its ``seq_length + 1`` tokens in that chunk.
+    ``place`` is the lane's count of sequences before it, and ``first`` the first of its chunks still in use, in the
+    lane's own count of chunks. For the slot's i-th sequence, ``element[i]`` is that count (the key under which a reader
+    keeps the chunk), ``chunk[i]`` the chunk's number in the set and ``offset[i]`` the first of its ``seq_length + 1``
+    tokens in that chunk.
     """
 
     place: int
+    first: int
     element: Int64Array
     chunk: Int64Array
     offset: Int64Array
@@ -134,73 +147,77 @@ class Order:
         """Sequences of one pass over the set."""
         return self.num_full * self.full_sequences + self.tail_sequences
 
-    # A lane's chunks, counted by `element`: its share of the endless row of full chunks, and a tail now and then.
+    # A lane's share of an epoch: some full chunks, and in every `lanes`-th epoch the tail, which is then the last.
 
-    def _first_tail(self, lane: int) -> int:
-        """The element at which `lane` meets its first tail, that of epoch number `lane`; then every num_full + 1."""
-        return -(-((lane + 1) * self.num_full - lane) // self.lanes)
+    def _full_before(self, lane: int, epoch: int) -> int:
+        """Full chunks of the lane before `epoch`: places of the endless row that are `lane` modulo `lanes`."""
+        return -(-(epoch * self.num_full - lane) // self.lanes)
 
-    def _tails_before(self, lane: int, element: int) -> int:
-        if self.tail_sequences == 0:
-            return 0
-        return max(0, -(-(element - self._first_tail(lane)) // (self.num_full + 1)))
+    def _tails_before(self, lane: int, epoch: int) -> int:
+        return -(-(epoch - lane) // self.lanes) if self.tail_sequences else 0
 
-    def lane_chunk(self, lane: int, element: int) -> tuple[int, int]:
-        """(epoch, chunk) of a lane's element; the tail's chunk number is `num_full`."""
-        tails = self._tails_before(lane, element)
-        since = element - self._first_tail(lane)
-        if self.tail_sequences and since >= 0 and since % (self.num_full + 1) == 0:
-            return lane + tails * self.lanes, self.num_full
-        place = (element - tails) * self.lanes + lane
-        epoch, index = divmod(place, self.num_full)
-        key = _key("chunks", self.fingerprint, self.seed, epoch)
-        return epoch, int(permute(np.array([index]), self.num_full, key)[0])
+    def _elements_before(self, lane: int, epoch: int) -> int:
+        return self._full_before(lane, epoch) + self._tails_before(lane, epoch)
 
-    def _sequences_before(self, lane: int, element: int) -> int:
-        """Sequences of all elements before `element`."""
-        tails = self._tails_before(lane, element)
-        return (element - tails) * self.full_sequences + tails * self.tail_sequences
+    def _chunks(self, lane: int, epoch: int, indices: range) -> Int64Array:
+        """Numbers of some chunks of the lane's share; the tail's is `num_full`."""
+        first = self._full_before(lane, epoch) * self.lanes + lane - epoch * self.num_full
+        places = first + np.array(indices, dtype=np.int64) * self.lanes
+        full = places < self.num_full
+        chunks = np.full(len(places), self.num_full)
+        chunks[full] = permute(places[full], self.num_full, _key("chunks", self.fingerprint, self.seed, epoch))
+        return chunks
 
-    def _sequences_of(self, lane: int, element: int) -> int:
-        return self._sequences_before(lane, element + 1) - self._sequences_before(lane, element)
+    # Slots of an epoch: the window slides over the lane's share, from its first chunk alone to its last alone.
 
-    # Slots: `window` elements are in use at once, each giving one strip of its sequences to a slot.
+    def _first_slot(self, lane: int, epoch: int) -> int:
+        return self._elements_before(lane, epoch) + epoch * (self.window - 1)
+
+    def _in_use(self, lane: int, slot: int) -> tuple[int, int, range]:
+        """Of a slot: its epoch, its number in the epoch, and which chunks of the lane's share give a strip to it."""
+        epoch = last_up_to(lambda epoch: self._first_slot(lane, epoch), slot)
+        number = slot - self._first_slot(lane, epoch)
+        share = self._elements_before(lane, epoch + 1) - self._elements_before(lane, epoch)
+        return epoch, number, range(max(0, number - self.window + 1), min(number + 1, share))
 
     def _place_of_slot(self, lane: int, slot: int) -> int:
         """Sequences that the lane emits before `slot`."""
-        first = max(0, slot - self.window + 1)  # elements before it are used up
-        partly = sum((slot - e) * self._sequences_of(lane, e) // self.window for e in range(first, slot))
-        return self._sequences_before(lane, first) + partly
+        epoch, number, in_use = self._in_use(lane, slot)
+        full_before = self._full_before(lane, epoch)
+        full = self._full_before(lane, epoch + 1) - full_before  # of this epoch; the tail comes after them
+        used_up = (full_before + in_use.start) * self.full_sequences
+        used_up += self._tails_before(lane, epoch) * self.tail_sequences
+        counts = ((number - i, self.full_sequences if i < full else self.tail_sequences) for i in in_use)
+        return used_up + sum(strips * count // self.window for strips, count in counts)
 
     def slot_at(self, lane: int, place: int) -> int:
         """The slot that emits the lane's sequence number `place`."""
-        low, high = 0, self.window
-        while self._place_of_slot(lane, high) <= place:
-            high *= 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self._place_of_slot(lane, middle) <= place else (low, middle)
-        return low
+        return last_up_to(lambda slot: self._place_of_slot(lane, slot), place)
 
     def slot(self, lane: int, slot: int) -> Slot:
         """The sequences of one slot."""
-        parts = [self._strip(lane, element, slot - element) for element in range(max(0, slot - self.window + 1), slot + 1)]
-        element, chunk, offset = (np.concatenate(column) for column in zip(*parts))
-        key = _key("slot", self.fingerprint, self.seed, lane, slot)
-        mixed = permute(np.arange(len(chunk)), len(chunk), key) if len(chunk) else np.arange(0)
-        return Slot(self._place_of_slot(lane, slot), element[mixed], chunk[mixed], offset[mixed])
+        epoch, number, in_use = self._in_use(lane, slot)
+        before = self._elements_before(lane, epoch)
+        chunks = self._chunks(lane, epoch, in_use)
+        strips = [self._strip(epoch, int(chunk), number - index) for index, chunk in zip(in_use, chunks)]
+        lengths = [len(strip) for strip in strips]
+        element = np.repeat(before + np.array(in_use, dtype=np.int64), lengths)
+        chunk, offset = np.repeat(chunks, lengths), np.concatenate([np.empty(0, np.int64), *strips])
+        if len(offset):
+            mixed = permute(np.arange(len(offset)), len(offset), _key("slot", self.fingerprint, self.seed, lane, slot))
+            element, chunk, offset = element[mixed], chunk[mixed], offset[mixed]
+        return Slot(self._place_of_slot(lane, slot), before + in_use.start, element, chunk, offset)
 
-    def _strip(self, lane: int, element: int, strip: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """(element, chunk, offset) of the sequences in one strip of one element."""
-        epoch, chunk = self.lane_chunk(lane, element)
+    def _strip(self, epoch: int, chunk: int, strip: int) -> Int64Array:
+        """Offsets of the sequences in one strip of a chunk."""
         tokens = self.chunk_tokens if chunk < self.num_full else self.tail_tokens
         count = (tokens - 1) // self.seq_length
-        index = np.arange(strip * count // self.window, (strip + 1) * count // self.window, dtype=np.int64)
-        if len(index):
-            index = permute(index, count, _key("strips", self.fingerprint, self.seed, epoch, chunk))
+        place = np.arange(strip * count // self.window, (strip + 1) * count // self.window, dtype=np.int64)
+        if len(place):
+            place = permute(place, count, _key("strips", self.fingerprint, self.seed, epoch, chunk))
         spare = tokens - 1 - count * self.seq_length
         shift = _key("shift", self.fingerprint, self.seed, epoch, chunk) % (spare + 1)
-        return np.full(len(index), element), np.full(len(index), chunk), shift + index * self.seq_length
+        return shift + place * self.seq_length
 
     def state(self, consumed: int) -> dict[str, Any]:
         """What a resume needs and checks: under 1 kB. `consumed` counts sequences over all lanes."""

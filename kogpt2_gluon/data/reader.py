@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.data.order import Order, Slot, choose_lanes
+from kogpt2_gluon.data.order import MIN_CHUNKS_PER_LANE, Order, Slot, choose_lanes
 from kogpt2_gluon.data.shards import ShardSet, Tokens
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe
@@ -41,11 +42,19 @@ def training_order(shards: ShardSet, recipe: Recipe, size: int) -> Order:
     if lanes % size:
         raise RecipeError(
             f"{size} workers cannot share the {lanes} reading lanes of {shards.folder} ({shards.num_chunks} chunks, "
-            f"total_batch_size {training.total_batch_size}); run a number of workers that divides {lanes}, or make "
-            f"more of them: a total_batch_size divisible by {size}, more text, or smaller chunks "
-            f"(`kogpt2 shard --chunk-kib 64`)"
+            f"training.total_batch_size={training.total_batch_size}, data.max_lanes={data.max_lanes}); "
+            + _way_out(size, lanes)
         )
     return order
+
+
+def _way_out(size: int, lanes: int) -> str:
+    if size & (size - 1):
+        return "lanes are a power of two, so run a number of workers that is one"
+    return (
+        f"run a number of workers that divides {lanes}, or make more of them: total_batch_size and max_lanes divisible "
+        f"by {size}, and {size * MIN_CHUNKS_PER_LANE} chunks (more text, or `kogpt2 shard --chunk-kib 64`)"
+    )
 
 
 class _Lane:
@@ -70,12 +79,11 @@ class _Lane:
 
     def _load(self, number: int) -> Slot:
         slot = self._order.slot(self._lane, number)
-        needed = {int(element): int(chunk) for element, chunk in zip(slot.element, slot.chunk)}
-        kept = {element: tokens for element, tokens in self._chunks.items() if element in needed}
-        self._chunks = kept
-        for element, chunk in needed.items():
-            if element not in kept:
-                kept[element] = self._shards.read_chunk(chunk)
+        # A chunk of few sequences can have an empty strip here and one to come: it stays until the window has passed.
+        self._chunks = {element: tokens for element, tokens in self._chunks.items() if element >= slot.first}
+        for element, chunk in dict(zip(slot.element.tolist(), slot.chunk.tolist())).items():
+            if element not in self._chunks:
+                self._chunks[element] = self._shards.read_chunk(chunk)
         return slot
 
 
@@ -136,8 +144,10 @@ class TrainingReader:
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
+            assert not self._stop.is_set(), "read after close"
             update = self._queue.get()
             if isinstance(update, Exception):
+                self._queue.put(update)  # the thread has ended: who asks again must not wait for it
                 raise update
             self.consumed += self._per_update
             yield update
@@ -152,10 +162,8 @@ class TrainingReader:
         """Ends the background thread."""
         self._stop.set()
         while self._thread.is_alive():
-            try:  # a full queue would hold the thread
+            with contextlib.suppress(queue.Empty):  # a full queue would hold the thread
                 self._queue.get(timeout=0.05)
-            except queue.Empty:
-                pass
 
     def _read_ahead(self) -> None:
         try:
@@ -187,7 +195,7 @@ class HeldOutReader:
         self._chunk: Optional[tuple[int, Tokens]] = None
 
     def batches(self, batch_size: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
-        """Arrays of int32 (batch_size, seq_length + 1): this worker's sequences, the last batch filled up with `<s>`."""
+        """This worker's sequences as int32 arrays (batch_size, seq_length + 1), the last filled up with `<s>`."""
         mine = range(rank, self.num_sequences, size)
         for first in range(0, len(mine), batch_size):
             batch = np.full((batch_size, self._seq_length + 1), self._shards.manifest.special_ids["bos"], np.int32)

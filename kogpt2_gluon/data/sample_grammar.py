@@ -16,6 +16,8 @@ from kogpt2_gluon.data import sample_words as words
 
 VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
 FINALS = ["", *"ㄱㄲㄳㄴㄵㄶㄷㄹㄺㄻㄼㄽㄾㄿㅀㅁㅂㅄㅅㅆㅇㅈㅊㅋㅌㅍㅎ"]
+# An open stem and 아/어 run together: 보아 is written 봐, 마시어 마셔.
+CONTRACTED = dict(zip("ㅏㅓㅐㅔㅕㅗㅜㅣㅚ", "ㅏㅓㅐㅔㅕㅘㅝㅕㅙ"))
 FIRST, LAST = "가", "힣"
 
 # The form after a consonant, the form after a vowel. 으로/로 counts ㄹ as a vowel.
@@ -170,19 +172,8 @@ def infinitive(stem: str) -> str:
     if vowel == "ㅡ" and not final:
         bright = body and split_syllable(body[-1])[1] in "ㅏㅗ"
         return body + join_syllable(initial, "ㅏ" if bright else "ㅓ")
-    contracted = {
-        "ㅏ": "ㅏ",
-        "ㅓ": "ㅓ",
-        "ㅐ": "ㅐ",
-        "ㅔ": "ㅔ",
-        "ㅕ": "ㅕ",
-        "ㅗ": "ㅘ",
-        "ㅜ": "ㅝ",
-        "ㅣ": "ㅕ",
-        "ㅚ": "ㅙ",
-    }
-    if not final and vowel in contracted:
-        return body + join_syllable(initial, contracted[vowel])
+    if not final and vowel in CONTRACTED:
+        return body + join_syllable(initial, CONTRACTED[vowel])
     full = _before_vowel(stem) if change in ("ㄷ", "ㅅ") else stem
     return full + ("아" if vowel in "ㅏㅑㅗ" else "어")
 
@@ -235,8 +226,8 @@ ASK = {"haeyo": "어요", "hapnida": "습니까", "haera": "니", "hae": "어", 
 def finish(stem: str, mood: str, style: str) -> str:
     """A sentence-final predicate.
 
-    mood: pres, past, guess (겠), plan (을 것이다), ne (네), ask, askpast, req (a request), let (a proposal); 'hon.'
-    before it puts 시 in. style: haeyo (해요), hapnida (합니다), haera (한다), hae (해), eum (함).
+    mood: pres, past, guess (겠), promise (을게), plan (을 것이다), ne (네), ask, askpast, req (a request), let (a
+    proposal); 'hon.' before it puts 시 in. style: haeyo (해요), hapnida (합니다), haera (한다), hae (해), eum (함).
     """
     honorific = mood.startswith("hon.") or stem in words.HONORIFIC_VERBS
     kind = stem_class(stem)
@@ -246,14 +237,10 @@ def finish(stem: str, mood: str, style: str) -> str:
         return past_stem(stem) + CLOSED_ENDINGS[style]
     if mood == "askpast":
         return past_stem(stem) + ASK[style]
-    if mood == "guess":
+    if mood == "promise" and style in ("haeyo", "hae"):
+        return attach(stem, "을") + ("게요" if style == "haeyo" else "게")
+    if mood in ("guess", "promise"):
         return stem + "겠" + CLOSED_ENDINGS[style]
-    if mood == "promise":
-        return (
-            attach(stem, "을") + ("게요" if style == "haeyo" else "게")
-            if style in ("haeyo", "hae")
-            else (stem + "겠" + CLOSED_ENDINGS[style])
-        )
     if mood == "plan":
         return attach(stem, "을") + PLAN[style]
     if honorific and style == "haeyo" and mood in ("pres", "ask", "req"):

@@ -155,11 +155,11 @@ REPORTS = (
         """
         {animal}~은 {kind}에 <속하 pres>
         {animal}~은 주로 {habitat}에 사는 {kind}<이 pres>
-        {animal}~은 <{trait} 는> {kind}<이 pres>
+        {habitat}에 가면 {animal}~을 만날 수 <있 pres>
         {when} {city} 근처에서 {animal} {2~30 한} 마리가 <발견되 past>
         """,
         """
-        {animal}~은 {habitat}에서 볼 수 <있 pres>
+        {animal}~은 [예로부터|오래전부터] 사람들에게 친숙한 {kind}<이 pres>
         {animal}~은 {food}, {food2} 같은 것을 먹고 <살 pres>
         {animal}~은 <{trait} 는> 것으로 잘 알려져 <있 pres>
         {animal}~은 주로 {awake}에 <움직이 pres>
@@ -182,7 +182,7 @@ REPORTS = (
         """
         {plant}~은 {where}에서 잘 <자라 pres>
         {plant}의 꽃잎은 {color}인데 보는 사람의 마음을 <밝 게> <하 pres>
-        {city}에는 {plant}~을 볼 수 있는 [수목원|공원]~이 {2~30 한} 곳 <있 pres>
+        {city}에는 {plant}~을 볼 수 있는 [수목원|공원]~이 {2~6 한} 곳 <있 pres>
         {plant}~을 심을 때에는 [물이 잘 빠지는|기름진|햇볕이 드는] 땅을 <고르 는> 것이 <좋 pres>
         {fullname} 화가는 {plant}~을 즐겨 <그리 past>
         """,
@@ -205,7 +205,7 @@ REPORTS = (
         마을 한가운데에는 {1890~1985 y}년에 지은 {building}~이 <있 pres>
         {town} 사람들은 주로 [농사를 <짓 고> <있 pres>|고기를 잡으며 <살 pres>|과수원을 <가꾸 pres>]
         이곳에서 나는 {fruit}~은 [달고|향이 좋고] <싱싱하 pres>
-        해마다 {month}에는 {event}~이 <열리 pres>
+        해마다 {month}에는 [마을 잔치|작은 장터|음악회|씨름 대회]~이 <열리 pres>
         {town}~을 지나는 [강|냇물]~은 [동쪽|서쪽|남쪽]~으로 <흐르 pres>
         [작가|화가|가수|수학자] {fullname}~이 {town}에서 <태어나 past>
         """,

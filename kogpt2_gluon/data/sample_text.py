@@ -38,12 +38,15 @@ __all__ = ["has_final_consonant", "sample_documents", "with_particle", "write_sa
 
 ALL_SCENES: tuple[Scene, ...] = SCENES + REVIEWS + REPORTS + TALKS
 MOODS = ("pres", "past", "guess", "plan", "promise", "ne", "ask", "askpast", "req", "let")
-# How many middle lines a document has, as a list to draw from; with opening and closing that makes 1 to 6 sentences.
+# How many middle lines a document has, to draw from; with opening and closing that makes one to six sentences.
 MIDDLE_LINES = (0, 1, 1, 2, 2, 2, 3, 3, 4)
 CLOSING_RATE = 0.5
 # What a speaker calls himself: humble in the polite styles.
 SELF = {"haeyo": ("저", "제"), "hapnida": ("저", "제")}
 PLAIN_SELF = ("나", "내")
+
+# A title is the same title in other quotation marks.
+TITLE_MARKS = "'〈〉"
 
 Item = TypeVar("Item")
 NUMBER = re.compile(r"([\d.]+)~([\d.]+)(?:/(\d+))?(?: (.))?$")
@@ -107,6 +110,10 @@ def _lines(block: str) -> list[str]:
 # -- a document -------------------------------------------------------------------------------------------------------
 
 
+def _draw(rng: random.Random, items: Sequence[Item]) -> Item:
+    return items[int(rng.random() * len(items))]
+
+
 class Document:
     """The words that one document has settled on, and its style."""
 
@@ -119,7 +126,7 @@ class Document:
 
     def draw(self, items: Sequence[Item]) -> Item:
         """One of `items`, all equally likely."""
-        return items[int(self.rng.random() * len(items))]
+        return _draw(self.rng, items)
 
     def word(self, slot: str) -> str:
         """The document's word for a slot, drawn at its first use; {friend} and {friend2} never are the same."""
@@ -140,7 +147,8 @@ class Document:
 
     def _fresh(self, pool: Sequence[str], taken: Sequence[str]) -> str:
         word = self.draw(pool)
-        while word.strip("'") in [other.strip("'") for other in taken]:
+        plain = [other.strip(TITLE_MARKS) for other in taken]
+        while word.strip(TITLE_MARKS) in plain:
             word = self.draw(pool)
         return self.number(word) if NUMBER.match(word) else word
 
@@ -233,8 +241,7 @@ def _some(document: Document, lines: Sequence[str], count: int) -> list[str]:
 
 
 def _write(outline: _Outline, rng: random.Random) -> str:
-    document = Document(rng, "haeyo")
-    document = Document(rng, document.draw(outline.styles))
+    document = Document(rng, _draw(rng, outline.styles))
     lines = [document.draw(outline.opening)]
     count = len(outline.middle) if outline.script else min(document.draw(MIDDLE_LINES), len(outline.middle))
     lines += _some(document, outline.middle, count)
@@ -244,11 +251,14 @@ def _write(outline: _Outline, rng: random.Random) -> str:
 
 
 def sample_documents(seed: int = 0) -> Iterator[str]:
-    """An endless stream of documents of 1 to 6 sentences, each one line of text; the same for ever for one seed."""
+    """An endless stream of documents, each one line of text; the same for ever for one seed.
+
+    Most have one to six sentences; a dialogue has four to six turns. No document holds a newline.
+    """
     rng = random.Random(seed)
     deck = [_outline(scene) for scene in ALL_SCENES for _ in range(scene.weight)]
     while True:
-        yield _write(deck[int(rng.random() * len(deck))], rng)
+        yield _write(_draw(rng, deck), rng)
 
 
 def write_sample_corpus(path: Path, num_bytes: int = 3_500_000, seed: int = 0) -> int:

@@ -96,7 +96,12 @@ POOLS: dict[str, tuple[str, ...]] = {
     "person": _GIVEN,
     "friend": tuple(name + "이" if name in _CLOSED_GIVEN else name for name in _GIVEN),
     "fullname": tuple(surname + name for surname in _SURNAMES for name in _GIVEN),
-    "film": tuple(f"{q}{head} {tail}{q}" for head in _TITLE_HEADS for tail in _TITLE_TAILS for q in ("'", "")),
+    "film": tuple(
+        f"{left}{head} {tail}{right}"
+        for head in _TITLE_HEADS
+        for tail in _TITLE_TAILS
+        for left, right in ("''", "〈〉")
+    ),
     "genre": _phrases(
         """
         스릴러/코미디/멜로 영화/다큐멘터리/가족 영화/공포 영화/SF 영화/액션 영화/애니메이션/추리물/시대극
@@ -146,7 +151,7 @@ POOLS: dict[str, tuple[str, ...]] = {
     ),
     "job": _phrases(
         """
-        회사원/교사/간호사/농부/택시 기사/주부/공무원/프로그래머/디자이너/요리사/경비원
+        회사원/교사/간호사/농부/택시 기사/공무원/프로그래머/디자이너/요리사/경비원
         """
     ),
     "elder": _words("할머니 할아버지 외할머니 외할아버지 어머니 아버지 큰아버지 이모할머니"),

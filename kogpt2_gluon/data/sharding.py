@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Callable, Optional
 
 import numpy as np
 
 from kogpt2_gluon.data.corpus import Corpus
+from kogpt2_gluon.data.files import replace_file
 from kogpt2_gluon.data.shards import (
     MANIFEST,
     TOKENIZER,
@@ -21,10 +24,10 @@ from kogpt2_gluon.data.shards import (
     token_dtype,
 )
 from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 
 TASK_BYTES = 1 << 20  # text handed to a process at a time
-BYTES_PER_TOKEN = 4.0  # a first guess for Korean text, to choose the size of chunks
+BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get its share
 
 # What one task brings back: tokens of its documents, the documents' lengths, text bytes, words, unknown tokens.
 Task = tuple[Tokens, list[int], int, int, int]
@@ -52,14 +55,18 @@ def shard_corpus(
     processes : int
         Tokenizing processes; the shards are the same for any number.
     chunk_bytes : int
-        A power of two, or 0 to choose it from the size of the text.
+        A power of two, or 0 to choose one from 64 KiB to 4 MiB by the size of the text.
     progress : callable
         Told (text bytes done, in all).
     """
     corpus = Corpus.open(corpus_dir)
     tokenizer = Tokenizer.load(tokenizer_path)
-    if out.exists() and any(out.iterdir()):
-        raise RecipeError(f"{out}: not empty; choose another --out or remove it")
+    if chunk_bytes < 0 or chunk_bytes & (chunk_bytes - 1):
+        raise RecipeError(f"chunks of {chunk_bytes} bytes: give a power of two, best one from 64 KiB to 4 MiB")
+    if not corpus.count(split):
+        raise DataError(f"{corpus_dir}: its {split} split holds no documents")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RecipeError(f"{out}: not an empty folder; choose another --out or remove it")
     out.mkdir(parents=True, exist_ok=True)
     size = corpus.size(split)
     guess = int(size / BYTES_PER_TOKEN * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize)
@@ -77,21 +84,17 @@ def shard_corpus(
         },
         source=str(corpus_dir),
     )
-    shutil.copyfile(tokenizer_path, out / TOKENIZER)
-    writer = ShardWriter(out, manifest)
-    # spawn: a fork would copy whatever threads and locks the caller holds
-    with multiprocessing.get_context("spawn").Pool(processes, _start_process, (str(tokenizer_path),)) as pool:
-        tasks = _bounded(_batches(corpus.documents(split)), pool, limit=4 * processes)
-        for tokens, lengths, text_bytes, words, unknown in tasks:
+    with replace_file(out / TOKENIZER) as file:
+        file.write(tokenizer_path.read_bytes())
+    with ShardWriter(out, manifest) as writer:
+        for tokens, lengths, text_bytes, words, unknown in _tokenized(corpus, split, out / TOKENIZER, processes):
             writer.add(tokens, lengths)
             manifest.text_bytes += text_bytes
             manifest.words += words
             manifest.unknown += unknown
             if progress:
                 progress(min(manifest.text_bytes, size), size)
-    if not manifest.documents:
-        raise DataError(f"{corpus_dir}: its {split} split holds no documents")
-    writer.finish()
+        writer.finish()
     assert (out / MANIFEST).is_file()
     return manifest
 
@@ -110,15 +113,23 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _bounded(batches: Iterator[list[str]], pool: multiprocessing.pool.Pool, limit: int) -> Iterator[Task]:
-    """Results in order, with at most `limit` tasks under way: Pool.imap would read the whole corpus ahead."""
-    pending = []
-    for batch in batches:
-        pending.append(pool.apply_async(_tokenize, (batch,)))
-        if len(pending) >= limit:
-            yield pending.pop(0).get()
-    for result in pending:
-        yield result.get()
+def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int) -> Iterator[Task]:
+    """Every batch of a split, tokenized, in the corpus's order; few are under way, so that little is read ahead."""
+    # spawn: a fork would copy whatever threads and locks the caller holds
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, _start_process, (str(tokenizer_path),)) as pool:
+        pending: deque[Future[Task]] = deque()
+        try:
+            for batch in _batches(corpus.documents(split)):
+                pending.append(pool.submit(_tokenize, batch))
+                if len(pending) >= 4 * processes:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise KoGPT2Error("a tokenizing process died, as when memory runs out; try fewer --processes") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _start_process(tokenizer_path: str) -> None:

@@ -18,7 +18,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
+from array import array
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Optional, Sequence
@@ -27,7 +29,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kogpt2_gluon.data.files import replace_file
+from kogpt2_gluon.data.files import fsync_folder, replace_file
 from kogpt2_gluon.errors import DataError
 
 FORMAT_VERSION = 1
@@ -37,6 +39,8 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.model"
 MIN_CHUNK_BYTES, MAX_CHUNK_BYTES = 64 << 10, 4 << 20  # the upper one is a Lustre stripe
 LARGEST_FOOTER = 64 << 10
+READ_SIZE = 1 << 20
+SHARD_NAME = re.compile(r"\w[\w.-]*\.ktok")  # a plain name: never a path
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 
@@ -47,7 +51,10 @@ def token_dtype(vocab_size: int) -> str:
 
 
 def choose_chunk_bytes(payload_bytes: int, lanes: int = 64, chunks_per_lane: int = 8) -> int:
-    """The largest power of two from 64 KiB to 4 MiB that leaves every lane its chunks; `payload_bytes` may be a guess."""
+    """The largest power of two from 64 KiB to 4 MiB that leaves every lane its chunks; if none does, 64 KiB.
+
+    `payload_bytes`, of all tokens, may be a guess; a low one errs towards small chunks.
+    """
     chunk_bytes = MAX_CHUNK_BYTES
     while chunk_bytes > MIN_CHUNK_BYTES and payload_bytes // chunk_bytes < lanes * chunks_per_lane:
         chunk_bytes //= 2
@@ -103,22 +110,36 @@ class Manifest:
             plain = json.loads(path.read_text(encoding="utf-8"))
             fingerprint = plain.pop("fingerprint")
             if plain["format_version"] != FORMAT_VERSION:
-                raise DataError(f"{path}: format version {plain['format_version']!r}; this program reads {FORMAT_VERSION}")
+                found = plain["format_version"]
+                raise DataError(f"{path}: format version {found!r}; this program reads {FORMAT_VERSION}")
             manifest = cls(**{**plain, "shards": [ShardInfo(**shard) for shard in plain["shards"]]})
-            names = [Path(shard.name).name for shard in manifest.shards]
-        except FileNotFoundError:
+            outside = [shard.name for shard in manifest.shards if not SHARD_NAME.fullmatch(shard.name)]
+        except (FileNotFoundError, NotADirectoryError):
             raise DataError(f"{folder}: no {MANIFEST} there; make shards with `kogpt2 shard`") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not a manifest of shards ({type(error).__name__}: {error})") from None
-        if names != [shard.name for shard in manifest.shards] or manifest.dtype not in ("<u2", "<u4"):
-            raise DataError(f"{path}: names shards outside its folder, or a token type that is not <u2 or <u4")
+        if outside:
+            raise DataError(f"{path}: {outside[0]!r} is no name of a shard in its folder")
         if manifest.fingerprint() != fingerprint:
             raise DataError(f"{path}: does not match its own fingerprint; it was edited or damaged")
+        manifest.check(path)
         return manifest
+
+    def check(self, path: Path) -> None:
+        """DataError if the facts cannot all be true; `path` names the manifest."""
+        itemsize = {"<u2": 2, "<u4": 4}.get(self.dtype, 0)
+        if not itemsize or self.chunk_bytes < itemsize or self.chunk_bytes % itemsize:
+            raise DataError(f"{path}: impossible chunks: {self.chunk_bytes} bytes of {self.dtype!r} tokens")
+        if self.tokens != sum(shard.tokens for shard in self.shards) or min(s.tokens for s in self.shards) < 1:
+            raise DataError(f"{path}: its {self.tokens:,} tokens are not the sum of its shards'")
+        if any(shard.tokens % (self.chunk_bytes // itemsize) for shard in self.shards[:-1]):
+            raise DataError(f"{path}: a shard before the last one ends within a chunk")
 
 
 class ShardWriter:
     """Writes one set of shards into `folder`; tokens go in by :meth:`add`, :meth:`finish` commits the manifest.
+
+    As a context manager it closes and removes the file it was at if it is left before that.
 
     Parameters
     ----------
@@ -135,7 +156,7 @@ class ShardWriter:
         self._limit = max(1, shard_bytes // manifest.chunk_bytes) * manifest.chunk_bytes
         self._itemsize = np.dtype(manifest.dtype).itemsize
         self._buffer = bytearray()
-        self._ends: list[int] = []
+        self._ends = array("Q")  # 8 bytes a document of the open shard; a list of ints would take 40
         self._hashes: list[int] = []
         self._file: Optional[BinaryIO] = None
         self._written = 0  # payload bytes of the open shard
@@ -157,8 +178,18 @@ class ShardWriter:
             self._write_chunk(bytes(self._buffer))
             self._buffer.clear()
         self._close_shard()
+        fsync_folder(self.folder)  # the shards' names first, then the manifest that speaks of them
         self.manifest.save(self.folder)
         return self.manifest
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            (self.folder / self._name("tmp")).unlink(missing_ok=True)
 
     def _append(self, data: bytes) -> None:
         self._buffer += data
@@ -184,43 +215,46 @@ class ShardWriter:
         if self._file is None:
             return
         tokens = self._written // self._itemsize
-        ends = [end for end in self._ends if end <= tokens]
-        # A document whose last tokens are still in the buffer ends in the next shard.
-        self._ends = [end - tokens for end in self._ends if end > tokens]
-        tail = self._metadata(tokens, ends)
-        trailer_hash = xxhash.xxh3_64_intdigest(tail)
-        footer_length = len(tail) - (len(ends) + len(self._hashes)) * 8
-        self._file.write(tail + TRAILER.pack(footer_length, trailer_hash, MAGIC))
+        ends = np.array(self._ends, np.uint64)
+        documents = int(np.searchsorted(ends, np.uint64(tokens), side="right"))
+        footer = self._footer(tokens, documents)
+        digest = xxhash.xxh3_64()
+        for part in (ends[:documents].astype("<u8").data, np.array(self._hashes, "<u8").data, footer):
+            digest.update(part)
+            self._file.write(part)
+        self._file.write(TRAILER.pack(len(footer), digest.intdigest(), MAGIC))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         path = self.folder / self._name("ktok")
         (self.folder / self._name("tmp")).rename(path)
-        info = ShardInfo(path.name, path.stat().st_size, tokens, len(ends), f"{trailer_hash:016x}")
+        info = ShardInfo(path.name, path.stat().st_size, tokens, documents, digest.hexdigest())
         self.manifest.shards.append(info)
+        # A document whose last tokens are still in the buffer ends in the next shard.
+        self._ends = array("Q", (ends[documents:] - np.uint64(tokens)).tobytes())
         self._file, self._written, self._hashes = None, 0, []
 
-    def _metadata(self, tokens: int, ends: list[int]) -> bytes:
+    def _footer(self, tokens: int, documents: int) -> bytes:
         manifest = self.manifest
         footer = {
             "format_version": FORMAT_VERSION,
             "dtype": manifest.dtype,
             "chunk_bytes": manifest.chunk_bytes,
             "tokens": tokens,
-            "documents": len(ends),
+            "documents": documents,
             "chunks": len(self._hashes),
             "vocab_size": manifest.vocab_size,
             "tokenizer_sha256": manifest.tokenizer_sha256,
             "special_ids": manifest.special_ids,
         }
-        arrays = np.array(ends, "<u8").tobytes() + np.array(self._hashes, "<u8").tobytes()
-        return arrays + json.dumps(footer, sort_keys=True).encode()
+        return json.dumps(footer, sort_keys=True).encode()
 
 
 class ShardSet:
-    """A folder of shards, open for reading. Memory is O(shards) until chunks are read.
+    """A folder of shards, open for reading. Memory is 8 bytes a chunk, and the chunks that are asked for.
 
-    Shard files are compared with the manifest when first touched, chunks with their hash whenever they are read.
+    Sizes are compared with the manifest at once, a shard's footer and hashes when the shard is first touched, a chunk
+    with its hash whenever it is read.
     """
 
     def __init__(self, folder: Path):
@@ -233,10 +267,6 @@ class ShardSet:
         self._first_chunk = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
         self._files: dict[int, int] = {}
         self._hashes: dict[int, NDArray[np.uint64]] = {}
-        if self.manifest.tokens == 0:
-            raise DataError(f"{self.folder}: the shards hold no tokens")
-        if any(shard.tokens % self.chunk_tokens for shard in self.manifest.shards[:-1]):
-            raise DataError(f"{self.folder / MANIFEST}: a shard before the last one ends within a chunk")
         self._check_sizes()
 
     @property
@@ -262,13 +292,16 @@ class ShardSet:
         shard = int(np.searchsorted(self._first_chunk, chunk, side="right")) - 1
         within = chunk - int(self._first_chunk[shard])
         info = self.manifest.shards[shard]
-        self._open(shard)
+        if shard not in self._files:
+            self._files[shard], self._hashes[shard] = self._open(shard)
         start = within * self.chunk_tokens
         tokens = np.empty(min(self.chunk_tokens, info.tokens - start), dtype=self.dtype)
         offset = start * self.dtype.itemsize
-        read = os.preadv(self._files[shard], [memoryview(tokens).cast("B")], offset)
-        if read != tokens.nbytes or xxhash.xxh3_64_intdigest(memoryview(tokens).cast("B")) != self._hashes[shard][within]:
-            raise DataError(f"{self.folder / info.name}: chunk {within} at byte {offset} is damaged; make this set again")
+        read = _read_at(self._files[shard], tokens.view(np.uint8).data, offset, self.folder / info.name)
+        if read != tokens.nbytes or xxhash.xxh3_64_intdigest(tokens.data) != self._hashes[shard][within]:
+            raise DataError(
+                f"{self.folder / info.name}: chunk {within} at byte {offset} is damaged; make this set again"
+            )
         return tokens
 
     def close(self) -> None:
@@ -289,26 +322,58 @@ class ShardSet:
                 size = path.stat().st_size
             except FileNotFoundError:
                 raise DataError(f"{path}: this shard is missing; the manifest beside it names it") from None
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}") from None
             if size != info.bytes:
                 raise DataError(f"{path}: {size:,} bytes, its manifest says {info.bytes:,}; truncated or overwritten")
 
-    def _open(self, shard: int) -> None:
-        """Opens a shard once and ties it to the manifest by the trailer's hash."""
-        if shard in self._files:
-            return
+    def _open(self, shard: int) -> tuple[int, NDArray[np.uint64]]:
+        """Descriptor and chunk hashes of a shard, which is tied to the manifest by the trailer's hash."""
+        path = self.folder / self.manifest.shards[shard].name
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        try:
+            return descriptor, self._checked_hashes(shard, descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _checked_hashes(self, shard: int, descriptor: int, path: Path) -> NDArray[np.uint64]:
         info = self.manifest.shards[shard]
-        path = self.folder / info.name
-        descriptor = os.open(path, os.O_RDONLY)
-        self._files[shard] = descriptor
-        payload = info.tokens * self.dtype.itemsize
-        rest = os.pread(descriptor, info.bytes - payload, payload)
-        if len(rest) < TRAILER.size or rest[-len(MAGIC) :] != MAGIC:
+        start, end = info.tokens * self.dtype.itemsize, info.bytes - TRAILER.size
+        trailer = bytearray(TRAILER.size)
+        if end < start or _read_at(descriptor, memoryview(trailer), end, path) < len(trailer):
+            raise DataError(f"{path}: too short for its {info.tokens:,} tokens; not a whole .ktok file")
+        footer_length, trailer_hash, magic = TRAILER.unpack(trailer)
+        if magic != MAGIC:
             raise DataError(f"{path}: no {MAGIC.decode()} at its end; not a whole .ktok file")
-        footer_length, trailer_hash, _ = TRAILER.unpack(rest[-TRAILER.size :])
-        tail = rest[: -TRAILER.size]
-        chunks = int(self._first_chunk[shard + 1] - self._first_chunk[shard])
-        if xxhash.xxh3_64_intdigest(tail) != trailer_hash or footer_length > min(len(tail), LARGEST_FOOTER):
-            raise DataError(f"{path}: its footer is damaged (from byte {payload})")
-        if f"{trailer_hash:016x}" != info.hash or len(tail) != footer_length + 8 * (info.documents + chunks):
+        if footer_length > LARGEST_FOOTER or _hash_range(descriptor, start, end, path) != trailer_hash:
+            raise DataError(f"{path}: its document ends, hashes or footer are damaged (from byte {start})")
+        hashes = np.zeros(int(self._first_chunk[shard + 1] - self._first_chunk[shard]), "<u8")
+        hashes_start = start + 8 * info.documents
+        if f"{trailer_hash:016x}" != info.hash or hashes_start + hashes.nbytes + footer_length != end:
             raise DataError(f"{path}: not the shard that the manifest beside it means; make this set again")
-        self._hashes[shard] = np.frombuffer(tail, "<u8", count=chunks, offset=8 * info.documents)
+        _read_at(descriptor, hashes.view(np.uint8).data, hashes_start, path)
+        return hashes
+
+
+def _read_at(descriptor: int, buffer: memoryview, offset: int, path: Path) -> int:
+    """Fills `buffer` from a file's byte `offset` on; returns how much there was. One read may bring less than asked."""
+    done = 0
+    try:
+        while done < len(buffer) and (count := os.preadv(descriptor, [buffer[done:]], offset + done)):
+            done += count
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read at byte {offset + done}: {error.strerror}") from None
+    return done
+
+
+def _hash_range(descriptor: int, start: int, end: int, path: Path) -> int:
+    """xxh3-64 of a file's bytes from `start` to `end`, a block at a time: document ends can be many."""
+    digest = xxhash.xxh3_64()
+    for offset in range(start, end, READ_SIZE):
+        block = memoryview(bytearray(min(READ_SIZE, end - offset)))
+        digest.update(block[: _read_at(descriptor, block, offset, path)])
+    return digest.intdigest()

@@ -185,7 +185,10 @@ class GPT2Model(HybridBlock):
         return self._logits_proj(self._final_ln(hidden)), new_states
 
     def for_decoding(self) -> GPT2Model:
-        """A net over the same parameters that is not hybridized, so that it takes any `states` and any length."""
+        """A net over the same parameters that is not hybridized, so that it takes any `states` and any length.
+
+        Ask before the parameters' `grad_req` is changed: Gluon shares only what was declared alike.
+        """
         return GPT2Model(*self._sizes, prefix=self.prefix, params=self.collect_params())
 
 

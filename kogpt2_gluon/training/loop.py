@@ -139,7 +139,7 @@ def run_evaluation(recipe: Recipe, parts: Parts, tracker: Any, max_sequences: in
     if worker.rank == 0 and recipe.tracking.sample_prompts:
         sampling = Sampling(recipe.tracking.sample_length, top_k=40, seed=recipe.training.seed)
         prompts = recipe.tracking.sample_prompts
-        texts = [generate(parts.net, parts.tokenizer, prompt, sampling, ctx=parts.ctx)[0] for prompt in prompts]
+        texts = [generate(parts.decoder, parts.tokenizer, prompt, sampling, ctx=parts.ctx)[0] for prompt in prompts]
         tracker.log_samples(state.step, list(zip(prompts, texts)))
 
 

@@ -44,6 +44,7 @@ class Parts:
     held_out: Optional[ShardSet]
     tokenizer: Tokenizer
     net: GPT2Model
+    decoder: GPT2Model  # the same parameters, for generation
     loss_block: LanguageModelLoss
     update: Update
     reader: TrainingReader
@@ -78,6 +79,7 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
         state = TrainState(saved["step"], saved["epoch_perplexity"], saved["evaluation"])
         consumed = saved["reader"]["consumed"]
         load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
+    decoder = net.for_decoding()
     update = Update(net, recipe.training, worker, accumulate, state.step)
     if checkpoint:
         update.load_arrays(checkpoint.optimizer_arrays())
@@ -94,6 +96,7 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
         held_out=held_out,
         tokenizer=Tokenizer.load(shards.tokenizer_path),
         net=net,
+        decoder=decoder,
         loss_block=loss_block,
         update=update,
         reader=reader,

@@ -1,0 +1,77 @@
+"""What several tests need: one small set of shards, made once by the package's own stages, and a tiny recipe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL_TEXT = ROOT.parent / "shared" / "korean"
+CHUNK_BYTES = 4096  # far below what `kogpt2 shard` chooses, so that little text has many chunks
+
+
+def run(*argv: object, code: int = 0, timeout: float = 300, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a command and checks its exit code; both outputs are in the message if it is another."""
+    done = subprocess.run(
+        [str(part) for part in argv],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **variables},
+        check=False,
+    )
+    assert done.returncode == code, f"exit {done.returncode}, not {code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def kogpt2(*arguments: object, code: int = 0, **variables: str) -> subprocess.CompletedProcess:
+    """The installed command, as a user runs it."""
+    return run(sys.executable, "-m", "kogpt2_gluon.cli", *arguments, code=code, **variables)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train/ and test/ shards of the package's own sentences; vocabulary 600, 4 KiB chunks."""
+    from kogpt2_gluon.data.cleaning import clean
+    from kogpt2_gluon.data.sample_text import write_sample_corpus
+    from kogpt2_gluon.data.sharding import shard_corpus
+    from kogpt2_gluon.data.tokenizer import train_tokenizer
+
+    work = tmp_path_factory.mktemp("shards")
+    write_sample_corpus(work / "text.txt", num_bytes=400_000, seed=3)
+    clean([work / "text.txt"], work / "corpus", "line", test_share=0.05)
+    train_tokenizer(work / "corpus", work / "tokenizer.model", 1200, unused=4)
+    for split in ("train", "test"):
+        shard_corpus(work / "corpus", work / "tokenizer.model", work / split, split, chunk_bytes=CHUNK_BYTES)
+    return work
+
+
+@pytest.fixture
+def tiny(shards: Path, tmp_path: Path) -> list[str]:
+    """Overrides that turn any recipe into a tiny one on the shards above, with its run folder in tmp_path."""
+    return [
+        "model.units=32",
+        "model.num_heads=2",
+        "model.num_layers=2",
+        "model.max_length=32",
+        "model.vocab_size=1200",
+        "model.dropout=0.1",
+        f"data.train={shards / 'train'}",
+        f"data.test={shards / 'test'}",
+        "data.seq_length=32",
+        "training.batch_size=4",
+        "training.total_batch_size=8",
+        "training.num_steps=8",
+        "training.learning_rate=1e-3",
+        "training.threads=1",
+        "evaluation.max_sequences=16",
+        "checkpoint.interval=3",
+        "tracking.log_interval=1",
+        "tracking.tensorboard=false",
+        "tracking.sample_prompts=[]",
+        f"tracking.run_dir={tmp_path / 'run'}",
+    ]

@@ -1,0 +1,162 @@
+"""Recipes: reading, overriding, checking, printing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.estimate import describe, flops_per_token, size_of
+from kogpt2_gluon.recipe import Recipe, known_keys, load_recipe, parse_recipe
+
+SHIPPED = sorted(file.stem for file in (Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_are_whole(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    for word in ("Result", "Time", "Command"):
+        assert word in recipe.about
+    assert recipe.accumulate(1) >= 1
+    assert f"{size_of(recipe).parameters:,}" in describe(recipe)
+
+
+def test_every_shipped_recipe_is_listed_here():
+    wanted = {"demo", "debug_cpu", "small_cpu", "single_gpu", "kogpt2_base", "kogpt2_medium"}
+    assert set(SHIPPED) == wanted
+
+
+def test_overrides_and_numbers():
+    recipe = parse_recipe(
+        {"training": {"learning_rate": "1e-4"}},
+        [
+            "training.epsilon=1e-8",
+            "model.units=96",
+            "model.num_heads=6",
+            "data.test=",
+            "tracking.sample_prompts=[가, 나]",
+        ],
+    )
+    assert (recipe.training.learning_rate, recipe.training.epsilon) == (1e-4, 1e-8)
+    assert recipe.data.test == "" and recipe.tracking.sample_prompts == ["가", "나"]
+
+
+def test_printed_recipe_reads_back(tmp_path):
+    recipe = load_recipe("kogpt2_base", ["tracking.run_dir=어딘가"])
+    (tmp_path / "again.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(str(tmp_path / "again.yaml")) == recipe
+
+
+def test_all_faults_are_listed_at_once():
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(
+            {"modle": {}, "model": {"unit": 3, "dropout": 2}, "training": {"num_steps": 1.5, "optimizer": "sgd"}},
+            ["novalue", "evaluation.interval=-1"],
+        )
+    text = str(caught.value)
+    for part in (
+        "7 faults",
+        "unknown key modle; did you mean model?",
+        "unknown key model.unit; did you mean model.units?",
+        "model.dropout: 2.0 is above 0.99",
+        "training.num_steps: expected a whole number, got 1.5",
+        "'sgd' is none of bertadam, adamw, adam, lamb",
+        "override 'novalue'",
+        "evaluation.interval: -1 is below 0",
+    ):
+        assert part in text, part
+
+
+@pytest.mark.parametrize(
+    "overrides, part",
+    [
+        (["model.num_heads=7"], "model.units=768 is not divisible by model.num_heads=7"),
+        (["data.seq_length=2048"], "data.seq_length=2048 is above model.max_length=1024"),
+        (["training.final_learning_rate=1"], "final_learning_rate is above"),
+        (["training.beta2=1"], "training.beta2 must be below 1"),
+        (["training.seed=yes"], "expected a whole number, got True"),
+        (["training.learning_rate=.nan"], "expected a number, got nan"),
+        (["model=3"], "model: expected a section"),
+        (["tracking.tensorboard=1"], "expected true or false"),
+        (["tracking.sample_prompts=가"], "expected a list of texts"),
+    ],
+)
+def test_single_faults_are_one_line(overrides, part):
+    with pytest.raises(RecipeError, match=".*") as caught:
+        load_recipe("kogpt2_base", overrides)
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "!!python/object/apply:os.system ['true']\n", "3\n"])
+def test_files_that_are_no_recipe(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.yaml") as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_recipe_lists_the_shipped_ones():
+    with pytest.raises(RecipeError, match="no such file.*debug_cpu, demo"):
+        load_recipe("kogpt3")
+
+
+def test_batch_that_does_not_divide_names_the_nearest():
+    recipe = load_recipe("demo", ["training.total_batch_size=50", "training.batch_size=16"])
+    with pytest.raises(RecipeError, match="the nearest that are: 48 or 64"):
+        recipe.accumulate(1)
+    with pytest.raises(RecipeError, match="the nearest that are: 64$"):
+        recipe.accumulate(4)
+
+
+def test_fingerprint_follows_what_decides_the_numbers():
+    base = load_recipe("demo").fingerprint()
+    assert load_recipe("demo", ["tracking.run_dir=x", "training.device=cpu", "data.train=y"]).fingerprint() == base
+    assert load_recipe("demo", ["training.seed=1"]).fingerprint() != base
+    assert load_recipe("demo", ["data.window=2"]).fingerprint() != base
+
+
+def test_every_field_says_what_it_means():
+    import dataclasses
+
+    for section in dataclasses.fields(Recipe):
+        inner = getattr(Recipe(), section.name)
+        entries = dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else [section]
+        assert all(entry.metadata["help"] for entry in entries)
+    assert "training.learning_rate" in known_keys()
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.integers(), max_size=2)
+)
+KEYS = st.one_of(st.sampled_from([*known_keys(), "model", "training"]), st.text(max_size=6))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(KEYS, st.one_of(SCALARS, st.dictionaries(KEYS, SCALARS, max_size=3)), max_size=4))
+def test_any_mapping_is_a_recipe_or_an_error_for_a_person(plain):
+    flat = {key.partition(".")[0]: value for key, value in plain.items()}
+    try:
+        recipe = parse_recipe(flat)
+    except RecipeError:
+        return
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+def test_operations_match_a_count_by_hand():
+    """One layer, one head of the smallest sizes: every product written out."""
+    recipe = parse_recipe(
+        {
+            "model": {"units": 4, "num_layers": 1, "num_heads": 1, "vocab_size": 10, "max_length": 8},
+            "data": {"seq_length": 8},
+        }
+    )
+    products = 4 * 12 + 4 * 4 + 4 * 16 + 16 * 4 + 4 * 10  # qkv, out, hidden, out, logits
+    attention = 2 * 8 * 4  # scores and context, each 8 keys x 4
+    others = 12 + 4 + 16 + 4 + 4 * 4 + 2 * 4  # biases and LayerNorms, counted as if they were products
+    assert flops_per_token(recipe.model, 8) == 6 * (products + attention + others)
