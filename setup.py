@@ -19,7 +19,8 @@ CORE = [
     "psutil>=5.9",
     "tensorboardX>=2.6",
     "safetensors>=0.4",
-    "tokenizers>=0.15",
+    "tokenizers>=0.19",  # ignore_merges
+    "protobuf>=3.20",  # SentencePiece's own model format,
 ]
 
 # mxnet-cu112 links these but does not ask for them; no CUDA toolkit is needed beside them.

@@ -39,8 +39,10 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print) -> None:
     train(recipe)
 
     echo("\n6/7 generate")
-    sampling = {"max_new_tokens": 40, "temperature": 0.8, "top_k": 40, "seed": 1}
-    samples = [generate_from_checkpoint(work_dir / "run", prompt, **sampling)[0] for prompt in PROMPTS]
+    samples = [
+        generate_from_checkpoint(work_dir / "run", prompt, max_new_tokens=40, temperature=0.8, top_k=40, seed=1)[0]
+        for prompt in PROMPTS
+    ]
 
     echo("\n7/7 convert to PyTorch's transformers")
     from kogpt2_gluon.checkpoint import open_checkpoint

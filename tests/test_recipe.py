@@ -87,7 +87,7 @@ def test_all_faults_are_listed_at_once():
     ],
 )
 def test_single_faults_are_one_line(overrides, part):
-    with pytest.raises(RecipeError, match=".*") as caught:
+    with pytest.raises(RecipeError, match=r".*") as caught:
         load_recipe("kogpt2_base", overrides)
     assert part in str(caught.value) and "\n" not in str(caught.value)
 
@@ -102,7 +102,7 @@ def test_files_that_are_no_recipe(tmp_path, text):
 
 
 def test_missing_recipe_lists_the_shipped_ones():
-    with pytest.raises(RecipeError, match="no such file.*debug_cpu, demo"):
+    with pytest.raises(RecipeError, match=r"no such file.*debug_cpu, demo"):
         load_recipe("kogpt3")
 
 
@@ -110,7 +110,7 @@ def test_batch_that_does_not_divide_names_the_nearest():
     recipe = load_recipe("demo", ["training.total_batch_size=50", "training.batch_size=16"])
     with pytest.raises(RecipeError, match="the nearest that are: 48 or 64"):
         recipe.accumulate(1)
-    with pytest.raises(RecipeError, match="the nearest that are: 64$"):
+    with pytest.raises(RecipeError, match=r"the nearest that are: 64$"):
         recipe.accumulate(4)
 
 

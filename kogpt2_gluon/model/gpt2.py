@@ -13,7 +13,7 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import ModelRecipe
 from kogpt2_gluon.runtime import mx, nlp
 
-HybridBlock, nn = mx.gluon.HybridBlock, mx.gluon.nn
+nn = mx.gluon.nn
 
 MASKED = -1e4  # added to the scores of later positions; exp() of it is 0 in float32 and in float16
 
@@ -30,7 +30,7 @@ def _linear(units: int, in_units: int, prefix: str, **kwargs) -> nn.Dense:
     )
 
 
-class CausalSelfAttention(HybridBlock):
+class CausalSelfAttention(mx.gluon.HybridBlock):
     """Masked multi-head self-attention.
 
     Inputs:
@@ -82,7 +82,7 @@ class CausalSelfAttention(HybridBlock):
         return later.expand_dims(0) * MASKED
 
 
-class FeedForward(HybridBlock):
+class FeedForward(mx.gluon.HybridBlock):
     """Two linear maps around a GELU (the erf form); `hidden_size` between them.
 
     Inputs:
@@ -104,7 +104,7 @@ class FeedForward(HybridBlock):
         return self._drop(self._out_map(self._act(self._hidden_map(data))))
 
 
-class GPT2Model(HybridBlock):
+class GPT2Model(mx.gluon.HybridBlock):
     """GPT-2 with a language-model head.
 
     Parameters

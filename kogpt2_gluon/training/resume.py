@@ -52,7 +52,8 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Optional[C
 
 def check_same_run(checkpoint: Checkpoint, recipe: Recipe, order: Order) -> list[str]:
     """RecipeError or DataError if the checkpoint is of another run; returns the settings that changed and may."""
-    changed, refused = [], []
+    changed: list[str] = []
+    refused: list[str] = []
     before, now = checkpoint.recipe().to_dict(), recipe.to_dict()
     for section in ("model", "training"):
         for key, value in now[section].items():

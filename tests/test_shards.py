@@ -1,0 +1,553 @@
+"""Token shards: what goes in comes out, whatever is damaged is named, and nobody sees half a set."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import struct
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kogpt2_gluon.data import shards as shards_module
+from kogpt2_gluon.data.cleaning import clean
+from kogpt2_gluon.data.corpus import Corpus
+from kogpt2_gluon.data.order import choose_lanes
+from kogpt2_gluon.data.sharding import BYTES_PER_TOKEN, shard_corpus
+from kogpt2_gluon.data.shards import (
+    MANIFEST,
+    TRAILER,
+    Manifest,
+    ShardSet,
+    ShardWriter,
+    choose_chunk_bytes,
+    token_dtype,
+)
+from kogpt2_gluon.data.tokenizer import Tokenizer, train_tokenizer
+from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+
+SPECIAL = {"unk": 0, "bos": 1, "eos": 2, "pad": 3}
+
+
+def empty_manifest(chunk_bytes: int = 256, dtype: str = "<u2") -> Manifest:
+    return Manifest("train", dtype, chunk_bytes, 50000 if dtype == "<u2" else 70000, "5a" * 32, SPECIAL, "a test")
+
+
+def write_set(
+    folder: Path,
+    lengths: list[int],
+    chunk_bytes: int = 256,
+    shard_bytes: int = 1024,
+    dtype: str = "<u2",
+    batch: int = 3,
+) -> np.ndarray:
+    """Writes documents of these lengths, `batch` at a time; returns all tokens."""
+    folder.mkdir(parents=True)
+    tokens = np.random.RandomState(sum(lengths)).randint(0, 50000, sum(lengths)).astype(dtype)
+    with ShardWriter(folder, empty_manifest(chunk_bytes, dtype), shard_bytes) as writer:
+        start = 0
+        for first in range(0, len(lengths), batch):
+            group = lengths[first : first + batch]
+            writer.add(tokens[start : start + sum(group)], group)
+            start += sum(group)
+        writer.finish()
+    return tokens
+
+
+def read_back(shards: ShardSet) -> np.ndarray:
+    return np.concatenate([shards.read_chunk(chunk) for chunk in range(shards.num_chunks)])
+
+
+def parts_of(path: Path) -> tuple[dict, np.ndarray, np.ndarray, bytes]:
+    """Footer, document ends, chunk hashes and payload of a shard, read from the format's description alone."""
+    data = path.read_bytes()
+    length, digest, magic = struct.unpack("<IQ8s", data[-20:])
+    assert magic == b"KTOK0001"
+    footer = json.loads(data[-20 - length : -20])
+    payload = footer["tokens"] * np.dtype(footer["dtype"]).itemsize
+    assert xxhash.xxh3_64_intdigest(data[payload:-20]) == digest
+    ends = np.frombuffer(data, "<u8", footer["documents"], payload)
+    hashes = np.frombuffer(data, "<u8", footer["chunks"], payload + ends.nbytes)
+    assert payload + ends.nbytes + hashes.nbytes + length + 20 == len(data)
+    return footer, ends, hashes, data[:payload]
+
+
+# --- round trip
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(
+        st.one_of(st.integers(0, 40), st.sampled_from([0, 16, 32, 64, 128, 200])), min_size=1, max_size=60
+    ),
+    dtype=st.sampled_from(["<u2", "<u4"]),
+    chunk_bytes=st.sampled_from([32, 64, 128]),
+    chunks_a_shard=st.integers(1, 4),
+    batch=st.integers(1, 9),
+)
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory,
+    lengths: list[int],
+    dtype: str,
+    chunk_bytes: int,
+    chunks_a_shard: int,
+    batch: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("round") / "set"
+    if not sum(lengths):
+        lengths = [*lengths, 1]
+    tokens = write_set(folder, lengths, chunk_bytes, chunks_a_shard * chunk_bytes, dtype, batch)
+    with ShardSet(folder) as shards:
+        assert np.array_equal(read_back(shards), tokens)
+        assert shards.manifest.tokens == len(tokens) and shards.manifest.documents == len(lengths)
+        assert shards.num_chunks == shards.num_full + bool(shards.tail_tokens)
+        ends, before = [], 0
+        for info in shards.manifest.shards:
+            footer, of_shard, hashes, payload = parts_of(folder / info.name)
+            assert footer["tokens"] == info.tokens <= chunks_a_shard * shards.chunk_tokens
+            assert footer["documents"] == info.documents == len(of_shard)
+            assert payload == tokens[before : before + info.tokens].tobytes()
+            cut = [payload[start : start + chunk_bytes] for start in range(0, len(payload), chunk_bytes)]
+            assert hashes.tolist() == [xxhash.xxh3_64_intdigest(chunk) for chunk in cut]
+            ends += (of_shard.astype(np.int64) + before).tolist()
+            before += info.tokens
+        assert ends == np.cumsum(lengths).tolist()
+    shutil.rmtree(folder)
+
+
+def test_a_document_that_ends_at_a_border_belongs_to_what_it_fills(tmp_path: Path) -> None:
+    tokens = write_set(tmp_path / "set", [128, 384, 512, 512, 7], chunk_bytes=256, shard_bytes=1024, batch=1)
+    shards = Manifest.load(tmp_path / "set").shards
+    assert [shard.tokens for shard in shards] == [512, 512, 512, 7]
+    assert [parts_of(tmp_path / "set" / shard.name)[1].tolist() for shard in shards] == [[128, 512], [512], [512], [7]]
+    with ShardSet(tmp_path / "set") as opened:
+        assert (opened.num_full, opened.tail_tokens, opened.num_chunks) == (12, 7, 13)
+        assert np.array_equal(read_back(opened), tokens)
+
+
+def test_no_short_chunk_when_the_tokens_fill_the_last(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", [1024])
+    with ShardSet(tmp_path / "set") as shards:
+        assert (shards.num_full, shards.tail_tokens, shards.num_chunks) == (8, 0, 8)
+
+
+def test_the_footer_names_what_the_file_is(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", [700], dtype="<u4")
+    footer, *_ = parts_of(tmp_path / "set" / "train-00000.ktok")
+    assert footer == {
+        "format_version": 1,
+        "dtype": "<u4",
+        "chunk_bytes": 256,
+        "tokens": 256,
+        "documents": 0,
+        "chunks": 4,
+        "vocab_size": 70000,
+        "tokenizer_sha256": "5a" * 32,
+        "special_ids": SPECIAL,
+    }
+
+
+def test_memory_does_not_grow_with_the_documents(tmp_path: Path) -> None:
+    """Of a shard's metadata only the chunk hashes stay: 8 bytes each."""
+    write_set(tmp_path / "set", [1] * 20000, chunk_bytes=4096, shard_bytes=1 << 20, batch=20000)
+    with ShardSet(tmp_path / "set") as shards:
+        read_back(shards)
+        hashes = shards._hashes[0]
+        assert hashes.base is None and hashes.nbytes == 8 * shards.num_chunks
+
+
+def test_short_reads_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system may give less than was asked for."""
+    tokens = write_set(tmp_path / "set", [300] * 5)
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, offset: whole(file, [buffers[0][:13]], offset))
+    with ShardSet(tmp_path / "set") as shards:
+        assert np.array_equal(read_back(shards), tokens)
+
+
+def test_same_tokens_give_the_same_files_and_fingerprint(tmp_path: Path) -> None:
+    write_set(tmp_path / "one", [50] * 40, batch=1)
+    write_set(tmp_path / "two", [50] * 40, batch=7)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["manifest.json", "train-00000.ktok", "train-00001.ktok", "train-00002.ktok", "train-00003.ktok"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    write_set(tmp_path / "three", [50] * 39 + [51])
+    prints = [Manifest.load(tmp_path / name).fingerprint() for name in ("one", "two", "three")]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize(("vocab", "dtype"), [(8, "<u2"), (65535, "<u2"), (65536, "<u4"), (100_000, "<u4")])
+def test_token_dtype(vocab: int, dtype: str) -> None:
+    assert token_dtype(vocab) == dtype
+    assert np.array([vocab - 1]).astype(dtype)[0] == vocab - 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "chunk_bytes"),
+    [(0, 64 << 10), (32 << 20, 64 << 10), (64 << 20, 128 << 10), ((64 << 20) - 1, 64 << 10), (10**12, 4 << 20)],
+)
+def test_choose_chunk_bytes(payload: int, chunk_bytes: int) -> None:
+    assert choose_chunk_bytes(payload) == chunk_bytes
+
+
+def test_chosen_chunks_give_every_lane_its_share() -> None:
+    """From 32 MiB of tokens on, all 64 lanes have at least 8 chunks."""
+    for exponent in range(25, 36):
+        for payload in (1 << exponent, (1 << exponent) * 5 // 4, (2 << exponent) - 1):
+            assert choose_lanes(payload // choose_chunk_bytes(payload), 64, 64) == 64
+
+
+# --- damage
+
+
+@pytest.fixture()
+def damaged(tmp_path: Path) -> Path:
+    """A set of three shards of 8 chunks and one shorter one, still whole."""
+    write_set(tmp_path / "set", [100] * 130, chunk_bytes=1024, shard_bytes=8192)
+    assert len(Manifest.load(tmp_path / "set").shards) == 4
+    return tmp_path / "set"
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0x10
+    path.write_bytes(data)
+
+
+def check_error(folder: Path, *names: str) -> str:
+    """Opening and reading `folder` to its end is a DataError of one line that holds all of `names`."""
+    with pytest.raises(DataError) as caught, ShardSet(folder) as shards:
+        read_back(shards)
+    message = str(caught.value)
+    assert "\n" not in message and all(name in message for name in names), message
+    return message
+
+
+SECOND = "train-00001.ktok"
+
+
+@pytest.mark.parametrize("length", [0, 19, 4096, 8192, -1])
+def test_truncated(damaged: Path, length: int) -> None:
+    os.truncate(damaged / SECOND, length if length >= 0 else (damaged / SECOND).stat().st_size - 1)
+    check_error(damaged, str(damaged / SECOND), "its manifest says")
+
+
+@pytest.mark.parametrize("length", [0, 19, 4096, 8192, 8300])
+def test_truncated_after_it_was_opened(damaged: Path, length: int) -> None:
+    with ShardSet(damaged) as shards:
+        os.truncate(damaged / SECOND, length)
+        for _ in range(2):  # an error leaves nothing half-open
+            with pytest.raises(DataError, match=SECOND):
+                read_back(shards)
+
+
+@pytest.mark.parametrize("offset", [0, 1023, 1024, 8191])
+def test_flipped_byte_in_the_tokens(damaged: Path, offset: int) -> None:
+    flip(damaged / SECOND, offset)
+    chunk = offset // 1024
+    check_error(damaged, str(damaged / SECOND), f"chunk {chunk} at byte {chunk * 1024}")
+    with ShardSet(damaged) as shards:  # the other chunks can be read
+        assert len(shards.read_chunk(8 + (chunk + 1) % 8)) == 512
+
+
+def metadata_places(path: Path) -> dict[str, int]:
+    footer, ends, hashes, payload = parts_of(path)
+    return {
+        "document ends": len(payload),
+        "last document end": len(payload) + ends.nbytes - 8,
+        "hashes": len(payload) + ends.nbytes,
+        "footer": len(payload) + ends.nbytes + hashes.nbytes + 5,
+        "footer length": path.stat().st_size - 20,
+        "trailer hash": path.stat().st_size - 12,
+        "magic": path.stat().st_size - 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["document ends", "last document end", "hashes", "footer", "footer length", "trailer hash", "magic"],
+)
+def test_flipped_byte_behind_the_tokens(damaged: Path, place: str) -> None:
+    flip(damaged / SECOND, metadata_places(damaged / SECOND)[place])
+    check_error(damaged, str(damaged / SECOND), "KTOK0001" if place == "magic" else "")
+    with ShardSet(damaged) as shards:
+        shards.read_chunk(0)
+        for _ in range(2):
+            with pytest.raises(DataError, match=SECOND):
+                shards.read_chunk(8)
+        assert list(shards._files) == [0]
+
+
+def test_missing_shard(damaged: Path) -> None:
+    (damaged / SECOND).unlink()
+    check_error(damaged, str(damaged / SECOND), "missing")
+
+
+def test_missing_shard_after_opening(damaged: Path) -> None:
+    with ShardSet(damaged) as shards:
+        (damaged / SECOND).unlink()
+        with pytest.raises(DataError, match=SECOND):
+            shards.read_chunk(8)
+
+
+def test_swapped_shards(damaged: Path) -> None:
+    (damaged / SECOND).rename(damaged / "aside")
+    (damaged / "train-00000.ktok").rename(damaged / SECOND)
+    (damaged / "aside").rename(damaged / "train-00000.ktok")
+    check_error(damaged, str(damaged / "train-0000"), "manifest")
+
+
+def test_a_shard_of_another_set(damaged: Path, tmp_path: Path) -> None:
+    write_set(tmp_path / "other", [100] * 129 + [101], chunk_bytes=1024, shard_bytes=8192)
+    shutil.copy(tmp_path / "other" / SECOND, damaged / SECOND)
+    check_error(damaged, str(damaged / SECOND), "manifest")
+
+
+def edit_manifest(folder: Path, change: Callable[[dict], None], sign: bool) -> None:
+    """Changes a manifest; with `sign`, as somebody would who knows how its fingerprint is made."""
+    plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    change(plain)
+    if sign:
+        stated = {key: value for key, value in plain.items() if key not in ("fingerprint", "source")}
+        plain["fingerprint"] = shards_module.hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps(plain), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plain: plain.update(tokens=plain["tokens"] + 1), "own fingerprint"),
+        (lambda plain: plain.update(vocab_size=60000), "own fingerprint"),
+        (lambda plain: plain["shards"].reverse(), "own fingerprint"),
+        (lambda plain: plain["shards"].pop(), "own fingerprint"),
+        (lambda plain: plain.pop("fingerprint"), "fingerprint"),
+        (lambda plain: plain.pop("tokens"), "own fingerprint"),
+        (lambda plain: plain.pop("split"), "split"),
+        (lambda plain: plain.update(more=1), "more"),
+        (lambda plain: plain.update(shards=None), "TypeError"),
+        (lambda plain: plain.update(shards=[3]), "TypeError"),
+        (lambda plain: plain.update(format_version=2), "this program reads 1"),
+    ],
+)
+def test_edited_manifest(damaged: Path, change: Callable[[dict], None], message: str) -> None:
+    edit_manifest(damaged, change, sign=False)
+    check_error(damaged, str(damaged / MANIFEST), message)
+
+
+@pytest.mark.parametrize("name", ["../x.ktok", "/etc/passwd", "..", ".", "", "a/b.ktok", "a\0.ktok", ".x.ktok", "x", 5])
+def test_a_manifest_names_no_file_outside_its_folder(damaged: Path, name: object) -> None:
+    edit_manifest(damaged, lambda plain: plain["shards"][1].update(name=name), sign=True)
+    check_error(damaged, str(damaged / MANIFEST))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: plain.update(tokens=plain["tokens"] + 1),
+        lambda plain: plain.update(dtype="<f4"),
+        lambda plain: plain.update(dtype="object"),
+        lambda plain: plain.update(chunk_bytes=0),
+        lambda plain: plain.update(chunk_bytes=-2),
+        lambda plain: plain.update(chunk_bytes=2048 * 3),
+        lambda plain: plain.update(shards=[], tokens=0),
+        lambda plain: plain["shards"][0].update(tokens=0),
+        lambda plain: plain["shards"][0].update(tokens="many"),
+    ],
+)
+def test_a_signed_manifest_that_cannot_be_true(damaged: Path, change: Callable[[dict], None]) -> None:
+    edit_manifest(damaged, change, sign=True)
+    check_error(damaged, str(damaged / MANIFEST))
+
+
+@pytest.mark.parametrize("key", ["tokens", "documents", "bytes", "hash"])
+def test_a_signed_manifest_that_does_not_fit_its_shards(damaged: Path, key: str) -> None:
+    def change(plain: dict) -> None:
+        last = plain["shards"][-1]
+        last[key] = "0" * 16 if key == "hash" else last[key] + 1
+        plain["tokens"] = sum(shard["tokens"] for shard in plain["shards"])
+
+    edit_manifest(damaged, change, sign=True)
+    check_error(damaged, str(damaged / "train-00003.ktok"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "\ud800", "{}"])
+def test_a_manifest_that_is_none(damaged: Path, text: str) -> None:
+    (damaged / MANIFEST).write_bytes(text.encode("utf-8", "surrogatepass"))
+    check_error(damaged, str(damaged / MANIFEST))
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    check_error(tmp_path, str(tmp_path), "kogpt2 shard")
+    check_error(tmp_path / "none", str(tmp_path / "none"), "kogpt2 shard")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    check_error(tmp_path / "file", str(tmp_path / "file"))
+
+
+def test_an_interrupted_write_leaves_no_manifest(tmp_path: Path) -> None:
+    tokens = np.zeros(2000, "<u2")
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path, empty_manifest(), 1024) as writer:
+        writer.add(tokens, [2000])
+        raise KeyboardInterrupt
+    assert {path.suffix for path in tmp_path.iterdir()} == {".ktok"}  # whole ones
+    with pytest.raises(DataError, match="no manifest.json"):
+        ShardSet(tmp_path)
+
+
+def test_a_crash_leaves_only_whole_shards_under_their_names(tmp_path: Path) -> None:
+    """Without any clean-up, as after a power cut."""
+    writer = ShardWriter(tmp_path, empty_manifest(), 1024)
+    writer.add(np.zeros(1300, "<u2"), [1300])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "train-00000.ktok",
+        "train-00001.ktok",
+        "train-00002.tmp",
+    ]
+    for name in ("train-00000.ktok", "train-00001.ktok"):
+        assert parts_of(tmp_path / name)[0]["tokens"] == 512
+    with writer:
+        pass
+
+
+# --- from a corpus
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    words = ["".join(chr(0xAC00 + draw.randrange(11172)) for _ in range(draw.randint(1, 4))) for _ in range(1200)] + [
+        "GPT-2",
+        "2020년",
+        "3.5%",
+        "한국어",
+        "모델을",
+        "배운다",
+        "ㅋㅋㅋ",
+        "①",
+        "Ｆｕｌｌ",
+    ]
+    return [" ".join(draw.choices(words, k=draw.randint(1, 25))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    source = folder / "source.txt"
+    source.write_text("\n".join(sentences(9000, 1)), encoding="utf-8")
+    clean([source], folder / "corpus", "line", 0.1)
+    return folder / "corpus"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    out = tmp_path_factory.mktemp("tokenizer") / "t.model"
+    return train_tokenizer(corpus, out, vocab_size=1300, unused=5, character_coverage=0.98)
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def sharded(
+    request: pytest.FixtureRequest, corpus: Path, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp(f"shards{request.param}") / "new" / "train"
+    seen: list[tuple[int, int]] = []
+    shard_corpus(corpus, tokenizer.path, out, "train", request.param, progress=lambda *at: seen.append(at))
+    assert seen == sorted(seen) and all(0 < done <= total for done, total in seen)
+    assert len(seen) >= 2  # more than one task, so that the order of results matters
+    return out
+
+
+def test_every_document_is_there_between_its_signs(sharded: Path, corpus: Path, tokenizer: Tokenizer) -> None:
+    expected = [[1, *tokenizer.encode(document), 2] for document in Corpus.open(corpus).documents("train")]
+    with ShardSet(sharded) as shards:
+        assert read_back(shards).tolist() == [token for document in expected for token in document]
+        (info,) = shards.manifest.shards
+        assert parts_of(sharded / info.name)[1].tolist() == np.cumsum([len(ids) for ids in expected]).tolist()
+        assert shards.chunk_tokens == (64 << 10) // 2
+
+
+def test_counts_are_the_tokenizers(sharded: Path, corpus: Path, tokenizer: Tokenizer) -> None:
+    documents = list(Corpus.open(corpus).documents("train"))
+    manifest = Manifest.load(sharded)
+    ids = [tokenizer.encode(document) for document in documents]
+    texts = [tokenizer.normalize(document) for document in documents]
+    assert manifest.documents == len(documents) == Corpus.open(corpus).count("train")
+    assert manifest.tokens == sum(map(len, ids)) + 2 * len(documents)
+    assert manifest.unknown == sum(each.count(tokenizer.unk_id) for each in ids) > 0
+    assert manifest.text_bytes == sum(len(text.encode()) for text in texts)
+    assert manifest.words == sum(len(text.split(" ")) for text in texts)
+    assert (manifest.split, manifest.dtype, manifest.vocab_size) == ("train", "<u2", 1300)
+    assert manifest.tokenizer_sha256 == tokenizer.sha256 == Tokenizer.load(ShardSet(sharded).tokenizer_path).sha256
+    assert manifest.special_ids == SPECIAL
+    assert manifest.text_bytes / manifest.tokens < BYTES_PER_TOKEN  # the guess errs towards small chunks
+
+
+def test_any_number_of_processes_gives_the_same_bytes(
+    corpus: Path, tokenizer: Tokenizer, tmp_path: Path, sharded: Path
+) -> None:
+    shard_corpus(corpus, tokenizer.path, tmp_path / "again", "train", processes=2)
+    names = sorted(path.name for path in sharded.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "again").iterdir())
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (sharded / name).read_bytes()
+
+
+def test_the_test_split_and_a_chosen_chunk_size(corpus: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    manifest = shard_corpus(corpus, tokenizer.path, tmp_path / "test", "test", chunk_bytes=4096)
+    assert manifest.chunk_bytes == 4096 and manifest.documents == Corpus.open(corpus).count("test")
+    with ShardSet(tmp_path / "test") as shards:
+        assert shards.num_chunks == -(-manifest.tokens // 2048) > 3
+
+
+def test_documents_of_several_lines(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "source.txt").write_text("가나 다\n라마\n\n바사\n", encoding="utf-8")
+    clean([tmp_path / "source.txt"], tmp_path / "corpus", "blank-line", 0.0)
+    shard_corpus(tmp_path / "corpus", tokenizer.path, tmp_path / "out", "train")
+    with ShardSet(tmp_path / "out") as shards:
+        assert read_back(shards).tolist() == [1, *tokenizer.encode("가나 다\n라마"), 2, 1, *tokenizer.encode("바사"), 2]
+        assert (shards.manifest.documents, shards.manifest.words) == (2, 4)
+
+
+# --- refusals
+
+
+def test_refuses_a_folder_with_files(corpus: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "keep.txt").write_text("mine", encoding="utf-8")
+    for out in (tmp_path, tmp_path / "keep.txt"):
+        with pytest.raises(RecipeError, match="not an empty folder") as caught:
+            shard_corpus(corpus, tokenizer.path, out, "train")
+        assert str(out) in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["keep.txt"]
+
+
+def test_refuses_an_empty_split_and_leaves_nothing(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (tmp_path / "source.txt").write_text("하나뿐인 글\n", encoding="utf-8")
+    clean([tmp_path / "source.txt"], tmp_path / "corpus", "line", 0.0)
+    with pytest.raises(DataError, match="test split holds no documents"):
+        shard_corpus(tmp_path / "corpus", tokenizer.path, tmp_path / "out", "test")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("chunk_bytes", [-1, 3, 65537, 96 << 10])
+def test_refuses_chunks_that_are_no_power_of_two(
+    corpus: Path, tokenizer: Tokenizer, tmp_path: Path, chunk_bytes: int
+) -> None:
+    with pytest.raises(RecipeError, match="power of two"):
+        shard_corpus(corpus, tokenizer.path, tmp_path / "out", "train", chunk_bytes=chunk_bytes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizing_process_that_dies_ends_the_work(
+    corpus: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the system kills it for its memory; a pool that starts another one would wait for ever."""
+    monkeypatch.setattr("kogpt2_gluon.data.sharding._tokenize", os._exit)  # called with a list: an error in the child
+    monkeypatch.setattr("kogpt2_gluon.data.sharding._batches", lambda documents: iter([9]))  # exit code 9
+    with pytest.raises(KoGPT2Error, match="--processes"):
+        shard_corpus(corpus, tokenizer.path, tmp_path / "out", "train", processes=1)
+    assert not (tmp_path / "out" / MANIFEST).exists()
