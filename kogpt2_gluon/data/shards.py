@@ -113,26 +113,27 @@ class Manifest:
                 found = plain["format_version"]
                 raise DataError(f"{path}: format version {found!r}; this program reads {FORMAT_VERSION}")
             manifest = cls(**{**plain, "shards": [ShardInfo(**shard) for shard in plain["shards"]]})
-            outside = [shard.name for shard in manifest.shards if not SHARD_NAME.fullmatch(shard.name)]
+            if manifest.fingerprint() != fingerprint:
+                raise DataError(f"{path}: does not match its own fingerprint; it was edited or damaged")
+            manifest.check(path)
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(f"{folder}: no {MANIFEST} there; make shards with `kogpt2 shard`") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not a manifest of shards ({type(error).__name__}: {error})") from None
-        if outside:
-            raise DataError(f"{path}: {outside[0]!r} is no name of a shard in its folder")
-        if manifest.fingerprint() != fingerprint:
-            raise DataError(f"{path}: does not match its own fingerprint; it was edited or damaged")
-        manifest.check(path)
         return manifest
 
     def check(self, path: Path) -> None:
         """DataError if the facts cannot all be true; `path` names the manifest."""
+        for shard in self.shards:
+            if not SHARD_NAME.fullmatch(shard.name):
+                raise DataError(f"{path}: {shard.name!r} is no name of a shard in its folder")
         itemsize = {"<u2": 2, "<u4": 4}.get(self.dtype, 0)
         if not itemsize or self.chunk_bytes < itemsize or self.chunk_bytes % itemsize:
             raise DataError(f"{path}: impossible chunks: {self.chunk_bytes} bytes of {self.dtype!r} tokens")
-        if self.tokens != sum(shard.tokens for shard in self.shards) or min(s.tokens for s in self.shards) < 1:
-            raise DataError(f"{path}: its {self.tokens:,} tokens are not the sum of its shards'")
-        if any(shard.tokens % (self.chunk_bytes // itemsize) for shard in self.shards[:-1]):
+        counts = [shard.tokens for shard in self.shards]
+        if not counts or min(counts) < 1 or sum(counts) != self.tokens:
+            raise DataError(f"{path}: its {self.tokens:,} tokens are not those of its {len(counts)} shards")
+        if any(count % (self.chunk_bytes // itemsize) for count in counts[:-1]):
             raise DataError(f"{path}: a shard before the last one ends within a chunk")
 
 

@@ -9,6 +9,8 @@ D = C / H, and V `vocab_size`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import ModelRecipe
 from kogpt2_gluon.runtime import mx, nlp
@@ -18,7 +20,7 @@ nn = mx.gluon.nn
 MASKED = -1e4  # added to the scores of later positions; exp() of it is 0 in float32 and in float16
 
 
-def _linear(units: int, in_units: int, prefix: str, **kwargs) -> nn.Dense:
+def _linear(units: int, in_units: int, prefix: str, **kwargs: Any) -> Any:
     return nn.Dense(
         units,
         in_units=in_units,
