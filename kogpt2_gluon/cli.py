@@ -101,7 +101,15 @@ def tokenizer(corpus: Path, out: Path, vocab_size: int, unused: int, character_c
     """
     from kogpt2_gluon.data.tokenizer import Tokenizer, train_tokenizer
 
-    train_tokenizer(corpus, out, vocab_size, unused=unused, character_coverage=character_coverage, profile=profile)
+    train_tokenizer(
+        corpus,
+        out,
+        vocab_size,
+        unused=unused,
+        character_coverage=character_coverage,
+        profile=profile,
+        verbose=sys.stderr.isatty(),  # its own log is the progress display: a large corpus takes hours
+    )
     trained = Tokenizer.load(out)
     click.echo(f"{out}: {trained.vocab_size:,} tokens, sha256 {trained.sha256[:16]}...")
 

@@ -200,3 +200,13 @@ def test_evaluation_does_not_depend_on_workers_or_batch(tiny, shards, tmp_path):
     assert abs(scores[0]["bits_per_byte"] - bits) < 1e-9
     last = evaluations(tmp_path / "run")[-1]
     assert abs(last["loss"] - scores[0]["loss"]) < 1e-6
+
+
+def test_the_launcher_runs_the_real_thing(tiny, tmp_path):
+    """`python -m launch run --np 2` trains, and brings back a worker's own exit code."""
+    command = [sys.executable, "-m", "launch", "run", "debug_cpu", *tiny, "data.test=", "--np", 2]
+    run(*command)
+    assert open_checkpoint(tmp_path / "run").state()["size"] == 2
+    assert len(losses(tmp_path / "run")) == 8
+    done = run(*command[:-2], f"data.train={tmp_path}", "--np", 2, code=3)
+    assert "no manifest.json there" in done.stdout + done.stderr

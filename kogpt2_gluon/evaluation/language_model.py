@@ -38,6 +38,15 @@ class LanguageModelScore:
         return asdict(self)
 
 
+def scored_sums(losses: np.ndarray, tokens: np.ndarray, bos: int) -> np.ndarray:
+    """[summed loss, tokens] in float64, over the labels that are scored.
+
+    `losses` (batch_size, length) belong to the labels ``tokens[:, 1:]``, `tokens` being (batch_size, length + 1).
+    """
+    scored = tokens[:, 1:] != bos
+    return np.array([losses[scored].sum(dtype=np.float64), scored.sum()])
+
+
 def score(total_loss: float, tokens: int, shards: ShardSet) -> LanguageModelScore:
     """Scores from a summed loss; bytes and words a token are those of the whole set."""
     manifest = shards.manifest
@@ -82,9 +91,7 @@ def evaluate(
     bos = shards.manifest.special_ids["bos"]
     sums = np.zeros(2)  # loss, tokens
     for batch in HeldOutReader(shards, seq_length, max_sequences).batches(batch_size, rank, size):
-        losses = loss_block(mx.nd.array(batch, ctx=ctx, dtype="int32")).asnumpy().astype(np.float64)
-        scored = batch[:, 1:] != bos
-        sums += [losses[scored].sum(), scored.sum()]
+        sums += scored_sums(loss_block(mx.nd.array(batch, ctx=ctx, dtype="int32")).asnumpy(), batch, bos)
     total_loss, tokens = sum_over_workers(sums)
     if not tokens:
         raise DataError(f"{shards.folder}: no token to score")

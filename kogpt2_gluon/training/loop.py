@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from kogpt2_gluon.errors import DivergedError, PreemptedError
-from kogpt2_gluon.evaluation.language_model import evaluate
+from kogpt2_gluon.evaluation.language_model import evaluate, scored_sums
 from kogpt2_gluon.generation import Sampling, generate
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runtime import mx
@@ -30,7 +30,11 @@ from kogpt2_gluon.training.signals import StopRequest
 
 @dataclass(frozen=True)
 class StepResult:
-    """One update: mean loss (nats a token), gradient norm before clipping, rate, and whether any worker must stop."""
+    """One update, the same on every worker.
+
+    loss : nats a token, over the tokens that evaluation scores too (all but `<s>`), so that both curves compare.
+    grad_norm : global, before clipping. stop_wanted : whether any worker was asked to stop.
+    """
 
     loss: float
     grad_norm: float
@@ -94,18 +98,20 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
     parts.state.step += 1
     step = parts.state.step
     parts.update.start()
-    losses = []
+    token_losses = []
     for micro_step, tokens in enumerate(batch):
         # Dropout is a function of (seed, rank, step, micro_step): a resumed run draws what an unbroken one would have.
         mx.random.seed(derive_seed(recipe, "dropout", parts.worker.rank, step, micro_step), ctx=parts.ctx)
         with mx.autograd.record():
-            loss = parts.loss_block(mx.nd.array(tokens, ctx=parts.ctx, dtype="int32")).mean() / len(batch)
+            token_losses.append(parts.loss_block(mx.nd.array(tokens, ctx=parts.ctx, dtype="int32")))
+            loss = token_losses[-1].mean() / len(batch)
         loss.backward()
-        losses.append(loss)
     norm = parts.update.reduce()
-    local = np.array([sum(loss.asscalar() for loss in losses), stop.wanted], np.float64)
-    loss_sum, stops = parts.worker.sum(local)
-    mean_loss = float(loss_sum) / parts.worker.size
+    sums = sum(
+        scored_sums(losses.asnumpy(), tokens, parts.tokenizer.bos_id) for losses, tokens in zip(token_losses, batch)
+    )
+    loss_sum, num_tokens, stops = parts.worker.sum(np.array([*sums, stop.wanted]))
+    mean_loss = float(loss_sum / num_tokens) if num_tokens else math.nan
     if not (math.isfinite(mean_loss) and math.isfinite(norm)):
         raise DivergedError(
             f"step {step}: loss {mean_loss:g}, gradient norm {norm:g}; lower training.learning_rate, lengthen the "
