@@ -68,7 +68,7 @@ def draw(minutes: Sequence[float], bits: Sequence[float], ngrams: dict[int, floa
     ]
     parts.append(f'<text x="{WIDTH - RIGHT + 8}" y="{y(bits[-1]) + 4:.1f}">this run {bits[-1]:.3f}</text>')
     parts.append(f'<text x="{LEFT}" y="{TOP - 12}">held-out bits per byte</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">minutes of training, 2 CPU cores</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">minutes of training</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -25,27 +25,15 @@ for version in "$@"; do
     "$venv/bin/pip" install --quiet --disable-pip-version-check "$work/source-$version[cpu]"
     cd "$work"
     echo "== Python $version: import, then the demo's stages with three training steps"
-    "$venv/bin/python" - <<'EOF'
-import sys
-from pathlib import Path
-
-from kogpt2_gluon.data.cleaning import clean
-from kogpt2_gluon.data.sample_text import write_sample_corpus
-from kogpt2_gluon.data.sharding import shard_corpus
-from kogpt2_gluon.data.tokenizer import train_tokenizer
-
-if __name__ == "__main__":
-    work = Path(f"work-{sys.version_info[0]}.{sys.version_info[1]}")
-    work.mkdir()
-    write_sample_corpus(work / "text.txt", num_bytes=300_000)
-    clean([work / "text.txt"], work / "corpus", "line", test_share=0.05)
-    train_tokenizer(work / "corpus", work / "tokenizer.model", 1000)
-    for split in ("train", "test"):
-        shard_corpus(work / "corpus", work / "tokenizer.model", work / split, split)
-EOF
     w=work-$version
+    mkdir "$w"
+    "$venv/bin/python" -c "import sys, pathlib; from kogpt2_gluon.data.sample_text import write_sample_corpus
+write_sample_corpus(pathlib.Path(sys.argv[1]), num_bytes=300_000)" "$w/text.txt"
+    "$venv/bin/kogpt2" clean "$w/text.txt" --documents line --test-share 0.05 --out "$w/corpus"
+    "$venv/bin/kogpt2" tokenizer "$w/corpus" --vocab-size 1000 --out "$w/tokenizer.model"
+    "$venv/bin/kogpt2" shard "$w/corpus" --tokenizer "$w/tokenizer.model" --out "$w/shards"
     "$venv/bin/kogpt2" train debug_cpu training.num_steps=3 model.vocab_size=1000 evaluation.max_sequences=8 \
-        tracking.run_dir="$w/run" data.train="$w/train" data.test="$w/test"
+        tracking.run_dir="$w/run" data.train="$w/shards/train" data.test="$w/shards/test"
     "$venv/bin/kogpt2" generate "$w/run" 오늘은 --max-new-tokens 8 >/dev/null
     "$venv/bin/kogpt2" convert "$w/run" "$w/converted"
     "$venv/bin/kogpt2-launch" plan debug_cpu --hosts localhost:1 >/dev/null

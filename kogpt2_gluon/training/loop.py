@@ -107,10 +107,9 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
             loss = token_losses[-1].mean() / len(batch)
         loss.backward()
     norm = parts.update.reduce()
-    sums = sum(
-        scored_sums(losses.asnumpy(), tokens, parts.tokenizer.bos_id) for losses, tokens in zip(token_losses, batch)
-    )
-    loss_sum, num_tokens, stops = parts.worker.sum(np.array([*sums, stop.wanted]))
+    bos = parts.tokenizer.bos_id
+    sums = [scored_sums(losses.asnumpy(), tokens, bos) for losses, tokens in zip(token_losses, batch)]
+    loss_sum, num_tokens, stops = parts.worker.sum(np.append(np.sum(sums, axis=0), stop.wanted))
     mean_loss = float(loss_sum / num_tokens) if num_tokens else math.nan
     if not (math.isfinite(mean_loss) and math.isfinite(norm)):
         raise DivergedError(
