@@ -37,12 +37,15 @@ $(HOROVOD): $(CORE)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(HOROVOD_BUILD) HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 $(HOROVOD_INSTALL)
 	touch $@
 
-horovod-gpu: $(CORE) ## Horovod with NCCL and MPI, on a GPU node (needs the CUDA toolkit, NCCL and Open MPI)
-	$(PIP) install -c constraints.txt cmake cffi cloudpickle psutil pyyaml packaging
-	$(PIP) uninstall -y horovod
+# One environment holds one MXNet: the GPU build takes the CPU build's place, and Horovod is built against it.
+horovod-gpu: setup.py constraints.txt ## MXNet's GPU build, and Horovod with NCCL, MPI and Gloo (needs CUDA, NCCL, Open MPI)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt setuptools wheel cmake cffi cloudpickle psutil pyyaml packaging
+	$(PIP) uninstall -y mxnet horovod
+	$(PIP) install -c constraints.txt -e '.[cu112]'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(HOROVOD_BUILD) HOROVOD_GPU=CUDA HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_WITH_MPI=1 \
-		$(HOROVOD_INSTALL) --no-cache-dir --no-binary horovod
-	touch $(HOROVOD)
+		HOROVOD_WITH_GLOO=1 $(HOROVOD_INSTALL) --no-cache-dir --no-binary horovod
+	touch $(CORE) $(HOROVOD)
 
 $(TEST): $(HOROVOD)
 	$(PIP) install -c constraints.txt -e '.[cpu,convert,test]'

@@ -158,13 +158,13 @@ def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_k
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and what it would take, and stop.")
 @click.option("--resume", default="auto", show_default=True, help="auto, never, or a checkpoint's path.")
 def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -> None:
-    """Recipe -> checkpoints. Under `horovodrun -np N` the same command is one worker of N.
+    """Recipe -> checkpoints. Under `horovodrun --gloo -np N` the same command is one worker of N.
 
     RECIPE is a YAML file or the name of a shipped one; OVERRIDES are section.key=value.
 
     \b
     Example: kogpt2 train demo training.num_steps=200 tracking.run_dir=runs/try
-             horovodrun -np 8 kogpt2 train kogpt2_base data.train=shards/train
+             horovodrun --gloo -np 8 kogpt2 train kogpt2_base data.train=shards/train
     """
     from kogpt2_gluon.recipe import load_recipe
 

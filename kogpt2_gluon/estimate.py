@@ -7,12 +7,12 @@ utilisation that is an assumption, not a measurement, except for the CPU's, whic
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
+from kogpt2_gluon.runtime import job_size
 
 FLOAT_BYTES = 4
 # Moments of the optimizer, in arrays of a parameter's size; all the recipe's optimizers keep two.
@@ -96,8 +96,8 @@ def size_of(recipe: Recipe) -> Size:
 
 
 def describe(recipe: Recipe, size: int = 0) -> str:
-    """The text of `kogpt2 train --dry-run` for `size` workers (0: HOROVOD_SIZE, or 1)."""
-    size = size or int(os.environ.get("HOROVOD_SIZE", "1"))
+    """The text of `kogpt2 train --dry-run` for `size` workers (0: as many as a launcher started)."""
+    size = size or job_size()
     accumulate = recipe.accumulate(size)
     sizes, training = size_of(recipe), recipe.training
     tokens = recipe.tokens_per_step * training.num_steps

@@ -48,6 +48,7 @@ class Sampling:
             ("top_k", self.top_k >= 0),
             ("top_p", 0 < self.top_p <= 1),
             ("repetition_penalty", self.repetition_penalty > 0),
+            ("seed", self.seed >= 0),
         ):
             if not good:
                 raise RecipeError(f"{name}={getattr(self, name)}: out of range")
@@ -77,11 +78,18 @@ def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng:
 
 
 def generate_ids(
-    net: GPT2Model, prompt: Sequence[int], eos_id: int, sampling: Sampling, num_samples: int = 1, ctx: Any = None
+    net: GPT2Model,
+    prompt: Sequence[int],
+    eos_id: int,
+    sampling: Sampling,
+    num_samples: int = 1,
+    ctx: Any = None,
+    vocab_size: int = 0,
 ) -> list[list[int]]:
     """Continues one prompt `num_samples` times; returns the new ids of each, without `</s>`.
 
-    `net` must not be hybridized (:meth:`GPT2Model.for_decoding` gives such a one).
+    `net` must not be hybridized (:meth:`GPT2Model.for_decoding` gives such a one). Ids from `vocab_size` on are never
+    drawn (0: all may be): a network may have more rows than its tokenizer has pieces.
     The prompt goes through the network once, then one token a step for all samples together; a sample that has met
     `</s>`, or the end of the positions, is finished.
     """
@@ -94,7 +102,7 @@ def generate_ids(
     states = None
     for position in range(len(prompt), min(net.max_length, len(prompt) + sampling.max_new_tokens)):
         logits, states = net(tokens, states)
-        last = logits[:, -1].asnumpy()  # (num_samples, vocab_size)
+        last = logits[:, -1].asnumpy()[:, : vocab_size or None]  # (num_samples, vocab_size)
         step = np.full((num_samples, 1), eos_id, np.int32)
         for sample in sorted(running):
             token = next_token(last[sample], prompt + samples[sample], sampling, rngs[sample])
@@ -114,5 +122,5 @@ def generate(
 ) -> list[str]:
     """Continues a text as a document's beginning; returns prompt and continuation together, `num_samples` of them."""
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-    continued = generate_ids(net, ids, tokenizer.eos_id, sampling, num_samples, ctx)
+    continued = generate_ids(net, ids, tokenizer.eos_id, sampling, num_samples, ctx, tokenizer.vocab_size)
     return [tokenizer.decode(ids[1:] + new) for new in continued]

@@ -8,7 +8,7 @@ from typing import Any
 from kogpt2_gluon.checkpoint import open_checkpoint
 from kogpt2_gluon.data.shards import ShardSet
 from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.evaluation.language_model import LanguageModelScore, evaluate
 from kogpt2_gluon.generation import Sampling, generate
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
@@ -34,12 +34,15 @@ def evaluate_checkpoint(
 ) -> LanguageModelScore:
     """Scores a checkpoint on shards made with its own tokenizer; DataError if they were not."""
     net, tokenizer, recipe, ctx = load_checkpoint(path, device)
+    seq_length = seq_length or recipe.data.seq_length
+    if not 1 <= seq_length <= net.max_length:
+        raise RecipeError(f"seq_length={seq_length}: the network takes 1 to {net.max_length} tokens at a time")
     with ShardSet(data) as shards:
         if shards.manifest.tokenizer_sha256 != tokenizer.sha256:
             raise DataError(f"{data}: made with another tokenizer than {path} was trained with; shard the text again")
         loss_block = LanguageModelLoss(net)
         loss_block.hybridize(static_alloc=True, static_shape=True)
-        return evaluate(loss_block, shards, seq_length or recipe.data.seq_length, batch_size, ctx)
+        return evaluate(loss_block, shards, seq_length, batch_size, ctx)
 
 
 def generate_from_checkpoint(

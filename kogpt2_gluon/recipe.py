@@ -3,7 +3,7 @@
 ``load_recipe`` reads the file, applies ``key=value`` overrides, checks every field and reports all faults at
 once. A recipe names no hosts (that is :mod:`launch`'s part) and needs no MXNet to be read.
 
-The fields below are the reference: each carries its meaning, which ``kogpt2 recipe`` prints.
+The fields below are the reference: each carries its meaning and the values it admits.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ class TrainingRecipe:
     final_learning_rate: float = option(0.0, "learning rate at the last step", minimum=0.0)
     schedule: str = option("linear", "decay after the warm-up", choices=("linear", "cosine"))
     warmup_ratio: float = option(0.01, "share of num_steps that warms up linearly", minimum=0.0, maximum=1.0)
-    weight_decay: float = option(0.01, "on weight matrices and embeddings only", minimum=0.0)
+    weight_decay: float = option(0.01, "on matrices, not biases or LayerNorm; decoupled, but L2 for adam", minimum=0.0)
     beta1: float = option(0.9, "decay of the first moment", minimum=0.0, maximum=1.0)
     beta2: float = option(0.999, "decay of the second moment", minimum=0.0, maximum=1.0)
-    epsilon: float = option(1e-6, "added to the root of the second moment", minimum=0.0)
+    epsilon: float = option(1e-6, "added to the root of the second moment", minimum=1e-12)
     clip_norm: float = option(1.0, "largest global gradient norm; 0: no clipping", minimum=0.0)
     seed: int = option(0, "the one seed of weights, order and dropout", minimum=0)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "gpu"))
@@ -85,9 +85,9 @@ class TrainingRecipe:
 class EvaluationRecipe:
     """Held-out loss, and the original's stop rule (KoGPT2 issue #23)."""
 
-    interval: int = option(500, "steps between evaluations; 0: only at the end", minimum=0)
+    interval: int = option(500, "steps between evaluations; 0: only at the start and the end", minimum=0)
     batch_size: int = option(8, "sequences of one worker in one evaluation step", minimum=1)
-    max_sequences: int = option(0, "held-out sequences used during training; 0: all of them", minimum=0)
+    max_sequences: int = option(0, "held-out sequences used during training, evenly spaced; 0: all of them", minimum=0)
     stop_improvement: float = option(
         0.0, "stop when an epoch improves held-out perplexity by less than this share; 0: never", minimum=0.0
     )
@@ -202,7 +202,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
     """Builds a Recipe from plain data and `section.key=value` overrides; `source` names it in messages."""
     faults: list[str] = []
-    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    merged: dict[str, Any] = {key: {} if value is None else value for key, value in plain.items()}
+    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in merged.items()}
     for override in overrides:
         _apply_override(merged, override, faults)
     recipe = _build(Recipe, merged, "", faults)
@@ -231,16 +232,26 @@ def _apply_override(merged: dict[str, Any], override: str, faults: list[str]) ->
     if not equals:
         faults.append(f"override {override!r}: write it as section.key=value")
         return
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        faults.append(f"override {override!r}: the value is not YAML")
-        return
+    value: Any = text
+    if not _is_text(key):  # a path such as 2024_01_05 is no number
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            faults.append(f"override {override!r}: the value is not YAML")
+            return
     section, dot, name = key.partition(".")
     if not dot:
         merged[key] = value
     elif isinstance(merged.setdefault(section, {}), dict):
-        merged[section][name] = "" if value is None else value
+        merged[section][name] = value
+
+
+def _is_text(key: str) -> bool:
+    """Whether a dotted key holds a text."""
+    kind: Any = Recipe
+    for part in key.split("."):
+        kind = get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
+    return kind is str
 
 
 def _build(kind: Any, plain: Any, where: str, faults: list[str]) -> Any:

@@ -33,8 +33,9 @@ if TYPE_CHECKING:  # both come from __getattr__ below
     nlp: Any
 
 CPU_WHEEL, CUDA_WHEEL = "mxnet", "mxnet-cu112"
-INSTALL_CPU = "pip install 'kogpt2-gluon[cpu]'"
-INSTALL_CUDA = "pip install 'kogpt2-gluon[cu112]'"
+# From a checkout: the package is on no registry.
+INSTALL_CPU = "pip install -c constraints.txt -e '.[cpu]'"
+INSTALL_CUDA = "pip install -c constraints.txt -e '.[cu112]'"
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 _chosen_threads = 0  # what prepare() was told or MXNet was loaded with; 0: still open
@@ -63,10 +64,21 @@ def num_threads() -> int:
 
 def local_size() -> int:
     """Workers of this job on this host, as horovodrun or mpirun tells them; 1 without either."""
-    for name in ("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"):
-        if os.environ.get(name, "").isdigit():
-            return max(1, int(os.environ[name]))
-    return 1
+    return _first_number("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+
+
+def job_size() -> int:
+    """Workers of this job on all hosts; 1 without a launcher.
+
+    horovodrun sets its own variable only when it starts workers by Gloo; started by MPI, they have MPI's.
+    """
+    return _first_number("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def _first_number(*names: str) -> int:
+    """The first of these environment variables that holds a whole number above 0; else 1."""
+    values = (os.environ.get(name, "") for name in names)
+    return next((int(value) for value in values if value.isdigit() and int(value)), 1)
 
 
 def available_cores() -> int:

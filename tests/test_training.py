@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from conftest import kogpt2, run
 from kogpt2_gluon.checkpoint import open_checkpoint
+from kogpt2_gluon.data.reader import training_order
+from kogpt2_gluon.data.shards import ShardSet
 from kogpt2_gluon.model.params_file import read_params
+from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.tracking import read_metrics
 
 HORUN = str(Path(sys.executable).with_name("horovodrun"))
@@ -26,6 +33,13 @@ def losses(run_dir: Path) -> list[float]:
 
 def evaluations(run_dir: Path) -> list[dict]:
     return [line for line in read_metrics(run_dir) if line["kind"] == "evaluation"]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def parameters(run_dir: Path) -> bytes:
@@ -57,33 +71,41 @@ def test_training_learns(tiny, tmp_path):
     assert after["loss"] < before["loss"] - 1
 
 
+def kill_all(process: subprocess.Popen) -> None:
+    """SIGKILL to a process and all that descend from it, at once; waits until none is left."""
+    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for each in everyone:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGSTOP)  # so that no parent ends its children politely
+    for each in everyone:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait(30)
+    assert not psutil.wait_procs(everyone, timeout=30)[1]
+
+
 @pytest.mark.parametrize("optimizer", ["bertadam", "adamw", "adam", "lamb"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_kill_and_resume_is_bit_exact(tiny, tmp_path, optimizer, size):
-    """8 steps straight, and 4 or more, kill -9, and the rest: the same parameters and optimizer state, dropout on."""
+    """Straight, and killed (-9, all at once) after a checkpoint then resumed: equal bits, dropout on."""
     launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
-    common = ["debug_cpu", *tiny, f"training.optimizer={optimizer}", "training.total_batch_size=16"]
-    command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli", "train", *common]
+    options = [f"training.optimizer={optimizer}", "training.total_batch_size=16", "training.num_steps=12"]
+    command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli", "train", "debug_cpu", *tiny, *options]
     run(*command, f"tracking.run_dir={tmp_path / 'straight'}")
 
-    # The second run is told to stop for good after step 4, then goes on under the first one's recipe.
     broken = tmp_path / "broken"
+    slow = ["evaluation.interval=1", "evaluation.max_sequences=0"]  # an evaluation a step: time to be killed in
     process = subprocess.Popen(
-        [str(part) for part in (*command, f"tracking.run_dir={broken}", "evaluation.interval=1")],
+        [str(part) for part in (*command, *slow, f"tracking.run_dir={broken}")],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not (broken / "checkpoints" / "step-00000003").is_dir():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    import os
-
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert open_checkpoint(broken).state()["step"] in (3, 6)  # else it was too late to be of use
-    run(*command, f"tracking.run_dir={broken}")
+    wait_for(lambda: (broken / "checkpoints" / "step-00000003").is_dir(), process)
+    kill_all(process)
+    reached = open_checkpoint(broken).state()["step"]
+    assert 3 <= reached < 12  # else it was too late to be of use
+    resumed = run(*command, f"tracking.run_dir={broken}")
+    assert f"going on from {broken}/checkpoints/step-{reached:08d}" in resumed.stdout
     assert parameters(broken) == parameters(tmp_path / "straight")
     assert losses(broken) == losses(tmp_path / "straight")
 
@@ -116,7 +138,9 @@ def test_two_workers_equal_one_that_accumulates(tiny, tmp_path):
     norms = [[m["grad_norm"] for m in read_metrics(tmp_path / name) if m["kind"] == "train"] for name in ("one", "two")]
     np.testing.assert_allclose(norms[1], norms[0], rtol=1e-4)
     assert min(norms[0]) > 0.5  # clipping was at work in every step
-    for ours, theirs in zip(evaluations(tmp_path / "one"), evaluations(tmp_path / "two")):
+    held_out = [evaluations(tmp_path / name) for name in ("one", "two")]
+    assert len(held_out[0]) == len(held_out[1]) == 2
+    for ours, theirs in zip(*held_out):
         assert abs(ours["loss"] - theirs["loss"]) < 1e-5 * ours["loss"]
 
 
@@ -133,10 +157,7 @@ def test_sigterm_saves_and_says_75(tiny, tmp_path):
         "checkpoint.interval=0",
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (run_dir / "metrics.jsonl").exists() or len(losses(run_dir)) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: (run_dir / "metrics.jsonl").exists() and len(losses(run_dir)) >= 3, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
@@ -146,34 +167,43 @@ def test_sigterm_saves_and_says_75(tiny, tmp_path):
 
 
 def test_divergence_says_4_and_keeps_the_last_good_state(tiny, tmp_path):
-    done = kogpt2(
-        "train",
-        "debug_cpu",
-        *tiny,
-        "training.learning_rate=1e30",
-        "training.optimizer=adam",
-        "checkpoint.interval=1",
-        code=4,
-    )
-    assert "learning_rate" in done.stderr and done.stderr.count("\n") == 1
-    folder = tmp_path / "run" / "checkpoints"
-    for checkpoint in folder.glob("step-*") if folder.exists() else []:
+    kogpt2("train", "debug_cpu", *tiny, "training.optimizer=adam", "training.num_steps=4", "checkpoint.interval=0")
+    good = parameters(tmp_path / "run")
+    bad = ["training.optimizer=adam", "training.num_steps=8", "training.learning_rate=1e30", "checkpoint.interval=1"]
+    done = kogpt2("train", "debug_cpu", *tiny, *bad, "training.clip_norm=0", code=4)
+    assert "lower training.learning_rate" in done.stderr and done.stderr.count("\n") == 1
+    assert (tmp_path / "run" / "checkpoints" / "step-00000004").is_dir()
+    for checkpoint in (tmp_path / "run" / "checkpoints").glob("step-*"):
         assert all(np.isfinite(a).all() for a in read_params(checkpoint / "model.params").values())
+    files = [tmp_path / "run" / "checkpoints" / "step-00000004" / name for name in ("model.params", "optimizer.params")]
+    assert b"".join(file.read_bytes() for file in files) == good
 
 
-def test_stop_rule_ends_a_run_that_no_longer_improves(tiny, tmp_path):
-    # A learning rate of nothing: no epoch improves, so the second epoch is the last one.
-    rule = [
-        "evaluation.stop_improvement=0.01",
-        "training.learning_rate=0",
-        "training.num_steps=100000",
-        "checkpoint.interval=0",
-    ]
-    done = kogpt2("train", "debug_cpu", *tiny, *rule, "training.total_batch_size=256", "training.batch_size=64")
+def test_stop_rule_ends_a_run_that_no_longer_improves(tiny, shards, tmp_path):
+    # A learning rate of nothing: no epoch improves, so the second one is the last.
+    rule = ["evaluation.stop_improvement=0.01", "training.num_steps=100000", "checkpoint.interval=0"]
+    batch = ["training.total_batch_size=256", "training.batch_size=64"]
+    done = kogpt2("train", "debug_cpu", *tiny, *rule, *batch, "training.learning_rate=0")
     assert "stop rule met" in done.stdout
     state = open_checkpoint(tmp_path / "run").state()
-    per_epoch = state["step"] * 256 / 2
-    assert state["epoch_perplexity"] > 500 and per_epoch > 1000
+    recipe = load_recipe("debug_cpu", [*tiny, *batch])
+    with ShardSet(shards / "train") as opened:
+        per_epoch = training_order(opened, recipe, 1).sequences_per_epoch
+    assert state["step"] == math.ceil(2 * per_epoch / 256)
+    again = kogpt2("train", "debug_cpu", *tiny, *rule, *batch, "training.learning_rate=0")
+    assert "step" not in again.stdout.split("going on from")[1].split("\n", 1)[1]  # nothing more was done
+    assert open_checkpoint(tmp_path / "run").state() == state
+
+
+def test_stop_rule_lets_an_improving_run_go_on(tiny, shards, tmp_path):
+    recipe = load_recipe("debug_cpu", tiny)
+    with ShardSet(shards / "train") as opened:
+        per_epoch = training_order(opened, recipe, 1).sequences_per_epoch
+    steps = math.ceil(2.2 * per_epoch / 256)
+    rule = ["evaluation.stop_improvement=0.01", f"training.num_steps={steps}", "training.total_batch_size=256"]
+    kogpt2("train", "debug_cpu", *tiny, *rule, "training.batch_size=64", "training.learning_rate=1e-2")
+    state = open_checkpoint(tmp_path / "run").state()
+    assert state["step"] == steps and not state["stop_rule_met"] and state["epoch_perplexity"] < 600
 
 
 def test_settings_that_may_change_and_those_that_may_not(tiny, tmp_path):
@@ -186,7 +216,7 @@ def test_settings_that_may_change_and_those_that_may_not(tiny, tmp_path):
     assert "holds step-00000010 already" in never.stderr
 
 
-def test_evaluation_does_not_depend_on_workers_or_batch(tiny, shards, tmp_path):
+def test_evaluation_does_not_depend_on_the_batch(tiny, shards, tmp_path):
     kogpt2("train", "debug_cpu", *tiny)
     scores = [
         json.loads(kogpt2("evaluate", tmp_path / "run", shards / "test", "--batch-size", size, "--json").stdout)

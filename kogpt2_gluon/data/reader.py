@@ -184,14 +184,14 @@ class HeldOutReader:
     """Held-out tokens in their own order, cut into sequences of ``seq_length + 1`` that share an end token.
 
     The sequences are dealt to workers in turn. The last one is filled up with `<s>`, which evaluation leaves out of
-    its sums, so that any number of workers adds up the same tokens.
+    its sums, so that any number of workers adds up the same tokens. With `max_sequences`, so many of them are read,
+    evenly spaced, since a set often begins with one source and ends with another.
     """
 
     def __init__(self, shards: ShardSet, seq_length: int, max_sequences: int = 0):
         self._shards, self._seq_length = shards, seq_length
-        self.num_sequences = -(-(shards.manifest.tokens - 1) // seq_length)
-        if max_sequences:
-            self.num_sequences = min(self.num_sequences, max_sequences)
+        self._all = -(-(shards.manifest.tokens - 1) // seq_length)
+        self.num_sequences = min(self._all, max_sequences) if max_sequences else self._all
         self._chunk: Optional[tuple[int, Tokens]] = None
 
     def batches(self, batch_size: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
@@ -200,7 +200,7 @@ class HeldOutReader:
         for first in range(0, len(mine), batch_size):
             batch = np.full((batch_size, self._seq_length + 1), self._shards.manifest.special_ids["bos"], np.int32)
             for row, sequence in zip(batch, mine[first : first + batch_size]):
-                self._copy(row, sequence * self._seq_length)
+                self._copy(row, sequence * self._all // self.num_sequences * self._seq_length)
             yield batch
 
     def _copy(self, row: Batch, start: int) -> None:

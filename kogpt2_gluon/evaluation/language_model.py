@@ -83,7 +83,7 @@ def evaluate(
         Each sequence is scored without the ones before it.
     ctx : mx.Context
     max_sequences : int
-        Score only so many sequences from the front; 0: all.
+        Score only so many sequences, evenly spaced; 0: all.
     rank, size, sum_over_workers : int, int, callable
         This worker, their number, and what adds up a float64 array over them. Every worker must call `evaluate`; all of
         them get the same scores.

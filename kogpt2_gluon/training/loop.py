@@ -51,22 +51,33 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
     parts = set_up(recipe, resume)
     state, worker, num_steps = parts.state, parts.worker, recipe.training.num_steps
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, state.step, recipe.tracking.tensorboard)
-    with tracker, StopRequest() as stop, parts.reader:
+    with tracker, StopRequest() as stop, parts:
         if worker.rank == 0:
             (recipe.run_dir / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
             write_environment(recipe.run_dir)
             tracker.message(describe(recipe, parts))
-        if state.step == 0:
-            run_evaluation(recipe, parts, tracker, recipe.evaluation.max_sequences)
-
         stopwatch = Stopwatch()
-        finished = state.step >= num_steps
-        while not finished:
-            result = run_step(recipe, parts, stop)
-            stopwatch.count(recipe.tokens_per_step)
-            finished = state.step == num_steps
+        saved_step, stop_wanted = state.step, False
+        while True:
+            # Between steps. A resumed run passes here first, and makes up for what a stop left undone.
+            with stopwatch.paused():
+                # Whoever asks us to stop does not wait for an evaluation.
+                evaluated = not stop_wanted and evaluate_if_due(recipe, parts, tracker)
+                finished = state.stop_rule_met or state.step >= num_steps
+                due = finished or stop_wanted or _due(state.step, recipe.checkpoint.interval)
+                if due and (evaluated or state.step != saved_step):
+                    save_state(recipe, asdict(state), parts)
+                    saved_step = state.step
+            if stop_wanted:
+                again = "run again" if resume == "auto" else "run again with --resume auto"
+                raise PreemptedError(f"stopped at step {state.step}, saved in {recipe.ckpt_dir}; {again} to go on")
+            if finished:
+                break
 
-            if finished or _due(state.step, recipe.tracking.log_interval):
+            result = run_step(recipe, parts, stop)
+            stop_wanted = result.stop_wanted
+            stopwatch.count(recipe.tokens_per_step)
+            if state.step == num_steps or _due(state.step, recipe.tracking.log_interval):
                 mx.nd.waitall()  # the engine runs ahead of Python: without this the clock would not see its work
                 tracker.log_step(
                     step=state.step,
@@ -74,19 +85,10 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
                     learning_rate=result.learning_rate,
                     grad_norm=result.grad_norm,
                     tokens_per_second=stopwatch.rate(),
-                    memory_mb=psutil.Process().memory_info().rss / 2**20,
+                    memory_mb=memory_in_use(parts.ctx) / 2**20,
                     epoch=parts.reader.epoch,
                     tokens=state.step * recipe.tokens_per_step,
                 )
-            with stopwatch.paused():
-                if finished or _due(state.step, recipe.evaluation.interval):
-                    run_evaluation(recipe, parts, tracker, 0 if finished else recipe.evaluation.max_sequences)
-                if recipe.evaluation.stop_improvement and parts.reader.epoch_ended:
-                    finished = stop_rule_met(recipe, parts, tracker) or finished
-                if finished or result.stop_wanted or _due(state.step, recipe.checkpoint.interval):
-                    save_state(recipe, asdict(state), parts)
-            if result.stop_wanted and not finished:
-                raise PreemptedError(f"stopped at step {state.step}, saved in {recipe.ckpt_dir}; run again to go on")
     if worker.rank == 0:
         write_report(recipe.run_dir)
     return state
@@ -106,11 +108,13 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
             token_losses.append(parts.loss_block(mx.nd.array(tokens, ctx=parts.ctx, dtype="int32")))
             loss = token_losses[-1].mean() / len(batch)
         loss.backward()
-    norm = parts.update.reduce()
+    squared_norm = parts.update.reduce()
     bos = parts.tokenizer.bos_id
     sums = [scored_sums(losses.asnumpy(), tokens, bos) for losses, tokens in zip(token_losses, batch)]
-    loss_sum, num_tokens, stops = parts.worker.sum(np.append(np.sum(sums, axis=0), stop.wanted))
-    mean_loss = float(loss_sum / num_tokens) if num_tokens else math.nan
+    local = np.append(np.sum(sums, axis=0), [squared_norm / parts.worker.size, stop.wanted])
+    loss_sum, num_tokens, squared_norm, stops = (float(value) for value in parts.worker.sum(local))
+    mean_loss = loss_sum / num_tokens if num_tokens else math.nan
+    norm = math.sqrt(squared_norm)
     if not (math.isfinite(mean_loss) and math.isfinite(norm)):
         raise DivergedError(
             f"step {step}: loss {mean_loss:g}, gradient norm {norm:g}; lower training.learning_rate, lengthen the "
@@ -121,11 +125,29 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
     return StepResult(mean_loss, norm, rate, bool(stops))
 
 
+def evaluate_if_due(recipe: Recipe, parts: Parts, tracker: Any) -> bool:
+    """Scores the held-out set if this step calls for it and has not had it; applies the stop rule at an epoch's end.
+
+    During training the first evaluation and those between use `evaluation.max_sequences`; the last one, and those that
+    the stop rule compares, use the whole set. Returns whether anything was done.
+    """
+    state = parts.state
+    if parts.held_out is None or (state.evaluation and state.evaluation["step"] == state.step):
+        return False
+    last = state.step >= recipe.training.num_steps
+    epoch_ended = recipe.evaluation.stop_improvement > 0 and parts.reader.epoch_ended
+    if not (state.step == 0 or last or epoch_ended or _due(state.step, recipe.evaluation.interval)):
+        return False
+    run_evaluation(recipe, parts, tracker, 0 if last or epoch_ended else recipe.evaluation.max_sequences)
+    if epoch_ended:
+        apply_stop_rule(recipe, parts, tracker)
+    return True
+
+
 def run_evaluation(recipe: Recipe, parts: Parts, tracker: Any, max_sequences: int) -> None:
-    """Scores the held-out set, if there is one, and continues the recipe's prompts."""
-    if parts.held_out is None:
-        return
+    """Scores the held-out set and, on rank 0, continues the recipe's prompts."""
     state, worker = parts.state, parts.worker
+    assert parts.held_out
     scores = evaluate(
         parts.loss_block,
         parts.held_out,
@@ -138,9 +160,8 @@ def run_evaluation(recipe: Recipe, parts: Parts, tracker: Any, max_sequences: in
         worker.sum,
     )
     state.evaluation = {"step": state.step, **scores.to_dict()}
-    tracker.log_evaluation(
-        state.step, {name: state.evaluation[name] for name in ("loss", "perplexity", "bits_per_byte")}
-    )
+    shown = ("loss", "perplexity", "bits_per_byte")
+    tracker.log_evaluation(state.step, {name: state.evaluation[name] for name in shown})
     if worker.rank == 0 and recipe.tracking.sample_prompts:
         sampling = Sampling(recipe.tracking.sample_length, top_k=40, seed=recipe.training.seed)
         prompts = recipe.tracking.sample_prompts
@@ -148,16 +169,23 @@ def run_evaluation(recipe: Recipe, parts: Parts, tracker: Any, max_sequences: in
         tracker.log_samples(state.step, list(zip(prompts, texts)))
 
 
-def stop_rule_met(recipe: Recipe, parts: Parts, tracker: Any) -> bool:
+def apply_stop_rule(recipe: Recipe, parts: Parts, tracker: Any) -> None:
     """The original's rule (KoGPT2 issue #23): an epoch that improves held-out perplexity by too little is the last."""
-    run_evaluation(recipe, parts, tracker, 0)
-    assert parts.state.evaluation  # a recipe with a stop rule and no held-out set was refused at the start
-    before, now = parts.state.epoch_perplexity, parts.state.evaluation["perplexity"]
-    parts.state.epoch_perplexity = now
-    met = before is not None and now > before * (1 - recipe.evaluation.stop_improvement)
-    if met:
+    state = parts.state
+    assert state.evaluation
+    before, now = state.epoch_perplexity, state.evaluation["perplexity"]
+    state.epoch_perplexity = now
+    if before is not None and now > before * (1 - recipe.evaluation.stop_improvement):
+        state.stop_rule_met = True
         tracker.message(f"stop rule met: perplexity {before:.3f} -> {now:.3f} over epoch {parts.reader.epoch:.0f}")
-    return met
+
+
+def memory_in_use(ctx: Any) -> int:
+    """Bytes: of this process on a CPU, of the whole device on a GPU."""
+    if ctx.device_type == "gpu":
+        free, total = mx.context.gpu_memory_info(ctx.device_id)
+        return int(total - free)
+    return int(psutil.Process().memory_info().rss)
 
 
 class Stopwatch:

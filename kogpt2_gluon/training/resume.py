@@ -40,6 +40,9 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Optional[C
     if resume not in ("auto", "never"):
         checkpoint = open_checkpoint(Path(resume))
         checkpoint.verify()
+        step = checkpoint.state()["step"]
+        if worker.sum(np.array([float(step)]))[0] != step * worker.size:
+            raise DataError(f"{resume}: the workers see different checkpoints there; name a step-NNNNNNNN folder")
         return checkpoint
     found = newest_checkpoint(ckpt_dir) if worker.rank == 0 else None
     if resume == "never" and found:
@@ -87,6 +90,7 @@ def save_state(recipe: Recipe, state: dict[str, Any], parts: Parts) -> None:
                 "reader": parts.reader.state(),
                 "recipe_fingerprint": recipe.fingerprint(),
                 "data_fingerprint": parts.shards.fingerprint,
+                "held_out_fingerprint": parts.held_out.fingerprint if parts.held_out else None,
                 "tokenizer_sha256": parts.tokenizer.sha256,
                 "size": parts.worker.size,
             },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Optional
 
@@ -31,6 +31,7 @@ class TrainState:
     step: int = 0
     epoch_perplexity: Optional[float] = None  # held-out, at the end of the last whole epoch; for the stop rule
     evaluation: Optional[dict[str, float]] = None  # the last one
+    stop_rule_met: bool = False
 
 
 @dataclass
@@ -51,6 +52,15 @@ class Parts:
     batches: Iterator[Batch]
     resumed: Optional[Checkpoint]
     changed: list[str]  # settings that differ from the checkpoint's
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        self.shards.close()
+        if self.held_out:
+            self.held_out.close()
 
 
 def set_up(recipe: Recipe, resume: str) -> Parts:
@@ -76,7 +86,9 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
     if checkpoint:
         changed = check_same_run(checkpoint, recipe, order)
         saved = checkpoint.state()
-        state = TrainState(saved["step"], saved["epoch_perplexity"], saved["evaluation"])
+        state = TrainState(**{entry.name: saved[entry.name] for entry in fields(TrainState)})
+        if saved["held_out_fingerprint"] != (held_out.fingerprint if held_out else None):
+            state.epoch_perplexity, state.evaluation = None, None  # scores of another set compare with nothing
         consumed = saved["reader"]["consumed"]
         load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
     decoder = net.for_decoding()
