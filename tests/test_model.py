@@ -144,16 +144,17 @@ def test_foreign_arrays_are_refused_by_name(net, tmp_path):
     np.testing.assert_array_equal(twin(tokens)[0].asnumpy(), net(tokens)[0].asnumpy())
 
 
-def test_full_size_update_runs():
-    """KoGPT-2 base: forward, backward and one BERTAdam update on a CPU."""
+@pytest.mark.parametrize("name, count", [("kogpt2_base", 124_242_432), ("single_gpu", 51_344_384)])
+def test_full_size_updates_run(name, count):
+    """Forward, backward and the recipe's own update on a CPU, at full width and depth."""
     from kogpt2_gluon.training.update import Update
     from kogpt2_gluon.training.worker import Worker
 
-    recipe = load_recipe("kogpt2_base")
+    recipe = load_recipe(name)
     net = build_model(recipe.model)
     net.initialize()
     update = Update(net, recipe.training, Worker(), accumulate=1)
-    assert sum(int(np.prod(p.shape)) for p in update.parameters.values()) == 124_242_432
+    assert sum(int(np.prod(p.shape)) for p in update.parameters.values()) == count
     tokens = mx.nd.array(np.random.RandomState(0).randint(0, 50000, (1, 65)), dtype="int32")
     loss_block = LanguageModelLoss(net)
     losses = []
@@ -162,7 +163,7 @@ def test_full_size_update_runs():
         with mx.autograd.record():
             loss = loss_block(tokens).mean()
         loss.backward()
-        norm = update.reduce()
+        norm = update.reduce() ** 0.5
         assert np.isfinite(norm) and norm > 0
         update.apply(1e-4, norm)
         losses.append(float(loss.asscalar()))

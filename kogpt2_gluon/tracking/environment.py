@@ -16,6 +16,8 @@ from typing import Any, Mapping, Optional, Sequence
 
 import psutil
 
+from kogpt2_gluon.data.files import replace_file
+
 PACKAGES = (
     *("kogpt2-gluon", "mxnet", "mxnet-cu112", "gluonnlp", "horovod", "numpy", "sentencepiece"),
     *("tensorboardX", "tokenizers", "safetensors", "torch", "transformers"),
@@ -54,21 +56,9 @@ def write_environment(run_dir: Path) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / "env.json"
     text = json.dumps(collect_environment(run_dir), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, text.encode("utf-8", "backslashreplace"))
+    with replace_file(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
     return path
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` whole or not at all: a crash leaves the old file, a reader never sees a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def select_variables(variables: Mapping[str, str]) -> dict[str, str]:

@@ -16,8 +16,9 @@ from collections import deque
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Iterator, Mapping, Optional, Sequence
 
+from kogpt2_gluon.data.files import replace_file
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.tracking.environment import write_atomically, write_environment
+from kogpt2_gluon.tracking.environment import write_environment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,7 +154,8 @@ class Tracker(NullTracker):
         path = self.run_dir / "samples" / f"step-{step:08d}.txt"
         path.parent.mkdir(exist_ok=True)
         blocks = [f"> {' '.join(prompt.split())}\n{text.strip()}\n" for prompt, text in samples]
-        write_atomically(path, printable("\n".join([f"step {step}\n", *blocks])).encode("utf-8"))
+        with replace_file(path) as file:
+            file.write(printable("\n".join([f"step {step}\n", *blocks])).encode("utf-8"))
         shown = " ".join(samples[0][1].split()) if samples else ""
         shown = shown if len(shown) <= 80 else shown[:79] + "…"
         self._say(f"{self._place(step)} | samples | {shown} | {path}")
@@ -206,7 +208,8 @@ class Tracker(NullTracker):
         kept = [(raw, line) for raw, line in _parse(path) if line["step"] <= self._start_step and self._start_step > 0]
         content = b"".join(raw + b"\n" for raw, _ in kept)
         if len(content) != path.stat().st_size:
-            write_atomically(path, content)
+            with replace_file(path) as file:
+                file.write(content)
         self._recorded = {(line["kind"], line["step"]) for _, line in kept if line["step"] == self._start_step}
         seconds = kept[-1][1].get("seconds") if kept else None
         self._seconds_before = float(seconds) if isinstance(seconds, (int, float)) else 0.0

@@ -12,7 +12,7 @@ from typing import Any, Mapping, Optional, Sequence
 import numpy as np
 import yaml
 
-from kogpt2_gluon.tracking.environment import write_atomically
+from kogpt2_gluon.data.files import replace_file
 from kogpt2_gluon.tracking.metrics import duration, printable, read_metrics
 from kogpt2_gluon.tracking.page import PAGE, STYLE
 from kogpt2_gluon.tracking.plot import Array, Series, figure, line_plot, short, smooth
@@ -30,7 +30,8 @@ def write_report(run_dir: Path) -> Path:
     """
     run_dir = Path(run_dir)
     path = run_dir / "report.html"
-    write_atomically(path, render_report(run_dir).encode("utf-8", "replace"))
+    with replace_file(path) as file:
+        file.write(render_report(run_dir).encode("utf-8", "replace"))
     return path
 
 
