@@ -166,7 +166,7 @@ def test_gpus_beside_a_cpu_build(nvidia_smi):
     nvidia_smi(V100, H100)
     found = by_name(doctor.examine_gpus("mxnet", cuda.list_gpus()))
     assert (found["gpu 0"].status, found["gpu 1"].status) == (WARN, WARN)
-    assert "kogpt2-gluon[cu112]" in found["gpu 0"].mend and "kogpt2-gluon[cu112]" not in found["gpu 1"].mend
+    assert runtime.INSTALL_CUDA in found["gpu 0"].mend and runtime.INSTALL_CUDA not in found["gpu 1"].mend
 
 
 def test_old_driver(nvidia_smi):
@@ -233,9 +233,7 @@ def test_no_compiler(monkeypatch):
 
 
 def test_table_keeps_commands_whole():
-    mend = (
-        "pip uninstall -y mxnet mxnet-cu112, then pip install 'kogpt2-gluon[cpu]' or pip install 'kogpt2-gluon[cu112]'"
-    )
+    mend = f"pip uninstall -y mxnet mxnet-cu112, then {runtime.INSTALL_CPU} or {runtime.INSTALL_CUDA}"
     page = io.StringIO()
     findings = [Finding("software", "mxnet", "not installed", FAIL, mend), Finding("cpu", "model", "a [b] c")]
     Console(file=page, width=60).print(doctor.render_table(findings), crop=False)

@@ -135,7 +135,7 @@ class TrainingReader:
     @property
     def epoch_ended(self) -> bool:
         """Whether the last update was the one that completed a pass over the data."""
-        before, per_epoch = self.consumed - self._per_update, self.order.sequences_per_epoch
+        before, per_epoch = max(0, self.consumed - self._per_update), self.order.sequences_per_epoch
         return self.consumed // per_epoch > before // per_epoch
 
     def state(self) -> dict[str, Any]:
