@@ -24,8 +24,9 @@ from kogpt2_gluon.tracking.metrics import tracker_for, write_environment
 from kogpt2_gluon.tracking.report import write_report
 from kogpt2_gluon.training.resume import save_state
 from kogpt2_gluon.training.schedule import learning_rate
-from kogpt2_gluon.training.setup import Parts, TrainState, derive_seed, describe, set_up
+from kogpt2_gluon.training.setup import derive_seed, describe, set_up
 from kogpt2_gluon.training.signals import StopRequest
+from kogpt2_gluon.training.state import Parts, TrainState
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -12,10 +12,8 @@ from kogpt2_gluon.data.order import Order
 from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.training.state import Parts
 from kogpt2_gluon.training.worker import Worker
-
-if TYPE_CHECKING:
-    from kogpt2_gluon.training.setup import Parts
 
 # What may differ between a checkpoint and the recipe that goes on from it; anything else is another run.
 MAY_CHANGE = {

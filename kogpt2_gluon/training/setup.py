@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import xxhash
 
-from kogpt2_gluon.checkpoint import Checkpoint
-from kogpt2_gluon.data.reader import Batch, TrainingReader, training_order
+from kogpt2_gluon.data.reader import TrainingReader, training_order
 from kogpt2_gluon.data.shards import ShardSet
 from kogpt2_gluon.data.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
@@ -20,47 +18,9 @@ from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runtime import context, mx
 from kogpt2_gluon.training.resume import check_same_run, find_resume_point
+from kogpt2_gluon.training.state import Parts, TrainState
 from kogpt2_gluon.training.update import Update
-from kogpt2_gluon.training.worker import Worker, start_worker
-
-
-@dataclass
-class TrainState:
-    """What changes from step to step and is saved besides arrays and the reader's place."""
-
-    step: int = 0
-    epoch_perplexity: Optional[float] = None  # held-out, at the end of the last whole epoch; for the stop rule
-    evaluation: Optional[dict[str, float]] = None  # the last one
-    stop_rule_met: bool = False
-
-
-@dataclass
-class Parts:
-    """The parts of a run on one worker."""
-
-    state: TrainState
-    worker: Worker
-    ctx: Any
-    shards: ShardSet
-    held_out: Optional[ShardSet]
-    tokenizer: Tokenizer
-    net: GPT2Model
-    decoder: GPT2Model  # the same parameters, for generation
-    loss_block: LanguageModelLoss
-    update: Update
-    reader: TrainingReader
-    batches: Iterator[Batch]
-    resumed: Optional[Checkpoint]
-    changed: list[str]  # settings that differ from the checkpoint's
-
-    def __enter__(self) -> Parts:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.reader.close()
-        self.shards.close()
-        if self.held_out:
-            self.held_out.close()
+from kogpt2_gluon.training.worker import start_worker
 
 
 def set_up(recipe: Recipe, resume: str) -> Parts:

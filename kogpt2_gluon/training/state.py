@@ -1,0 +1,55 @@
+"""A run on one worker: what changes from step to step, and the parts that change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from kogpt2_gluon.checkpoint import Checkpoint
+from kogpt2_gluon.data.reader import Batch, TrainingReader
+from kogpt2_gluon.data.shards import ShardSet
+from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.model.loss import LanguageModelLoss
+from kogpt2_gluon.training.update import Update
+from kogpt2_gluon.training.worker import Worker
+
+
+@dataclass
+class TrainState:
+    """What changes from step to step and is saved besides arrays and the reader's place."""
+
+    step: int = 0
+    epoch_perplexity: Optional[float] = None  # held-out, at the end of the last whole epoch; for the stop rule
+    evaluation: Optional[dict[str, float]] = None  # the last one
+    stop_rule_met: bool = False
+
+
+@dataclass
+class Parts:
+    """The parts of a run on one worker."""
+
+    state: TrainState
+    worker: Worker
+    ctx: Any
+    shards: ShardSet
+    held_out: Optional[ShardSet]
+    tokenizer: Tokenizer
+    net: GPT2Model
+    decoder: GPT2Model  # the same parameters, for generation
+    loss_block: LanguageModelLoss
+    update: Update
+    reader: TrainingReader
+    batches: Iterator[Batch]
+    resumed: Optional[Checkpoint]
+    changed: list[str]  # settings that differ from the checkpoint's
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        self.shards.close()
+        if self.held_out:
+            self.held_out.close()
