@@ -1,4 +1,4 @@
-"""What several tests need: one small set of shards, made once by the package's own stages, and a tiny recipe."""
+"""What several tests need: small shards made by the package's own stages, a tiny recipe, a checkpoint to convert."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Iterator
 
 import pytest
+
+pytest.register_assert_rewrite("shard_helpers")  # its asserts show their values, as those of a test file do
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_TEXT = ROOT.parent / "shared" / "korean"
@@ -75,3 +79,27 @@ def tiny(shards: Path, tmp_path: Path) -> list[str]:
         "tracking.sample_prompts=[]",
         f"tracking.run_dir={tmp_path / 'run'}",
     ]
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> bytes:
+    """A SentencePiece model of at most 400 pieces."""
+    from convert_helpers import OWN_SENTENCES, train
+
+    return train(OWN_SENTENCES * 20, 400)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, small_tokenizer: bytes) -> Path:
+    """The folder of a tiny checkpoint that can be converted."""
+    from convert_helpers import make_checkpoint
+
+    return make_checkpoint(tmp_path / "step-00001200", small_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def transformers() -> Iterator[ModuleType]:
+    """The library, told to stay off the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield pytest.importorskip("transformers", reason="loads the converted folder as a user would")

@@ -1,16 +1,14 @@
-"""The record of a run: console, metrics.jsonl, TensorBoard events, env.json and the report."""
+"""The record of a run: console, metrics.jsonl, TensorBoard events and samples."""
 
 from __future__ import annotations
 
 import inspect
 import io
-import json
 import math
 import re
 import struct
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +16,9 @@ import pytest
 from rich.console import Console
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.tracking import NullTracker, Tracker, metrics, read_metrics, tracker_for, write_environment
-from kogpt2_gluon.tracking.environment import HIDDEN, hide_secrets, select_variables
+from kogpt2_gluon.tracking import NullTracker, Tracker, metrics, read_metrics, tracker_for
 from kogpt2_gluon.tracking.metrics import Eta, duration
-from kogpt2_gluon.tracking.plot import Series, downsample, line_plot, linear_axis, log_axis, short, smooth, tick_texts
-from kogpt2_gluon.tracking.report import write_report
-
-HOSTILE = "</pre><script>alert('x')</script>\x1b[31m&\x00 \"q\" \ud800"
-
-
-def log(tracker: NullTracker, step: int, loss: float = 5.0, grad_norm: float = 1.0, rate: float = 1000.0) -> None:
-    tracker.log_step(step, loss, 1e-4, grad_norm, rate, 512.0, step / 100, step * 50)
+from tracking_helpers import HOSTILE, log
 
 
 def events(folder: Path) -> list:
@@ -311,210 +301,6 @@ class TestEta:
     def test_durations(self):
         shown = [duration(seconds) for seconds in (0.4, 59.6, 245, 7500, 86400 * 3 + 4 * 3600, math.inf, math.nan)]
         assert shown == ["0s", "1m00s", "4m05s", "2h05m", "3d04h", "--", "--"]
-
-
-class TestEnvironment:
-    def test_facts(self, tmp_path):
-        facts = json.loads(write_environment(tmp_path).read_text(encoding="utf-8"))
-        assert facts["packages"]["numpy"] == np.__version__ and facts["host"]["cores"] >= 1
-        assert facts["command"][0] == sys.argv[0]
-
-    def test_secrets_stay_out(self):
-        variables = {
-            "OMP_NUM_THREADS": "2",
-            "KOGPT2_TOKEN": "s1",
-            "NCCL_secret_x": "s2",
-            "HOROVOD_KEY": "s3",
-            "MXNET_PASSWORD": "s4",
-            "AWS_REGION": "s5",
-            "HOME": "s6",
-            "KOGPT2_PROXY": "http://me:s7@host/",
-        }
-        assert select_variables(variables) == {"KOGPT2_PROXY": f"http://{HIDDEN}@host/", "OMP_NUM_THREADS": "2"}
-        command = [
-            "kogpt2",
-            "train",
-            "data.tokenizer=a.model",
-            "--api-key",
-            "s",
-            "x.secret=s",
-            "--password=s",
-            "s3://u:s@b/c",
-        ]
-        assert hide_secrets(command) == [
-            *("kogpt2", "train", "data.tokenizer=a.model", "--api-key", HIDDEN),
-            *(f"x.secret={HIDDEN}", f"--password={HIDDEN}", f"s3://{HIDDEN}@b/c"),
-        ]
-
-
-class Page(HTMLParser):
-    """Tags, texts and outside references of a page; fails on tags closed out of order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.references: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def numbers_in_svg(text: str) -> list[str]:
-    return re.findall(r'(?: d| cx| cy| x| y| x1| x2| y1| y2)="([^"]*)"', text)
-
-
-class TestReport:
-    def report(self, run_dir: Path) -> tuple[str, Page]:
-        text = write_report(run_dir).read_text(encoding="utf-8")
-        assert not any(re.search("nan|inf", numbers) for numbers in numbers_in_svg(text))
-        return text, Page(text)
-
-    def train(self, run_dir: Path, steps: int, evaluate: bool = True, nan_at: int = -1) -> None:
-        with Tracker(run_dir, steps, tensorboard=False) as tracker:
-            for step in range(1, steps + 1):
-                log(tracker, step, loss=math.nan if step == nan_at else 2 + 8 / step, grad_norm=4 / step)
-            if evaluate:
-                tracker.log_evaluation(steps // 2, {"loss": 3.0, "perplexity": 20.09, "bits_per_byte": 1.011})
-                tracker.log_evaluation(steps, {"loss": 3.5, "perplexity": 33.12, "bits_per_byte": 1.222})
-
-    def test_figures_and_plots(self, tmp_path):
-        self.train(tmp_path, 40)
-        text, page = self.report(tmp_path)
-        assert page.tags.count("svg") == 5 and page.tags.count("title") == 1 + 2  # two marks with tooltips
-        assert "script" not in page.tags and "img" not in page.tags and "link" not in page.tags
-        assert page.references == [] and "http://" not in text and "https://" not in text
-        words = " ".join(page.texts)
-        for expected in ("33.12", "best 20.09 at step 20", "1.222", "2k", "nats per token", "prefers-color-scheme"):
-            assert expected in words or expected in text, expected
-
-    def test_hostile_text_stays_text(self, tmp_path):
-        hostile = HOSTILE.replace("\ud800", "")
-        with Tracker(tmp_path, 1, tensorboard=False) as tracker:
-            log(tracker, 1)
-            tracker.log_evaluation(1, {"loss": 1.0, "<script>name": 2.0})
-            tracker.log_samples(1, [(HOSTILE, HOSTILE)])
-        recipe = json.dumps({"name": hostile, "about": hostile, "training": {"num_steps": hostile}})
-        (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
-        (tmp_path / "env.json").write_text(
-            json.dumps({hostile: hostile, "host": {hostile: [hostile]}}), encoding="utf-8"
-        )
-        text, page = self.report(tmp_path)
-        assert "script" not in page.tags and "<script" not in text and "\x1b" not in text and "\x00" not in text
-        assert "".join(page.texts).count("alert('x')") >= 8
-
-    @pytest.mark.parametrize(
-        ("steps", "evaluate", "nan_at"), [(1, False, -1), (1, True, -1), (1, True, 1), (2, False, 2), (3, True, 2)]
-    )
-    def test_tiny_runs(self, tmp_path, steps, evaluate, nan_at):
-        self.train(tmp_path, steps, evaluate, nan_at)
-        text, page = self.report(tmp_path)
-        assert ("not evaluated" in text) is not evaluate
-        assert ("not finite" in text) is (nan_at > 0)
-        assert page.tags.count("svg") == (4 if steps == 1 and nan_at == 1 and not evaluate else 5)
-
-    def test_a_run_that_recorded_nothing(self, tmp_path):
-        (tmp_path / "metrics.jsonl").touch()
-        text, page = self.report(tmp_path)
-        assert "nothing recorded yet" in text and "svg" not in page.tags
-
-    def test_wrong_kinds_of_values(self, tmp_path):
-        lines = [
-            {"kind": "train", "step": 1, "loss": "high", "grad_norm": [], "tokens": None},
-            {"kind": "train", "step": 2, "loss": 1e308, "grad_norm": -1.0, "learning_rate": 0, "memory_mb": 10**400},
-            {"kind": "evaluation", "step": 2, "loss": {}, "perplexity": True},
-        ]
-        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        (tmp_path / "recipe.yaml").write_text("- a\n: [", encoding="utf-8")
-        (tmp_path / "env.json").write_text("[1]", encoding="utf-8")
-        self.report(tmp_path)
-
-    def test_a_long_run_makes_a_small_page(self, tmp_path):
-        rng = np.random.default_rng(0)
-        with (tmp_path / "metrics.jsonl").open("w", encoding="utf-8") as file:
-            for step, noise in enumerate(rng.standard_normal(200_000), 1):
-                file.write(
-                    f'{{"kind": "train", "step": {step}, "loss": {4 + noise:.3f}, "grad_norm": {abs(noise):.3f}}}\n'
-                )
-        text, _ = self.report(tmp_path)
-        assert len(text) < 200_000
-
-    def test_damage_is_not_hidden(self, tmp_path):
-        with pytest.raises(DataError):
-            write_report(tmp_path)
-        assert not list(tmp_path.iterdir())
-
-
-class TestPlot:
-    def test_downsampling_keeps_every_spike(self):
-        x = np.arange(100_000, dtype=float)
-        y = np.random.default_rng(1).standard_normal(len(x))
-        y[12_345], y[77_777], y[500:2000] = 99.0, -99.0, np.nan
-        few_x, few_y = downsample(x, y, 300)
-        assert len(few_x) <= 600 and np.all(np.diff(few_x) > 0)
-        assert few_x[np.nanargmax(few_y)] == 12_345 and few_x[np.nanargmin(few_y)] == 77_777
-        assert np.isnan(few_y).any(), "a gap stays a gap"
-
-    def test_smoothing_keeps_a_line_and_leaves_nan_out(self):
-        line = np.linspace(10.0, 0.0, 101)
-        assert smooth(line, 20)[:90] == pytest.approx(line[:90])
-        gap = np.array([1.0, np.nan, 3.0])
-        assert smooth(gap, 3)[0] == 1.0 and np.isnan(smooth(gap, 3)[1])
-        noise = np.random.default_rng(2).standard_normal(10_000)
-        assert smooth(noise, 400)[500:-500].std() < 0.1
-        assert smooth(np.empty(0), 3).shape == (0,)
-
-    @pytest.mark.parametrize(
-        "low, high", [(0, 1), (3.8, 10.9), (-5, 5), (0, 3e-4), (1e9, 3e9), (7, 7), (0, 0), (1e-300, 2e-300)]
-    )
-    def test_ticks_are_round_few_and_hold_the_range(self, low, high):
-        axis = linear_axis(low, high, 6)
-        assert axis.low <= low and axis.high >= high and 2 <= len(axis.ticks) <= 10
-        assert len(set(tick_texts(axis))) == len(axis.ticks)
-
-    @pytest.mark.parametrize("low, high", [(0.5, 9), (1e-6, 1e6), (1, 1), (0.1, 0.1), (3, 4), (1e-12, 1e12)])
-    def test_log_ticks(self, low, high):
-        axis = log_axis(low, high)
-        assert axis.low <= low and axis.high >= high and axis.low < axis.high and 1 <= len(axis.ticks) <= 8
-
-    def test_tick_texts(self):
-        assert tick_texts(linear_axis(0, 3000, 6)) == ["0", "500", "1,000", "1,500", "2,000", "2,500", "3,000"]
-        assert tick_texts(linear_axis(0, 200_000, 4)) == ["0", "50k", "100k", "150k", "200k"]
-        assert tick_texts(linear_axis(0, 3e-4, 3)) == ["0", "1e-4", "2e-4", "3e-4"]
-        assert tick_texts(linear_axis(3, 4, 4)) == ["3.0", "3.5", "4.0"]
-        assert [short(value) for value in (124_242_432, 999_999, 1.5e12, 0, math.nan)] == [
-            "124M",
-            "1M",
-            "1.5T",
-            "0",
-            "–",
-        ]
-
-    def test_values_lie_where_they_should(self):
-        x, y = np.array([0.0, 5.0, 10.0]), np.array([0.0, 10.0, 5.0])
-        svg = line_plot([Series(x, y, "train")], title="T", unit="u", width=324, height=264, from_zero=True)
-        assert '<path class="train" d="M58.0 224.0L158.0 24.0L258.0 124.0"/>' in svg
-
-    def test_a_value_between_gaps_is_a_dot(self):
-        y = np.array([np.nan, 3.0, np.nan, 4.0, 5.0])
-        svg = line_plot([Series(np.arange(5.0), y, "train")], title="T", unit="u")
-        assert svg.count("<circle") == 1 and svg.count("M") == 2
-        assert line_plot([Series(np.arange(2.0), np.full(2, np.nan), "train")], title="T", unit="u") == ""
 
 
 def test_nothing_heavy_is_imported(tmp_path):
