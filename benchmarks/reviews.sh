@@ -17,6 +17,8 @@ cd "$work"
 "$bin/python" "$here/ngram_baseline.py" shards/train shards/test --order 2 --order 3
 "$bin/kogpt2" train small_cpu tracking.run_dir=run
 "$bin/kogpt2" evaluate run shards/test
-"$bin/kogpt2" generate run "이 영화는" -n 5 --temperature 0.8 --top-p 0.95 --max-new-tokens 40
+for prompt in "이 영화는" "배우들의 연기가" "솔직히"; do
+    "$bin/kogpt2" generate run "$prompt" -n 4 --temperature 0.8 --top-p 0.95 --max-new-tokens 40
+done
 "$bin/kogpt2" convert run huggingface
 "$bin/python" "$here/curve.py" run shards/train shards/test --out curve.svg

@@ -62,8 +62,8 @@ Two generated texts:
   {samples[0]}
   {samples[1]}
 Curves and samples on one page: {work_dir}/run/report.html
-PyTorch folder: {converted}; it loads with (pip install torch transformers)
-  python -c "from transformers import pipeline; print(pipeline('text-generation', '{converted}')('오늘은'))"
+PyTorch folder: {converted}; one line loads it (pip install torch transformers):
+  from transformers import GPT2LMHeadModel; model = GPT2LMHeadModel.from_pretrained("{converted}")
 
 Next, your own text, one document a line (kogpt2 is in .venv/bin):
   kogpt2 clean my.txt --documents line --out corpus
