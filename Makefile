@@ -54,8 +54,9 @@ $(TEST): $(HOROVOD)
 test: $(TEST) ## the test suite
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: $(TEST) ## with the longer proofs
+test-all: $(TEST) ## everything: slow tests too, the other Pythons, the GPU build on a CPU
 	$(BIN)/python -m pytest
+	$(MAKE) test-pythons test-cu112
 
 lint: $(TEST) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -69,7 +70,8 @@ format: $(TEST) ## lets ruff rewrite what it can
 test-pythons: ## the core on Python 3.9 and 3.10: install from looser bounds, import, a training step
 	tests/pythons.sh 3.9 3.10
 
-test-cu112: $(CORE) ## the mxnet-cu112 build in an environment of its own, on the CPU, with a stub of the driver
+test-cu112: $(CORE) ## the mxnet-cu112 build in an environment of its own (3.3 GB), on the CPU, with a stub of the driver
+	rm -rf .venv-cu112
 	$(BIN)/python tests/cu112_check.py --venv .venv-cu112
 
 bench: $(TEST) ## benchmarks; needs BENCH_TEXT, a file of one document a line

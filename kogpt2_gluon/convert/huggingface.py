@@ -236,6 +236,8 @@ model, tokenizer = GPT2LMHeadModel.from_pretrained("."), AutoTokenizer.from_pret
 - Special tokens are not looked for in texts: a text that has `{tokenizer.eos}` written in it is spelled with ordinary
   pieces. Pass `split_special_tokens=False` to have them recognised (transformers 4.40 always does).
 - `skip_special_tokens=True` leaves out unknown tokens too.
+- Decode a generated sequence whole: transformers' text-generation pipeline decodes the new tokens alone, and a space
+  before them is lost.
 
 ## What this is not
 
