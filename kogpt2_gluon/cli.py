@@ -16,7 +16,7 @@ from typing import Any, Iterator
 import click
 
 from kogpt2_gluon import __version__
-from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
@@ -92,8 +92,11 @@ def clean(sources: tuple[Path, ...], out: Path, documents: str, test_share: floa
 @click.option("--vocab-size", default=50000, show_default=True, type=click.IntRange(min=8))
 @click.option("--unused", default=100, show_default=True, type=click.IntRange(min=0), help="Reserved <unusedN> tokens.")
 @click.option("--character-coverage", default=0.9995, show_default=True, type=click.FloatRange(0.9, 1.0))
+@click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
 @click.option("--profile", default="nmt_nfkc", show_default=True, type=click.Choice(["nmt_nfkc", "lossless"]))
-def tokenizer(corpus: Path, out: Path, vocab_size: int, unused: int, character_coverage: float, profile: str) -> None:
+def tokenizer(
+    corpus: Path, out: Path, vocab_size: int, unused: int, character_coverage: float, profile: str, overwrite: bool
+) -> None:
     """Corpus -> tokenizer: a SentencePiece BPE as KoGPT-2's.
 
     \b
@@ -101,6 +104,8 @@ def tokenizer(corpus: Path, out: Path, vocab_size: int, unused: int, character_c
     """
     from kogpt2_gluon.data.tokenizer import Tokenizer, train_tokenizer
 
+    if out.exists() and not overwrite:
+        raise RecipeError(f"{out}: exists, and shards may depend on it; choose another --out, or --overwrite")
     train_tokenizer(
         corpus,
         out,
@@ -250,7 +255,7 @@ def convert(checkpoint: Path, out: Path, target: str) -> None:
     opened = open_checkpoint(checkpoint)
     opened.verify()
     convert_checkpoint(opened.path, out)
-    click.echo(f"{out}: load it with transformers.GPT2LMHeadModel.from_pretrained({str(out)!r})")
+    click.echo(f"{out}: load it with GPT2LMHeadModel.from_pretrained and AutoTokenizer.from_pretrained({str(out)!r})")
 
 
 @cli.command()

@@ -43,6 +43,8 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print) -> None:
         generate_from_checkpoint(work_dir / "run", prompt, max_new_tokens=40, temperature=0.8, top_k=40, seed=1)[0]
         for prompt in PROMPTS
     ]
+    for sample in samples:
+        echo(f"  {sample}")
 
     echo("\n7/7 convert to PyTorch's transformers")
     from kogpt2_gluon.checkpoint import open_checkpoint
@@ -50,6 +52,7 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print) -> None:
 
     converted = work_dir / "huggingface"
     convert_checkpoint(open_checkpoint(work_dir / "run").path, converted)
+    echo(f"  {converted}")
 
     held_out = [line for line in read_metrics(work_dir / "run") if line["kind"] == "evaluation"]
     before, after = held_out[0], held_out[-1]
@@ -62,14 +65,14 @@ Two generated texts:
   {samples[0]}
   {samples[1]}
 Curves and samples on one page: {work_dir}/run/report.html
-PyTorch folder: {converted}; one line loads it (pip install torch transformers):
+PyTorch folder: {converted}; one line loads it (pip install -c constraints.txt torch transformers):
   from transformers import GPT2LMHeadModel; model = GPT2LMHeadModel.from_pretrained("{converted}")
 
 Next, your own text, one document a line (kogpt2 is in .venv/bin):
   kogpt2 clean my.txt --documents line --out corpus
   kogpt2 tokenizer corpus --vocab-size 8000 --out tokenizer.model
   kogpt2 shard corpus --tokenizer tokenizer.model --out shards
-  kogpt2 train demo data.train=shards/train data.test=shards/test model.vocab_size=8000 tracking.run_dir=runs/mine"""
+  kogpt2 train small_cpu                     # or fewer steps: training.num_steps=1000; --dry-run says what it takes"""
     )
 
 

@@ -42,16 +42,16 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, good in (
-            ("max_new_tokens", self.max_new_tokens >= 1),
-            ("temperature", self.temperature >= 0),
-            ("top_k", self.top_k >= 0),
-            ("top_p", 0 < self.top_p <= 1),
-            ("repetition_penalty", self.repetition_penalty > 0),
-            ("seed", self.seed >= 0),
+        for name, good, wanted in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("seed", self.seed >= 0, "0 or more"),
         ):
             if not good:
-                raise RecipeError(f"{name}={getattr(self, name)}: out of range")
+                raise RecipeError(f"{name}={getattr(self, name)}: it must be {wanted}")
 
 
 def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence, Union, get_args, get_origin, get_type_hints
@@ -132,7 +133,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The resolved recipe as a file that `load_recipe` reads back."""
-        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        text: str = yaml.dump(self.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
         return text
 
     def fingerprint(self) -> str:
@@ -166,9 +167,21 @@ class Recipe:
             near = " or ".join(str(value) for value in (below, above) if value)
             raise RecipeError(
                 f"training.total_batch_size={total} is not divisible by batch_size x workers = "
-                f"{self.training.batch_size} x {size} = {unit}; the nearest that are: {near}"
+                f"{self.training.batch_size} x {size} = {unit}; "
+                f"the nearest that are: {near} (or fewer workers, or a smaller batch_size)"
             )
         return total // unit
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as such a block, not as one escaped line."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def find_recipe(name: str) -> Path:
@@ -209,6 +222,9 @@ def parse_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), source
     recipe = _build(Recipe, merged, "", faults)
     if not faults:
         faults += _cross_check(recipe)
+    given = [override.partition("=")[0] for override in overrides]  # the file is not at fault for these
+    by_hand = re.compile("|".join(rf"\b{re.escape(key)}\b" for key in given) or "(?!)")
+    faults = [f"{fault} (on the command line)" if by_hand.search(fault) else fault for fault in faults]
     if faults:
         head = f"{source}: " if len(faults) == 1 else f"{source}: {len(faults)} faults:\n  "
         raise RecipeError(head + "\n  ".join(faults))

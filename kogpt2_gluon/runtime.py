@@ -253,7 +253,9 @@ def context(device: str = "auto", local_rank: int = 0) -> Any:
         if device == "auto":
             return mxnet.cpu()
         reason = "no GPU is visible" if installed_wheel() == CUDA_WHEEL else f"this MXNet has no CUDA ({INSTALL_CUDA})"
-        raise RecipeError(f"training.device=gpu: {reason}; see `kogpt2 doctor`, or set training.device=cpu")
+        raise RecipeError(
+            f"device gpu: {reason}; see `kogpt2 doctor`, or take the CPU (training.device=cpu, --device cpu)"
+        )
     if local_rank >= count:
         raise RecipeError(
             f"local rank {local_rank} has no GPU of its own: {count} visible; start at most {count} a host"

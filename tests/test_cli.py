@@ -98,7 +98,7 @@ def test_recipes_that_cannot_run(tiny):
     )
     message = refused("train", "debug_cpu", *tiny, "training.total_batch_size=10", code=2)
     assert "the nearest that are: 8 or 12" in message
-    assert "training.device=gpu" in refused("train", "debug_cpu", *tiny, "training.device=gpu", code=2)
+    assert "device gpu: " in refused("train", "debug_cpu", *tiny, "training.device=gpu", code=2)
     assert "stop_improvement needs held-out data" in refused(
         "train", "debug_cpu", *tiny, "data.test=", "evaluation.stop_improvement=0.1", code=2
     )
@@ -159,3 +159,33 @@ def test_a_closed_pipe_is_not_a_crash(shards):
     errors = process.stderr.read()
     process.wait(60)
     assert "Traceback" not in errors
+
+
+def test_a_vocabulary_with_rows_to_spare_is_remarked_on(tiny, shards, tmp_path):
+    remark = "its tokenizer has 1200 tokens, so 100 rows of the model's embedding are never used"
+    larger = ["model.vocab_size=1300", "training.num_steps=1"]
+    assert remark in kogpt2("train", "debug_cpu", *tiny, *larger, "--dry-run").stdout
+    assert remark in kogpt2("train", "debug_cpu", *tiny, *larger, "tracking.sample_prompts=[오늘은]").stdout
+    assert "more than model.vocab_size=1100" in refused(
+        "train", "debug_cpu", *tiny, "model.vocab_size=1100", "--dry-run", code=3
+    )
+    assert kogpt2("generate", tmp_path / "run", "오늘은", "--temperature", "5", "--max-new-tokens", "20").stdout
+
+
+def test_faults_of_the_command_line_are_not_laid_on_the_file(tiny):
+    message = refused("train", "debug_cpu", *tiny, "training.num_step=3", code=2)
+    assert "training.num_step; did you mean training.num_steps? (on the command line)" in message
+
+
+def test_text_that_is_not_utf8_gets_the_way_out(tmp_path):
+    (tmp_path / "old.txt").write_bytes("오늘은 날씨가 좋다.\n".encode("cp949") * 3)
+    message = refused("clean", tmp_path / "old.txt", "--documents", "line", "--out", tmp_path / "c", code=3)
+    assert "iconv -f cp949 -t utf-8" in message
+
+
+def test_a_tokenizer_is_not_overwritten_by_chance(shards, tmp_path):
+    out = tmp_path / "t.model"
+    arguments = ("tokenizer", shards / "corpus", "--vocab-size", 1000, "--unused", 0, "--out", out)
+    kogpt2(*arguments)
+    assert "exists" in refused(*arguments, code=2)
+    kogpt2(*arguments, "--overwrite")

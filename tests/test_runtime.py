@@ -205,7 +205,7 @@ def test_devices():
     if runtime.installed_wheel() == runtime.CPU_WHEEL:
         assert run(code) == "cpu(0) cpu(0)"
         message = failure("from kogpt2_gluon.runtime import context; context('gpu')")
-        assert message.startswith(f"training.device=gpu: this MXNet has no CUDA ({runtime.INSTALL_CUDA})")
+        assert message.startswith(f"device gpu: this MXNet has no CUDA ({runtime.INSTALL_CUDA})")
 
 
 # ---- mxnet-cu112: the CPU build stands in for it, behind libraries made here -------------------------------------

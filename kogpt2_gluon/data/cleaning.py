@@ -148,7 +148,7 @@ class CleaningReport:
         kept = sum(self.bytes_kept.values())
         lines.append(f"{self.bytes_read / 1e6:,.1f} MB read, {kept / 1e6:,.1f} MB kept")
         if not self.documents.kept["test"]:
-            lines.append("no document fell to the test split: nothing to evaluate on (--test-share)")
+            lines.append("no document fell to the test split: nothing to evaluate on; raise --test-share")
         if self.bad_utf8:
             first = ", ".join(f"{path} byte {offset}" for path, offset in self.bad_utf8_places)
             more = ", ..." if self.bad_utf8 > len(self.bad_utf8_places) else ""
@@ -190,10 +190,14 @@ def clean(
             cleaner.close()
         report = cleaner.report
         if not sum(report.documents.kept.values()):
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.documents.dropped.items())
+            dropped = report.documents.dropped
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+            hint = f"is --documents {documents} right?"
+            if dropped and max(dropped, key=lambda reason: dropped[reason]) == "bad_utf8":
+                hint = "the text is not UTF-8; if it is CP949 (EUC-KR): iconv -f cp949 -t utf-8 OLD > NEW"
             raise DataError(
                 f"{', '.join(map(str, sources))}: no document is left of {report.documents.read:,} "
-                f"({reasons or 'nothing to read'}); is --documents {documents} right?"
+                f"({reasons or 'nothing to read'}); {hint}"
             )
         cleaner.writer.finish(
             {

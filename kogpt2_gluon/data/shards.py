@@ -97,6 +97,20 @@ class Manifest:
         del plain["source"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
+    def compare_vocabulary(self, vocab_size: int, folder: Path) -> str:
+        """DataError if a model of `vocab_size` cannot hold these tokens; a remark if it has rows to spare, else ""."""
+        if self.vocab_size > vocab_size:
+            raise DataError(
+                f"{folder}: its tokenizer has {self.vocab_size} tokens, more than model.vocab_size={vocab_size}; "
+                f"set model.vocab_size={self.vocab_size} or more"
+            )
+        if self.vocab_size == vocab_size:
+            return ""
+        return (
+            f"note: {folder}: its tokenizer has {self.vocab_size} tokens, so {vocab_size - self.vocab_size} rows of "
+            f"the model's embedding are never used; model.vocab_size={self.vocab_size} would do without them"
+        )
+
     def save(self, folder: Path) -> None:
         plain = {**asdict(self), "fingerprint": self.fingerprint()}
         with replace_file(folder / MANIFEST) as file:

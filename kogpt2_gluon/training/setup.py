@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 
 from kogpt2_gluon.data.reader import TrainingReader, training_order
-from kogpt2_gluon.data.shards import ShardSet
+from kogpt2_gluon.data.shards import MANIFEST, ShardSet
 from kogpt2_gluon.data.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
@@ -91,14 +91,12 @@ def open_shards(folder: str, key: str, recipe: Recipe) -> ShardSet:
     """Opens a set of shards for a recipe; DataError if it is missing or holds ids that the model does not."""
     if not folder:
         raise DataError(f"{key} is empty; name a folder that `kogpt2 shard` wrote: {key}=DIR")
+    if key == "data.test" and not (Path(folder) / MANIFEST).is_file():
+        raise DataError(f"{folder}: no shards there for data.test; name their folder, or train without any: data.test=")
     shards = ShardSet(Path(folder))
     if Tokenizer.load(shards.tokenizer_path).sha256 != shards.manifest.tokenizer_sha256:
         raise DataError(f"{shards.tokenizer_path}: not the tokenizer that these shards were made with; make them again")
-    if shards.manifest.vocab_size > recipe.model.vocab_size:
-        raise DataError(
-            f"{key}={folder}: its tokenizer has {shards.manifest.vocab_size} tokens, more than "
-            f"model.vocab_size={recipe.model.vocab_size}; set model.vocab_size={shards.manifest.vocab_size} or more"
-        )
+    shards.manifest.compare_vocabulary(recipe.model.vocab_size, shards.folder)
     return shards
 
 
@@ -117,7 +115,12 @@ def describe(recipe: Recipe, parts: Parts) -> str:
         f"{recipe.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps are {epochs:.1f} epochs",
         f"{parts.shards.folder}: {manifest.tokens:,} tokens, {parts.shards.num_chunks} chunks, {order.lanes} lanes",
     ]
+    lines += [remark] if (remark := manifest.compare_vocabulary(recipe.model.vocab_size, parts.shards.folder)) else []
     if parts.resumed:
         lines.append(f"going on from {parts.resumed.path}")
     lines += [f"changed since then: {change}" for change in parts.changed]
+    if parts.state.step >= recipe.training.num_steps:
+        lines.append(f"already at its last step, {parts.state.step:,}; raise training.num_steps to go on")
+    if parts.state.stop_rule_met:
+        lines.append("its stop rule was met before; there is nothing left to do")
     return "\n".join(lines)
