@@ -61,7 +61,7 @@ setup(
         "aws": ["boto3>=1.26"],
         "convert": ["torch>=2.0", "transformers>=4.40"],
         "test": [*TEST, *LINT],
-        "bench": ["tabulate>=0.9"],
+        "bench": [],  # the benchmarks so far run on the core; peers to compare with come here
     },
     entry_points={
         "console_scripts": [
