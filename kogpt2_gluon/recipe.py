@@ -51,13 +51,26 @@ class ModelRecipe:
 
 @dataclass
 class DataRecipe:
-    """Token shards, as `kogpt2 shard` writes them, and how they are read."""
+    """What is read, as token shards (`kogpt2 shard` writes them) or as text, and how."""
 
     train: str = option("", "folder of training shards (with its manifest.json)")
     test: str = option("", "folder of held-out shards; empty: no evaluation")
     seq_length: int = option(1024, "tokens a training sequence", minimum=1)
     window: int = option(8, "chunks a lane mixes while shuffling; memory is lanes x (window + 1) x chunk", minimum=1)
     max_lanes: int = option(64, "most lanes of the reading order; the number of workers must divide them", minimum=1)
+    corrupt: str = option(
+        "stop", "what a damaged chunk does: end the run, or count and skip it", choices=("stop", "skip")
+    )
+    cache: str = option(
+        "off", "copies on the node's own disk: none, of chunks soon needed, of all", choices=("off", "window", "full")
+    )
+    cache_dir: str = option("/tmp/kogpt2-cache", "folder of that cache, on a local disk")
+    cache_gib: float = option(100.0, "most GiB that the cache may take", minimum=0.001)
+    source: str = option("shards", "token shards, or text tokenized on the fly", choices=("shards", "text"))
+    tokenizer: str = option("", "SentencePiece model, for data.source=text")
+    documents: str = option("line", "what a document is, for data.source=text: line, blank-line or a JSON FIELD")
+    refresh: str = option("never", "for text: when the list of files is read again", choices=("never", "epoch"))
+    bpe_dropout: float = option(0.0, "for text: share of merges left out at random", minimum=0.0, maximum=0.99)
 
 
 @dataclass
