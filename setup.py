@@ -16,6 +16,8 @@ CORE = [
     "rich>=13.0",
     "xxhash>=3.0",
     "zstandard>=0.20",
+    "ijson>=3.2",  # NamuWiki and Modu: JSON too large to load
+    "mwparserfromhell>=0.6.4",  # Wikipedia's markup
     "psutil>=5.9",
     "tensorboardX>=2.6",
     "safetensors>=0.4",
@@ -36,7 +38,8 @@ CUDA_LIBRARIES = [
     "nvidia-cudnn-cu11==8.5.0.96",
 ]
 
-TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6"]
+AWS = ["boto3>=1.26"]
+TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", *AWS]
 LINT = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -58,7 +61,7 @@ setup(
     extras_require={
         "cpu": ["mxnet==1.9.1"],
         "cu112": ["mxnet-cu112==1.9.1", *CUDA_LIBRARIES],
-        "aws": ["boto3>=1.26"],
+        "aws": AWS,
         "convert": ["torch>=2.0", "transformers>=4.40"],
         "test": [*TEST, *LINT],
         "bench": [],  # the benchmarks so far run on the core; peers to compare with come here
