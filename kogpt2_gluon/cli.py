@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import click
 
 from kogpt2_gluon import __version__
-from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.cli_clean import clean
+from kogpt2_gluon.cli_files import files
+from kogpt2_gluon.cli_tokenizer import tokenizer
+from kogpt2_gluon.cli_verify import verify
+from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.progress_bar import progress_bar
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
@@ -65,58 +68,8 @@ def main() -> None:
         sys.exit(1)
 
 
-@cli.command(no_args_is_help=True)
-@click.argument("sources", nargs=-1, required=True, type=ANY_PATH)
-@click.option("--out", required=True, type=FOLDER, help="Folder of the cleaned corpus.")
-@click.option("--documents", required=True, help="What a document is: line, blank-line, or a FIELD of JSON lines.")
-@click.option("--test-share", default=0.01, show_default=True, help="Share of documents held out, by hash.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished corpus at --out.")
-def clean(sources: tuple[Path, ...], out: Path, documents: str, test_share: float, overwrite: bool) -> None:
-    """Raw text -> corpus: normalise, drop empty and duplicate documents, split off a held-out part.
-
-    SOURCES are files or folders: text or JSON lines, also as .gz, .xz or .zst.
-
-    \b
-    Example: kogpt2 clean reviews.txt --documents line --out corpus --test-share 0.02
-    """
-    from kogpt2_gluon.data.cleaning import clean as run
-
-    with progress_bar("cleaning") as bar:
-        report = run(sources, out, documents, test_share, bar.show, overwrite)
-    click.echo(report.summary())
-
-
-@cli.command(no_args_is_help=True)
-@click.argument("corpus", type=FOLDER)
-@click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
-@click.option("--vocab-size", default=50000, show_default=True, type=click.IntRange(min=8))
-@click.option("--unused", default=100, show_default=True, type=click.IntRange(min=0), help="Reserved <unusedN> tokens.")
-@click.option("--character-coverage", default=0.9995, show_default=True, type=click.FloatRange(0.9, 1.0))
-@click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
-@click.option("--profile", default="nmt_nfkc", show_default=True, type=click.Choice(["nmt_nfkc", "lossless"]))
-def tokenizer(
-    corpus: Path, out: Path, vocab_size: int, unused: int, character_coverage: float, profile: str, overwrite: bool
-) -> None:
-    """Corpus -> tokenizer: a SentencePiece BPE as KoGPT-2's.
-
-    \b
-    Example: kogpt2 tokenizer corpus --vocab-size 50000 --out tokenizer.model
-    """
-    from kogpt2_gluon.data.tokenizer import Tokenizer, train_tokenizer
-
-    if out.exists() and not overwrite:
-        raise RecipeError(f"{out}: exists, and shards may depend on it; choose another --out, or --overwrite")
-    train_tokenizer(
-        corpus,
-        out,
-        vocab_size,
-        unused=unused,
-        character_coverage=character_coverage,
-        profile=profile,
-        verbose=sys.stderr.isatty(),  # its own log is the progress display: a large corpus takes hours
-    )
-    trained = Tokenizer.load(out)
-    click.echo(f"{out}: {trained.vocab_size:,} tokens, sha256 {trained.sha256[:16]}...")
+cli.add_command(clean)
+cli.add_command(tokenizer)
 
 
 @cli.command(no_args_is_help=True)
@@ -155,6 +108,10 @@ def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_k
             f"{manifest.text_bytes / max(1, manifest.tokens - 2 * manifest.documents):.2f} bytes a token, "
             f"{manifest.unknown / manifest.tokens:.3%} unknown"
         )
+
+
+cli.add_command(verify)
+cli.add_command(files)
 
 
 @cli.command(no_args_is_help=True)
@@ -295,39 +252,6 @@ def demo(work_dir: Path) -> None:
     from kogpt2_gluon.demo import run_demo
 
     run_demo(work_dir, echo=click.echo)
-
-
-class ProgressBar:
-    """A bar with MB/s and time to go on a terminal; one closing line elsewhere."""
-
-    def __init__(self, title: str, bar: Any, task: Any):
-        self._title, self._bar, self._task = title, bar, task
-        self._began, self._done = time.perf_counter(), 0
-
-    def show(self, done: int, total: int) -> None:
-        """Bytes done so far, of how many."""
-        self._done = done
-        self._bar.update(self._task, completed=done, total=total)
-
-    def close_plainly(self) -> None:
-        megabytes = self._done / 1e6
-        seconds = max(1e-9, time.perf_counter() - self._began)
-        click.echo(f"{self._title}: {megabytes:.1f} MB in {seconds:.1f} s, {megabytes / seconds:.1f} MB/s", err=True)
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[ProgressBar]:
-    """A ProgressBar on stderr, so that what a verb prints stays clean."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = ProgressBar(title, bar, bar.add_task(title, total=None))
-        yield shown
-    if not console.is_terminal:
-        shown.close_plainly()
 
 
 if __name__ == "__main__":

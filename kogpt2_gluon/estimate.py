@@ -134,12 +134,24 @@ def _data(recipe: Recipe, tokens: int) -> str:
     """How many passes that is and whether the vocabulary fits, where the shards are there to be asked."""
     from kogpt2_gluon.data.shards import Manifest
 
+    folders = recipe.data.train_sets
+    if not folders:
+        return "; epochs unknown (data.train is empty)"
+    if recipe.data.source == "text":
+        return "; epochs unknown (text is tokenized on the fly)"
     try:
-        manifest = Manifest.load(Path(recipe.data.train))
+        manifests = [Manifest.load(Path(folder)) for folder in folders]
     except DataError as error:
-        return f"; epochs unknown ({error})" if recipe.data.train else "; epochs unknown (data.train is empty)"
-    remark = manifest.compare_vocabulary(recipe.model.vocab_size, Path(recipe.data.train))
-    return f" = {tokens / manifest.tokens:,.2f} epochs of {manifest.tokens:,}" + (f"\n{remark}" if remark else "")
+        return f"; epochs unknown ({error})"
+    sizes = [manifest.tokens for manifest in manifests]
+    lines = [f" = {tokens / sum(sizes):,.2f} epochs of {sum(sizes):,}"]
+    shares = recipe.data.train_weights or [size / sum(sizes) for size in sizes]
+    if len(folders) > 1:
+        for folder, size, share in zip(folders, sizes, shares):
+            passes = tokens * share / size
+            lines.append(f"  {folder}: {size:,} tokens, {share:.2%} of what is read, {passes:,.2f} passes")
+    remarks = [each.compare_vocabulary(recipe.model.vocab_size, Path(at)) for each, at in zip(manifests, folders)]
+    return "\n".join([*lines, *filter(None, remarks)])
 
 
 def _gib(size: float) -> str:

@@ -9,32 +9,17 @@ The fields below are the reference: each carries its meaning and the values it a
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence, Union, get_args, get_origin, get_type_hints
+from typing import Any, Mapping, Optional, Sequence
 
 import yaml
 
 from kogpt2_gluon.errors import RecipeError
-
-
-def option(
-    default: Any,
-    meaning: str,
-    *,
-    minimum: Optional[float] = None,
-    maximum: Optional[float] = None,
-    choices: Optional[Sequence[str]] = None,
-) -> Any:
-    """A dataclass field with its meaning and the values it admits."""
-    metadata = {"help": meaning, "minimum": minimum, "maximum": maximum, "choices": choices}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from kogpt2_gluon.recipe_file import Paths, from_plain, keys_of, option, to_yaml
 
 
 @dataclass
@@ -53,7 +38,9 @@ class ModelRecipe:
 class DataRecipe:
     """What is read, as token shards (`kogpt2 shard` writes them) or as text, and how."""
 
-    train: str = option("", "folder of training shards (with its manifest.json)")
+    train: Paths = option(
+        "", "folder of training shards; or a list of them, read as one corpus; or {folder: weight, ...}, weight > 0"
+    )
     test: str = option("", "folder of held-out shards; empty: no evaluation")
     seq_length: int = option(1024, "tokens a training sequence", minimum=1)
     window: int = option(8, "chunks a lane mixes while shuffling; memory is lanes x (window + 1) x chunk", minimum=1)
@@ -64,13 +51,27 @@ class DataRecipe:
     cache: str = option(
         "off", "copies on the node's own disk: none, of chunks soon needed, of all", choices=("off", "window", "full")
     )
-    cache_dir: str = option("/tmp/kogpt2-cache", "folder of that cache, on a local disk")
+    cache_dir: str = option("", "folder of that cache, on a disk of the node itself; needed for any but off")
     cache_gib: float = option(100.0, "most GiB that the cache may take", minimum=0.001)
     source: str = option("shards", "token shards, or text tokenized on the fly", choices=("shards", "text"))
     tokenizer: str = option("", "SentencePiece model, for data.source=text")
     documents: str = option("line", "what a document is, for data.source=text: line, blank-line or a JSON FIELD")
     refresh: str = option("never", "for text: when the list of files is read again", choices=("never", "epoch"))
     bpe_dropout: float = option(0.0, "for text: share of merges left out at random", minimum=0.0, maximum=0.99)
+
+    @property
+    def train_sets(self) -> list[str]:
+        """The paths that `train` names, in its order; none if it is empty."""
+        return list(self.train) if isinstance(self.train, (list, dict)) else [self.train] if self.train else []
+
+    @property
+    def train_weights(self) -> Optional[list[float]]:
+        """Each set's share of the sequences, adding up to 1; None where the sets' sizes decide."""
+        if not isinstance(self.train, dict):
+            return None
+        largest = max(self.train.values())  # first divided by it: the sum of huge weights would overflow
+        scaled = [weight / largest for weight in self.train.values()]
+        return [weight / sum(scaled) for weight in scaled]
 
 
 @dataclass
@@ -146,15 +147,17 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The resolved recipe as a file that `load_recipe` reads back."""
-        text: str = yaml.dump(self.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-        return text
+        return to_yaml(self.to_dict())
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over what decides the numbers: model, order and training, not paths, logs or devices."""
         plain = self.to_dict()
+        data = {key: plain["data"][key] for key in ("seq_length", "window", "max_lanes")}
+        if self.data.train_weights:
+            data["weights"] = self.data.train_weights
         decides = {
             "model": plain["model"],
-            "data": {key: plain["data"][key] for key in ("seq_length", "window", "max_lanes")},
+            "data": data,
             "training": {key: value for key, value in plain["training"].items() if key not in ("device", "threads")},
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -184,17 +187,6 @@ class Recipe:
                 f"the nearest that are: {near} (or fewer workers, or a smaller batch_size)"
             )
         return total // unit
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes a text of several lines as such a block, not as one escaped line."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _represent_text)
 
 
 def find_recipe(name: str) -> Path:
@@ -227,12 +219,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
     """Builds a Recipe from plain data and `section.key=value` overrides; `source` names it in messages."""
-    faults: list[str] = []
-    merged: dict[str, Any] = {key: {} if value is None else value for key, value in plain.items()}
-    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in merged.items()}
-    for override in overrides:
-        _apply_override(merged, override, faults)
-    recipe = _build(Recipe, merged, "", faults)
+    recipe, faults = from_plain(Recipe, plain, overrides)
     if not faults:
         faults += _cross_check(recipe)
     given = [override.partition("=")[0] for override in overrides]  # the file is not at fault for these
@@ -241,118 +228,12 @@ def parse_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), source
     if faults:
         head = f"{source}: " if len(faults) == 1 else f"{source}: {len(faults)} faults:\n  "
         raise RecipeError(head + "\n  ".join(faults))
-    return recipe  # type: ignore[no-any-return]
+    return recipe
 
 
 def known_keys() -> list[str]:
     """Every key a recipe may hold, dotted."""
-    keys = []
-    for entry in dataclasses.fields(Recipe):
-        section = get_type_hints(Recipe)[entry.name]
-        if dataclasses.is_dataclass(section):
-            keys += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(section)]
-        else:
-            keys.append(entry.name)
-    return keys
-
-
-def _apply_override(merged: dict[str, Any], override: str, faults: list[str]) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        faults.append(f"override {override!r}: write it as section.key=value")
-        return
-    value: Any = text
-    if not _is_text(key):  # a path such as 2024_01_05 is no number
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            faults.append(f"override {override!r}: the value is not YAML")
-            return
-    section, dot, name = key.partition(".")
-    if not dot:
-        merged[key] = value
-    elif isinstance(merged.setdefault(section, {}), dict):
-        merged[section][name] = value
-
-
-def _is_text(key: str) -> bool:
-    """Whether a dotted key holds a text."""
-    kind: Any = Recipe
-    for part in key.split("."):
-        kind = get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
-    return kind is str
-
-
-def _build(kind: Any, plain: Any, where: str, faults: list[str]) -> Any:
-    """An instance of dataclass `kind` from mapping `plain`; every fault is noted, none raised."""
-    if not isinstance(plain, Mapping):
-        faults.append(f"{where.rstrip('.')}: expected a section with keys, got {plain!r}")
-        return kind()
-    hints = get_type_hints(kind)
-    entries = {entry.name: entry for entry in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in plain.items():
-        if key not in entries:
-            faults.append(_unknown_key(where + str(key)))
-        elif dataclasses.is_dataclass(hints[key]):
-            values[key] = _build(hints[key], {} if value is None else value, f"{key}.", faults)
-        else:
-            try:
-                values[key] = _coerce(value, hints[key], entries[key].metadata)
-            except ValueError as error:
-                faults.append(f"{where}{key}: {error}")
-    return kind(**values)
-
-
-def _unknown_key(key: str) -> str:
-    keys = [*known_keys(), *(entry.name for entry in dataclasses.fields(Recipe))]
-    by_name = {known.rpartition(".")[2]: known for known in keys}
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
-    near = near or [by_name[n] for n in difflib.get_close_matches(key.rpartition(".")[2], by_name, n=1, cutoff=0.5)]
-    return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _coerce(value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
-    """`value` as `hint` (int, float, bool, str, list[str]); ValueError says what was expected."""
-    if get_origin(hint) is list:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"expected a list of texts, got {value!r}")
-        return value
-    assert not get_args(hint) or get_origin(hint) is not Union
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"expected true or false, got {value!r}")
-        return value
-    if hint is str:
-        if isinstance(value, (dict, list, bool)) or value is None:
-            raise ValueError(f"expected a text, got {value!r}")
-        return _check_choice(str(value), rules)
-    return _check_range(_number(value, hint), rules)
-
-
-def _number(value: Any, hint: type) -> Union[int, float]:
-    kind = "a whole number" if hint is int else "a number"
-    try:  # PyYAML reads 1e-4 as a text: YAML 1.1 wants 1.0e-4
-        number = float(value) if not isinstance(value, bool) else float("nan")
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"expected {kind}, got {value!r}") from None
-    if number != number or number in (float("inf"), float("-inf")) or (hint is int and number != int(number)):
-        raise ValueError(f"expected {kind}, got {value!r}")
-    return (value if isinstance(value, int) else int(number)) if hint is int else number
-
-
-def _check_range(number: Union[int, float], rules: Mapping[str, Any]) -> Union[int, float]:
-    if rules["minimum"] is not None and number < rules["minimum"]:
-        raise ValueError(f"{number} is below {rules['minimum']:g}")
-    if rules["maximum"] is not None and number > rules["maximum"]:
-        raise ValueError(f"{number} is above {rules['maximum']:g}")
-    return number
-
-
-def _check_choice(value: str, rules: Mapping[str, Any]) -> str:
-    if rules["choices"] and value not in rules["choices"]:
-        raise ValueError(f"{value!r} is none of {', '.join(rules['choices'])}")
-    return value
+    return keys_of(Recipe)
 
 
 def _cross_check(recipe: Recipe) -> list[str]:
@@ -362,6 +243,10 @@ def _cross_check(recipe: Recipe) -> list[str]:
         faults.append(f"model.units={model.units} is not divisible by model.num_heads={model.num_heads}")
     if recipe.data.seq_length > model.max_length:
         faults.append(f"data.seq_length={recipe.data.seq_length} is above model.max_length={model.max_length}")
+    if recipe.data.source == "text" and isinstance(recipe.data.train, dict):
+        faults.append("data.train: weights need shards; with data.source=text name one path or a list of them")
+    if recipe.data.cache != "off" and not recipe.data.cache_dir:
+        faults.append(f"data.cache={recipe.data.cache} needs a folder on a disk of the node itself: data.cache_dir=DIR")
     if training.final_learning_rate > training.learning_rate:
         faults.append("training.final_learning_rate is above training.learning_rate")
     for name in ("beta1", "beta2"):

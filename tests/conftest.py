@@ -11,7 +11,9 @@ from typing import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("shard_helpers")  # its asserts show their values, as those of a test file do
+pytest.register_assert_rewrite(
+    "cleaning_helpers", "shard_helpers"
+)  # its asserts show their values, as those of a test file do
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_TEXT = ROOT.parent / "shared" / "korean"
@@ -43,7 +45,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from kogpt2_gluon.data.cleaning import clean
     from kogpt2_gluon.data.sample_text import write_sample_corpus
     from kogpt2_gluon.data.sharding import shard_corpus
-    from kogpt2_gluon.data.tokenizer import train_tokenizer
+    from kogpt2_gluon.data.tokenizer_training import train_tokenizer
 
     work = tmp_path_factory.mktemp("shards")
     write_sample_corpus(work / "text.txt", num_bytes=400_000, seed=3)

@@ -17,8 +17,9 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from kogpt2_gluon.data.reader import HeldOutReader
-from kogpt2_gluon.data.shards import Manifest, ShardSet, ShardWriter
+from kogpt2_gluon.data.held_out import HeldOutReader
+from kogpt2_gluon.data.shard_set import ShardSet
+from kogpt2_gluon.data.shards import Manifest, ShardWriter
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "ngram_baseline.py"
 UNK, BOS, EOS, PAD = range(4)

@@ -31,8 +31,9 @@ SPACES = [
     " ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\u200b", "\u200d", "\ufeff", "\u0001", "\u0085", "\u2028",
 ]
 # fmt: on
-# The three ways in which our tokenizers, and others', are trained.
+# The ways in which our tokenizers, and others', are trained.
 PROFILES = {
+    "newlines": {"normalization_rule_name": "nmt_nfkc", "user_defined_symbols": [*SYMBOLS, "\n"]},
     "nmt_nfkc": {"normalization_rule_name": "nmt_nfkc"},
     "lossless": {"normalization_rule_name": "identity", "byte_fallback": True, "remove_extra_whitespaces": False},
     "no_prefix": {"normalization_rule_name": "nmt_nfkc", "add_dummy_prefix": False, "remove_extra_whitespaces": False},

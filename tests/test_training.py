@@ -18,8 +18,8 @@ import pytest
 
 from conftest import kogpt2, run
 from kogpt2_gluon.checkpoint import open_checkpoint
-from kogpt2_gluon.data.reader import training_order
-from kogpt2_gluon.data.shards import ShardSet
+from kogpt2_gluon.data.reader import training_mix
+from kogpt2_gluon.data.shard_set import ShardSet
 from kogpt2_gluon.model.params_file import read_params
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.tracking import read_metrics
@@ -188,7 +188,7 @@ def test_stop_rule_ends_a_run_that_no_longer_improves(tiny, shards, tmp_path):
     state = open_checkpoint(tmp_path / "run").state()
     recipe = load_recipe("debug_cpu", [*tiny, *batch])
     with ShardSet(shards / "train") as opened:
-        per_epoch = training_order(opened, recipe, 1).sequences_per_epoch
+        per_epoch = training_mix([opened], recipe, 1).sequences_per_epoch
     assert state["step"] == math.ceil(2 * per_epoch / 256)
     again = kogpt2("train", "debug_cpu", *tiny, *rule, *batch, "training.learning_rate=0")
     assert "step" not in again.stdout.split("going on from")[1].split("\n", 1)[1]  # nothing more was done
@@ -198,7 +198,7 @@ def test_stop_rule_ends_a_run_that_no_longer_improves(tiny, shards, tmp_path):
 def test_stop_rule_lets_an_improving_run_go_on(tiny, shards, tmp_path):
     recipe = load_recipe("debug_cpu", tiny)
     with ShardSet(shards / "train") as opened:
-        per_epoch = training_order(opened, recipe, 1).sequences_per_epoch
+        per_epoch = training_mix([opened], recipe, 1).sequences_per_epoch
     steps = math.ceil(2.2 * per_epoch / 256)
     rule = ["evaluation.stop_improvement=0.01", f"training.num_steps={steps}", "training.total_batch_size=256"]
     kogpt2("train", "debug_cpu", *tiny, *rule, "training.batch_size=64", "training.learning_rate=1e-2")

@@ -30,6 +30,7 @@ from kogpt2_gluon.errors import DataError
 
 SPACE = "\u2581"  # SentencePiece's visible space
 BREAK, WALL = "\ufdd0", "\ufdd1"  # noncharacters put in for a moment, to keep two characters apart
+LINE_END, OTHER = "\ufdd2", "\ufdd3"  # and one that stands for a line end, to keep it from becoming a space
 TABLES = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
 
@@ -101,7 +102,7 @@ def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
         byte_fallback=model.proto.trainer_spec.byte_fallback,
     )
     tokenizer = Tokenizer(bpe)
-    tokenizer.normalizer = _normalizer(model.proto.normalizer_spec)
+    tokenizer.normalizer = _normalizer(model.proto.normalizer_spec, keeps_newlines="\n" in symbols)
     tokenizer.pre_tokenizer = _pre_tokenizer(model, symbols)
     tokenizer.decoder = _decoder(model)
     if symbols:
@@ -154,11 +155,14 @@ def merges_of(scores: dict[str, float]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in cuts if left in scores and right in scores]
 
 
-def _normalizer(spec: Any) -> normalizers.Normalizer:
+def _normalizer(spec: Any, keeps_newlines: bool) -> normalizers.Normalizer:
     steps: list[normalizers.Normalizer] = []
     if not spec.remove_extra_whitespaces and spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(" "))  # before the table: a text that it deletes keeps this space
-    if spec.precompiled_charsmap:
+    if spec.precompiled_charsmap and keeps_newlines:  # SentencePiece takes a symbol out before it looks at the table
+        steps += [normalizers.Replace(LINE_END, OTHER), normalizers.Replace("\n", LINE_END)]
+        steps += [*_table(spec.precompiled_charsmap), normalizers.Replace(LINE_END, "\n")]
+    elif spec.precompiled_charsmap:
         steps += _table(spec.precompiled_charsmap)
     if spec.remove_extra_whitespaces:
         steps.append(normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z"), ""))
@@ -194,7 +198,7 @@ def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str]) -> pre_tokenizer
     steps: list[pre_tokenizers.PreTokenizer] = []
     if symbols:  # longest first
         steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, symbols))), "isolated"))
-    if SPACE in model.scores and not any(SPACE in piece[1:] for piece in model.scores):
+    if SPACE in model.scores and not any(SPACE in piece[1:] for piece in [*model.scores, *symbols]):
         # No piece runs over a space, so words can be taken one by one: the same ids, and the cache works.
         steps.append(pre_tokenizers.Split(SPACE, "merged_with_next"))
     return pre_tokenizers.Sequence(steps)

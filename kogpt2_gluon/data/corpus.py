@@ -1,172 +1,46 @@
-"""Documents: what one is in a source file, and how a cleaned corpus lies on disk.
-
-A document is what the user says it is, never a guess:
-
-- ``line``: every line of a text file;
-- ``blank-line``: lines up to the next blank one (empty, or ASCII white space alone);
-- any other word is a FIELD: the text under that key in every record of a JSON lines file.
+"""How a cleaned corpus lies on disk.
 
 A cleaned corpus is a folder: ``train/corpus-00000.txt``, ``corpus-00001.txt``, ... and likewise ``test/``, plain UTF-8,
 one document a line (stored ``line``) or documents parted by one blank line (stored ``blank-line``), and
-``corpus.json``, which says which, from what and how many.
+``corpus.json``, which says which, from what and how many. Beside them ``dropped.jsonl`` has samples of what cleaning
+dropped or changed, ``bad_utf8.tsv`` the places that were not UTF-8, and ``cleaning.html`` a picture of the losses.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterator, NamedTuple, Optional, Union
+from typing import Any, BinaryIO, Iterator
 
-from kogpt2_gluon.data.files import open_source, text_suffix
-from kogpt2_gluon.errors import DataError, RecipeError
+import numpy as np
+import numpy.typing as npt
 
-JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+from kogpt2_gluon.errors import DataError
+
 SPLITS = ("train", "test")
 CORPUS_FORMAT = "kogpt2-corpus"
 CORPUS_VERSION = 1
 CORPUS_FILE = "corpus.json"
 FILE_SIZE = 256 << 20  # bytes after which the next document begins a new file
-LARGEST_DOCUMENT = 1 << 30  # bytes; a longer one means that blank lines were promised and are not there
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Document(NamedTuple):
-    """The text of one document and its place.
+def stored_bytes(documents: list[bytes], mode: str) -> bytes:
+    """Clean documents (UTF-8, no empty lines, no line end at the end) as files hold them, one after another.
 
-    Lines of `text` are parted by ``\\n``. `line` counts from 1, `offset` is the byte where the document (for a FIELD:
-    its record) begins, after decompression. `bad_utf8` has the byte offsets of lines left out as not UTF-8.
+    Stored ``line`` each is its text and a line end, stored ``blank-line`` also a line end before it: what
+    `framing_bytes` counts.
     """
-
-    text: str
-    path: Path
-    line: int
-    offset: int
-    bad_utf8: tuple[int, ...] = ()
-
-
-class Rejection(NamedTuple):
-    """A document that could not be read, why, and where.
-
-    `reason` is ``bad_utf8`` (then `bad_utf8` has the byte offset of each bad line's first bad byte), ``bad_json``,
-    ``empty`` (a blank line between records), ``missing_field`` or ``field_not_text``.
-    """
-
-    reason: str
-    path: Path
-    line: int
-    offset: int
-    bad_utf8: tuple[int, ...] = ()
+    if not documents:
+        return b""
+    if mode == "line":
+        return b"\n".join(documents) + b"\n"
+    return b"\n" + b"\n\n".join(documents) + b"\n"
 
 
-def stored_mode(documents: str) -> str:
-    """How documents of this kind are stored once clean: one a line only if they are lines."""
-    return "line" if documents == "line" else "blank-line"
-
-
-def check_documents(paths: list[Path], documents: str) -> None:
-    """Raises before anything is read if a file cannot hold such documents."""
-    if not documents.strip():
-        raise RecipeError("--documents is empty; say line, blank-line or the name of a JSON field")
-    for path in paths:
-        is_json = text_suffix(path) in JSON_SUFFIXES
-        if documents in ("line", "blank-line") and is_json:
-            raise DataError(f"{path}: JSON lines; name the field that holds the text: --documents FIELD")
-        if documents not in ("line", "blank-line") and not is_json:
-            raise DataError(
-                f"{path}: --documents {documents} reads that field of JSON lines ({', '.join(JSON_SUFFIXES)}); "
-                "for plain text say line or blank-line"
-            )
-
-
-def read_documents(
-    path: Path, documents: str, on_read: Optional[Callable[[int], None]] = None
-) -> Iterator[Union[Document, Rejection]]:
-    """Every document of a source file, in order, or why it could not be read.
-
-    Lines end at ``\\n`` alone (``\\r\\n`` is tolerated), and a byte order mark at the start is no text. `documents` is
-    ``line``, ``blank-line`` or the name of a JSON field; `on_read` gets the size of each block read from disk.
-    Memory is one document. Raises DataError if the file is missing or its compressed data is damaged.
-    """
-    check_documents([path], documents)
-    with open_source(path, on_read) as stream:
-        if documents == "line":
-            yield from _read_lines(path, stream)
-        elif documents == "blank-line":
-            yield from _read_paragraphs(path, stream)
-        else:
-            yield from _read_field(path, stream, documents)
-
-
-def _numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """(line number, byte offset, bytes without the line end) of every line."""
-    offset = 0
-    for number, raw in enumerate(stream, 1):
-        line = raw.rstrip(b"\r\n")
-        if number == 1 and line.startswith(BYTE_ORDER_MARK):
-            yield number, len(BYTE_ORDER_MARK), line[len(BYTE_ORDER_MARK) :]
-        else:
-            yield number, offset, line
-        offset += len(raw)
-
-
-def _read_lines(path: Path, stream: BinaryIO) -> Iterator[Union[Document, Rejection]]:
-    for number, offset, line in _numbered_lines(stream):
-        try:
-            yield Document(line.decode(), path, number, offset)
-        except UnicodeDecodeError as error:
-            yield Rejection("bad_utf8", path, number, offset, (offset + error.start,))
-
-
-def _read_paragraphs(path: Path, stream: BinaryIO) -> Iterator[Union[Document, Rejection]]:
-    lines: list[str] = []
-    bad: list[int] = []
-    first, start, size = 0, 0, 0
-
-    def finish() -> Union[Document, Rejection]:
-        if lines:
-            return Document("\n".join(lines), path, first, start, tuple(bad))
-        return Rejection("bad_utf8", path, first, start, tuple(bad))
-
-    for number, offset, line in _numbered_lines(stream):
-        if not line.strip():
-            if lines or bad:
-                yield finish()
-                lines, bad, size = [], [], 0
-            continue
-        if not (lines or bad):
-            first, start = number, offset
-        try:
-            lines.append(line.decode())
-        except UnicodeDecodeError as error:
-            bad.append(offset + error.start)
-        size += len(line)
-        if size > LARGEST_DOCUMENT:
-            raise DataError(
-                f"{path}: no blank line in {size:,} bytes from line {first} on; if its documents are lines, "
-                "say --documents line"
-            )
-    if lines or bad:
-        yield finish()
-
-
-def _read_field(path: Path, stream: BinaryIO, field: str) -> Iterator[Union[Document, Rejection]]:
-    for number, offset, line in _numbered_lines(stream):
-        if not line.strip():
-            yield Rejection("empty", path, number, offset)
-            continue
-        try:
-            record = json.loads(line.decode())
-        except UnicodeDecodeError as error:
-            yield Rejection("bad_utf8", path, number, offset, (offset + error.start,))
-        except (ValueError, RecursionError):
-            yield Rejection("bad_json", path, number, offset)
-        else:
-            if not isinstance(record, dict) or field not in record:
-                yield Rejection("missing_field", path, number, offset)
-            elif not isinstance(record[field], str):
-                yield Rejection("field_not_text", path, number, offset)
-            else:
-                yield Document(record[field], path, number, offset)
+def framing_bytes(mode: str) -> int:
+    """Bytes that `stored_bytes` adds to each document."""
+    return 1 if mode == "line" else 2
 
 
 class CorpusWriter:
@@ -182,17 +56,29 @@ class CorpusWriter:
 
     def add(self, split: str, document: bytes) -> None:
         """Appends a clean document: UTF-8, no empty lines, no line end at its end."""
-        if split not in self._streams or self.files[split][-1]["bytes"] >= self._file_size:
-            self._begin_file(split)
-        file, stream = self.files[split][-1], self._streams[split]
-        # The blank line stands between two documents, so that a file neither begins nor ends with one.
-        parting = b"\n" if self._mode == "blank-line" and file["documents"] else b""
-        file["bytes"] += stream.write(parting + document + b"\n")
-        file["documents"] += 1
+        data = stored_bytes([document], self._mode)
+        self.add_stored(split, np.frombuffer(data, np.uint8), np.array([len(data)]))
+
+    def add_stored(self, split: str, data: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> None:
+        """Appends documents as `stored_bytes` joins them: their bytes, and the size of each there."""
+        while len(sizes):
+            if split not in self._streams or self.files[split][-1]["bytes"] >= self._file_size:
+                self._begin_file(split)
+                if self._mode == "blank-line":  # a file neither begins nor ends with a blank line
+                    data, sizes = data[1:], sizes.copy()
+                    sizes[0] -= 1
+            file = self.files[split][-1]
+            ends = np.cumsum(sizes)
+            count = min(len(sizes), 1 + int(np.searchsorted(ends, self._file_size - file["bytes"])))
+            end = int(ends[count - 1])
+            self._streams[split].write(data[:end].data)
+            file["bytes"] += end
+            file["documents"] += count
+            data, sizes = data[end:], sizes[count:]
 
     def _begin_file(self, split: str) -> None:
         if split in self._streams:
-            self._streams[split].close()
+            _close(self._streams[split])
         name = f"corpus-{len(self.files[split]):05d}.txt"
         self._streams[split] = (self._folder / split / name).open("xb", buffering=1 << 20)
         self.files[split].append({"name": name, "documents": 0, "bytes": 0})
@@ -200,7 +86,7 @@ class CorpusWriter:
     def close(self) -> None:
         """Closes the open files; more than once does no harm."""
         for stream in self._streams.values():
-            stream.close()
+            _close(stream)
 
     def finish(self, about: dict[str, Any]) -> None:
         """Writes `corpus.json` with `about` (sources, counts, ...) between the format and the list of files."""
@@ -209,6 +95,14 @@ class CorpusWriter:
         text = json.dumps({**head, **about, "files": self.files}, indent=2, ensure_ascii=False) + "\n"
         # A file name that is not UTF-8 reaches us as lone surrogates; escaped they are still JSON.
         (self._folder / CORPUS_FILE).write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def _close(stream: BinaryIO) -> None:
+    """Puts a file on disk as soon as it is whole: not all of them are left to the end."""
+    if not stream.closed:
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
 
 
 class Corpus:

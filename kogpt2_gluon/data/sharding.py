@@ -1,16 +1,22 @@
-"""From a cleaned corpus to token shards: several processes tokenize, one writes, the order stays the corpus's."""
+"""From a cleaned corpus to token shards: several processes tokenize, one writes, the order stays the corpus's.
+
+The text goes to the processes as blocks of whole documents, undecoded, and comes back as one array of tokens a block:
+the process that reads and writes has little to do for each document, however short it is.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kogpt2_gluon.data.corpus import Corpus
 from kogpt2_gluon.data.files import replace_file
@@ -23,16 +29,35 @@ from kogpt2_gluon.data.shards import (
     choose_chunk_bytes,
     token_dtype,
 )
+from kogpt2_gluon.data.token_counts import TokenCounter
 from kogpt2_gluon.data.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 
-TASK_BYTES = 1 << 20  # text handed to a process at a time
+TASK_BYTES = 256 << 10  # text handed to a process at a time
 BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get its share
 
-# What one task brings back: tokens of its documents, the documents' lengths, text bytes, words, unknown tokens.
-Task = tuple[Tokens, list[int], int, int, int]
 
-_tokenizer: Optional[Tokenizer] = None  # of a worker process, set when it starts
+class Block(NamedTuple):
+    """Whole documents of a corpus file as they lie there, stored as `mode`."""
+
+    path: str
+    mode: str
+    text: bytes
+
+
+class Task(NamedTuple):
+    """What one block becomes: tokens of its documents, how many each has, and counts of them all."""
+
+    tokens: Tokens
+    lengths: NDArray[np.int64]
+    text_bytes: int
+    words: int
+    unknown: int
+
+
+# Of a worker process, set when it starts.
+_tokenizer: Optional[Tokenizer] = None
+_counter: Optional[TokenCounter] = None
 
 
 def shard_corpus(
@@ -87,11 +112,11 @@ def shard_corpus(
     with replace_file(out / TOKENIZER) as file:
         file.write(tokenizer_path.read_bytes())
     with ShardWriter(out, manifest) as writer:
-        for tokens, lengths, text_bytes, words, unknown in _tokenized(corpus, split, out / TOKENIZER, processes):
-            writer.add(tokens, lengths)
-            manifest.text_bytes += text_bytes
-            manifest.words += words
-            manifest.unknown += unknown
+        for task in _tokenized(corpus, split, out / TOKENIZER, processes):
+            writer.add(task.tokens, task.lengths)
+            manifest.text_bytes += task.text_bytes
+            manifest.words += task.words
+            manifest.unknown += task.unknown
             if progress:
                 progress(min(manifest.text_bytes, size), size)
         writer.finish()
@@ -99,29 +124,46 @@ def shard_corpus(
     return manifest
 
 
-def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
-    """Documents in lists of about TASK_BYTES characters."""
-    batch: list[str] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document)
-        if size >= TASK_BYTES // 3:  # a Hangul syllable takes three bytes
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _blocks(corpus: Corpus, split: str) -> Iterator[Block]:
+    """A split in blocks of whole documents, in order: TASK_BYTES each, or one document if that is longer."""
+    border = b"\n" if corpus.mode == "line" else b"\n\n"
+    for path in corpus.files(split):
+        parts: list[bytes] = []  # since the last border; its bytes are searched once, however long a document is
+        with path.open("rb", buffering=0) as file:
+            while data := file.read(TASK_BYTES):
+                # A border may lie across two reads, and then ends with the first byte of this one.
+                across = bool(parts) and len(border) == 2 and parts[-1][-1:] + data[:1] == border
+                end = data.rfind(border) + len(border)
+                if end < len(border):
+                    end = 1 if across else 0
+                if end:
+                    yield Block(str(path), corpus.mode, b"".join([*parts, data[:end]]))
+                    parts = []
+                parts.append(data[end:])
+        if any(parts):
+            yield Block(str(path), corpus.mode, b"".join(parts))
+
+
+def _split_documents(block: Block) -> list[bytes]:
+    """The documents of a block, as `kogpt2_gluon.data.corpus.read_stored` would yield them. DataError if not UTF-8."""
+    try:
+        block.text.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{block.path}: not UTF-8, so not as it was cleaned; clean the corpus again") from None
+    if block.mode == "line":
+        return block.text[: -1 if block.text.endswith(b"\n") else None].split(b"\n")
+    return [text for text in re.split(rb"\n\n+", block.text.strip(b"\n")) if text]
 
 
 def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int) -> Iterator[Task]:
-    """Every batch of a split, tokenized, in the corpus's order; few are under way, so that little is read ahead."""
+    """Every block of a split, tokenized, in the corpus's order; few are under way, so that little is read ahead."""
     # spawn: a fork would copy whatever threads and locks the caller holds
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn, _start_process, (str(tokenizer_path),)) as pool:
         pending: deque[Future[Task]] = deque()
         try:
-            for batch in _batches(corpus.documents(split)):
-                pending.append(pool.submit(_tokenize, batch))
+            for block in _blocks(corpus, split):
+                pending.append(pool.submit(_tokenize, block))
                 if len(pending) >= 4 * processes:
                     yield pending.popleft().result()
             while pending:
@@ -133,20 +175,22 @@ def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int)
 
 
 def _start_process(tokenizer_path: str) -> None:
-    global _tokenizer
+    global _tokenizer, _counter
     _tokenizer = Tokenizer.load(Path(tokenizer_path))
+    _counter = TokenCounter(_tokenizer)
 
 
-def _tokenize(documents: list[str]) -> Task:
-    assert _tokenizer is not None
-    bos, eos = [_tokenizer.bos_id], [_tokenizer.eos_id]
-    encoded = [bos + ids + eos for ids in _tokenizer.encode_batch(documents)]
-    normalized = [_tokenizer.normalize(document) for document in documents]
-    tokens = np.concatenate([np.array(ids, dtype=token_dtype(_tokenizer.vocab_size)) for ids in encoded])
-    return (
-        tokens,
-        [len(ids) for ids in encoded],
-        sum(len(text.encode()) for text in normalized),
-        sum(len(text.split()) for text in normalized),
-        int((tokens == _tokenizer.unk_id).sum()),
-    )
+def _tokenize(block: Block) -> Task:
+    assert _tokenizer is not None and _counter is not None
+    documents = _split_documents(block)
+    ids, lengths = _tokenizer.encode_flat(documents)
+    text_bytes, words = _counter.count(ids, lengths, documents)
+    ends = np.cumsum(lengths + 2)
+    tokens = np.empty(len(ids) + 2 * len(documents), token_dtype(_tokenizer.vocab_size))
+    inside = np.ones(len(tokens), bool)
+    inside[ends - 1] = inside[ends - lengths - 2] = False
+    tokens[ends - lengths - 2] = _tokenizer.bos_id
+    tokens[ends - 1] = _tokenizer.eos_id
+    tokens[inside] = ids
+    unknown = int(np.count_nonzero(ids == _tokenizer.unk_id))
+    return Task(tokens, lengths + 2, int(text_bytes.sum()), int(words.sum()), unknown)

@@ -5,12 +5,13 @@ A shard file, front to back::
     tokens          little-endian <u2 (vocabulary up to 65,535) or <u4, in chunks of `chunk_bytes`
     document ends   <u8 each: token index, within the shard, after each document that ends in it
     chunk hashes    <u8 each: xxh3-64 of every chunk
-    footer          JSON, UTF-8: format, dtype, counts, tokenizer, and where the parts above lie
-    trailer         <u4 length of the footer, <u8 xxh3-64 of everything after the tokens, the magic ``KTOK0001``
+    footer          JSON, UTF-8: format, dtype, counts, tokenizer, xxh3-64 of the document ends
+    trailer         <u4 length of the footer, <u8 xxh3-64 of chunk hashes and footer, the magic ``KTOK0002``
 
-The trailer's hash covers the chunks' hashes, so one comparison with the manifest ties a whole shard to it. Within a
-set, documents run on from one shard to the next and all chunks are full but the very last one. A folder's manifest is
-written last: a folder without one was never finished.
+The trailer's hash covers the hashes of all other parts, so one comparison with the manifest ties a whole shard to it.
+Whoever reads tokens needs the chunk hashes and what follows, 8 bytes a chunk, and never the document ends, of which
+there can be more than tokens that one worker reads. Within a set, documents run on from one shard to the next and all
+chunks are full but the very last one. A folder's manifest is written last: a folder without one was never finished.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import struct
 from array import array
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Optional, Sequence
+from typing import Any, BinaryIO, Optional, Sequence, Union
 
 import numpy as np
 import xxhash
@@ -32,8 +33,8 @@ from numpy.typing import NDArray
 from kogpt2_gluon.data.files import fsync_folder, replace_file
 from kogpt2_gluon.errors import DataError
 
-FORMAT_VERSION = 1
-MAGIC = b"KTOK0001"
+FORMAT_VERSION = 2
+MAGIC = b"KTOK0002"
 TRAILER = struct.Struct("<IQ8s")
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.model"
@@ -176,16 +177,16 @@ class ShardWriter:
         self._file: Optional[BinaryIO] = None
         self._written = 0  # payload bytes of the open shard
 
-    def add(self, tokens: Tokens, document_lengths: Sequence[int]) -> None:
+    def add(self, tokens: Tokens, document_lengths: Union[Sequence[int], NDArray[np.int64]]) -> None:
         """Appends whole documents: `tokens` (n,) of the manifest's dtype, and the length of each document in them."""
-        assert tokens.dtype == np.dtype(self.manifest.dtype) and sum(document_lengths) == len(tokens)
-        start = 0
-        for length in document_lengths:
-            self._append(tokens[start : start + length].tobytes())
-            self._ends.append((self._written + len(self._buffer)) // self._itemsize)
-            start += length
+        ends = np.cumsum(document_lengths, dtype=np.int64)
+        assert tokens.dtype == np.dtype(self.manifest.dtype) and len(tokens) == (ends[-1] if len(ends) else 0)
+        # Ends first: where a shard is closed on the way, it takes those that lie in it.
+        ends += (self._written + len(self._buffer)) // self._itemsize
+        self._ends.frombytes(ends.astype(np.uint64).tobytes())
+        self._append(tokens.tobytes())
         self.manifest.tokens += len(tokens)
-        self.manifest.documents += len(document_lengths)
+        self.manifest.documents += len(ends)
 
     def finish(self) -> Manifest:
         """Writes what is left and the manifest."""
@@ -232,163 +233,34 @@ class ShardWriter:
         tokens = self._written // self._itemsize
         ends = np.array(self._ends, np.uint64)
         documents = int(np.searchsorted(ends, np.uint64(tokens), side="right"))
-        footer = self._footer(tokens, documents)
-        digest = xxhash.xxh3_64()
-        for part in (ends[:documents].astype("<u8").data, np.array(self._hashes, "<u8").data, footer):
-            digest.update(part)
+        ends_of_shard = ends[:documents].astype("<u8").tobytes()
+        hashes, footer = np.array(self._hashes, "<u8").tobytes(), self._footer(tokens, ends_of_shard)
+        digest = xxhash.xxh3_64_intdigest(hashes + footer)
+        for part in (ends_of_shard, hashes, footer, TRAILER.pack(len(footer), digest, MAGIC)):
             self._file.write(part)
-        self._file.write(TRAILER.pack(len(footer), digest.intdigest(), MAGIC))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         path = self.folder / self._name("ktok")
         (self.folder / self._name("tmp")).rename(path)
-        info = ShardInfo(path.name, path.stat().st_size, tokens, documents, digest.hexdigest())
+        info = ShardInfo(path.name, path.stat().st_size, tokens, documents, f"{digest:016x}")
         self.manifest.shards.append(info)
         # A document whose last tokens are still in the buffer ends in the next shard.
         self._ends = array("Q", (ends[documents:] - np.uint64(tokens)).tobytes())
         self._file, self._written, self._hashes = None, 0, []
 
-    def _footer(self, tokens: int, documents: int) -> bytes:
+    def _footer(self, tokens: int, document_ends: bytes) -> bytes:
         manifest = self.manifest
         footer = {
             "format_version": FORMAT_VERSION,
             "dtype": manifest.dtype,
             "chunk_bytes": manifest.chunk_bytes,
             "tokens": tokens,
-            "documents": documents,
+            "documents": len(document_ends) // 8,
+            "document_ends_hash": xxhash.xxh3_64_hexdigest(document_ends),
             "chunks": len(self._hashes),
             "vocab_size": manifest.vocab_size,
             "tokenizer_sha256": manifest.tokenizer_sha256,
             "special_ids": manifest.special_ids,
         }
         return json.dumps(footer, sort_keys=True).encode()
-
-
-class ShardSet:
-    """A folder of shards, open for reading. Memory is 8 bytes a chunk, and the chunks that are asked for.
-
-    Sizes are compared with the manifest at once, a shard's footer and hashes when the shard is first touched, a chunk
-    with its hash whenever it is read.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self.manifest = Manifest.load(self.folder)
-        self.fingerprint = self.manifest.fingerprint()
-        self.dtype = np.dtype(self.manifest.dtype)
-        self.chunk_tokens = self.manifest.chunk_bytes // self.dtype.itemsize
-        counts = [-(-shard.tokens // self.chunk_tokens) for shard in self.manifest.shards]
-        self._first_chunk = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-        self._files: dict[int, int] = {}
-        self._hashes: dict[int, NDArray[np.uint64]] = {}
-        self._check_sizes()
-
-    @property
-    def num_chunks(self) -> int:
-        return int(self._first_chunk[-1])
-
-    @property
-    def tail_tokens(self) -> int:
-        """Tokens of the short last chunk; 0 if all are full."""
-        return self.manifest.tokens % self.chunk_tokens
-
-    @property
-    def num_full(self) -> int:
-        """Full chunks."""
-        return self.manifest.tokens // self.chunk_tokens
-
-    @property
-    def tokenizer_path(self) -> Path:
-        return self.folder / TOKENIZER
-
-    def read_chunk(self, chunk: int) -> Tokens:
-        """Tokens of a chunk, verified: (chunk_tokens,) or fewer for the last. DataError names shard and offset."""
-        shard = int(np.searchsorted(self._first_chunk, chunk, side="right")) - 1
-        within = chunk - int(self._first_chunk[shard])
-        info = self.manifest.shards[shard]
-        if shard not in self._files:
-            self._files[shard], self._hashes[shard] = self._open(shard)
-        start = within * self.chunk_tokens
-        tokens = np.empty(min(self.chunk_tokens, info.tokens - start), dtype=self.dtype)
-        offset = start * self.dtype.itemsize
-        read = _read_at(self._files[shard], tokens.view(np.uint8).data, offset, self.folder / info.name)
-        if read != tokens.nbytes or xxhash.xxh3_64_intdigest(tokens.data) != self._hashes[shard][within]:
-            raise DataError(
-                f"{self.folder / info.name}: chunk {within} at byte {offset} is damaged; make this set again"
-            )
-        return tokens
-
-    def close(self) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files.clear()
-
-    def __enter__(self) -> ShardSet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _check_sizes(self) -> None:
-        for info in self.manifest.shards:
-            path = self.folder / info.name
-            try:
-                size = path.stat().st_size
-            except FileNotFoundError:
-                raise DataError(f"{path}: this shard is missing; the manifest beside it names it") from None
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-            if size != info.bytes:
-                raise DataError(f"{path}: {size:,} bytes, its manifest says {info.bytes:,}; truncated or overwritten")
-
-    def _open(self, shard: int) -> tuple[int, NDArray[np.uint64]]:
-        """Descriptor and chunk hashes of a shard, which is tied to the manifest by the trailer's hash."""
-        path = self.folder / self.manifest.shards[shard].name
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-        try:
-            return descriptor, self._checked_hashes(shard, descriptor, path)
-        except BaseException:
-            os.close(descriptor)
-            raise
-
-    def _checked_hashes(self, shard: int, descriptor: int, path: Path) -> NDArray[np.uint64]:
-        info = self.manifest.shards[shard]
-        start, end = info.tokens * self.dtype.itemsize, info.bytes - TRAILER.size
-        trailer = bytearray(TRAILER.size)
-        if end < start or _read_at(descriptor, memoryview(trailer), end, path) < len(trailer):
-            raise DataError(f"{path}: too short for its {info.tokens:,} tokens; not a whole .ktok file")
-        footer_length, trailer_hash, magic = TRAILER.unpack(trailer)
-        if magic != MAGIC:
-            raise DataError(f"{path}: no {MAGIC.decode()} at its end; not a whole .ktok file")
-        if footer_length > LARGEST_FOOTER or _hash_range(descriptor, start, end, path) != trailer_hash:
-            raise DataError(f"{path}: its document ends, hashes or footer are damaged (from byte {start})")
-        hashes = np.zeros(int(self._first_chunk[shard + 1] - self._first_chunk[shard]), "<u8")
-        hashes_start = start + 8 * info.documents
-        if f"{trailer_hash:016x}" != info.hash or hashes_start + hashes.nbytes + footer_length != end:
-            raise DataError(f"{path}: not the shard that the manifest beside it means; make this set again")
-        _read_at(descriptor, hashes.view(np.uint8).data, hashes_start, path)
-        return hashes
-
-
-def _read_at(descriptor: int, buffer: memoryview, offset: int, path: Path) -> int:
-    """Fills `buffer` from a file's byte `offset` on; returns how much there was. One read may bring less than asked."""
-    done = 0
-    try:
-        while done < len(buffer) and (count := os.preadv(descriptor, [buffer[done:]], offset + done)):
-            done += count
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read at byte {offset + done}: {error.strerror}") from None
-    return done
-
-
-def _hash_range(descriptor: int, start: int, end: int, path: Path) -> int:
-    """xxh3-64 of a file's bytes from `start` to `end`, a block at a time: document ends can be many."""
-    digest = xxhash.xxh3_64()
-    for offset in range(start, end, READ_SIZE):
-        block = memoryview(bytearray(min(READ_SIZE, end - offset)))
-        digest.update(block[: _read_at(descriptor, block, offset, path)])
-    return digest.intdigest()

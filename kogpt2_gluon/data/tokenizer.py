@@ -1,169 +1,27 @@
-"""The tokenizer: SentencePiece BPE as KoGPT-2's, trained on a cleaned corpus, and read back.
+"""The tokenizer: a SentencePiece model, read from its file; text to ids and back.
 
-Ids of the tokenizers made here: ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2, ``<pad>`` 3, ``<unused0>`` 4, and so on. The ids
-of any other, KoGPT-2's released one included, are looked up by name in its file.
+Ids of the tokenizers made here (:mod:`kogpt2_gluon.data.tokenizer_training`): ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2,
+``<pad>`` 3, ``<unused0>`` 4, and so on. The ids of any other, KoGPT-2's released one included, are looked up by name in
+its file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence, Union
 
+import numpy as np
 import sentencepiece
+from numpy.typing import NDArray
 
-from kogpt2_gluon.data.corpus import Corpus
-from kogpt2_gluon.data.files import replace_file
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError
 
-# How text is normalised before it is cut into pieces. `nmt_nfkc` is KoGPT-2's: NFKC, and line ends and runs of spaces
-# become one space. `lossless` keeps every character but U+2581, SentencePiece's own sign for a space; what is not in
-# the vocabulary falls back to bytes, a line end to <0x0A>.
-PROFILES: dict[str, dict[str, Any]] = {
-    "nmt_nfkc": {"normalization_rule_name": "nmt_nfkc"},
-    "lossless": {"normalization_rule_name": "identity", "byte_fallback": True, "remove_extra_whitespaces": False},
-}
-# SentencePiece skips longer sentences and counts positions in a word with 16 bits. NFKC makes at most 18 characters of
-# the 3 bytes of one (U+FDFA), so that a piece without a space, cut at this length, still fits: 8192 / 3 * 18 < 65,536.
-MAX_SENTENCE_BYTES = 8192
 SPACE = "\u2581"  # how SentencePiece spells a space
-RESERVED = "\u2585"  # SentencePiece's inner sign for the unknown: it skips every sentence that holds one
-# The file records the trainer's thread count, though no piece depends on it: fixed, for the same bytes everywhere.
-TRAINER_THREADS = 16
-
-
-def train_tokenizer(
-    corpus_dir: Path,
-    out: Path,
-    vocab_size: int,
-    unused: int = 100,
-    character_coverage: float = 0.9995,
-    profile: str = "nmt_nfkc",
-    verbose: bool = False,
-) -> Tokenizer:
-    """Trains a SentencePiece BPE model on the whole train split of a cleaned corpus and writes it to `out`.
-
-    `vocab_size` counts everything: the four special pieces, `unused` pieces ``<unusedN>`` for later use, and with the
-    ``lossless`` profile 256 bytes. Characters outside the `character_coverage` most frequent share of the text become
-    ``<unk>`` (``lossless``: bytes). `verbose` shows SentencePiece's own log on standard error.
-
-    The result depends on the corpus and these arguments alone. SentencePiece keeps all the text in memory while it
-    trains: 4.5 bytes for each of the corpus (measured), and a few hundred MB of words. Where that is too much, clean a
-    sample of the sources for it; KoGPT-2's was trained on 25 million sentences of its 150.
-
-    Raises RecipeError for an argument that cannot work, naming the value that would where there is one, and DataError
-    for a bad corpus.
-    """
-    _check_arguments(vocab_size, unused, character_coverage, profile)
-    corpus = Corpus.open(corpus_dir)
-    if not corpus.count("train"):
-        raise DataError(f"{corpus_dir}: its train split is empty; clean it again with a smaller --test-share")
-    model = io.BytesIO()
-    sentences = _Sentences(corpus)
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            character_coverage=character_coverage,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=3,
-            unk_piece="<unk>",
-            bos_piece="<s>",
-            eos_piece="</s>",
-            pad_piece="<pad>",
-            user_defined_symbols=[f"<unused{number}>" for number in range(unused)],
-            max_sentence_length=MAX_SENTENCE_BYTES,
-            input_sentence_size=0,  # all of them
-            num_threads=TRAINER_THREADS,
-            minloglevel=0 if verbose else 2,
-            **PROFILES[profile],
-        )
-    except RuntimeError as error:
-        if sentences.error is not None:
-            raise sentences.error from None
-        raise _explain(error, corpus_dir, vocab_size) from None
-    with replace_file(out) as stream:
-        stream.write(model.getvalue())
-    return Tokenizer.load(out)
-
-
-def _check_arguments(vocab_size: int, unused: int, character_coverage: float, profile: str) -> None:
-    if profile not in PROFILES:
-        raise RecipeError(f"--profile {profile}: is none of {', '.join(PROFILES)}")
-    if vocab_size < 1:
-        raise RecipeError(f"--vocab-size {vocab_size}: must be above 0")
-    if unused < 0:
-        raise RecipeError(f"--unused {unused}: must not be below 0")
-    if not 0.98 <= character_coverage <= 1:
-        raise RecipeError(f"--character-coverage {character_coverage:g}: must be from 0.98 to 1")
-
-
-def _explain(error: RuntimeError, corpus_dir: Path, vocab_size: int) -> Exception:
-    """SentencePiece's complaint as one line that says what would do."""
-    message = " ".join(str(error).split())
-    too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
-    if too_small:
-        return RecipeError(
-            f"--vocab-size {vocab_size}: too small for {corpus_dir}: its characters and the special pieces alone need "
-            f"{too_small[1]}; give at least that, or a lower --character-coverage"
-        )
-    too_high = re.search(r"set it to a value <= (\d+)", message)
-    if too_high:
-        return RecipeError(
-            f"--vocab-size {vocab_size}: too high for {corpus_dir}: its text yields {too_high[1]} pieces; "
-            "give at most that"
-        )
-    return DataError(f"{corpus_dir}: SentencePiece cannot train on it: {message}")
-
-
-class _Sentences:
-    """The train split as SentencePiece wants it; keeps an error of ours that would else come back as a RuntimeError."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self._corpus = corpus
-        self.error: Optional[DataError] = None
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            for line in self._corpus.lines("train"):
-                yield from cut_sentence(line)
-        except DataError as error:
-            self.error = error
-            raise
-
-
-def cut_sentence(line: str, limit: int = MAX_SENTENCE_BYTES) -> Iterator[str]:
-    """A line in sentences that SentencePiece will not skip: at most `limit` bytes of UTF-8, and no reserved sign.
-
-    Cuts at a space, which the cut replaces: BPE is learnt from words, so that nothing is lost or changed by it. Only a
-    word that is itself too long is cut between two characters.
-    """
-    if len(line) * 4 <= limit and RESERVED not in line:
-        yield line
-        return
-    for part in line.split(RESERVED):
-        data = part.encode()
-        start = 0
-        while len(data) - start > limit:
-            end = data.rfind(b" ", start + 1, start + limit + 1)
-            if end > 0:
-                yield data[start:end].decode()
-                start = end + 1
-                continue
-            end = start + limit
-            while data[end] & 0xC0 == 0x80:  # inside a character
-                end -= 1
-            yield data[start:end].decode()
-            start = end
-        if start < len(data):
-            yield data[start:].decode()
+NEWLINE = "\n"  # the piece of a line end, where a tokenizer has one (`--keep-newlines`)
+UNUSED = re.compile(r"<unused(0|[1-9][0-9]*)>")
 
 
 class Tokenizer:
@@ -183,7 +41,7 @@ class Tokenizer:
         self.bos_id = self._special("<s>")
         self.eos_id = self._special("</s>")
         self.pad_id = self._special("<pad>")
-        self._adds_space = self._processor.normalize("a").startswith(SPACE)
+        self.adds_space: bool = self._processor.normalize("a").startswith(SPACE)
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -208,12 +66,29 @@ class Tokenizer:
         return token if self._processor.id_to_piece(token) == piece else None
 
     @cached_property
+    def pieces(self) -> list[str]:
+        """The piece of every id, as the file spells it: a space is U+2581, a byte ``<0xEA>``."""
+        return [self._processor.id_to_piece(token) for token in range(self.vocab_size)]
+
+    @cached_property
     def unused(self) -> list[str]:
-        """The pieces ``<unused0>``, ``<unused1>``, ... in order, free for fine-tuning to give a meaning."""
-        pieces: list[str] = []
-        while self._find(f"<unused{len(pieces)}>") is not None:
-            pieces.append(f"<unused{len(pieces)}>")
-        return pieces
+        """The pieces ``<unusedN>`` by their number: free for fine-tuning, or a new name, to give a meaning."""
+        numbers = sorted(int(match[1]) for match in map(UNUSED.fullmatch, self.pieces) if match)
+        return [f"<unused{number}>" for number in numbers]
+
+    @cached_property
+    def keeps_newlines(self) -> bool:
+        """Whether the lines of a text come back as lines under every profile: there is a piece for a line end."""
+        return self._find(NEWLINE) is not None
+
+    @cached_property
+    def byte_ids(self) -> NDArray[np.bool_]:
+        """(vocab_size,) which ids are the 256 bytes that stand for what the vocabulary lacks."""
+        return np.array([self._processor.is_byte(token) for token in range(self.vocab_size)], bool)
+
+    def is_special(self, token: int) -> bool:
+        """Whether an id stands for no text of its own: ``<unk>``, ``<s>``, ``</s>``, ``<pad>``."""
+        return bool(self._processor.is_control(token) or self._processor.is_unknown(token))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without ``<s>`` or ``</s>``. DataError if it is not valid Unicode."""
@@ -233,6 +108,30 @@ class Tokenizer:
             raise
         return ids
 
+    def encode_flat(self, texts: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The ids of many texts in one array, and the number of ids of each; the fastest way to encode.
+
+        Parameters
+        ----------
+        texts : sequence of bytes
+            Valid UTF-8.
+
+        Returns
+        -------
+        ids : (sum of lengths,) int32
+        lengths : (len(texts),) int64
+        """
+        # What `encode(..., out_type="numpy")` calls. An array object for each short text would cost as much as a fifth
+        # of its encoding, so the buffers are joined before NumPy sees them.
+        encode_buffers = getattr(getattr(self._processor, "_processor", None), "_EncodeAsBufferBatch", None)
+        if encode_buffers is None:  # SentencePiece before 0.2.2
+            rows = self._processor.encode(list(texts), out_type=int)
+            lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+            return np.fromiter((token for row in rows for token in row), np.int32, int(lengths.sum())), lengths
+        buffers = encode_buffers(list(texts), 1, None, False, -1, 0.0, False, False, False)
+        lengths = np.fromiter((memoryview(buffer).nbytes for buffer in buffers), np.int64, len(buffers)) // 4
+        return np.frombuffer(b"".join(buffers), np.int32), lengths
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special pieces have none. DataError for an id outside the vocabulary."""
         plain = [int(token) for token in ids]
@@ -248,8 +147,13 @@ class Tokenizer:
         The space that SentencePiece puts before the first word is no part of it.
         """
         _check_unicode([text])
-        spelt: str = self._processor.normalize(text)
-        return (spelt[1:] if self._adds_space else spelt).replace(SPACE, " ")
+        spelt = self.spell(text.encode()).decode()
+        return (spelt[1:] if self.adds_space else spelt).replace(SPACE, " ")
+
+    def spell(self, text: bytes) -> bytes:
+        """UTF-8 to the UTF-8 that is cut into pieces: normalised, each space as U+2581, perhaps one more in front."""
+        spelt: Union[str, bytes] = self._processor.normalize(text)
+        return spelt.encode() if isinstance(spelt, str) else spelt
 
 
 def _check_unicode(texts: Sequence[str]) -> None:

@@ -69,7 +69,7 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}: training report</title>
+<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>

@@ -54,7 +54,8 @@ def render_report(run_dir: Path) -> str:
         _section("Recipe", f"<pre>{_safe(recipe_text)}</pre>" if recipe_text else _nothing("no recipe.yaml here")),
         _section("Environment", _facts(environment) if environment else _nothing("no env.json here")),
     ]
-    return PAGE.format(title=_safe(name), style=STYLE, body="\n".join(part for part in body if part))
+    title = f"{_safe(name)}: training report"
+    return PAGE.format(title=title, style=STYLE, body="\n".join(part for part in body if part))
 
 
 def _header(

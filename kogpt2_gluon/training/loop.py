@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from kogpt2_gluon.data.reader import Batch
 from kogpt2_gluon.errors import DivergedError, PreemptedError
 from kogpt2_gluon.evaluation.language_model import evaluate, scored_sums
 from kogpt2_gluon.generation import Sampling, generate
@@ -34,13 +35,14 @@ class StepResult:
     """One update, the same on every worker.
 
     loss : nats a token, over the tokens that evaluation scores too (all but `<s>`), so that both curves compare.
-    grad_norm : global, before clipping. stop_wanted : whether any worker was asked to stop.
+    grad_norm : global, before clipping. stop_wanted : whether any worker was asked to stop. messages : for the log.
     """
 
     loss: float
     grad_norm: float
     learning_rate: float
     stop_wanted: bool
+    messages: list[str]
 
 
 def train(recipe: Recipe, resume: str = "auto") -> TrainState:
@@ -77,6 +79,8 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
 
             result = run_step(recipe, parts, stop)
             stop_wanted = result.stop_wanted
+            for message in result.messages:
+                tracker.message(message)
             stopwatch.count(recipe.tokens_per_step)
             if state.step == num_steps or _due(state.step, recipe.tracking.log_interval):
                 mx.nd.waitall()  # the engine runs ahead of Python: without this the clock would not see its work
@@ -98,22 +102,25 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
 def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
     """One update of the parameters. DivergedError before anything is changed if loss or gradient is not finite."""
     batch = next(parts.batches)  # (accumulate, batch_size, seq_length + 1)
+    batch_on_device = on_device(batch, parts.ctx)
     parts.state.step += 1
     step = parts.state.step
     parts.update.start()
     token_losses = []
-    for micro_step, tokens in enumerate(batch):
+    for micro_step in range(len(batch)):
         # Dropout is a function of (seed, rank, step, micro_step): a resumed run draws what an unbroken one would have.
         mx.random.seed(derive_seed(recipe, "dropout", parts.worker.rank, step, micro_step), ctx=parts.ctx)
         with mx.autograd.record():
-            token_losses.append(parts.loss_block(mx.nd.array(tokens, ctx=parts.ctx, dtype="int32")))
+            token_losses.append(parts.loss_block(batch_on_device[micro_step]))
             loss = token_losses[-1].mean() / len(batch)
         loss.backward()
     squared_norm = parts.update.reduce()
     bos = parts.tokenizer.bos_id
     sums = [scored_sums(losses.asnumpy(), tokens, bos) for losses, tokens in zip(token_losses, batch)]
-    local = np.append(np.sum(sums, axis=0), [squared_norm / parts.worker.size, stop.wanted])
-    loss_sum, num_tokens, squared_norm, stops = (float(value) for value in parts.worker.sum(local))
+    mine = [squared_norm / parts.worker.size, stop.wanted]
+    totals = parts.worker.sum(np.concatenate([np.sum(sums, axis=0), mine, parts.reader.notices()]))
+    loss_sum, num_tokens, squared_norm, stops = totals[:4].tolist()
+    messages = parts.reader.agree(totals[4:], parts.worker)
     mean_loss = loss_sum / num_tokens if num_tokens else math.nan
     norm = math.sqrt(squared_norm)
     if not (math.isfinite(mean_loss) and math.isfinite(norm)):
@@ -123,7 +130,12 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
         )
     rate = learning_rate(recipe.training, step)
     parts.update.apply(rate, norm)
-    return StepResult(mean_loss, norm, rate, bool(stops))
+    return StepResult(mean_loss, norm, rate, bool(stops), messages)
+
+
+def on_device(batch: Batch, ctx: Any) -> Any:
+    """The tokens of an update as an int32 NDArray: on a CPU the reader's own memory, on a GPU a copy of it."""
+    return mx.nd.from_numpy(batch, zero_copy=True).as_in_context(ctx)  # the array can no longer be written to
 
 
 def evaluate_if_due(recipe: Recipe, parts: Parts, tracker: Any) -> bool:

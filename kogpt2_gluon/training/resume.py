@@ -8,7 +8,6 @@ from typing import Any, Optional
 import numpy as np
 
 from kogpt2_gluon.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
-from kogpt2_gluon.data.order import Order
 from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
@@ -51,11 +50,20 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Optional[C
     return open_checkpoint(ckpt_dir / f"step-{step:08d}") if step else None
 
 
-def check_same_run(checkpoint: Checkpoint, recipe: Recipe, order: Order) -> list[str]:
-    """RecipeError or DataError if the checkpoint is of another run; returns the settings that changed and may."""
+def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
+    """RecipeError if the checkpoint is of another run; returns the settings that changed and may.
+
+    Whether the data is the same, the reader checks, which knows it: its files may have moved.
+    """
     changed: list[str] = []
     refused: list[str] = []
-    before, now = checkpoint.recipe().to_dict(), recipe.to_dict()
+    saved = checkpoint.recipe()
+    before, now = saved.to_dict(), recipe.to_dict()
+    if (saved.data.train_weights, len(saved.data.train_sets)) != (
+        recipe.data.train_weights,
+        len(recipe.data.train_sets),
+    ):
+        refused.append(f"data.train: {saved.data.train} -> {recipe.data.train}")
     for section in ("model", "training"):
         for key, value in now[section].items():
             if before[section][key] != value:
@@ -65,17 +73,12 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, order: Order) -> list
         raise RecipeError(
             f"{checkpoint.path}: saved by another recipe ({'; '.join(refused)}); restore that or change run_dir"
         )
-    reader = checkpoint.state()["reader"]
-    for key, value in order.state(0).items():
-        if key != "consumed" and reader[key] != value:
-            raise DataError(
-                f"{checkpoint.path}: its data had {key} {reader[key]}, now it is {value}; train on the same shards"
-            )
     return changed
 
 
 def save_state(recipe: Recipe, state: dict[str, Any], parts: Parts) -> None:
     """Rank 0 writes a checkpoint; all workers wait for it. DivergedError if a parameter is not finite."""
+    parts.reader.gather(parts.worker)
     if parts.worker.rank == 0:
         arrays = {name: parameter.data().asnumpy() for name, parameter in named_parameters(parts.net).items()}
         for name, array in arrays.items():
@@ -87,7 +90,7 @@ def save_state(recipe: Recipe, state: dict[str, Any], parts: Parts) -> None:
                 **state,
                 "reader": parts.reader.state(),
                 "recipe_fingerprint": recipe.fingerprint(),
-                "data_fingerprint": parts.shards.fingerprint,
+                "data_fingerprint": parts.reader.fingerprint,
                 "held_out_fingerprint": parts.held_out.fingerprint if parts.held_out else None,
                 "tokenizer_sha256": parts.tokenizer.sha256,
                 "size": parts.worker.size,
@@ -95,7 +98,7 @@ def save_state(recipe: Recipe, state: dict[str, Any], parts: Parts) -> None:
             arrays,
             parts.update.arrays(),
             recipe,
-            parts.shards.tokenizer_path,
+            parts.tokenizer.path,
             keep=recipe.checkpoint.keep,
         )
     parts.worker.sum(np.zeros(1))

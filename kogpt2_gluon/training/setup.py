@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from kogpt2_gluon.data.reader import TrainingReader, training_order
-from kogpt2_gluon.data.shards import MANIFEST, ShardSet
+from kogpt2_gluon.data.reader import open_shards, open_training_reader, training_tokenizer
 from kogpt2_gluon.data.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
@@ -32,24 +30,25 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
     if recipe.evaluation.stop_improvement and not recipe.data.test:
         raise RecipeError("evaluation.stop_improvement needs held-out data; set data.test=DIR")
 
-    # Data, and the order in which all workers together read it.
-    shards = open_shards(recipe.data.train, "data.train", recipe)
-    held_out = open_shards(recipe.data.test, "data.test", recipe) if recipe.data.test else None
-    if held_out and held_out.manifest.tokenizer_sha256 != shards.manifest.tokenizer_sha256:
-        raise DataError(f"{held_out.folder}: made with another tokenizer than {shards.folder}; shard the text again")
-    order = training_order(shards, recipe, worker.size)
-
-    # Network and optimizer: new from the seed, or as a checkpoint left them.
+    # Where to go on from, if anywhere.
     checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
+    changed = check_same_run(checkpoint, recipe) if checkpoint else []
+    saved = checkpoint.state() if checkpoint else None
+
+    # Data, and the order in which all workers together read it.
+    tokenizer = Tokenizer.load(training_tokenizer(recipe))
+    held_out = open_shards(recipe.data.test, "data.test", recipe) if recipe.data.test else None
+    if held_out and held_out.manifest.tokenizer_sha256 != tokenizer.sha256:
+        raise DataError(f"{held_out.folder}: made with another tokenizer than {tokenizer.path}; shard the text again")
+    reader = open_training_reader(recipe, worker, saved and saved["reader"], str(checkpoint and checkpoint.path))
+
+    # Network and optimizer: new from the seed, or as the checkpoint left them.
     net = new_network(recipe, ctx)
-    state, consumed, changed = TrainState(), 0, []
-    if checkpoint:
-        changed = check_same_run(checkpoint, recipe, order)
-        saved = checkpoint.state()
+    state = TrainState()
+    if checkpoint and saved:
         state = TrainState(**{entry.name: saved[entry.name] for entry in fields(TrainState)})
         if saved["held_out_fingerprint"] != (held_out.fingerprint if held_out else None):
             state.epoch_perplexity, state.evaluation = None, None  # scores of another set compare with nothing
-        consumed = saved["reader"]["consumed"]
         load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
     decoder = net.for_decoding()
     update = Update(net, recipe.training, worker, accumulate, state.step)
@@ -59,14 +58,12 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
 
     loss_block = LanguageModelLoss(net)
     loss_block.hybridize(static_alloc=True, static_shape=True)
-    reader = TrainingReader(shards, order, recipe.training.batch_size, accumulate, worker.rank, worker.size, consumed)
     return Parts(
         state=state,
         worker=worker,
         ctx=ctx,
-        shards=shards,
         held_out=held_out,
-        tokenizer=Tokenizer.load(shards.tokenizer_path),
+        tokenizer=tokenizer,
         net=net,
         decoder=decoder,
         loss_block=loss_block,
@@ -87,19 +84,6 @@ def new_network(recipe: Recipe, ctx: Any) -> GPT2Model:
     return net
 
 
-def open_shards(folder: str, key: str, recipe: Recipe) -> ShardSet:
-    """Opens a set of shards for a recipe; DataError if it is missing or holds ids that the model does not."""
-    if not folder:
-        raise DataError(f"{key} is empty; name a folder that `kogpt2 shard` wrote: {key}=DIR")
-    if key == "data.test" and not (Path(folder) / MANIFEST).is_file():
-        raise DataError(f"{folder}: no shards there for data.test; name their folder, or train without any: data.test=")
-    shards = ShardSet(Path(folder))
-    if Tokenizer.load(shards.tokenizer_path).sha256 != shards.manifest.tokenizer_sha256:
-        raise DataError(f"{shards.tokenizer_path}: not the tokenizer that these shards were made with; make them again")
-    shards.manifest.compare_vocabulary(recipe.model.vocab_size, shards.folder)
-    return shards
-
-
 def derive_seed(recipe: Recipe, *purpose: Any) -> int:
     """A 31-bit seed for one purpose, from the recipe's one seed: nothing random needs to be saved."""
     return xxhash.xxh32_intdigest(repr((recipe.training.seed, *purpose)).encode()) & 0x7FFFFFFF
@@ -108,14 +92,16 @@ def derive_seed(recipe: Recipe, *purpose: Any) -> int:
 def describe(recipe: Recipe, parts: Parts) -> str:
     """What is about to happen, in a few lines."""
     count = sum(int(np.prod(parameter.shape)) for parameter in parts.update.parameters.values())
-    manifest, order = parts.shards.manifest, parts.reader.order
-    epochs = recipe.training.num_steps * recipe.training.total_batch_size / order.sequences_per_epoch
     lines = [
         f"{recipe.name}: {count:,} parameters; {parts.worker.size} worker(s) on {parts.ctx}; "
-        f"{recipe.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps are {epochs:.1f} epochs",
-        f"{parts.shards.folder}: {manifest.tokens:,} tokens, {parts.shards.num_chunks} chunks, {order.lanes} lanes",
+        f"{recipe.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps",
+        parts.reader.describe(recipe.training.num_steps * recipe.training.total_batch_size),
     ]
-    lines += [remark] if (remark := manifest.compare_vocabulary(recipe.model.vocab_size, parts.shards.folder)) else []
+    if spare := recipe.model.vocab_size - parts.tokenizer.vocab_size:
+        lines.append(
+            f"note: the tokenizer has {parts.tokenizer.vocab_size} tokens, so {spare} rows of the model's embedding "
+            f"are never used; model.vocab_size={parts.tokenizer.vocab_size} would do without them"
+        )
     if parts.resumed:
         lines.append(f"going on from {parts.resumed.path}")
     lines += [f"changed since then: {change}" for change in parts.changed]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from kogpt2_gluon.checkpoint import Checkpoint
-from kogpt2_gluon.data.reader import Batch, TrainingReader
-from kogpt2_gluon.data.shards import ShardSet
+from kogpt2_gluon.data.reader import Batch, Reader
+from kogpt2_gluon.data.shard_set import ShardSet
 from kogpt2_gluon.data.tokenizer import Tokenizer
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.loss import LanguageModelLoss
@@ -33,14 +33,13 @@ class Parts:
     state: TrainState
     worker: Worker
     ctx: Any
-    shards: ShardSet
     held_out: Optional[ShardSet]
     tokenizer: Tokenizer
     net: GPT2Model
     decoder: GPT2Model  # the same parameters, for generation
     loss_block: LanguageModelLoss
     update: Update
-    reader: TrainingReader
+    reader: Reader
     batches: Iterator[Batch]
     resumed: Optional[Checkpoint]
     changed: list[str]  # settings that differ from the checkpoint's
@@ -50,6 +49,5 @@ class Parts:
 
     def __exit__(self, *_: object) -> None:
         self.reader.close()
-        self.shards.close()
         if self.held_out:
             self.held_out.close()

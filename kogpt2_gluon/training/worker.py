@@ -22,6 +22,7 @@ class Worker:
     rank = 0
     size = 1
     local_rank = 0
+    local_size = 1
 
     def mean_gradients(self, gradients: dict[str, Any]) -> None:
         """Replaces each gradient by its mean over the workers, in place."""
@@ -51,7 +52,8 @@ class HorovodWorker(Worker):
 
         hvd.init()
         self._hvd = hvd
-        self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
 
     def mean_gradients(self, gradients: dict[str, Any]) -> None:
         for name, gradient in gradients.items():

@@ -1,0 +1,25 @@
+"""What a benchmark's figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def conditions() -> dict[str, Any]:
+    """Processor, cores, versions, date and the load at the start: a shared machine is told by its load."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "date": date.today().isoformat(),
+        "load": os.getloadavg()[0],
+    }

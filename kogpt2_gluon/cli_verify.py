@@ -1,0 +1,53 @@
+"""The verb `kogpt2 verify`: checks shards, and repairs what can be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.progress_bar import progress_bar
+
+
+@click.command(no_args_is_help=True)
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--repair", is_flag=True, help="Make a usable set of the shards that are whole; nothing is deleted.")
+@click.option("--processes", default=0, type=click.IntRange(min=0), help="Checking processes; 0: one a core.")
+def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
+    """Token shards -> every fault in them, with file, chunk and byte; exit code 3 if there is any.
+
+    DIR is a folder of shards, or one with train/ and test/. Manifest, sizes, hashes, token ids, document ends and the
+    tokenizer are checked. With --repair damaged shards are moved into DIR/damaged, swapped ones get their names back,
+    a new manifest is written, and the result is checked again.
+
+    \b
+    Example: kogpt2 verify shards --json
+    """
+    from kogpt2_gluon.data.repair import repair_set
+    from kogpt2_gluon.data.verify import verify as run
+    from kogpt2_gluon.runtime import available_cores
+
+    with progress_bar("verifying") as bar:
+        report = run(folder, processes or available_cores(), bar.show)
+    plain = report.to_dict()
+    if not as_json:
+        for line in [*report.faults, *report.notes, report.summary()]:
+            click.echo(line)
+    if repair and report.faults:
+        repairs = [repair_set(each) for each in report.sets if each.faults]
+        with progress_bar("verifying again") as bar:
+            report = run(folder, processes or available_cores(), bar.show)
+        plain = {**report.to_dict(), "repaired": [asdict(each) for each in repairs], "before": plain}
+        if not as_json:
+            for line in [*(line for each in repairs for line in each.lines()), *report.faults, report.summary()]:
+                click.echo(line)
+    if as_json:
+        click.echo(json.dumps(plain, ensure_ascii=False))
+        sys.exit(DataError.exit_code if report.faults else 0)
+    if report.faults:
+        raise DataError(f"{folder}: {len(report.faults):,} faults{'' if repair else '; --repair mends what can be'}")

@@ -1,0 +1,201 @@
+"""A lane's sequences: chunks read ahead into reused buffers, and rows gathered from them.
+
+A row is a window of ``seq_length + 1`` tokens into a buffer; many are gathered by one fancy index over a view of all
+windows, which copies nothing but the rows asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Executor, Future
+from itertools import islice
+from typing import Any, Callable
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from kogpt2_gluon.data.mix import PERIOD, Mix
+from kogpt2_gluon.data.order import ChunkOrder, Order, SequenceOrder, Slots
+from kogpt2_gluon.data.permutation import Int64Array
+from kogpt2_gluon.data.shards import Tokens
+
+PIECE = 4096  # sequences whose positions are worked out at a time: NumPy's cost of a call is spread over them
+LARGEST_TABLE = 8192  # strips in the tables of a run of slots
+TASK_BYTES = 1 << 20  # chunks smaller than this are read several at a time
+
+# Reads a chunk into an array of at least its length; DataError if it cannot.
+ReadChunk = Callable[[int, Tokens], Any]
+
+
+class Stream:
+    """The endless sequences of one lane of one set, in their order.
+
+    `tokens` is the buffer that they are cut from; :meth:`_refill` names their positions in it.
+    """
+
+    def __init__(self, tokens: Tokens, seq_length: int):
+        self._windows = sliding_window_view(tokens, seq_length + 1)
+        self._positions: Int64Array = np.empty(0, np.int64)  # of the next sequences
+        self._next, self._ready = 0, 0  # of these, the one to come, and how many are in the buffer
+
+    def rows(self, count: int) -> Tokens:
+        """The next `count` > 0 sequences, (count, seq_length + 1) of the set's dtype, in an array of their own."""
+        parts = []
+        while count:
+            while self._next == self._ready:
+                self._refill()
+            positions = self._positions[self._next : min(self._next + count, self._ready)]
+            parts.append(self._windows[positions])
+            self._next += len(positions)
+            count -= len(positions)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def wait(self) -> None:
+        """Until the chunks in use are there; DataError if one cannot be read."""
+
+    def _refill(self) -> None:
+        """A step towards more sequences that are ready. Called when all rows before them are out of the buffer."""
+        raise NotImplementedError
+
+
+class SequenceStream(Stream):
+    """Of a small set, which `tokens` holds whole, chunk after chunk."""
+
+    def __init__(self, order: SequenceOrder, lane: int, place: int, tokens: Tokens):
+        super().__init__(tokens, order.seq_length)
+        self._order, self._lane, self._place = order, lane, place
+
+    def _refill(self) -> None:
+        chunk, offset = self._order.sequences(self._lane, self._place, PIECE)
+        self._positions = chunk * self._order.chunk_tokens + offset
+        self._next, self._ready = 0, PIECE
+        self._place += PIECE
+
+
+class ChunkStream(Stream):
+    """Of a large set: a ring of chunks, in which element ``e`` of the lane has place ``e % ring``.
+
+    The lane works through `group` slots at a time, which use ``window + group - 1`` chunks, while `group` more are read
+    into the rest of the ring: with ``group=1``, ``window + 1`` chunks in all. What the order says is worked out for
+    longer runs of slots.
+    """
+
+    def __init__(
+        self,
+        order: ChunkOrder,
+        lane: int,
+        place: int,
+        group: int,
+        dtype: np.dtype[Any],
+        read: ReadChunk,
+        executor: Executor,
+    ):
+        self._order, self._lane, self._group = order, lane, group
+        self._read, self._executor = read, executor
+        self._ring = order.window + 2 * group - 1
+        self._tokens = np.empty(self._ring * order.chunk_tokens, dtype)
+        super().__init__(self._tokens, order.seq_length)
+        self._epoch, slot = order.find(lane, place)
+        self._run = self._slots_from(slot)
+        self._done = place - self._run.place  # sequences of the run up to the last of `_positions`
+        self._in_use = self._group_from(slot)
+        self._asked = self._run.elements(self._in_use).start  # elements before it were read or are being read
+        self._chunks = order.elements_from(lane, self._asked)
+        self._reads: deque[tuple[int, Future[None]]] = deque()  # (its first element, its reading)
+        self._read_ahead()
+
+    def wait(self) -> None:
+        """See :class:`Stream`."""
+        needed = self._run.elements(self._in_use).stop
+        while self._reads and self._reads[0][0] < needed:
+            self._reads.popleft()[1].result()
+
+    def _refill(self) -> None:
+        """More positions if there are none, else the next group of slots."""
+        first = self._done - len(self._positions)  # of the run; its sequences up to `ready` have been given out
+        if first + self._ready == self._run.start(self._in_use.stop):
+            self._advance()
+            first = self._done - len(self._positions)
+        if self._next == len(self._positions):
+            first, self._done = self._done, min(self._run.size, self._done + PIECE)
+            element, offset = self._run.sequences(first, self._done)
+            self._positions = element % self._ring * self._order.chunk_tokens + offset
+            self._next = 0
+        self._ready = min(len(self._positions), self._run.start(self._in_use.stop) - first)
+        self.wait()
+
+    def _advance(self) -> None:
+        """To the next group of slots; chunks that are used up make room for others."""
+        slot = self._in_use.stop
+        if slot == self._run.slots.stop:
+            if slot == self._order.num_slots(self._lane, self._epoch):
+                self._epoch, slot = self._epoch + 1, 0
+            self._run, self._done = self._slots_from(slot), 0
+            self._positions, self._next, self._ready = self._positions[:0], 0, 0
+        self._in_use = self._group_from(slot)
+        self._read_ahead()
+
+    def _slots_from(self, slot: int) -> Slots:
+        """A run of whole groups that has about PIECE sequences, with tables of a bounded size."""
+        slots = min(PIECE // self._order.full_sequences + 1, LARGEST_TABLE // self._order.window)
+        groups = max(1, slots // self._group)
+        return self._order.slots(self._lane, self._epoch, slot, groups * self._group)
+
+    def _group_from(self, slot: int) -> range:
+        return range(slot, min(slot + self._group, self._run.slots.stop))
+
+    def _read_ahead(self) -> None:
+        stop = self._run.elements(self._in_use).start + self._ring
+        at_a_time = max(1, TASK_BYTES // (self._order.chunk_tokens * self._tokens.itemsize))
+        while self._asked < stop:
+            chunks = list(islice(self._chunks, min(at_a_time, stop - self._asked)))
+            self._reads.append((self._asked, self._executor.submit(self._read_chunks, self._asked, chunks)))
+            self._asked += len(chunks)
+
+    def _read_chunks(self, element: int, chunks: list[int]) -> None:
+        for place, chunk in enumerate(chunks, start=element):
+            start = place % self._ring * self._order.chunk_tokens
+            self._read(chunk, self._tokens[start : start + self._order.chunk_tokens])
+
+
+def read_whole(order: Order, dtype: np.dtype[Any], read: ReadChunk) -> Tokens:
+    """All chunks of a small set, one after the other, in one array."""
+    num_chunks = order.num_full + (order.tail_tokens > 0)
+    tokens = np.empty(num_chunks * order.chunk_tokens, dtype)
+    for chunk in range(num_chunks):
+        read(chunk, tokens[chunk * order.chunk_tokens : (chunk + 1) * order.chunk_tokens])
+    return tokens
+
+
+class Lane:
+    """One lane of a mix: the sequences of its sets' streams, each at its place."""
+
+    def __init__(self, mix: Mix, lane: int, place: int, streams: list[Stream]):
+        self._mix, self._lane, self._place, self._streams = mix, lane, place, streams
+        self._sets = mix.sets(lane, place // PERIOD)
+
+    def fill(self, rows: NDArray[np.int32]) -> None:
+        """Writes the lane's next sequences into `rows` (..., seq_length + 1)."""
+        count = rows[..., 0].size
+        if len(self._streams) == 1:
+            rows[:] = self._streams[0].rows(count).reshape(rows.shape)
+            return
+        sets = self._upcoming(count)
+        mixed = np.empty((count, rows.shape[-1]), np.int32)
+        for k in np.unique(sets).tolist():
+            where = np.flatnonzero(sets == k)
+            mixed[where] = self._streams[k].rows(len(where))
+        rows[:] = mixed.reshape(rows.shape)
+
+    def _upcoming(self, count: int) -> NDArray[np.int16]:
+        """The set of each of the next `count` places."""
+        parts = []
+        while count:
+            period, within = divmod(self._place, PERIOD)
+            if within == 0:
+                self._sets = self._mix.sets(self._lane, period)
+            parts.append(self._sets[within : within + count])
+            self._place += len(parts[-1])
+            count -= len(parts[-1])
+        return np.concatenate(parts)

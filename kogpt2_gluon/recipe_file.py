@@ -1,0 +1,198 @@
+"""From plain data to dataclasses and back: the reading half of recipes.
+
+Every field is checked against its type and the values it admits, and all faults are listed at once. What the fields
+are and mean stands in :mod:`kogpt2_gluon.recipe`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+from dataclasses import field
+from typing import Any, Mapping, Optional, Sequence, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+# One path, several, or several with their weights.
+Paths = Union[str, list[str], dict[str, float]]
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    minimum: Optional[float] = None,
+    maximum: Optional[float] = None,
+    choices: Optional[Sequence[str]] = None,
+) -> Any:
+    """A dataclass field with its meaning and the values it admits."""
+    metadata = {"help": meaning, "minimum": minimum, "maximum": maximum, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: copy.copy(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as such a block, not as one escaped line."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def to_yaml(plain: Mapping[str, Any]) -> str:
+    """Plain data as a YAML file that reads back the same."""
+    text: str = yaml.dump(dict(plain), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def from_plain(kind: type[T], plain: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[T, list[str]]:
+    """An instance of dataclass `kind` from plain data and `section.key=value` overrides, and every fault found."""
+    faults: list[str] = []
+    merged: dict[str, Any] = {key: {} if value is None else value for key, value in plain.items()}
+    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in merged.items()}
+    for override in overrides:
+        _apply_override(kind, merged, override, faults)
+    return _build(kind, merged, "", keys_of(kind), faults), faults
+
+
+def keys_of(kind: Any) -> list[str]:
+    """Every key of a dataclass and of its sections, dotted."""
+    keys = []
+    for entry in dataclasses.fields(kind):
+        section: Any = get_type_hints(kind)[entry.name]
+        if dataclasses.is_dataclass(section):
+            keys += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(section)]
+        else:
+            keys.append(entry.name)
+    return keys
+
+
+def _apply_override(kind: Any, merged: dict[str, Any], override: str, faults: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        faults.append(f"override {override!r}: write it as section.key=value")
+        return
+    try:
+        value = _override_value(_type_of(kind, key), text)
+    except yaml.YAMLError:
+        faults.append(f"override {override!r}: the value is not YAML")
+        return
+    section, dot, name = key.partition(".")
+    if not dot:
+        merged[key] = value
+    elif isinstance(merged.setdefault(section, {}), dict):
+        merged[section][name] = value
+
+
+def _override_value(hint: Any, text: str) -> Any:
+    """What an override's text means for a field of type `hint`."""
+    if hint is str:
+        return text  # a path such as 2024_01_05 is no number
+    if hint == Paths:
+        flow = text.lstrip()[:1] in ("[", "{")
+        return yaml.load(text, Loader=yaml.BaseLoader) if flow else text  # BaseLoader leaves every word a text
+    return yaml.safe_load(text)
+
+
+def _type_of(kind: Any, key: str) -> Any:
+    """The type of a dotted key, None if there is no such key."""
+    for part in key.split("."):
+        kind = get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
+    return kind
+
+
+def _build(kind: Any, plain: Any, where: str, known: Sequence[str], faults: list[str]) -> Any:
+    """An instance of dataclass `kind` from mapping `plain`; every fault is noted, none raised."""
+    if not isinstance(plain, Mapping):
+        faults.append(f"{where.rstrip('.')}: expected a section with keys, got {plain!r}")
+        return kind()
+    hints = get_type_hints(kind)
+    entries = {entry.name: entry for entry in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key not in entries:
+            faults.append(_unknown_key(where + str(key), known))
+        elif dataclasses.is_dataclass(hints[key]):
+            values[key] = _build(hints[key], {} if value is None else value, f"{key}.", known, faults)
+        else:
+            try:
+                values[key] = _coerce(value, hints[key], entries[key].metadata)
+            except ValueError as error:
+                faults.append(f"{where}{key}: {error}")
+    return kind(**values)
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> str:
+    keys = [*known, *dict.fromkeys(each.partition(".")[0] for each in known if "." in each)]
+    by_name = {known.rpartition(".")[2]: known for known in keys}
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    near = near or [by_name[n] for n in difflib.get_close_matches(key.rpartition(".")[2], by_name, n=1, cutoff=0.5)]
+    return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _coerce(value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
+    """`value` as `hint` (int, float, bool, str, list[str], Paths); ValueError says what was expected."""
+    if hint == Paths:
+        return _paths(value, rules)
+    if get_origin(hint) is list:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ValueError(f"expected a list of texts, got {value!r}")
+        return value
+    assert not get_args(hint) or get_origin(hint) is not Union
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"expected true or false, got {value!r}")
+        return value
+    if hint is str:
+        if isinstance(value, (dict, list, bool)) or value is None:
+            raise ValueError(f"expected a text, got {value!r}")
+        return _check_choice(str(value), rules)
+    return _check_range(_number(value, hint), rules)
+
+
+def _paths(value: Any, rules: Mapping[str, Any]) -> Any:
+    if not isinstance(value, (list, dict)):
+        return _coerce(value, str, rules)
+    if not value or not all(isinstance(path, str) and path for path in value):
+        raise ValueError(f"expected paths as texts, got {value!r}")
+    if isinstance(value, list):
+        if len(set(value)) < len(value):
+            raise ValueError("names a path twice")
+        return value
+    weights = {path: float(_number(weight, float)) for path, weight in value.items()}
+    for path, weight in weights.items():
+        if weight <= 0:
+            raise ValueError(f"the weight of {path} is {weight:g}; weights are above 0")
+    return weights
+
+
+def _number(value: Any, hint: type) -> Union[int, float]:
+    kind = "a whole number" if hint is int else "a number"
+    try:  # PyYAML reads 1e-4 as a text: YAML 1.1 wants 1.0e-4
+        number = float(value) if not isinstance(value, bool) else float("nan")
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"expected {kind}, got {value!r}") from None
+    if number != number or number in (float("inf"), float("-inf")) or (hint is int and number != int(number)):
+        raise ValueError(f"expected {kind}, got {value!r}")
+    return (value if isinstance(value, int) else int(number)) if hint is int else number
+
+
+def _check_range(number: Union[int, float], rules: Mapping[str, Any]) -> Union[int, float]:
+    if rules["minimum"] is not None and number < rules["minimum"]:
+        raise ValueError(f"{number} is below {rules['minimum']:g}")
+    if rules["maximum"] is not None and number > rules["maximum"]:
+        raise ValueError(f"{number} is above {rules['maximum']:g}")
+    return number
+
+
+def _check_choice(value: str, rules: Mapping[str, Any]) -> str:
+    if rules["choices"] and value not in rules["choices"]:
+        raise ValueError(f"{value!r} is none of {', '.join(rules['choices'])}")
+    return value

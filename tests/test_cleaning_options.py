@@ -1,0 +1,126 @@
+"""Cleaning options: files, presets, overrides, and faults that are all told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from kogpt2_gluon.data.cleaning.characters import NAMES
+from kogpt2_gluon.data.cleaning.filters import TextCleaner
+from kogpt2_gluon.data.cleaning.options import CleaningOptions, load_options, parse_options, presets
+from kogpt2_gluon.errors import RecipeError
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_the_defaults_are_the_default_preset() -> None:
+    assert load_options(None) == load_options("default") == CleaningOptions()
+    assert load_options(None).enabled() == ["normalize", "repeated"]
+
+
+def test_presets_build_on_each_other() -> None:
+    assert presets() == ["default", "lm_kor", "web"]
+    web, lm_kor = load_options("web"), load_options("lm_kor")
+    assert set(lm_kor.enabled()) - set(web.enabled()) == {"emoji", "hanja", "characters"}
+    assert dataclasses.replace(lm_kor, emoji=web.emoji, hanja=web.hanja, characters=web.characters) == web
+    # All cheap filters but those three are on in `web`; duplicates across documents are not cheap.
+    off = {field.name for field in dataclasses.fields(CleaningOptions)} - set(web.enabled())
+    assert off == {"emoji", "hanja", "characters", "duplicate_lines", "near_duplicates"}
+
+
+def test_a_file_and_overrides(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "filters.yaml",
+        'base: lm_kor\nhtml: false\nlength: {min_chars: 5, max_chars: 1e6}\nurl: {replacement: ""}\nphone:\n',
+    )
+    options = load_options(
+        path, ["hanja=false", "length.min_chars=7", "email.replacement=&메일&", "near_duplicates=true"]
+    )
+    assert not options.html.enabled and not options.hanja.enabled and options.near_duplicates.enabled
+    assert (options.length.enabled, options.length.min_chars, options.length.max_chars) == (True, 7, 1_000_000)
+    assert options.url.enabled and options.url.replacement == ""
+    assert options.email.replacement == "&메일&"
+    assert options.phone == load_options("web").phone
+    assert TextCleaner(options).clean(["보세요 http://a.kr/b 그리고 a@b.kr"]).texts == ["보세요 그리고 &메일&"]
+
+
+def test_round_trip_and_fingerprint(tmp_path: Path) -> None:
+    options = load_options("lm_kor", ["characters.also=漢字"])
+    again = load_options(write(tmp_path / "a.yaml", options.to_yaml()))
+    assert again == options
+    assert again.to_dict() == options.to_dict()
+    assert again.fingerprint() == options.fingerprint() != load_options("lm_kor").fingerprint()
+    assert len(options.fingerprint()) == 64
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.yaml", "htlm: true\nlength: {min_chars: -1}\nrepetition: {keep: two}\nnormalize: {form: NFD}\n"
+    )
+    with pytest.raises(RecipeError) as error:
+        load_options(path, ["phone.enabled=perhaps", "urls=true"])
+    message = str(error.value)
+    assert "a.yaml: 6 faults" in message
+    for part in (
+        "unknown key htlm; did you mean html?",
+        "length.min_chars: -1 is below 0",
+        "repetition.keep: expected a whole number, got 'two'",
+        "normalize.form: 'NFD' is none of NFC, NFKC",
+        "phone.enabled: expected true or false",
+        "unknown key urls; did you mean url",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("characters.keep=[hangul, cyrillic]", "'cyrillic' is none of hangul"),
+        ("phone.replacement=010", "phone.replacement: '010': give a word without digits"),
+        ("email.replacement=x@y", "without digits, @"),
+        ("card.replacement=", "card.replacement: ''"),
+        ("boilerplate.phrases=[' ']", "boilerplate.phrases"),
+        ("length.max_chars=3", "length.max_chars=3 is below min_chars=10"),
+        ("characters.also=\ud800", "characters.also"),
+    ],
+)
+def test_fields_that_do_not_go_together(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message.replace("(", r"\(")):
+        load_options(None, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- html\n", "a mapping of filters is expected, not a list"),
+        ("html: [", "not readable as YAML"),
+        ("base: wed\n", "'wed' is none of the presets default, lm_kor, web"),
+        ("html: 3\n", "html: expected a section with keys, got 3"),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_options(write(tmp_path / "a.yaml", text))
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(
+        RecipeError, match=r"filters nowhere: no such file, and no preset of that name \(default, lm_kor"
+    ):
+        load_options("nowhere")
+    with pytest.raises(RecipeError, match="is none of the presets"):
+        parse_options({"base": ["web"]})
+
+
+def test_every_option_says_what_it_means() -> None:
+    for entry in dataclasses.fields(CleaningOptions):
+        section = getattr(CleaningOptions(), entry.name)
+        assert section.__doc__
+        for field in dataclasses.fields(section):
+            assert field.metadata["help"], f"{entry.name}.{field.name}"
+    assert all(name in dataclasses.fields(CleaningOptions().characters)[1].metadata["help"] for name in NAMES)
