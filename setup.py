@@ -16,7 +16,6 @@ CORE = [
     "rich>=13.0",
     "xxhash>=3.0",
     "zstandard>=0.20",
-    "ijson>=3.2",  # NamuWiki and Modu: JSON too large to load
     "mwparserfromhell>=0.6.4",  # Wikipedia's markup
     "psutil>=5.9",
     "tensorboardX>=2.6",
@@ -38,8 +37,9 @@ CUDA_LIBRARIES = [
     "nvidia-cudnn-cu11==8.5.0.96",
 ]
 
-AWS = ["boto3>=1.26"]
-TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", *AWS]
+AWS = ["boto3>=1.36"]  # checksums of parts
+# ijson: another reading of the JSON corpora, to compare ours with
+TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *AWS]
 LINT = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -56,7 +56,7 @@ setup(
         "kogpt2_recipes",
     ],
     package_dir={"kogpt2_launch": "launch", "kogpt2_recipes": "recipes"},
-    package_data={"kogpt2_recipes": ["*.yaml"]},
+    package_data={"kogpt2_recipes": ["*.yaml"], "kogpt2_gluon.data.cleaning": ["presets/*.yaml"]},
     install_requires=CORE,
     extras_require={
         "cpu": ["mxnet==1.9.1"],

@@ -65,8 +65,9 @@ elif verb == "getstripe":
         out.write(b"  lcm_layout_gen:    0\n  lcm_entry_count:   2\n")
         for i in range(0, len(layout), 6):
             end = b"EOF" if layout[i + 1] == "-1" else layout[i + 1].encode()
-            out.write(b"    lcme_extent.e_end:   %s\n      stripe_count:  %s       stripe_size:   %s       pattern: raid0\n"
-                      % (end, layout[i + 3].encode(), layout[i + 5].encode()))
+            out.write(b"    lcme_extent.e_end:   %s\n" % end)
+            out.write(b"      stripe_count:  %s       stripe_size:   %s       pattern: raid0\n"
+                      % (layout[i + 3].encode(), layout[i + 5].encode()))
     elif layout:
         out.write(b"stripe_count:  %s stripe_size:   %s pattern: raid0 stripe_offset: -1\n"
                   % (values["-c"].encode(), values["-S"].encode()))
@@ -135,7 +136,7 @@ class FakeLustre:
         return self.state / "log"
 
     def release(self, *paths: Path, **extra: Any) -> None:
-        """Makes files released. `takes` looks until one is back, `failures` restores that come to nothing, `refused`."""
+        """Makes files released. `takes` looks until one is back, `failures` restores to nothing, `refused`."""
         import hashlib
 
         for path in paths:

@@ -83,7 +83,10 @@ def test_samples_and_counts_by_source(tmp_path: Path) -> None:
     two = write(tmp_path / "two.jsonl", b'{"text": 3}\n{broken\n{"text": "\\ud800 half"}\n\n' + one.read_bytes())
     report = clean([one, two], tmp_path / "out", "text", 0)
     check_counts(report, tmp_path / "out")
-    assert [source.documents.dropped["duplicate"] for source in report.sources] == [40, 100]
+    assert [source.documents.read for source in report.sources] == [100, 104]
+    assert report.sources[0].documents.dropped == {"duplicate": 40}
+    assert report.sources[1].documents.dropped == {"duplicate": 100, "field_not_text": 1, "bad_json": 1, "empty": 1}
+    assert [source.changed["normalize"] for source in report.sources] == [0, 1]
     assert [source.documents.kept["train"] for source in report.sources] == [60, 1]
     rows = [json.loads(row) for row in (tmp_path / "out" / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows == report.samples

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +246,7 @@ def test_any_state_of_any_name_is_read_back(flags: int, archive: int, name: byte
 
 def test_a_tool_that_hangs_is_given_up(fake: FakeLustre, tmp_path: Path) -> None:
     fake.answer("osts", "", hang=True)
-    with pytest.raises(DataError, match="did not answer in 0.2 s"):
+    with pytest.raises(DataError, match=r"did not answer in 0\.2 s"):
         Lustre(str(fake.command), timeout=0.2).num_osts(tmp_path)
     with pytest.raises(DataError, match="cannot be run"):
         Lustre(str(tmp_path / "no such lfs")).num_osts(tmp_path)
@@ -257,4 +256,4 @@ def test_the_tool_runs_in_the_c_locale(fake: FakeLustre, tmp_path: Path, monkeyp
     monkeypatch.setenv("LC_ALL", "ko_KR.UTF-8")
     found_lfs().num_osts(tmp_path)
     log: list[dict[str, Any]] = [json.loads(line) for line in fake.log.read_text().splitlines()]
-    assert {entry["locale"] for entry in log} == {"C"} and sys.executable
+    assert {entry["locale"] for entry in log} == {"C"}

@@ -6,6 +6,7 @@ import io
 import pickle
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,16 @@ def test_batches_threads_and_processes_agree(tokenizer: Tokenizer) -> None:
     copy = pickle.loads(pickle.dumps(tokenizer))  # how a process pool hands it over
     assert copy.encode_batch(texts) == ids
     assert copy.sha256 == tokenizer.sha256
+
+
+def test_flat_ids_need_nothing_but_the_public_encode(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [random_words(6, seed).encode() for seed in range(20)] + [b""]
+    ids, lengths = tokenizer.encode_flat(texts)
+    monkeypatch.setattr(tokenizer, "_processor", SimpleNamespace(encode=tokenizer._processor.encode))
+    plain_ids, plain_lengths = tokenizer.encode_flat(texts)
+    assert plain_ids.dtype == ids.dtype and plain_ids.tolist() == ids.tolist()
+    assert plain_lengths.dtype == lengths.dtype and plain_lengths.tolist() == lengths.tolist()
+    assert tokenizer.encode_flat([])[0].size == 0
 
 
 def test_what_is_no_text_and_no_id(tokenizer: Tokenizer) -> None:

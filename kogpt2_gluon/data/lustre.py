@@ -65,15 +65,15 @@ class HsmAction(NamedTuple):
 
 
 class Stripes(NamedTuple):
-    """One extent of a layout: `end` in bytes, None at the end of the file; `count` of OSTs, -1 for all; `size` bytes."""
+    """One extent of a layout, to byte `end` or, if None, the file's: stripes of `size` bytes on `osts`, -1 for all."""
 
     end: Optional[int]
-    count: int
+    osts: int
     size: int
 
     def __str__(self) -> str:
         until = "" if self.end is None else f" up to {self.end >> 20} MiB"
-        count = "all OSTs" if self.count == -1 else f"{self.count} OST{'s' if self.count != 1 else ''}"
+        count = "all OSTs" if self.osts == -1 else f"{self.osts} OST{'s' if self.osts != 1 else ''}"
         return f"{count} x {self.size / (1 << 20):g} MiB{until}"
 
 
@@ -218,7 +218,7 @@ class Lustre:
         for each in stripes:
             if count > 1:
                 arguments += ["-E", "-1" if each.end is None else str(each.end)]
-            arguments += ["-c", str(each.count), "-S", str(each.size)]
+            arguments += ["-c", str(each.osts), "-S", str(each.size)]
         self._checked(folder, "setstripe", *arguments, folder)
         return stripes
 
@@ -235,7 +235,7 @@ class Lustre:
             )
         except subprocess.TimeoutExpired:
             raise DataError(
-                f"{show(place)}: lfs {verb} did not answer in {self._timeout:g} s; look at the file system with `lfs check all`"
+                f"{show(place)}: lfs {verb} did not answer in {self._timeout:g} s; ask `lfs check all` why"
             ) from None
         except OSError as error:
             raise DataError(f"{self._command}: cannot be run: {error.strerror}") from None
@@ -248,7 +248,7 @@ class Lustre:
 
 
 def prepare_folder(folder: Path, shard_bytes: int = SHARD_BYTES) -> str:
-    """Gives a new folder on Lustre its layout for shards; elsewhere does nothing. Returns what there is to say, or ""."""
+    """Gives a new folder on Lustre its layout for shards; elsewhere does nothing. Returns a line to show, or ""."""
     if not is_lustre(folder):
         return ""
     lustre = Lustre.find()
@@ -267,7 +267,7 @@ def show(path: Path) -> str:
 
 
 def _argument(path: Path) -> bytes:
-    return os.fsencode(os.path.abspath(path))
+    return os.fsencode(Path.cwd() / path)  # absolute, so never an option; links stay as they are
 
 
 def _shown(output: bytes) -> str:
