@@ -63,12 +63,12 @@ def write_sparse(work: Path, tokenizer: Tokenizer, count: int) -> Path:
     manifest = empty_manifest(tokenizer)
     zeros = xxhash.xxh3_64_intdigest(bytes(CHUNK_BYTES))
     per_shard = 256 * (CHUNK_BYTES // 2)  # 1 GiB
-    footer = json.dumps({"format_version": 1}).encode()
     for number, start in enumerate(range(0, count, per_shard)):
         tokens = min(per_shard, count - start) // (CHUNK_BYTES // 2) * (CHUNK_BYTES // 2)
         if not tokens:
             break
-        hashes = np.full(tokens * 2 // CHUNK_BYTES, zeros, "<u8").tobytes()
+        chunks = tokens * 2 // CHUNK_BYTES
+        hashes, footer = np.full(chunks, zeros, "<u8").tobytes(), sparse_footer(manifest, tokens, chunks)
         digest = xxhash.xxh3_64(hashes + footer)
         path = folder / f"train-{number:05d}.ktok"
         with path.open("wb") as file:
@@ -78,6 +78,23 @@ def write_sparse(work: Path, tokenizer: Tokenizer, count: int) -> Path:
         manifest.tokens += tokens
     manifest.save(folder)
     return folder
+
+
+def sparse_footer(manifest: Manifest, tokens: int, chunks: int) -> bytes:
+    """The footer of a shard without a document's end."""
+    footer = {
+        "format_version": manifest.format_version,
+        "dtype": manifest.dtype,
+        "chunk_bytes": manifest.chunk_bytes,
+        "tokens": tokens,
+        "documents": 0,
+        "document_ends_hash": xxhash.xxh3_64_hexdigest(b""),
+        "chunks": chunks,
+        "vocab_size": manifest.vocab_size,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+        "special_ids": manifest.special_ids,
+    }
+    return json.dumps(footer, sort_keys=True).encode()
 
 
 def recipe_for(folder: Path, batch_size: int, seq_length: int, total_batch_size: int) -> Any:

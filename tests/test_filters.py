@@ -25,7 +25,8 @@ from kogpt2_gluon.data.cleaning.characters import (
     SYMBOL,
     class_table,
 )
-from kogpt2_gluon.data.cleaning.filters import SAMPLE_CHARS, SAMPLES, CleanedBatch, TextCleaner
+from kogpt2_gluon.data.cleaning.editing import SAMPLE_CHARS
+from kogpt2_gluon.data.cleaning.filters import SAMPLES, CleanedBatch, TextCleaner
 from kogpt2_gluon.data.cleaning.lines import Lines
 from kogpt2_gluon.data.cleaning.normalize import normalize_line
 from kogpt2_gluon.data.cleaning.options import load_options
@@ -236,8 +237,21 @@ def test_samples_show_the_place() -> None:
     phone, length = sorted(batch.samples, reverse=True)
     assert (length.reason, length.before, length.after) == ("length", "짧다", "")
     assert phone.reason == "phone"
-    assert "010-1234-5678" in phone.before and "&tel-num&" in phone.after
+    assert "000-0000-0000" in phone.before and "&tel-num&" in phone.after
     assert len(phone.before) == len(phone.after) == SAMPLE_CHARS
+
+
+def test_samples_tell_no_secrets() -> None:
+    text = "ㅋㅋㅋㅋㅋ 800101-1234560 010-1234-5678 hong@a.kr 농협 110-123-456789 4111-1111-1111-1111"
+    batch = cleaner(preset="web").clean([text, text + "\n<b>" + text + "</b>"])
+    assert {sample.reason for sample in batch.samples} >= {"html", "repetition", "email", "resident_number", "account"}
+    for sample in batch.samples:
+        quoted = sample.before + sample.after
+        for secret in ("800101", "1234560", "1234-5678", "hong", "123-456789", "4111"):
+            assert secret not in quoted, sample
+    by_reason = {sample.reason: sample for sample in batch.samples}
+    assert "000000-0000000" in by_reason["resident_number"].before
+    assert "x@a.kr" in by_reason["email"].before and "&email&" in by_reason["email"].after
 
 
 # --- against plain versions

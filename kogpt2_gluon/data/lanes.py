@@ -6,7 +6,6 @@ windows, which copies nothing but the rows asked for.
 
 from __future__ import annotations
 
-from collections import deque
 from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import Any, Callable
@@ -43,16 +42,25 @@ class Stream:
         """The next `count` > 0 sequences, (count, seq_length + 1) of the set's dtype, in an array of their own."""
         parts = []
         while count:
-            while self._next == self._ready:
-                self._refill()
-            positions = self._positions[self._next : min(self._next + count, self._ready)]
-            parts.append(self._windows[positions])
-            self._next += len(positions)
-            count -= len(positions)
+            found = self.wait(count)
+            parts.append(self._windows[self._positions[self._next : self._next + found]])
+            self._next += found
+            count -= found
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def wait(self) -> None:
-        """Until the chunks in use are there; DataError if one cannot be read."""
+    def wait(self, count: int) -> int:
+        """Until some of the next `count` sequences are in the buffer, at least one; returns how many.
+
+        DataError if a chunk cannot be read.
+        """
+        while self._next == self._ready:
+            self._refill()
+        count = min(count, self._ready - self._next)
+        self._wait(self._next, self._next + count)
+        return count
+
+    def _wait(self, start: int, stop: int) -> None:
+        """Until the chunks of these of `_positions` are in the buffer."""
 
     def _refill(self) -> None:
         """A step towards more sequences that are ready. Called when all rows before them are out of the buffer."""
@@ -100,16 +108,23 @@ class ChunkStream(Stream):
         self._run = self._slots_from(slot)
         self._done = place - self._run.place  # sequences of the run up to the last of `_positions`
         self._in_use = self._group_from(slot)
+        self._elements: Int64Array = np.empty(0, np.int64)  # of `_positions`
         self._asked = self._run.elements(self._in_use).start  # elements before it were read or are being read
         self._chunks = order.elements_from(lane, self._asked)
-        self._reads: deque[tuple[int, Future[None]]] = deque()  # (its first element, its reading)
-        self._read_ahead()
+        self._reads: dict[int, Future[None]] = {}  # by element, all that were not waited for
+        self._complete = False  # whether all chunks in use are there
+        self._refill()
+        self._read_ahead(first=int(self._elements[0]))  # the sooner the first update is there
 
-    def wait(self) -> None:
-        """See :class:`Stream`."""
-        needed = self._run.elements(self._in_use).stop
-        while self._reads and self._reads[0][0] < needed:
-            self._reads.popleft()[1].result()
+    def _wait(self, start: int, stop: int) -> None:
+        if self._complete:
+            return
+        missing = [element for element in self._run.elements(self._in_use) if element in self._reads]
+        needed = set(np.unique(self._elements[start:stop]).tolist())
+        for element in missing:
+            if element in needed:
+                self._reads.pop(element).result()
+        self._complete = needed.issuperset(missing)
 
     def _refill(self) -> None:
         """More positions if there are none, else the next group of slots."""
@@ -119,11 +134,10 @@ class ChunkStream(Stream):
             first = self._done - len(self._positions)
         if self._next == len(self._positions):
             first, self._done = self._done, min(self._run.size, self._done + PIECE)
-            element, offset = self._run.sequences(first, self._done)
-            self._positions = element % self._ring * self._order.chunk_tokens + offset
+            self._elements, offset = self._run.sequences(first, self._done)
+            self._positions = self._elements % self._ring * self._order.chunk_tokens + offset
             self._next = 0
         self._ready = min(len(self._positions), self._run.start(self._in_use.stop) - first)
-        self.wait()
 
     def _advance(self) -> None:
         """To the next group of slots; chunks that are used up make room for others."""
@@ -133,7 +147,7 @@ class ChunkStream(Stream):
                 self._epoch, slot = self._epoch + 1, 0
             self._run, self._done = self._slots_from(slot), 0
             self._positions, self._next, self._ready = self._positions[:0], 0, 0
-        self._in_use = self._group_from(slot)
+        self._in_use, self._complete = self._group_from(slot), False
         self._read_ahead()
 
     def _slots_from(self, slot: int) -> Slots:
@@ -145,13 +159,18 @@ class ChunkStream(Stream):
     def _group_from(self, slot: int) -> range:
         return range(slot, min(slot + self._group, self._run.slots.stop))
 
-    def _read_ahead(self) -> None:
+    def _read_ahead(self, first: int = -1) -> None:
+        """Asks for every chunk that the ring has room for, in the lane's order, but for the task with `first`."""
         stop = self._run.elements(self._in_use).start + self._ring
         at_a_time = max(1, TASK_BYTES // (self._order.chunk_tokens * self._tokens.itemsize))
+        tasks = []
         while self._asked < stop:
-            chunks = list(islice(self._chunks, min(at_a_time, stop - self._asked)))
-            self._reads.append((self._asked, self._executor.submit(self._read_chunks, self._asked, chunks)))
-            self._asked += len(chunks)
+            tasks.append((self._asked, list(islice(self._chunks, min(at_a_time, stop - self._asked)))))
+            self._asked += len(tasks[-1][1])
+        tasks.sort(key=lambda task: not task[0] <= first < task[0] + len(task[1]))
+        for start, chunks in tasks:
+            reading = self._executor.submit(self._read_chunks, start, chunks)
+            self._reads.update(dict.fromkeys(range(start, start + len(chunks)), reading))
 
     def _read_chunks(self, element: int, chunks: list[int]) -> None:
         for place, chunk in enumerate(chunks, start=element):

@@ -344,11 +344,11 @@ class TrainingReader:
             shards.close()
 
     def _open_lanes(self, lanes: range, place: int) -> list[Lane]:
-        """Opens each set's streams and waits until the chunks that they begin with are there."""
+        """Opens each set's streams and waits for the chunks of their first sequences."""
         streams = [self._open_streams(k, lanes, place) for k in range(len(self._sets))]
         for each in streams:
             for stream in each:
-                stream.wait()
+                stream.wait(1)
         return [Lane(self.mix, lane, place, list(of_lane)) for lane, *of_lane in zip(lanes, *streams)]
 
     def _open_streams(self, k: int, lanes: range, place: int) -> list[Stream]:

@@ -29,10 +29,14 @@ from kogpt2_gluon.data.cleaning.repetition import cut_runs
 
 # The lines with what became of them, and the rows that changed; no line is added or dropped.
 Step = Callable[[Lines], "tuple[Lines, Rows]"]
+PERSONAL = ("email", "resident_number", "card", "phone", "account")
+SAMPLE_CHARS = 200  # of a line that a report quotes
 FEWEST_DIGITS = 7  # of a line that the masks of numbers look at: a resident number with six of its digits starred
 
 _HANJA_ASIDE = re.compile(f"[(\\[（〔［] ?[{HANJA_RANGES}][{HANJA_RANGES} ,·、]*[)\\]）〕］]")
 _HANJA = re.compile(f"[{HANJA_RANGES}]+")
+_A_DIGIT = re.compile("[0-9]")
+_ACCOUNT_OF_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}(?=@)")
 _NO_ROWS = np.zeros(0, np.int64)
 
 
@@ -54,6 +58,17 @@ class Editor:
         for name in MASKS:
             steps[name] = partial(_mask, name=name, placeholder=getattr(options, name).replacement)
         self.steps = {name: step for name, step in steps.items() if getattr(options, name).enabled}
+
+        self._personal = {name: getattr(options, name).replacement for name in PERSONAL if name in self.steps}
+
+    def hide_personal(self, text: str, reason: str) -> str:
+        """A text that a report quotes for a filter, without the personal data that the masks are to hide."""
+        if reason in self._personal:
+            text = _ACCOUNT_OF_EMAIL.sub("x", _A_DIGIT.sub("0", text))
+        for name, placeholder in self._personal.items():
+            if name != reason:
+                text = MASKS[name](text, placeholder)
+        return text[:SAMPLE_CHARS]
 
 
 def _with_selection(table: NDArray[np.uint16], section: Characters) -> NDArray[np.uint16]:

@@ -17,18 +17,20 @@ from typing import NamedTuple, Optional, Sequence
 import numpy as np
 
 from kogpt2_gluon.data.cleaning import quality
-from kogpt2_gluon.data.cleaning.editing import Editor
+from kogpt2_gluon.data.cleaning.editing import SAMPLE_CHARS, Editor
 from kogpt2_gluon.data.cleaning.lines import Flags, Lines, Rows, merged
 from kogpt2_gluon.data.cleaning.markup import strip_html
 from kogpt2_gluon.data.cleaning.options import CleaningOptions
 
 ROUNDS = 8  # of editing; ordinary text needs two, and a line that needs more is dropped as `unsettled`
 SAMPLES = 4  # of each reason in a batch
-SAMPLE_CHARS = 200
 
 
 class Sample(NamedTuple):
-    """A line that a filter changed, or a line or document that it dropped (then `after` is empty), cut short."""
+    """A line that a filter changed, or a line or document that it dropped (then `after` is empty), cut short.
+
+    What the masks are to hide is masked here as well; a mask's own samples show its form, with 0 for every digit.
+    """
 
     reason: str
     before: str
@@ -172,7 +174,8 @@ class _Run:
         if len(samples) < SAMPLES:
             begin = max(0, _first_difference(before, after) - SAMPLE_CHARS // 4) if after else 0
             end = begin + SAMPLE_CHARS
-            samples.append(Sample(reason, before[begin:end], after[begin:end]))
+            hide = self._editor.hide_personal
+            samples.append(Sample(reason, hide(before[begin:end], reason), hide(after[begin:end], reason)))
 
     # --- dropping
 
