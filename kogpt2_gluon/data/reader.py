@@ -129,17 +129,23 @@ def open_training_reader(
     )
 
 
-def training_tokenizer(recipe: Recipe) -> Path:
-    """The file of the tokenizer that a recipe's training data is made with; an error for a person if none is named."""
+def training_tokenizer(recipe: Recipe) -> Tokenizer:
+    """The tokenizer of a recipe's training data. An error for a person if none is named, or it is not the shards'."""
     if recipe.data.source == "text":
         if not recipe.data.tokenizer:
             raise RecipeError("data.source=text needs data.tokenizer=FILE, a SentencePiece model")
-        return Path(recipe.data.tokenizer)
+        return Tokenizer.load(Path(recipe.data.tokenizer))
     if not recipe.data.train_sets:
         raise DataError("data.train is empty; name a folder that `kogpt2 shard` wrote: data.train=DIR")
     folder = Path(recipe.data.train_sets[0])
-    Manifest.load(folder)  # where there is none, that is the fault, not a missing tokenizer
-    return folder / TOKENIZER
+    return _tokenizer_of(folder, Manifest.load(folder))
+
+
+def _tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer:
+    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    if tokenizer.sha256 != manifest.tokenizer_sha256:
+        raise DataError(f"{tokenizer.path}: not the tokenizer that these shards were made with; make them again")
+    return tokenizer
 
 
 def open_shards(folder: str, key: str, recipe: Recipe, open_set: Callable[[Path], ShardSet] = ShardSet) -> ShardSet:
@@ -147,8 +153,7 @@ def open_shards(folder: str, key: str, recipe: Recipe, open_set: Callable[[Path]
     if key == "data.test" and not (Path(folder) / MANIFEST).is_file():
         raise DataError(f"{folder}: no shards there for data.test; name their folder, or train without any: data.test=")
     shards = open_set(Path(folder))
-    if Tokenizer.load(shards.tokenizer_path).sha256 != shards.manifest.tokenizer_sha256:
-        raise DataError(f"{shards.tokenizer_path}: not the tokenizer that these shards were made with; make them again")
+    _tokenizer_of(shards.folder, shards.manifest)
     shards.manifest.compare_vocabulary(recipe.model.vocab_size, shards.folder)
     return shards
 

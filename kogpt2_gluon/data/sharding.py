@@ -6,12 +6,8 @@ the process that reads and writes has little to do for each document, however sh
 
 from __future__ import annotations
 
-import multiprocessing
 import re
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
@@ -20,6 +16,7 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.data.corpus import Corpus
 from kogpt2_gluon.data.files import replace_file
+from kogpt2_gluon.data.processes import start_processes
 from kogpt2_gluon.data.shards import (
     MANIFEST,
     TOKENIZER,
@@ -31,7 +28,7 @@ from kogpt2_gluon.data.shards import (
 )
 from kogpt2_gluon.data.token_counts import TokenCounter
 from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 
 TASK_BYTES = 256 << 10  # text handed to a process at a time
 BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get its share
@@ -157,21 +154,8 @@ def _split_documents(block: Block) -> list[bytes]:
 
 def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int) -> Iterator[Task]:
     """Every block of a split, tokenized, in the corpus's order; few are under way, so that little is read ahead."""
-    # spawn: a fork would copy whatever threads and locks the caller holds
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, _start_process, (str(tokenizer_path),)) as pool:
-        pending: deque[Future[Task]] = deque()
-        try:
-            for block in _blocks(corpus, split):
-                pending.append(pool.submit(_tokenize, block))
-                if len(pending) >= 4 * processes:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool:
-            raise KoGPT2Error("a tokenizing process died, as when memory runs out; try fewer --processes") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with start_processes(processes, "tokenizing", _start_process, (str(tokenizer_path),)) as run:
+        yield from run(_tokenize, _blocks(corpus, split))
 
 
 def _start_process(tokenizer_path: str) -> None:

@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional
 
 from kogpt2_gluon.data.corpus import SPLITS
 from kogpt2_gluon.data.file_pool import available_memory
+from kogpt2_gluon.data.processes import Run, start_processes
 from kogpt2_gluon.data.shard_check import Fault, Index, Layout, check_chunks, check_index, without_path
 from kogpt2_gluon.data.shards import MANIFEST, READ_SIZE, TOKENIZER, Manifest, ShardInfo
-from kogpt2_gluon.errors import DataError, KoGPT2Error
+from kogpt2_gluon.errors import DataError
 
 REPAIRED = "; repaired: "  # in the manifest's `source` of a set that lost shards: its documents may be cut there
 UNFINISHED = (".tmp", ".partial")  # what an interrupted writer leaves
 FEW_BYTES = 1 << 30  # checked sooner than processes are started
 
 Progress = Callable[[int, int], None]
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 @dataclass
@@ -140,7 +134,7 @@ def verify(folder: Path, processes: int = 1, progress: Optional[Progress] = None
         if progress is not None:
             progress(min(done, total), total)
 
-    with _start_processes(processes if total > FEW_BYTES else 1) as run:
+    with _checkers(processes if total > FEW_BYTES else 1) as run:
         sets = [verify_set(each, run, advance, drop) for each in folders]
     first = sets[0].manifest
     for other in sets[1:]:
@@ -149,31 +143,8 @@ def verify(folder: Path, processes: int = 1, progress: Optional[Progress] = None
     return Report(str(folder), sets, time.perf_counter() - began)
 
 
-Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # like map, in order
-
-
-@contextmanager
-def _start_processes(processes: int) -> Iterator[Run]:
-    """A `map` over processes, with few tasks under way; plain `map` for one process."""
-    if processes <= 1:
-        yield map
-        return
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy whatever threads and locks the caller holds
-    with ProcessPoolExecutor(processes, spawn) as pool:
-
-        def run(check: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-            left = iter(tasks)
-            pending = [pool.submit(check, task) for task in islice(left, 4 * processes)]
-            while pending:
-                yield pending.pop(0).result()
-                pending += [pool.submit(check, task) for task in islice(left, 1)]
-
-        try:
-            yield run
-        except BrokenProcessPool:
-            raise KoGPT2Error("a checking process died, as when memory runs out; try fewer --processes") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _checkers(processes: int) -> AbstractContextManager[Run]:
+    return start_processes(processes, "checking") if processes > 1 else nullcontext(map)
 
 
 def verify_set(folder: Path, run: Run, advance: Callable[[int], None], drop: bool) -> SetReport:

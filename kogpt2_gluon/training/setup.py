@@ -9,7 +9,6 @@ import numpy as np
 import xxhash
 
 from kogpt2_gluon.data.reader import open_shards, open_training_reader, training_tokenizer
-from kogpt2_gluon.data.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
 from kogpt2_gluon.model.loss import LanguageModelLoss
@@ -36,7 +35,7 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
     saved = checkpoint.state() if checkpoint else None
 
     # Data, and the order in which all workers together read it.
-    tokenizer = Tokenizer.load(training_tokenizer(recipe))
+    tokenizer = training_tokenizer(recipe)
     held_out = open_shards(recipe.data.test, "data.test", recipe) if recipe.data.test else None
     if held_out and held_out.manifest.tokenizer_sha256 != tokenizer.sha256:
         raise DataError(f"{held_out.folder}: made with another tokenizer than {tokenizer.path}; shard the text again")

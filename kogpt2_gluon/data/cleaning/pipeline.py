@@ -10,15 +10,7 @@ the corpus twice while it is written.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
-from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterator, Optional, Sequence, Union
 
@@ -32,10 +24,9 @@ from kogpt2_gluon.data.cleaning.report import BAD_UTF8_FILE, PICTURE_FILE, SAMPL
 from kogpt2_gluon.data.corpus import CORPUS_FILE, SPLITS, CorpusWriter
 from kogpt2_gluon.data.documents import Block, check_documents, read_blocks, stored_mode
 from kogpt2_gluon.data.files import replace_folder
+from kogpt2_gluon.data.processes import start_processes
 from kogpt2_gluon.data.sources import Source, list_sources
-from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
-
-AHEAD = 4  # blocks a process under way: enough while the main process puts a part on disk
+from kogpt2_gluon.errors import DataError, RecipeError
 
 Progress = Callable[[int, int], None]
 
@@ -178,43 +169,19 @@ def _cleaned(
         for place, block in blocks:
             yield place, cleaner.clean(block)
         return
-    # spawn: a fork would copy whatever threads and locks the caller holds
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, spawn, _start_process, (options, documents)) as pool:
-        pending: deque[tuple[Place, Future[Cleaned]]] = deque()
-        try:
-            for place, block in blocks:
-                pending.append((place, pool.submit(_clean_block, block)))
-                if len(pending) >= AHEAD * processes:
-                    place, future = pending.popleft()
-                    yield place, future.result()
-            while pending:
-                place, future = pending.popleft()
-                yield place, future.result()
-        except BrokenProcessPool:
-            raise KoGPT2Error("a cleaning process died, as when memory runs out; try fewer --processes") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    with start_processes(processes, "cleaning", _start_process, (options, documents)) as run:
+        yield from run(_clean_block, blocks)
 
 
 def _start_process(options: CleaningOptions, documents: str) -> None:
     global _cleaner
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _cleaner = BlockCleaner(options, documents)
 
 
-def _end_with_parent() -> None:
-    """Ends this process when the main one is killed; waiting for work it would never know."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-def _clean_block(block: Block) -> Cleaned:
+def _clean_block(placed: tuple[Place, Block]) -> tuple[Place, Cleaned]:
     assert _cleaner is not None
-    return _cleaner.clean(block)
+    place, block = placed
+    return place, _cleaner.clean(block)
 
 
 # --- writing
