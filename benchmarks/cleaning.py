@@ -23,7 +23,6 @@ machines be compared.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import random
@@ -34,7 +33,6 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
@@ -42,6 +40,7 @@ import numpy as np
 import psutil
 import sentencepiece
 from cleaning_peers import FINDERS, plain_filter
+from cleaning_text import distinct, read_texts, size_of, take, write_distinct, write_texts
 from conditions import conditions
 
 from kogpt2_gluon.data.cleaning import clean
@@ -50,7 +49,6 @@ from kogpt2_gluon.data.cleaning.minhash import choose_bands, jaccard, shingle_se
 from kogpt2_gluon.data.cleaning.near_duplicates import NearDuplicateOptions, band_keys, drop_near_duplicates
 from kogpt2_gluon.data.cleaning.options import load_options
 from kogpt2_gluon.data.corpus import Corpus
-from kogpt2_gluon.data.sample_text import sample_documents
 from kogpt2_gluon.data.sharding import shard_corpus
 from kogpt2_gluon.data.tokenizer_training import train_tokenizer
 
@@ -61,45 +59,6 @@ SAMPLE_SECONDS = 0.02  # between two looks at the memory
 AIMS = {"documents": 10.0, "reviews": 5.0, "near_duplicates": 3.0, "sharding": 0.9}
 
 Result = dict[str, Any]
-
-
-# ---- text --------------------------------------------------------------------------------------------------------
-
-
-def size_of(texts: list[str]) -> int:
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-
-
-def take(texts: Iterator[str], limit: float) -> list[str]:
-    """The first texts, of `limit` bytes together."""
-    taken: list[str] = []
-    size = 0
-    for text in texts:
-        taken.append(text)
-        size += len(text.encode("utf-8", "surrogatepass"))
-        if size >= limit:  # asked before the next is drawn, which would be lost
-            break
-    return taken
-
-
-def read_texts(arguments: argparse.Namespace, kind: str, limit: float) -> list[str]:
-    """Up to `limit` bytes of documents (several lines each) or reviews (one)."""
-    path: Path = getattr(arguments, kind)
-    if path is None:
-        sentences = sample_documents(seed=1)
-        if kind == "reviews":
-            return take((" ".join(text.split()) for text in sentences), limit)
-        return take(("\n".join(itertools.islice(sentences, 12)) for _ in itertools.count()), limit)
-    with path.open(encoding="utf-8") as stream:
-        if kind == "documents":
-            return take((json.loads(line)[arguments.field] for line in stream), limit)
-        return take((line.rstrip("\n") for line in stream if line.strip()), limit)
-
-
-def write_texts(path: Path, kind: str, texts: list[str]) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogatepass") as stream:
-        for text in texts:
-            stream.write((json.dumps({"text": text}, ensure_ascii=False) if kind == "documents" else text) + "\n")
 
 
 # ---- timing ------------------------------------------------------------------------------------------------------
@@ -274,25 +233,6 @@ def run_peer(python: Path, name: str, texts: Path, options: NearDuplicateOptions
 # ---- memory ------------------------------------------------------------------------------------------------------
 
 
-def write_distinct(path: Path, texts: list[str], size: float) -> int:
-    """About `size` bytes of lines: the texts again and again, with their words in another order each time."""
-    rng = random.Random(0)
-    written, copy = 0, 0
-    with path.open("w", encoding="utf-8", errors="surrogatepass") as stream:
-        while written < size:
-            for text in texts:
-                words = text.split()
-                if copy:
-                    rng.shuffle(words)
-                line = json.dumps({"text": " ".join(words)}, ensure_ascii=False)
-                stream.write(line + "\n")
-                written += len(line.encode("utf-8", "surrogatepass")) + 1
-                if written >= size:
-                    break
-            copy += 1
-    return written
-
-
 def peak_memory(command: list[str]) -> tuple[float, float]:
     """(MB, seconds) of a command: the largest sum of resident memory over it and its children."""
     began, peak = time.perf_counter(), 0
@@ -346,7 +286,8 @@ def measure_sharding(arguments: argparse.Namespace, work: Path) -> Result:
     kinds: Result = {}
     for kind in ("documents", "reviews"):
         file, corpus_dir, model = work / f"{kind}.in", work / f"{kind}-corpus", work / f"{kind}.model"
-        texts = [" ".join(text.split()) for text in read_texts(arguments, kind, 1e6 * arguments.shard_mb)]
+        size = 1e6 * arguments.shard_mb
+        texts = take(distinct(read_texts(arguments, kind, size)), size)
         file.write_text("\n".join(texts), encoding="utf-8")
         clean([file], corpus_dir, "line", test_share=0.0)
         corpus = Corpus.open(corpus_dir)

@@ -45,7 +45,7 @@ def stage(places: tuple[str, ...], dry_run: bool, batch: int, as_json: bool) -> 
 
     reports = []
     for folder in _folders(places):
-        with progress_bar("restoring") as bar:
+        with progress_bar("staging") as bar:
             reports.append(run(folder, dry_run, batch, bar.show, bar.say))
     _finish(reports, as_json, staged=not dry_run)
 

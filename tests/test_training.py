@@ -100,7 +100,8 @@ def test_kill_and_resume_is_bit_exact(tiny, tmp_path, optimizer, size):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: (broken / "checkpoints" / "step-00000003").is_dir(), process)
+    latest = broken / "checkpoints" / "latest"
+    wait_for(lambda: latest.is_file() and latest.read_text() >= "step-00000003", process)
     kill_all(process)
     reached = open_checkpoint(broken).state()["step"]
     assert 3 <= reached < 12  # else it was too late to be of use

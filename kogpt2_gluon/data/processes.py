@@ -48,8 +48,9 @@ def start_processes(
             yield run
         except BrokenProcessPool:
             raise KoGPT2Error(f"a {name} process died, as when memory runs out; try fewer --processes") from None
-        finally:
+        except BaseException:  # what is under way is of no use any more
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _start(start: Optional[Callable[..., None]], arguments: tuple[Any, ...]) -> None:

@@ -130,7 +130,10 @@ def open_training_reader(
 
 
 def training_tokenizer(recipe: Recipe) -> Tokenizer:
-    """The tokenizer of a recipe's training data. An error for a person if none is named, or it is not the shards'."""
+    """The tokenizer of a recipe's training data.
+
+    RecipeError or DataError if none is named, it is not the shards' own, or it has more tokens than the model.
+    """
     if recipe.data.source == "text":
         if not recipe.data.tokenizer:
             raise RecipeError("data.source=text needs data.tokenizer=FILE, a SentencePiece model")
@@ -138,13 +141,14 @@ def training_tokenizer(recipe: Recipe) -> Tokenizer:
     if not recipe.data.train_sets:
         raise DataError("data.train is empty; name a folder that `kogpt2 shard` wrote: data.train=DIR")
     folder = Path(recipe.data.train_sets[0])
-    return _tokenizer_of(folder, Manifest.load(folder))
+    return _tokenizer_of(folder, Manifest.load(folder), recipe)
 
 
-def _tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer:
+def _tokenizer_of(folder: Path, manifest: Manifest, recipe: Recipe) -> Tokenizer:
     tokenizer = Tokenizer.load(folder / TOKENIZER)
     if tokenizer.sha256 != manifest.tokenizer_sha256:
         raise DataError(f"{tokenizer.path}: not the tokenizer that these shards were made with; make them again")
+    manifest.compare_vocabulary(recipe.model.vocab_size, folder)
     return tokenizer
 
 
@@ -153,8 +157,7 @@ def open_shards(folder: str, key: str, recipe: Recipe, open_set: Callable[[Path]
     if key == "data.test" and not (Path(folder) / MANIFEST).is_file():
         raise DataError(f"{folder}: no shards there for data.test; name their folder, or train without any: data.test=")
     shards = open_set(Path(folder))
-    _tokenizer_of(shards.folder, shards.manifest)
-    shards.manifest.compare_vocabulary(recipe.model.vocab_size, shards.folder)
+    _tokenizer_of(shards.folder, shards.manifest, recipe)
     return shards
 
 

@@ -126,7 +126,7 @@ class Restoring:
             self._moved[path] = min(action.moved, self._files[path].size)
             return
         self._running[path] += 1
-        if self._running[path] >= 99999:  # once is no proof: it may have ended between the two questions
+        if self._running[path] >= 2:  # once is no proof: it may have ended between the two questions
             self._end_attempt(path, f"{show(path)}: the restore ended without its data; see the data repository's log")
 
     def _finish(self, path: Path) -> None:

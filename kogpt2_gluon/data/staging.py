@@ -225,9 +225,8 @@ def _try_to_read(file: DataFile) -> Optional[str]:
 
 def report_lines(report: Report, staged: bool) -> list[str]:
     """A report for a person; the first line is the summary."""
-    plain = [
-        f"{report.folder}: {report.files:,} files, {format_size(report.bytes)}, {format_size(report.free_bytes)} free"
-    ]
+    free = "" if report.file_system == "s3" else f", {format_size(report.free_bytes)} free"
+    plain = [f"{report.folder}: {report.files:,} files, {format_size(report.bytes)}{free}"]
     if report.sets:
         plain.append(f"  {'manifest whole' if not report.faults else 'faulty'}: {', '.join(report.sets)}")
     if report.on_lustre:

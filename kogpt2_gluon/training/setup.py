@@ -29,16 +29,14 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
     if recipe.evaluation.stop_improvement and not recipe.data.test:
         raise RecipeError("evaluation.stop_improvement needs held-out data; set data.test=DIR")
 
-    # Where to go on from, if anywhere.
-    checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
-    changed = check_same_run(checkpoint, recipe) if checkpoint else []
-    saved = checkpoint.state() if checkpoint else None
-
-    # Data, and the order in which all workers together read it.
+    # Data, where to go on from, and the order in which all workers together read it.
     tokenizer = training_tokenizer(recipe)
     held_out = open_shards(recipe.data.test, "data.test", recipe) if recipe.data.test else None
     if held_out and held_out.manifest.tokenizer_sha256 != tokenizer.sha256:
         raise DataError(f"{held_out.folder}: made with another tokenizer than {tokenizer.path}; shard the text again")
+    checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
+    changed = check_same_run(checkpoint, recipe) if checkpoint else []
+    saved = checkpoint.state() if checkpoint else None
     reader = open_training_reader(recipe, worker, saved and saved["reader"], str(checkpoint and checkpoint.path))
 
     # Network and optimizer: new from the seed, or as the checkpoint left them.
@@ -98,8 +96,9 @@ def describe(recipe: Recipe, parts: Parts) -> str:
     ]
     if spare := recipe.model.vocab_size - parts.tokenizer.vocab_size:
         lines.append(
-            f"note: the tokenizer has {parts.tokenizer.vocab_size} tokens, so {spare} rows of the model's embedding "
-            f"are never used; model.vocab_size={parts.tokenizer.vocab_size} would do without them"
+            f"note: {parts.tokenizer.path.parent}: its tokenizer has {parts.tokenizer.vocab_size} tokens, so {spare} "
+            f"rows of the model's embedding are never used; model.vocab_size={parts.tokenizer.vocab_size} would do "
+            "without them"
         )
     if parts.resumed:
         lines.append(f"going on from {parts.resumed.path}")

@@ -68,7 +68,7 @@ class Assembly:
         assert parts
         self._parts, self._sources, self._work = list(parts), sources, work
         self._cleaned = tuple(parts)  # as they were before lines were removed
-        self._load_ends = lru_cache(maxsize=16)(_load_ends)
+        self._load_ends = lru_cache(maxsize=4096)(_load_ends)  # mapped, so hardly any memory
         self._lead = framing_bytes(mode) - 1
         self._firsts = [part.first for part in parts]
         self._total = parts[-1].first + parts[-1].documents
@@ -265,7 +265,7 @@ def _choose(chosen: Chosen, number: int, hashes: Hashes, marked: Mask) -> None:
 
 
 def _load_ends(folder: Path) -> Integers:
-    ends: Integers = np.load(folder / "ends.npy", allow_pickle=False)
+    ends: Integers = np.load(folder / "ends.npy", mmap_mode="r", allow_pickle=False)
     return ends
 
 
