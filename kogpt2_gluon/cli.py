@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,14 @@ def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_k
             continue
         with progress_bar(f"sharding {split}") as bar:
             manifest = shard_corpus(
-                corpus, tokenizer_path, out / split, split, processes or available_cores(), chunk_bytes, bar.show
+                corpus,
+                tokenizer_path,
+                out / split,
+                split,
+                processes or available_cores(),
+                chunk_bytes,
+                bar.show,
+                say=partial(click.echo, err=True),
             )
         click.echo(
             f"{out / split}: {manifest.documents:,} documents, {manifest.tokens:,} tokens, "

@@ -11,7 +11,10 @@ import pytest
 
 from conftest import kogpt2, run
 
-VERBS = ("clean", "tokenizer", "shard", "train", "evaluate", "generate", "convert", "doctor", "report", "demo")
+VERBS = (
+    *("clean", "tokenizer", "shard", "verify", "files", "train", "evaluate", "generate", "convert", "doctor"),
+    *("report", "demo"),
+)
 
 
 @pytest.fixture

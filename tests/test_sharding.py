@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -20,6 +21,7 @@ from kogpt2_gluon.data.shards import MANIFEST, Manifest
 from kogpt2_gluon.data.tokenizer import Tokenizer
 from kogpt2_gluon.data.tokenizer_training import train_tokenizer
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from lustre_helpers import FakeLustre
 from shard_helpers import SPECIAL, parts_of, read_back
 
 
@@ -195,3 +197,12 @@ def test_a_tokenizing_process_that_dies_ends_the_work(
     with pytest.raises(KoGPT2Error, match="--processes"):
         shard_corpus(corpus, tokenizer.path, tmp_path / "out", "train", processes=1)
     assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_a_new_folder_on_lustre_gets_its_layout(
+    corpus: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, said = FakeLustre.install(tmp_path, monkeypatch), []
+    shard_corpus(corpus, tokenizer.path, tmp_path / "out", "test", say=said.append)
+    verbs = [json.loads(line)["verb"] for line in fake.log.read_text().splitlines()]
+    assert "setstripe" in verbs and len(said) == 1 and str(tmp_path / "out") in said[0]

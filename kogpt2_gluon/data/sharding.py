@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.data.corpus import Corpus
 from kogpt2_gluon.data.files import replace_file
+from kogpt2_gluon.data.lustre import prepare_folder
 from kogpt2_gluon.data.processes import start_processes
 from kogpt2_gluon.data.shards import (
     MANIFEST,
@@ -65,6 +66,7 @@ def shard_corpus(
     processes: int = 1,
     chunk_bytes: int = 0,
     progress: Optional[Callable[[int, int], None]] = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Tokenizes one split of a corpus into `out`; every document becomes ``<s> text </s>``.
 
@@ -80,6 +82,8 @@ def shard_corpus(
         A power of two, or 0 to choose one from 64 KiB to 4 MiB by the size of the text.
     progress : callable
         Told (text bytes done, in all).
+    say : callable
+        Told, on Lustre, how the new files are laid out.
     """
     corpus = Corpus.open(corpus_dir)
     tokenizer = Tokenizer.load(tokenizer_path)
@@ -90,6 +94,8 @@ def shard_corpus(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(f"{out}: not an empty folder; choose another --out or remove it")
     out.mkdir(parents=True, exist_ok=True)
+    if layout := prepare_folder(out):
+        say(layout)
     size = corpus.size(split)
     guess = int(size / BYTES_PER_TOKEN * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize)
     manifest = Manifest(
