@@ -46,6 +46,60 @@ def test_overrides_and_numbers():
     assert recipe.data.test == "" and recipe.tracking.sample_prompts == ["가", "나"]
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "sets", "weights"),
+    [
+        ("shards/2024_01_05", "shards/2024_01_05", ["shards/2024_01_05"], None),
+        ("2024_01_05", "2024_01_05", ["2024_01_05"], None),
+        ("", "", [], None),
+        ("[a/train, 2024_01_05]", ["a/train", "2024_01_05"], ["a/train", "2024_01_05"], None),
+        ("{a/train: 7, b/train: 3}", {"a/train": 7.0, "b/train": 3.0}, ["a/train", "b/train"], [0.7, 0.3]),
+        ("{1: 1e-1, 말뭉치: 0.3}", {"1": 0.1, "말뭉치": 0.3}, ["1", "말뭉치"], [0.25, 0.75]),  # 말뭉치: a corpus
+        ("{a: 1e308, b: 1e308}", {"a": 1e308, "b": 1e308}, ["a", "b"], [0.5, 0.5]),
+    ],
+)
+def test_training_data_is_a_path_a_list_or_weights(tmp_path, text, value, sets, weights):
+    recipe = load_recipe("demo", [f"data.train={text}"])
+    assert recipe.data.train == value and recipe.data.train_sets == sets
+    assert recipe.data.train_weights == (pytest.approx(weights) if weights else None)
+    (tmp_path / "again.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(str(tmp_path / "again.yaml")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{a: 0}", "the weight of a is 0; weights are above 0"),
+        ("{a: -1}", "the weight of a is -1"),
+        ("{a: much}", "expected a number, got 'much'"),
+        ("{a: .inf}", "expected a number"),
+        ("{a: [1]}", "expected a number"),
+        ("{a: }", "expected a number, got ''"),
+        ("[]", "expected paths as texts, got []"),
+        ("[[a]]", "expected paths as texts"),
+        ("[a, a]", "names a path twice"),
+        ("{a: 1", "is not YAML"),
+    ],
+)
+def test_training_data_that_is_neither(text, part):
+    with pytest.raises(RecipeError, match=r".*") as caught:
+        load_recipe("demo", [f"data.train={text}"])
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_are_for_shards():
+    with pytest.raises(RecipeError, match=r"data\.train: weights need shards"):
+        load_recipe("demo", ["data.train={a: 1, b: 2}", "data.source=text"])
+
+
+def test_fingerprint_knows_weights_not_paths():
+    def fingerprint(train):
+        return load_recipe("demo", [f"data.train={train}"]).fingerprint()
+
+    assert fingerprint("{a: 7, b: 3}") == fingerprint("{c: 14, d: 6}") != fingerprint("{a: 6, b: 4}")
+    assert fingerprint("[a, b]") == fingerprint("c")
+
+
 def test_printed_recipe_reads_back(tmp_path):
     recipe = load_recipe("kogpt2_base", ["tracking.run_dir=어딘가"])
     (tmp_path / "again.yaml").write_text(recipe.to_yaml(), encoding="utf-8")

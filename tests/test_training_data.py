@@ -42,7 +42,7 @@ def test_a_mix_resumes_exactly_and_is_the_same_for_two_workers(mixed, shards, tm
     state = open_checkpoint(tmp_path / "run").state()["reader"]
     assert state["consumed"] == 64 and "version" in state
     again = [*mixed, f"tracking.run_dir={tmp_path / 'again'}"]
-    kogpt2("train", "debug_cpu", *again, "--resume", tmp_path / "run" / "checkpoints" / "step-00000003")
+    kogpt2("train", "debug_cpu", *again, "--resume", tmp_path / "run" / "checkpoints" / "step-00000006")
     assert parameters(tmp_path / "again") == parameters(tmp_path / "run")
     two = [*mixed, f"tracking.run_dir={tmp_path / 'two'}", "model.dropout=0"]
     two_workers("debug_cpu", *two)
