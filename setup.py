@@ -56,7 +56,7 @@ setup(
         "kogpt2_recipes",
     ],
     package_dir={"kogpt2_launch": "launch", "kogpt2_recipes": "recipes"},
-    package_data={"kogpt2_recipes": ["*.yaml"], "kogpt2_gluon.data.cleaning": ["presets/*.yaml"]},
+    package_data={"kogpt2_recipes": ["*.yaml"], "kogpt2_gluon.data.text.cleaning": ["presets/*.yaml"]},
     install_requires=CORE,
     extras_require={
         "cpu": ["mxnet==1.9.1"],

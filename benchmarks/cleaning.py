@@ -43,14 +43,14 @@ from cleaning_peers import FINDERS, plain_filter
 from cleaning_text import distinct, read_texts, size_of, take, write_distinct, write_texts
 from conditions import conditions
 
-from kogpt2_gluon.data.cleaning import clean
-from kogpt2_gluon.data.cleaning.filters import TextCleaner
-from kogpt2_gluon.data.cleaning.minhash import choose_bands, jaccard, shingle_set
-from kogpt2_gluon.data.cleaning.near_duplicates import NearDuplicateOptions, band_keys, drop_near_duplicates
-from kogpt2_gluon.data.cleaning.options import load_options
-from kogpt2_gluon.data.corpus import Corpus
-from kogpt2_gluon.data.sharding import shard_corpus
-from kogpt2_gluon.data.tokenizer_training import train_tokenizer
+from kogpt2_gluon.data.text.cleaning import clean
+from kogpt2_gluon.data.text.cleaning.filters import TextCleaner
+from kogpt2_gluon.data.text.cleaning.minhash import choose_bands, jaccard, shingle_set
+from kogpt2_gluon.data.text.cleaning.near_duplicates import NearDuplicateOptions, band_keys, drop_near_duplicates
+from kogpt2_gluon.data.text.cleaning.options import load_options
+from kogpt2_gluon.data.text.corpus import Corpus
+from kogpt2_gluon.data.tokens.sharding import shard_corpus
+from kogpt2_gluon.data.tokens.training import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("filters", "near_duplicates", "memory", "sharding")

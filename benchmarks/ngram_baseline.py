@@ -34,8 +34,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.shards import MANIFEST, Manifest
+from kogpt2_gluon.data.shards.format import MANIFEST, Manifest
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 
 Ints = NDArray[np.int64]

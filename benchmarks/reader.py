@@ -31,8 +31,8 @@ from conditions import conditions
 from reader_peers import READ, measure, resident_mb
 from reader_sets import CHUNK_BYTES, make_tokenizer, recipe_for, write_random, write_sparse
 
-from kogpt2_gluon.data.reader import open_training_reader
-from kogpt2_gluon.data.shard_set import ShardSet
+from kogpt2_gluon.data.reading.reader import open_training_reader
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 
 HERE = Path(__file__).resolve().parent
 SPARSE_TOKENS = 10_000_000_000

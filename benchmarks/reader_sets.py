@@ -12,8 +12,8 @@ import numpy as np
 import sentencepiece
 import xxhash
 
-from kogpt2_gluon.data.shards import MAGIC, TOKENIZER, TRAILER, Manifest, ShardInfo, ShardWriter
-from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.data.shards.format import MAGIC, TOKENIZER, TRAILER, Manifest, ShardInfo, ShardWriter
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.recipe import parse_recipe
 
 CHUNK_BYTES = 4 << 20

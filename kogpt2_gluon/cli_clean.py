@@ -55,9 +55,9 @@ def clean(
              kogpt2 clean kowiki-latest-pages-articles.xml.bz2 --documents wikipedia --filters web --out corpus
              kogpt2 clean s3://bucket/news --documents text --set near_duplicates=true --out corpus
     """
-    from kogpt2_gluon.data.cleaning import PICTURE_FILE, load_options
-    from kogpt2_gluon.data.cleaning import clean as run
     from kogpt2_gluon.data.files import replace_file
+    from kogpt2_gluon.data.text.cleaning import PICTURE_FILE, load_options
+    from kogpt2_gluon.data.text.cleaning import clean as run
     from kogpt2_gluon.runtime import available_cores
     from kogpt2_gluon.tracking.cleaning_page import render_cleaning
 

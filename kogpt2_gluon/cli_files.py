@@ -41,7 +41,7 @@ def stage(places: tuple[str, ...], dry_run: bool, batch: int, as_json: bool) -> 
     Example: kogpt2 files stage /fsx/shards
              kogpt2 files stage kogpt2_base --dry-run
     """
-    from kogpt2_gluon.data.staging import stage as run
+    from kogpt2_gluon.data.storage.staging import stage as run
 
     reports = []
     for folder in _folders(places):
@@ -59,8 +59,8 @@ def status(places: tuple[str, ...], as_json: bool) -> None:
     \b
     Example: kogpt2 files status /fsx/shards s3://bucket/shards --json
     """
-    from kogpt2_gluon.data.sources import is_s3_url
-    from kogpt2_gluon.data.staging import status as run
+    from kogpt2_gluon.data.storage.staging import status as run
+    from kogpt2_gluon.data.text.sources import is_s3_url
 
     reports = []
     for place in places:
@@ -77,7 +77,7 @@ def upload(folder: Path, url: str) -> None:
     \b
     Example: kogpt2 files upload shards s3://bucket/kogpt2/shards
     """
-    from kogpt2_gluon.data.transfer import upload_folder
+    from kogpt2_gluon.data.storage.transfer import upload_folder
 
     with progress_bar("uploading") as bar:
         copied = upload_folder(folder, _checked_url(url), bar.show)
@@ -95,7 +95,7 @@ def download(url: str, folder: Path) -> None:
     \b
     Example: kogpt2 files download s3://bucket/kogpt2/shards /fsx/shards
     """
-    from kogpt2_gluon.data.transfer import download_folder
+    from kogpt2_gluon.data.storage.transfer import download_folder
 
     with progress_bar("downloading") as bar:
         copied = download_folder(_checked_url(url), folder, bar.show)
@@ -117,7 +117,7 @@ def layout(folder: Path, shard_mib: int) -> None:
     \b
     Example: kogpt2 files layout /fsx/shards
     """
-    from kogpt2_gluon.data.lustre import prepare_folder
+    from kogpt2_gluon.data.storage.lustre import prepare_folder
 
     folder.mkdir(parents=True, exist_ok=True)
     click.echo(prepare_folder(folder, shard_mib << 20) or f"{folder}: not on Lustre: no layout to set")
@@ -149,7 +149,7 @@ def _folders(places: Any) -> list[Path]:
 
 
 def _checked_url(url: str) -> str:
-    from kogpt2_gluon.data.sources import is_s3_url
+    from kogpt2_gluon.data.text.sources import is_s3_url
 
     if not is_s3_url(url):
         raise RecipeError(f"{url}: no address of S3; write s3://bucket/prefix")
@@ -157,8 +157,8 @@ def _checked_url(url: str) -> str:
 
 
 def _remote_status(url: str) -> Any:
-    from kogpt2_gluon.data.staging import Report
-    from kogpt2_gluon.data.transfer import list_remote
+    from kogpt2_gluon.data.storage.staging import Report
+    from kogpt2_gluon.data.storage.transfer import list_remote
 
     remote = list_remote(url)
     size = sum(each.size for each in remote.objects.values())
@@ -173,7 +173,7 @@ def _counts(copied: Any) -> str:
 
 def _finish(reports: list[Any], as_json: bool, staged: bool) -> None:
     """Prints the reports; leaves with 3 if anything is wrong."""
-    from kogpt2_gluon.data.staging import report_lines, to_dict
+    from kogpt2_gluon.data.storage.staging import report_lines, to_dict
 
     faults = [fault for report in reports for fault in report.faults]
     if as_json:

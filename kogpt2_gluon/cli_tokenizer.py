@@ -74,7 +74,7 @@ def train(
     \b
     Example: kogpt2 tokenizer train wiki news --vocab-size 50000 --out tokenizer.model
     """
-    from kogpt2_gluon.data.tokenizer_training import train_tokenizer
+    from kogpt2_gluon.data.tokens.training import train_tokenizer
 
     _check_out(out, overwrite)
     trained = train_tokenizer(
@@ -108,7 +108,7 @@ def rename(model: Path, tokens: tuple[str, ...], out: Path, overwrite: bool) -> 
     \b
     Example: kogpt2 tokenizer rename tokenizer.model --token '<unused7>=리뷰어' --out named.model
     """
-    from kogpt2_gluon.data.tokenizer_edit import parse_renaming, rename_tokens
+    from kogpt2_gluon.data.tokens.renaming import parse_renaming, rename_tokens
 
     _check_out(out, overwrite)
     renamings = [parse_renaming(token) for token in tokens]
@@ -134,7 +134,7 @@ def report(
     \b
     Example: kogpt2 tokenizer report tokenizer.model wiki reviews --against other.model
     """
-    from kogpt2_gluon.data.tokenizer_report import format_report, report_tokenizers
+    from kogpt2_gluon.data.tokens.report import format_report, report_tokenizers
 
     found = report_tokenizers([model, *against], corpora, split, sample_mb)
     click.echo(json.dumps(found, ensure_ascii=False, indent=1) if as_json else format_report(found))

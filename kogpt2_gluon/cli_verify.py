@@ -28,8 +28,8 @@ def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
     \b
     Example: kogpt2 verify shards --json
     """
-    from kogpt2_gluon.data.repair import repair_set
-    from kogpt2_gluon.data.verify import verify as run
+    from kogpt2_gluon.data.shards.repair import repair_set
+    from kogpt2_gluon.data.shards.verify import verify as run
     from kogpt2_gluon.runtime import available_cores
 
     with progress_bar("verifying") as bar:

@@ -132,7 +132,7 @@ def describe(recipe: Recipe, size: int = 0) -> str:
 
 def _data(recipe: Recipe, tokens: int) -> str:
     """How many passes that is and whether the vocabulary fits, where the shards are there to be asked."""
-    from kogpt2_gluon.data.shards import Manifest
+    from kogpt2_gluon.data.shards.format import Manifest
 
     folders = recipe.data.train_sets
     if not folders:

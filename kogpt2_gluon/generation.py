@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.runtime import mx

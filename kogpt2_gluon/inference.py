@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.checkpoint import open_checkpoint
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.data.shards.shard_set import ShardSet
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.evaluation.language_model import LanguageModelScore, evaluate
 from kogpt2_gluon.generation import Sampling, generate

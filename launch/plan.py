@@ -264,7 +264,7 @@ def _check_interface(plan: Plan) -> None:
 
 def _check_lanes(recipe: Recipe, size: int) -> None:
     """RecipeError if no reading order of this recipe has lanes that `size` workers can share."""
-    from kogpt2_gluon.data.order import choose_lanes
+    from kogpt2_gluon.data.reading.order import choose_lanes
 
     # With data without end: what remains is the rule on batch and max_lanes, which needs no look at the data.
     lanes = choose_lanes(1 << 40, recipe.training.total_batch_size, recipe.data.max_lanes)

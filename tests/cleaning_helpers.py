@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.data import documents as documents_module
-from kogpt2_gluon.data.cleaning import CleaningReport, parts
-from kogpt2_gluon.data.corpus import Corpus
+from kogpt2_gluon.data.text import documents as documents_module
+from kogpt2_gluon.data.text.cleaning import CleaningReport, parts
+from kogpt2_gluon.data.text.corpus import Corpus
 
 WORDS = ["영화", "정말", "재미있다", "ㅋㅋ", "배우", "연기", "최고", "별로", "good", "12", "그리고", "나는"]
 ALL_STAGES = ["duplicate_lines.enabled=true", "duplicate_lines.min_chars=6", "near_duplicates.enabled=true"]

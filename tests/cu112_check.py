@@ -131,7 +131,7 @@ def has_driver() -> bool:
 
 def train(venv: Path, work: Path, stub: Path) -> None:
     """From text to a trained checkpoint with the installed command."""
-    code = "from pathlib import Path; from kogpt2_gluon.data.sample_text import write_sample_corpus as write; "
+    code = "from pathlib import Path; from kogpt2_gluon.data.sample.sample_text import write_sample_corpus as write; "
     code += "write(Path('text.txt'), 400_000)"
     subprocess.run([str(venv / "bin" / "python"), "-c", code], cwd=work, check=True)
     (work / "recipe.yaml").write_text(RECIPE, encoding="utf-8")

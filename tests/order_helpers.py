@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.data.order import ChunkOrder, Order, SequenceOrder
-from kogpt2_gluon.data.shards import Manifest, ShardWriter
+from kogpt2_gluon.data.reading.order import ChunkOrder, Order, SequenceOrder
+from kogpt2_gluon.data.shards.format import Manifest, ShardWriter
 
 SEQ = 16
 CHUNK = 100  # tokens

@@ -27,7 +27,7 @@ for version in "$@"; do
     echo "== Python $version: import, then the demo's stages with three training steps"
     w=work-$version
     mkdir "$w"
-    "$venv/bin/python" -c "import sys, pathlib; from kogpt2_gluon.data.sample_text import write_sample_corpus
+    "$venv/bin/python" -c "import sys, pathlib; from kogpt2_gluon.data.sample.sample_text import write_sample_corpus
 write_sample_corpus(pathlib.Path(sys.argv[1]), num_bytes=300_000)" "$w/text.txt"
     "$venv/bin/kogpt2" clean "$w/text.txt" --documents line --test-share 0.05 --out "$w/corpus"
     "$venv/bin/kogpt2" tokenizer "$w/corpus" --vocab-size 1000 --out "$w/tokenizer.model"

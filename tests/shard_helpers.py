@@ -11,8 +11,8 @@ from typing import Callable, Sequence
 import numpy as np
 import xxhash
 
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.shards import MANIFEST, TOKENIZER, Manifest, ShardWriter
+from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER, Manifest, ShardWriter
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 
 SPECIAL = {"unk": 0, "bos": 1, "eos": 2, "pad": 3}
 

@@ -15,8 +15,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from conftest import REAL_TEXT, run
 from convert_helpers import OWN_SENTENCES, train
-from kogpt2_gluon.data import bpe_dropout
-from kogpt2_gluon.data.bpe_dropout import BPEDropout
+from kogpt2_gluon.data.tokens import bpe_dropout
+from kogpt2_gluon.data.tokens.bpe_dropout import BPEDropout
 from kogpt2_gluon.errors import RecipeError
 
 TEXTS = [
@@ -108,7 +108,7 @@ def test_text_and_variety_are_kept(model: bytes) -> None:
 SCRIPT = """
 import hashlib, sys
 from pathlib import Path
-from kogpt2_gluon.data.bpe_dropout import BPEDropout
+from kogpt2_gluon.data.tokens.bpe_dropout import BPEDropout
 path = Path(sys.argv[1])
 ids, lengths = BPEDropout(path.read_bytes(), path).encode(Path(sys.argv[2]).read_bytes().split(b"|"), 0.4, 7)
 print(hashlib.sha256(ids.tobytes() + lengths.tobytes()).hexdigest())

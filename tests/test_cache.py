@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data import cache as cache_module
-from kogpt2_gluon.data import cache_fetch
-from kogpt2_gluon.data.cache import CachedShardSet, NodeCache, claim_folder, node_lanes
-from kogpt2_gluon.data.cache_fetch import MARK, POLL, FullFetcher, WindowFetcher, make_room
-from kogpt2_gluon.data.shard_set import CorruptChunkError, ShardSet
+from kogpt2_gluon.data.shards.cache import CachedShardSet, NodeCache, claim_folder, node_lanes
+from kogpt2_gluon.data.shards.cache_fetch import MARK, POLL, FullFetcher, WindowFetcher, make_room
+from kogpt2_gluon.data.shards.format import cache as cache_module
+from kogpt2_gluon.data.shards.format import cache_fetch
+from kogpt2_gluon.data.shards.shard_set import CorruptChunkError, ShardSet
 from kogpt2_gluon.errors import DataError, RecipeError
 from shard_helpers import flip, read_back, write_documents
 
@@ -318,7 +318,7 @@ def test_only_the_holder_of_the_lock_copies(folder: Path, root: Path, tmp_path: 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from kogpt2_gluon.data.cache import NodeCache
+from kogpt2_gluon.data.shards.cache import NodeCache
 cache = NodeCache("full", sys.argv[2], 1)
 cache.open(Path(sys.argv[1]))
 cache.start()

@@ -15,9 +15,9 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.cleaning import BAD_UTF8_FILE, CleaningReport, clean, normalize_line, split_of
-from kogpt2_gluon.data.corpus import Corpus
-from kogpt2_gluon.data.documents import Document, read_documents
+from kogpt2_gluon.data.text.cleaning import BAD_UTF8_FILE, CleaningReport, clean, normalize_line, split_of
+from kogpt2_gluon.data.text.corpus import Corpus
+from kogpt2_gluon.data.text.documents import Document, read_documents
 from kogpt2_gluon.errors import DataError, RecipeError
 
 KOREAN = Path(__file__).resolve().parents[2] / "shared" / "korean" / "lm"

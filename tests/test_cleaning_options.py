@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.data.cleaning.characters import NAMES
-from kogpt2_gluon.data.cleaning.filters import TextCleaner
-from kogpt2_gluon.data.cleaning.options import CleaningOptions, load_options, parse_options, presets
+from kogpt2_gluon.data.text.cleaning.characters import NAMES
+from kogpt2_gluon.data.text.cleaning.filters import TextCleaner
+from kogpt2_gluon.data.text.cleaning.options import CleaningOptions, load_options, parse_options, presets
 from kogpt2_gluon.errors import RecipeError
 
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kogpt2_gluon.data.cleaning.report import CleaningReport, Count, SourceReport, sample_row
+from kogpt2_gluon.data.text.cleaning.report import CleaningReport, Count, SourceReport, sample_row
 from kogpt2_gluon.tracking.cleaning_page import NAME_WIDTH, SOURCES_SHOWN, VALUE_WIDTH, WIDTH, render_cleaning
 
 ROOM = WIDTH - NAME_WIDTH - VALUE_WIDTH - 16

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cleaning_helpers import ALL_STAGES, check_counts, contents, small_parts, write, write_documents
-from kogpt2_gluon.data.cleaning import clean, load_options, parts, pipeline
-from kogpt2_gluon.data.corpus import Corpus
+from kogpt2_gluon.data.text.cleaning import clean, load_options, parts, pipeline
+from kogpt2_gluon.data.text.corpus import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
 
 
@@ -55,8 +55,8 @@ def test_parts_and_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 KILLED = """
 import sys, time
 from pathlib import Path
-from kogpt2_gluon.data import documents
-from kogpt2_gluon.data.cleaning import clean, load_options, parts
+from kogpt2_gluon.data.text import documents
+from kogpt2_gluon.data.text.cleaning import clean, load_options, parts
 
 def progress(done, total):
     if len(list(Path(sys.argv[2] + ".work").glob("part-*"))) >= 3:

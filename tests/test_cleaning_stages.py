@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from cleaning_helpers import WORDS, check_counts, small_parts, write, write_documents
 from conftest import kogpt2
-from kogpt2_gluon.data.cleaning import clean, load_options, split_of
-from kogpt2_gluon.data.corpus import Corpus
+from kogpt2_gluon.data.text.cleaning import clean, load_options, split_of
+from kogpt2_gluon.data.text.corpus import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
 
 
@@ -143,7 +143,7 @@ def hostile_sources(folder: Path) -> Path:
 
 
 def test_hostile_text_through_clean_and_shard(tmp_path: Path, small_tokenizer: bytes) -> None:
-    from kogpt2_gluon.data.sharding import shard_corpus
+    from kogpt2_gluon.data.tokens.sharding import shard_corpus
 
     sources = hostile_sources(tmp_path / "in")
     options = load_options(None, ["duplicate_lines.enabled=true", "near_duplicates.enabled=true"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
-from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.model.gpt2 import build_model, named_parameters
 from kogpt2_gluon.model.params_file import write_params
 from kogpt2_gluon.recipe import load_recipe

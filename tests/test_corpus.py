@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.corpus import Corpus, CorpusWriter, stored_bytes
 from kogpt2_gluon.data.files import replace_file, replace_folder
+from kogpt2_gluon.data.text.corpus import Corpus, CorpusWriter, stored_bytes
 
 
 def write(path: Path, data: bytes) -> Path:

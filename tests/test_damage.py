@@ -9,10 +9,10 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 
-from kogpt2_gluon.data import reader
-from kogpt2_gluon.data.damage import Damage
-from kogpt2_gluon.data.reader import TrainingReader, training_mix
-from kogpt2_gluon.data.shard_set import CorruptChunkError, ShardSet
+from kogpt2_gluon.data.reading import reader
+from kogpt2_gluon.data.reading.damage import Damage
+from kogpt2_gluon.data.reading.reader import TrainingReader, training_mix
+from kogpt2_gluon.data.shards.shard_set import CorruptChunkError, ShardSet
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import parse_recipe
 from order_helpers import CHUNK, SEQ, write_set

@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data import documents as documents_module
-from kogpt2_gluon.data.documents import (
+from kogpt2_gluon.data.text import documents as documents_module
+from kogpt2_gluon.data.text.documents import (
     Block,
     Document,
     Item,
@@ -26,7 +26,7 @@ from kogpt2_gluon.data.documents import (
     read_blocks,
     read_documents,
 )
-from kogpt2_gluon.data.sources import Source, local_source
+from kogpt2_gluon.data.text.sources import Source, local_source
 from kogpt2_gluon.errors import DataError, RecipeError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.cleaning import duplicates
-from kogpt2_gluon.data.cleaning.duplicates import find_seen_before, is_among, repeated_items, repeated_lines
+from kogpt2_gluon.data.text.cleaning import duplicates
+from kogpt2_gluon.data.text.cleaning.duplicates import find_seen_before, is_among, repeated_items, repeated_lines
 
 # Few values, so that they repeat, on both sides of the borders of buckets; 0 is "no concern".
 HASHES = [0, 1, 2, 2**62 - 1, 2**62, 2**62 + 1, 2**63 - 1, 2**63, 2**63 + 5, 2**64 - 2, 2**64 - 1]

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import REAL_TEXT
-from kogpt2_gluon.data.cleaning.characters import (
+from kogpt2_gluon.data.text.cleaning.characters import (
     CODE_POINTS,
     EMOJI,
     HANGUL,
@@ -25,12 +25,12 @@ from kogpt2_gluon.data.cleaning.characters import (
     SYMBOL,
     class_table,
 )
-from kogpt2_gluon.data.cleaning.editing import SAMPLE_CHARS
-from kogpt2_gluon.data.cleaning.filters import SAMPLES, CleanedBatch, TextCleaner
-from kogpt2_gluon.data.cleaning.lines import Lines
-from kogpt2_gluon.data.cleaning.normalize import normalize_line
-from kogpt2_gluon.data.cleaning.options import load_options
-from kogpt2_gluon.data.cleaning.repetition import cut_runs
+from kogpt2_gluon.data.text.cleaning.editing import SAMPLE_CHARS
+from kogpt2_gluon.data.text.cleaning.filters import SAMPLES, CleanedBatch, TextCleaner
+from kogpt2_gluon.data.text.cleaning.lines import Lines
+from kogpt2_gluon.data.text.cleaning.normalize import normalize_line
+from kogpt2_gluon.data.text.cleaning.options import load_options
+from kogpt2_gluon.data.text.cleaning.repetition import cut_runs
 
 PIECES = ["\n", "\n\n", " ", "\t", "\0", "\u200b", "\u3164", "\ufeff", "\ud800", "\u1100", "\u1161", "\u0338", "\u0301"]
 PIECES += [

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kogpt2_gluon.data.held_out import HeldOutReader
-from kogpt2_gluon.data.shard_set import ShardSet
+from kogpt2_gluon.data.reading.held_out import HeldOutReader
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 from order_helpers import BOS, CHUNK, SEQ, write_set
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data import lustre as module
-from kogpt2_gluon.data.lustre import (
+from kogpt2_gluon.data.storage import lustre as module
+from kogpt2_gluon.data.storage.lustre import (
     HsmAction,
     Lustre,
     Mount,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import REAL_TEXT
-from kogpt2_gluon.data.cleaning.markup import strip_html
-from kogpt2_gluon.data.cleaning.masking import MASKS, is_resident_number, passes_luhn
+from kogpt2_gluon.data.text.cleaning.markup import strip_html
+from kogpt2_gluon.data.text.cleaning.masking import MASKS, is_resident_number, passes_luhn
 
 NUMBERS = ("resident_number", "card", "phone", "account")
 

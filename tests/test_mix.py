@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.mix import PERIOD, STATE_VERSION, Mix, shares_of
-from kogpt2_gluon.data.order import SequenceOrder
+from kogpt2_gluon.data.reading.mix import PERIOD, STATE_VERSION, Mix, shares_of
+from kogpt2_gluon.data.reading.order import SequenceOrder
 from kogpt2_gluon.errors import DataError
 from order_helpers import make_order
 

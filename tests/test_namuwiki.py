@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data import documents as documents_module
-from kogpt2_gluon.data.documents import Document, Rejection, read_documents
-from kogpt2_gluon.data.formats.json_array import Record, parse_records, read_array_blocks
-from kogpt2_gluon.data.formats.namuwiki import plain_text
+from kogpt2_gluon.data.text import documents as documents_module
+from kogpt2_gluon.data.text.documents import Document, Rejection, read_documents
+from kogpt2_gluon.data.text.formats.json_array import Record, parse_records, read_array_blocks
+from kogpt2_gluon.data.text.formats.namuwiki import plain_text
 from kogpt2_gluon.errors import DataError
 
 ARTICLE = """[include(틀:다른 뜻, other1=나, rd1=[[다]])]

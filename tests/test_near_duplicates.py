@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import REAL_TEXT
-from kogpt2_gluon.data.cleaning import minhash, near_duplicates
-from kogpt2_gluon.data.cleaning.minhash import choose_bands, collapse, jaccard, recall, shingle_set, signatures
-from kogpt2_gluon.data.cleaning.near_duplicates import (
+from kogpt2_gluon.data.sample.sample_text import sample_documents
+from kogpt2_gluon.data.text.cleaning import minhash, near_duplicates
+from kogpt2_gluon.data.text.cleaning.minhash import choose_bands, collapse, jaccard, recall, shingle_set, signatures
+from kogpt2_gluon.data.text.cleaning.near_duplicates import (
     COMPARISONS,
     FIRST,
     LAST,
@@ -27,7 +28,6 @@ from kogpt2_gluon.data.cleaning.near_duplicates import (
     band_keys,
     drop_near_duplicates,
 )
-from kogpt2_gluon.data.sample_text import sample_documents
 
 OPTIONS = NearDuplicateOptions(enabled=True)
 SYLLABLES = [chr(code) for code in range(0xAC00, 0xAC00 + 11172, 28)]

@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from kogpt2_gluon.data.held_out import HeldOutReader
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.shards import Manifest, ShardWriter
+from kogpt2_gluon.data.reading.held_out import HeldOutReader
+from kogpt2_gluon.data.shards.format import Manifest, ShardWriter
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "ngram_baseline.py"
 UNK, BOS, EOS, PAD = range(4)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.order import ChunkOrder, Order, SequenceOrder, choose_lanes, last_up_to
+from kogpt2_gluon.data.reading.order import ChunkOrder, Order, SequenceOrder, choose_lanes, last_up_to
 from order_helpers import make_order, read_lane
 
 SHAPES = [(0, 60), (1, 0), (1, 60), (5, 0), (5, 1), (5, 60), (5, 96), (300, 17), (200, 60)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kogpt2_gluon.data.permutation import key_of, keys_of, permute
+from kogpt2_gluon.data.reading.permutation import key_of, keys_of, permute
 
 
 @pytest.mark.parametrize("size", [*range(1, 301), 1023, 1024, 1025, 65537, 300_001])

@@ -10,11 +10,11 @@ from typing import Any, Iterator
 import numpy as np
 import pytest
 
-from kogpt2_gluon.data import lanes, reader
-from kogpt2_gluon.data.mix import Mix
-from kogpt2_gluon.data.order import ChunkOrder, SequenceOrder
-from kogpt2_gluon.data.reader import TrainingReader, training_mix
-from kogpt2_gluon.data.shard_set import CorruptChunkError, ShardSet
+from kogpt2_gluon.data.reading import lanes, reader
+from kogpt2_gluon.data.reading.mix import Mix
+from kogpt2_gluon.data.reading.order import ChunkOrder, SequenceOrder
+from kogpt2_gluon.data.reading.reader import TrainingReader, training_mix
+from kogpt2_gluon.data.shards.shard_set import CorruptChunkError, ShardSet
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, parse_recipe
 from order_helpers import CHUNK, SEQ, read_lane, write_set

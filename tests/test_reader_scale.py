@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from kogpt2_gluon.data.mix import Mix
-from kogpt2_gluon.data.order import ChunkOrder
-from kogpt2_gluon.data.reader import TrainingReader, training_mix
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.shards import Manifest, ShardWriter
+from kogpt2_gluon.data.reading.mix import Mix
+from kogpt2_gluon.data.reading.order import ChunkOrder
+from kogpt2_gluon.data.reading.reader import TrainingReader, training_mix
+from kogpt2_gluon.data.shards.format import Manifest, ShardWriter
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.recipe import Recipe, parse_recipe
 
 CHUNK_BYTES = 4 << 20

@@ -13,10 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data import sample_grammar as grammar
-from kogpt2_gluon.data import sample_text, sample_words
-from kogpt2_gluon.data.sample_scenes import Scene
-from kogpt2_gluon.data.sample_text import has_final_consonant, sample_documents, with_particle, write_sample_corpus
+from kogpt2_gluon.data.sample import grammar as grammar
+from kogpt2_gluon.data.sample import sample_text
+from kogpt2_gluon.data.sample import words as sample_words
+from kogpt2_gluon.data.sample.sample_text import (
+    has_final_consonant,
+    sample_documents,
+    with_particle,
+    write_sample_corpus,
+)
+from kogpt2_gluon.data.sample.scenes import Scene
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_DOCUMENTS = 4000
@@ -357,7 +363,7 @@ def test_same_seed_same_text_in_any_process() -> None:
     assert digest(0) == KNOWN_DIGEST
     assert digest(1) != KNOWN_DIGEST
     code = (
-        "import hashlib, itertools; from kogpt2_gluon.data.sample_text import sample_documents as s;"
+        "import hashlib, itertools; from kogpt2_gluon.data.sample.sample_text import sample_documents as s;"
         "print(hashlib.sha256(chr(10).join(itertools.islice(s(0), 2000)).encode()).hexdigest())"
     )
     for hash_seed in ("1", "2"):
@@ -368,7 +374,7 @@ def test_same_seed_same_text_in_any_process() -> None:
 
 def test_needs_only_the_standard_library() -> None:
     code = (
-        "import sys, kogpt2_gluon.data.sample_text;"
+        "import sys, kogpt2_gluon.data.sample.sample_text;"
         "print(sorted({'mxnet', 'numpy', 'sentencepiece'} & {name.split('.')[0] for name in sys.modules}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

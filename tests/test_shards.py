@@ -13,15 +13,15 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.order import choose_lanes
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.shards import (
+from kogpt2_gluon.data.reading.order import choose_lanes
+from kogpt2_gluon.data.shards.format import (
     MANIFEST,
     Manifest,
     ShardWriter,
     choose_chunk_bytes,
     token_dtype,
 )
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.errors import DataError
 from shard_helpers import SPECIAL, edit_manifest, flip, parts_of, read_back
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import kogpt2
-from kogpt2_gluon.data import lustre as lustre_module
-from kogpt2_gluon.data import restoring, s3, staging, transfer
-from kogpt2_gluon.data.lustre import HsmAction, HsmState
-from kogpt2_gluon.data.restoring import DataFile, Restoring
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.shards import MANIFEST, TOKENIZER
-from kogpt2_gluon.data.staging import stage, status, take_inventory
+from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER
+from kogpt2_gluon.data.shards.shard_set import ShardSet
+from kogpt2_gluon.data.storage import lustre as lustre_module
+from kogpt2_gluon.data.storage import restoring, s3, staging, transfer
+from kogpt2_gluon.data.storage.lustre import HsmAction, HsmState
+from kogpt2_gluon.data.storage.restoring import DataFile, Restoring
+from kogpt2_gluon.data.storage.staging import stage, status, take_inventory
 from kogpt2_gluon.errors import DataError
 from lustre_helpers import FakeLustre
 from shard_helpers import read_back, write_documents

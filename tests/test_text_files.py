@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.sources import Source
-from kogpt2_gluon.data.text_files import TextFiles, broadcast, list_text_files
+from kogpt2_gluon.data.reading.text_files import TextFiles, broadcast, list_text_files
+from kogpt2_gluon.data.text.sources import Source
 from kogpt2_gluon.errors import RecipeError
 from text_reader_helpers import on_workers
 

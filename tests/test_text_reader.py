@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import run
-from kogpt2_gluon.data import documents, text_tokens
-from kogpt2_gluon.data.text_reader import TextReader, open_text_reader
-from kogpt2_gluon.data.text_tokens import REASONS
-from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.data.reading import text_tokens
+from kogpt2_gluon.data.reading.text_reader import TextReader, open_text_reader
+from kogpt2_gluon.data.reading.text_tokens import REASONS
+from kogpt2_gluon.data.text import documents
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from text_reader_helpers import SEQ, One, first_round, on_workers, recipe_for, steps, stream, write_text
 
@@ -349,7 +350,7 @@ def test_reading_after_close_is_a_bug(tmp_path: Path, model: Path) -> None:
 HOROVOD = """
 import json, sys
 import numpy as np
-from kogpt2_gluon.data.text_reader import open_text_reader
+from kogpt2_gluon.data.reading.text_reader import open_text_reader
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.training.worker import start_worker
 

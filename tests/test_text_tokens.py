@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import REAL_TEXT
-from kogpt2_gluon.data import documents, text_tokens
-from kogpt2_gluon.data.sources import local_source
-from kogpt2_gluon.data.text_tokens import Cursor, DocumentEncoder, TextStream
-from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.data.reading import text_tokens
+from kogpt2_gluon.data.reading.text_tokens import Cursor, DocumentEncoder, TextStream
+from kogpt2_gluon.data.text import documents
+from kogpt2_gluon.data.text.sources import local_source
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from text_reader_helpers import SEQ, WORDS, first_round, row_of, stream, write_text
 
 

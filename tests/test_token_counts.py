@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import REAL_TEXT
-from kogpt2_gluon.data.token_counts import SPACES, TokenCounter
-from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.data.tokenizer_edit import rename_tokens
+from kogpt2_gluon.data.tokens.counts import SPACES, TokenCounter
+from kogpt2_gluon.data.tokens.renaming import rename_tokens
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from tokenizer_helpers import SIGNS, random_words
 
 OPTIONS = {

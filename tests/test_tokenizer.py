@@ -15,10 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import REAL_TEXT
-from kogpt2_gluon.data.cleaning import clean
-from kogpt2_gluon.data.corpus import Corpus
-from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.data.tokenizer_training import RESERVED, train_tokenizer
+from kogpt2_gluon.data.text.cleaning import clean
+from kogpt2_gluon.data.text.corpus import Corpus
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.data.tokens.training import RESERVED, train_tokenizer
 from kogpt2_gluon.errors import DataError
 from tokenizer_helpers import SIGNS, make_corpus, random_words
 

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer as FastTokenizer
 from conftest import REAL_TEXT, kogpt2
 from convert_helpers import OWN_SENTENCES, train
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, check_same_ids, tokenizer_json
-from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.data.tokenizer_edit import parse_renaming, rename_tokens
-from kogpt2_gluon.data.tokenizer_training import PROFILES
+from kogpt2_gluon.data.tokens.renaming import parse_renaming, rename_tokens
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.data.tokens.training import PROFILES
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from tokenizer_helpers import random_words
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from conftest import kogpt2
-from kogpt2_gluon.data.corpus import Corpus
-from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.data.tokenizer_edit import rename_tokens
-from kogpt2_gluon.data.tokenizer_report import format_report, report_tokenizers
-from kogpt2_gluon.data.tokenizer_training import train_tokenizer
+from kogpt2_gluon.data.text.corpus import Corpus
+from kogpt2_gluon.data.tokens.renaming import rename_tokens
+from kogpt2_gluon.data.tokens.report import format_report, report_tokenizers
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.data.tokens.training import train_tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 from tokenizer_helpers import make_corpus, random_words
 

@@ -11,9 +11,9 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.corpus import Corpus
-from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.data.tokenizer_training import (
+from kogpt2_gluon.data.text.corpus import Corpus
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.data.tokens.training import (
     MAX_SENTENCE_BYTES,
     RESERVED,
     Sentences,

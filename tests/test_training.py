@@ -18,8 +18,8 @@ import pytest
 
 from conftest import kogpt2, run
 from kogpt2_gluon.checkpoint import open_checkpoint
-from kogpt2_gluon.data.reader import training_mix
-from kogpt2_gluon.data.shard_set import ShardSet
+from kogpt2_gluon.data.reading.reader import training_mix
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.model.params_file import read_params
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.tracking import read_metrics

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.cli import cli
-from kogpt2_gluon.data import shard_check
-from kogpt2_gluon.data import verify as verify_module
-from kogpt2_gluon.data.repair import repair_set
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.shards import MANIFEST, TOKENIZER, Manifest, ShardWriter
-from kogpt2_gluon.data.tokenizer import Tokenizer
-from kogpt2_gluon.data.verify import Report, verify
+from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER, Manifest, ShardWriter
+from kogpt2_gluon.data.shards.format import check as shard_check
+from kogpt2_gluon.data.shards.format import verify as verify_module
+from kogpt2_gluon.data.shards.repair import repair_set
+from kogpt2_gluon.data.shards.shard_set import ShardSet
+from kogpt2_gluon.data.shards.verify import Report, verify
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError
 from shard_helpers import edit_manifest, flip, parts_of, read_back, reseal, write_documents
 

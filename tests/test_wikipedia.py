@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data import documents as documents_module
-from kogpt2_gluon.data.documents import Document, Rejection, read_documents
-from kogpt2_gluon.data.formats import wikitext
-from kogpt2_gluon.data.formats.wikitext import BadMarkupError, plain_text
+from kogpt2_gluon.data.text import documents as documents_module
+from kogpt2_gluon.data.text.documents import Document, Rejection, read_documents
+from kogpt2_gluon.data.text.formats import wikitext
+from kogpt2_gluon.data.text.formats.wikitext import BadMarkupError, plain_text
 from kogpt2_gluon.errors import DataError
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="ko">

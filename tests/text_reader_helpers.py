@@ -9,11 +9,11 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from kogpt2_gluon.data.documents import Document, read_documents
-from kogpt2_gluon.data.sources import Source
-from kogpt2_gluon.data.text_reader import TextReader
-from kogpt2_gluon.data.text_tokens import Cursor, DocumentEncoder, SequenceBlock, TextStream
-from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.data.reading.text_reader import TextReader
+from kogpt2_gluon.data.reading.text_tokens import Cursor, DocumentEncoder, SequenceBlock, TextStream
+from kogpt2_gluon.data.text.documents import Document, read_documents
+from kogpt2_gluon.data.text.sources import Source
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.recipe import Recipe, parse_recipe
 
 SEQ = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from kogpt2_gluon.data.cleaning import clean
+from kogpt2_gluon.data.text.cleaning import clean
 
 SIGNS = [chr(0xAC00 + 7 * number) for number in range(300)]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.data.held_out import HeldOutReader
-from kogpt2_gluon.data.shard_set import ShardSet
+from kogpt2_gluon.data.reading.held_out import HeldOutReader
+from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.runtime import mx
 

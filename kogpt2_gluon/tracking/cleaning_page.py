@@ -6,7 +6,7 @@ import html
 from collections import Counter
 from typing import Sequence
 
-from kogpt2_gluon.data.cleaning.report import CleaningReport, SourceReport
+from kogpt2_gluon.data.text.cleaning.report import CleaningReport, SourceReport
 from kogpt2_gluon.tracking.page import PAGE, STYLE
 from kogpt2_gluon.tracking.plot import short
 

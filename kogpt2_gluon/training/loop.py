@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from kogpt2_gluon.data.reader import Batch
+from kogpt2_gluon.data.reading.reader import Batch
 from kogpt2_gluon.errors import DivergedError, PreemptedError
 from kogpt2_gluon.evaluation.language_model import evaluate, scored_sums
 from kogpt2_gluon.generation import Sampling, generate

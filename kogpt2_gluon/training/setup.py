@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from kogpt2_gluon.data.reader import open_shards, open_training_reader, training_tokenizer
+from kogpt2_gluon.data.reading.reader import open_shards, open_training_reader, training_tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
 from kogpt2_gluon.model.loss import LanguageModelLoss

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from kogpt2_gluon.checkpoint import Checkpoint
-from kogpt2_gluon.data.reader import Batch, Reader
-from kogpt2_gluon.data.shard_set import ShardSet
-from kogpt2_gluon.data.tokenizer import Tokenizer
+from kogpt2_gluon.data.reading.reader import Batch, Reader
+from kogpt2_gluon.data.shards.shard_set import ShardSet
+from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.training.update import Update

@@ -1,0 +1,1 @@
+"""Text: sources, formats, cleaning, the corpus on disk."""
