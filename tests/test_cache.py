@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kogpt2_gluon.data.shards import cache as cache_module
+from kogpt2_gluon.data.shards import cache_fetch
 from kogpt2_gluon.data.shards.cache import CachedShardSet, NodeCache, claim_folder, node_lanes
 from kogpt2_gluon.data.shards.cache_fetch import MARK, POLL, FullFetcher, WindowFetcher, make_room
-from kogpt2_gluon.data.shards.format import cache as cache_module
-from kogpt2_gluon.data.shards.format import cache_fetch
 from kogpt2_gluon.data.shards.shard_set import CorruptChunkError, ShardSet
 from kogpt2_gluon.errors import DataError, RecipeError
 from shard_helpers import flip, read_back, write_documents

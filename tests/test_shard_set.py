@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kogpt2_gluon.data.shards import shard_set
 from kogpt2_gluon.data.shards.file_pool import PAUSES, FilePool, available_memory
-from kogpt2_gluon.data.shards.format import shard_set
 from kogpt2_gluon.data.shards.shard_set import CorruptChunkError, ShardSet
 from kogpt2_gluon.errors import DataError
 from shard_helpers import flip, parts_of, read_back, write_documents

@@ -192,10 +192,9 @@ def test_a_tokenizing_process_that_dies_ends_the_work(
     corpus: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the system kills it for its memory; a pool that starts another one would wait for ever."""
-    monkeypatch.setattr(
-        "kogpt2_gluon.data.tokens.sharding._tokenize", os._exit
-    )  # called with a block: an error in the child
-    monkeypatch.setattr("kogpt2_gluon.data.tokens.sharding._blocks", lambda corpus, split: iter([9]))  # exit code 9
+    sharding = "kogpt2_gluon.data.tokens.sharding"
+    monkeypatch.setattr(f"{sharding}._tokenize", os._exit)  # called with a block: an error in the child
+    monkeypatch.setattr(f"{sharding}._blocks", lambda corpus, split: iter([9]))  # exit code 9
     with pytest.raises(KoGPT2Error, match="--processes"):
         shard_corpus(corpus, tokenizer.path, tmp_path / "out", "train", processes=1)
     assert not (tmp_path / "out" / MANIFEST).exists()

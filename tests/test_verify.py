@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.cli import cli
+from kogpt2_gluon.data.shards import check as shard_check
+from kogpt2_gluon.data.shards import verify as verify_module
 from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER, Manifest, ShardWriter
-from kogpt2_gluon.data.shards.format import check as shard_check
-from kogpt2_gluon.data.shards.format import verify as verify_module
 from kogpt2_gluon.data.shards.repair import repair_set
 from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.data.shards.verify import Report, verify

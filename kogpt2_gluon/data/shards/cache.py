@@ -11,8 +11,8 @@ removes them when they were read. All workers of a node share one folder::
         progress-KEY                        window: how far the workers of a run are, <u8 a lane
 
 The copying itself is in :mod:`kogpt2_gluon.data.shards.cache_fetch`; here is what every reader sees. A cache changes
-how fast a chunk comes, never what it holds: its hash is checked on first read wherever it comes from, and a damaged copy is
-removed and the chunk read from the set itself. No fault of the cache's disk ends a run.
+how fast a chunk comes, never what it holds: its hash is checked on first read wherever it comes from, and a damaged
+copy is removed and the chunk read from the set itself. No fault of the cache's disk ends a run.
 """
 
 from __future__ import annotations
