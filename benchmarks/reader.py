@@ -64,15 +64,13 @@ class OneOf:
 
 
 def ready_batches(folder: Path, batch_size: int, seq_length: int) -> Iterator[np.ndarray]:
-    """Our batches, each of which MXNet has as an NDArray: whole blocks are wrapped without a copy, then cut."""
+    """Our batches, each of which MXNet has as an NDArray, made as the training loop makes them."""
     from kogpt2_gluon.runtime import mx
+    from kogpt2_gluon.training.batches import device_batches
 
     reader = open_training_reader(recipe_for(folder, batch_size, seq_length, batch_size), OneOf(1))
-    for block in reader.blocks():  # (updates, 1, batch_size, seq_length + 1)
-        arrays = mx.nd.from_numpy(block, zero_copy=True).reshape((-1, batch_size, seq_length + 1))
-        for number, batch in enumerate(block[:, 0]):
-            assert arrays[number].shape == batch.shape
-            yield batch
+    for batch, _array in device_batches(reader, mx.cpu()):  # as the training loop does
+        yield batch[0]
 
 
 def child_batches(folder: Path, batch_size: int, seq_length: int, seconds: float) -> dict[str, float]:

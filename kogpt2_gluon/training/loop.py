@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from kogpt2_gluon.data.reading.reader import Batch
 from kogpt2_gluon.errors import DivergedError, PreemptedError
 from kogpt2_gluon.evaluation.language_model import evaluate, scored_sums
 from kogpt2_gluon.generation import Sampling, generate
@@ -101,8 +100,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
 
 def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
     """One update of the parameters. DivergedError before anything is changed if loss or gradient is not finite."""
-    batch = next(parts.batches)  # (accumulate, batch_size, seq_length + 1)
-    batch_on_device = on_device(batch, parts.ctx)
+    batch, batch_on_device = next(parts.batches)  # (accumulate, batch_size, seq_length + 1)
     parts.state.step += 1
     step = parts.state.step
     parts.update.start()
@@ -131,11 +129,6 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
     rate = learning_rate(recipe.training, step)
     parts.update.apply(rate, norm)
     return StepResult(mean_loss, norm, rate, bool(stops), messages)
-
-
-def on_device(batch: Batch, ctx: Any) -> Any:
-    """The tokens of an update as an int32 NDArray: on a CPU the reader's own memory, on a GPU a copy of it."""
-    return mx.nd.from_numpy(batch, zero_copy=True).as_in_context(ctx)  # the array can no longer be written to
 
 
 def evaluate_if_due(recipe: Recipe, parts: Parts, tracker: Any) -> bool:

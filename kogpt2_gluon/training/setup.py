@@ -14,6 +14,7 @@ from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runtime import context, mx
+from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.resume import check_same_run, find_resume_point
 from kogpt2_gluon.training.state import Parts, TrainState
 from kogpt2_gluon.training.update import Update
@@ -66,7 +67,7 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
         loss_block=loss_block,
         update=update,
         reader=reader,
-        batches=iter(reader),
+        batches=device_batches(reader, ctx),
         resumed=checkpoint,
         changed=changed,
     )

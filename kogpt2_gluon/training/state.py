@@ -40,7 +40,7 @@ class Parts:
     loss_block: LanguageModelLoss
     update: Update
     reader: Reader
-    batches: Iterator[Batch]
+    batches: Iterator[tuple[Batch, Any]]  # the tokens of each update, in NumPy and on the device
     resumed: Optional[Checkpoint]
     changed: list[str]  # settings that differ from the checkpoint's
 

@@ -43,9 +43,8 @@ READ_THREADS = 4  # that read and check chunks; both let go of Python's lock
 class Reader(Protocol):
     """What the training loop asks of a reader.
 
-    Iterating gives one C-contiguous array of int32, shape (accumulate, batch_size, seq_length + 1), for every update,
-    endlessly; no array is written to again. `consumed` counts the sequences of all workers in the updates given out,
-    `epoch` passes over the data; `epoch_ended` says whether the last update completed one.
+    `consumed` counts the sequences of all workers in the updates that were used, `epoch` passes over the data;
+    `epoch_ended` says whether the last update completed one.
     """
 
     consumed: int
@@ -60,7 +59,14 @@ class Reader(Protocol):
     def fingerprint(self) -> str:
         """Of the data."""
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def blocks(self) -> Iterator[Batch]:
+        """Some updates at a time, endlessly: C-contiguous int32 (updates, accumulate, batch_size, seq_length + 1).
+
+        No block is written to again. Whoever uses an update says so by :meth:`count_update`.
+        """
+
+    def count_update(self) -> None:
+        """Counts one more update as consumed."""
 
     def notices(self) -> NDArray[np.float64]:
         """A few numbers, always as many, that every worker adds to the sums it makes in each step anyway."""
@@ -244,7 +250,7 @@ class TrainingReader:
     cache : NodeCache, optional
         That the sets were opened with. The reader closes it and the sets with itself.
 
-    Iterating is as :class:`Reader` says. An error of a chunk shows at most one block of updates early.
+    An error of a chunk shows at most one block of updates early.
     """
 
     def __init__(
@@ -323,15 +329,25 @@ class TrainingReader:
         lines.append(f"{num_sequences:,} sequences are {epochs:.1f} epochs; {self.mix.lanes} lanes")
         return "\n".join(lines)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def blocks(self) -> Iterator[Batch]:
+        """See :class:`Reader`."""
         while True:
             assert not self._stop.is_set(), "read after close"
             block = self._queue.get()
             if isinstance(block, Exception):
                 self._queue.put(block)  # the thread has ended: who asks again must not wait for it
                 raise block
+            yield block
+
+    def count_update(self) -> None:
+        """See :class:`Reader`."""
+        self.consumed += self._per_update
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The updates one by one, each counted as consumed."""
+        for block in self.blocks():
             for update in block:
-                self.consumed += self._per_update
+                self.count_update()
                 yield update
 
     def __enter__(self) -> TrainingReader:

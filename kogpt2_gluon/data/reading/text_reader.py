@@ -207,10 +207,19 @@ class TextReader:
 
     # Every step: a batch, and what all workers must know of one another.
 
-    def __iter__(self) -> Iterator[Int32Array]:
+    def blocks(self) -> Iterator[Int32Array]:
+        """One update at a time, (1, accumulate, batch_size, seq_length + 1)."""
         while True:
-            update = self._next_update()
-            self.consumed += self._per_update
+            yield self._next_update()[np.newaxis]
+
+    def count_update(self) -> None:
+        """Counts one more update as consumed."""
+        self.consumed += self._per_update
+
+    def __iter__(self) -> Iterator[Int32Array]:
+        """The updates, each counted as consumed."""
+        for (update,) in self.blocks():
+            self.count_update()
             yield update
 
     def _next_update(self) -> Int32Array:
