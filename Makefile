@@ -10,7 +10,7 @@ CORE := $(VENV)/.core
 HOROVOD := $(VENV)/.horovod
 TEST := $(VENV)/.test
 
-.PHONY: help demo test test-all test-pythons test-cu112 lint format bench horovod horovod-gpu install system-packages clean
+.PHONY: help demo test test-all test-pythons test-cu112 lint format bench bench-data horovod horovod-gpu install system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -76,6 +76,10 @@ test-cu112: $(CORE) ## the mxnet-cu112 build in an environment of its own (3.3 G
 
 bench: $(TEST) ## benchmarks; needs BENCH_TEXT, a file of one document a line
 	benchmarks/reviews.sh "$(BENCH_TEXT)"
+
+bench-data: $(TEST) ## benchmarks of the data path; BENCH_PEERS=DIR sets other projects beside it (several GB)
+	$(BIN)/python benchmarks/reader.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/reader")
+	$(BIN)/python benchmarks/cleaning.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/cleaning")
 
 # g++ and the headers of Python build Horovod; the tests start its workers through ssh-less horovodrun.
 system-packages: ## Debian packages that building and testing want
