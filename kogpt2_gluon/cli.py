@@ -77,7 +77,7 @@ cli.add_command(tokenizer)
 @click.argument("corpus", type=FOLDER)
 @click.option("--tokenizer", "tokenizer_path", required=True, type=ANY_PATH, help="SentencePiece model.")
 @click.option("--out", required=True, type=FOLDER, help="Folder for OUT/train and OUT/test.")
-@click.option("--processes", default=0, help="Tokenizing processes; 0: one a core.")
+@click.option("--processes", default=0, type=click.IntRange(min=0), help="Tokenizing processes; 0: one a core.")
 @click.option(
     "--chunk-kib",
     default="auto",
@@ -156,7 +156,7 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -
 @click.argument("checkpoint", type=ANY_PATH)
 @click.argument("data", type=FOLDER)
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1))
-@click.option("--seq-length", default=0, help="Tokens scored together; 0: as in training.")
+@click.option("--seq-length", default=0, type=click.IntRange(min=0), help="Tokens scored together; 0: as in training.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def evaluate(checkpoint: Path, data: Path, batch_size: int, seq_length: int, device: str, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from kogpt2_gluon.progress_bar import progress_bar
 @click.option("--filters", help="YAML file of filters, or a preset: default, web, lm_kor.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a filter's option; repeatable.")
 @click.option("--processes", default=0, type=click.IntRange(min=0), help="Cleaning processes; 0: one a core.")
-@click.option("--test-share", default=0.01, show_default=True, help="Share of documents held out, by hash.")
+@click.option("--test-share", type=float, help="Share of documents held out, by hash.  [default: 0.01]")
 @click.option(
     "--split",
     default="hash",
@@ -39,7 +39,7 @@ def clean(
     filters: Optional[str],
     overrides: tuple[str, ...],
     processes: int,
-    test_share: float,
+    test_share: Optional[float],
     split: str,
     overwrite: bool,
     restart: bool,
@@ -58,16 +58,21 @@ def clean(
     from kogpt2_gluon.data.files import replace_file
     from kogpt2_gluon.data.text.cleaning import PICTURE_FILE, load_options
     from kogpt2_gluon.data.text.cleaning import clean as run
+    from kogpt2_gluon.errors import RecipeError
     from kogpt2_gluon.runtime import available_cores
     from kogpt2_gluon.tracking.cleaning_page import render_cleaning
 
+    if split == "folder" and test_share is not None:
+        raise RecipeError(
+            "--test-share: with --split folder the folders say what is held out; leave one of the two out"
+        )
     options = load_options(filters, overrides)
     with progress_bar("cleaning") as bar:
         report = run(
             sources,
             out,
             documents,
-            test_share,
+            0.01 if test_share is None else test_share,
             progress=bar.show,
             overwrite=overwrite,
             options=options,

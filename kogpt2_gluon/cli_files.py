@@ -46,7 +46,7 @@ def stage(places: tuple[str, ...], dry_run: bool, batch: int, as_json: bool) -> 
     reports = []
     for folder in _folders(places):
         with progress_bar("staging") as bar:
-            reports.append(run(folder, dry_run, batch, bar.show, bar.say))
+            reports.append(run(folder, dry_run, batch, bar.show, bar.log))
     _finish(reports, as_json, staged=not dry_run)
 
 

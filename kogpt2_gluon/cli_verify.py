@@ -39,12 +39,16 @@ def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
         for line in [*report.faults, *report.notes, report.summary()]:
             click.echo(line)
     if repair and report.faults:
-        repairs = [repair_set(each) for each in report.sets if each.faults]
+        repairs = []
+        for faulty in [each for each in report.sets if each.faults]:
+            repairs.append(repair_set(faulty))
+            if not as_json:  # at once: the next one may be beyond repair
+                click.echo("\n".join(repairs[-1].lines()))
         with progress_bar("verifying again") as bar:
             report = run(folder, processes or available_cores(), bar.show)
         plain = {**report.to_dict(), "repaired": [asdict(each) for each in repairs], "before": plain}
         if not as_json:
-            for line in [*(line for each in repairs for line in each.lines()), *report.faults, report.summary()]:
+            for line in [*report.faults, report.summary()]:
                 click.echo(line)
     if as_json:
         click.echo(json.dumps(plain, ensure_ascii=False))

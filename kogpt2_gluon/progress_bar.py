@@ -24,7 +24,11 @@ class ProgressBar:
     def say(self, words: str) -> None:
         """On a terminal, a line of its own: what happens now, where the bar does not show it."""
         if not self._bar.disable:
-            self._bar.console.print(f"{self._title}: {words}", highlight=False, markup=False)
+            self.log(words)
+
+    def log(self, words: str) -> None:
+        """A line of its own anywhere: in the log of a long job, where there is no bar, all there is to see."""
+        self._bar.console.print(f"{self._title}: {words}", highlight=False, markup=False, soft_wrap=True)
 
     def close_plainly(self) -> None:
         megabytes = self._done / 1e6

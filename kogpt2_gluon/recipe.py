@@ -19,7 +19,7 @@ from typing import Any, Mapping, Optional, Sequence
 import yaml
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.recipe_file import Paths, from_plain, keys_of, option, to_yaml
+from kogpt2_gluon.recipe_file import Loader, Paths, from_plain, keys_of, option, to_yaml
 
 
 @dataclass
@@ -36,17 +36,22 @@ class ModelRecipe:
 
 @dataclass
 class DataRecipe:
-    """What is read, as token shards (`kogpt2 shard` writes them) or as text, and how."""
+    """What is read, as token shards (`kogpt2 shard` writes them) or as text, and how.
+
+    window, max_lanes, corrupt and the cache are about shards; tokenizer, documents, refresh and bpe_dropout about text.
+    """
 
     train: Paths = option(
-        "", "folder of training shards; or a list of them, read as one corpus; or {folder: weight, ...}, weight > 0"
+        "",
+        "folder of training shards; or a list of them, read as one corpus; or {folder: weight, ...}, weight > 0; with "
+        "data.source=text a file, folder or s3:// prefix of text, or a list of them",
     )
-    test: str = option("", "folder of held-out shards; empty: no evaluation")
+    test: str = option("", "folder of held-out shards, for any data.source; empty: no evaluation")
     seq_length: int = option(1024, "tokens a training sequence", minimum=1)
     window: int = option(8, "chunks a lane mixes while shuffling; memory is lanes x (window + 1) x chunk", minimum=1)
     max_lanes: int = option(64, "most lanes of the reading order; the number of workers must divide them", minimum=1)
     corrupt: str = option(
-        "stop", "what a damaged chunk does: end the run, or count and skip it", choices=("stop", "skip")
+        "stop", "what a damaged chunk does: end the run, or count it and read another", choices=("stop", "skip")
     )
     cache: str = option(
         "off", "copies on the node's own disk: none, of chunks soon needed, of all", choices=("off", "window", "full")
@@ -55,7 +60,11 @@ class DataRecipe:
     cache_gib: float = option(100.0, "most GiB that the cache may take", minimum=0.001)
     source: str = option("shards", "token shards, or text tokenized on the fly", choices=("shards", "text"))
     tokenizer: str = option("", "SentencePiece model, for data.source=text")
-    documents: str = option("line", "what a document is, for data.source=text: line, blank-line or a JSON FIELD")
+    documents: str = option(
+        "line",
+        "what a document is, for data.source=text: line, blank-line, wikipedia, namuwiki, modu (of these dumps) or a "
+        "JSON FIELD (field:NAME if NAME is one of these words)",
+    )
     refresh: str = option("never", "for text: when the list of files is read again", choices=("never", "epoch"))
     bpe_dropout: float = option(0.0, "for text: share of merges left out at random", minimum=0.0, maximum=0.99)
 
@@ -155,6 +164,8 @@ class Recipe:
         data = {key: plain["data"][key] for key in ("seq_length", "window", "max_lanes")}
         if self.data.train_weights:
             data["weights"] = self.data.train_weights
+        if self.data.source == "text":
+            data.update({key: plain["data"][key] for key in ("source", "documents", "refresh", "bpe_dropout")})
         decides = {
             "model": plain["model"],
             "data": data,
@@ -209,7 +220,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Reads, overrides, checks. Raises RecipeError naming every fault of the recipe at once."""
     path = find_recipe(name)
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(plain, dict):
@@ -245,6 +256,7 @@ def _cross_check(recipe: Recipe) -> list[str]:
         faults.append(f"data.seq_length={recipe.data.seq_length} is above model.max_length={model.max_length}")
     if recipe.data.source == "text" and isinstance(recipe.data.train, dict):
         faults.append("data.train: weights need shards; with data.source=text name one path or a list of them")
+    faults += _options_without_effect(recipe.data)
     if recipe.data.cache != "off" and not recipe.data.cache_dir:
         faults.append(f"data.cache={recipe.data.cache} needs a folder on a disk of the node itself: data.cache_dir=DIR")
     if training.final_learning_rate > training.learning_rate:
@@ -253,3 +265,14 @@ def _cross_check(recipe: Recipe) -> list[str]:
         if getattr(training, name) >= 1:
             faults.append(f"training.{name} must be below 1")
     return faults
+
+
+def _options_without_effect(data: DataRecipe) -> list[str]:
+    """Faults: options that were set and would do nothing with this `data.source`."""
+    other = {"shards": ("tokenizer", "documents", "refresh", "bpe_dropout"), "text": ("corrupt", "cache")}[data.source]
+    defaults, needed = DataRecipe(), "text" if data.source == "shards" else "shards"
+    return [
+        f"data.{key}={getattr(data, key)} needs data.source={needed}, and data.source is {data.source}"
+        for key in other
+        if getattr(data, key) != getattr(defaults, key)
+    ]

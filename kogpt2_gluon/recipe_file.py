@@ -35,6 +35,27 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+class _UniqueKeys:
+    """For a YAML loader: a key given twice is a fault. PyYAML takes the last one, and says nothing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} twice", key.start_mark)
+            seen.add(str(key.value))
+        found: dict[Any, Any] = super().construct_mapping(node, deep)  # type: ignore[misc]  # the loader's
+        return found
+
+
+class Loader(_UniqueKeys, yaml.SafeLoader):
+    """Reads a recipe."""
+
+
+class _TextLoader(_UniqueKeys, yaml.BaseLoader):
+    """Leaves every word a text."""
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes a text of several lines as such a block, not as one escaped line."""
 
@@ -81,8 +102,9 @@ def _apply_override(kind: Any, merged: dict[str, Any], override: str, faults: li
         return
     try:
         value = _override_value(_type_of(kind, key), text)
-    except yaml.YAMLError:
-        faults.append(f"override {override!r}: the value is not YAML")
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or "unreadable"
+        faults.append(f"override {override!r}: the value is not YAML ({' '.join(str(reason).split())})")
         return
     section, dot, name = key.partition(".")
     if not dot:
@@ -97,8 +119,8 @@ def _override_value(hint: Any, text: str) -> Any:
         return text  # a path such as 2024_01_05 is no number
     if hint == Paths:
         flow = text.lstrip()[:1] in ("[", "{")
-        return yaml.load(text, Loader=yaml.BaseLoader) if flow else text  # BaseLoader leaves every word a text
-    return yaml.safe_load(text)
+        return yaml.load(text, Loader=_TextLoader) if flow else text
+    return yaml.load(text, Loader=Loader)
 
 
 def _type_of(kind: Any, key: str) -> Any:
@@ -166,11 +188,17 @@ def _paths(value: Any, rules: Mapping[str, Any]) -> Any:
         if len(set(value)) < len(value):
             raise ValueError("names a path twice")
         return value
-    weights = {path: float(_number(weight, float)) for path, weight in value.items()}
-    for path, weight in weights.items():
-        if weight <= 0:
-            raise ValueError(f"the weight of {path} is {weight:g}; weights are above 0")
-    return weights
+    return {path: _weight(path, weight) for path, weight in value.items()}
+
+
+def _weight(path: str, value: Any) -> float:
+    try:
+        weight = float(_number(value, float))
+    except ValueError as error:
+        raise ValueError(f"the weight of {path}: {error}") from None
+    if weight <= 0:
+        raise ValueError(f"the weight of {path} is {weight:g}; weights are above 0")
+    return weight
 
 
 def _number(value: Any, hint: type) -> Union[int, float]:

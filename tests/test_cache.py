@@ -11,19 +11,23 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from types import SimpleNamespace
+from typing import Any, Callable, Optional
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kogpt2_gluon.data.reading import reader as reader_module
+from kogpt2_gluon.data.reading.reader import open_training_reader
 from kogpt2_gluon.data.shards import cache as cache_module
 from kogpt2_gluon.data.shards import cache_fetch
 from kogpt2_gluon.data.shards.cache import CachedShardSet, NodeCache, claim_folder, node_lanes
 from kogpt2_gluon.data.shards.cache_fetch import MARK, POLL, FullFetcher, WindowFetcher, make_room
 from kogpt2_gluon.data.shards.shard_set import CorruptChunkError, ShardSet
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.recipe import parse_recipe
 from shard_helpers import flip, read_back, write_documents
 
 LENGTHS = [100] * 130  # three shards of 8 chunks of 512 tokens, and a short one: 26 chunks
@@ -365,6 +369,22 @@ def test_the_least_recently_used_sets_make_room(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "precious").exists()
 
 
+def test_folders_that_may_not_be_looked_into_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk's lost+found, or the sets of another user."""
+    claim_folder(tmp_path, "old")
+    (tmp_path / "lost+found").mkdir()
+    plain = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if "lost+found" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return plain(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    make_room(tmp_path, [], 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["lost+found"]
+
+
 def test_one_kind_removes_what_the_other_left(folder: Path, root: Path) -> None:
     with NodeCache("full", str(root), 1) as cache:
         shards = opened(cache, folder)
@@ -435,6 +455,106 @@ def test_a_full_disk(
         until(lambda: bool(caplog.messages))
         assert np.array_equal(read_back(shards), tokens)
     assert len(caplog.messages) == 1 and "No space left" in caplog.messages[0]
+
+
+def test_a_disk_too_full_for_the_progress(
+    folder: Path, root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its space is taken before it is mapped: a write to a hole of a mapped file would kill the process."""
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with NodeCache("window", str(root), 1) as cache:
+        shards = opened(cache, folder)
+        cache.start(straight, range(2), range(2))
+        assert len(read_back(shards)) == 13000
+    assert len(caplog.messages) == 1 and "going on without" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("mode", ["full", "window"])
+@pytest.mark.parametrize("change", ["another set", "no manifest"])
+def test_a_set_that_changes_before_it_is_copied(
+    folder: Path, root: Path, tmp_path: Path, mode: str, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_documents(tmp_path / "other", [99] * 130)
+    with NodeCache(mode, str(root), 1) as cache:
+        shards = opened(cache, folder)
+        shutil.rmtree(folder)
+        if change == "another set":
+            (tmp_path / "other").rename(folder)
+        cache.start(straight, range(2), range(2))
+        until(lambda: bool(caplog.messages))
+        assert cache._thread is not None and cache._thread.is_alive()  # and keeps the lock
+    assert len(caplog.messages) == 1 and "no more copies are made there" in caplog.messages[0]
+    assert copies(root, shards) == [] and chunks(root, shards) == []
+
+
+def test_a_good_copy_stays_when_a_worker_finds_the_one_before_it_damaged(
+    folder: Path, root: Path, tokens: np.ndarray
+) -> None:
+    """Several workers hold the damaged copy open; the first report has it replaced, the later ones come after that."""
+    with NodeCache("full", str(root), 1) as cache:
+        first = opened(cache, folder)
+        cache.start()
+        until(lambda: len(copies(root, first)) == 4)
+    copy = root / first.fingerprint / f"{SECOND}.tokens"
+    flip(copy, 2000)
+    with NodeCache("full", str(root), 1) as cache:
+        workers = [opened(cache, folder) for _ in range(2)]
+        for worker in workers:
+            worker.read_chunk(8)  # a whole chunk of it
+        assert np.array_equal(workers[0].read_chunk(9), tokens[9 * 512 : 10 * 512]) and not copy.exists()
+        cache.start()
+        until(copy.exists)
+        assert np.array_equal(workers[1].read_chunk(9), tokens[9 * 512 : 10 * 512])
+        assert copy.exists()
+        workers[1].hits = 0
+        workers[1].read_chunk(9)
+        assert workers[1].hits == 1  # the new one
+
+
+# --- through the training reader
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("mode", ["full", "window"])
+def test_training_reads_the_same_with_a_cache(
+    shards: Path, tmp_path: Path, root: Path, mode: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run, and a resume from its middle with a warm cache; on a set dealt by chunks and on a small one beside it."""
+    with ShardSet(shards / "test") as small:
+        monkeypatch.setattr(reader_module, "SMALL_SET_BYTES", small.manifest.tokens * small.dtype.itemsize)
+    monkeypatch.setattr(reader_module, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(reader_module, "READ_AHEAD_BYTES", 8000)
+
+    def read(kind: str, rank: int, count: int, state: Optional[dict[str, Any]] = None) -> tuple[np.ndarray, dict, int]:
+        data = {"train": {str(shards / "train"): 3, str(shards / "test"): 1}, "seq_length": 32, "cache": kind}
+        data |= {"cache_dir": "" if kind == "off" else str(root), "cache_gib": 0.001, "window": 2}
+        recipe = parse_recipe(
+            {
+                "model": {"vocab_size": 1200, "max_length": 32, "units": 32, "num_heads": 2},
+                "data": data,
+                "training": {"batch_size": 4, "total_batch_size": 8},
+            }
+        )
+        worker = SimpleNamespace(rank=rank, size=size, local_rank=rank, local_size=size)
+        with open_training_reader(recipe, worker, state) as reader:  # type: ignore[arg-type, attr-defined]
+            if kind != "off" and state is not None:
+                until(lambda: any(root.glob("*/*.tokens")) or any(root.glob("*/*.chunk")))
+            updates = np.stack([update for _, update in zip(range(count), reader)])
+            hits = sum(getattr(each, "hits", 0) for each in reader._sets)
+            return updates, reader.state(), hits
+
+    for rank in range(size):
+        plain, state, hits = read("off", rank, 40)
+        found, cached_state, _ = read(mode, rank, 40)
+        assert np.array_equal(found, plain) and cached_state == state and hits == 0
+        _, middle, _ = read("off", rank, 15)
+        warm, end, hits = read(mode, rank, 25, middle)
+        assert np.array_equal(warm, plain[15:]) and end == state
+        assert hits > 0 or mode == "window"  # in so short a run the readers may be faster than the window's copies
 
 
 def test_a_missing_shard_is_refused_in_spite_of_its_copy(folder: Path, root: Path) -> None:

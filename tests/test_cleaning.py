@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
-import tempfile
 import unicodedata
 from pathlib import Path
 from typing import Optional
@@ -15,6 +14,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cleaning_helpers import folder_in_memory
 from kogpt2_gluon.data.text.cleaning import BAD_UTF8_FILE, CleaningReport, clean, normalize_line, split_of
 from kogpt2_gluon.data.text.corpus import Corpus
 from kogpt2_gluon.data.text.documents import Document, read_documents
@@ -141,7 +141,7 @@ def test_the_kind_of_document_is_never_guessed(tmp_path: Path) -> None:
 @example(b"\xff\n\xff", "blank-line", 0.5)
 @example(b"\n\na\na\n\xc2\xa0\na\nb\n\na\nb\n", "blank-line", 0.5)
 def test_hostile_text_reconciles(data: bytes, documents: str, test_share: float) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with folder_in_memory() as name:
         source, out = write(Path(name) / "source", data), Path(name) / "out"
         try:
             report = clean([source], out, documents, test_share)
@@ -177,7 +177,7 @@ def test_hostile_text_reconciles(data: bytes, documents: str, test_share: float)
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(st.lists(st.one_of(hostile_text, st.text(st.characters(categories=["Cs", "Cc", "Lo"])), st.none()), max_size=8))
 def test_hostile_records_reconcile(texts: list[Optional[str]]) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with folder_in_memory() as name:
         records = [{"text": "first"}, *({"text": text} for text in texts)]
         source = write(Path(name) / "a.json", "\n".join(json.dumps(record) for record in records).encode())
         report = clean([source], Path(name) / "out", "text", 0.5)

@@ -124,3 +124,41 @@ def test_every_option_says_what_it_means() -> None:
         for field in dataclasses.fields(section):
             assert field.metadata["help"], f"{entry.name}.{field.name}"
     assert all(name in dataclasses.fields(CleaningOptions().characters)[1].metadata["help"] for name in NAMES)
+
+
+# What each filter of a preset acts on, in a text that no other filter would touch so.
+PRESET_TEXTS = {
+    "html": "<b>정말</b> 재미있는 영화였어요 &amp; 추천합니다",
+    "emoji": "정말 재미있는 영화였어요 👍 추천합니다",
+    "hanja": "정말 재미있는 영화(映畫)였어요 추천합니다",
+    "characters": "정말 재미있는 영화였어요 шедевр 추천합니다",
+    "repetition": "정말 재미있는 영화였어요 ㅋㅋㅋㅋㅋㅋ",
+    "url": "정말 재미있는 영화였어요 https://a.kr/b 추천합니다",
+    "email": "정말 재미있는 영화였어요 hong@a.kr 추천합니다",
+    "resident_number": "정말 재미있는 영화였어요 800101-1234560 추천합니다",
+    "card": "정말 재미있는 영화였어요 4111-1111-1111-1111 추천합니다",
+    "phone": "정말 재미있는 영화였어요 010-2345-6789 추천합니다",
+    "account": "정말 재미있는 영화였어요 농협 110-123-456789 추천합니다",
+    "short_line": "정말 재미있는 영화였어요\n가\n추천합니다",
+    "no_hangul": "정말 재미있는 영화였어요\nnice movie\n추천합니다",
+    "boilerplate": "정말 재미있는 영화였어요\n무단 전재 및 재배포 금지\n추천합니다",
+    "repeated": "정말 재미있는 영화였어요\n정말 재미있는 영화였어요",
+    "length": "짧은 글",
+    "hangul_share": "a very long English sentence with 한글",
+    "symbol_ratio": "정말 최고다 !?~+*=^:;",
+    "repeated_lines": "\n".join(["정말 재미있는 영화", "추천합니다"] * 6),
+    "repeated_ngrams": "하나 둘 셋 넷 다섯 여섯 일곱 " * 10,
+}
+
+
+@pytest.mark.parametrize("preset", ["default", "web", "lm_kor"])
+def test_every_filter_of_a_preset_acts(preset: str) -> None:
+    """Switched off, each one leaves a text otherwise, or (emoji: `characters` takes them too) counted otherwise."""
+    enabled = [name for name in load_options(preset).enabled() if name != "normalize"]
+    assert enabled and set(enabled) <= set(PRESET_TEXTS)
+    for name in enabled:
+        with_it = TextCleaner(load_options(preset)).clean([PRESET_TEXTS[name]])
+        without = TextCleaner(load_options(preset, [f"{name}.enabled=false"])).clean([PRESET_TEXTS[name]])
+        assert with_it.texts != without.texts or name == "emoji", name
+        assert name not in {*without.changed, *without.lines, *without.reasons}, name
+        assert name in {*with_it.changed, *with_it.lines, *with_it.reasons}, name

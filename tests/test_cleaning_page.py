@@ -9,7 +9,14 @@ from xml.etree import ElementTree
 import pytest
 
 from kogpt2_gluon.data.text.cleaning.report import CleaningReport, Count, SourceReport, sample_row
-from kogpt2_gluon.tracking.cleaning_page import NAME_WIDTH, SOURCES_SHOWN, VALUE_WIDTH, WIDTH, render_cleaning
+from kogpt2_gluon.tracking.cleaning_page import (
+    NAME_WIDTH,
+    SOURCES_SHOWN,
+    VALUE_WIDTH,
+    WIDTH,
+    _tail,
+    render_cleaning,
+)
 
 ROOM = WIDTH - NAME_WIDTH - VALUE_WIDTH - 16
 
@@ -52,6 +59,27 @@ def test_bars_are_as_long_as_the_counts_say(count: int) -> None:
     assert float(longest.attrib["width"]) == pytest.approx(ROOM, abs=0.1)
     assert f"{30 * count:,} documents, {30 * count:,} lines" in page
     assert (f"{count - SOURCES_SHOWN} more" in page) == (count > SOURCES_SHOWN)
+
+
+def test_labels_have_room_beside_the_bars() -> None:
+    """At 12 px a digit is at most 7 px wide, other letters 6 on average, Hangul at 13 px as wide as high."""
+    report = make_report(1)
+    large = Counter({"near_duplicate": 120_000_000})
+    report.documents, report.lines = Count(250_000_000, Counter(), large), Count(2_000_000_000, Counter(), large)
+    value = re.search(r"120,000,000 documents, [\d,]+ lines", render_cleaning(report, "corpus"))
+    assert value is not None
+    assert sum(7 if char.isdigit() else 6 for char in value[0]) <= VALUE_WIDTH
+    for name in (
+        "신문/경제_2020년_상반기_기사_모음_최종.txt",
+        "s3://bucket/" + "a" * 60 + ".jsonl",
+        "가" * 18,
+        "a" * 36,
+    ):
+        shown = _tail(name)
+        assert sum(13 if char > "\u1100" and char != "…" else 7 for char in shown) <= NAME_WIDTH - 12
+        assert name.endswith(shown.lstrip("…")) and len(shown) >= 17
+        assert shown.startswith("…") == (shown != name)
+    assert _tail("가" * 18) == "가" * 18 and _tail("a" * 37) == "…" + "a" * 35
 
 
 def test_names_and_samples_stay_text() -> None:

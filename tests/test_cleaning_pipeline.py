@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleaning_helpers import ALL_STAGES, check_counts, contents, small_parts, write, write_documents
+from cleaning_helpers import ALL_STAGES, check_counts, contents, folder_in_memory, small_parts, write, write_documents
 from kogpt2_gluon.data.text.cleaning import clean, load_options, parts, pipeline
 from kogpt2_gluon.data.text.corpus import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
@@ -136,7 +137,7 @@ def _watch_parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
 @given(st.integers(0, 40), st.sampled_from(["blank-line", "line"]))
 def test_broken_anywhere_it_goes_on(place: int, documents: str) -> None:
     """A failure at any block: the next run ends with the same bytes."""
-    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+    with folder_in_memory() as name, pytest.MonkeyPatch.context() as patch:
         small_parts(patch, 1000, 4000)
         sources = [write_documents(Path(name) / f"{seed}.txt", 40, seed) for seed in range(3)]
         clean(sources, Path(name) / "whole", documents, 0.1)
@@ -220,3 +221,30 @@ def test_work_folders_of_others(interrupted: Path) -> None:
     with pytest.raises(RecipeError, match="not a work folder"):
         clean(sources, interrupted / "out", "blank-line", restart=True)
     assert (work / "part-00001").is_dir()
+
+
+def test_no_open_file_is_in_the_way_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS keeps a folder while a file in it is open or mapped."""
+    small_parts(monkeypatch)
+    source = write_documents(tmp_path / "a.txt", 200)
+    real, refused = shutil.rmtree, []
+
+    def remove(path: Path, ignore_errors: bool = False) -> None:
+        held = {entry.path for entry in psutil.Process().open_files()}
+        held |= {entry.path for entry in psutil.Process().memory_maps(grouped=False)}
+        if any(str(path) in name for name in held):
+            refused.append(path)
+            if not ignore_errors:
+                raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+            for entry in path.rglob("*"):
+                if entry.is_file():
+                    entry.unlink()
+            return
+        real(path, ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    report = clean([source], tmp_path / "out", "blank-line", options=load_options(None, ALL_STAGES))
+    check_counts(report, tmp_path / "out")
+    assert report.documents.dropped["duplicate"] and report.lines.dropped["duplicate_lines"]
+    assert refused and not any("done" in path.name for path in refused)  # the scratch, never the work folder
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]

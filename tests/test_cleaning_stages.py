@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
-import tempfile
 import unicodedata
 from pathlib import Path
+from typing import Any, Optional
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleaning_helpers import WORDS, check_counts, small_parts, write, write_documents
+from cleaning_helpers import WORDS, check_counts, folder_in_memory, small_parts, write, write_documents
 from conftest import kogpt2
 from kogpt2_gluon.data.text.cleaning import clean, load_options, split_of
 from kogpt2_gluon.data.text.corpus import Corpus
+from kogpt2_gluon.data.text.sources import Source
 from kogpt2_gluon.errors import DataError, RecipeError
 
 
@@ -42,7 +44,7 @@ line_texts = st.sampled_from(["가", "나다", "long line", "another long one", 
 def test_duplicate_lines_against_a_model(texts: list[list[str]], part_bytes: int) -> None:
     cleaned = ["\n".join(line for i, line in enumerate(text) if not i or line != text[i - 1]) for text in texts]
     options = load_options(None, ["duplicate_lines.enabled=true", "duplicate_lines.min_chars=5"])
-    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+    with folder_in_memory() as name, pytest.MonkeyPatch.context() as patch:
         small_parts(patch, 50, part_bytes)
         source = write(Path(name) / "a.txt", "\n\n".join("\n".join(text) for text in texts).encode())
         report = clean([source], Path(name) / "out", "blank-line", 0, options=options)
@@ -178,11 +180,117 @@ def test_the_verb(tmp_path: Path) -> None:
     command = ["clean", tmp_path / "in", "--documents", "blank-line", "--out", tmp_path / "out", "--split", "folder"]
     done = kogpt2(*command, "--filters", "web", "--set", "length.min_chars=2", "--processes", "2")
     assert "dropped: duplicate" in done.stdout and "kept: test" in done.stdout
-    assert done.stderr.count("\n") == 1 and "MB/s" in done.stderr
+    said = done.stderr.splitlines()
+    assert all(line.startswith("cleaning: ") for line in said) and said[-1].endswith("MB/s")
     page = (tmp_path / "out" / "cleaning.html").read_text(encoding="utf-8")
     assert "duplicate" in page and "train/a.txt" in page and "<script" not in page
     assert Corpus.open(tmp_path / "out").about["options"]["length"]["min_chars"] == 2
     kogpt2(*command, code=2)
+    assert "leave one of the two out" in kogpt2(*command, "--test-share", "0.1", code=2).stderr
     kogpt2(*command, "--overwrite", "--restart")
     assert "no preset of that name" in kogpt2(*command, "--filters", "wbe", code=2).stderr
     assert not (tmp_path / "out.work").exists()
+
+
+def test_a_split_without_documents_is_remarked_on(tmp_path: Path) -> None:
+    source = write(tmp_path / "in" / "train" / "a.txt", b"a\nb\n")
+    by_folder = clean([source], tmp_path / "one", "line", split="folder")
+    assert "fell to the test split: nothing to evaluate on; name sources below a folder test/" in by_folder.summary()
+    assert Corpus.open(tmp_path / "one").about["test_share"] is None
+    assert "to evaluate on; raise --test-share" in clean([source], tmp_path / "two", "line", 0).summary()
+    source = write(tmp_path / "in" / "test" / "a.txt", b"a\nb\n")
+    only_test = clean([source], tmp_path / "three", "line", split="folder").summary()
+    assert "nothing to train on; name sources below a folder train/" in only_test and "evaluate" not in only_test
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/corpus", "s3:/bucket/corpus"])
+def test_no_corpus_is_written_to_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write(tmp_path / "a.txt", b"a\n")
+    with pytest.raises(
+        RecipeError, match=r"--out s3://bucket/corpus: .* kogpt2 files upload FOLDER s3://bucket/corpus"
+    ):
+        clean([source], Path(out), "line")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_equal_documents_are_never_in_both_splits(tmp_path: Path) -> None:
+    """By folder, too: nearly the same as one held out is as bad as the same."""
+    words = random.Random(3)
+    texts = [" ".join(words.choices(WORDS, k=80)) for _ in range(40)]
+    write(tmp_path / "in" / "test" / "a.txt", "\n".join(texts[:20]).encode())
+    train = [*texts, *(text + " 끝" for text in texts[:10])]
+    write(tmp_path / "in" / "train" / "a.txt", "\n".join(train).encode())
+    options = load_options(None, ["near_duplicates=true"])
+    report = clean([tmp_path / "in"], tmp_path / "out", "line", options=options, split="folder")
+    check_counts(report, tmp_path / "out")
+    corpus = Corpus.open(tmp_path / "out")
+    assert list(corpus.documents("test")) == texts[:20] and list(corpus.documents("train")) == texts[20:]
+    assert report.documents.dropped == {"duplicate": 20, "near_duplicate": 10}
+
+
+def test_the_verb_reads_s3_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boto3 = pytest.importorskip("boto3", reason="reads from S3")
+    moto = pytest.importorskip("moto", reason="plays S3")
+    from click.testing import CliRunner
+
+    from kogpt2_gluon.cli import cli
+    from kogpt2_gluon.data.storage import s3
+
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    small_parts(monkeypatch)
+    s3._make_client.cache_clear()
+    data = {}
+    for number in range(3):
+        text = write_documents(tmp_path / "local" / f"{number}.txt", 80, number).read_bytes()
+        rows = [json.dumps({"text": part.decode(errors="replace")}) for part in text.split(b"\n\n") if part]
+        data[f"{number}.jsonl"] = "\n".join(rows).encode()
+        (tmp_path / "local" / f"{number}.txt").unlink()
+        write(tmp_path / "local" / f"{number}.jsonl", data[f"{number}.jsonl"])
+    data["2.jsonl.gz"] = gzip.compress(data.pop("2.jsonl"), mtime=0)
+    command = ["clean", "s3://news/raw", "--documents", "text", "--out", str(tmp_path / "out"), "--processes", "1"]
+    command += ["--set", "near_duplicates=true", "--set", "duplicate_lines=true"]
+    try:
+        with moto.mock_aws():
+            client = boto3.client("s3")
+            client.create_bucket(Bucket="news")
+            for name, content in data.items():
+                client.put_object(Bucket="news", Key=f"raw/{name}", Body=content)
+            with monkeypatch.context() as broken:
+                broken.setattr(Source, "open", _fail_at(Source.open, "raw/2.jsonl.gz"))
+                failed = CliRunner().invoke(cli, command)
+            assert isinstance(failed.exception, DataError) and (tmp_path / "out.work" / "part-00001").is_dir()
+            opened: list[str] = []
+            monkeypatch.setattr(Source, "open", _fail_at(Source.open, "", opened))
+            done = CliRunner().invoke(cli, command, catch_exceptions=False)
+            assert done.exit_code == 0 and "s3://news/raw/0.jsonl" not in opened
+            client.put_object(Bucket="news", Key="raw/1.jsonl", Body=b"{}")  # no part of a finished corpus any more
+            missing = CliRunner().invoke(cli, [*command[:1], "s3://news/none", *command[2:-6], "--overwrite"])
+            assert isinstance(missing.exception, DataError) and "s3://news/none: no such object" in str(
+                missing.exception
+            )
+    finally:
+        s3._make_client.cache_clear()
+    options = load_options(None, ["near_duplicates=true", "duplicate_lines=true"])
+    report = clean([tmp_path / "local"], tmp_path / "local-out", "text", options=options)
+    check_counts(report, tmp_path / "local-out")
+    remote, local = Corpus.open(tmp_path / "out"), Corpus.open(tmp_path / "local-out")
+    for split in ("train", "test"):
+        assert list(remote.documents(split)) == list(local.documents(split))
+    assert remote.about["counts"] == local.about["counts"]
+    assert not (tmp_path / "out.work").exists() and "near_duplicate" in done.output
+
+
+def _fail_at(real: Any, name: str, opened: Optional[list[str]] = None) -> Any:
+    def open_source(self: Source, on_read: Any = None) -> Any:
+        if opened is not None:
+            opened.append(self.name)
+        if name and self.name.endswith(name):
+            raise DataError(f"{self.name}: the network is gone")
+        return real(self, on_read)
+
+    return open_source

@@ -172,6 +172,12 @@ def test_documents_and_names_that_do_not_agree() -> None:
         with pytest.raises(RecipeError, match="--documents is empty"):
             check("a.jsonl", documents)
     check("ko.xml.bz2", "wikipedia")
+    check("kowiki-20240101-pages-articles-multistream1.xml-p1p76864.bz2", "wikipedia")
+    with pytest.raises(DataError, match=r"\.xml-p1p2: --documents modu reads"):
+        check("a.xml-p1p2", "modu")
+    for name in ("a.tar.gz", "a.TGZ", "s3://b/a.zip", "namuwiki.7z"):
+        with pytest.raises(DataError, match=f"^{name}: an archive of files; unpack it first"):
+            check(name, "namuwiki" if "namu" in name else "line")
     check("wiki_news_corpus_aa", "line")
 
 

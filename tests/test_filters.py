@@ -254,6 +254,39 @@ def test_samples_tell_no_secrets() -> None:
     assert "x@a.kr" in by_reason["email"].before and "&email&" in by_reason["email"].after
 
 
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        # The bank's name stands before the piece of the line that is shown.
+        (
+            "국민은행: 012345-67-890123 그리고 여기서 한참 더 가서 조금 더 가면 무엇이 있을까요 ㅋㅋㅋㅋㅋ",
+            "890123",
+        ),
+        # The piece ends in the middle of the number.
+        ("ㅋㅋㅋㅋㅋ " + "가나다라마 " * 30 + "바 010-2345-6789 이다", "2345"),
+        # Not yet normalised, or still HTML.
+        ("연락처 010\u200b-2345-6789 입니다 감사합니다", "2345"),
+        ("연락처 ０１０-２３４５-６７８９ 입니다 감사합니다 ㅋㅋㅋㅋㅋ", "２３４５"),
+        ("메일은 gildong&#64;naver.com 입니다 감사합니다", "gildong"),
+    ],
+)
+def test_samples_of_pieces_tell_no_secrets(text: str, secret: str) -> None:
+    assert secret in text
+    batch = cleaner(preset="web").clean([text])
+    assert batch.samples and batch.texts[0] is not None and secret not in batch.texts[0]
+    assert not any(secret in sample.before + sample.after for sample in batch.samples), batch.samples
+
+
+def test_numbers_in_full_width_digits_are_masked() -> None:
+    texts = [
+        "전화 ０１０－２３４５－６７８９ 로",
+        "주민 ８００１０１-１２３４５６０ 입니다",
+        "２０２４년 １２월 ２５일, ０１２３４",
+    ]
+    batch = cleaner("phone=true", "resident_number=true").clean(texts)
+    assert batch.texts == ["전화 &tel-num& 로", "주민 &social-security-num& 입니다", texts[2]]
+
+
 # --- against plain versions
 
 

@@ -29,6 +29,10 @@ def make_mix(*weights: float, lanes: int = 4) -> Mix:
     return Mix(tuple(orders), shares_of(weights))
 
 
+def with_orders(mix: Mix, **change: Any) -> Mix:
+    return replace(mix, orders=tuple(replace(order, **change) for order in mix.orders))
+
+
 # --- shares
 
 
@@ -133,20 +137,23 @@ def test_state_is_under_1_kb_for_any_number_of_sets() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "way_out"),
     [
-        lambda mix: replace(mix, shares=shares_of([0.6, 0.4])),
-        lambda mix: replace(mix, orders=mix.orders[::-1]),
-        lambda mix: replace(mix, orders=(replace(mix.orders[0], fingerprint="other"), mix.orders[1])),
-        lambda mix: replace(mix, orders=tuple(replace(order, seed=9) for order in mix.orders)),
-        lambda mix: replace(mix, orders=tuple(replace(order, window=9) for order in mix.orders)),
-        lambda mix: replace(mix, orders=tuple(replace(order, lanes=8) for order in mix.orders)),
-        lambda mix: replace(mix, orders=tuple(replace(order, seq_length=9) for order in mix.orders)),
+        (lambda mix: replace(mix, shares=shares_of([0.6, 0.4])), "the same weights"),
+        (lambda mix: replace(mix, orders=mix.orders[::-1]), "in the same order"),
+        (
+            lambda mix: replace(mix, orders=(replace(mix.orders[0], fingerprint="other"), mix.orders[1])),
+            "train on the same shards",
+        ),
+        (lambda mix: with_orders(mix, seed=9), "restore training.seed"),
+        (lambda mix: with_orders(mix, window=9), "restore data.window"),
+        (lambda mix: with_orders(mix, lanes=8), "restore data.max_lanes and training.total_batch_size"),
+        (lambda mix: with_orders(mix, seq_length=9), "restore data.seq_length"),
     ],
 )
-def test_another_mix_is_refused(change: Any) -> None:
+def test_another_mix_is_refused(change: Any, way_out: str) -> None:
     mix = make_mix(0.5, 0.5)
-    with pytest.raises(DataError, match=r"runs/a/step-1: its data had \w+ .* now it is") as caught:
+    with pytest.raises(DataError, match=rf"runs/a/step-1: its data had \w+ .* now it is .*{way_out}") as caught:
         change(mix).check_state(mix.state(8), "runs/a/step-1")
     assert "\n" not in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.estimate import describe, flops_per_token, size_of
-from kogpt2_gluon.recipe import Recipe, known_keys, load_recipe, parse_recipe
+from kogpt2_gluon.recipe import DataRecipe, Recipe, known_keys, load_recipe, parse_recipe
 
 SHIPPED = sorted(file.stem for file in (Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -71,10 +72,11 @@ def test_training_data_is_a_path_a_list_or_weights(tmp_path, text, value, sets, 
     [
         ("{a: 0}", "the weight of a is 0; weights are above 0"),
         ("{a: -1}", "the weight of a is -1"),
-        ("{a: much}", "expected a number, got 'much'"),
+        ("{a: 1, b: much}", "data.train: the weight of b: expected a number, got 'much'"),
         ("{a: .inf}", "expected a number"),
         ("{a: [1]}", "expected a number"),
-        ("{a: }", "expected a number, got ''"),
+        ("{a: }", "the weight of a: expected a number, got ''"),
+        ("{a: 1, b: 2, a: 3}", "the key a twice"),
         ("[]", "expected paths as texts, got []"),
         ("[[a]]", "expected paths as texts"),
         ("[a, a]", "names a path twice"),
@@ -90,6 +92,38 @@ def test_training_data_that_is_neither(text, part):
 def test_weights_are_for_shards():
     with pytest.raises(RecipeError, match=r"data\.train: weights need shards"):
         load_recipe("demo", ["data.train={a: 1, b: 2}", "data.source=text"])
+
+
+@pytest.mark.parametrize("option", ["tokenizer=t.model", "documents=text", "refresh=epoch", "bpe_dropout=0.1"])
+def test_options_of_text_do_not_go_unheard(option):
+    key, _, value = option.partition("=")
+    with pytest.raises(RecipeError, match=rf"data\.{key}={value} needs data.source=text"):
+        load_recipe("demo", [f"data.{option}"])
+    assert str(getattr(load_recipe("demo", [f"data.{option}", "data.source=text"]).data, key)) == value
+
+
+@pytest.mark.parametrize("option", ["corrupt=skip", "cache=full"])
+def test_options_of_shards_do_not_go_unheard(option):
+    with pytest.raises(RecipeError, match=rf"data\.{option} needs data.source=shards"):
+        load_recipe("demo", [f"data.{option}", "data.cache_dir=/nvme", "data.source=text"])
+    load_recipe("demo", [f"data.{option}", "data.cache_dir=/nvme"])
+
+
+def test_help_names_every_kind_of_training_data():
+    from kogpt2_gluon.data.text.documents import FORMAT_SUFFIXES
+
+    helps = {entry.name: entry.metadata["help"] for entry in dataclasses.fields(DataRecipe)}
+    assert all(kind in helps["documents"] for kind in ("line", "blank-line", *FORMAT_SUFFIXES, "FIELD", "field:NAME"))
+    assert all(kind in helps["train"] for kind in ("shards", "list", "weight", "text", "s3://"))
+
+
+@pytest.mark.parametrize("change", ["bpe_dropout=0.2", "documents=blank-line", "refresh=epoch", "source=shards"])
+def test_fingerprint_follows_how_text_is_read(change):
+    def fingerprint(*overrides):
+        return load_recipe("demo", [f"data.{each}" for each in overrides]).fingerprint()
+
+    assert fingerprint("source=text", change) != fingerprint("source=text")
+    assert fingerprint("source=text", "tokenizer=elsewhere/t.model", "train=b") == fingerprint("source=text")
 
 
 def test_fingerprint_knows_weights_not_paths():
@@ -146,6 +180,14 @@ def test_single_faults_are_one_line(overrides, part):
     assert part in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_key_given_twice_is_named(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("data: {window: 2}\nmodel: {units: 96}\ndata: {window: 3}\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.yaml.*the key data twice.*line 3") as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "!!python/object/apply:os.system ['true']\n", "3\n"])
 def test_files_that_are_no_recipe(tmp_path, text):
     path = tmp_path / "bad.yaml"
@@ -176,8 +218,6 @@ def test_fingerprint_follows_what_decides_the_numbers():
 
 
 def test_every_field_says_what_it_means():
-    import dataclasses
-
     for section in dataclasses.fields(Recipe):
         inner = getattr(Recipe(), section.name)
         entries = dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else [section]

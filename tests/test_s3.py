@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,7 @@ from botocore.exceptions import (  # noqa: E402
 )
 from botocore.response import StreamingBody  # noqa: E402
 from botocore.stub import Stubber  # noqa: E402
+from urllib3.exceptions import ProtocolError  # noqa: E402
 
 BUCKET = "korean-corpus"
 
@@ -272,6 +274,86 @@ def test_what_arrives_otherwise_than_it_was_sent(stubbed: Stubber, tmp_path: Pat
     stubbed.add_response("head_object", {"ContentLength": 2, "Metadata": {"sha256": file_hash(path)}})
     with pytest.raises(DataError, match=r"s3://korean-corpus/a: not as it was sent \(2 bytes\)"):
         upload(path, BUCKET, "a")
+
+
+def lay_down(stubbed: Stubber, body: bytes, times: int = 2, **stored: Any) -> None:
+    """What a download asks first; boto3 asks again when it copies."""
+    about = {"ContentLength": len(body), "ETag": '"e"', "Metadata": {}, **stored}
+    for _ in range(times):
+        stubbed.add_response("head_object", about)
+
+
+def check_nothing_is_left(tmp_path: Path) -> None:
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_a_download_that_breaks_goes_on(stubbed: Stubber, tmp_path: Path) -> None:
+    data = bytes(range(200))
+    lay_down(stubbed, data, Metadata={"sha256": hashlib.sha256(data).hexdigest()})
+    for size, error in ((50, ReadTimeoutError(endpoint_url="x")), (0, ConnectionResetError("reset")), (200, None)):
+        stubbed.add_response("get_object", answer(data, 0, size, error))
+    came: list[int] = []
+    assert download(BUCKET, "a", tmp_path / "a", came.append).checked == "sha256"
+    assert (tmp_path / "a").read_bytes() == data
+    assert sum(came) == 200  # what came in vain was taken back
+
+
+@pytest.mark.parametrize(
+    "error", [ReadTimeoutError(endpoint_url="x"), ConnectionResetError("reset by peer"), ProtocolError("broken")]
+)
+def test_a_download_that_stays_broken_is_given_up(stubbed: Stubber, tmp_path: Path, error: Exception) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    lay_down(stubbed, bytes(100))
+    for _ in range(s3.ATTEMPTS):
+        stubbed.add_response("get_object", answer(bytes(100), 0, 3, error))
+    with pytest.raises(
+        DataError, match=r"^s3://korean-corpus/a: the connection broke 6 times \(.+\); try again later$"
+    ) as caught:
+        download(BUCKET, "a", tmp_path / "a")
+    assert "\n" not in str(caught.value)
+    check_nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [
+        ("AccessDenied", 403, r"access denied \(403\)"),
+        ("NoSuchKey", 404, "no such object"),
+        ("PreconditionFailed", 412, "was replaced while it was read"),
+        ("InvalidObjectState", 403, r"archived \(Glacier\)"),
+        ("SlowDown", 503, "SlowDown"),
+    ],
+)
+def test_a_download_that_is_refused(stubbed: Stubber, tmp_path: Path, code: str, status: int, words: str) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    lay_down(stubbed, bytes(100))
+    stubbed.add_client_error("get_object", code, http_status_code=status)
+    with pytest.raises(DataError, match=f"^s3://korean-corpus/a: .*{words}"):
+        download(BUCKET, "a", tmp_path / "a")
+    check_nothing_is_left(tmp_path)
+
+
+def test_a_download_of_another_size_or_content(stubbed: Stubber, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    lay_down(stubbed, bytes(100))
+    stubbed.add_response("get_object", answer(bytes(90), 0, 90, None))
+    with pytest.raises(DataError, match="90 bytes came of 100"):
+        download(BUCKET, "a", tmp_path / "a")
+    lay_down(stubbed, bytes(100), ETag=f'"{"0" * 32}"')
+    stubbed.add_response("get_object", answer(bytes(100), 0, 100, None))
+    with pytest.raises(DataError, match="another md5 than was stored"):
+        download(BUCKET, "a", tmp_path / "a")
+    check_nothing_is_left(tmp_path)
+
+
+def test_a_file_without_a_stored_hash_is_judged_by_the_caller(stubbed: Stubber, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    lay_down(stubbed, b"new", times=1)
+    assert download(BUCKET, "a", tmp_path / "a", None, lambda path: path.read_bytes() == b"old").skipped
+    lay_down(stubbed, b"new")
+    stubbed.add_response("get_object", answer(b"new", 0, 3, None))
+    assert not download(BUCKET, "a", tmp_path / "a", None, lambda path: False).skipped
+    assert (tmp_path / "a").read_bytes() == b"new"
 
 
 CONTENT = "가나다 라마바\n".encode() * 20_000

@@ -371,3 +371,24 @@ def test_a_crash_leaves_only_whole_shards_under_their_names(tmp_path: Path) -> N
         assert parts_of(tmp_path / name)[0]["tokens"] == 512
     with writer:
         pass
+
+
+def test_a_full_disk_leaves_no_half_shard(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, empty_manifest(), 1024)
+    with pytest.raises(OSError, match="No space left"), writer:  # from its clean-up
+        writer.add(np.zeros(700, "<u2"), [700])  # a whole shard, and some of the next one, not on disk yet
+        assert writer._file is not None
+        os.dup2(full := os.open("/dev/full", os.O_WRONLY), writer._file.fileno())
+        os.close(full)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".ktok"]
+
+
+def test_a_manifest_that_promises_more_than_its_files_hold(damaged: Path) -> None:
+    """Before any memory is taken for it."""
+
+    def change(plain: dict) -> None:
+        plain["shards"][-1]["tokens"] = 1 << 39
+        plain["tokens"] = sum(shard["tokens"] for shard in plain["shards"])
+
+    edit_manifest(damaged, change, sign=True)
+    check_error(damaged, str(damaged / "train-00003.ktok"), "cannot hold")

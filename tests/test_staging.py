@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from itertools import chain
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import kogpt2
+from kogpt2_gluon.cli import cli
 from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER
 from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.data.storage import lustre as lustre_module
@@ -22,7 +25,7 @@ from kogpt2_gluon.data.storage.restoring import DataFile, Restoring
 from kogpt2_gluon.data.storage.staging import stage, status, take_inventory
 from kogpt2_gluon.errors import DataError
 from lustre_helpers import FakeLustre
-from shard_helpers import read_back, write_documents
+from shard_helpers import flip, read_back, write_documents
 
 BUCKET = "kogpt2-shards"
 
@@ -77,6 +80,32 @@ def test_other_files_count_without_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no files there"):
         stage(tmp_path / "empty")
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text" / "locked").mkdir(parents=True)
+    (tmp_path / "text" / "a.txt").write_text("x")
+    plain = os.scandir
+
+    def scandir(place: Any) -> Any:
+        if Path(place).name == "locked":
+            raise PermissionError(13, "Permission denied", str(place))
+        return plain(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match="locked: cannot be listed: Permission denied"):
+        take_inventory(tmp_path / "text")
+
+
+def test_how_far_it_is_shows_in_the_log_of_a_job(
+    fake: FakeLustre, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no terminal, and so no bar."""
+    monkeypatch.setattr(restoring, "SAY_EVERY", 0.0)
+    monkeypatch.setattr(restoring, "FIRST_WAIT", 0.01)
+    fake.release(shards / "train" / "train-00000.ktok")
+    done = CliRunner().invoke(cli, ["files", "stage", str(shards)])
+    assert done.exit_code == 0 and "staging: 1 of 1 files" in done.stderr and "staging: 1 of" not in done.stdout
 
 
 def test_the_command(shards: Path, tmp_path: Path) -> None:
@@ -283,12 +312,12 @@ def test_manifests_go_last_both_ways(store: Any, shards: Path, tmp_path: Path, m
     assert order[-2:] == [MANIFEST] * 2 and MANIFEST not in order[:-2]
     order.clear()
 
-    def download(bucket: str, key: str, path: Path, progress: Any = None) -> Any:
+    def download(bucket: str, key: str, path: Path, *rest: Any) -> Any:
         if path.is_relative_to(tmp_path / "back"):
             order.append(path.name)
             if len(order) == 6:
                 raise DataError("the network is gone")
-        return real_download(bucket, key, path, progress)
+        return real_download(bucket, key, path, *rest)
 
     monkeypatch.setattr(s3, "download", download)
     with pytest.raises(DataError, match="the network is gone"):
@@ -339,6 +368,14 @@ def test_objects_without_a_stored_hash_are_checked_by_the_shards_own(store: Any,
         transfer.download_folder(URL, tmp_path / "back")
     assert not (tmp_path / "back" / "train" / "train-00001.ktok").exists()
     assert not list((tmp_path / "back").rglob(MANIFEST))
+    whole = (shards / "train" / "train-00001.ktok").read_bytes()
+    store.put_object(Bucket=BUCKET, Key="sets/one/train/train-00001.ktok", Body=whole)
+    again = transfer.download_folder(URL, tmp_path / "back")  # whole shards are left, hash or no hash
+    assert again.skipped_files == len(list((shards / "test").glob("*.ktok"))) + 1
+    flip(tmp_path / "back" / "train" / "train-00000.ktok", 5)
+    there = len(list(shards.rglob("*.ktok")))
+    assert transfer.download_folder(URL, tmp_path / "back").skipped_files == there - 1
+    assert (read_back(ShardSet(tmp_path / "back" / "train")) == read_back(ShardSet(shards / "train"))).all()
 
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "a//b", "./a", "a/.."])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from conftest import run
 from kogpt2_gluon.data.reading import text_tokens
+from kogpt2_gluon.data.reading.reader import open_training_reader, training_tokenizer
 from kogpt2_gluon.data.reading.text_reader import TextReader, open_text_reader
 from kogpt2_gluon.data.reading.text_tokens import REASONS
 from kogpt2_gluon.data.text import documents
@@ -328,6 +329,20 @@ def test_recipes_that_cannot_work_say_so(tmp_path: Path, model: Path) -> None:
     refused(DataError, "version 9", saved={**saved, "version": 9})
     refused(RecipeError, "saved by 2 workers, now there are 1", saved={**saved, "workers": saved["workers"] * 2})
     refused(DataError, "does not have its fingerprint", saved={**saved, "files": saved["files"][:1]})
+
+
+def test_training_names_the_checkpoint_and_the_tokenizer(tmp_path: Path, model: Path) -> None:
+    """Through the doors that training uses."""
+    write_text(tmp_path / "text", 2)
+    with open_text_reader(recipe_for(model, tmp_path / "text"), One()) as reader:
+        saved = reader.state()
+    other = recipe_for(model, tmp_path / "text", seq_length=16)
+    with pytest.raises(DataError, match=r"^runs/a/step-00000003: its text was read with seq_length=8, now it is 16"):
+        open_training_reader(other, One(), saved, "runs/a/step-00000003")
+    assert training_tokenizer(other).path == model
+    other.model.vocab_size = 50
+    with pytest.raises(DataError, match=r"more than model\.vocab_size=50"):
+        training_tokenizer(other)
 
 
 def test_a_list_of_folders_is_read_as_one(tmp_path: Path, model: Path) -> None:

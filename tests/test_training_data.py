@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ import pytest
 
 from conftest import CHUNK_BYTES, kogpt2, run
 from kogpt2_gluon.checkpoint import open_checkpoint
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.inference import evaluate_checkpoint
+from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.tracking import read_metrics
 
 HORUN = str(Path(sys.executable).with_name("horovodrun"))
@@ -44,6 +49,7 @@ def test_a_mix_resumes_exactly_and_is_the_same_for_two_workers(mixed, shards, tm
     again = [*mixed, f"tracking.run_dir={tmp_path / 'again'}"]
     kogpt2("train", "debug_cpu", *again, "--resume", tmp_path / "run" / "checkpoints" / "step-00000006")
     assert parameters(tmp_path / "again") == parameters(tmp_path / "run")
+    assert evaluate_checkpoint(tmp_path / "run", shards / "test").tokens > 1000  # its recipe's data is a mapping
     two = [*mixed, f"tracking.run_dir={tmp_path / 'two'}", "model.dropout=0"]
     two_workers("debug_cpu", *two)
     kogpt2("train", "debug_cpu", *mixed, f"tracking.run_dir={tmp_path / 'one'}", "model.dropout=0")
@@ -63,6 +69,57 @@ def test_a_run_goes_on_with_its_own_mix_only(mixed, tiny, shards, tmp_path):
     shutil.copytree(shards / "train", moved)
     kogpt2("train", "debug_cpu", *mixed, f"data.train={{{moved}: 7, {shards / 'test'}: 3}}")
     assert open_checkpoint(tmp_path / "run").state()["step"] == 8
+
+
+@pytest.fixture()
+def text(tiny: list[str], shards: Path, tmp_path: Path) -> list[str]:
+    """The tiny recipe on two files of text; 128 sequences a step are a third of an epoch."""
+    lines = (shards / "text.txt").read_text(encoding="utf-8").splitlines()[:700]
+    (tmp_path / "text").mkdir()
+    for number in range(2):
+        part = "\n".join(lines[number::2]) + "\n"
+        (tmp_path / "text" / f"wiki_news_corpus_{number}").write_text(part, encoding="utf-8")
+    how = ["source=text", f"train={tmp_path / 'text'}", f"tokenizer={shards / 'tokenizer.model'}", "refresh=epoch"]
+    return [*tiny, *(f"data.{each}" for each in how), "training.total_batch_size=128", "training.batch_size=64"]
+
+
+def test_text_is_trained_on_and_resumed_exactly(text, tmp_path):
+    """By the stop rule, over an epoch's end,; and again from a checkpoint."""
+    rule = ["evaluation.stop_improvement=0.01", "training.learning_rate=0", "training.num_steps=1000"]
+    options = ["debug_cpu", *text, *rule, "data.bpe_dropout=0.1", "checkpoint.keep=0"]
+    done = kogpt2("train", *options)
+    assert "epoch 1: 700 documents of 2 text files; nothing left out" in done.stdout and "stop rule met" in done.stdout
+    state = open_checkpoint(tmp_path / "run").state()
+    assert state["stop_rule_met"] and state["reader"]["epoch"] == 2
+    assert state["reader"]["consumed"] == 128 * state["step"] and state["step"] > 6
+    again = [f"tracking.run_dir={tmp_path / 'again'}"]
+    kogpt2("train", *options, *again, "--resume", tmp_path / "run" / "checkpoints" / "step-00000003")
+    assert open_checkpoint(tmp_path / "again").state() == state
+    assert losses(tmp_path / "again") == losses(tmp_path / "run")[3:]
+
+
+def test_a_fault_of_one_workers_file_ends_all_workers(text, tmp_path):
+    """The other worker is in the middle of a step then; the launcher brings the reason back."""
+    path = tmp_path / "text" / "wiki_news_corpus_1"
+    data = gzip.compress(path.read_bytes())
+    path.unlink()
+    path.with_suffix(".gz").write_bytes(data[: len(data) // 2])
+    done = run(sys.executable, "-m", "launch", "run", "debug_cpu", *text, "--np", 2, code=3)
+    assert "wiki_news_corpus_1.gz: " in done.stdout + done.stderr
+
+
+def test_a_run_that_cannot_begin_leaves_no_thread(tiny, tmp_path, monkeypatch):
+    from kogpt2_gluon.training import setup
+
+    def fail(*_):
+        assert threading.active_count() > before
+        raise DataError("no network")
+
+    monkeypatch.setattr(setup, "new_network", fail)
+    before = threading.active_count()
+    with pytest.raises(DataError, match="no network"):
+        setup.set_up(load_recipe("debug_cpu", tiny), "auto")
+    assert threading.active_count() == before
 
 
 def test_the_estimate_names_each_set(mixed, shards):

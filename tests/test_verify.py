@@ -225,6 +225,60 @@ def test_edited_manifest(folder: Path, change: Callable[[dict], None], sign: boo
     assert message in messages(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: plain.update(special_ids={}),
+        lambda plain: plain.update(special_ids=[1]),
+        lambda plain: plain.update(special_ids={"bos": 1, "eos": None}),
+        lambda plain: plain.update(vocab_size="many"),
+        lambda plain: plain.update(documents=1.5),
+        lambda plain: plain.update(source=None),
+        lambda plain: plain.update(chunk_bytes=1 << 60),
+        lambda plain: plain["shards"][0].update(documents=None),
+        lambda plain: plain["shards"][0].update(documents=-1),
+        lambda plain: plain["shards"][0].update(hash=5),
+        lambda plain: plain["shards"][1].update(name=FIRST),
+        lambda plain: plain.update(shards=[{**plain["shards"][0], "tokens": 1 << 60}], tokens=1 << 60),
+    ],
+)
+def test_a_signed_manifest_of_another_kind(folder: Path, change: Callable[[dict], None]) -> None:
+    """Whoever knows how a fingerprint is made can put anything in."""
+    edit_manifest(folder, change, sign=True)
+    assert str(folder / MANIFEST) in messages(folder)
+    with pytest.raises(DataError, match=MANIFEST):
+        ShardSet(folder)
+    CliRunner().invoke(cli, ["verify", str(folder), "--json"], catch_exceptions=False)
+
+
+def test_json_nested_without_end(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[" * 100_000, encoding="utf-8")
+    assert "not a manifest of shards (RecursionError" in messages(folder)
+
+
+def test_a_link_that_leads_nowhere_is_a_fault(folder: Path) -> None:
+    (folder / SECOND).unlink()
+    (folder / SECOND).symlink_to(folder / "nowhere")
+    assert f"{folder / SECOND}: cannot be read: No such file" in messages(folder)
+
+
+def test_repair_mends_special_ids(folder: Path) -> None:
+    before = Manifest.load(folder)
+    edit_manifest(folder, lambda plain: plain["special_ids"].update(eos=9), sign=True)
+    repaired(folder)
+    assert Manifest.load(folder) == before
+
+
+def test_a_repair_is_told_though_the_next_fails(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        write_documents(tmp_path / name, LENGTHS)
+    swap(tmp_path / "train")
+    for path in (tmp_path / "test").glob("*.ktok"):
+        flip(path, 5)
+    done = CliRunner().invoke(cli, ["verify", str(tmp_path), "--repair"])
+    assert isinstance(done.exception, DataError) and f"renamed to {THIRD}" in done.stdout
+
+
 def test_tokens_that_no_tokenizer_gives(folder: Path) -> None:
     """Hashes that fit do not make a shard good."""
 
@@ -269,6 +323,7 @@ def test_document_ends_that_cannot_be(
         lambda footer: footer.update(documents="many"),
         lambda footer: footer.update(dtype="object"),
         lambda footer: footer.update(chunk_bytes=0),
+        lambda footer: footer.update(chunk_bytes=1 << 60, chunks=1),
         lambda footer: footer.update(special_ids=[]),
         lambda footer: footer.update(special_ids={"bos": 1}),
         lambda footer: footer.update(format_version=1),

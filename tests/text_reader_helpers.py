@@ -25,6 +25,7 @@ class One:
     """A worker alone."""
 
     rank, size = 0, 1
+    local_rank, local_size = 0, 1
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         return values

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 from collections import Counter
 from typing import Sequence
+from unicodedata import east_asian_width
 
 from kogpt2_gluon.data.text.cleaning.report import CleaningReport, SourceReport
 from kogpt2_gluon.tracking.page import PAGE, STYLE
 from kogpt2_gluon.tracking.plot import short
 
 WIDTH = 1072
-NAME_WIDTH, VALUE_WIDTH = 260, 190  # left and right of the bars
+NAME_WIDTH, VALUE_WIDTH = 280, 260  # left and right of the bars: 36 and 38 characters
 ROW = 26
 SOURCES_SHOWN = 40  # the largest; the others are one row
 REASONS_SHOWN = 7  # with a colour of their own; the others share one
@@ -176,9 +177,14 @@ def _text(x: float, top: float, anchor: str, text: str, style: str = "") -> str:
     return f'<text class="{style}" x="{x}" y="{top + 18}" text-anchor="{anchor}">{_safe(text)}</text>'
 
 
-def _tail(name: str, length: int = 36) -> str:
-    """The end of a long name, which tells files of one folder apart."""
-    return name if len(name) <= length else "…" + name[1 - length :]
+def _tail(name: str, columns: int = 36) -> str:
+    """The end of a long name, which tells files of one folder apart; Hangul is two columns wide."""
+    left = columns
+    for start in range(len(name) - 1, -1, -1):
+        left -= 2 if east_asian_width(name[start]) in "WF" else 1
+        if left < (start > 0):  # one for the ellipsis
+            return "…" + name[start + 1 :]
+    return name
 
 
 def _key(entries: Sequence[tuple[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any
 
@@ -23,6 +24,13 @@ from kogpt2_gluon.training.worker import start_worker
 
 def set_up(recipe: Recipe, resume: str) -> Parts:
     """Builds the parts; every fault of recipe or data shows here, before anything is computed."""
+    with ExitStack() as opened:  # what is open is closed again if a later part cannot be made
+        parts = _set_up(recipe, resume, opened)
+        opened.pop_all()
+    return parts
+
+
+def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
     # This worker, its device, and its share of the batch.
     worker = start_worker()
     ctx = context(recipe.training.device, worker.local_rank)
@@ -33,12 +41,15 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
     # Data, where to go on from, and the order in which all workers together read it.
     tokenizer = training_tokenizer(recipe)
     held_out = open_shards(recipe.data.test, "data.test", recipe) if recipe.data.test else None
+    if held_out:
+        opened.callback(held_out.close)
     if held_out and held_out.manifest.tokenizer_sha256 != tokenizer.sha256:
         raise DataError(f"{held_out.folder}: made with another tokenizer than {tokenizer.path}; shard the text again")
     checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
     changed = check_same_run(checkpoint, recipe) if checkpoint else []
     saved = checkpoint.state() if checkpoint else None
     reader = open_training_reader(recipe, worker, saved and saved["reader"], str(checkpoint and checkpoint.path))
+    opened.callback(reader.close)
 
     # Network and optimizer: new from the seed, or as the checkpoint left them.
     net = new_network(recipe, ctx)

@@ -27,6 +27,14 @@ from kogpt2_gluon.errors import DataError
 
 PERIOD = 10_000
 STATE_VERSION = 2  # of the order and its state; another one's place means nothing here
+# What to do where a state is of another order, by what differs.
+_WAYS_OUT = {
+    "fingerprint": "train on the same shards in the same order, with the same weights",
+    "lanes": "restore data.max_lanes and training.total_batch_size",
+    "seed": "restore training.seed",
+    "seq_length": "restore data.seq_length",
+    "window": "restore data.window",
+}
 
 
 def shares_of(weights: Sequence[float]) -> tuple[int, ...]:
@@ -146,5 +154,6 @@ class Mix:
         for key, value in self.state(0).items():
             if key != "consumed" and saved.get(key) != value:
                 raise DataError(
-                    f"{source}: its data had {key} {saved.get(key)}, now it is {value}; train on the same shards"
+                    f"{source}: its data had {key} {saved.get(key)}, now it is {value}; {_WAYS_OUT[key]}, or start "
+                    "anew in another run_dir"
                 )

@@ -127,7 +127,7 @@ class SequenceOrder(Order):
         row = np.arange(place, place + count, dtype=np.int64) * self.lanes + lane
         epochs, index = np.divmod(row, self.sequences_per_epoch)
         mixed = permute(index, self.sequences_per_epoch, keys_of(self._key("sequences"), epochs))
-        chunks, number = np.divmod(mixed, self.full_sequences or self.sequences_per_epoch)
+        chunks, number = np.divmod(mixed, self.full_sequences)
         keys = keys_of(self._key("shift"), epochs * (self.num_full + 1) + chunks)
         return chunks, self._shift(keys, chunks) + number * self.seq_length
 

@@ -25,6 +25,7 @@ from kogpt2_gluon.data.reading.order import (
     SequenceOrder,
     choose_lanes,
 )
+from kogpt2_gluon.data.reading.text_reader import load_text_tokenizer, open_text_reader
 from kogpt2_gluon.data.shards.cache import NodeCache, node_lanes
 from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER, Manifest
 from kogpt2_gluon.data.shards.shard_set import ShardSet
@@ -78,7 +79,7 @@ class Reader(Protocol):
         """Called on all workers before rank 0 asks for the state to save it; may communicate."""
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint: plain data, under 1 kB, of what was consumed, whatever was read ahead."""
+        """For the checkpoint: plain data of what was consumed, whatever was read ahead; under 1 kB for shards."""
 
     def describe(self, num_sequences: int) -> str:
         """What is read, in a few lines; `num_sequences` are those of the whole run."""
@@ -110,9 +111,7 @@ def open_training_reader(
         Where that state comes from, for messages.
     """
     if recipe.data.source == "text":
-        from kogpt2_gluon.data.reading.text_reader import open_text_reader
-
-        return open_text_reader(recipe, worker, saved_state)
+        return open_text_reader(recipe, worker, saved_state, source)
     cache = NodeCache(recipe.data.cache, recipe.data.cache_dir, recipe.data.cache_gib)
     sets = [open_shards(folder, "data.train", recipe, cache.open) for folder in recipe.data.train_sets]
     mix = training_mix(sets, recipe, worker.size)
@@ -138,12 +137,10 @@ def open_training_reader(
 def training_tokenizer(recipe: Recipe) -> Tokenizer:
     """The tokenizer of a recipe's training data.
 
-    RecipeError or DataError if none is named, it is not the shards' own, or it has more tokens than the model.
+    RecipeError or DataError if there is none, it is not the shards' own, or it has more tokens than the model.
     """
     if recipe.data.source == "text":
-        if not recipe.data.tokenizer:
-            raise RecipeError("data.source=text needs data.tokenizer=FILE, a SentencePiece model")
-        return Tokenizer.load(Path(recipe.data.tokenizer))
+        return load_text_tokenizer(recipe)
     if not recipe.data.train_sets:
         raise DataError("data.train is empty; name a folder that `kogpt2 shard` wrote: data.train=DIR")
     folder = Path(recipe.data.train_sets[0])

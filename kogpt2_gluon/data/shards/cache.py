@@ -22,7 +22,6 @@ import logging
 import mmap
 import os
 import shutil
-import stat
 import threading
 import uuid
 from collections import deque
@@ -43,6 +42,7 @@ from kogpt2_gluon.data.shards.cache_fetch import (
     chunk_path,
     chunks_ahead,
     copy_path,
+    is_ours,
     run_fetcher,
 )
 from kogpt2_gluon.data.shards.file_pool import FilePool
@@ -176,8 +176,7 @@ def claim_folder(root: Path, name: str) -> Path:
             partial.rename(folder)
         except OSError:  # another worker was faster
             shutil.rmtree(partial)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or not (folder / MARK).is_file():
+    if not is_ours(folder):
         raise PermissionError(1, f"{name} there is not a folder that this user's runs made")
     return folder
 
@@ -222,10 +221,10 @@ class CachedShardSet(ShardSet):
         except FileNotFoundError:
             return False
         except OSError as error:
-            return self._discard(path, error.strerror)
+            return self._discard_full(path, error.strerror)
         check = verify or not self._copy_verified[chunk]
         if read < len(view) or (check and xxhash.xxh3_64_intdigest(view) != self.chunk_hash(chunk)):
-            return self._discard(path, f"damaged at byte {place.offset}")
+            return self._discard_full(path, f"damaged at byte {place.offset}")
         self._copy_verified[chunk] = 1
         return True
 
@@ -243,6 +242,14 @@ class CachedShardSet(ShardSet):
         if read < len(view) or xxhash.xxh3_64_intdigest(view) != self.chunk_hash(chunk):
             return self._discard(path, "damaged")
         return True
+
+    def _discard_full(self, path: Path, reason: Optional[str]) -> bool:
+        """As :meth:`_discard`; but a good copy that another worker's report has put in its place stays."""
+        if self._copy_pool.is_current(path):
+            return self._discard(path, reason)
+        self._copy_pool.forget(path)
+        self._forget_copy(path)
+        return False
 
     def _discard(self, path: Path, reason: Optional[str]) -> bool:
         """Removes a copy that is not what it should be; False, as for a copy that is not there."""
@@ -276,6 +283,7 @@ class _Progress:
         descriptor = os.open(folder / f"progress-{key}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(descriptor, 8 * len(lanes))
+            os.posix_fallocate(descriptor, 0, 8 * len(lanes))  # on a full disk a write to a mapped hole would kill us
             self.counts: NDArray[np.uint64] = np.frombuffer(mmap.mmap(descriptor, 8 * len(lanes)), np.uint64)
         finally:
             os.close(descriptor)

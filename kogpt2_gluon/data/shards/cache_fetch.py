@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import threading
 import time
 import uuid
@@ -58,7 +59,8 @@ class _StoppedError(Exception):
 def run_fetcher(root: Path, folders: Sequence[Path], fetcher: Fetcher, stop: threading.Event) -> None:
     """The life of a cache's thread: waits for the lock, then copies until `stop`.
 
-    A full or failing disk is said once. The lock is kept then, so that the node's other processes do not try it too.
+    A full or failing disk is said once, and so is a set that has changed since the run opened it. The lock is kept
+    then, so that the node's other processes do not try it too.
     """
     try:
         descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -81,6 +83,9 @@ def run_fetcher(root: Path, folders: Sequence[Path], fetcher: Fetcher, stop: thr
     except OSError as error:
         logger.warning("%s: no more copies are made there (%s); going on without", root, error.strerror)
         stop.wait()
+    except DataError as error:  # the readers, who need that set, will say what becomes of the run
+        logger.warning("%s: no more copies are made there: %s", root, error)
+        stop.wait()
     except _StoppedError:
         pass
     finally:
@@ -101,11 +106,20 @@ def _touch(folders: Sequence[Path]) -> None:
         os.utime(folder / MARK)
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether this user's runs made it. Other folders, such as a disk's lost+found, may not even be looked into."""
+    try:
+        status = folder.lstat()
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and (folder / MARK).is_file()
+    except OSError:
+        return False
+
+
 def make_room(root: Path, keep: Sequence[Path], limit: int) -> None:
     """Removes the least recently used sets, but for `keep`, until the others take at most `limit` bytes."""
     others = []
     for folder in root.iterdir():
-        if folder not in keep and not folder.is_symlink() and (folder / MARK).is_file():
+        if folder not in keep and is_ours(folder):
             size = sum(file.lstat().st_size for file in folder.iterdir())
             others.append(((folder / MARK).stat().st_mtime, size, folder))
     others.sort()
@@ -122,6 +136,15 @@ def _remove(folder: Path, pattern: str, older: float = 0.0) -> None:
     for path in folder.glob(pattern):
         if path.stat().st_mtime <= time.time() - older:
             path.unlink(missing_ok=True)
+
+
+def open_sources(sets: Sequence[ShardSet]) -> list[ShardSet]:
+    """The sets once more, to copy from without filling the memory; DataError if one is not the same any more."""
+    sources = [ShardSet(opened.folder, drop_behind=True) for opened in sets]
+    for source, opened in zip(sources, sets):
+        if source.fingerprint != opened.fingerprint:
+            raise DataError(f"{source.folder}: another set is there since this run opened it")
+    return sources
 
 
 class FullFetcher:
@@ -144,7 +167,7 @@ class FullFetcher:
         for folder in self._folders:
             _remove(folder, ".*.partial")
             _remove(folder, "*.chunk")
-        self._sources = [ShardSet(opened.folder, drop_behind=True) for opened in self._sets]
+        self._sources = open_sources(self._sets)
         needed = sum(opened.num_bytes for opened in self._sets)
         make_room(self._root, self._folders, self._limit - needed)
 
@@ -243,7 +266,7 @@ class WindowFetcher:
             _remove(folder, "progress-*", KEEP_PROGRESS)
             self._there |= {(number, int(path.stem)) for path in folder.glob("*.chunk") if path.stem.isdigit()}
         self._lanes = [_Lane(self._plan, lane) for lane in self._lane_numbers]
-        self._sources = [ShardSet(opened.folder, drop_behind=True) for opened in self._sets]
+        self._sources = open_sources(self._sets)
         self._buffers = [np.empty(opened.chunk_tokens, opened.dtype) for opened in self._sets]
         make_room(self._root, self._folders, self._limit - self._ahead * len(self._lanes) * self._chunk_bytes)
 

@@ -18,7 +18,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from kogpt2_gluon.data.shards.file_pool import FilePool
-from kogpt2_gluon.data.shards.format import FORMAT_VERSION, LARGEST_FOOTER, MAGIC, READ_SIZE, TRAILER, Tokens
+from kogpt2_gluon.data.shards.format import (
+    FORMAT_VERSION,
+    LARGEST_FOOTER,
+    MAGIC,
+    READ_SIZE,
+    TRAILER,
+    Tokens,
+    check_chunk_bytes,
+)
 from kogpt2_gluon.errors import DataError
 
 RANGE_BYTES = 16 << 20  # tokens checked by one task
@@ -170,7 +178,7 @@ def _read_footer(found: Index, pool: FilePool) -> Optional[Layout]:
     pool.read(path, memoryview(footer), end - length)
     try:
         layout, chunks = _parse_footer(bytes(footer))
-    except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError) as error:
         found.fault(f"its footer is damaged ({type(error).__name__}: {error})", end - length)
         return None
     start = end - length - 8 * chunks
@@ -193,9 +201,7 @@ def _parse_footer(footer: bytes) -> tuple[Layout, int]:
         raise DataError(f"format version {plain['format_version']!r}; this program reads {FORMAT_VERSION}")
     if any(not isinstance(plain[name], int) or plain[name] < 0 for name in _COUNTS) or not plain["tokens"]:
         raise DataError("its counts are no counts")
-    itemsize = {"<u2": 2, "<u4": 4}.get(plain["dtype"], 0)
-    if not itemsize or plain["chunk_bytes"] < itemsize or plain["chunk_bytes"] % itemsize:
-        raise DataError(f"impossible chunks: {plain['chunk_bytes']} bytes of {plain['dtype']!r} tokens")
+    check_chunk_bytes(plain["chunk_bytes"], plain["dtype"], "footer")
     special = {str(name): int(token) for name, token in plain["special_ids"].items()}
     layout = Layout(
         plain["dtype"],

@@ -112,9 +112,19 @@ class FilePool:
                 entry.retired = True
                 self._close_unused(entry)
 
+    def is_current(self, path: Path) -> bool:
+        """Whether the name still belongs to the file that was last opened here, and not to one put in its place."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        return self._identity.get(path, ())[:2] == (status.st_dev, status.st_ino)
+
     def close(self) -> None:
         """Closes all files that no thread reads from; the others when their reads end."""
-        for path in list(self._open):
+        with self._lock:
+            paths = list(self._open)
+        for path in paths:
             self.forget(path)
 
     def _borrow(self, path: Path) -> _OpenFile:

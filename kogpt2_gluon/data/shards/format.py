@@ -40,6 +40,8 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.model"
 MIN_CHUNK_BYTES, MAX_CHUNK_BYTES = 64 << 10, 4 << 20  # the upper one is a Lustre stripe
 LARGEST_FOOTER = 64 << 10
+LARGEST_CHUNK = 1 << 30  # bytes that a manifest or footer may ask a reader to hold
+LARGEST_SHARD = 1 << 40  # tokens
 READ_SIZE = 1 << 20
 SHARD_NAME = re.compile(r"\w[\w.-]*\.ktok")  # a plain name: never a path
 
@@ -133,23 +135,53 @@ class Manifest:
             manifest.check(path)
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(f"{folder}: no {MANIFEST} there; make shards with `kogpt2 shard`") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: not a manifest of shards ({type(error).__name__}: {error})") from None
         return manifest
 
     def check(self, path: Path) -> None:
         """DataError if the facts cannot all be true; `path` names the manifest."""
-        for shard in self.shards:
-            if not SHARD_NAME.fullmatch(shard.name):
-                raise DataError(f"{path}: {shard.name!r} is no name of a shard in its folder")
-        itemsize = {"<u2": 2, "<u4": 4}.get(self.dtype, 0)
-        if not itemsize or self.chunk_bytes < itemsize or self.chunk_bytes % itemsize:
-            raise DataError(f"{path}: impossible chunks: {self.chunk_bytes} bytes of {self.dtype!r} tokens")
+        names = [shard.name for shard in self.shards]
+        for name in names:
+            if not SHARD_NAME.fullmatch(name):
+                raise DataError(f"{path}: {name!r} is no name of a shard in its folder")
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: it names a shard twice")
+        self._check_types(path)
+        itemsize = check_chunk_bytes(self.chunk_bytes, self.dtype, str(path))
         counts = [shard.tokens for shard in self.shards]
-        if not counts or min(counts) < 1 or sum(counts) != self.tokens:
+        if not counts or min(counts) < 1 or max(counts) > LARGEST_SHARD or sum(counts) != self.tokens:
             raise DataError(f"{path}: its {self.tokens:,} tokens are not those of its {len(counts)} shards")
         if any(count % (self.chunk_bytes // itemsize) for count in counts[:-1]):
             raise DataError(f"{path}: a shard before the last one ends within a chunk")
+
+    def _check_types(self, path: Path) -> None:
+        """What JSON can hold in the place of a count or a word; everybody after this may trust them."""
+        facts = asdict(self)
+        words = {name: facts[name] for name in ("split", "dtype", "tokenizer_sha256", "source")}
+        counts = {name: facts[name] for name in ("vocab_size", "tokens", "documents", "text_bytes", "words", "unknown")}
+        special = facts["special_ids"]
+        if not isinstance(special, dict) or not {"bos", "eos"} <= special.keys():
+            raise DataError(f"{path}: its special_ids are {special!r}; they must name bos and eos")
+        counts.update({f"special_ids.{name}": token for name, token in special.items()})
+        for shard in facts["shards"]:
+            words[f"hash of {shard['name']}"] = shard["hash"]
+            counts.update({f"{name} of {shard['name']}": shard[name] for name in ("bytes", "tokens", "documents")})
+        for name, word in words.items():
+            if not isinstance(word, str):
+                raise DataError(f"{path}: its {name} is {word!r}, which is no text")
+        for name, count in counts.items():
+            if type(count) is not int or count < 0:
+                raise DataError(f"{path}: its {name} is {count!r}, which is no count")
+
+
+def check_chunk_bytes(chunk_bytes: Any, dtype: Any, place: str) -> int:
+    """Bytes of a token; DataError, naming `place`, if there are no chunks of that size and type."""
+    itemsize = {"<u2": 2, "<u4": 4}.get(str(dtype), 0)
+    possible = itemsize and type(chunk_bytes) is int and itemsize <= chunk_bytes <= LARGEST_CHUNK
+    if not possible or chunk_bytes % itemsize:
+        raise DataError(f"{place}: impossible chunks: {chunk_bytes!r} bytes of {dtype!r} tokens")
+    return itemsize
 
 
 class ShardWriter:
@@ -203,9 +235,11 @@ class ShardWriter:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
-            (self.folder / self._name("tmp")).unlink(missing_ok=True)
+            file, self._file = self._file, None
+            try:
+                file.close()  # which writes what is buffered, and fails on a full disk
+            finally:
+                (self.folder / self._name("tmp")).unlink(missing_ok=True)
 
     def _append(self, data: bytes) -> None:
         self._buffer += data

@@ -159,6 +159,7 @@ def _new_manifest(report: SetReport, keep: dict[str, str], done: Repair) -> Mani
     layouts = [_layout(index) for index in kept.values()]
     first = layouts[0]
     source = old.source if old else "unknown"
+    special = dict(first.special_ids)
     if done.lost_shards or old is None:
         source += REPAIRED + ", ".join([*done.lost_shards, *([] if old else ["the old manifest"])]) + " lost"
     return Manifest(
@@ -167,7 +168,7 @@ def _new_manifest(report: SetReport, keep: dict[str, str], done: Repair) -> Mani
         chunk_bytes=first.chunk_bytes,
         vocab_size=first.vocab_size,
         tokenizer_sha256=first.tokenizer_sha256,
-        special_ids=old.special_ids if old else dict(first.special_ids),
+        special_ids=old.special_ids if old and old.special_ids == special else special,
         source=source,
         tokens=sum(layout.tokens for layout in layouts),
         documents=sum(layout.documents for layout in layouts),
@@ -252,13 +253,15 @@ def _documents(
 def _chunks(folder: Path, manifest: Manifest) -> Iterator[Tokens]:
     pool, buffer = FilePool(), np.empty(manifest.chunk_bytes, np.uint8)
     itemsize = np.dtype(manifest.dtype).itemsize
-    for info in manifest.shards:
-        for offset in range(0, info.tokens * itemsize, manifest.chunk_bytes):
-            part = buffer[: min(manifest.chunk_bytes, info.tokens * itemsize - offset)]
-            if pool.read(folder / info.name, part.data, offset, drop=True) < len(part):
-                raise DataError(f"{folder / info.name}: ends before byte {offset + len(part):,}")
-            yield part.view(manifest.dtype)
-    pool.close()
+    try:
+        for info in manifest.shards:
+            for offset in range(0, info.tokens * itemsize, manifest.chunk_bytes):
+                part = buffer[: min(manifest.chunk_bytes, info.tokens * itemsize - offset)]
+                if pool.read(folder / info.name, part.data, offset, drop=True) < len(part):
+                    raise DataError(f"{folder / info.name}: ends before byte {offset + len(part):,}")
+                yield part.view(manifest.dtype)
+    finally:
+        pool.close()
 
 
 def _without_borders(

@@ -90,12 +90,12 @@ class ShardSet:
         self._first_chunk = [0]
         for shard in self.manifest.shards:
             self._first_chunk.append(self._first_chunk[-1] - (-shard.tokens // self.chunk_tokens))
+        self._check_sizes()  # before anything is made as large as the manifest says
         self._hashes: dict[int, NDArray[np.uint64]] = {}
         self._verified = bytearray(self.num_chunks)
         self._drop = self.num_bytes > available_memory() // 2 if drop_behind is None else drop_behind
         self._pool = FilePool(max_open, random_access=self._drop, sleep=sleep)
         self._pool.on_change = self._forget
-        self._check_sizes()
 
     @property
     def num_shards(self) -> int:
@@ -185,6 +185,8 @@ class ShardSet:
                 raise DataError(f"{path}: cannot be read: {error.strerror}") from None
             if size != info.bytes:
                 raise DataError(f"{path}: {size:,} bytes, its manifest says {info.bytes:,}; truncated or overwritten")
+            if info.tokens * self.dtype.itemsize + 8 * info.documents > size:
+                raise DataError(f"{path}: {size:,} bytes cannot hold the {info.tokens:,} tokens of its manifest")
 
     def _forget(self, path: Path) -> None:
         """A shard's file was replaced while it was not open: nothing that was checked of it holds any more."""
@@ -234,7 +236,7 @@ class ShardSet:
             return
         try:
             stated = json.loads(footer)["document_ends_hash"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise DataError(f"{path}: its footer is none of format {FORMAT_VERSION}") from None
         if self._pool.read(path, memoryview(ends), start) < len(ends) or xxhash.xxh3_64_hexdigest(ends) != stated:
             raise DataError(f"{path}: its document ends are damaged (from byte {start})")

@@ -106,6 +106,7 @@ def _explained(url: str) -> Iterator[Any]:
     """Gives the client; what goes wrong with it becomes one line that names `url` and the way out."""
     try:
         import botocore.exceptions as errors
+        import s3transfer.exceptions as transfer_errors  # type: ignore[import-untyped]
     except ImportError:
         raise RecipeError("s3:// needs boto3: pip install 'kogpt2-gluon[aws]'") from None
     try:
@@ -120,6 +121,11 @@ def _explained(url: str) -> Iterator[Any]:
         raise RecipeError(f"{url}: no region is set; set AWS_DEFAULT_REGION") from None
     except (errors.ParamValidationError, UnicodeEncodeError) as error:
         raise RecipeError(f"{url}: no valid name of a bucket or key ({_one_line(error)})") from None
+    except transfer_errors.RetriesExceededError as error:
+        problem = _one_line(error.last_exception)
+        raise DataError(f"{url}: the connection broke {ATTEMPTS} times ({problem}); try again later") from None
+    except (transfer_errors.S3DownloadFailedError, transfer_errors.S3ValidationError):
+        raise DataError(f"{url}: {_REFUSALS['PreconditionFailed']}") from None
     except errors.BotoCoreError as error:
         hint = "check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL"
         raise DataError(f"{url}: {_one_line(error)}; {hint}") from None
@@ -292,20 +298,29 @@ def upload(
     return Transfer(url, before.st_size, sha256, "sha256")
 
 
-def download(bucket: str, key: str, path: Path, progress: Optional[Callable[[int], None]] = None) -> Transfer:
+def download(
+    bucket: str,
+    key: str,
+    path: Path,
+    progress: Optional[Callable[[int], None]] = None,
+    is_right: Optional[Callable[[Path], bool]] = None,
+) -> Transfer:
     """Copies an object to a file, which takes its name only when all of it is there and its hash is right.
 
     Large objects come in parts, THREADS at once. What is compared is the SHA-256 that `upload` stored; without it the
-    MD5 that a plain ETag is; else only the size. A file that agrees already is left as it is. `progress` is told the
-    bytes received. Raises DataError if S3 refuses or the content is not what it should be.
+    MD5 that a plain ETag is; else only the size. A file that agrees already is left as it is; where there is no hash,
+    one that `is_right` says yes to. `progress` is told the bytes received. Raises DataError if S3 refuses or the
+    content is not what it should be.
     """
     url = _url(bucket, key)
     with _explained(url) as client:
         about = client.head_object(Bucket=bucket, Key=key)
         size = int(about["ContentLength"])
         kind, expected = _expected_hash(about)
-        if kind != "size" and path.is_file() and path.stat().st_size == size and file_hash(path, kind) == expected:
-            return Transfer(url, size, expected if kind == "sha256" else file_hash(path), kind, skipped=True)
+        if path.is_file() and path.stat().st_size == size:
+            there = is_right is not None and is_right(path) if kind == "size" else file_hash(path, kind) == expected
+            if there:
+                return Transfer(url, size, expected if kind == "sha256" else file_hash(path), kind, skipped=True)
         with replace_file(path) as stream:
             client.download_fileobj(bucket, key, stream, Callback=progress, Config=_transfer_config())
             stream.flush()

@@ -108,7 +108,11 @@ def _add_file(path: Path, size: Optional[int], found: Inventory) -> None:
 def _list_files(folder: Path) -> list[DataFile]:
     """All files below a folder, hidden ones and links to folders aside, in the order of their names."""
     files: list[DataFile] = []
-    for place, folders, names in os.walk(folder):
+
+    def refuse(error: OSError) -> None:  # os.walk alone would pass the folder over
+        raise DataError(f"{show(Path(error.filename))}: cannot be listed: {error.strerror}") from None
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in sorted(names):
             path = Path(place, name)

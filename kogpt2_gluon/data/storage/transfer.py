@@ -110,21 +110,33 @@ def download_folder(url: str, folder: Path, progress: Optional[Progress] = None)
     shards = {name: info for place in remote.sets for name, info in place.shards.items()}
     for name in sorted(remote.objects, key=_manifests_last):
         each = remote.objects[name]
-        transfer = s3.download(each.bucket, each.key, folder / name, meter.advance)
-        if transfer.checked == "size" and name in shards:  # stored without a hash: the shard's own are as good
-            _check_shard(folder / name, shards[name], transfer.url)
-        copied.add(transfer)
+        copied.add(_download_file(each, folder / name, shards.get(name), meter.advance))
         meter.close_file(each.size)
     return copied
 
 
-def _check_shard(path: Path, info: ShardInfo, url: str) -> None:
-    """DataError, with the file gone, if a shard is not whole or not the one that its manifest means."""
+def _download_file(item: S3Object, path: Path, info: Optional[ShardInfo], advance: Callable[[int], None]) -> Transfer:
+    """One object. Where no hash was stored with a shard, as by other tools, the shard's own are as good."""
+
+    def is_right(there: Path) -> bool:
+        return info is not None and not _fault_of(info, there)
+
+    transfer = s3.download(item.bucket, item.key, path, advance, is_right)
+    if info is not None and transfer.checked == "size" and not transfer.skipped:
+        fault = _fault_of(info, path)
+        if fault:
+            path.unlink()
+            raise DataError(f"{transfer.url}: damaged ({fault}); upload it again")
+    return transfer
+
+
+def _fault_of(info: ShardInfo, path: Path) -> str:
+    """What is wrong with a shard, as the one that its manifest means; "" if nothing is."""
     index = check_index(path, None, drop=False)
     faults = [*index.faults, *(fault for task in index.ranges for fault in check_chunks(task))]
-    if faults or index.hash != info.hash:
-        path.unlink()
-        raise DataError(f"{url}: damaged ({faults[0].message if faults else 'another shard'}); upload it again")
+    if faults:
+        return faults[0].message
+    return "" if index.hash == info.hash else "another shard"
 
 
 def list_remote(url: str) -> Remote:

@@ -16,6 +16,7 @@ nothing but the block.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterable, Iterator, NamedTuple, Optional, Union
 
@@ -24,6 +25,8 @@ from kogpt2_gluon.errors import DataError, RecipeError
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 FORMAT_SUFFIXES = {"wikipedia": ".xml", "namuwiki": ".json", "modu": ".json"}
+_PAGES_OF_DUMP = re.compile(r"\.xml-p\d+p\d+")  # pages-articles1.xml-p1p76864.bz2: of a dump in several files
+_ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z", ".rar")
 BLOCK_BYTES = 1 << 20  # of a block; one record may make it larger
 LARGEST_DOCUMENT = 1 << 30  # bytes; a longer one means that its end was promised and is not there
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -99,12 +102,15 @@ def check_documents(sources: Iterable[Source], documents: str) -> None:
         raise RecipeError("--documents is empty; say line, blank-line or the name of a JSON field")
     for source in sources:
         is_json = source.suffix in JSON_SUFFIXES
+        if source.suffix in _ARCHIVES:
+            raise DataError(f"{source.name}: an archive of files; unpack it first, and name what it held")
         if documents in ("line", "blank-line"):
             if is_json:
                 raise DataError(f"{source.name}: JSON lines; name the field that holds the text: --documents FIELD")
         elif documents in FORMAT_SUFFIXES:
             suffix = FORMAT_SUFFIXES[documents]
-            if source.suffix != suffix:
+            in_pieces = documents == "wikipedia" and _PAGES_OF_DUMP.fullmatch(source.suffix)
+            if source.suffix != suffix and not in_pieces:
                 raise DataError(
                     f"{source.name}: --documents {documents} reads {suffix} files (also compressed); name the dump's "
                     f"files alone, or say field:{documents} for a JSON field of that name"

@@ -28,6 +28,7 @@ from kogpt2_gluon.data.shards.format import (
 from kogpt2_gluon.data.storage.lustre import prepare_folder
 from kogpt2_gluon.data.text.corpus import Corpus
 from kogpt2_gluon.data.tokens.counts import TokenCounter
+from kogpt2_gluon.data.tokens.segments import can_cut, cut_texts
 from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 
@@ -56,6 +57,7 @@ class Task(NamedTuple):
 # Of a worker process, set when it starts.
 _tokenizer: Optional[Tokenizer] = None
 _counter: Optional[TokenCounter] = None
+_cuts = False  # whether long documents are encoded in segments
 
 
 def shard_corpus(
@@ -160,12 +162,14 @@ def _split_documents(block: Block) -> list[bytes]:
 
 def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int) -> Iterator[Task]:
     """Every block of a split, tokenized, in the corpus's order; few are under way, so that little is read ahead."""
-    with start_processes(processes, "tokenizing", _start_process, (str(tokenizer_path),)) as run:
+    cuts = can_cut(tokenizer_path.read_bytes())
+    with start_processes(processes, "tokenizing", _start_process, (str(tokenizer_path), cuts)) as run:
         yield from run(_tokenize, _blocks(corpus, split))
 
 
-def _start_process(tokenizer_path: str) -> None:
-    global _tokenizer, _counter
+def _start_process(tokenizer_path: str, cuts: bool) -> None:
+    global _tokenizer, _counter, _cuts
+    _cuts = cuts
     _tokenizer = Tokenizer.load(Path(tokenizer_path))
     _counter = TokenCounter(_tokenizer)
 
@@ -173,8 +177,12 @@ def _start_process(tokenizer_path: str) -> None:
 def _tokenize(block: Block) -> Task:
     assert _tokenizer is not None and _counter is not None
     documents = _split_documents(block)
-    ids, lengths = _tokenizer.encode_flat(documents)
-    text_bytes, words = _counter.count(ids, lengths, documents)
+    texts, counts = cut_texts(documents) if _cuts else (documents, np.ones(len(documents), np.int64))
+    ids, lengths = _tokenizer.encode_flat(texts)
+    text_bytes, words = _counter.count(ids, lengths, texts)
+    if len(texts) > len(documents):
+        lengths = np.add.reduceat(lengths, np.cumsum(counts) - counts)  # from those of segments to those of documents
+    spaces = len(texts) - len(documents)  # that the cuts took
     ends = np.cumsum(lengths + 2)
     tokens = np.empty(len(ids) + 2 * len(documents), token_dtype(_tokenizer.vocab_size))
     inside = np.ones(len(tokens), bool)
@@ -183,4 +191,4 @@ def _tokenize(block: Block) -> Task:
     tokens[ends - 1] = _tokenizer.eos_id
     tokens[inside] = ids
     unknown = int(np.count_nonzero(ids == _tokenizer.unk_id))
-    return Task(tokens, lengths + 2, int(text_bytes.sum()), int(words.sum()), unknown)
+    return Task(tokens, lengths + 2, int(text_bytes.sum()) + spaces, int(words.sum()), unknown)

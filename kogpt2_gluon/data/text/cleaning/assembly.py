@@ -208,6 +208,10 @@ class Assembly:
     def finish(self, folder: Path) -> CleaningReport:
         """Writes the places of bad UTF-8 and the samples into the corpus folder, and adds up the report."""
         self.report.add_up()
+        tallies = [tally for part in self._cleaned for tally in part.tallies.values()]
+        documents = self._total + sum(sum(tally.documents.values()) for tally in tallies)
+        lines = sum(part.lines for part in self._cleaned) + sum(sum(tally.lines.values()) for tally in tallies)
+        assert (self.report.documents.read, self.report.lines.read) == (documents, lines), "the corpus does not add up"
         self.report.samples = self._samples.rows()
         if self.report.bad_utf8:
             with (folder / BAD_UTF8_FILE).open("wb") as out:
@@ -271,6 +275,7 @@ def _load_ends(folder: Path) -> Integers:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     yield folder
-    shutil.rmtree(folder)
+    # NFS does not remove a folder with a file that is still mapped; the folder around it goes in the end.
+    shutil.rmtree(folder, ignore_errors=True)

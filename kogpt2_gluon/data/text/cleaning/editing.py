@@ -30,13 +30,17 @@ from kogpt2_gluon.data.text.cleaning.repetition import cut_runs
 # The lines with what became of them, and the rows that changed; no line is added or dropped.
 Step = Callable[[Lines], "tuple[Lines, Rows]"]
 PERSONAL = ("email", "resident_number", "card", "phone", "account")
+NUMBERS = ("resident_number", "card", "phone", "account")
 SAMPLE_CHARS = 200  # of a line that a report quotes
 FEWEST_DIGITS = 7  # of a line that the masks of numbers look at: a resident number with six of its digits starred
 
 _HANJA_ASIDE = re.compile(f"[(\\[（〔［] ?[{HANJA_RANGES}][{HANJA_RANGES} ,·、]*[)\\]）〕］]")
 _HANJA = re.compile(f"[{HANJA_RANGES}]+")
-_A_DIGIT = re.compile("[0-9]")
-_ACCOUNT_OF_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}(?=@)")
+_A_DIGIT = re.compile(r"\d")
+_NUMBER = re.compile(r"\d(?:[^\w\n]{0,3}\d){6,}")  # as long as a telephone's, whatever parts its digits
+_ACCOUNT_OF_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}(?=@|&#64;|&#[xX]40;|&commat;)")
+_WIDE_DIGIT = re.compile("[\uff10-\uff19]")
+_TO_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms
 _NO_ROWS = np.zeros(0, np.int64)
 
 
@@ -62,12 +66,20 @@ class Editor:
         self._personal = {name: getattr(options, name).replacement for name in PERSONAL if name in self.steps}
 
     def hide_personal(self, text: str, reason: str) -> str:
-        """A text that a report quotes for a filter, without the personal data that the masks are to hide."""
+        """A text that a report quotes for a filter, without the personal data that the masks are to hide.
+
+        It may be cut, so that an account's number has lost its bank's name, or not yet normalised: whatever looks like
+        such a number loses its digits.
+        """
         if reason in self._personal:
             text = _ACCOUNT_OF_EMAIL.sub("x", _A_DIGIT.sub("0", text))
         for name, placeholder in self._personal.items():
             if name != reason:
                 text = MASKS[name](text, placeholder)
+        if not self._personal.keys().isdisjoint(NUMBERS):
+            text = _NUMBER.sub(lambda found: _A_DIGIT.sub("0", found[0]), text)
+        if "email" in self._personal:
+            text = _ACCOUNT_OF_EMAIL.sub("x", text)
         return text[:SAMPLE_CHARS]
 
 
@@ -125,7 +137,15 @@ def _delete_hanja(lines: Lines) -> tuple[Lines, Rows]:
 
 def _mask(lines: Lines, name: str, placeholder: str) -> tuple[Lines, Rows]:
     mask = MASKS[name]
-    new, rows = _edit_rows(lines, _rows_to_mask(lines, name), lambda text: mask(text, placeholder))
+
+    def edit(text: str) -> str:
+        if name not in NUMBERS or _WIDE_DIGIT.search(text) is None:
+            return mask(text, placeholder)
+        plain = text.translate(_TO_ASCII)
+        masked = mask(plain, placeholder)
+        return masked if masked != plain else text
+
+    new, rows = _edit_rows(lines, _rows_to_mask(lines, name), edit)
     return (new.tidied() if len(rows) and not placeholder else new), rows
 
 

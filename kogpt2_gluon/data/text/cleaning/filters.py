@@ -173,7 +173,7 @@ class _Run:
         samples = self._samples.setdefault(reason, [])
         if len(samples) < SAMPLES:
             begin = max(0, _first_difference(before, after) - SAMPLE_CHARS // 4) if after else 0
-            end = begin + SAMPLE_CHARS
+            end = begin + 2 * SAMPLE_CHARS  # more than is shown, so that what is to be hidden is not cut
             hide = self._editor.hide_personal
             samples.append(Sample(reason, hide(before[begin:end], reason), hide(after[begin:end], reason)))
 

@@ -2,7 +2,8 @@
 
 Every pattern is bounded, and a search may begin only where no character of its kind stands before, so that time grows
 with the length of the text whatever the text. What only looks alike stays: dates (2002-01-05), years (1592-1598),
-prices, versions (1.2.3-4567), numbers with a wrong check digit, long numbers far from any bank's name.
+prices, versions (1.2.3-4567), numbers with a wrong check digit, long numbers far from any bank's name. The patterns
+know ASCII digits; in a line with full-width ones (０１０) they are tried on its ASCII form, which stays if one is hit.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,26 +233,32 @@ def make_plan(sources: Sequence[Source], documents: str, options: dict[str, Any]
 def open_work(work: Path, plan: dict[str, Any], restart: bool) -> Iterator[Path]:
     """The work folder of a plan, locked; made anew if it is not there, or on `restart`.
 
-    RecipeError if it is another plan's, in use, or not a work folder. If the block raises, it stays only if it holds
-    a finished part.
+    It goes when the block is done; if the block raises, it stays if it holds a finished part. RecipeError if it is
+    another plan's, in use, or not a work folder.
     """
     _check_ours(work)
     work.mkdir(parents=True, exist_ok=True)
-    with (work / LOCK_FILE).open("ab") as lock:
-        _lock(lock, work)
-        if restart:
-            _empty(work)
-        if (work / PLAN_FILE).is_file():
-            _compare_plans(work, plan)
-        else:
-            with replace_file(work / PLAN_FILE) as stream:
-                stream.write(json.dumps(plan).encode())
-        try:
-            yield work
-        except BaseException:
-            if not part_folder(work, 0).is_dir():
-                shutil.rmtree(work, ignore_errors=True)
-            raise
+    done = work.with_name(f".{work.name}.{uuid.uuid4().hex[:12]}.done")
+    try:
+        with (work / LOCK_FILE).open("ab") as lock:
+            _lock(lock, work)
+            if restart:
+                _empty(work)
+            if (work / PLAN_FILE).is_file():
+                _compare_plans(work, plan)
+            else:
+                with replace_file(work / PLAN_FILE) as stream:
+                    stream.write(json.dumps(plan).encode())
+            try:
+                yield work
+            except BaseException:
+                if not part_folder(work, 0).is_dir():
+                    work.rename(done)
+                raise
+            work.rename(done)
+    finally:
+        # Now that the lock is closed: NFS does not remove a folder with a file that is open.
+        shutil.rmtree(done, ignore_errors=True)
 
 
 def _check_ours(work: Path) -> None:

@@ -25,7 +25,7 @@ from kogpt2_gluon.data.text.cleaning.parts import Cleaned, PartWriter, Place, ma
 from kogpt2_gluon.data.text.cleaning.report import BAD_UTF8_FILE, PICTURE_FILE, SAMPLES_FILE, CleaningReport
 from kogpt2_gluon.data.text.corpus import CORPUS_FILE, SPLITS, CorpusWriter
 from kogpt2_gluon.data.text.documents import Block, check_documents, read_blocks, stored_mode
-from kogpt2_gluon.data.text.sources import Source, list_sources
+from kogpt2_gluon.data.text.sources import Source, is_s3_url, list_sources, split_s3_url
 from kogpt2_gluon.errors import DataError, RecipeError
 
 Progress = Callable[[int, int], None]
@@ -55,7 +55,8 @@ def clean(
     documents : str
         What a document is, see `kogpt2_gluon.data.text.documents`.
     test_share : float
-        About this share of the documents becomes the test split, chosen by the hash of their text.
+        About this share of the documents becomes the test split, chosen by the hash of their text; with `split`
+        ``folder`` it means nothing.
     progress : callable
         Told (bytes read, bytes in all) as stored.
     overwrite : bool
@@ -92,16 +93,16 @@ def clean(
             "normalisation": NORMALISATION.replace("NFC", options.normalize.form),
             "options": options.to_dict(),
             "split": split,
-            "test_share": test_share,
+            "test_share": test_share if split == "hash" else None,
         }
         report = _assemble(work, files, documents, options, test_sources, test_share, about, say)
-        if not sum(report.documents.kept.values()):
-            shutil.rmtree(work)
-            _raise_nothing_left(sources, documents, report)
-        with replace_folder(out) as folder:
-            for entry in (work / "corpus").iterdir():
-                entry.rename(folder / entry.name)
-        shutil.rmtree(work)
+        report.split = split
+        if sum(report.documents.kept.values()):
+            with replace_folder(out) as folder:
+                for entry in (work / "corpus").iterdir():
+                    entry.rename(folder / entry.name)
+    if not sum(report.documents.kept.values()):
+        _raise_nothing_left(sources, documents, report)
     return report
 
 
@@ -262,6 +263,11 @@ def _split_of_source(source: Source) -> str:
 
 def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
     """Refuses to write over what is not ours to replace, or into what is being read."""
+    if is_s3_url(out):
+        url = "s3://{}/{}".format(*split_s3_url(out))
+        raise RecipeError(
+            f"--out {url}: a corpus is written to a folder; name one, then upload it: kogpt2 files upload FOLDER {url}"
+        )
     for folder in (out, work_folder(out)):
         inside = [s.name for s in sources if s.path is not None and folder.resolve() in s.path.resolve().parents]
         if inside:

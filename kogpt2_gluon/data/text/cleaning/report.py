@@ -79,7 +79,7 @@ class CleaningReport:
     before it in its document), what `documents.Rejection` names (``bad_utf8``, ``bad_json``, ...), ``duplicate``,
     ``near_duplicate`` and ``duplicate_lines``. A record that could not be read counts as one line. `changed` counts
     documents that a filter altered. `bytes_read` is as stored (compressed, if it is); `bytes_kept` is UTF-8 without
-    line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does.
+    line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does. `split` is what `clean` was told.
     """
 
     documents: Count = field(default_factory=Count)
@@ -91,6 +91,7 @@ class CleaningReport:
     changed: Counter[str] = field(default_factory=Counter)
     sources: list[SourceReport] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
+    split: str = "hash"
 
     def add_up(self) -> None:
         """Makes the totals from the sources."""
@@ -114,8 +115,9 @@ class CleaningReport:
         lines = [line.rstrip() for line in lines]
         kept = sum(self.bytes_kept.values())
         lines.append(f"{self.bytes_read / 1e6:,.1f} MB read, {kept / 1e6:,.1f} MB kept")
-        if not self.documents.kept["test"]:
-            lines.append("no document fell to the test split: nothing to evaluate on; raise --test-share")
+        for split in SPLITS:
+            if not self.documents.kept[split]:
+                lines.append(self._missing(split))
         if self.bad_utf8:
             # A name that is not UTF-8 itself cannot be printed everywhere.
             places = [(name.encode("utf-8", "replace").decode(), offset) for name, offset in self.bad_utf8_places]
@@ -123,6 +125,13 @@ class CleaningReport:
             more = ", ..." if self.bad_utf8 > len(self.bad_utf8_places) else ""
             lines.append(f"not UTF-8 at {self.bad_utf8:,} places ({BAD_UTF8_FILE} lists them): {first}{more}")
         return "\n".join(lines)
+
+    def _missing(self, split: str) -> str:
+        use = {"train": "nothing to train on", "test": "nothing to evaluate on"}[split]
+        way_out = {"train": "lower --test-share", "test": "raise --test-share"}[split]
+        if self.split == "folder":
+            way_out = f"name sources below a folder {split}/ too, or say --split hash"
+        return f"no document fell to the {split} split: {use}; {way_out}"
 
 
 @dataclass
