@@ -43,13 +43,13 @@ from cleaning_peers import FINDERS, plain_filter
 from cleaning_text import distinct, read_texts, size_of, take, write_distinct, write_texts
 from conditions import conditions
 
+from kogpt2_gluon.data.shards.format import Manifest
 from kogpt2_gluon.data.text.cleaning import clean
 from kogpt2_gluon.data.text.cleaning.filters import TextCleaner
 from kogpt2_gluon.data.text.cleaning.minhash import choose_bands, jaccard, shingle_set
 from kogpt2_gluon.data.text.cleaning.near_duplicates import NearDuplicateOptions, band_keys, drop_near_duplicates
 from kogpt2_gluon.data.text.cleaning.options import load_options
 from kogpt2_gluon.data.text.corpus import Corpus
-from kogpt2_gluon.data.tokens.sharding import shard_corpus
 from kogpt2_gluon.data.tokens.training import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
@@ -281,6 +281,19 @@ def measure_memory(arguments: argparse.Namespace, work: Path) -> Result:
 # ---- sharding ----------------------------------------------------------------------------------------------------
 
 
+# In a process of its own, as `kogpt2 shard` runs: its tokenizing processes would import all of this file else.
+SHARD = """
+import sys, time
+from pathlib import Path
+from kogpt2_gluon.data.tokens.sharding import shard_corpus
+
+corpus, model, out, cores = sys.argv[1:]
+began = time.perf_counter()
+shard_corpus(Path(corpus), Path(model), Path(out), "train", int(cores))
+print(time.perf_counter() - began)
+"""
+
+
 def measure_sharding(arguments: argparse.Namespace, work: Path) -> Result:
     """From documents on disk to shards, against SentencePiece from a list in memory to lists."""
     kinds: Result = {}
@@ -298,9 +311,10 @@ def measure_sharding(arguments: argparse.Namespace, work: Path) -> Result:
         for _ in range(arguments.rounds):
             shutil.rmtree(work / "shards", ignore_errors=True)
             seconds: dict[str, float] = {}
-            began = time.perf_counter()
-            manifest = shard_corpus(corpus_dir, model, work / "shards", "train", arguments.cores)
-            seconds["ours"] = time.perf_counter() - began
+            command = [sys.executable, "-c", SHARD, corpus_dir, model, work / "shards", arguments.cores]
+            done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+            seconds["ours"] = float(done.stdout)
+            manifest = Manifest.load(work / "shards")
             began = time.perf_counter()
             ids = processor.encode(documents, out_type=int, num_threads=arguments.cores)
             seconds["sentencepiece"] = time.perf_counter() - began
