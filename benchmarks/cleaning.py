@@ -369,7 +369,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the data; default: a temporary one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mb", type=float, default=8.0, help="text of each measurement")
-    parser.add_argument("--shard-mb", type=float, default=30.0, help="text that is sharded")
+    parser.add_argument("--shard-mb", type=float, default=100.0, help="text that is sharded")
     parser.add_argument("--vocab-size", type=int, default=8000)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(

@@ -74,7 +74,7 @@ cli.add_command(tokenizer)
 
 
 @cli.command(no_args_is_help=True)
-@click.argument("corpus", type=FOLDER)
+@click.argument("corpus", type=ANY_PATH)
 @click.option("--tokenizer", "tokenizer_path", required=True, type=ANY_PATH, help="SentencePiece model.")
 @click.option("--out", required=True, type=FOLDER, help="Folder for OUT/train and OUT/test.")
 @click.option("--processes", default=0, type=click.IntRange(min=0), help="Tokenizing processes; 0: one a core.")
@@ -140,9 +140,10 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -
 
     loaded = load_recipe(recipe, overrides)
     if dry_run:
-        from kogpt2_gluon.estimate import describe
+        from kogpt2_gluon.estimate import check_data, describe
 
         click.echo(describe(loaded))
+        check_data(loaded)  # last: what it takes is said all the same
         return
     from kogpt2_gluon import runtime
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
+from typing import Iterator, Optional
 
 import click
 
@@ -67,7 +69,7 @@ def clean(
             "--test-share: with --split folder the folders say what is held out; leave one of the two out"
         )
     options = load_options(filters, overrides)
-    with progress_bar("cleaning") as bar:
+    with _stoppable(out), progress_bar("cleaning") as bar:
         report = run(
             sources,
             out,
@@ -85,3 +87,20 @@ def clean(
         stream.write(render_cleaning(report, out.resolve().name).encode("utf-8", "replace"))
     click.echo(report.summary())
     click.echo(f"{out / PICTURE_FILE}: what went and why, on one page")
+
+
+@contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C; either is a PreemptedError if the next call can go on from finished parts."""
+    from kogpt2_gluon.data.text.cleaning.pipeline import work_folder
+    from kogpt2_gluon.errors import PreemptedError
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not any(work_folder(out).glob("part-*")):
+            raise
+        raise PreemptedError("stopped; the same command goes on after the last finished part") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.progress_bar import progress_bar
+from kogpt2_gluon.progress_bar import ProgressBar, progress_bar
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -31,22 +33,18 @@ def files() -> None:
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(1, 256), help="Files restored at once.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def stage(places: tuple[str, ...], dry_run: bool, batch: int, as_json: bool) -> None:
-    """Before a run: restore released files (Lustre HSM), check that all are there and can be read.
+    """Before a run: restore released files (Lustre HSM), check that all are there.
 
-    DIR is a folder of shards, or one with train/ and test/, or of other files; RECIPE stands for the data it names. On
-    a file system that is not Lustre there is nothing to restore: that is said, and the files are checked. Interrupt it
-    as you like: the same command goes on.
+    DIR is a folder of shards, one with such folders below it, or of other files; RECIPE stands for the data it names.
+    Each file must be there, open, and have the size that its manifest says; `kogpt2 verify` also compares hashes. On a
+    file system that is not Lustre there is nothing to restore: that is said, and the files are checked. Interrupt it as
+    you like: the same command goes on.
 
     \b
     Example: kogpt2 files stage /fsx/shards
              kogpt2 files stage kogpt2_base --dry-run
     """
-    from kogpt2_gluon.data.storage.staging import stage as run
-
-    reports = []
-    for folder in _folders(places):
-        with progress_bar("staging") as bar:
-            reports.append(run(folder, dry_run, batch, bar.show, bar.log))
+    reports = [_stage(folder, dry_run, batch) for folder in _folders(places)]
     _finish(reports, as_json, staged=not dry_run)
 
 
@@ -123,6 +121,19 @@ def layout(folder: Path, shard_mib: int) -> None:
     click.echo(prepare_folder(folder, shard_mib << 20) or f"{folder}: not on Lustre: no layout to set")
 
 
+def _stage(folder: Path, dry_run: bool, batch: int) -> Any:
+    """Stages one folder, with a progress bar from when there is progress: mostly there is nothing to restore."""
+    from kogpt2_gluon.data.storage.staging import stage as run
+
+    with ExitStack() as stack:
+
+        @cache
+        def bar() -> ProgressBar:
+            return stack.enter_context(progress_bar("staging"))
+
+        return run(folder, dry_run, batch, lambda *counts: bar().show(*counts), lambda words: bar().log(words))
+
+
 def _folders(places: Any) -> list[Path]:
     """Folders as they are; a recipe's name becomes the data that it names."""
     found: list[Path] = []
@@ -182,5 +193,9 @@ def _finish(reports: list[Any], as_json: bool, staged: bool) -> None:
     for report in reports:
         for line in report_lines(report, staged):
             click.echo(line)
+        for fault in report.faults if len(faults) > 1 else []:  # a single one is the closing line
+            click.echo(f"  fault: {fault}")
+    if len(faults) > 1:
+        raise DataError(f"{len(faults):,} faults, listed above; `kogpt2 verify DIR` also compares hashes")
     if faults:
-        raise DataError(f"{faults[0]}" + (f" (and {len(faults) - 1:,} more)" if len(faults) > 1 else ""))
+        raise DataError(faults[0])

@@ -10,7 +10,6 @@ import click
 
 from kogpt2_gluon.errors import RecipeError
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
 
 
@@ -38,7 +37,7 @@ def tokenizer() -> None:
 
 
 @tokenizer.command(no_args_is_help=True)
-@click.argument("corpora", nargs=-1, required=True, type=FOLDER)
+@click.argument("corpora", nargs=-1, required=True, type=ANY_PATH)
 @click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
 @click.option("--vocab-size", default=50000, show_default=True, type=click.IntRange(min=8))
 @click.option("--unused", default=100, show_default=True, type=click.IntRange(min=0), help="Reserved <unusedN> tokens.")
@@ -121,7 +120,7 @@ def rename(model: Path, tokens: tuple[str, ...], out: Path, overwrite: bool) -> 
 
 @tokenizer.command(no_args_is_help=True)
 @click.argument("model", type=ANY_PATH)
-@click.argument("corpora", nargs=-1, required=True, type=FOLDER)
+@click.argument("corpora", nargs=-1, required=True, type=ANY_PATH)
 @click.option("--against", multiple=True, type=ANY_PATH, help="Another model beside it; may be given many times.")
 @click.option("--split", default="auto", show_default=True, type=click.Choice(["auto", "train", "test"]))
 @click.option("--sample-mb", default=20.0, show_default=True, help="Look at so much of each corpus, drawn by hash.")

@@ -21,14 +21,16 @@ from kogpt2_gluon.progress_bar import progress_bar
 def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
     """Token shards -> every fault in them, with file, chunk and byte; exit code 3 if there is any.
 
-    DIR is a folder of shards, or one with train/ and test/. Manifest, sizes, hashes, token ids, document ends and the
-    tokenizer are checked. With --repair damaged shards are moved into DIR/damaged, swapped ones get their names back,
-    a new manifest is written, and the result is checked again.
+    DIR is a folder of shards, or one with such folders at any depth below it, as DIR/train or DIR/news/train. Manifest,
+    sizes, hashes, token ids, document ends and the tokenizer are checked. With --repair damaged shards are moved into
+    damaged/ in their folder, swapped ones get their names back, a new manifest is written, and the result is checked
+    again. What no repair can mend is left as it is, and said.
 
     \b
     Example: kogpt2 verify shards --json
     """
-    from kogpt2_gluon.data.shards.repair import repair_set
+    from kogpt2_gluon.data.shards.repair import repair_set, why_not
+    from kogpt2_gluon.data.shards.verify import count_faults
     from kogpt2_gluon.data.shards.verify import verify as run
     from kogpt2_gluon.runtime import available_cores
 
@@ -38,20 +40,27 @@ def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
     if not as_json:
         for line in [*report.faults, *report.notes, report.summary()]:
             click.echo(line)
-    if repair and report.faults:
+    mendable = [each for each in report.sets if each.faults and not why_not(each)]
+    if repair and mendable:
         repairs = []
-        for faulty in [each for each in report.sets if each.faults]:
-            repairs.append(repair_set(faulty))
-            if not as_json:  # at once: the next one may be beyond repair
+        for each in mendable:
+            repairs.append(repair_set(each))
+            if not as_json:
                 click.echo("\n".join(repairs[-1].lines()))
         with progress_bar("verifying again") as bar:
             report = run(folder, processes or available_cores(), bar.show)
-        plain = {**report.to_dict(), "repaired": [asdict(each) for each in repairs], "before": plain}
+        plain = {**report.to_dict(), "repaired": [asdict(done) for done in repairs], "before": plain}
         if not as_json:
             for line in [*report.faults, report.summary()]:
                 click.echo(line)
+    refused = [reason for each in report.sets if each.faults and (reason := why_not(each))]
+    if repair:
+        plain["refused"] = refused
     if as_json:
         click.echo(json.dumps(plain, ensure_ascii=False))
         sys.exit(DataError.exit_code if report.faults else 0)
     if report.faults:
-        raise DataError(f"{folder}: {len(report.faults):,} faults{'' if repair else '; --repair mends what can be'}")
+        for reason in refused[1:] if repair else []:  # the first closes what is said
+            click.echo(f"not repaired: {reason}")
+        advice = refused[0] if refused and (repair or not mendable) else "--repair mends what can be"
+        raise DataError(f"{folder}: {count_faults(len(report.faults))}; {advice}")

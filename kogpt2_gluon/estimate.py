@@ -7,6 +7,7 @@ utilisation that is an assumption, not a measurement, except for the CPU's, whic
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +131,33 @@ def describe(recipe: Recipe, size: int = 0) -> str:
     return "\n".join(lines)
 
 
+def check_data(recipe: Recipe, size: int = 0) -> None:
+    """Raises what `kogpt2 train` would of the data that the recipe names, for `size` workers (0: as launched).
+
+    An empty data.train is no fault: a recipe can be estimated before there is data.
+    """
+    from kogpt2_gluon.data.reading.opening import open_held_out, open_shards, training_tokenizer
+    from kogpt2_gluon.data.reading.reader import training_mix
+    from kogpt2_gluon.data.reading.text_files import Alone, list_text_files
+
+    data, size = recipe.data, size or job_size()
+    tokenizer = training_tokenizer(recipe) if data.train_sets else None
+    with ExitStack() as opened:
+        if held_out := open_held_out(recipe, tokenizer):
+            opened.callback(held_out.close)
+        if data.source == "text" and data.train_sets:
+            list_text_files(data.train_sets, data.documents, Alone()).deal(size)
+        elif data.train_sets:
+            sets = []
+            for folder in data.train_sets:
+                sets.append(open_shards(folder, "data.train", recipe))
+                opened.callback(sets[-1].close)
+            training_mix(sets, recipe, size)
+
+
 def _data(recipe: Recipe, tokens: int) -> str:
     """How many passes that is and whether the vocabulary fits, where the shards are there to be asked."""
+    from kogpt2_gluon.data.reading.mix import show_passes
     from kogpt2_gluon.data.shards.format import Manifest
 
     folders = recipe.data.train_sets
@@ -144,12 +170,12 @@ def _data(recipe: Recipe, tokens: int) -> str:
     except DataError as error:
         return f"; epochs unknown ({error})"
     sizes = [manifest.tokens for manifest in manifests]
-    lines = [f" = {tokens / sum(sizes):,.2f} epochs of {sum(sizes):,}"]
+    lines = [f" = {show_passes(tokens / sum(sizes))} epochs of {sum(sizes):,}"]
     shares = recipe.data.train_weights or [size / sum(sizes) for size in sizes]
     if len(folders) > 1:
         for folder, size, share in zip(folders, sizes, shares):
             passes = tokens * share / size
-            lines.append(f"  {folder}: {size:,} tokens, {share:.2%} of what is read, {passes:,.2f} passes")
+            lines.append(f"  {folder}: {size:,} tokens, {share:.2%} of what is read, {show_passes(passes)} passes")
     remarks = [each.compare_vocabulary(recipe.model.vocab_size, Path(at)) for each, at in zip(manifests, folders)]
     return "\n".join([*lines, *filter(None, remarks)])
 

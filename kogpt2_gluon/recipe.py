@@ -256,6 +256,7 @@ def _cross_check(recipe: Recipe) -> list[str]:
         faults.append(f"data.seq_length={recipe.data.seq_length} is above model.max_length={model.max_length}")
     if recipe.data.source == "text" and isinstance(recipe.data.train, dict):
         faults.append("data.train: weights need shards; with data.source=text name one path or a list of them")
+    faults += _shards_in_s3(recipe.data)
     faults += _options_without_effect(recipe.data)
     if recipe.data.cache != "off" and not recipe.data.cache_dir:
         faults.append(f"data.cache={recipe.data.cache} needs a folder on a disk of the node itself: data.cache_dir=DIR")
@@ -265,6 +266,16 @@ def _cross_check(recipe: Recipe) -> list[str]:
         if getattr(training, name) >= 1:
             faults.append(f"training.{name} must be below 1")
     return faults
+
+
+def _shards_in_s3(data: DataRecipe) -> list[str]:
+    """Faults: S3 addresses where folders of shards are read."""
+    named = [("train", path) for path in data.train_sets if data.source == "shards"] + [("test", data.test)]
+    return [
+        f"data.{key}={path}: shards are read from folders; first: kogpt2 files download {path} DIR"
+        for key, path in named
+        if path.startswith("s3:/")
+    ]
 
 
 def _options_without_effect(data: DataRecipe) -> list[str]:

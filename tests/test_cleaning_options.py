@@ -162,3 +162,15 @@ def test_every_filter_of_a_preset_acts(preset: str) -> None:
         assert with_it.texts != without.texts or name == "emoji", name
         assert name not in {*without.changed, *without.lines, *without.reasons}, name
         assert name in {*with_it.changed, *with_it.lines, *with_it.reasons}, name
+
+
+def test_options_of_a_filter_that_is_off_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"length is off; add --set length=true$"):
+        load_options(None, ["length.min_chars=50"])
+    assert load_options(None, ["length.min_chars=50", "length=true"]).length.min_chars == 50
+    assert load_options("web", ["length.min_chars=50"]).length.enabled
+    with pytest.raises(RecipeError, match="length is off; add enabled: true"):
+        load_options(write(tmp_path / "a.yaml", "length: {min_chars: 50}"))
+    load_options(write(tmp_path / "b.yaml", "length: {min_chars: 50, enabled: false}"))
+    with pytest.raises(RecipeError, match=r"write near_duplicates=true$"):
+        load_options(None, ["near_duplicates"])

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cleaning_helpers import ALL_STAGES, check_counts, contents, folder_in_memory, small_parts, write, write_documents
+from kogpt2_gluon.cli_clean import _stoppable
 from kogpt2_gluon.data.text.cleaning import clean, load_options, parts, pipeline
 from kogpt2_gluon.data.text.corpus import Corpus
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError, PreemptedError, RecipeError
 
 
 def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,3 +249,14 @@ def test_no_open_file_is_in_the_way_on_nfs(tmp_path: Path, monkeypatch: pytest.M
     assert report.documents.dropped["duplicate"] and report.lines.dropped["duplicate_lines"]
     assert refused and not any("done" in path.name for path in refused)  # the scratch, never the work folder
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_says_whether_the_same_command_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _stoppable(tmp_path / "out"):
+        signal.raise_signal(number)
+    (tmp_path / "out.work" / "part-00000").mkdir(parents=True)
+    with pytest.raises(PreemptedError, match="the same command goes on"), _stoppable(tmp_path / "out"):
+        signal.raise_signal(number)
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -197,7 +197,8 @@ def test_a_split_without_documents_is_remarked_on(tmp_path: Path) -> None:
     by_folder = clean([source], tmp_path / "one", "line", split="folder")
     assert "fell to the test split: nothing to evaluate on; name sources below a folder test/" in by_folder.summary()
     assert Corpus.open(tmp_path / "one").about["test_share"] is None
-    assert "to evaluate on; raise --test-share" in clean([source], tmp_path / "two", "line", 0).summary()
+    assert "to evaluate on; raise --test-share" in clean([source], tmp_path / "two", "line", 1e-9).summary()
+    assert "--test-share" not in clean([source], tmp_path / "none", "line", 0).summary()
     source = write(tmp_path / "in" / "test" / "a.txt", b"a\nb\n")
     only_test = clean([source], tmp_path / "three", "line", split="folder").summary()
     assert "nothing to train on; name sources below a folder train/" in only_test and "evaluate" not in only_test

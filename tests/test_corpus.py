@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.data.files import replace_file, replace_folder
 from kogpt2_gluon.data.text.corpus import Corpus, CorpusWriter, stored_bytes
+from kogpt2_gluon.errors import RecipeError
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -85,3 +86,9 @@ def test_documents_written_in_batches(texts: list[list[str]], mode: str, file_si
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_raw_text_is_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("가")
+    with pytest.raises(RecipeError, match="raw text; kogpt2 clean makes a corpus of it"):
+        Corpus.open(tmp_path / "a.txt")

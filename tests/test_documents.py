@@ -22,10 +22,12 @@ from kogpt2_gluon.data.text.documents import (
     Item,
     Rejection,
     check_documents,
+    make_block,
     parse_block,
     read_blocks,
     read_documents,
 )
+from kogpt2_gluon.data.text.opening import check_opening
 from kogpt2_gluon.data.text.sources import Source, local_source
 from kogpt2_gluon.errors import DataError, RecipeError
 
@@ -290,3 +292,37 @@ def test_going_on_behind_the_end_is_refused(tmp_path: Path) -> None:
     source = local_source(write(tmp_path / "a.txt.gz", gzip.compress(b"ab\n")))
     with pytest.raises(DataError, match=r"a\.txt\.gz: ends before byte 9,"):
         list(read_blocks(source, "line", start=(2, 9)))
+
+
+def refused_at_its_opening(data: bytes, documents: str) -> str:
+    with pytest.raises(DataError) as caught:
+        check_opening(make_block("a.txt", 1, 0, data), documents)
+    return str(caught.value)
+
+
+def test_another_encoding_is_told_at_the_first_block() -> None:
+    text = "".join(f"이 영화는 정말 재미있었다 {n}\n" for n in range(30))  # "this film was great fun"
+    for documents in ("line", "blank-line", "text"):
+        assert "iconv -f cp949" in refused_at_its_opening(text.encode("cp949"), documents)
+        assert "looks like UTF-16" in refused_at_its_opening(text.encode("utf-16"), documents)
+        assert "looks like UTF-16" in refused_at_its_opening(b"a\0b\0\n\0" * 9, documents)
+    latin = refused_at_its_opening("aé\n".encode("latin-1") * 30, "line")
+    assert "not UTF-8 in 30 of its first 30 lines" in latin and "CP949" not in latin
+    for count in (9, 30):  # too few lines to tell by; fewer than half
+        lines = text.encode().splitlines(True)[: count - 9] + text.encode("cp949").splitlines(True)[:9]
+        check_opening(make_block("a.txt", 1, 0, b"".join(lines)), "line")
+
+
+def test_a_field_that_no_record_has_is_told_at_the_first_block() -> None:
+    records = [{"text": "가", "license": "x", "n": 1}] * 12
+    lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+    found = refused_at_its_opening(lines, "txet")
+    assert "no text under 'txet' in its first 12 records" in found
+    assert found.endswith("; their fields: text, license, n; did you mean text?")
+    assert "no text under 'n'" in refused_at_its_opening(lines, "n")
+    assert "no JSON objects" in refused_at_its_opening(b"plain\n" * 12, "text")
+    for indent in (None, 1):
+        assert "jq -c '.[]'" in refused_at_its_opening(json.dumps(records, indent=indent).encode(), "text")
+    one_bad = b"[]\n" + lines
+    for good in (lines, one_bad, lines.replace(b"text", b"body", 11), b'{"body": ""}\n' * 3):
+        check_opening(make_block("a.jsonl", 1, 0, good), "text")

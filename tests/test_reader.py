@@ -283,7 +283,7 @@ def test_a_list_of_sets_is_one_corpus(folders: list[Path], three: list[ShardSet]
     assert np.abs(np.array(mix.shares) / 10_000 - sizes / sizes.sum()).max() < 1e-4
     with TrainingReader(three, mix, 8, 1) as opened:
         lines = opened.describe(10 * mix.sequences_per_epoch).splitlines()
-    assert len(lines) == 4 and "are 10.0 epochs; 8 lanes" in lines[3]
+    assert len(lines) == 4 and "are 10.00 epochs; 8 lanes" in lines[3]
     for folder, line in zip(folders, lines):
         passes = float(line.rsplit(", ", 1)[1].split()[0])
         assert line.startswith(f"{folder}: ") and abs(passes - 10) < 0.2

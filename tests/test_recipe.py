@@ -76,6 +76,7 @@ def test_training_data_is_a_path_a_list_or_weights(tmp_path, text, value, sets, 
         ("{a: .inf}", "expected a number"),
         ("{a: [1]}", "expected a number"),
         ("{a: }", "the weight of a: expected a number, got ''"),
+        ("{b/train:8, c: 1}", "b/train:8: a space is missing after the colon: b/train: 8"),
         ("{a: 1, b: 2, a: 3}", "the key a twice"),
         ("[]", "expected paths as texts, got []"),
         ("[[a]]", "expected paths as texts"),
@@ -178,6 +179,30 @@ def test_single_faults_are_one_line(overrides, part):
     with pytest.raises(RecipeError, match=r".*") as caught:
         load_recipe("kogpt2_base", overrides)
     assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("trainin.num_steps=3", "unknown key trainin.num_steps; did you mean training.num_steps?"),
+        ("name.x=3", "unknown key name.x"),
+        ("trainin=3", "unknown key trainin; did you mean training?"),
+    ],
+)
+def test_a_wrong_section_of_the_command_line_is_not_laid_on_the_file(override, part):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("debug_cpu", [override])
+    assert part in str(caught.value) and str(caught.value).endswith(" (on the command line)")
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"trainin": {"seed": 1}}, ["trainin.num_steps=3"])
+    assert "unknown key trainin; did you mean training?\n" in str(caught.value) + "\n"  # this one is the file's
+
+
+@pytest.mark.parametrize("key", ["data.train", "data.test"])
+def test_shards_in_s3_are_to_be_downloaded_first(key):
+    with pytest.raises(RecipeError, match=rf"{key}=s3://b/x: .* kogpt2 files download s3://b/x DIR"):
+        load_recipe("demo", [f"{key}=s3://b/x"])
+    load_recipe("demo", ["data.train=s3://b/x", "data.source=text"])
 
 
 def test_a_key_given_twice_is_named(tmp_path):

@@ -341,6 +341,16 @@ def test_a_manifest_that_is_none(damaged: Path, text: str) -> None:
     check_error(damaged, str(damaged / MANIFEST))
 
 
+def test_no_manifest_says_what_was_meant(damaged: Path, tmp_path: Path) -> None:
+    (tmp_path / "all" / "news").mkdir(parents=True)
+    damaged.rename(tmp_path / "all" / "news" / "train")
+    for folder in (tmp_path / "all", tmp_path / "all" / "news"):
+        check_error(folder, f"did you mean {tmp_path / 'all' / 'news' / 'train'}?")
+    check_error(tmp_path / "none", "does not exist")
+    with pytest.raises(DataError, match=r"^s3://b/x: .*kogpt2 files download s3://b/x DIR"):
+        Manifest.load(Path("s3://b/x"))
+
+
 def test_no_manifest(tmp_path: Path) -> None:
     check_error(tmp_path, str(tmp_path), "kogpt2 shard")
     check_error(tmp_path / "none", str(tmp_path / "none"), "kogpt2 shard")

@@ -71,6 +71,38 @@ def test_faults_of_a_set_are_all_named(shards: Path) -> None:
     assert "shards without a manifest" in " ".join(status(shards).faults)
 
 
+def test_sets_at_any_depth(tmp_path: Path) -> None:
+    root = tmp_path / "shards"
+    for name in ("wiki/train", "news/train", "news/test"):
+        write_documents(root / name, [50] * 4)
+    (root / "notes.txt").write_text("리뷰")  # "review"
+    assert stage(root).faults == [] and stage(root).files == 10
+    assert stage(root).sets == [str(root / name) for name in ("news/train", "news/test", "wiki/train")]
+    (root / "news" / "train" / "train-00000.ktok").unlink()
+    for found in (stage(root), status(root)):
+        assert len(found.faults) == 1 and found.faulty_sets == [str(root / "news" / "train")]
+    done = CliRunner().invoke(cli, ["files", "stage", str(root)])
+    assert isinstance(done.exception, DataError) and "train-00000.ktok: missing" in str(done.exception)
+    assert f"  faulty: {root / 'news' / 'train'}\n" in done.output and "fault: " not in done.output
+    assert f"manifest whole: {root / 'news' / 'test'}, {root / 'wiki' / 'train'}" in done.output
+    (root / "wiki" / "train" / TOKENIZER).unlink()
+    done = CliRunner().invoke(cli, ["files", "stage", str(root)])
+    assert done.output.count("  fault: ") == 2 and "2 faults, listed above" in str(done.exception)
+
+
+def test_the_folder_where_one_stands(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shards)
+    assert stage(Path()).files == 12
+    monkeypatch.chdir(shards / "train")
+    Path("train-00000.ktok").unlink()
+    assert stage(Path()).faulty_sets == ["."]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_nothing_staged_is_no_progress(shards: Path, options: list[str]) -> None:
+    assert CliRunner().invoke(cli, ["files", "stage", str(shards), *options]).stderr == ""
+
+
 def test_other_files_count_without_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "text" / "b").mkdir(parents=True)
     for name in ("a.txt", "b/c.txt", ".hidden"):

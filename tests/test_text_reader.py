@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from conftest import run
 from kogpt2_gluon.data.reading import text_tokens
-from kogpt2_gluon.data.reading.reader import open_training_reader, training_tokenizer
+from kogpt2_gluon.data.reading.opening import training_tokenizer
+from kogpt2_gluon.data.reading.reader import open_training_reader
 from kogpt2_gluon.data.reading.text_reader import TextReader, open_text_reader
 from kogpt2_gluon.data.reading.text_tokens import REASONS
 from kogpt2_gluon.data.text import documents

@@ -352,6 +352,25 @@ def test_train_and_test_of_two_tokenizers(tmp_path: Path) -> None:
     assert "another tokenizer than" in messages(tmp_path)
 
 
+def test_sets_at_any_depth(tmp_path: Path) -> None:
+    for name in ("wiki/train", "news/train", "news/test"):
+        write_documents(tmp_path / "shards" / name, LENGTHS)
+    (tmp_path / "shards" / "news" / "train" / "damaged").mkdir()
+    shutil.copy(tmp_path / "shards" / "news" / "test" / FIRST, tmp_path / "shards" / "news" / "train" / "damaged")
+    (tmp_path / "shards" / "round").symlink_to(tmp_path)
+    (tmp_path / "shards" / "step-1").mkdir()
+    (tmp_path / "shards" / "step-1" / MANIFEST).write_text("{}")  # a checkpoint's
+    names = [str(Path(each.folder).relative_to(tmp_path / "shards")) for each in verify(tmp_path / "shards").sets]
+    assert names == ["news/train", "news/test", "wiki/train"]
+    flip(tmp_path / "shards" / "wiki" / "train" / SECOND, 1500)
+    done = CliRunner().invoke(cli, ["verify", str(tmp_path / "shards"), "--json"])
+    assert done.exit_code == 3 and [each["faults"] for each in json.loads(done.stdout)["sets"]] == [0, 0, 1]
+    swap(tmp_path / "shards" / "news" / "test")
+    flip(tmp_path / "shards" / "wiki" / "train" / SECOND, 1500)
+    done = CliRunner().invoke(cli, ["verify", str(tmp_path / "shards"), "--repair"])
+    assert done.exit_code == 0 and f"renamed to {THIRD}" in done.stdout
+
+
 def test_no_shards_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no shards there"):
         verify(tmp_path)
@@ -398,7 +417,43 @@ def test_the_command_repairs(shards: Path, tmp_path: Path) -> None:
     assert plain["repaired"][0]["actions"]
 
 
+def test_what_no_repair_can_mend_is_said(tmp_path: Path) -> None:
+    write_documents(tmp_path / "set", [100] * 20)  # one shard of 4 chunks
+    flip(tmp_path / "set" / FIRST, 1500)
+    for options in ([], ["--repair"]):
+        done = CliRunner().invoke(cli, ["verify", str(tmp_path / "set"), *options])
+        assert isinstance(done.exception, DataError)
+        assert ": 1 fault; " in str(done.exception) and "data.corrupt=skip trains" in str(done.exception)
+        assert "--repair" not in str(done.exception)
+    plain = json.loads(CliRunner().invoke(cli, ["verify", str(tmp_path / "set"), "--json", "--repair"]).stdout)
+    assert not plain["ok"] and len(plain["refused"]) == 1
+    assert (tmp_path / "set" / FIRST).exists()
+
+
 # --- repair
+
+
+def test_a_wrong_tokenizer_is_never_written_down(tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    write_documents(folder, LENGTHS)
+    (folder / TOKENIZER).write_bytes(b"another")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    done = CliRunner().invoke(cli, ["verify", str(folder), "--repair"])
+    assert isinstance(done.exception, DataError) and "put the right file back" in str(done.exception)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    write_documents(tmp_path / "test", [50] * 9)
+    assert f"copied from {tmp_path / 'test' / TOKENIZER}" in repaired(folder)
+    assert (folder / "damaged" / TOKENIZER).read_bytes() == b"another"
+    assert (folder / MANIFEST).read_bytes() == before[MANIFEST]
+
+
+def test_a_set_of_another_tokenizer_is_beyond_repair(tmp_path: Path) -> None:
+    write_documents(tmp_path / "train", LENGTHS)
+    write_documents(tmp_path / "test", [50] * 9, tokenizer=b"another")
+    before = (tmp_path / "test" / MANIFEST).stat().st_mtime_ns
+    done = CliRunner().invoke(cli, ["verify", str(tmp_path), "--repair"])
+    assert isinstance(done.exception, DataError) and "no repair can mend that" in str(done.exception)
+    assert (tmp_path / "test" / MANIFEST).stat().st_mtime_ns == before
 
 
 def repaired(folder: Path) -> str:
@@ -511,7 +566,7 @@ def test_repair_without_the_tokenizer_changes_nothing(folder: Path) -> None:
     (folder / TOKENIZER).unlink()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (report,) = verify(folder).sets
-    with pytest.raises(DataError, match="put it there, and repair again"):
+    with pytest.raises(DataError, match="put the right file back, and repair again"):
         repair_set(report)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

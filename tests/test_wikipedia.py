@@ -288,3 +288,23 @@ def test_prose_needs_no_parser(pieces: list[str]) -> None:
 @given(st.lists(st.text(st.sampled_from("가나다 .1a"), min_size=1, max_size=20).map(str.strip).filter(bool)))
 def test_plain_prose_is_kept(lines: list[str]) -> None:
     assert plain_text("\n\n".join(lines)) == "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("인구는 {{formatnum:1234567}}명이다", "인구는 1234567명이다"),  # "the population is 1234567"
+        ("길이 {{convert|5|km|mi|abbr=on}}, {{변환|3|m}}", "길이 5 km, 3 m"),
+        ("{{nowrap|[[서울]] 시}}와 {{Small|작은 {{formatnum: 7 }}}}", "서울 시와 작은 7"),
+        ("값 {{val|1.5|u=m}} {{국기|미국}}{{smallbox|가}}끝", "값 1.5 끝"),
+    ],
+)
+def test_templates_that_are_a_part_of_the_sentence_stay(markup: str, text: str) -> None:
+    assert plain_text(markup) == text
+
+
+def test_control_characters_do_not_cost_the_page(tmp_path: Path) -> None:
+    page = PAGE.format(title="가", ns=0, redirect="", model="wikitext", text="앞\x1c뒤")
+    path = tmp_path / "a.xml"
+    path.write_text(f"{HEAD}{page}</mediawiki>", encoding="utf-8")
+    assert [item.text for item in read_documents(path, "wikipedia") if isinstance(item, Document)] == ["앞뒤"]

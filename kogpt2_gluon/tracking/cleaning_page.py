@@ -26,7 +26,8 @@ CLEANING_STYLE = """
 svg text.name { fill: var(--ink); font-size: 13px; }
 .key { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 0 0 14px; padding: 0; list-style: none; font-size: 13px; }
 .key svg { display: inline-block; width: 12px; height: 12px; margin-right: 6px; vertical-align: -1px; }
-td { overflow-wrap: anywhere; } table.texts td { text-align: left; vertical-align: top; }
+td { overflow-wrap: anywhere; } table.texts :is(th, td) { text-align: left; vertical-align: top; }
+table.texts td:first-child { white-space: nowrap; overflow-wrap: normal; }
 """
 
 
@@ -59,7 +60,11 @@ def _cards(report: CleaningReport) -> str:
     kept, lines = (sum(count.kept.values()) for count in (report.documents, report.lines))
     held_out = report.documents.kept["test"]
     cards = [
-        ("Documents read", short(report.documents.read), f"from {len(report.sources):,} sources"),
+        (
+            "Documents read",
+            short(report.documents.read),
+            f"from {len(report.sources):,} source{'s' * (len(report.sources) != 1)}",
+        ),
         ("Documents kept", short(kept), _share(kept, report.documents.read)),
         ("Lines kept", short(lines), f"{_share(lines, report.lines.read)} of {report.lines.read:,}"),
         ("Text kept", f"{short(sum(report.bytes_kept.values()))}B", f"{short(report.bytes_read)}B read, as stored"),

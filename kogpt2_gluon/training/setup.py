@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from kogpt2_gluon.data.reading.reader import open_shards, open_training_reader, training_tokenizer
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.data.reading.opening import open_held_out, training_tokenizer
+from kogpt2_gluon.data.reading.reader import open_training_reader
+from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.recipe import Recipe
@@ -40,11 +41,9 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
 
     # Data, where to go on from, and the order in which all workers together read it.
     tokenizer = training_tokenizer(recipe)
-    held_out = open_shards(recipe.data.test, "data.test", recipe) if recipe.data.test else None
+    held_out = open_held_out(recipe, tokenizer)
     if held_out:
         opened.callback(held_out.close)
-    if held_out and held_out.manifest.tokenizer_sha256 != tokenizer.sha256:
-        raise DataError(f"{held_out.folder}: made with another tokenizer than {tokenizer.path}; shard the text again")
     checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
     changed = check_same_run(checkpoint, recipe) if checkpoint else []
     saved = checkpoint.state() if checkpoint else None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,6 +51,13 @@ def shares_of(weights: Sequence[float]) -> tuple[int, ...]:
         for k in [k for k in ranked if missing > 0 or shares[k] > 1][: abs(missing)]:
             shares[k] += 1 if missing > 0 else -1
     return tuple(shares)
+
+
+def show_passes(passes: float) -> str:
+    """A number of passes or epochs with two digits that count: 12.50, 0.04, 0.00031."""
+    if passes >= 0.1 or passes == 0:
+        return f"{passes:,.2f}"
+    return f"{passes:.{1 - math.floor(math.log10(passes))}f}"
 
 
 @dataclass(frozen=True)

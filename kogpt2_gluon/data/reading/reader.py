@@ -8,15 +8,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Optional, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.data.reading.damage import Damage, Workers
 from kogpt2_gluon.data.reading.lanes import PIECE, ChunkStream, Lane, SequenceStream, Stream, read_whole
-from kogpt2_gluon.data.reading.mix import PERIOD, Mix, shares_of
+from kogpt2_gluon.data.reading.mix import PERIOD, Mix, shares_of, show_passes
+from kogpt2_gluon.data.reading.opening import check_alike, open_shards
 from kogpt2_gluon.data.reading.order import (
     MIN_CHUNKS_PER_LANE,
     SMALL_SET_BYTES,
@@ -25,11 +25,9 @@ from kogpt2_gluon.data.reading.order import (
     SequenceOrder,
     choose_lanes,
 )
-from kogpt2_gluon.data.reading.text_reader import load_text_tokenizer, open_text_reader
+from kogpt2_gluon.data.reading.text_reader import open_text_reader
 from kogpt2_gluon.data.shards.cache import NodeCache, node_lanes
-from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER, Manifest
 from kogpt2_gluon.data.shards.shard_set import ShardSet
-from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe
 
@@ -134,39 +132,9 @@ def open_training_reader(
     )
 
 
-def training_tokenizer(recipe: Recipe) -> Tokenizer:
-    """The tokenizer of a recipe's training data.
-
-    RecipeError or DataError if there is none, it is not the shards' own, or it has more tokens than the model.
-    """
-    if recipe.data.source == "text":
-        return load_text_tokenizer(recipe)
-    if not recipe.data.train_sets:
-        raise DataError("data.train is empty; name a folder that `kogpt2 shard` wrote: data.train=DIR")
-    folder = Path(recipe.data.train_sets[0])
-    return _tokenizer_of(folder, Manifest.load(folder), recipe)
-
-
-def _tokenizer_of(folder: Path, manifest: Manifest, recipe: Recipe) -> Tokenizer:
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
-    if tokenizer.sha256 != manifest.tokenizer_sha256:
-        raise DataError(f"{tokenizer.path}: not the tokenizer that these shards were made with; make them again")
-    manifest.compare_vocabulary(recipe.model.vocab_size, folder)
-    return tokenizer
-
-
-def open_shards(folder: str, key: str, recipe: Recipe, open_set: Callable[[Path], ShardSet] = ShardSet) -> ShardSet:
-    """Opens a set of shards for a recipe; DataError if it is missing or holds ids that the model does not."""
-    if key == "data.test" and not (Path(folder) / MANIFEST).is_file():
-        raise DataError(f"{folder}: no shards there for data.test; name their folder, or train without any: data.test=")
-    shards = open_set(Path(folder))
-    _tokenizer_of(shards.folder, shards.manifest, recipe)
-    return shards
-
-
 def training_mix(sets: Sequence[ShardSet], recipe: Recipe, size: int) -> Mix:
     """The order in which `recipe` reads `sets`; says in one line why it cannot, for this many workers."""
-    _check_alike(sets)
+    check_alike([(shards.folder, shards.manifest) for shards in sets])
     data, training = recipe.data, recipe.training
     num_chunks = [1 << 40 if _is_small(shards) else shards.num_chunks for shards in sets]  # a small set has no say
     fewest = int(np.argmin(num_chunks))
@@ -201,23 +169,6 @@ def training_mix(sets: Sequence[ShardSet], recipe: Recipe, size: int) -> Mix:
 
 def _is_small(shards: ShardSet) -> bool:
     return shards.manifest.tokens * shards.dtype.itemsize <= SMALL_SET_BYTES
-
-
-def _check_alike(sets: Sequence[ShardSet]) -> None:
-    """DataError if sets cannot be read side by side."""
-    first = sets[0]
-    seen: dict[str, ShardSet] = {}
-    for shards in sets:
-        for key in ("tokenizer_sha256", "vocab_size", "dtype", "special_ids"):
-            ours, theirs = getattr(first.manifest, key), getattr(shards.manifest, key)
-            if ours != theirs:
-                raise DataError(
-                    f"{shards.folder}: its {key} is {theirs}, that of {first.folder} is {ours}; "
-                    "shard the text again with one tokenizer"
-                )
-        other = seen.setdefault(shards.fingerprint, shards)
-        if other is not shards:
-            raise DataError(f"{shards.folder}: the same shards as {other.folder}; name them once in data.train")
 
 
 def _way_out(size: int, lanes: int) -> str:
@@ -320,10 +271,10 @@ class TrainingReader:
         lines = []
         for shards, share, passes in zip(self._sets, self.mix.shares, self.mix.passes(num_sequences)):
             line = f"{shards.folder}: {shards.manifest.tokens:,} tokens, {shards.num_chunks} chunks"
-            several = f", {share / PERIOD:.2%} of the sequences, {passes:.1f} passes"
+            several = f", {share / PERIOD:.2%} of the sequences, {show_passes(passes)} passes"
             lines.append(line + several * (len(self._sets) > 1))
         epochs = num_sequences / self.mix.sequences_per_epoch
-        lines.append(f"{num_sequences:,} sequences are {epochs:.1f} epochs; {self.mix.lanes} lanes")
+        lines.append(f"{num_sequences:,} sequences are {show_passes(epochs)} epochs; {self.mix.lanes} lanes")
         return "\n".join(lines)
 
     def blocks(self) -> Iterator[Batch]:

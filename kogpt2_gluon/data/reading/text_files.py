@@ -13,11 +13,15 @@ from typing import Any, Sequence
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from kogpt2_gluon.data.reading.damage import Workers
+from kogpt2_gluon.data.reading.text_checks import check_corpora, check_field
 from kogpt2_gluon.data.text.documents import check_documents
-from kogpt2_gluon.data.text.sources import Source, list_sources, local_source
+from kogpt2_gluon.data.text.sources import Source, is_s3_url, list_sources, local_source
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+
+GONE, CHANGED = 1, 2  # what can befall a file of the list
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ class TextFiles:
     def num_bytes(self) -> int:
         """Bytes as stored (compressed, where a file is)."""
         return sum(source.size for source in self.sources)
+
+    @property
+    def count(self) -> str:
+        """How many they are, in words."""
+        return f"{len(self.sources)} text file" + "s" * (len(self.sources) != 1)
 
     @property
     def fingerprint(self) -> str:
@@ -52,7 +61,7 @@ class TextFiles:
         """
         if len(self.sources) < size:
             raise RecipeError(
-                f"data.train: {size} workers cannot share {len(self.sources)} text files, of which each reads its own; "
+                f"data.train: {size} workers cannot share {self.count}, of which each reads its own; "
                 f"cut them (split -n l/{-(-size // max(1, len(self.sources)))} FILE PREFIX for files of lines), run "
                 f"fewer workers, or shard the text (`kogpt2 shard`)"
             )
@@ -105,10 +114,21 @@ def _look(folders: Sequence[str], documents: str) -> dict[str, Any]:
         sources = {source.name: source for source in list_sources(folders) if source.size}
         if not sources:
             raise DataError(f"{', '.join(map(str, folders))}: only empty files, so no text to train on")
+        check_corpora(sources.values(), documents)
         check_documents(sources.values(), documents)
+        check_field(sources.values(), documents)
     except KoGPT2Error as error:
         return {"error": str(error).replace("--documents ", "data.documents="), "exit_code": error.exit_code}
     return {"files": TextFiles(tuple(sources[name] for name in sorted(sources))).to_state()}
+
+
+class Alone:
+    """A worker without others, for whom every sum is his own."""
+
+    rank, size = 0, 1
+
+    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return values
 
 
 def broadcast(data: bytes, worker: Workers) -> bytes:
@@ -123,14 +143,45 @@ def broadcast(data: bytes, worker: Workers) -> bytes:
 
 def check_unchanged(source: Source) -> None:
     """DataError if a file is no longer what the list says. An object of S3 is checked by its own stream."""
+    if fault := _fault_of(source):
+        raise change_error(source, fault)
+
+
+def find_change(sources: Sequence[Source], folders: Sequence[str]) -> tuple[int, int]:
+    """(place, fault) of the first of `sources` that is gone or changed, (-1, 0) if none is.
+
+    Objects of S3 are compared with new lists of those of `folders` that are prefixes: a request a thousand objects.
+    """
+    prefixes = [folder for folder in folders if is_s3_url(folder)]
+    objects = {source.name: source for source in list_sources(prefixes)} if prefixes else {}
+    for place, source in enumerate(sources):
+        if source.path is not None:
+            fault = _fault_of(source)
+        else:
+            fault = GONE if source.name not in objects else CHANGED * (objects[source.name] != source)
+        if fault:
+            return place, fault
+    return -1, 0
+
+
+def _fault_of(source: Source) -> int:
+    """GONE, CHANGED or 0."""
     if source.path is None:
-        return
+        return 0
     try:
-        now = local_source(source.path)
-    except DataError as error:
-        raise DataError(f"{error}, though it was there when this epoch began; put it back, then go on") from None
-    if now != source:
-        raise DataError(
-            f"{source.name}: changed since this epoch began; add text as new files, which the next epoch reads "
-            "(data.refresh=epoch)"
+        return CHANGED * (local_source(source.path) != source)
+    except DataError:
+        return GONE
+
+
+def change_error(source: Source, fault: int) -> DataError:
+    """What ends a run whose file is GONE or CHANGED: its byte offsets mean nothing any more."""
+    if fault == GONE:
+        return DataError(
+            f"{source.name}: no such file, or unreadable, though it was there when this epoch began; put it back as it "
+            "was (with its time of change), then go on from the last checkpoint"
         )
+    return DataError(
+        f"{source.name}: changed since this epoch began; put it back as it was (with its time of change), then go on "
+        "from the last checkpoint, and add text as new files, which the next epoch reads (data.refresh=epoch)"
+    )

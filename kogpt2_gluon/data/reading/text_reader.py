@@ -21,7 +21,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from kogpt2_gluon.data.reading.damage import Workers
-from kogpt2_gluon.data.reading.text_files import TextFiles, list_text_files
+from kogpt2_gluon.data.reading.text_files import TextFiles, change_error, find_change, list_text_files
 from kogpt2_gluon.data.reading.text_tokens import (
     NUM_FIELDS,
     REASONS,
@@ -134,6 +134,7 @@ class TextReader:
         self._history: list[list[Any]] = []
         self._history_hash = ""
         self._gathered: Optional[NDArray[np.float64]] = None
+        self._change: Optional[DataError] = None  # a file of the epoch is not what it was, as all workers know
         files = list_text_files(folders, settings.documents, worker)
         if saved is None:
             self._begin_epoch(files)
@@ -258,14 +259,17 @@ class TextReader:
     def agree(self, totals: NDArray[np.float64], worker: Workers) -> list[str]:
         """Takes the sums of `notices` over all workers; ends the epoch when all have finished. Gives log lines.
 
-        What was left out is told when its number has doubled, and at the epoch's end.
+        What was left out is told when its number has doubled, and at the epoch's end. DataError if `gather` found a
+        file gone or changed.
         """
+        if self._change is not None:
+            raise self._change
         finished, bytes_read, documents, *rejected = (int(total) for total in totals)
         lines: list[str] = []
         self.epoch_ended = finished == self._size
         if self.epoch_ended:
             lines.append(
-                f"epoch {self._epoch + 1}: {documents:,} documents of {len(self.files.sources)} text files; "
+                f"epoch {self._epoch + 1}: {documents:,} documents of {self.files.count}; "
                 + describe_rejected(rejected)
             )
             self._end_epoch(worker, lines)
@@ -284,16 +288,24 @@ class TextReader:
         if self._refresh:
             files = list_text_files(self._folders, self.settings.documents, worker)
             if change := files.compare(self.files):
-                lines.append(f"epoch {self._epoch + 1}: {change}; now {len(files.sources)} text files")
+                lines.append(f"epoch {self._epoch + 1}: {change}; now {files.count}")
         self._begin_epoch(files)
 
     # Checkpoints.
 
     def gather(self, worker: Workers) -> None:
-        """Brings every worker's place to all of them: to be called by all, right before rank 0 asks for `state`."""
-        rows = np.zeros((self._size, NUM_FIELDS + 1))
-        rows[self._rank] = [*self._cursor.to_row(), self._used]
-        self._gathered = worker.sum(rows)
+        """Brings every worker's place to all of them: to be called by all, right before rank 0 asks for `state`.
+
+        A file of the epoch that is gone or changed ends the run at the next step: what was learnt is saved first.
+        """
+        place, fault = find_change(self._mine, self._folders)
+        rows = np.zeros((self._size, NUM_FIELDS + 3))
+        rows[self._rank] = [*self._cursor.to_row(), self._used, place, fault]
+        rows = worker.sum(rows)
+        self._gathered, faults = rows[:, :-2], rows[:, -2:].astype(int)
+        for share, (place, fault) in zip(self.files.deal(self._size), faults.tolist()):
+            if fault and self._change is None:
+                self._change = change_error(self.files.sources[share[place]], fault)
         self._gathered_at = self.consumed
 
     def state(self) -> dict[str, Any]:
@@ -325,7 +337,7 @@ class TextReader:
         shares = f", {min(loads) / 1e6:,.1f} to {max(loads) / 1e6:,.1f} MB a worker" if self._size > 1 else ""
         dropout = f", BPE-dropout {self.settings.bpe_dropout:g}" if self.settings.bpe_dropout else ""
         return (
-            f"{', '.join(self._folders)}: {len(self.files.sources)} text files, {self.files.num_bytes / 1e6:,.1f} MB"
+            f"{', '.join(self._folders)}: {self.files.count}, {self.files.num_bytes / 1e6:,.1f} MB"
             f"{shares}, tokenized on the fly by {self.tokenizer.path}{dropout}"
         )
 

@@ -214,6 +214,7 @@ class TextStream:
             check_unchanged(source)
             begin = (start.line, start.offset) if number == start.file else (1, 0)
             for block in read_blocks(source, self._documents, start=begin):
+                check_unchanged(source)  # once a block: a look at the file costs nothing beside its tokens
                 place = replace(counts, file=number, line=block.line, offset=block.offset)
                 tokens, documents, rejected = self._tokenize(block, place)
                 if start.round == 0:  # later rounds read the same again
@@ -223,6 +224,7 @@ class TextStream:
                         rejected=tuple(map(sum, zip(counts.rejected, rejected))),
                     )
                 yield place, tokens, counts
+            check_unchanged(source)  # cut off, it would just have ended
 
     def _tokenize(self, block: Block, place: Cursor) -> tuple[Int32Array, int, list[int]]:
         """The tokens of a text block, its documents, and those left out by reason."""

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.data.files import replace_file
-from kogpt2_gluon.data.shards.shard_set import ShardSet
+from kogpt2_gluon.data.shards.shard_set import CorruptChunkError, ShardSet
 from kogpt2_gluon.errors import DataError
 
 MARK = "kogpt2-cache"  # the file that makes a folder ours: nothing else is ever removed
@@ -180,7 +180,7 @@ class FullFetcher:
                 try:
                     self._copy(self._sources[number], shard, path)
                 except DataError as error:
-                    logger.warning("not copied into the cache: %s", error)
+                    logger.warning("not copied into the cache: %s", _without_advice(error))
                     self._left[number, shard] = 0
                 return 0.0
         return self.LOOK
@@ -197,6 +197,11 @@ class FullFetcher:
                 if self._stop.is_set():
                     raise _StoppedError
                 file.write(buffer[: source.read_into(chunk, buffer, verify=True)].data)
+
+
+def _without_advice(error: DataError) -> str:
+    """A run with data.corrupt=skip goes on; whoever stops at the damage gives the advice then."""
+    return error.damage if isinstance(error, CorruptChunkError) else str(error)
 
 
 def copy_path(folder: Path, opened: ShardSet, shard: int) -> Path:
@@ -295,7 +300,7 @@ class WindowFetcher:
         try:
             tokens = self._sources[number].read_into(chunk, self._buffers[number], verify=True)
         except DataError as error:  # the reader that needs it will say what becomes of the run
-            logger.warning("not copied into the cache: %s", error)
+            logger.warning("not copied into the cache: %s", _without_advice(error))
             self._unreadable.add((number, chunk))
             return
         path = chunk_path(self._folders[number], chunk)

@@ -134,7 +134,9 @@ class Manifest:
                 raise DataError(f"{path}: does not match its own fingerprint; it was edited or damaged")
             manifest.check(path)
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f"{folder}: no {MANIFEST} there; make shards with `kogpt2 shard`") from None
+            from kogpt2_gluon.data.shards.finding import why_no_manifest  # which needs this module's names
+
+            raise DataError(why_no_manifest(folder)) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: not a manifest of shards ({type(error).__name__}: {error})") from None
         return manifest

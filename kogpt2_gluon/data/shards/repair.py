@@ -2,6 +2,7 @@
 
 What is done, in this order, so that it can be interrupted and run again:
 
+- A wrong or missing tokenizer.model is copied from a set beside this one, if one has the right file.
 - Damaged shards, and whole ones that belong to no place of the set, are moved into ``damaged/`` below the folder;
   nothing is ever deleted, and no shard's bytes are changed.
 - Shards whose names were swapped get their names back, by their hashes.
@@ -18,19 +19,22 @@ lost, and counted again from the tokens otherwise, which needs the set's tokeniz
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Union, overload
+from typing import Optional, Union, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.data.files import fsync_folder
+from kogpt2_gluon.data.files import fsync_folder, replace_file
 from kogpt2_gluon.data.shards.check import Index, Layout
 from kogpt2_gluon.data.shards.file_pool import FilePool
+from kogpt2_gluon.data.shards.finding import ASIDE
 from kogpt2_gluon.data.shards.format import SHARD_NAME, TOKENIZER, Manifest, ShardInfo, Tokens
 from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.data.shards.verify import REPAIRED, SetReport
@@ -38,7 +42,6 @@ from kogpt2_gluon.data.tokens.counts import TokenCounter
 from kogpt2_gluon.data.tokens.tokenizer import SPACE, Tokenizer
 from kogpt2_gluon.errors import DataError
 
-ASIDE = "damaged"  # the folder for what is no part of the repaired set
 NUMBERED = re.compile(r"(.+)-([0-9]{5})\.ktok")
 MOST_GAPS = 1000  # of numbers left out, beyond which they are no numbers of shards
 PLACEHOLDER = "가"  # stands for an unknown character: most of them are Hangul, three bytes each
@@ -71,10 +74,9 @@ def repair_set(report: SetReport) -> Repair:
     done, folder = Repair(report.folder), Path(report.folder)
     if not report.faults:
         return done
-    keep = _choose(report, done)  # name that it is to have -> name that it has
-    _check_fits(report, keep)
-    manifest = _new_manifest(report, keep, done)
-    _check_tokenizer(report, manifest, recount=report.manifest is None or bool(done.lost_shards))
+    keep, manifest, tokenizer = _plan(report, done)
+    if tokenizer:
+        _replace_tokenizer(folder, tokenizer, done)
     for name in sorted(report.indexes.keys() - keep.values()):
         done.actions.append(f"{name}: moved to {_move_aside(folder, name)}")
     _rename(folder, keep, done)
@@ -86,6 +88,28 @@ def repair_set(report: SetReport) -> Repair:
         f"wrote a manifest of {len(keep)} shards, {manifest.tokens:,} tokens, {manifest.documents:,} documents"
     )
     return done
+
+
+def why_not(report: SetReport) -> str:
+    """Why :func:`repair_set` cannot mend a set with faults; "" if it can. Changes nothing."""
+    try:
+        _plan(report, Repair(report.folder))
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _plan(report: SetReport, done: Repair) -> tuple[dict[str, str], Manifest, Optional[Path]]:
+    """Name that a shard is to have -> name that it has; the new manifest; the right tokenizer, if it is elsewhere."""
+    keep = _choose(report, done)
+    _check_fits(report, keep)
+    manifest = _new_manifest(report, keep, done)
+    tokenizer = None
+    if report.tokenizer_sha256 != manifest.tokenizer_sha256:
+        tokenizer = _find_tokenizer(report, manifest.tokenizer_sha256)
+    elif manifest == report.manifest and set(keep.items()) == {(name, name) for name in report.indexes}:
+        raise DataError(f"{report.faults[0]}; no repair can mend that")
+    return keep, manifest, tokenizer
 
 
 def _choose(report: SetReport, done: Repair) -> dict[str, str]:
@@ -143,6 +167,11 @@ def _kind(index: Index) -> Layout:
 
 def _check_fits(report: SetReport, keep: dict[str, str]) -> None:
     if not keep:
+        if report.chunks > len(report.faults) and all(fault.chunk is not None for fault in report.faults):
+            raise DataError(
+                f"{report.folder}: no whole shard is left to make a set of; data.corrupt=skip trains without the "
+                "damaged chunks, or make the set again"
+            )
         raise DataError(f"{report.folder}: no whole shard is left to make a set of; make it again")
     for name in list(keep.values())[:-1]:
         layout = _layout(report.indexes[name])
@@ -182,12 +211,28 @@ def _new_manifest(report: SetReport, keep: dict[str, str], done: Repair) -> Mani
     )
 
 
-def _check_tokenizer(report: SetReport, manifest: Manifest, recount: bool) -> None:
-    if recount and report.tokenizer_sha256 != manifest.tokenizer_sha256:
-        raise DataError(
-            f"{Path(report.folder) / TOKENIZER}: to count the text again takes the tokenizer of these shards, SHA-256 "
-            f"{manifest.tokenizer_sha256}; put it there, and repair again"
-        )
+def _find_tokenizer(report: SetReport, sha256: str) -> Path:
+    """The set's tokenizer in a set beside it: train/ and test/ have the same. DataError if it is not there."""
+    folder = Path(report.folder)
+    for path in sorted(folder.absolute().parent.glob(f"*/{TOKENIZER}")):
+        try:
+            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+                return path
+        except OSError:  # not for us to read
+            continue
+    fault = "not the tokenizer" if report.tokenizer_sha256 else "missing: the tokenizer"
+    raise DataError(
+        f"{folder / TOKENIZER}: {fault} of these shards, SHA-256 {sha256}; put the right file back, and repair again"
+    )
+
+
+def _replace_tokenizer(folder: Path, right: Path, done: Repair) -> None:
+    data = right.read_bytes()
+    if os.path.lexists(folder / TOKENIZER):
+        done.actions.append(f"{TOKENIZER}: moved to {_move_aside(folder, TOKENIZER)}")
+    with replace_file(folder / TOKENIZER) as file:
+        file.write(data)
+    done.actions.append(f"{TOKENIZER}: copied from {right}, the tokenizer of these shards")
 
 
 def _move_aside(folder: Path, name: str) -> str:

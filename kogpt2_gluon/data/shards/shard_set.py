@@ -39,13 +39,13 @@ class CorruptChunkError(DataError):
     """A chunk that is not what was written. The rest of its set may be whole; a reader may go on without it.
 
     `path` is the shard's file, `shard` its name, `chunk` the chunk's number in the set, `within` in the shard, `offset`
-    its first byte in the file.
+    its first byte in the file; `damage` says all that, without advice.
     """
 
     def __init__(self, path: Path, chunk: int, within: int, offset: int) -> None:
+        self.damage = f"{path}: chunk {within} at byte {offset} is damaged"
         super().__init__(
-            f"{path}: chunk {within} at byte {offset} is damaged; `kogpt2 verify {path.parent}` lists all damage, "
-            "data.corrupt=skip trains without it"
+            f"{self.damage}; `kogpt2 verify {path.parent}` lists all damage, data.corrupt=skip trains without it"
         )
         self.path, self.chunk, self.within, self.offset = path, chunk, within, offset
         self.folder, self.shard = path.parent, path.name

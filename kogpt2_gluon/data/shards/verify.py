@@ -18,8 +18,8 @@ from typing import Any, Callable, Optional
 from kogpt2_gluon.data.processes import Run, start_processes
 from kogpt2_gluon.data.shards.check import Fault, Index, Layout, check_chunks, check_index, without_path
 from kogpt2_gluon.data.shards.file_pool import available_memory
+from kogpt2_gluon.data.shards.finding import set_folders
 from kogpt2_gluon.data.shards.format import MANIFEST, READ_SIZE, TOKENIZER, Manifest, ShardInfo
-from kogpt2_gluon.data.text.corpus import SPLITS
 from kogpt2_gluon.errors import DataError
 
 REPAIRED = "; repaired: "  # in the manifest's `source` of a set that lost shards: its documents may be cut there
@@ -90,28 +90,29 @@ class Report:
     def summary(self) -> str:
         """One line for a person."""
         plain = self.to_dict()
-        found = f"{len(self.faults):,} faults" if self.faults else "all is well"
+        found = count_faults(len(self.faults)) if self.faults else "all is well"
         return (
             f"{self.folder}: {plain['shards']:,} shards, {plain['chunks']:,} chunks, {plain['tokens']:,} tokens, "
             f"{plain['documents']:,} documents, {plain['bytes'] / 1e6:,.1f} MB in {self.seconds:.1f} s: {found}"
         )
 
 
+def count_faults(count: int) -> str:
+    """ "1 fault", "2 faults"."""
+    return f"{count:,} fault{'' if count == 1 else 's'}"
+
+
 def find_sets(folder: Path) -> list[Path]:
-    """The sets that DIR means: itself, or its train/ and test/. DataError if there is none."""
-    places = [folder, *(folder / split for split in SPLITS)]
-    found = [place for place in places if place.is_dir() and _is_set(place)]
+    """The sets that DIR means: itself and those below it, at any depth. DataError if there is none."""
+    found = set_folders(folder)
     if not found:
-        raise DataError(f"{folder}: no shards there, nor in {' or '.join(f'{split}/' for split in SPLITS)} below it")
+        where = "no shards there, nor below it" if folder.is_dir() else "no such folder, so no shards there"
+        raise DataError(f"{folder}: {where}")
     return found
 
 
-def _is_set(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() or any(folder.glob("*.ktok"))
-
-
 def verify(folder: Path, processes: int = 1, progress: Optional[Progress] = None) -> Report:
-    """Checks a folder of shards, or one that holds train/ and test/.
+    """Checks a folder of shards and all sets below it, such as DIR/train, DIR/test or DIR/news/train.
 
     Parameters
     ----------

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from kogpt2_gluon.data.shards.finding import set_folders
 from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER, Manifest
 from kogpt2_gluon.data.storage.lustre import Lustre, find_mount, mount_advice, show
 from kogpt2_gluon.data.storage.restoring import BATCH, LOST, DataFile, Progress, Restoring, Say, format_size
-from kogpt2_gluon.data.text.corpus import SPLITS
 from kogpt2_gluon.errors import DataError
 
 ASK_AT_ONCE = 256  # files in one question to lfs
@@ -55,27 +55,40 @@ class Report:
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def faulty_sets(self) -> list[str]:
+        """Those of `sets` that have a fault."""
+        return [each for each in self.sets if any(_owner(fault, self.sets) == each for fault in self.faults)]
+
+
+def _owner(fault: str, sets: list[str]) -> str:
+    """The set that a fault lies in, "" if in none: the innermost whose folder, as named or resolved, it begins with."""
+    names = {name.rstrip("/") + "/": each for each in sets for name in (each, str(Path(each).resolve()))}
+    if "." in sets:
+        names[""] = "."
+    return names[max(found, key=len)] if (found := [name for name in names if fault.startswith(name)]) else ""
+
 
 def take_inventory(folder: Path) -> Inventory:
-    """Lists a folder of shards, one with train/ and test/ below, a folder of other files, or one file.
+    """Lists a folder: sets of shards, itself or at any depth below, and other files. Or it lists one file.
 
-    A set's files are those its manifest names; each that is missing or has another size is a fault. Without any set,
-    all files below count but hidden ones. Raises DataError if there is nothing at all.
+    A set's files are those its manifest names; each that is missing or has another size is a fault. Outside of sets,
+    all files count but hidden ones. Raises DataError if there is nothing at all.
     """
     found = Inventory(folder)
     if folder.is_file():
         found.files.append(DataFile(folder.resolve(), folder.stat().st_size))
         return found
-    places = [folder, *(folder / split for split in SPLITS)]
-    found.sets = [place for place in places if (place / MANIFEST).is_file()]
-    for place in found.sets:
-        _list_set(place, found)
+    places = set_folders(folder)
     for place in places:
-        if place not in found.sets and place.is_dir() and any(place.glob("*.ktok")):
+        if (place / MANIFEST).is_file():
+            found.sets.append(place)
+            _list_set(place, found)
+        else:
             found.faults.append(f"{show(place)}: shards without a manifest: `kogpt2 verify {show(place)} --repair`")
-            found.files += _list_files(place)
-    if not found.sets and not found.files:
-        found.files = _list_files(folder)
+            found.files += _list_files(place, leave=places)
+    if folder not in places:
+        found.files += _list_files(folder, leave=places)
     if not found.files and not found.faults:
         raise DataError(f"{show(folder)}: no files there")
     return found
@@ -86,7 +99,7 @@ def _list_set(place: Path, found: Inventory) -> None:
         manifest = Manifest.load(place)
     except DataError as error:
         found.faults.append(str(error))
-        found.files += _list_files(place)
+        found.files += _list_files(place, leave=[])
         return
     for shard in manifest.shards:
         _add_file(place / shard.name, shard.bytes, found)
@@ -105,15 +118,15 @@ def _add_file(path: Path, size: Optional[int], found: Inventory) -> None:
     found.files.append(DataFile(path.resolve(), actual))
 
 
-def _list_files(folder: Path) -> list[DataFile]:
-    """All files below a folder, hidden ones and links to folders aside, in the order of their names."""
+def _list_files(folder: Path, leave: list[Path]) -> list[DataFile]:
+    """All files below a folder, hidden ones, links to folders and folders to `leave` aside, in order of their names."""
     files: list[DataFile] = []
 
     def refuse(error: OSError) -> None:  # os.walk alone would pass the folder over
         raise DataError(f"{show(Path(error.filename))}: cannot be listed: {error.strerror}") from None
 
     for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        folders[:] = sorted(each for each in folders if not each.startswith(".") and Path(place, each) not in leave)
         for name in sorted(names):
             path = Path(place, name)
             if not name.startswith(".") and path.is_file():
@@ -228,11 +241,14 @@ def _try_to_read(file: DataFile) -> Optional[str]:
 
 
 def report_lines(report: Report, staged: bool) -> list[str]:
-    """A report for a person; the first line is the summary."""
+    """A report for a person, but for its faults; the first line is the summary."""
     free = "" if report.file_system == "s3" else f", {format_size(report.free_bytes)} free"
     plain = [f"{report.folder}: {report.files:,} files, {format_size(report.bytes)}{free}"]
-    if report.sets:
-        plain.append(f"  {'manifest whole' if not report.faults else 'faulty'}: {', '.join(report.sets)}")
+    faulty = report.faulty_sets
+    if whole := [each for each in report.sets if each not in faulty]:
+        plain.append(f"  manifest whole: {', '.join(whole)}")
+    if faulty:
+        plain.append(f"  faulty: {', '.join(faulty)}")
     if report.on_lustre:
         plain.append(f"  released: {report.released_files:,} files, {format_size(report.released_bytes)}")
     if staged and report.released_files:
@@ -240,9 +256,9 @@ def report_lines(report: Report, staged: bool) -> list[str]:
     plain += [f"  layout of {line}" for line in report.layout]
     if report.on_lustre:
         plain.append(f"  mounted with {','.join(report.mount_options)}")
-    return plain + [f"  note: {line}" for line in report.notes] + [f"  fault: {line}" for line in report.faults]
+    return plain + [f"  note: {line}" for line in report.notes]
 
 
 def to_dict(report: Report) -> dict[str, Any]:
-    """For JSON: every field of the report, and ``ok``."""
-    return {**vars(report), "ok": not report.faults}
+    """For JSON: every field of the report, ``faulty_sets`` and ``ok``."""
+    return {**vars(report), "faulty_sets": report.faulty_sets, "ok": not report.faults}

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, RecipeError
 
 SPLITS = ("train", "test")
 CORPUS_FORMAT = "kogpt2-corpus"
@@ -175,6 +175,8 @@ def read_stored(path: Path, mode: str) -> Iterator[str]:
 
 def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / CORPUS_FILE
+    if folder.is_file():
+        raise RecipeError(f"{folder}: raw text; kogpt2 clean makes a corpus of it")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; `kogpt2 clean` makes a corpus")
     if not path.is_file():

@@ -23,7 +23,7 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe_file import from_plain, option, to_yaml
 
 PRESETS = Path(__file__).parent / "presets"
-RULES_VERSION = 1  # raised when a filter's rule changes: corpora cleaned before and after are not the same
+RULES_VERSION = 2  # raised when a filter's rule changes: corpora cleaned before and after are not the same
 
 
 @dataclass
@@ -302,8 +302,10 @@ def parse_options(plain: Mapping[str, Any], overrides: Sequence[str] = (), sourc
             merged = _sections(_read(PRESETS / f"{layer.pop('base')}.yaml"))
         _merge(merged, _sections(layer))
     _merge(merged, _sections(plain))
-    options, faults = from_plain(CleaningOptions, merged, [_long_form(override) for override in overrides])
-    faults = faults or _cross_check(options)
+    overrides = [_long_form(override) for override in overrides]
+    bare = [f"{name}: write {name}=true" for name in overrides if name in vars(CleaningOptions())]
+    options, faults = from_plain(CleaningOptions, merged, [text for text in overrides if "=" in text or not bare])
+    faults = bare + faults or _cross_check(options) + _without_effect(options, plain, overrides)
     if faults:
         head = f"{source}: " if len(faults) == 1 else f"{source}: {len(faults)} faults:\n  "
         raise RecipeError(head + "\n  ".join(faults))
@@ -351,6 +353,21 @@ def _merge(plain: dict[str, Any], layer: Mapping[str, Any]) -> None:
             plain[key] = {**plain[key], **value}
         elif value is not None or key not in plain:
             plain[key] = value
+
+
+def _without_effect(options: CleaningOptions, plain: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Faults for options of filters that are off, unless they were turned off beside them."""
+    faults = []
+    for name in vars(options):
+        if getattr(getattr(options, name), "enabled", True):
+            continue
+        section = plain.get(name)
+        in_file = list(section) if isinstance(section, Mapping) else []
+        on_line = [text.partition("=")[0].partition(".")[2] for text in overrides if text.startswith(f"{name}.")]
+        for keys, way_out in ((in_file, "enabled: true"), (on_line, f"--set {name}=true")):
+            if keys and "enabled" not in keys and "enabled" not in on_line:
+                faults.append(f"{name}.{keys[0]}: {name} is off; add {way_out}")
+    return faults
 
 
 def _cross_check(options: CleaningOptions) -> list[str]:

@@ -25,6 +25,7 @@ from kogpt2_gluon.data.text.cleaning.parts import Cleaned, PartWriter, Place, ma
 from kogpt2_gluon.data.text.cleaning.report import BAD_UTF8_FILE, PICTURE_FILE, SAMPLES_FILE, CleaningReport
 from kogpt2_gluon.data.text.corpus import CORPUS_FILE, SPLITS, CorpusWriter
 from kogpt2_gluon.data.text.documents import Block, check_documents, read_blocks, stored_mode
+from kogpt2_gluon.data.text.opening import check_opening
 from kogpt2_gluon.data.text.sources import Source, is_s3_url, list_sources, split_s3_url
 from kogpt2_gluon.errors import DataError, RecipeError
 
@@ -96,7 +97,7 @@ def clean(
             "test_share": test_share if split == "hash" else None,
         }
         report = _assemble(work, files, documents, options, test_sources, test_share, about, say)
-        report.split = split
+        report.split, report.test_share = split, test_share
         if sum(report.documents.kept.values()):
             with replace_folder(out) as folder:
                 for entry in (work / "corpus").iterdir():
@@ -157,6 +158,7 @@ def _blocks(
     start = (place.line, place.offset)
     for number in range(place.source, len(sources)):
         for block in read_blocks(sources[number], documents, on_read, start):
+            check_opening(block, documents)
             yield Place(number, block.line, block.offset), block
         start = (1, 0)
 

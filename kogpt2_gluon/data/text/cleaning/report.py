@@ -79,7 +79,8 @@ class CleaningReport:
     before it in its document), what `documents.Rejection` names (``bad_utf8``, ``bad_json``, ...), ``duplicate``,
     ``near_duplicate`` and ``duplicate_lines``. A record that could not be read counts as one line. `changed` counts
     documents that a filter altered. `bytes_read` is as stored (compressed, if it is); `bytes_kept` is UTF-8 without
-    line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does. `split` is what `clean` was told.
+    line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does. `split` and `test_share` are what
+    `clean` was told.
     """
 
     documents: Count = field(default_factory=Count)
@@ -92,6 +93,7 @@ class CleaningReport:
     sources: list[SourceReport] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
     split: str = "hash"
+    test_share: float = 0.01
 
     def add_up(self) -> None:
         """Makes the totals from the sources."""
@@ -114,9 +116,9 @@ class CleaningReport:
         lines = [f"{name:<{widths[0]}}  {docs:>{widths[1]}}  {count:>{widths[2]}}" for name, docs, count in rows]
         lines = [line.rstrip() for line in lines]
         kept = sum(self.bytes_kept.values())
-        lines.append(f"{self.bytes_read / 1e6:,.1f} MB read, {kept / 1e6:,.1f} MB kept")
+        lines.append(f"{self.bytes_read / 1e6:,.1f} MB read (as stored), {kept / 1e6:,.1f} MB kept")
         for split in SPLITS:
-            if not self.documents.kept[split]:
+            if not self.documents.kept[split] and not self._is_wanted_so(split):
                 lines.append(self._missing(split))
         if self.bad_utf8:
             # A name that is not UTF-8 itself cannot be printed everywhere.
@@ -125,6 +127,9 @@ class CleaningReport:
             more = ", ..." if self.bad_utf8 > len(self.bad_utf8_places) else ""
             lines.append(f"not UTF-8 at {self.bad_utf8:,} places ({BAD_UTF8_FILE} lists them): {first}{more}")
         return "\n".join(lines)
+
+    def _is_wanted_so(self, split: str) -> bool:
+        return split == "test" and self.split == "hash" and not self.test_share
 
     def _missing(self, split: str) -> str:
         use = {"train": "nothing to train on", "test": "nothing to evaluate on"}[split]

@@ -26,6 +26,7 @@ from kogpt2_gluon.data.text.formats.wikitext import BadMarkupError, plain_text
 from kogpt2_gluon.errors import DataError
 
 _BEGIN, _END = b"<page>", b"</page>"
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # by XML 1.0, and in dumps all the same
 _REDIRECT = re.compile(r"\s*#\s*(?:redirect|넘겨주기)\s*:?\s*\[\[", re.IGNORECASE)
 
 
@@ -104,7 +105,7 @@ def parse_block(block: Block) -> Iterator[Item]:
 def _read_page(xml: str) -> tuple[str, str]:
     """(reason against it, or "", and its text) of ``<page>...</page>``."""
     try:
-        page = ElementTree.fromstring(xml)
+        page = ElementTree.fromstring(_FORBIDDEN.sub("", xml))
     except (ElementTree.ParseError, ValueError, RecursionError):
         return "bad_xml", ""
     if page.tag != "page":

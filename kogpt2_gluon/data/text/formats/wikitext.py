@@ -4,6 +4,11 @@ The parser runs at about 1 MB/s, and each opening that is never closed makes it 
 take half a minute. So one pass over the brackets first drops whole templates, tables and references at the outermost
 level, which are half of an article, then cuts at headings and blank lines where nothing is open, and counts the
 openings left open. What is left of most paragraphs is prose with flat links, which needs no parser.
+
+Templates go, but for those whose text is a part of the sentence around them: ``lang`` and ``llang`` (the foreign
+words), ``nowrap``, ``nobr``, ``small``, ``big`` and ``abbr`` (what they show), ``formatnum`` and ``val`` (the number
+as typed), ``convert``, ``cvt`` and ``변환`` (number and unit as typed). Sections such as 같이 보기 ("see also") stay
+where they have text: lists of links are plain lines then.
 """
 
 from __future__ import annotations
@@ -37,6 +42,9 @@ _DROPPED_LINKS = re.compile(
     re.IGNORECASE,
 )
 _LANGUAGE = re.compile(r"\{\{\s*(?:l?lang|언어)(?:-[a-z]+)?\s*\|", re.IGNORECASE)  # foreign words amid a sentence
+_INLINE = re.compile(
+    r"\{\{\s*(?:formatnum\s*:|(?:nowrap|nobr|small|big|abbr|val|convert|cvt|변환)\s*\|)", re.IGNORECASE
+)
 _TOKEN = re.compile(
     r"<(?P<raw>nowiki|math|pre|source|syntaxhighlight)\b[^<>]*(?<!/)>[^<]*</(?P=raw)\s*>"
     r"|(?P<open>\{\{|\[\[|^[ \t:]*\{\|)"
@@ -69,7 +77,7 @@ class BadMarkupError(Exception):
 def plain_text(wikitext: str) -> str:
     """The text of an article, one line for each heading, paragraph and item of a list.
 
-    Out go templates (but the foreign words of ``{{lang}}``), tables, references, formulas, galleries, files,
+    Out go templates (but those named above), tables, references, formulas, galleries, files,
     categories, comments and HTML; links leave what they show. A heading with nothing below it goes too. Raises
     BadMarkupError for markup made to be slow.
     """
@@ -202,7 +210,7 @@ def _take_tag(brackets: _Brackets, token: re.Match[str], name: str) -> int:
 
 def _is_dropped(kind: str, text: str, begin: int) -> bool:
     if kind == "{{":
-        return _LANGUAGE.match(text, begin) is None
+        return not (_LANGUAGE.match(text, begin) or _INLINE.match(text, begin))
     return kind == "{|" or kind in DROPPED_TAGS
 
 
@@ -272,12 +280,24 @@ def _render_tag(tag: Tag) -> str:
 
 
 def _render_template(template: Template) -> str:
+    if _INLINE.match(str(template)):
+        return _render_inline(template)
     if _LANGUAGE.match(str(template)) is None:
         return ""
     values = [parameter.value for parameter in template.params if not parameter.showkey]
     name = str(template.name).strip().lower()
     place = 0 if "-" in name else 1  # {{lang-en|text}}, {{lang|en|text}}
     return _render(values[place]).strip() if len(values) > place else ""
+
+
+def _render_inline(template: Template) -> str:
+    """The number, the number and its unit, or the words that such a template shows."""
+    name, colon, number = _render(template.name).strip().partition(":")
+    if colon:  # {{formatnum:1234567}}
+        return number.strip()
+    values = [_render(parameter.value).strip() for parameter in template.params if not parameter.showkey]
+    shown = 2 if name.lower() in ("convert", "cvt", "변환") else 1  # {{convert|5|km|mi}}
+    return " ".join(values[:shown])
 
 
 def _tidy(text: str) -> str:
