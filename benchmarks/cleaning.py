@@ -285,7 +285,7 @@ def measure_memory(arguments: argparse.Namespace, work: Path) -> Result:
 SHARD = """
 import sys, time
 from pathlib import Path
-from kogpt2_gluon.data.tokens.sharding import shard_corpus
+from kogpt2_gluon.data.shards.sharding import shard_corpus
 
 corpus, model, out, cores = sys.argv[1:]
 began = time.perf_counter()

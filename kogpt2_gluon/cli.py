@@ -90,8 +90,8 @@ def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_k
     \b
     Example: kogpt2 shard corpus --tokenizer tokenizer.model --out shards
     """
+    from kogpt2_gluon.data.shards.sharding import shard_corpus
     from kogpt2_gluon.data.text.corpus import SPLITS, Corpus
-    from kogpt2_gluon.data.tokens.sharding import shard_corpus
     from kogpt2_gluon.runtime import available_cores
 
     opened = Corpus.open(corpus)

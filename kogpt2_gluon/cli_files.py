@@ -115,7 +115,7 @@ def layout(folder: Path, shard_mib: int) -> None:
     \b
     Example: kogpt2 files layout /fsx/shards
     """
-    from kogpt2_gluon.data.storage.lustre import prepare_folder
+    from kogpt2_gluon.data.lustre import prepare_folder
 
     folder.mkdir(parents=True, exist_ok=True)
     click.echo(prepare_folder(folder, shard_mib << 20) or f"{folder}: not on Lustre: no layout to set")

@@ -88,9 +88,9 @@ def _make_room(work_dir: Path) -> None:
 
 def _make_shards(work_dir: Path, vocab_size: int, echo: Callable[[str], None]) -> None:
     from kogpt2_gluon.data.sample.sample_text import write_sample_corpus
+    from kogpt2_gluon.data.shards.sharding import shard_corpus
     from kogpt2_gluon.data.text.cleaning import clean
     from kogpt2_gluon.data.text.corpus import SPLITS
-    from kogpt2_gluon.data.tokens.sharding import shard_corpus
     from kogpt2_gluon.data.tokens.training import train_tokenizer
     from kogpt2_gluon.runtime import available_cores
 

@@ -43,8 +43,8 @@ def kogpt2(*arguments: object, code: int = 0, **variables: str) -> subprocess.Co
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train/ and test/ shards of the package's own sentences; vocabulary 600, 4 KiB chunks."""
     from kogpt2_gluon.data.sample.sample_text import write_sample_corpus
+    from kogpt2_gluon.data.shards.sharding import shard_corpus
     from kogpt2_gluon.data.text.cleaning import clean
-    from kogpt2_gluon.data.tokens.sharding import shard_corpus
     from kogpt2_gluon.data.tokens.training import train_tokenizer
 
     work = tmp_path_factory.mktemp("shards")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kogpt2_gluon.data.storage import lustre as module
+from kogpt2_gluon.data import lustre as module
 
 # Prints what lfs prints (Lustre 2.10 to 2.15), as bytes. State: one JSON file a path, named by the path's hex digest.
 SCRIPT = r"""

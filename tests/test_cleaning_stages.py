@@ -145,7 +145,7 @@ def hostile_sources(folder: Path) -> Path:
 
 
 def test_hostile_text_through_clean_and_shard(tmp_path: Path, small_tokenizer: bytes) -> None:
-    from kogpt2_gluon.data.tokens.sharding import shard_corpus
+    from kogpt2_gluon.data.shards.sharding import shard_corpus
 
     sources = hostile_sources(tmp_path / "in")
     options = load_options(None, ["duplicate_lines.enabled=true", "near_duplicates.enabled=true"])
@@ -236,7 +236,7 @@ def test_the_verb_reads_s3_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     from click.testing import CliRunner
 
     from kogpt2_gluon.cli import cli
-    from kogpt2_gluon.data.storage import s3
+    from kogpt2_gluon.data import s3
 
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.data.storage import lustre as module
-from kogpt2_gluon.data.storage.lustre import (
+from kogpt2_gluon.data import lustre as module
+from kogpt2_gluon.data.lustre import (
     HsmAction,
     Lustre,
     Mount,
@@ -23,6 +23,7 @@ from kogpt2_gluon.data.storage.lustre import (
     mount_advice,
     prepare_folder,
 )
+from kogpt2_gluon.data.shards.format import MAX_CHUNK_BYTES
 from kogpt2_gluon.errors import DataError
 from lustre_helpers import FakeLustre
 
@@ -257,3 +258,7 @@ def test_the_tool_runs_in_the_c_locale(fake: FakeLustre, tmp_path: Path, monkeyp
     found_lfs().num_osts(tmp_path)
     log: list[dict[str, Any]] = [json.loads(line) for line in fake.log.read_text().splitlines()]
     assert {entry["locale"] for entry in log} == {"C"}
+
+
+def test_a_stripe_is_the_largest_chunk() -> None:
+    assert module.STRIPE_SIZE == MAX_CHUNK_BYTES

@@ -12,8 +12,8 @@ from typing import Any, Iterator, Optional
 
 import pytest
 
-from kogpt2_gluon.data.storage import s3
-from kogpt2_gluon.data.storage.s3 import S3Stream, download, file_hash, list_objects, upload
+from kogpt2_gluon.data import s3
+from kogpt2_gluon.data.s3 import S3Stream, download, file_hash, list_objects, upload
 from kogpt2_gluon.data.text import documents as documents_module
 from kogpt2_gluon.data.text.documents import read_blocks, read_documents
 from kogpt2_gluon.data.text.sources import list_sources

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import REAL_TEXT
-from kogpt2_gluon.data.tokens import segments
+from kogpt2_gluon.data.shards import segments
+from kogpt2_gluon.data.shards.segments import SEGMENT_BYTES, can_cut, cut_texts
 from kogpt2_gluon.data.tokens.counts import SPACES, TokenCounter
 from kogpt2_gluon.data.tokens.renaming import rename_tokens
-from kogpt2_gluon.data.tokens.segments import SEGMENT_BYTES, can_cut, cut_texts
 from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.data.tokens.training import PROFILES
 from tokenizer_helpers import SIGNS, random_words

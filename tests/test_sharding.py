@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.data.shards.format import MANIFEST, Manifest
 from kogpt2_gluon.data.shards.shard_set import ShardSet
+from kogpt2_gluon.data.shards.sharding import BYTES_PER_TOKEN, _blocks, _split_documents, shard_corpus
 from kogpt2_gluon.data.text.cleaning import clean
 from kogpt2_gluon.data.text.corpus import Corpus
-from kogpt2_gluon.data.tokens.sharding import BYTES_PER_TOKEN, _blocks, _split_documents, shard_corpus
 from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.data.tokens.training import train_tokenizer
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
@@ -141,7 +141,7 @@ def test_blocks_are_the_documents(mode: str, files: list[list[str]], size: int) 
             path.write_bytes(text[number:].encode())  # the second without its first character
             about["files"]["train"].append({"name": path.name, "documents": 1, "bytes": path.stat().st_size})
         corpus = Corpus(folder, about)
-        patch.setattr("kogpt2_gluon.data.tokens.sharding.TASK_BYTES", size)
+        patch.setattr("kogpt2_gluon.data.shards.sharding.TASK_BYTES", size)
         blocks = list(_blocks(corpus, "train"))
         read = [document.decode() for block in blocks for document in _split_documents(block)]
         assert read == list(corpus.documents("train"))
@@ -192,7 +192,7 @@ def test_a_tokenizing_process_that_dies_ends_the_work(
     corpus: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the system kills it for its memory; a pool that starts another one would wait for ever."""
-    sharding = "kogpt2_gluon.data.tokens.sharding"
+    sharding = "kogpt2_gluon.data.shards.sharding"
     monkeypatch.setattr(f"{sharding}._tokenize", os._exit)  # called with a block: an error in the child
     monkeypatch.setattr(f"{sharding}._blocks", lambda corpus, split: iter([9]))  # exit code 9
     with pytest.raises(KoGPT2Error, match="--processes"):

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from conftest import kogpt2
 from kogpt2_gluon.cli import cli
+from kogpt2_gluon.data import lustre as lustre_module
+from kogpt2_gluon.data import s3
+from kogpt2_gluon.data.lustre import HsmAction, HsmState
 from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER
 from kogpt2_gluon.data.shards.shard_set import ShardSet
-from kogpt2_gluon.data.storage import lustre as lustre_module
-from kogpt2_gluon.data.storage import restoring, s3, staging, transfer
-from kogpt2_gluon.data.storage.lustre import HsmAction, HsmState
+from kogpt2_gluon.data.storage import restoring, staging, transfer
 from kogpt2_gluon.data.storage.restoring import DataFile, Restoring
 from kogpt2_gluon.data.storage.staging import stage, status, take_inventory
 from kogpt2_gluon.errors import DataError

@@ -1,1 +1,1 @@
-"""Token shards on disk: written, read, cached, verified, repaired."""
+"""Token shards on disk: made, read, cached, verified, repaired."""

@@ -1,1 +1,1 @@
-"""Where files lie besides a local disk: S3, FSx for Lustre, and the way between them."""
+"""Bringing data to where it is read: the verbs of `kogpt2 files`."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
-from kogpt2_gluon.data.storage.lustre import Lustre, show
+from kogpt2_gluon.data.lustre import Lustre, show
 from kogpt2_gluon.errors import DataError
 
 BATCH = 16  # files restored at once

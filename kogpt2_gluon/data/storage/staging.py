@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from kogpt2_gluon.data.lustre import Lustre, find_mount, mount_advice, show
 from kogpt2_gluon.data.shards.finding import set_folders
 from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER, Manifest
-from kogpt2_gluon.data.storage.lustre import Lustre, find_mount, mount_advice, show
 from kogpt2_gluon.data.storage.restoring import BATCH, LOST, DataFile, Progress, Restoring, Say, format_size
 from kogpt2_gluon.errors import DataError
 

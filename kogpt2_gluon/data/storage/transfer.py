@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
+from kogpt2_gluon.data import s3
+from kogpt2_gluon.data.lustre import prepare_folder, show
+from kogpt2_gluon.data.s3 import S3Object, Transfer, list_objects
 from kogpt2_gluon.data.shards.check import check_chunks, check_index
 from kogpt2_gluon.data.shards.format import MANIFEST, TOKENIZER, Manifest, ShardInfo
-from kogpt2_gluon.data.storage import s3
-from kogpt2_gluon.data.storage.lustre import prepare_folder, show
-from kogpt2_gluon.data.storage.s3 import S3Object, Transfer, list_objects
 from kogpt2_gluon.data.storage.staging import take_inventory
 from kogpt2_gluon.data.text.sources import split_s3_url
 from kogpt2_gluon.errors import DataError

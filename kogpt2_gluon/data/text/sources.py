@@ -117,7 +117,7 @@ class Source:
     def _open_raw(self, on_read: Optional[Callable[[int], None]]) -> io.RawIOBase:
         path = self.path
         if path is None:
-            from kogpt2_gluon.data.storage.s3 import S3Stream
+            from kogpt2_gluon.data.s3 import S3Stream
 
             return S3Stream(*split_s3_url(self.name), self.size, self.mark, on_read)
         try:
@@ -158,7 +158,7 @@ def list_sources(arguments: Iterable[Union[str, Path]]) -> list[Source]:
     sources: list[Source] = []
     for argument in arguments:
         if is_s3_url(argument):
-            from kogpt2_gluon.data.storage.s3 import list_objects
+            from kogpt2_gluon.data.s3 import list_objects
 
             sources += [
                 Source(f"s3://{item.bucket}/{item.key}", item.size, item.etag)

@@ -1,1 +1,1 @@
-"""From text to token ids: the tokenizer, and sharding."""
+"""The tokenizer: text to token ids and back."""

@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
-from kogpt2_gluon.data.shards.format import MAX_CHUNK_BYTES
 from kogpt2_gluon.errors import DataError
 
 MOUNTS = Path("/proc/mounts")
 TIMEOUT = 120.0  # seconds for one call of lfs; a server that fails over can take a minute
-STRIPE_SIZE = MAX_CHUNK_BYTES  # so that no chunk lies on two servers
+STRIPE_SIZE = 4 << 20  # the largest chunk of a shard, so that none lies on two servers
 FIRST_EXTENT = 64 << 20  # bytes of a file on one OST: manifests and tokenizers ask one server, not many
 BYTES_PER_STRIPE = 256 << 20  # a shard gets one OST for each
 SHARD_BYTES = 1 << 30  # a full shard of `kogpt2 shard`

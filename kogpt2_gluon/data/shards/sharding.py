@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.data.files import replace_file
+from kogpt2_gluon.data.lustre import prepare_folder
 from kogpt2_gluon.data.processes import start_processes
 from kogpt2_gluon.data.shards.format import (
     MANIFEST,
@@ -25,10 +26,9 @@ from kogpt2_gluon.data.shards.format import (
     choose_chunk_bytes,
     token_dtype,
 )
-from kogpt2_gluon.data.storage.lustre import prepare_folder
+from kogpt2_gluon.data.shards.segments import can_cut, cut_texts
 from kogpt2_gluon.data.text.corpus import Corpus
 from kogpt2_gluon.data.tokens.counts import TokenCounter
-from kogpt2_gluon.data.tokens.segments import can_cut, cut_texts
 from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import DataError, RecipeError
 
