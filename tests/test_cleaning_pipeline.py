@@ -252,8 +252,12 @@ def test_no_open_file_is_in_the_way_on_nfs(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_says_whether_the_same_command_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stop_says_whether_the_same_command_goes_on(
+    tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
+) -> None:
     before = signal.getsignal(signal.SIGTERM)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started without
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, interrupt))
     with pytest.raises(KeyboardInterrupt), _stoppable(tmp_path / "out"):
         signal.raise_signal(number)
     (tmp_path / "out.work" / "part-00000").mkdir(parents=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kogpt2_gluon.data.shards.format import MANIFEST
 from kogpt2_gluon.data.text.corpus import SPLITS
 from kogpt2_gluon.errors import DataError
 
 ASIDE = "damaged"  # the folder, in a set, for what is no part of it any more
+MANIFEST = "manifest.json"
 SUFFIX = ".ktok"
 ANY_DEPTH = 100
 

@@ -31,12 +31,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from kogpt2_gluon.data.files import fsync_folder, replace_file
+from kogpt2_gluon.data.shards.finding import MANIFEST as MANIFEST
+from kogpt2_gluon.data.shards.finding import why_no_manifest
 from kogpt2_gluon.errors import DataError
 
 FORMAT_VERSION = 2
 MAGIC = b"KTOK0002"
 TRAILER = struct.Struct("<IQ8s")
-MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.model"
 MIN_CHUNK_BYTES, MAX_CHUNK_BYTES = 64 << 10, 4 << 20  # the upper one is a Lustre stripe
 LARGEST_FOOTER = 64 << 10
@@ -134,8 +135,6 @@ class Manifest:
                 raise DataError(f"{path}: does not match its own fingerprint; it was edited or damaged")
             manifest.check(path)
         except (FileNotFoundError, NotADirectoryError):
-            from kogpt2_gluon.data.shards.finding import why_no_manifest  # which needs this module's names
-
             raise DataError(why_no_manifest(folder)) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: not a manifest of shards ({type(error).__name__}: {error})") from None
