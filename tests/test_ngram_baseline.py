@@ -249,4 +249,4 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     assert code == 2 and "--order 40" in output
     assert run(train, train, "--order", 0)[0] == 2
     code, output = run(train, tmp_path / "nowhere")
-    assert code == 3 and "manifest.json" in output
+    assert code == 3 and f"{tmp_path / 'nowhere'}: does not exist" in output
