@@ -98,8 +98,7 @@ def test_text_is_trained_on_and_resumed_exactly(text, tmp_path):
     assert losses(tmp_path / "again") == losses(tmp_path / "run")[3:]
 
 
-# Seen once: Horovod's shutdown in the middle of the other worker's step aborts that worker (malloc, exit code 134).
-@pytest.mark.slow
+# Seen to fail once: the other worker aborted in Horovod's shutdown (malloc, exit code 134). The cause is not known yet.
 def test_a_fault_of_one_workers_file_ends_all_workers(text, tmp_path):
     """The other worker is in the middle of a step then; the launcher brings the reason back."""
     path = tmp_path / "text" / "wiki_news_corpus_1"
