@@ -37,6 +37,9 @@ CUDA_LIBRARIES = [
     "nvidia-cudnn-cu11==8.5.0.96",
 ]
 
+# The fused CPU operators are compiled against these: matrix products in float32 and bfloat16.
+ONEDNN = ["onednn-cpu-gomp==2023.2.0", "onednn-devel-cpu-gomp==2023.2.0"]
+
 AWS = ["boto3>=1.36"]  # checksums of parts
 # ijson: another reading of the JSON corpora, to compare ours with
 TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *AWS]
@@ -56,10 +59,14 @@ setup(
         "kogpt2_recipes",
     ],
     package_dir={"kogpt2_launch": "launch", "kogpt2_recipes": "recipes"},
-    package_data={"kogpt2_recipes": ["*.yaml"], "kogpt2_gluon.data.text.cleaning": ["presets/*.yaml"]},
+    package_data={
+        "kogpt2_recipes": ["*.yaml"],
+        "kogpt2_gluon.data.text.cleaning": ["presets/*.yaml"],
+        "kogpt2_gluon.ops": ["src/*/*"],
+    },
     install_requires=CORE,
     extras_require={
-        "cpu": ["mxnet==1.9.1"],
+        "cpu": ["mxnet==1.9.1", *ONEDNN],
         "cu112": ["mxnet-cu112==1.9.1", *CUDA_LIBRARIES],
         "aws": AWS,
         "convert": ["torch>=2.0", "transformers>=4.40"],

@@ -17,6 +17,7 @@ import click
 from kogpt2_gluon import __version__
 from kogpt2_gluon.cli_clean import clean
 from kogpt2_gluon.cli_files import files
+from kogpt2_gluon.cli_ops import ops
 from kogpt2_gluon.cli_tokenizer import tokenizer
 from kogpt2_gluon.cli_verify import verify
 from kogpt2_gluon.errors import KoGPT2Error
@@ -120,6 +121,7 @@ def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_k
 
 cli.add_command(verify)
 cli.add_command(files)
+cli.add_command(ops)
 
 
 @cli.command(no_args_is_help=True)

@@ -1,0 +1,259 @@
+"""Compiles the fused CPU operators on the user's machine, and loads them into MXNet.
+
+The operators are C++ (``ops/src/cpu``) against the library interface whose header and source MXNet's wheel carries, and
+against oneDNN, from the wheels ``onednn-cpu-gomp`` and ``onednn-devel-cpu-gomp``. They are compiled once, at
+`kogpt2 ops build` or when first needed, into a cache folder: KOGPT2_CACHE, else XDG_CACHE_HOME/kogpt2_gluon, else
+~/.cache/kogpt2_gluon. A library's name there holds a hash of all that it was made from: sources, compiler, flags,
+instruction set, MXNet and oneDNN. So a home folder that different machines share holds one library for each.
+
+The instruction set is the best that this CPU has; the environment variable KOGPT2_OPS_ISA takes a lower one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.runtime import available_cores, installed_version, mx, num_threads
+
+SOURCES = Path(__file__).parent / "src"
+ONEDNN, ONEDNN_HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
+INSTALL_ONEDNN = f"pip install -c constraints.txt {ONEDNN} {ONEDNN_HEADERS}"
+FLAGS = [
+    "-O3",
+    "-std=c++17",
+    "-fPIC",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility-inlines-hidden",
+]
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """What our loops are compiled for, and what oneDNN, which chooses while it runs, may use at most.
+
+    cpu_flags : names in /proc/cpuinfo that the CPU must have. onednn : a value of ONEDNN_MAX_CPU_ISA.
+    """
+
+    name: str
+    cpu_flags: tuple[str, ...]
+    compiler_flags: tuple[str, ...]
+    onednn: str
+
+
+_AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
+_AVX512_FLAGS = ("-mavx2", "-mfma", *(f"-m{flag}" for flag in _AVX512), "-mprefer-vector-width=512")
+# Best first. The last three differ for oneDNN only, which has products for each.
+INSTRUCTION_SETS = [
+    InstructionSet("amx", ("avx512_bf16", "amx_bf16", "amx_tile", *_AVX512), _AVX512_FLAGS, "ALL"),
+    InstructionSet("avx512_bf16", ("avx512_bf16", *_AVX512), _AVX512_FLAGS, "AVX512_CORE_BF16"),
+    InstructionSet("avx512", _AVX512, _AVX512_FLAGS, "AVX512_CORE"),
+    InstructionSet("avx2", ("avx2", "fma"), ("-mavx2", "-mfma"), "AVX2"),
+    InstructionSet("x86-64", (), (), "SSE41"),
+]
+
+
+class OperatorsUnavailable(KoGPT2Error):  # noqa: N818
+    """The fused operators cannot be had here; the message says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A compiled library. `built` tells whether this call compiled it."""
+
+    path: Path
+    isa: InstructionSet
+    built: bool
+
+
+def instruction_set() -> InstructionSet:
+    """The best that this CPU has, or what KOGPT2_OPS_ISA names; RecipeError for one that it lacks."""
+    has = _cpu_flags()
+    usable = [isa for isa in INSTRUCTION_SETS if set(isa.cpu_flags) <= has]
+    wanted = os.environ.get("KOGPT2_OPS_ISA")
+    if not wanted:
+        return usable[0]
+    for isa in usable:
+        if isa.name == wanted:
+            return isa
+    names = ", ".join(isa.name for isa in usable)
+    raise RecipeError(f"KOGPT2_OPS_ISA={wanted}: this CPU has {names}")
+
+
+def build_cpu_operators(force: bool = False) -> Library:
+    """Compiles the operators unless the cache has them; OperatorsUnavailable if that cannot be done.
+
+    Of several processes that ask at once, one compiles and the others wait.
+    """
+    isa = instruction_set()
+    compiler, version = _compiler()
+    onednn = _onednn_files()
+    mxnet_folder = Path(mx.__file__).parent
+    command = [compiler, *FLAGS, *isa.compiler_flags]
+    key = _key(command, version, mx.__version__, installed_version(ONEDNN) or "", str(onednn.library.parent))
+    path = cache_folder() / f"kogpt2-cpu-{isa.name}-{key}.so"
+    if path.is_file() and not force:
+        return Library(path, isa, built=False)
+    with _one_at_a_time(path):
+        if path.is_file() and not force:
+            return Library(path, isa, built=False)
+        includes = [f"-I{mxnet_folder / 'include'}", f"-I{onednn.include}"]
+        _compile(command, includes, mxnet_folder / "src" / "lib_api.cc", onednn.library, path)
+    return Library(path, isa, built=True)
+
+
+@functools.cache
+def load_cpu_operators() -> Library:
+    """Builds the operators if needed and registers them in this process's MXNet, as ``mx.nd.kogpt2_*``; once.
+
+    OperatorsUnavailable if they cannot be had.
+    """
+    if os.environ.get("KOGPT2_OPS_ISA"):
+        os.environ["ONEDNN_MAX_CPU_ISA"] = instruction_set().onednn  # oneDNN reads it at its first product
+    library = build_cpu_operators()
+    try:
+        mx.library.load(str(library.path), verbose=False)
+        ctypes.CDLL(str(library.path)).kogpt2_set_num_threads(num_threads())
+    except (OSError, mx.MXNetError) as error:
+        raise OperatorsUnavailable(
+            f"{library.path}: the compiled operators do not load ({_first_line(str(error))}); "
+            "`kogpt2 ops build --force`"
+        ) from None
+    return library
+
+
+def cache_folder() -> Path:
+    """Where compiled libraries are kept."""
+    if os.environ.get("KOGPT2_CACHE"):
+        return Path(os.environ["KOGPT2_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "kogpt2_gluon"
+
+
+def source_files() -> list[Path]:
+    """The C++ files to compile, in a fixed order."""
+    return sorted((SOURCES / "cpu").glob("*.cc"))
+
+
+# ---- what is needed -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _OneDNN:
+    library: Path
+    include: Path
+
+
+def _onednn_files() -> _OneDNN:
+    """Library and headers, where pip has put them."""
+    library = _installed_file(ONEDNN, "libdnnl.so.3")
+    header = _installed_file(ONEDNN_HEADERS, "dnnl.hpp")
+    if library is None or header is None:
+        missing = ONEDNN if library is None else ONEDNN_HEADERS
+        raise OperatorsUnavailable(f"{missing} is not installed: {INSTALL_ONEDNN}")
+    # The wheel holds dnnl.hpp twice; the one in oneapi/dnnl/ is what the other includes.
+    include = header.parent.parent.parent if header.parent.name == "dnnl" else header.parent
+    return _OneDNN(library, include)
+
+
+def _installed_file(package: str, name: str) -> Optional[Path]:
+    try:
+        files = importlib.metadata.distribution(package).files or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [Path(file.locate()).resolve() for file in files if file.name == name]
+    return next((path for path in sorted(found) if path.is_file()), None)
+
+
+def _compiler() -> tuple[str, str]:
+    """(path, version line) of CXX or g++."""
+    name = os.environ.get("CXX") or "g++"
+    path = shutil.which(name)
+    if path is None:
+        raise OperatorsUnavailable(f"no C++ compiler ({name}) was found: install g++, or set CXX to one")
+    answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise OperatorsUnavailable(f"{path} --version failed: {_first_line(answer.stderr)}")
+    return path, _first_line(answer.stdout)
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    """Names of /proc/cpuinfo's flags line; oneDNN's wheel is for x86-64 only."""
+    if platform.machine() != "x86_64":
+        raise OperatorsUnavailable(f"the fused operators are for x86-64 CPUs, not {platform.machine()}")
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+# ---- compiling ------------------------------------------------------------------------------------------------------
+
+
+def _key(command: list[str], *versions: str) -> str:
+    digest = hashlib.sha256("\0".join([*command, *versions]).encode())
+    for path in sorted(SOURCES.rglob("*")):
+        if path.suffix in (".cc", ".h") and path.parent.name != "cuda":
+            digest.update(f"\0{path.relative_to(SOURCES)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """A lock that ends with its holder; where the file system has no locks, every process compiles for itself."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise OperatorsUnavailable(
+            f"{path.parent}: cannot be written ({error.strerror}); set KOGPT2_CACHE to a folder that can"
+        ) from None
+    with lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Path, path: Path) -> None:
+    """Compiles every source beside the others, links, and gives the library its name when it is whole."""
+    sources = [*source_files(), lib_api]
+    print(f"compiling the fused operators ({len(sources)} files, about half a minute, once)", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
+        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+        steps = [[*command, *includes, "-c", str(s), "-o", str(o)] for s, o in zip(sources, objects)]
+        with ThreadPoolExecutor(available_cores()) as pool:
+            list(pool.map(_run, steps))
+        linked = Path(folder) / path.name
+        # The library is found where pip put it, whatever LD_LIBRARY_PATH says later.
+        _run([*command, "-shared", *map(str, objects), str(onednn), f"-Wl,-rpath,{onednn.parent}", "-o", str(linked)])
+        linked.replace(path)
+
+
+def _run(command: list[str]) -> None:
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        errors = [line for line in answer.stderr.splitlines() if "error" in line] or answer.stderr.splitlines()
+        raise OperatorsUnavailable(f"the fused operators do not compile: {errors[0] if errors else command}")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""

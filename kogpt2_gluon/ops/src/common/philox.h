@@ -1,0 +1,63 @@
+// Dropout's random numbers: Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), a
+// generator without state. Whether element i of dropout `site` is kept is a function of (seed, site, i): no mask is
+// stored, the backward pass draws the forward's mask again, and CPU and GPU draw the same.
+//
+// One call gives 128 bits: eight decisions of 16 bits, for elements 8j .. 8j + 7. Element i is kept when its 16 bits are
+// at least `threshold` = round(p * 65536), and a kept value is scaled by 65536 / (65536 - threshold), the inverse of the
+// probability that this threshold really gives.
+#pragma once
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define KOGPT2_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define KOGPT2_HOST_DEVICE inline __attribute__((always_inline))
+#endif
+
+namespace kogpt2 {
+
+constexpr int kDecisionsPerBlock = 8;
+
+// The mask of one dropout site. p = 0, or prediction mode, is `threshold` 0: everything is kept, with scale 1.
+struct Dropout {
+  uint32_t seed_low = 0, seed_high = 0;
+  uint32_t site = 0;       // which dropout of the network
+  uint32_t threshold = 0;  // of 65536
+  float scale = 1.0f;
+
+  KOGPT2_HOST_DEVICE bool active() const { return threshold != 0; }
+};
+
+KOGPT2_HOST_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
+}
+
+// The 128 bits of block j, four words in `words`.
+KOGPT2_HOST_DEVICE void philox(const Dropout& dropout, uint64_t block, uint32_t words[4]) {
+  uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32), c2 = dropout.site, c3 = 0;
+  uint32_t k0 = dropout.seed_low, k1 = dropout.seed_high;
+  for (int round = 0; round < 7; ++round) {
+    const uint32_t high0 = multiply_high(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
+    const uint32_t high1 = multiply_high(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
+    c0 = high1 ^ c1 ^ k0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ k1;
+    c3 = low0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
+}
+
+// Decision k (0 .. 7) of a block: 16 of its bits, from 0 to 65535.
+KOGPT2_HOST_DEVICE uint32_t decision(const uint32_t words[4], int k) { return (words[k >> 1] >> (16 * (k & 1))) & 0xFFFFu; }
+
+// 0 or the scale, for element `index`. The slow way, one element at a time; kernels take whole blocks.
+KOGPT2_HOST_DEVICE float keep(const Dropout& dropout, uint64_t index) {
+  if (!dropout.active()) return 1.0f;
+  uint32_t words[4];
+  philox(dropout, index / kDecisionsPerBlock, words);
+  return decision(words, static_cast<int>(index % kDecisionsPerBlock)) >= dropout.threshold ? dropout.scale : 0.0f;
+}
+
+}  // namespace kogpt2

@@ -1,0 +1,34 @@
+// Memory for the length of one call, from a pool that all threads share.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace kogpt2 {
+
+// A block of at least `bytes`, aligned to 64 bytes (large ones to 2 MiB, with huge pages where the kernel grants them).
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  template <typename T>
+  T* as() {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_;
+  size_t size_;
+};
+
+// `count` elements of T.
+template <typename T>
+class Buffer : public Scratch {
+ public:
+  explicit Buffer(int64_t count) : Scratch(static_cast<size_t>(count) * sizeof(T)) {}
+  T* data() { return as<T>(); }
+};
+
+}  // namespace kogpt2
