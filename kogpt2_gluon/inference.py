@@ -13,27 +13,42 @@ from kogpt2_gluon.evaluation.language_model import LanguageModelScore, evaluate
 from kogpt2_gluon.generation import Sampling, generate
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
 from kogpt2_gluon.model.loss import LanguageModelLoss
+from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runtime import context
+from kogpt2_gluon.training.precision import cast_network
 
 
-def load_checkpoint(path: Path, device: str = "auto") -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
-    """(network, tokenizer, recipe, context) of a checkpoint, verified. `path` may be the run's folder."""
+def load_checkpoint(
+    path: Path, device: str = "auto", precision: str = "float32", ops: str = "auto"
+) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
+    """(network, tokenizer, recipe, context) of a checkpoint, verified. `path` may be the run's folder.
+
+    `precision` and `ops` are as in a recipe's `training`. float32, whatever the training was in, is what any device has
+    and what a converted model gives.
+    """
     checkpoint = open_checkpoint(path)
     checkpoint.verify()
     recipe = checkpoint.recipe()
     ctx = context(device)
-    net = build_model(recipe.model)
+    net = build_model(recipe.model, choose_ops(ops, precision, ctx, recipe.model.dropout))
     net.initialize(ctx=ctx)
     load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
+    cast_network(net, precision)
     return net, Tokenizer.load(checkpoint.tokenizer_path), recipe, ctx
 
 
 def evaluate_checkpoint(
-    path: Path, data: Path, batch_size: int = 8, seq_length: int = 0, device: str = "auto"
+    path: Path,
+    data: Path,
+    batch_size: int = 8,
+    seq_length: int = 0,
+    device: str = "auto",
+    precision: str = "float32",
+    ops: str = "auto",
 ) -> LanguageModelScore:
     """Scores a checkpoint on shards made with its own tokenizer; DataError if they were not."""
-    net, tokenizer, recipe, ctx = load_checkpoint(path, device)
+    net, tokenizer, recipe, ctx = load_checkpoint(path, device, precision, ops)
     seq_length = seq_length or recipe.data.seq_length
     if not 1 <= seq_length <= net.max_length:
         raise RecipeError(f"seq_length={seq_length}: the network takes 1 to {net.max_length} tokens at a time")
@@ -46,9 +61,15 @@ def evaluate_checkpoint(
 
 
 def generate_from_checkpoint(
-    path: Path, prompt: str, num_samples: int = 1, device: str = "auto", **sampling: Any
+    path: Path,
+    prompt: str,
+    num_samples: int = 1,
+    device: str = "auto",
+    precision: str = "float32",
+    ops: str = "auto",
+    **sampling: Any,
 ) -> list[str]:
     """Continuations of `prompt`; `sampling` are the fields of :class:`kogpt2_gluon.generation.Sampling`."""
     chosen = Sampling(**sampling)
-    net, tokenizer, _, ctx = load_checkpoint(path, device)
+    net, tokenizer, _, ctx = load_checkpoint(path, device, precision, ops)
     return generate(net, tokenizer, prompt, chosen, num_samples, ctx)

@@ -21,6 +21,8 @@ import yaml
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe_file import Loader, Paths, from_plain, keys_of, option, to_yaml
 
+WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed
+
 
 @dataclass
 class ModelRecipe:
@@ -101,6 +103,17 @@ class TrainingRecipe:
     epsilon: float = option(1e-6, "added to the root of the second moment", minimum=1e-12)
     clip_norm: float = option(1.0, "largest global gradient norm; 0: no clipping", minimum=0.0)
     seed: int = option(0, "the one seed of weights, order and dropout", minimum=0)
+    precision: str = option(
+        "float32",
+        "of the network's products; parameters and updates are float32 always. bfloat16 is for CPUs with the fused "
+        "operators; float16, with a loss scale, for GPUs: on a CPU it is emulated, slowly",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    ops: str = option(
+        "auto",
+        "operators: fused (`kogpt2 ops build` compiles them), MXNet's stock ones, or auto: fused where they can be had",
+        choices=("auto", "fused", "stock"),
+    )
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "gpu"))
     threads: int = option(0, "CPU threads of one worker; 0: cores / local workers", minimum=0)
 
@@ -169,7 +182,7 @@ class Recipe:
         decides = {
             "model": plain["model"],
             "data": data,
-            "training": {key: value for key, value in plain["training"].items() if key not in ("device", "threads")},
+            "training": {key: value for key, value in plain["training"].items() if key not in WHERE_IT_RUNS},
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -265,6 +278,11 @@ def _cross_check(recipe: Recipe) -> list[str]:
     for name in ("beta1", "beta2"):
         if getattr(training, name) >= 1:
             faults.append(f"training.{name} must be below 1")
+    if training.precision == "bfloat16" and training.ops == "stock":
+        faults.append(
+            "training.precision=bfloat16 needs the fused operators, and training.ops is stock: MXNet has no bfloat16 "
+            "LayerNorm or batch_dot of its own; training.ops=auto, or training.precision=float32"
+        )
     return faults
 
 

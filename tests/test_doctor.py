@@ -216,7 +216,7 @@ def test_old_processor(tmp_path):
     (tmp_path / "cpuinfo").write_text("model name\t: Old CPU\nflags\t\t: fpu sse2 avx\n")
     found = by_name(doctor.examine_cpu(tmp_path / "cpuinfo"))
     assert found["model"].value.startswith("Old CPU; ")
-    assert found["instructions"].value == "no avx2, no avx512f, no avx512_bf16"
+    assert found["instructions"].value == "no avx2, no avx512f, no avx512_bf16, no amx_bf16"
     assert found["instructions"].status == WARN
 
 

@@ -1,7 +1,8 @@
 """GPT-2 (Radford et al., 2019) as KoGPT2 v1 defined it: the whole network in one file.
 
 A pre-LayerNorm transformer decoder with learned positions and a tied output projection. Parameter names are those of
-the released KoGPT2 weights (SKT-AI/KoGPT2, model/gpt.py), so a released `.params` file loads as it is.
+the released KoGPT2 weights (SKT-AI/KoGPT2, model/gpt.py), so a released `.params` file loads as it is. The blocks hold
+the parameters and say what is computed; an operator set (:mod:`kogpt2_gluon.ops`) computes it.
 
 In the comments B is the batch size, T the length of the input, P that of the cached past, C `units`, H `num_heads`,
 D = C / H, and V `vocab_size`.
@@ -12,15 +13,15 @@ from __future__ import annotations
 from typing import Any
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.ops.parameters import RetracedBlock
+from kogpt2_gluon.ops.stock import StockOps
 from kogpt2_gluon.recipe import ModelRecipe
-from kogpt2_gluon.runtime import mx, nlp
+from kogpt2_gluon.runtime import mx
 
 nn = mx.gluon.nn
 
-MASKED = -1e4  # added to the scores of later positions; exp() of it is 0 in float32 and in float16
 
-
-def _linear(units: int, in_units: int, prefix: str, **kwargs: Any) -> Any:
+def _linear(units: int, in_units: int, prefix: str) -> Any:
     return nn.Dense(
         units,
         in_units=in_units,
@@ -28,15 +29,20 @@ def _linear(units: int, in_units: int, prefix: str, **kwargs: Any) -> Any:
         weight_initializer=mx.init.Normal(0.02),
         bias_initializer="zeros",
         prefix=prefix,
-        **kwargs,
     )
 
 
-class CausalSelfAttention(mx.gluon.HybridBlock):
-    """Masked multi-head self-attention.
+def _embedding(rows: int, units: int, deviation: float, prefix: str) -> Any:
+    return nn.Embedding(rows, units, weight_initializer=mx.init.Normal(deviation), prefix=prefix)
+
+
+class CausalSelfAttention(RetracedBlock):
+    """Masked multi-head self-attention, added to the residual stream.
 
     Inputs:
-        - **data**: hidden states of shape (batch_size, length, units)
+        - **data**: normalised hidden states of shape (batch_size, length, units)
+        - **residual**: what the result is added to, of the same shape
+        - **seed**: of dropout, from the operator set
         - **states**: None, or keys and values of the past, each (batch_size, num_heads, past_length, units/num_heads)
 
     Outputs:
@@ -45,68 +51,50 @@ class CausalSelfAttention(mx.gluon.HybridBlock):
           units/num_heads) each
     """
 
-    def __init__(self, units: int, num_heads: int, dropout: float, prefix: str | None = None, params=None):
+    def __init__(self, units: int, num_heads: int, ops: Any, site: int, prefix: str | None = None, params=None):
         super().__init__(prefix=prefix, params=params)
         assert units % num_heads == 0
-        self._num_heads = num_heads
-        self._scale = (units // num_heads) ** -0.5
+        self._units, self._num_heads = units, num_heads
+        self._ops, self._site = ops, site
         with self.name_scope():
             self._multi_head_qkv_proj = _linear(3 * units, units, "qkv_proj_")
-            self._attn_drop = nn.Dropout(dropout)
             self._out_proj = _linear(units, units, "out_proj_")
-            self._drop = nn.Dropout(dropout)
 
-    def hybrid_forward(self, F, data, states=None):
-        qkv = self._multi_head_qkv_proj(data)  # (B, T, 3C)
-        query, key, value = (self._split_heads(part) for part in F.split(qkv, num_outputs=3, axis=2))  # (B, H, T, D)
-        if states is not None:
-            key = F.concat(states[0], key, dim=2)  # (B, H, P + T, D)
-            value = F.concat(states[1], value, dim=2)
-        merge = {"shape": (-3, 0, 0)}  # batch and heads into one axis, as batch_dot wants
-        scores = F.batch_dot(query.reshape(**merge) * self._scale, key.reshape(**merge), transpose_b=True)
-        weights = F.softmax(F.broadcast_add(scores, self._mask(F, query, key)), axis=-1)  # (BH, T, P + T)
-        context = F.batch_dot(self._attn_drop(weights), value.reshape(**merge))  # (BH, T, D)
-        context = context.reshape((-4, -1, self._num_heads, 0, 0)).transpose((0, 2, 1, 3))  # (B, T, H, D)
-        return self._drop(self._out_proj(context.reshape((0, 0, -3)))), [key, value]
-
-    def _split_heads(self, data):
-        return data.reshape((0, 0, -4, self._num_heads, -1)).transpose((0, 2, 1, 3))
-
-    @staticmethod
-    def _mask(F, query, key):
-        """0 where a query may look, MASKED where the key comes later: (1, T, P + T)."""
-        key_position = F.contrib.arange_like(key, axis=2)  # 0 .. P + T - 1
-        # The queries are the last T of these positions.
-        query_position = F.reverse(
-            F.slice_like(F.reverse(key_position, axis=0), F.contrib.arange_like(query, axis=2)), axis=0
-        )
-        later = F.broadcast_greater(key_position.expand_dims(0), query_position.expand_dims(1))
-        return later.expand_dims(0) * MASKED
+    def hybrid_forward(self, F, data, residual, seed, states=None):
+        ops, units, num_heads = self._ops, self._units, self._num_heads
+        qkv = ops.linear(F, data, self._multi_head_qkv_proj)  # (B, T, 3C)
+        if states is None:
+            context = ops.attention(F, qkv, units, num_heads, seed, self._site)  # (B, T, C)
+            new_states = ops.keys_and_values(F, qkv, num_heads)  # (B, H, T, D) each
+        else:
+            context, new_states = ops.attention_cached(F, qkv, units, num_heads, *states)  # (B, H, P + T, D) each
+        return ops.linear_dropout_residual(F, context, self._out_proj, residual, seed, self._site + 1), new_states
 
 
-class FeedForward(mx.gluon.HybridBlock):
-    """Two linear maps around a GELU (the erf form); `hidden_size` between them.
+class FeedForward(RetracedBlock):
+    """Two linear maps around a GELU (the erf form), `hidden_size` between them, added to the residual stream.
 
     Inputs:
-        - **data**: hidden states of shape (batch_size, length, units)
+        - **data**: normalised hidden states of shape (batch_size, length, units)
+        - **residual**: what the result is added to, of the same shape
+        - **seed**: of dropout, from the operator set
 
     Outputs:
         - **out**: shape (batch_size, length, units)
     """
 
-    def __init__(self, units: int, hidden_size: int, dropout: float, prefix: str | None = None, params=None):
+    def __init__(self, units: int, hidden_size: int, ops: Any, site: int, prefix: str | None = None, params=None):
         super().__init__(prefix=prefix, params=params)
+        self._ops, self._site = ops, site
         with self.name_scope():
             self._hidden_map = _linear(hidden_size, units, "hidden_map_")
-            self._act = nlp.model.GELU()
             self._out_map = _linear(units, hidden_size, "out_map_")
-            self._drop = nn.Dropout(dropout)
 
-    def hybrid_forward(self, F, data):
-        return self._drop(self._out_map(self._act(self._hidden_map(data))))
+    def hybrid_forward(self, F, data, residual, seed):
+        return self._ops.feed_forward(F, data, self._hidden_map, self._out_map, residual, seed, self._site)
 
 
-class GPT2Model(mx.gluon.HybridBlock):
+class GPT2Model(RetracedBlock):
     """GPT-2 with a language-model head.
 
     Parameters
@@ -121,6 +109,8 @@ class GPT2Model(mx.gluon.HybridBlock):
         Blocks, and attention heads in each.
     dropout : float
         On embeddings, attention weights, attention output and feed-forward output.
+    ops : operator set, or None
+        What to compute with, made for the same `dropout`; None: ``StockOps(dropout=dropout)``.
 
     Inputs:
         - **tokens**: ids of shape (batch_size, length)
@@ -142,19 +132,19 @@ class GPT2Model(mx.gluon.HybridBlock):
         num_layers: int,
         num_heads: int,
         dropout: float = 0.0,
+        ops: Any = None,
         prefix: str | None = None,
         params=None,
     ):
         super().__init__(prefix=prefix, params=params)
         self.max_length = max_length
+        self.ops = ops or StockOps(dropout=dropout)
+        assert self.ops.dropout == dropout, f"operators made for dropout {self.ops.dropout}, a network with {dropout}"
         self._num_layers = num_layers
         self._sizes = (units, vocab_size, max_length, num_layers, num_heads, dropout)
         with self.name_scope():
-            self._pos_embed = nn.Embedding(
-                max_length, units, weight_initializer=mx.init.Normal(0.01), prefix="pos_embed_"
-            )
-            self._embed = nn.Embedding(vocab_size, units, weight_initializer=mx.init.Normal(0.02), prefix="embed_")
-            self._drop = nn.Dropout(dropout)
+            self._pos_embed = _embedding(max_length, units, 0.01, prefix="pos_embed_")
+            self._embed = _embedding(vocab_size, units, 0.02, prefix="embed_")
             self._logits_proj = nn.Dense(
                 vocab_size, in_units=units, use_bias=False, flatten=False, params=self._embed.params
             )
@@ -163,39 +153,56 @@ class GPT2Model(mx.gluon.HybridBlock):
             self._attn_ln = nn.HybridSequential()
             self._ffn_ln = nn.HybridSequential()
             for i in range(num_layers):
-                self._self_attention_layers.add(CausalSelfAttention(units, num_heads, dropout, prefix=f"self_attn{i}_"))
-                self._ffn_layers.add(FeedForward(units, 4 * units, dropout, prefix=f"ffn{i}_"))
-                self._attn_ln.add(nn.LayerNorm(epsilon=1e-5, in_channels=units, prefix=f"attn_ln{i}_"))
-                self._ffn_ln.add(nn.LayerNorm(epsilon=1e-5, in_channels=units, prefix=f"ffn_ln{i}_"))
+                site = 3 * i + 1  # of three dropouts a layer; 0 is the embedding's
+                attention = CausalSelfAttention(units, num_heads, self.ops, site, prefix=f"self_attn{i}_")
+                self._self_attention_layers.add(attention)
+                self._ffn_layers.add(FeedForward(units, 4 * units, self.ops, site + 2, prefix=f"ffn{i}_"))
+                self._attn_ln.add(nn.LayerNorm(in_channels=units, prefix=f"attn_ln{i}_"))
+                self._ffn_ln.add(nn.LayerNorm(in_channels=units, prefix=f"ffn_ln{i}_"))
             # The released files carry the last layer's number in this name.
-            self._final_ln = nn.LayerNorm(epsilon=1e-5, in_channels=units, prefix=f"final_ln{num_layers - 1}_")
+            self._final_ln = nn.LayerNorm(in_channels=units, prefix=f"final_ln{num_layers - 1}_")
 
     def hybrid_forward(self, F, tokens, states=None):
-        embedded = self._embed(tokens)  # (B, T, C)
-        positions = F.contrib.arange_like(embedded, axis=1)  # (T,)
-        if states is not None:
-            past_positions = F.contrib.arange_like(states[0], axis=2)  # (P,)
-            positions = F.broadcast_add(positions, F.max(past_positions) + 1)
-        hidden = self._drop(F.broadcast_add(embedded, self._pos_embed(positions).expand_dims(0)))
+        hidden, new_states = self.hidden_states(F, tokens, states)
+        return self.ops.logits(F, hidden, self._logits_proj), new_states
+
+    def hidden_states(self, F, tokens, states=None):
+        """What the output projection gets, (batch_size, length, units), and new_states."""
+        ops = self.ops
+        seed = ops.dropout_seed(F)
+        hidden = ops.embedding(F, tokens, self._embed, self._pos_embed, _past_length(F, states), seed, site=0)
         new_states = []
-        for i in range(self._num_layers):
+        layers = zip(self._attn_ln, self._self_attention_layers, self._ffn_ln, self._ffn_layers)
+        for i, (attn_ln, attention, ffn_ln, ffn) in enumerate(layers):
             layer_states = None if states is None else states[2 * i : 2 * i + 2]
-            attended, key_value = self._self_attention_layers[i](self._attn_ln[i](hidden), layer_states)
-            hidden = hidden + attended
-            hidden = hidden + self._ffn_layers[i](self._ffn_ln[i](hidden))
+            hidden, key_value = attention(ops.layer_norm(F, hidden, attn_ln), hidden, seed, layer_states)
+            hidden = ffn(ops.layer_norm(F, hidden, ffn_ln), hidden, seed)
             new_states += key_value
-        return self._logits_proj(self._final_ln(hidden)), new_states
+        return ops.layer_norm(F, hidden, self._final_ln), new_states
+
+    def token_losses(self, F, tokens, labels):
+        """Cross-entropy of each label, (batch_size, length) in float32, where logits are not wanted."""
+        hidden, _ = self.hidden_states(F, tokens)
+        return self.ops.cross_entropy(F, hidden, self._logits_proj, labels)
 
     def for_decoding(self) -> GPT2Model:
         """A net over the same parameters that is not hybridized, so that it takes any `states` and any length.
 
         Ask before the parameters' `grad_req` is changed: Gluon shares only what was declared alike.
         """
-        return GPT2Model(*self._sizes, prefix=self.prefix, params=self.collect_params())
+        return GPT2Model(*self._sizes, ops=self.ops, prefix=self.prefix, params=self.collect_params())
 
 
-def build_model(recipe: ModelRecipe) -> GPT2Model:
-    """The network that a recipe describes, not yet initialized."""
+def _past_length(F, states):
+    """Length of the cached past, an array of shape (1,) in float32; None without states."""
+    if states is None:
+        return None
+    one_column = F.slice_axis(states[0], axis=3, begin=0, end=1)  # (B, H, P, 1): states may be float16
+    return F.max(F.contrib.arange_like(F.cast(one_column, "float32"), axis=2)) + 1
+
+
+def build_model(recipe: ModelRecipe, ops: Any = None) -> GPT2Model:
+    """The network that a recipe describes, over an operator set (None: stock MXNet), not yet initialized."""
     return GPT2Model(
         units=recipe.units,
         vocab_size=recipe.vocab_size,
@@ -203,6 +210,7 @@ def build_model(recipe: ModelRecipe) -> GPT2Model:
         num_layers=recipe.num_layers,
         num_heads=recipe.num_heads,
         dropout=recipe.dropout,
+        ops=ops,
     )
 
 

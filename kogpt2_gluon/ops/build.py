@@ -29,8 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from kogpt2_gluon import runtime  # MXNet is loaded by what needs it, not by importing this
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
-from kogpt2_gluon.runtime import available_cores, installed_version, mx, num_threads
+from kogpt2_gluon.runtime import available_cores, installed_version, num_threads
 
 SOURCES = Path(__file__).parent / "src"
 ONEDNN, ONEDNN_HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
@@ -42,6 +43,7 @@ FLAGS = [
     "-fopenmp",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-fno-strict-aliasing",
     "-fvisibility-inlines-hidden",
 ]
 
@@ -98,6 +100,13 @@ def instruction_set() -> InstructionSet:
     raise RecipeError(f"KOGPT2_OPS_ISA={wanted}: this CPU has {names}")
 
 
+def check_requirements() -> InstructionSet:
+    """What the operators would be built for; OperatorsUnavailable names what is missing. MXNet is not loaded."""
+    _compiler()
+    _onednn_files()
+    return instruction_set()
+
+
 def build_cpu_operators(force: bool = False) -> Library:
     """Compiles the operators unless the cache has them; OperatorsUnavailable if that cannot be done.
 
@@ -106,10 +115,10 @@ def build_cpu_operators(force: bool = False) -> Library:
     isa = instruction_set()
     compiler, version = _compiler()
     onednn = _onednn_files()
-    mxnet_folder = Path(mx.__file__).parent
+    mxnet_folder = Path(runtime.mx.__file__).parent
     command = [compiler, *FLAGS, *isa.compiler_flags]
-    key = _key(command, version, mx.__version__, installed_version(ONEDNN) or "", str(onednn.library.parent))
-    path = cache_folder() / f"kogpt2-cpu-{isa.name}-{key}.so"
+    key = _key(command, version, runtime.mx.__version__, installed_version(ONEDNN) or "", str(onednn.library.parent))
+    path = cache_folder() / f"kogpt2-cpu-{key}.so"
     if path.is_file() and not force:
         return Library(path, isa, built=False)
     with _one_at_a_time(path):
@@ -130,9 +139,9 @@ def load_cpu_operators() -> Library:
         os.environ["ONEDNN_MAX_CPU_ISA"] = instruction_set().onednn  # oneDNN reads it at its first product
     library = build_cpu_operators()
     try:
-        mx.library.load(str(library.path), verbose=False)
+        runtime.mx.library.load(str(library.path), verbose=False)
         ctypes.CDLL(str(library.path)).kogpt2_set_num_threads(num_threads())
-    except (OSError, mx.MXNetError) as error:
+    except (OSError, runtime.mx.MXNetError) as error:
         raise OperatorsUnavailable(
             f"{library.path}: the compiled operators do not load ({_first_line(str(error))}); "
             "`kogpt2 ops build --force`"

@@ -1,7 +1,7 @@
 """The training loop, top to bottom.
 
 A step: every worker adds up the gradients of its micro steps, the workers average them, the global norm is clipped, the
-optimizer moves the parameters. What happens between steps (log, evaluation, checkpoint, stop) is decided from numbers
+optimizer moves the parameters. (In float16 a step may take several attempts: training/precision.py.) What happens between steps (log, evaluation, checkpoint, stop) is decided from numbers
 that are the same on every worker, so that all of them always meet in the same collective operation.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,12 @@ from kogpt2_gluon.training.state import Parts, TrainState
 class StepResult:
     """One update, the same on every worker.
 
-    loss : nats a token, over the tokens that evaluation scores too (all but `<s>`), so that both curves compare.
-    grad_norm : global, before clipping. stop_wanted : whether any worker was asked to stop. messages : for the log.
+    made : whether it was; float16 skips one whose gradients overflow. loss : nats a token, over the tokens that
+    evaluation scores too (all but `<s>`), so that both curves compare. grad_norm : global, before clipping.
+    stop_wanted : whether any worker was asked to stop. messages : for the log.
     """
 
+    made: bool
     loss: float
     grad_norm: float
     learning_rate: float
@@ -59,7 +61,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
             write_environment(recipe.run_dir)
             tracker.message(describe(recipe, parts))
         stopwatch = Stopwatch()
-        saved_step, stop_wanted = state.step, False
+        saved_step, saved_attempt, stop_wanted = state.step, state.attempt, False
         while True:
             # Between steps. A resumed run passes here first, and makes up for what a stop left undone.
             with stopwatch.paused():
@@ -67,9 +69,11 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
                 evaluated = not stop_wanted and evaluate_if_due(recipe, parts, tracker)
                 finished = state.stop_rule_met or state.step >= num_steps
                 due = finished or stop_wanted or _due(state.step, recipe.checkpoint.interval)
-                if due and (evaluated or state.step != saved_step):
-                    save_state(recipe, asdict(state), parts)
-                    saved_step = state.step
+                # After a skipped update there is something new to save only when the run stops there.
+                new = state.attempt != saved_attempt if stop_wanted else state.step != saved_step
+                if due and (evaluated or new):
+                    save_state(recipe, parts)
+                    saved_step, saved_attempt = state.step, state.attempt
             if stop_wanted:
                 again = "run again" if resume == "auto" else "run again with --resume auto"
                 raise PreemptedError(f"stopped at step {state.step}, saved in {recipe.ckpt_dir}; {again} to go on")
@@ -81,7 +85,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
             for message in result.messages:
                 tracker.message(message)
             stopwatch.count(recipe.tokens_per_step)
-            if state.step == num_steps or _due(state.step, recipe.tracking.log_interval):
+            if result.made and (state.step == num_steps or _due(state.step, recipe.tracking.log_interval)):
                 mx.nd.waitall()  # the engine runs ahead of Python: without this the clock would not see its work
                 tracker.log_step(
                     step=state.step,
@@ -99,19 +103,27 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
 
 
 def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
-    """One update of the parameters. DivergedError before anything is changed if loss or gradient is not finite."""
+    """One update of the parameters, made or skipped; which of both, and the rest, is the same on every worker.
+
+    DivergedError before anything is changed if the loss is not finite, or the gradient, where no loss scale mends that.
+    """
+    # 1. The gradients of this worker's sequences, `scale` times too large.
+    state, loss_scale = parts.state, parts.loss_scale
     batch, batch_on_device = next(parts.batches)  # (accumulate, batch_size, seq_length + 1)
-    parts.state.step += 1
-    step = parts.state.step
+    scale = loss_scale.scale
     parts.update.start()
     token_losses = []
     for micro_step in range(len(batch)):
-        # Dropout is a function of (seed, rank, step, micro_step): a resumed run draws what an unbroken one would have.
-        mx.random.seed(derive_seed(recipe, "dropout", parts.worker.rank, step, micro_step), ctx=parts.ctx)
+        # Dropout is a function of (seed, rank, attempt, micro_step), so a resumed run draws what an unbroken one would
+        # have. Attempts are steps, but for what float16 skips.
+        seed = derive_seed(recipe, "dropout", parts.worker.rank, state.attempt + 1, micro_step)
+        mx.random.seed(seed, ctx=parts.ctx)
         with mx.autograd.record():
             token_losses.append(parts.loss_block(batch_on_device[micro_step]))
-            loss = token_losses[-1].mean() / len(batch)
+            loss = token_losses[-1].mean() * scale / len(batch)
         loss.backward()
+
+    # 2. Their mean over the workers; loss and norm, which all of them agree on.
     squared_norm = parts.update.reduce()
     bos = parts.tokenizer.bos_id
     sums = [scored_sums(losses.asnumpy(), tokens, bos) for losses, tokens in zip(token_losses, batch)]
@@ -120,29 +132,49 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
     loss_sum, num_tokens, squared_norm, stops = totals[:4].tolist()
     messages = parts.reader.agree(totals[4:], parts.worker)
     mean_loss = loss_sum / num_tokens if num_tokens else math.nan
-    norm = math.sqrt(squared_norm)
-    if not (math.isfinite(mean_loss) and math.isfinite(norm)):
-        raise DivergedError(
-            f"step {step}: loss {mean_loss:g}, gradient norm {norm:g}; lower training.learning_rate, lengthen the "
-            f"warm-up, or go on from an earlier checkpoint in {recipe.ckpt_dir}"
+    norm = math.sqrt(squared_norm) / scale
+
+    # 3. Whether to make the update.
+    made = math.isfinite(norm)
+    loss_scale.count(made)
+    if loss_scale.exhausted or not math.isfinite(mean_loss):
+        raise _diverged(recipe, state.step + 1, mean_loss, norm)
+    rate = learning_rate(recipe.training, state.step + 1)
+    if made:
+        parts.update.apply(rate, norm, scale)
+        state.step += 1
+    else:
+        state.skipped += 1
+        messages.append(
+            f"update {state.attempt} skipped, {state.skipped} so far: its gradients overflow float16; loss scale "
+            f"{scale:g} -> {loss_scale.scale:g}"
         )
-    rate = learning_rate(recipe.training, step)
-    parts.update.apply(rate, norm)
-    return StepResult(mean_loss, norm, rate, bool(stops), messages)
+    return StepResult(made, mean_loss, norm, rate, bool(stops), messages)
+
+
+def _diverged(recipe: Recipe, step: int, loss: float, norm: float) -> DivergedError:
+    more_range = ", take training.precision=float32" if recipe.training.precision == "float16" else ""
+    return DivergedError(
+        f"step {step}: loss {loss:g}, gradient norm {norm:g}; lower training.learning_rate, lengthen the warm-up"
+        f"{more_range}, or go on from an earlier checkpoint in {recipe.ckpt_dir}"
+    )
 
 
 def evaluate_if_due(recipe: Recipe, parts: Parts, tracker: Any) -> bool:
     """Scores the held-out set if this step calls for it and has not had it; applies the stop rule at an epoch's end.
 
+    A skipped update does not call for it, unless it was the one that completed an epoch.
     During training the first evaluation and those between use `evaluation.max_sequences`; the last one, and those that
     the stop rule compares, use the whole set. Returns whether anything was done.
     """
     state = parts.state
-    if parts.held_out is None or (state.evaluation and state.evaluation["step"] == state.step):
+    before = state.evaluation or {"step": None, "attempt": None}
+    if parts.held_out is None or before["attempt"] == state.attempt:
         return False
     last = state.step >= recipe.training.num_steps
     epoch_ended = recipe.evaluation.stop_improvement > 0 and parts.reader.epoch_ended
-    if not (state.step == 0 or last or epoch_ended or _due(state.step, recipe.evaluation.interval)):
+    due = state.step == 0 or last or _due(state.step, recipe.evaluation.interval)
+    if not (epoch_ended or (due and before["step"] != state.step)):
         return False
     run_evaluation(recipe, parts, tracker, 0 if last or epoch_ended else recipe.evaluation.max_sequences)
     if epoch_ended:
@@ -165,7 +197,9 @@ def run_evaluation(recipe: Recipe, parts: Parts, tracker: Any, max_sequences: in
         worker.size,
         worker.sum,
     )
-    state.evaluation = {"step": state.step, **scores.to_dict()}
+    if not math.isfinite(scores.loss):
+        raise DivergedError(f"step {state.step}: held-out loss {scores.loss:g}; nothing was saved for this step")
+    state.evaluation = {"step": state.step, "attempt": state.attempt, **scores.to_dict()}
     shown = ("loss", "perplexity", "bits_per_byte")
     tracker.log_evaluation(state.step, {name: state.evaluation[name] for name in shown})
     if worker.rank == 0 and recipe.tracking.sample_prompts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,7 +13,7 @@ from kogpt2_gluon.checkpoint import Checkpoint, newest_checkpoint, open_checkpoi
 from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.training.state import Parts
+from kogpt2_gluon.training.state import Parts, TrainState
 from kogpt2_gluon.training.worker import Worker
 
 # What may differ between a checkpoint and the recipe that goes on from it; anything else is another run.
@@ -26,6 +28,8 @@ MAY_CHANGE = {
     "clip_norm",
     "device",
     "threads",
+    "ops",
+    "precision",  # the checkpoint is float32 either way
 }
 
 
@@ -46,8 +50,8 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Optional[C
         raise RecipeError(
             f"{ckpt_dir}: holds {found.path.name} already; --resume auto goes on from it, or change run_dir"
         )
-    step = int(worker.sum(np.array([found.state()["step"] if found else 0.0]))[0])
-    return open_checkpoint(ckpt_dir / f"step-{step:08d}") if step else None
+    place = int(worker.sum(np.array([found.state()["step"] + 1.0 if found else 0.0]))[0])  # 0: there is none
+    return open_checkpoint(ckpt_dir / f"step-{place - 1:08d}") if place else None
 
 
 def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
@@ -76,18 +80,32 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
     return changed
 
 
-def save_state(recipe: Recipe, state: dict[str, Any], parts: Parts) -> None:
-    """Rank 0 writes a checkpoint; all workers wait for it. DivergedError if a parameter is not finite."""
+def restore_state(saved: dict[str, Any]) -> TrainState:
+    """The state that :func:`save_state` saved. Checkpoints from before mixed precision know no skipped updates."""
+    state = TrainState(**{entry.name: saved[entry.name] for entry in fields(TrainState) if entry.name in saved})
+    if state.evaluation:
+        state.evaluation.setdefault("attempt", state.evaluation["step"])
+    return state
+
+
+def save_state(recipe: Recipe, parts: Parts) -> None:
+    """Rank 0 writes a checkpoint; all workers wait for it. DivergedError if anything in it would not be finite."""
     parts.reader.gather(parts.worker)
     if parts.worker.rank == 0:
-        arrays = {name: parameter.data().asnumpy() for name, parameter in named_parameters(parts.net).items()}
-        for name, array in arrays.items():
+        state, update = parts.state, parts.update
+        masters = {name: array.asnumpy() for name, array in update.masters.items()}
+        moments = update.arrays()
+        for name, array in (*masters.items(), *moments.items()):
             if not np.isfinite(array).all():
-                raise DivergedError(f"step {state['step']}: {name} is not finite; nothing was saved for this step")
+                raise DivergedError(f"step {state.step}: {name} is not finite; nothing was saved for this step")
+        # A file of parameters has the tied matrix under both of its names.
+        once = {id(parameter): masters[name] for name, parameter in update.parameters.items()}
+        arrays = {name: once[id(parameter)] for name, parameter in named_parameters(parts.net).items()}
         save_checkpoint(
             recipe.ckpt_dir,
             {
-                **state,
+                **_finite(asdict(state)),
+                "loss_scale": parts.loss_scale.state(),
                 "reader": parts.reader.state(),
                 "recipe_fingerprint": recipe.fingerprint(),
                 "data_fingerprint": parts.reader.fingerprint,
@@ -96,9 +114,16 @@ def save_state(recipe: Recipe, state: dict[str, Any], parts: Parts) -> None:
                 "size": parts.worker.size,
             },
             arrays,
-            parts.update.arrays(),
+            moments,
             recipe,
             parts.tokenizer.path,
             keep=recipe.checkpoint.keep,
         )
     parts.worker.sum(np.zeros(1))
+
+
+def _finite(value: Any) -> Any:
+    """Plain data with None for every number that is not finite, such as the perplexity of a loss above 700."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,14 @@ import xxhash
 from kogpt2_gluon.data.reading.opening import open_held_out, training_tokenizer
 from kogpt2_gluon.data.reading.reader import open_training_reader
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
+from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
+from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runtime import context, mx
 from kogpt2_gluon.training.batches import device_batches
-from kogpt2_gluon.training.resume import check_same_run, find_resume_point
+from kogpt2_gluon.training.precision import loss_scale_for
+from kogpt2_gluon.training.resume import check_same_run, find_resume_point, restore_state
 from kogpt2_gluon.training.state import Parts, TrainState
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import start_worker
@@ -33,8 +34,8 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
 
 def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
     # This worker, its device, and its share of the batch.
-    worker = start_worker()
-    ctx = context(recipe.training.device, worker.local_rank)
+    worker, training = start_worker(), recipe.training
+    ctx = context(training.device, worker.local_rank)
     accumulate = recipe.accumulate(worker.size)
     if recipe.evaluation.stop_improvement and not recipe.data.test:
         raise RecipeError("evaluation.stop_improvement needs held-out data; set data.test=DIR")
@@ -51,18 +52,19 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
     opened.callback(reader.close)
 
     # Network and optimizer: new from the seed, or as the checkpoint left them.
-    net = new_network(recipe, ctx)
+    ops = choose_ops(training.ops, training.precision, ctx, recipe.model.dropout)
+    net = new_network(recipe, ctx, ops)
     state = TrainState()
     if checkpoint and saved:
-        state = TrainState(**{entry.name: saved[entry.name] for entry in fields(TrainState)})
+        state = restore_state(saved)
         if saved["held_out_fingerprint"] != (held_out.fingerprint if held_out else None):
             state.epoch_perplexity, state.evaluation = None, None  # scores of another set compare with nothing
         load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
+    worker.broadcast_parameters(structural_parameters(net))
     decoder = net.for_decoding()
-    update = Update(net, recipe.training, worker, accumulate, state.step)
+    update = Update(net, training, worker, accumulate, state.step, fused=ops.name == "fused" and ctx.device_type == "cpu")
     if checkpoint:
         update.load_arrays(checkpoint.optimizer_arrays())
-    worker.broadcast_parameters(update.parameters)
 
     loss_block = LanguageModelLoss(net)
     loss_block.hybridize(static_alloc=True, static_shape=True)
@@ -76,6 +78,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
         decoder=decoder,
         loss_block=loss_block,
         update=update,
+        loss_scale=loss_scale_for(training.precision, saved and saved.get("loss_scale")),
         reader=reader,
         batches=device_batches(reader, ctx),
         resumed=checkpoint,
@@ -83,11 +86,11 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
     )
 
 
-def new_network(recipe: Recipe, ctx: Any) -> GPT2Model:
-    """A network with weights drawn from the recipe's seed."""
+def new_network(recipe: Recipe, ctx: Any, ops: Any) -> GPT2Model:
+    """A network of the operators `ops`, with weights drawn from the recipe's seed: the same ones for any operators."""
     mx.random.seed(derive_seed(recipe, "weights"))
     np.random.seed(derive_seed(recipe, "weights"))  # some of MXNet's initializers draw from NumPy's global generator
-    net = build_model(recipe.model)
+    net = build_model(recipe.model, ops)
     net.initialize(ctx=ctx)
     return net
 

@@ -12,18 +12,25 @@ from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.loss import LanguageModelLoss
+from kogpt2_gluon.training.precision import LossScale
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import Worker
 
 
 @dataclass
 class TrainState:
-    """What changes from step to step and is saved besides arrays and the reader's place."""
+    """What changes from step to step and is saved besides arrays, loss scale and the reader's place."""
 
-    step: int = 0
+    step: int = 0  # updates made
+    skipped: int = 0  # updates left out because their gradients overflowed; training/precision.py
     epoch_perplexity: Optional[float] = None  # held-out, at the end of the last whole epoch; for the stop rule
-    evaluation: Optional[dict[str, float]] = None  # the last one
+    evaluation: Optional[dict[str, Any]] = None  # the last one, with the step and the attempt after which it was made
     stop_rule_met: bool = False
+
+    @property
+    def attempt(self) -> int:
+        """Updates tried: made or skipped. Each consumed `total_batch_size` sequences."""
+        return self.step + self.skipped
 
 
 @dataclass
@@ -39,6 +46,7 @@ class Parts:
     decoder: GPT2Model  # the same parameters, for generation
     loss_block: LanguageModelLoss
     update: Update
+    loss_scale: LossScale
     reader: Reader
     batches: Iterator[tuple[Batch, Any]]  # the tokens of each update, in NumPy and on the device
     resumed: Optional[Checkpoint]

@@ -11,6 +11,7 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
 from kogpt2_gluon.recipe import TrainingRecipe
 from kogpt2_gluon.runtime import mx, nlp
+from kogpt2_gluon.training.precision import mean_as_float16, take_masters
 from kogpt2_gluon.training.worker import Worker
 
 NORM_SLICE = 1 << 16
@@ -69,36 +70,133 @@ def create_optimizer(recipe: TrainingRecipe) -> Any:
     )
 
 
+def _slices(gradients: list) -> list:
+    """Views of at most NORM_SLICE elements of float32 arrays.
+
+    multi_sum_sq adds up each array in its own format, one element after the other: float32 loses 9% of the sum over 38
+    million elements that way, and 1e-5 over a slice; float16 would overflow.
+    """
+    flat = [gradient.reshape((-1,)) for gradient in gradients]
+    return [g[i : i + NORM_SLICE] for g in flat for i in range(0, g.size, NORM_SLICE)]
+
+
+class StockOptimizer:
+    """The optimizer by MXNet's own operators: a call for each parameter, and the gradients read once more for the norm.
+
+    Parameters
+    ----------
+    parameters : dict
+        {structural name: Parameter}, with gradients.
+    masters : dict
+        {structural name: float32 NDArray}: the parameters' own arrays, or what they are rounded copies of.
+    recipe : TrainingRecipe
+    step : int
+        Updates already made.
+    """
+
+    def __init__(self, parameters: dict[str, Any], masters: dict[str, Any], recipe: TrainingRecipe, step: int):
+        self._parameters, self._masters = parameters, masters
+        self._gradients = [parameter.grad() for parameter in parameters.values()]
+        self._slices = _slices(self._gradients) if self._gradients[0].dtype == np.float32 else None
+        self._rule = create_optimizer(recipe)
+        self._rule.begin_num_update = step  # Adam's bias correction counts from here
+        self._rule.param_dict = dict(enumerate(parameters.values()))
+        self.moments = {name: self._rule.create_state(i, masters[name]) for i, name in enumerate(parameters)}
+
+    def squared_norm(self) -> float:
+        """The square of the global norm of the gradients; infinite or NaN if one of them is."""
+        slices = self._slices or _slices([gradient.astype("float32") for gradient in self._gradients])
+        squares = mx.nd.multi_sum_sq(*slices, num_arrays=len(slices))
+        return float(squares.asnumpy().sum(dtype=np.float64))
+
+    def apply(self, learning_rate: float, scale: float) -> None:
+        """Updates every parameter by its gradient times `scale`."""
+        self._rule.set_learning_rate(learning_rate)
+        self._rule.rescale_grad = scale
+        for index, (name, parameter) in enumerate(self._parameters.items()):
+            master, working = self._masters[name], parameter.data()
+            self._rule.update(index, master, parameter.grad().astype("float32", copy=False), self.moments[name])
+            if working.dtype != master.dtype:
+                mx.nd.cast(master, dtype=working.dtype, out=working)
+
+
+class FusedOptimizer:
+    """The same as :class:`StockOptimizer` by two operators of ours, each over all parameters at once.
+
+    They are for float32 arrays on a CPU, so masters and parameters are one.
+    """
+
+    def __init__(self, parameters: dict[str, Any], masters: dict[str, Any], recipe: TrainingRecipe, step: int):
+        self._gradients = [parameter.grad() for parameter in parameters.values()]
+        self._weights = list(masters.values())
+        self._settings = {
+            "rule": recipe.optimizer,
+            "beta1": recipe.beta1,
+            "beta2": recipe.beta2,
+            "epsilon": recipe.epsilon,
+            "weight_decays": ",".join(repr(recipe.weight_decay * p.wd_mult) for p in parameters.values()),
+        }
+        self._step = step
+        self.moments = {name: (mx.nd.zeros_like(w), mx.nd.zeros_like(w)) for name, w in masters.items()}
+
+    def squared_norm(self) -> float:
+        """The square of the global norm of the gradients; infinite or NaN if one of them is."""
+        return float(mx.nd.kogpt2_squared_norm(*self._gradients, num_arrays=len(self._gradients))[0].asscalar())
+
+    def apply(self, learning_rate: float, scale: float) -> None:
+        """Updates every parameter by its gradient times `scale`."""
+        self._step += 1
+        arrays = [
+            array
+            for weight, gradient, moments in zip(self._weights, self._gradients, self.moments.values())
+            for array in (weight, gradient, *moments)
+        ]
+        mx.nd.kogpt2_adam_update(
+            *arrays,
+            num_arrays=len(self._weights),
+            learning_rate=learning_rate,
+            step=self._step,
+            scale=scale,
+            **self._settings,
+        )
+
+
 class Update:
-    """Gradients and optimizer state of a network.
+    """Gradients, float32 parameters and optimizer state of a network.
 
     Parameters
     ----------
     net : GPT2Model
-        Initialized. Its gradients add up over the micro steps of an update.
+        Initialized, in float32. Its gradients add up over the micro steps of an update.
     recipe : TrainingRecipe
+        Its `precision` may make the network's own arrays float16; `masters` stay float32.
     worker : Worker
     accumulate : int
         Micro steps of an update.
     step : int
         Updates already made.
+    fused : bool
+        By our operators, which must have been loaded, or by MXNet's: the same numbers to float32 rounding.
     """
 
-    def __init__(self, net: GPT2Model, recipe: TrainingRecipe, worker: Worker, accumulate: int, step: int = 0):
+    def __init__(
+        self,
+        net: GPT2Model,
+        recipe: TrainingRecipe,
+        worker: Worker,
+        accumulate: int,
+        step: int = 0,
+        fused: bool = False,
+    ):
+        self.masters = take_masters(net, recipe.precision)
         self.parameters = structural_parameters(net)
-        self._clip_norm, self._worker, self._accumulate = recipe.clip_norm, worker, accumulate
+        self._recipe, self._worker, self._accumulate = recipe, worker, accumulate
         for parameter in self.parameters.values():
             parameter.grad_req = "add" if accumulate > 1 else "write"
             if len(parameter.shape) == 1:  # biases and LayerNorm
                 parameter.wd_mult = 0.0
-        self.optimizer = create_optimizer(recipe)
-        self.optimizer.begin_num_update = step  # Adam's bias correction counts from here
-        self.optimizer.param_dict = dict(enumerate(self.parameters.values()))
-        # Views of at most NORM_SLICE elements: multi_sum_sq adds up each array in float32, one element after the other,
-        # which loses 9% of the sum over 38 million of them, and 1e-5 over a slice.
-        flat = [parameter.grad().reshape((-1,)) for parameter in self.parameters.values()]
-        self._slices = [g[i : i + NORM_SLICE] for g in flat for i in range(0, g.size, NORM_SLICE)]
-        self._states = [self.optimizer.create_state(i, p.data()) for i, p in enumerate(self.parameters.values())]
+        optimizer = FusedOptimizer if fused else StockOptimizer
+        self._optimizer = optimizer(self.parameters, self.masters, recipe, step)
 
     def start(self) -> None:
         """Clears the gradients for a new update."""
@@ -111,32 +209,31 @@ class Update:
 
         On GPUs the last bits of that sum differ from worker to worker: agree on one before anything is decided by it.
         """
-        self._worker.mean_gradients({name: parameter.grad() for name, parameter in self.parameters.items()})
-        squares = mx.nd.multi_sum_sq(*self._slices, num_arrays=len(self._slices))
+        gradients = {name: parameter.grad() for name, parameter in self.parameters.items()}
+        if self._recipe.precision == "float16":
+            mean_as_float16(gradients, self._worker)
+        else:
+            self._worker.mean_gradients(gradients)
         with self._worker.waiting():
-            return float(squares.asnumpy().sum(dtype=np.float64))
+            return self._optimizer.squared_norm()
 
-    def apply(self, learning_rate: float, norm: float) -> None:
+    def apply(self, learning_rate: float, norm: float, loss_scale: float = 1.0) -> None:
         """Updates every parameter; gradients of a `norm` above the clipping norm are scaled down to it.
 
-        Every worker must pass the same `norm`: parameters are not compared again.
+        The gradients are `loss_scale` times too large; `norm` is what they have without it. Every worker must pass the
+        same `norm`: parameters are not compared again.
         """
-        self.optimizer.set_learning_rate(learning_rate)
-        self.optimizer.rescale_grad = min(1.0, self._clip_norm / norm) if self._clip_norm and norm else 1.0
-        for index, parameter in enumerate(self.parameters.values()):
-            self.optimizer.update(index, parameter.data(), parameter.grad(), self._states[index])
+        clip_norm = self._recipe.clip_norm
+        clip = min(1.0, clip_norm / norm) if clip_norm and norm else 1.0
+        self._optimizer.apply(learning_rate, clip / loss_scale)
 
     def arrays(self) -> dict[str, Any]:
-        """The optimizer's arrays as NumPy: {structural name:k : array}."""
-        return {
-            f"{name}:{k}": array.asnumpy()
-            for name, state in zip(self.parameters, self._states)
-            for k, array in enumerate(state)
-        }
+        """The optimizer's arrays as NumPy, {structural name:k : array}; the same with and without fused operators."""
+        return {name: array.asnumpy() for name, array in self._moments().items()}
 
     def load_arrays(self, arrays: dict[str, Any]) -> None:
         """Takes over what :meth:`arrays` gave; DataError if names or shapes are those of another optimizer or model."""
-        mine = {f"{name}:{k}": a for name, state in zip(self.parameters, self._states) for k, a in enumerate(state)}
+        mine = self._moments()
         for name in sorted(mine.keys() ^ arrays.keys()):
             raise DataError(
                 f"optimizer state {name}: on one side only; the checkpoint is of another optimizer or model"
@@ -145,3 +242,6 @@ class Update:
             if array.shape != arrays[name].shape:
                 raise DataError(f"optimizer state {name}: shape {arrays[name].shape}, expected {array.shape}")
             array[:] = arrays[name]
+
+    def _moments(self) -> dict[str, Any]:
+        return {f"{name}:{k}": a for name, pair in self._optimizer.moments.items() for k, a in enumerate(pair)}

@@ -2,18 +2,32 @@
 
 Started by horovodrun or mpirun, a worker is one of many; otherwise it is alone and every operation is the identity.
 Horovod is imported only when there is more than this process.
+
+**One worker's fault.** A file that one worker cannot read must end them all, with that worker's message and exit code.
+If it just left, Horovod would fail whatever the others have under way, many operations at once, and MXNet 1.9.1 does not
+survive that: each failing operation is appended to one unguarded vector by the thread it fails in
+(``ThreadedEngine::AddToGlobalExceptions``, src/engine/threaded_engine.h), which corrupts the heap now and then: the
+other workers crash, and with them goes the exit code. So every worker is entered (``with worker:``), and one that meets
+an error first takes part in what the others do next, a step's gradients and a sum, and tells them in that sum. They
+raise there, with nothing under way.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
-from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.errors import KoGPT2Error, PreemptedError
 from kogpt2_gluon.runtime import job_size, mx
+
+HEAD = 32  # float64 numbers in the first part of a sum, whose shape is the same wherever a worker stands
 
 
 class Worker:
@@ -24,8 +38,18 @@ class Worker:
     local_rank = 0
     local_size = 1
 
-    def mean_gradients(self, gradients: dict[str, Any]) -> None:
-        """Replaces each gradient by its mean over the workers, in place."""
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
+        """Tells the other workers of an error that is about to end this one."""
+
+    def mean_gradients(self, gradients: dict[str, Any], as_float16: bool = False) -> None:
+        """Replaces each gradient by its mean over the workers, in place.
+
+        With `as_float16` it travels as float16, divided before the sum: the sum over 64 workers would pass 65,504 where
+        a mean is 1,024. A gradient that does not fit float16 becomes infinite on every worker.
+        """
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """The sum of float64 `values` (any shape) over the workers; every worker gets it, and waits for it."""
@@ -48,24 +72,74 @@ class HorovodWorker(Worker):
     """
 
     def __init__(self) -> None:
+        # Of the threads that start Horovod's operations one is enough, and when a worker is killed operations fail in
+        # fewer threads at once (above). MXNet's engine reads it with the first operation, which is still to come.
+        os.environ.setdefault("MXNET_CPU_PRIORITY_NTHREADS", "1")
         import horovod.mxnet as hvd
 
         hvd.init()
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self._averaged: Optional[tuple[dict[str, Any], bool]] = None  # what mean_gradients was last given
+        self._others_know = False  # that a worker is about to end
 
-    def mean_gradients(self, gradients: dict[str, Any]) -> None:
+    def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
+        """Meets the other workers in their next sum, whatever they do until then, and tells them to end too."""
+        if not isinstance(error, Exception) or isinstance(error, PreemptedError):  # all workers stop at one step
+            return
+        # Arrays of an operation that failed in MXNet do not reach Horovod any more: the others would wait for ever.
+        if not self._others_know and not isinstance(error, mx.MXNetError):
+            with contextlib.suppress(KoGPT2Error, mx.MXNetError):
+                if self._averaged:
+                    self.mean_gradients(*self._averaged)
+                self._add_up(np.zeros(0), ending=True)
+        # horovodrun sends SIGTERM when the first worker has ended; this one is on its way, with an exit code to tell.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def mean_gradients(self, gradients: dict[str, Any], as_float16: bool = False) -> None:
+        if self._averaged is None:
+            self.sum(np.zeros(0))  # a worker that met an error in its first step cannot take part in what follows
+        self._averaged = gradients, as_float16
+        hvd = self._hvd
         for name, gradient in gradients.items():
-            self._hvd.allreduce_(gradient, op=self._hvd.Average, name=f"gradient.{name}")
+            if not as_float16:
+                hvd.allreduce_(gradient, op=hvd.Average, name=f"gradient.{name}")
+                continue
+            half = gradient.astype("float16", copy=False)
+            hvd.allreduce_(half, op=hvd.Sum, prescale_factor=1 / self.size, name=f"gradient.{name}")
+            if half is not gradient:
+                mx.nd.cast(half, dtype=gradient.dtype, out=gradient)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
+        total, ending = self._add_up(values)
+        if ending:
+            self._others_know = True
+            raise _another_ended()
+        return total
+
+    def _add_up(self, values: np.ndarray, ending: bool = False) -> tuple[np.ndarray, bool]:
+        """The sum over the workers, and whether one of them is ending; then the sum may be worth nothing."""
+        flat = np.asarray(values, np.float64).ravel()
+        head = np.zeros(HEAD)
+        head[0], head[1 : 1 + min(flat.size, HEAD - 1)] = ending, flat[: HEAD - 1]
+        head = self._allreduce(head, "sum")
+        parts = [head[1 : 1 + min(flat.size, HEAD - 1)]]
+        if flat.size >= HEAD and not head[0]:
+            parts.append(self._allreduce(flat[HEAD - 1 :], "sum.rest"))
+        elif flat.size >= HEAD:
+            parts.append(np.zeros(flat.size - HEAD + 1))
+        return np.concatenate(parts).reshape(np.shape(values)), bool(head[0])
+
+    def _allreduce(self, values: np.ndarray, name: str) -> np.ndarray:
         array = mx.nd.array(values, dtype="float64", ctx=mx.cpu())
         with self.waiting():
-            total: np.ndarray = self._hvd.allreduce(array, op=self._hvd.Sum, name="sum").asnumpy()
+            total: np.ndarray = self._hvd.allreduce(array, op=self._hvd.Sum, name=name).asnumpy()
         return total
 
     def broadcast_parameters(self, parameters: dict[str, Any]) -> None:
+        self.sum(np.zeros(0))  # who has met an error so far says so here
         for name, parameter in parameters.items():
             for array in parameter.list_data():
                 self._hvd.broadcast_(array, root_rank=0, name=f"parameter.{name}")
@@ -80,11 +154,16 @@ class HorovodWorker(Worker):
         except mx.MXNetError as error:
             if "Horovod" not in str(error):
                 raise
-            raise KoGPT2Error("another worker has ended; its own message says why") from None
+            self._others_know = True
+            raise _another_ended() from None
+
+
+def _another_ended() -> KoGPT2Error:
+    return KoGPT2Error("another worker has ended; its own message says why")
 
 
 def start_worker() -> Worker:
-    """This process's worker: of Horovod, if a launcher set its variables, else alone."""
+    """This process's worker: of Horovod, if a launcher set its variables, else alone. To be entered."""
     if job_size() == 1:
         return Worker()
     try:

@@ -32,10 +32,15 @@ KOGPT2_HOST_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
 }
 
-// The 128 bits of block j, four words in `words`.
-KOGPT2_HOST_DEVICE void philox(const Dropout& dropout, uint64_t block, uint32_t words[4]) {
+struct PhiloxWords {
+  uint32_t w0, w1, w2, w3;
+};
+
+// The 128 bits of block j.
+KOGPT2_HOST_DEVICE PhiloxWords philox(const Dropout& dropout, uint64_t block) {
   uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32), c2 = dropout.site, c3 = 0;
   uint32_t k0 = dropout.seed_low, k1 = dropout.seed_high;
+#pragma GCC unroll 7
   for (int round = 0; round < 7; ++round) {
     const uint32_t high0 = multiply_high(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
     const uint32_t high1 = multiply_high(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
@@ -46,7 +51,12 @@ KOGPT2_HOST_DEVICE void philox(const Dropout& dropout, uint64_t block, uint32_t 
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
+  return {c0, c1, c2, c3};
+}
+
+KOGPT2_HOST_DEVICE void philox(const Dropout& dropout, uint64_t block, uint32_t words[4]) {
+  const PhiloxWords made = philox(dropout, block);
+  words[0] = made.w0, words[1] = made.w1, words[2] = made.w2, words[3] = made.w3;
 }
 
 // Decision k (0 .. 7) of a block: 16 of its bits, from 0 to 65535.

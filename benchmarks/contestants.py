@@ -1,0 +1,162 @@
+"""What the speed benchmarks share: contestants as processes of their own, rounds, and what they ran on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Optional
+
+from conditions import conditions
+
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # malloc asks for transparent huge pages
+ISA_FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16")
+PACKAGES = ("mxnet", "mxnet-cu112", "gluonnlp", "horovod", "torch", "transformers", "onednn-cpu-gomp")
+PREFIX = re.compile(r"^\[\d+\]<std(out|err)>:")  # what horovodrun puts before a worker's line
+TIMEOUT = 1800  # seconds of one contestant in one round
+
+Result = dict[str, Any]
+
+
+class ContestantError(Exception):
+    """A contestant ended without a result; the message is the end of what it said."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A command that prints one JSON object on its last line that begins with a brace."""
+
+    name: str
+    command: Sequence[object]
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, **variables: str) -> Result:
+        """Starts it afresh and returns what it measured; ContestantError if it fails."""
+        result: Result = json.loads(self.output(**variables)[-1])
+        return result
+
+    def output(self, **variables: str) -> list[str]:
+        """The lines it wrote, the result last: a library in C may write behind Python's back, and later."""
+        command = [str(part) for part in self.command]
+        environment = {**os.environ, **one_limit(), **self.variables, **variables}
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=environment, errors="replace"
+        )
+        lines = [PREFIX.sub("", line) for line in done.stdout.splitlines()]
+        results = [line for line in lines if line.startswith("{")]
+        if done.returncode or not results:
+            raise ContestantError(f"exit code {done.returncode}: {last_words(done.stderr or done.stdout)}")
+        return [line for line in lines if line not in results] + results[-1:]
+
+
+def last_words(text: str) -> str:
+    """The end of what a process said; where horovodrun told what its workers said, theirs."""
+    lines = [line for line in text.splitlines() if PREFIX.sub("", line).strip()]
+    of_workers = [PREFIX.sub("", line) for line in lines if PREFIX.match(line)]
+    return "\n".join((of_workers or lines)[-12:]) or "nothing was said"
+
+
+def one_limit() -> dict[str, str]:
+    """ONEDNN_MAX_CPU_ISA under its older name too: MXNet 1.9.1 carries oneDNN 2.4, which knows only that one."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return {"DNNL_MAX_CPU_ISA": limit} if limit else {}
+
+
+def run_rounds(
+    contestants: Sequence[Contestant], rounds: int, needed: Sequence[str], show: Sequence[str]
+) -> list[dict[str, Result]]:
+    """Every contestant in turn, `rounds` times: {name: result} of each round. The figures `show` go to stderr at once.
+
+    One that fails is told of and left out of all rounds; if it is `needed`, that is a ContestantError.
+    """
+    out: dict[str, str] = {}
+    results: list[dict[str, Result]] = []
+    for number in range(1, rounds + 1):
+        this: dict[str, Result] = {}
+        for contestant in contestants:
+            name = contestant.name
+            if name in out:
+                continue
+            load = os.getloadavg()[0]
+            try:
+                this[name] = {**contestant.run(), "load": round(load, 2)}
+            except ContestantError as error:
+                if name in needed:
+                    raise ContestantError(f"{name}: {error}") from None
+                out[name] = str(error)
+                announce(f"round {number} of {rounds}  {name:<14} left out: {error}")
+                continue
+            shown = "  ".join(f"{key} {this[name][key]:,.1f}" for key in show)
+            announce(f"round {number} of {rounds}  {name:<14} {shown}  load {load:.2f}")
+        results.append(this)
+    return [{name: result for name, result in this.items() if name not in out} for this in results]
+
+
+def announce(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def figures(rounds: Sequence[Mapping[str, Result]], name: str, key: str) -> list[float]:
+    """One contestant's figure of every round."""
+    return [round_[name][key] for round_ in rounds]
+
+
+def ratio(rounds: Sequence[Mapping[str, Result]], ours: str, theirs: str, key: str) -> Optional[float]:
+    """The median over the rounds of ours / theirs; None where either did not run."""
+    if not rounds or not all(ours in round_ and theirs in round_ for round_ in rounds):
+        return None
+    return statistics.median(round_[ours][key] / round_[theirs][key] for round_ in rounds)
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held since it was started, in MiB (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def speed_conditions(threads: int) -> dict[str, Any]:
+    """What figures of speed depend on."""
+    words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return {
+        **conditions(),
+        "threads": threads,
+        "isa_flags": [flag for flag in ISA_FLAGS if flag in words],
+        "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+        "kogpt2_ops_isa": os.environ.get("KOGPT2_OPS_ISA"),
+        "transparent_huge_pages": pages.read_text().strip() if pages.exists() else None,
+        "malloc": os.environ.get("GLIBC_TUNABLES") or os.environ.get("LD_PRELOAD") or "as glibc has it",
+        "libc": " ".join(platform.libc_ver()),
+        "versions": {name: version for name in PACKAGES if (version := installed(name))},
+    }
+
+
+def installed(package: str) -> Optional[str]:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def product_kernels(contestant: Contestant) -> list[str]:
+    """The oneDNN kernels that multiplied matrices in a run of `contestant`, by its own report; none seen: [].
+
+    What a library does not do through oneDNN (PyTorch's float32 goes to MKL) is not in it.
+    """
+    kernels = set()
+    for line in contestant.output(ONEDNN_VERBOSE="1", DNNL_VERBOSE="1"):
+        parts = line.split(",")
+        if parts[0] not in ("onednn_verbose", "dnnl_verbose") or "exec" not in parts:
+            continue
+        kind, kernel = parts[parts.index("cpu") + 1 :][:2] if "cpu" in parts else ("", "")
+        if kind in ("matmul", "inner_product", "gemm_api"):
+            kernels.add(kernel)
+    return sorted(kernels)

@@ -1,0 +1,130 @@
+// What the attention operators share: heads as matrices, a block of queries against its keys, dropout of the weights,
+// and a loop whose rounds are threads of their own.
+//
+// B batch size, T queries, H heads, D columns of a head, C = H D, N keys.
+#pragma once
+#include <exception>
+#include <optional>
+
+#include "dropout.h"
+#include "matmul.h"
+#include "scratch.h"
+
+namespace kogpt2 {
+
+// The sizes that packed queries, keys and values (B, T, 3 C) and `num_heads` give.
+struct AttentionSizes {
+  int64_t B, T, H, D, C;
+};
+AttentionSizes attention_sizes(const Attributes& attributes, const Shape& qkv);
+AttentionSizes attention_sizes(const Attributes& attributes, const MXTensor& qkv);
+
+// body(i) for i = 0 .. count - 1, each by one thread, with products that keep to that thread. What body throws is thrown
+// again behind the loop.
+template <typename Body>
+void for_each_in_parallel(int64_t count, const Body& body) {
+  std::exception_ptr error;
+#pragma omp parallel
+  {
+    omp_set_num_threads(1);  // for this thread, until the region ends
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < count; ++i) {
+      try {
+        body(i);
+      } catch (...) {
+#pragma omp critical(kogpt2_for_each_in_parallel)
+        error = std::current_exception();
+      }
+    }
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+// `count` rounded up to whole vectors of the widest kind: loops over what is left of one cost as much as many of these.
+inline int64_t whole_vectors(int64_t count) { return (count + 15) / 16 * 16; }
+
+// Rows begin .. begin + count - 1.
+Matrix rows_of(const Matrix& matrix, int64_t begin, int64_t count);
+
+// Where the heads of one array lie: `batch` times `heads` matrices of `rows` rows, in floats from the array's begin.
+struct HeadLayout {
+  int64_t batch, heads, rows, D;
+  int64_t batch_stride, head_stride, row_stride;
+
+  // (B, T, columns): head h in columns h D .. (h + 1) D - 1.
+  static HeadLayout packed(int64_t B, int64_t T, int64_t heads, int64_t D, int64_t columns) {
+    return {B, heads, T, D, T * columns, D, columns};
+  }
+  // (B, H, capacity, D), of which `rows` rows are used.
+  static HeadLayout split(int64_t B, int64_t H, int64_t rows, int64_t D, int64_t capacity) {
+    return {B, H, rows, D, H * capacity * D, capacity * D, D};
+  }
+  int64_t offset(int64_t b, int64_t h) const { return b * batch_stride + h * head_stride; }
+};
+
+// The heads of an array as factors of products: in float32 where they lie, in bfloat16 rounded into memory of their own.
+class Heads {
+ public:
+  Heads(Precision precision, const float* data, const HeadLayout& layout);
+
+  // (rows, D)
+  Matrix head(int64_t b, int64_t h) const;
+
+ private:
+  const float* data_;
+  HeadLayout layout_;
+  std::optional<Buffer<uint16_t>> rounded_;  // (batch, heads, rows, D)
+};
+
+// A matrix that is computed in float32, row by row, and then is a factor.
+class Panel {
+ public:
+  Panel(Precision precision, int64_t rows, int64_t columns);
+
+  int64_t rows() const { return rows_; }
+  int64_t columns() const { return columns_; }
+  float* row(int64_t r) { return values_.data() + r * columns_; }
+  void finish_row(int64_t r);
+  Matrix matrix();
+
+ private:
+  int64_t rows_, columns_;
+  Buffer<float> values_;
+  std::optional<Buffer<uint16_t>> rounded_;
+};
+
+// Multipliers for the attention weights, one thread's. The weight of query q and key k of head (b, h) is element
+// ((b H + h) T + q) * stride + k, where stride is T rounded up to whole Philox blocks.
+class WeightMask {
+ public:
+  WeightMask(const Dropout& dropout, int64_t T);
+
+  // Those of keys first .. first + count - 1 (`first` a multiple of 8) of row (b H + h) T + q, until the next call.
+  const float* row(int64_t row, int64_t first, int64_t count);
+
+ private:
+  Dropout dropout_;
+  int64_t stride_;
+  Buffer<uint32_t> words_;
+  Buffer<float> multipliers_;
+};
+
+// A block of queries (rows, D) and the keys and values (N, D) that the last of them sees; query r sees the first
+// N - rows + r + 1. Row r of the block is row first_row + r of `mask`; no mask: nothing is dropped.
+struct QueryBlock {
+  Matrix query, key, value;
+  WeightMask* mask;
+  int64_t first_row;
+};
+
+// out[r] = sum over k of mask[r, k] weight[r, k] value[k], of weight = softmax(query key^T / sqrt(D)), rows out_stride
+// apart; log_sum_exp[r], unless null: the logarithm of what the softmax divides by.
+void attend(const QueryBlock& block, float* out, int64_t out_stride, float* log_sum_exp);
+
+// scores[k] = e**(scale (scores[k] - the largest)) in place, their sum, and the logarithm of what the softmax divides by.
+struct SoftmaxRow {
+  float sum, log_sum_exp;
+};
+SoftmaxRow exponentials(float* scores, int64_t count, float scale);
+
+}  // namespace kogpt2

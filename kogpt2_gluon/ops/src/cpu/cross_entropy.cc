@@ -1,0 +1,145 @@
+// kogpt2_cross_entropy(hidden, weight, labels; precision, req) -> loss, log_sum_exp, logits
+//
+//   logits = hidden weight^T
+//   log_sum_exp[m] = log(sum_v exp(logits[m, v]))
+//   loss[m] = log_sum_exp[m] - logits[m, labels[m]]
+//
+// hidden (..., C), weight (V, C), labels (...) ids as int32 or float32, loss and log_sum_exp (...), logits (..., V). M
+// below is the product of hidden's leading axes. Losses are per row: mask and mean are the caller's.
+// Backward, of g = d loss:
+//   d logits[m, v] = g[m] (exp(logits[m, v] - log_sum_exp[m]) - (v == labels[m]))
+//   d hidden = d logits weight    d weight = d logits^T hidden
+// Saved: logits. d logits is never whole: it is made for a strip of the vocabulary, goes into both products, and is
+// forgotten. No gradient comes through the outputs log_sum_exp and logits.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "matmul.h"
+#include "vector_math.h"
+
+namespace kogpt2 {
+namespace {
+
+enum Input { kHidden, kWeight, kLabels, kNumInputs };
+enum Output { kLoss, kLogSumExp, kLogits, kNumOutputs };
+
+constexpr int64_t kForwardStrip = 4096, kBackwardStrip = 4096;  // rows of weight; measured, see benchmarks
+
+struct Sizes {
+  int64_t M, C, V;
+};
+
+void shape(const Attributes&, Shapes& in, Shapes& out) {
+  if (in[kHidden].size() < 2) fail("hidden has shape ", to_text(in[kHidden]), ", expected at least 2 axes");
+  expect_axes("weight", in[kWeight], 2);
+  expect_shape("weight", in[kWeight], {in[kWeight][0], in[kHidden].back()});
+  const Shape rows(in[kHidden].begin(), in[kHidden].end() - 1);
+  expect_shape("labels", in[kLabels], rows);
+  out[kLoss] = out[kLogSumExp] = rows;
+  out[kLogits] = in[kHidden];
+  out[kLogits].back() = in[kWeight][0];
+}
+
+// All labels, refused unless within 0 .. V - 1.
+void read_labels(const MXTensor& tensor, int64_t V, Buffer<int64_t>& labels) {
+  const Ids ids(tensor);
+  for (int64_t m = 0; m < tensor.size(); ++m) labels.data()[m] = ids.at(m, V);
+}
+
+// The logarithm of a sum of exponentials that grows: greatest + log(sum).
+struct LogSumExp {
+  float greatest = -std::numeric_limits<float>::infinity(), sum = 0.0f;
+
+  void add(const float* logits, int64_t count) {
+    float peak = greatest;
+#pragma omp simd reduction(max : peak)
+    for (int64_t i = 0; i < count; ++i) peak = std::max(peak, logits[i]);
+    float strip_sum = 0.0f;
+#pragma omp simd reduction(+ : strip_sum)
+    for (int64_t i = 0; i < count; ++i) strip_sum += exp_fast(logits[i] - peak);
+    sum = sum * std::exp(greatest - peak) + strip_sum;
+    greatest = peak;
+  }
+};
+
+void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
+  const Precision precision = attributes.precision();
+  const int64_t M = num_rows(in[kHidden]), C = in[kHidden].shape.back(), V = in[kWeight].shape[0];
+  Buffer<int64_t> labels(M);
+  read_labels(in[kLabels], V, labels);
+  const float* const weight = floats(in[kWeight]);
+  float* const logits = floats(out[kLogits]);
+  const Factor hidden(precision, floats(in[kHidden]), M, C);
+  std::vector<LogSumExp> totals(M);
+  for (int64_t begin = 0; begin < V; begin += kForwardStrip) {
+    const int64_t width = std::min(kForwardStrip, V - begin);
+    const Factor strip(precision, weight + begin * C, width, C);
+    matmul(hidden.matrix(), strip.transposed(), logits + begin, V);
+#pragma omp parallel for schedule(static)
+    for (int64_t m = 0; m < M; ++m) totals[m].add(logits + m * V + begin, width);
+  }
+  for (int64_t m = 0; m < M; ++m) {
+    const float logarithm = std::log(totals[m].sum);
+    floats(out[kLogSumExp])[m] = totals[m].greatest + logarithm;
+    floats(out[kLoss])[m] = (totals[m].greatest - logits[m * V + labels.data()[m]]) + logarithm;
+  }
+}
+
+// d logits of columns begin .. begin + width - 1, all rows.
+struct StripGradient {
+  const float *logits, *loss, *loss_gradient;
+  const int64_t* labels;
+  int64_t M, V;
+
+  void compute(int64_t begin, Factor& strip) const {
+    const int64_t width = strip.matrix().columns;
+    Buffer<float> rows(width * omp_get_max_threads());
+#pragma omp parallel for schedule(static)
+    for (int64_t m = 0; m < M; ++m) {
+      float* const row = rows.data() + omp_get_thread_num() * width;
+      const float* const from = logits + m * V + begin;
+      // log_sum_exp by way of the label's logit: the loss is the smaller number, and has more digits behind the point.
+      const float scale = loss_gradient[m], picked = logits[m * V + labels[m]], lost = loss[m];
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) row[i] = scale * exp_fast((from[i] - picked) - lost);
+      if (labels[m] >= begin && labels[m] < begin + width) row[labels[m] - begin] -= scale;
+      strip.store_row(m, row);
+    }
+  }
+};
+
+void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
+  constexpr int kFirstInput = kNumOutputs, kFirstOutput = kNumOutputs + kNumInputs;
+  const Precision precision = attributes.precision();
+  const auto requests = attributes.requests(kNumInputs);
+  const int64_t M = num_rows(in[kFirstInput + kHidden]), C = in[kFirstInput + kHidden].shape.back(),
+                V = in[kFirstInput + kWeight].shape[0];
+  Buffer<int64_t> labels(M);
+  read_labels(in[kFirstInput + kLabels], V, labels);
+  const float* const weight = floats(in[kFirstInput + kWeight]);
+  const Factor hidden(precision, floats(in[kFirstInput + kHidden]), M, C, 0, true);
+  const StripGradient strip_gradient = {floats(in[kFirstOutput + kLogits]), floats(in[kFirstOutput + kLoss]),
+                                        floats(in[kLoss]), labels.data(), M, V};
+  for (int64_t begin = 0; begin < V; begin += kBackwardStrip) {
+    const int64_t width = std::min(kBackwardStrip, V - begin);
+    Factor strip(precision, M, width);
+    strip_gradient.compute(begin, strip);
+    if (requests[kHidden] != Request::kNull) {
+      const Factor weight_strip(precision, weight + begin * C, width, C, 0, true);
+      matmul(strip.matrix(), weight_strip.matrix(), floats(gradients[kHidden]), 0,
+             begin > 0 || requests[kHidden] == Request::kAdd);
+    }
+    if (requests[kWeight] != Request::kNull) {
+      matmul(strip.transposed(), hidden.matrix(), floats(gradients[kWeight]) + begin * C, 0,
+             requests[kWeight] == Request::kAdd);
+    }
+  }
+  if (requests[kLabels] == Request::kWrite) std::fill_n(floats(gradients[kLabels]), M, 0.0f);
+}
+
+}  // namespace
+
+KOGPT2_OPERATOR(kogpt2_cross_entropy, 3, 3, 1u << kLabels, shape, forward, backward);
+
+}  // namespace kogpt2

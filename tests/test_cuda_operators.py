@@ -1,0 +1,35 @@
+"""The CUDA operators as MXNet sees them, against MXNet's own: attributes, requests, gradients, types, written states.
+
+Their kernels run on the host; cuda_operators_check.py has the checks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cuda_operators_check
+import pytest
+from cuda_kernel_helpers import build_for_host
+
+from kogpt2_gluon.ops.build_cuda import _mxnet_folder
+
+SCRIPT = Path(cuda_operators_check.__file__)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    library = build_for_host(tmp_path_factory.mktemp("operators"), _mxnet_folder())
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (SCRIPT.parent, SCRIPT.parent.parent)))}
+    command = [sys.executable, str(SCRIPT), str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", [function.__name__ for function in cuda_operators_check.CHECKS])
+def test_operator(results: dict[str, str], name: str) -> None:
+    assert results[name] == "", results[name]

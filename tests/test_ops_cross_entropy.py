@@ -1,0 +1,207 @@
+"""kogpt2_cross_entropy against FullyConnected, log_softmax and pick."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ops_helpers import (
+    BFLOAT16,
+    Case,
+    array,
+    assert_close,
+    check_gradients_add_up,
+    check_hybridized,
+    check_memory_is_flat,
+    check_refused,
+    check_requests,
+    check_threads,
+    check_twin,
+    round_to_bfloat16,
+)
+
+from kogpt2_gluon.runtime import mx
+
+# shape of the labels, units, vocabulary; the last ones go over several strips of the vocabulary
+SIZES = [
+    ((1, 1), 1, 1),
+    ((1, 1), 7, 2),
+    ((2, 3), 5, 11),
+    ((4,), 16, 33),
+    ((1, 33), 65, 4096),
+    ((3, 5), 17, 4097),
+    ((2, 2, 2), 9, 12345),
+]
+
+
+def case(rows=(2, 5), units=13, vocab=50, ids=np.float32, **attributes) -> Case:
+    rng = np.random.RandomState(units)
+    inputs = [array(rng, *rows, units), array(rng, vocab, units), rng.randint(0, vocab, rows).astype(ids)]
+
+    def stock(F, hidden, weight, labels):
+        logits = F.FullyConnected(hidden, weight, num_hidden=vocab, no_bias=True, flatten=False)
+        return -F.pick(F.log_softmax(logits), labels, axis=-1)
+
+    return Case(
+        "kogpt2_cross_entropy",
+        lambda F, *arrays, **attributes: F.kogpt2_cross_entropy(*arrays, **attributes)[0],
+        stock,
+        inputs,
+        wanted=[0, 1],
+        # Of one word the loss and its gradients are 0.
+        scale=1.0 if vocab == 1 else 0.0,
+        attributes=attributes,
+    )
+
+
+def all_outputs(one: Case, **attributes) -> list[np.ndarray]:
+    """loss, log_sum_exp, logits."""
+    arrays = [mx.nd.array(values, dtype=values.dtype) for values in one.inputs]
+    return [out.asnumpy() for out in mx.nd.kogpt2_cross_entropy(*arrays, **attributes)]
+
+
+@pytest.mark.parametrize("ids", [np.float32, np.int32])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_equals_stock(sizes, ids):
+    check_twin(case(*sizes, ids=ids))
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_outputs(sizes):
+    one = case(*sizes)
+    hidden, weight = (values.astype(np.float64) for values in one.inputs[:2])
+    loss, log_sum_exp, logits = all_outputs(one)
+    expected = hidden @ weight.T
+    assert_close(logits, expected)
+    assert_close(log_sum_exp, np.log(np.exp(expected).sum(-1)))
+    picked = np.take_along_axis(expected, one.inputs[2].astype(int)[..., None], -1)[..., 0]
+    assert_close(loss, np.log(np.exp(expected).sum(-1)) - picked, scale=one.scale)
+
+
+@pytest.mark.parametrize("shift", [-300.0, 300.0])
+def test_large_logits(shift):
+    """exp() of the logits overflows or vanishes in float32; the loss does not. The greatest stands in the last strip."""
+    one = case((1, 4), 3, 9000)
+    one.inputs[0][..., 0], one.inputs[1][:, 0] = 1.0, shift
+    one.inputs[1][8999, 0] += 30.0
+    check_twin(one)
+
+
+def test_logits_that_are_not_finite():
+    """They must not come out as a finite loss."""
+    for bad in (np.nan, np.inf):
+        one = case((1, 3), 4, 5000)
+        one.inputs[0][..., 0], one.inputs[1][4500, 0] = 1.0, bad
+        assert not np.isfinite(all_outputs(one)[0]).any()
+
+
+def test_rows_without_a_loss():
+    """A gradient of 0 from above, as padding has it, gives no gradient to its row."""
+    one = case((2, 3), 6, 40)
+    mask = np.array([[1, 0, 1], [0, 1, 0]], np.float32)
+    hidden_gradient = one.run(lambda F, *arrays: one.fused(F, *arrays) * F.array(mask))[1]
+    np.testing.assert_array_equal(hidden_gradient[mask == 0], 0.0)
+    assert (hidden_gradient[mask == 1] != 0).any()
+
+
+def test_requests():
+    check_requests(case((2, 3), 5, 4100))
+
+
+def test_gradients_add_up():
+    check_gradients_add_up(case((2, 3), 5, 4100))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_hybridized(precision):
+    check_hybridized(case((2, 3), 5, 4100, precision=precision))
+
+
+def test_tied_weight():
+    """The embedding's and this operator's gradients of one matrix are added up by MXNet, both with req=write."""
+    vocab, units, shape = 30, 8, (2, 6)
+    rng = np.random.RandomState(0)
+    tokens, labels = (mx.nd.array(rng.randint(0, vocab, shape)) for _ in range(2))
+    weight, positions, seed = mx.nd.array(array(rng, vocab, units)), mx.nd.zeros((6, units)), mx.nd.ones(64)
+
+    class Net(mx.gluon.HybridBlock):
+        def hybrid_forward(self, F, weight, positions, tokens, labels, seed):
+            hidden = F.kogpt2_embedding(tokens, weight, positions, seed, req="null,write,write,null")
+            return F.kogpt2_cross_entropy(hidden, weight, labels, req="write,write,null")[0]
+
+    def stock(weight, positions, tokens, labels, _):
+        hidden = mx.nd.Embedding(tokens, weight, input_dim=vocab, output_dim=units)
+        hidden = mx.nd.broadcast_add(hidden, positions.expand_dims(0))
+        logits = mx.nd.FullyConnected(hidden, weight, num_hidden=vocab, no_bias=True, flatten=False)
+        return -mx.nd.pick(mx.nd.log_softmax(logits), labels, axis=-1)
+
+    def gradients(net, grad_req):
+        for parameter in (weight, positions):
+            parameter.attach_grad(grad_req)
+        for _ in range(2):
+            with mx.autograd.record():
+                loss = net(weight, positions, tokens, labels, seed)
+            loss.backward()
+        return weight.grad.asnumpy()
+
+    hybrid = Net()
+    hybrid.hybridize(static_alloc=True, static_shape=True)
+    for net in (Net(), hybrid):
+        for grad_req in ("write", "add"):
+            assert_close(gradients(net, grad_req), gradients(stock, grad_req))
+
+
+@pytest.mark.parametrize("sizes", SIZES[2:], ids=str)
+def test_bfloat16(sizes):
+    """Near float32; and the logits those of rounded factors, whose products are exact and whose sums are float32."""
+    check_twin(case(*sizes), BFLOAT16, precision="bfloat16")
+    one = case(*sizes)
+    rounded = case(*sizes)
+    rounded.inputs[:2] = [round_to_bfloat16(values) for values in rounded.inputs[:2]]
+    for actual, expected in zip(all_outputs(one, precision="bfloat16"), all_outputs(rounded)):
+        assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_threads(precision):
+    check_threads(case((3, 7), 50, 4200), 1e-6, precision=precision)
+
+
+def test_memory_is_flat():
+    check_memory_is_flat(case((2, 8), 16, 500, precision="bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": (3,)}, r"^hidden has shape \(3\), expected at least 2 axes$"),
+        ({"weight": (5, 4)}, r"^weight has shape \(5, 4\), expected \(5, 3\)$"),
+        ({"weight": (3,)}, r"^weight has shape \(3\), expected 2 axes$"),
+        ({"labels": (2, 5)}, r"^labels has shape \(2, 5\), expected \(2, 4\)$"),
+        ({"precision": "float16"}, "^precision='float16': float32 or bfloat16$"),
+    ],
+    ids=str,
+)
+def test_refusals(changes, message):
+    shapes = {"hidden": (2, 4, 3), "weight": (5, 3), "labels": (2, 4)}
+    arrays = [mx.nd.zeros(changes.get(name, shape)) for name, shape in shapes.items()]
+    attributes = {name: value for name, value in changes.items() if name not in shapes}
+    check_refused("kogpt2_cross_entropy", lambda: mx.nd.kogpt2_cross_entropy(*arrays, **attributes)[0], message)
+
+
+@pytest.mark.parametrize("ids", [np.float32, np.int32])
+@pytest.mark.parametrize("wrong", [-1, 50])
+def test_labels_outside_are_refused(wrong, ids):
+    one = case(ids=ids)
+    one.inputs[2][1, 2] = wrong
+    arrays = [mx.nd.array(values, dtype=values.dtype) for values in one.inputs]
+    message = rf"^id {wrong} at place 7 is outside of 0 \.\. 49$"
+    check_refused("kogpt2_cross_entropy", lambda: mx.nd.kogpt2_cross_entropy(*arrays)[0], message)
+
+
+def test_wrong_types_are_refused():
+    hidden, weight, labels = (mx.nd.array(values) for values in case().inputs)
+    for wrong, message in (
+        ((hidden.astype("float64"), weight, labels), "^input 0 has MXNet's type number 1; expected float32$"),
+        ((hidden, weight, labels.astype("int64")), "^input 2 has MXNet's type number 6; expected float32 or int32$"),
+    ):
+        check_refused("kogpt2_cross_entropy", lambda wrong=wrong: mx.nd.kogpt2_cross_entropy(*wrong)[0], message)
