@@ -10,6 +10,7 @@ import numpy as np
 
 from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.model.decoding import decoder_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.runtime import mx
 
@@ -65,16 +66,24 @@ def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng:
     if sampling.temperature == 0:
         return int(logits.argmax())
     logits = logits / sampling.temperature
-    order = np.argsort(-logits, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    probabilities = np.exp(logits[order] - logits[order[0]])
+    order = _candidates(logits, sampling)
+    probabilities = np.exp(logits[order] - logits.max())
     probabilities /= probabilities.sum()
     if sampling.top_p < 1:
         # The token that crosses top_p is kept, so at least one remains.
         keep = 1 + int(np.searchsorted(np.cumsum(probabilities), sampling.top_p))
         order, probabilities = order[:keep], probabilities[:keep] / probabilities[:keep].sum()
     return int(rng.choice(order, p=probabilities))
+
+
+def _candidates(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Ids to draw from, the likeliest first where the order counts; of equal ones, the smaller id first."""
+    if 0 < sampling.top_k < logits.size:
+        chosen = np.argpartition(-logits, sampling.top_k - 1)[: sampling.top_k]
+        return chosen[np.lexsort((chosen, -logits[chosen]))]
+    if sampling.top_k or sampling.top_p < 1:
+        return np.argsort(-logits, kind="stable")
+    return np.arange(logits.size)
 
 
 def generate_ids(
@@ -99,10 +108,10 @@ def generate_ids(
     samples: list[list[int]] = [[] for _ in range(num_samples)]
     running = set(range(num_samples))
     tokens = mx.nd.array([prompt] * num_samples, ctx=ctx, dtype="int32")
-    states = None
-    for position in range(len(prompt), min(net.max_length, len(prompt) + sampling.max_new_tokens)):
-        logits, states = net(tokens, states)
-        last = logits[:, -1].asnumpy()[:, : vocab_size or None]  # (num_samples, vocab_size)
+    end = min(net.max_length, len(prompt) + sampling.max_new_tokens)
+    decoder = decoder_for(net, num_samples, capacity=end)
+    for position in range(len(prompt), end):
+        last = decoder.next_logits(tokens)[:, : vocab_size or None]  # (num_samples, vocab_size)
         step = np.full((num_samples, 1), eos_id, np.int32)
         for sample in sorted(running):
             token = next_token(last[sample], prompt + samples[sample], sampling, rngs[sample])

@@ -137,7 +137,7 @@ class GPT2Model(RetracedBlock):
         params=None,
     ):
         super().__init__(prefix=prefix, params=params)
-        self.max_length = max_length
+        self.max_length, self.num_heads = max_length, num_heads
         self.ops = ops or StockOps(dropout=dropout)
         assert self.ops.dropout == dropout, f"operators made for dropout {self.ops.dropout}, a network with {dropout}"
         self._num_layers = num_layers
