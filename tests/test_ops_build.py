@@ -37,9 +37,9 @@ print(json.dumps({"isa": library.isa.name, "values": [v.asnumpy().ravel().tolist
 """
 
 
-def compute(**environment: str) -> dict:
+def compute(before: str = "", **environment: str) -> dict:
     answer = subprocess.run(
-        [sys.executable, "-c", COMPUTE],
+        [sys.executable, "-c", before + COMPUTE],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -59,6 +59,13 @@ def test_every_instruction_set_that_this_cpu_has_computes_the_same(name):
     for ours, theirs in zip(forced["values"], best["values"]):
         scale = max(map(abs, theirs))
         assert max(abs(a - b) for a, b in zip(ours, theirs)) <= 2e-6 * scale
+
+
+def test_operators_load_behind_horovod():
+    # Horovod loads MXNet with RTLD_GLOBAL: its symbols then come before the library's own.
+    pytest.importorskip("horovod.mxnet", reason="Horovod is not built")
+    behind = compute("import horovod.mxnet\n")
+    assert behind["values"] == compute()["values"]
 
 
 def usable() -> list:

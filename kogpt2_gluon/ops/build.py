@@ -47,6 +47,10 @@ FLAGS = [
     "-fvisibility-inlines-hidden",
 ]
 
+# -Bsymbolic: MXNet holds the interface's classes too, and Horovod makes MXNet's symbols global; the library's own would
+# be taken for these, and the process crash.
+LINK_FLAGS = ["-shared", "-Wl,-Bsymbolic"]
+
 
 @dataclass(frozen=True)
 class InstructionSet:
@@ -117,7 +121,13 @@ def build_cpu_operators(force: bool = False) -> Library:
     onednn = _onednn_files()
     mxnet_folder = Path(runtime.mx.__file__).parent
     command = [compiler, *FLAGS, *isa.compiler_flags]
-    key = _key(command, version, runtime.mx.__version__, installed_version(ONEDNN) or "", str(onednn.library.parent))
+    key = _key(
+        [*command, *LINK_FLAGS],
+        version,
+        runtime.mx.__version__,
+        installed_version(ONEDNN) or "",
+        str(onednn.library.parent),
+    )
     path = cache_folder() / f"kogpt2-cpu-{key}.so"
     if path.is_file() and not force:
         return Library(path, isa, built=False)
@@ -252,8 +262,9 @@ def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Pat
         with ThreadPoolExecutor(available_cores()) as pool:
             list(pool.map(_run, steps))
         linked = Path(folder) / path.name
-        # The library is found where pip put it, whatever LD_LIBRARY_PATH says later.
-        _run([*command, "-shared", *map(str, objects), str(onednn), f"-Wl,-rpath,{onednn.parent}", "-o", str(linked)])
+        # -rpath: oneDNN is found where pip put it, whatever LD_LIBRARY_PATH says later.
+        link = [*LINK_FLAGS, f"-Wl,-rpath,{onednn.parent}", *map(str, objects), str(onednn), "-o", str(linked)]
+        _run([*command, *link])
         linked.replace(path)
 
 
