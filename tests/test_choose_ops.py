@@ -10,7 +10,7 @@ import pytest
 from conftest import run
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.ops import choose
-from kogpt2_gluon.ops.build import OperatorsUnavailable
+from kogpt2_gluon.ops.build import INSTRUCTION_SETS, OperatorsUnavailable
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 from kogpt2_gluon.ops.stock import StockOps
@@ -31,6 +31,7 @@ def first_time(monkeypatch):
 def loaded(monkeypatch):
     calls = []
     monkeypatch.setattr(choose, "load_cpu_operators", lambda: calls.append(1))
+    monkeypatch.setattr(choose, "instruction_set", lambda: INSTRUCTION_SETS[0])
     return calls
 
 
@@ -98,6 +99,13 @@ def test_what_cannot_be_had_on_a_cpu(no_compiler, ops, precision, words):
     with pytest.raises(RecipeError) as caught:
         choose_ops(ops, precision, mx.cpu(), 0.1)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_bfloat16_on_a_cpu_without_avx512(loaded, monkeypatch):
+    monkeypatch.setattr(choose, "instruction_set", lambda: {isa.name: isa for isa in INSTRUCTION_SETS}["avx2"])
+    with pytest.raises(RecipeError, match="bfloat16 needs a CPU with AVX-512: take float32"):
+        choose_ops("auto", "bfloat16", mx.cpu(), 0.1)
+    assert choose_ops("auto", "float32", mx.cpu(), 0.1).name == "fused"
 
 
 def test_bfloat16_on_a_gpu():

@@ -64,6 +64,11 @@ class InstructionSet:
     compiler_flags: tuple[str, ...]
     onednn: str
 
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether oneDNN has products of bfloat16 factors for it: in hardware, or made of AVX-512's own."""
+        return "avx512f" in self.cpu_flags
+
 
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 _AVX512_FLAGS = ("-mavx2", "-mfma", *(f"-m{flag}" for flag in _AVX512), "-mprefer-vector-width=512")

@@ -8,7 +8,7 @@ import sys
 from typing import Any, Callable, Optional
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.ops.build import OperatorsUnavailable, load_cpu_operators
+from kogpt2_gluon.ops.build import OperatorsUnavailable, instruction_set, load_cpu_operators
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 from kogpt2_gluon.ops.fused_cuda import FusedCudaOps, load_cuda_operators
 from kogpt2_gluon.ops.stock import StockOps
@@ -52,6 +52,8 @@ def _on_cpu(ops: str, precision: str, dropout: float) -> StockOps:
             )
         return StockOps(precision, dropout)
     reason = _reason_against(load_cpu_operators)
+    if reason is None and precision == "bfloat16" and not instruction_set().has_bfloat16:
+        raise RecipeError("training.precision=bfloat16 needs a CPU with AVX-512: take float32")
     if reason is None:
         return FusedCpuOps(precision, dropout)
     if precision == "bfloat16":
