@@ -123,7 +123,9 @@ def peak_memory_mb() -> float:
 
 
 def speed_conditions(threads: int) -> dict[str, Any]:
-    """What figures of speed depend on."""
+    """What figures of speed depend on; a machine that is busy before anything has run is told of."""
+    if os.getloadavg()[0] > 0.5 * threads:
+        announce(f"the load is {os.getloadavg()[0]:.1f} already: threads that wait for a core make figures worthless")
     words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return {

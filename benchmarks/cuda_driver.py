@@ -1,11 +1,78 @@
-"""CUDA's driver through ctypes: memory, copies and events on the first GPU. It is there wherever a GPU works."""
+"""What calls the CUDA operators without MXNet: the launch functions and CUDA's driver, both through ctypes.
+
+The driver gives memory, copies and events; it is there wherever a GPU works.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import re
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
+
+from kogpt2_gluon.ops.build_cuda import SOURCES
+
+
+def declared_functions() -> dict[str, tuple[Any, list[Any]]]:
+    """{name: (result, arguments)} as ctypes, of every function that launch.h declares."""
+    text = re.sub(r"/\*.*?\*/", " ", (SOURCES / "cuda" / "launch.h").read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = re.findall(r"KOGPT2_API\s+([\w\s*]+?)(kogpt2_cuda_\w+)\(([^)]*)\);", text)
+    return {
+        name: (_c_type(result), [_c_type(a) for a in arguments.split(",") if a != "void"])
+        for result, name, arguments in found
+    }
+
+
+def _c_type(declaration: str) -> Any:
+    if "char*" in declaration:
+        return ctypes.c_char_p
+    if "*" in declaration or "cudaStream_t" in declaration:
+        return ctypes.c_void_p
+    types = {"int64_t": ctypes.c_int64, "uint32_t": ctypes.c_uint32, "double": ctypes.c_double, "float": ctypes.c_float}
+    words = declaration.split()
+    return next((types[word] for word in words if word in types), ctypes.c_int)
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """A library with the launch functions, their types set."""
+    library = ctypes.CDLL(str(path))
+    for name, (result, arguments) in declared_functions().items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class Tensor(ctypes.Structure):
+    """KoGPT2Tensor."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("master", "mean", "variance", "gradient", "working_copy")),
+        ("size", ctypes.c_int64),
+        ("first_chunk", ctypes.c_int64),
+        ("weight_decay", ctypes.c_float),
+        ("gradient_dtype", ctypes.c_int32),
+    ]
+
+
+class Chunk(ctypes.Structure):
+    """KoGPT2Chunk."""
+
+    _fields_ = [("tensor", ctypes.c_int32), ("index", ctypes.c_int32)]
+
+
+class UpdateRule(ctypes.Structure):
+    """KoGPT2Update."""
+
+    _fields_ = [
+        ("optimizer", ctypes.c_int32),
+        ("step", ctypes.c_int32),
+        *(
+            (name, ctypes.c_double)
+            for name in ("learning_rate", "beta1", "beta2", "epsilon", "inverse_loss_scale", "clip_factor")
+        ),
+    ]
 
 
 class CudaDriver:
@@ -73,9 +140,7 @@ class CudaDriver:
 
     def copy(self, to: int, source: int, size: int) -> None:
         """Device to device, on the default stream; does not wait."""
-        self._call(
-            "cuMemcpyDtoDAsync_v2", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size), None
-        )
+        self._call("cuMemcpyDtoDAsync_v2", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size), None)
 
     def seconds(self, start: Callable[[], Optional[object]], times: int) -> float:
         """What one call of `start` takes on the GPU: `times` of them between two events, one before them untimed."""

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Iterator
 
 import pytest
+
+from benchmarks.cuda_driver import CudaDriver
 from cuda_kernel_helpers import Device, Gpu, Host, build_for_host
-
-from kogpt2_gluon.cuda import compute_capability
-from kogpt2_gluon.ops.build_cuda import build_cuda, find_nvcc
-
-
-def gpu_device(folder: Path) -> Gpu:
-    """The first GPU, with the kernels compiled for it."""
-    capability = compute_capability(0)
-    nvcc = find_nvcc()
-    if capability is None or nvcc is None:
-        pytest.skip("no CUDA GPU" if capability is None else "a CUDA GPU, but no nvcc to compile for it")
-    build = build_cuda(folder, ("".join(map(str, capability)),))
-    for candidate in ("libcudart.so", *map(str, nvcc.resolve().parent.parent.glob("**/libcudart.so*"))):
-        try:
-            return Gpu(build.library, ctypes.CDLL(candidate))
-        except OSError:
-            continue
-    pytest.skip("a CUDA GPU, but no libcudart.so")
+from kogpt2_gluon.ops.build_cuda import build_cuda, find_nvcc, mxnet_folder
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return Host(build_for_host(tmp_path_factory.mktemp("host")))
+def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kernels and, over them, MXNet's operators, compiled for the host."""
+    return build_for_host(tmp_path_factory.mktemp("host"), mxnet_folder())
+
+
+@pytest.fixture(scope="session")
+def host(host_library: Path) -> Host:
+    return Host(host_library)
 
 
 @pytest.fixture(scope="session")
 def gpu(tmp_path_factory: pytest.TempPathFactory) -> Gpu:
-    return gpu_device(tmp_path_factory.mktemp("gpu"))
+    """The first GPU, with the kernels compiled for it alone."""
+    try:
+        driver = CudaDriver()
+    except RuntimeError:
+        pytest.skip("no CUDA GPU")
+    if find_nvcc() is None:
+        pytest.skip("a CUDA GPU, but no nvcc to compile for it")
+    return Gpu(build_cuda(tmp_path_factory.mktemp("gpu"), (driver.capability(),)).library, driver)
 
 
 @pytest.fixture(params=["host", "gpu"])

@@ -7,7 +7,6 @@ put(), empty() and call(), so that a test is written once.
 from __future__ import annotations
 
 import ctypes
-import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,63 +14,13 @@ from typing import Any, Optional
 
 import numpy as np
 
+from benchmarks.cuda_driver import CudaDriver, open_library
+
 ROOT = Path(__file__).resolve().parent.parent
 CUDA_SOURCES = ROOT / "kogpt2_gluon" / "ops" / "src" / "cuda"
 ON_HOST = Path(__file__).resolve().parent / "cuda_on_host"
 WRITE, ADD, NULL = 1, 2, 0
 GUARD = 256  # bytes before and behind every array: 0xFF, which is NaN as float16, float32 and float64
-HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
-
-
-# ---- the launch functions ----------------------------------------------------------------------------------------
-
-
-def declared_functions() -> dict[str, tuple[Any, list[Any]]]:
-    """{name: (result, arguments)} as ctypes, of every function that launch.h declares."""
-    text = re.sub(r"/\*.*?\*/", " ", (CUDA_SOURCES / "launch.h").read_text(encoding="utf-8"), flags=re.DOTALL)
-    found = re.findall(r"KOGPT2_API\s+([\w\s*]+?)(kogpt2_cuda_\w+)\(([^)]*)\);", text)
-    return {name: (_c_type(result), [_c_type(a) for a in arguments.split(",") if a != "void"]) for result, name, arguments in found}
-
-
-def _c_type(declaration: str) -> Any:
-    if "char*" in declaration:
-        return ctypes.c_char_p
-    if "*" in declaration or "cudaStream_t" in declaration:
-        return ctypes.c_void_p
-    types = {"int64_t": ctypes.c_int64, "uint32_t": ctypes.c_uint32, "double": ctypes.c_double, "float": ctypes.c_float}
-    words = declaration.split()
-    return next((types[word] for word in words if word in types), ctypes.c_int)
-
-
-class Tensor(ctypes.Structure):
-    """KoGPT2Tensor."""
-
-    _fields_ = [  # noqa: RUF012
-        *((name, ctypes.c_void_p) for name in ("master", "mean", "variance", "gradient", "working_copy")),
-        ("size", ctypes.c_int64),
-        ("first_chunk", ctypes.c_int64),
-        ("weight_decay", ctypes.c_float),
-        ("gradient_dtype", ctypes.c_int32),
-    ]
-
-
-class Chunk(ctypes.Structure):
-    """KoGPT2Chunk."""
-
-    _fields_ = [("tensor", ctypes.c_int32), ("index", ctypes.c_int32)]  # noqa: RUF012
-
-
-class UpdateRule(ctypes.Structure):
-    """KoGPT2Update."""
-
-    _fields_ = [  # noqa: RUF012
-        ("optimizer", ctypes.c_int32),
-        ("step", ctypes.c_int32),
-        *(
-            (name, ctypes.c_double)
-            for name in ("learning_rate", "beta1", "beta2", "epsilon", "inverse_loss_scale", "clip_factor")
-        ),
-    ]
 
 
 # ---- devices -----------------------------------------------------------------------------------------------------
@@ -103,11 +52,7 @@ class Device:
     name = ""
 
     def __init__(self, library: Path):
-        self.library = ctypes.CDLL(str(library))
-        self._functions = declared_functions()
-        for name, (result, arguments) in self._functions.items():
-            function = getattr(self.library, name)
-            function.restype, function.argtypes = result, arguments
+        self.library = open_library(library)
         self._owned: list[Any] = []
 
     def allocate(self, data: np.ndarray) -> int:
@@ -177,32 +122,20 @@ class Gpu(Device):
 
     name = "gpu"
 
-    def __init__(self, library: Path, runtime: ctypes.CDLL):
+    def __init__(self, library: Path, driver: CudaDriver):
         super().__init__(library)
-        self._runtime = runtime
-
-    def _check(self, error: int) -> None:
-        assert error == 0, self._runtime.cudaGetErrorString(error)
+        self._driver = driver
 
     def allocate(self, data: np.ndarray) -> int:
-        pointer = ctypes.c_void_p()
-        self._check(self._runtime.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(data.size)))
-        self._owned.append(pointer)
-        self._copy(pointer, ctypes.c_void_p(data.ctypes.data), data.size, HOST_TO_DEVICE)
-        return pointer.value or 0
+        pointer = self._driver.allocate(data.size)
+        self._driver.write(pointer, data)
+        return pointer
 
     def fetch(self, pointer: int, size: int) -> np.ndarray:
-        data = np.empty(size, np.uint8)
-        self._copy(ctypes.c_void_p(data.ctypes.data), ctypes.c_void_p(pointer), size, DEVICE_TO_HOST)
-        return data
-
-    def _copy(self, to: ctypes.c_void_p, source: ctypes.c_void_p, size: int, kind: int) -> None:
-        self._check(self._runtime.cudaMemcpy(to, source, ctypes.c_size_t(size), kind))
+        return self._driver.read(pointer, size)
 
     def release(self) -> None:
-        for pointer in self._owned:
-            self._check(self._runtime.cudaFree(pointer))
-        super().release()
+        self._driver.free_all()
 
 
 def run_compiler(*command: str) -> None:
@@ -222,7 +155,7 @@ def build_for_host(folder: Path, mxnet: Optional[Path] = None) -> Path:
 
     def compile_one(source: Path) -> str:
         to = str(folder / f"{source.stem}.o")
-        # MXNet's own source is compiled with its own header: the one in cuda_on_host renames a function that it defines.
+        # MXNet's own source takes its own header: the one in cuda_on_host renames a function that it defines.
         in_place = [] if source.name == "lib_api.cc" else [f"-I{ON_HOST}"]
         run_compiler("g++", *in_place, *flags, "-x", "c++", "-c", str(source), "-o", to)
         return to

@@ -14,8 +14,8 @@ import traceback
 from typing import Any, Callable
 
 import numpy as np
-from cuda_kernel_helpers import assert_close, philox_mask, training_seed
 
+from cuda_kernel_helpers import assert_close, philox_mask, training_seed
 from kogpt2_gluon.runtime import mx
 
 SEED = training_seed(4)
@@ -43,7 +43,9 @@ def gradients(function: Callable, arrays: list[Any], head: Any, requests: list[s
     return [out.asnumpy(), *(a.grad.asnumpy() for a, request in zip(arrays, requests) if request != "null")]
 
 
-def compare(fused: Callable, stock: Callable, arrays: list[Any], head: Any, requests: list[str], **limits: float) -> None:
+def compare(
+    fused: Callable, stock: Callable, arrays: list[Any], head: Any, requests: list[str], **limits: float
+) -> None:
     ours, theirs = (gradients(function, arrays, head, requests) for function in (fused, stock))
     assert len(ours) == len(theirs) > 1
     for i, (mine, other) in enumerate(zip(ours, theirs)):
@@ -107,7 +109,9 @@ def layer_norm() -> None:
     for requests in each_request(3):
         req = ",".join(requests)
         compare(
-            lambda data, gamma, beta, req=req: mx.nd.kogpt2_cuda_layer_norm(data, gamma, beta, epsilon=1e-3, req=req)[0],
+            lambda data, gamma, beta, req=req: mx.nd.kogpt2_cuda_layer_norm(data, gamma, beta, epsilon=1e-3, req=req)[
+                0
+            ],
             lambda data, gamma, beta: mx.nd.LayerNorm(data, gamma, beta, eps=1e-3),
             [random(2, 3, 40), random(40), random(40, number=1)],
             random(2, 3, 40, number=1),
@@ -150,7 +154,11 @@ def cross_entropy() -> None:
 
 @check
 def float16_with_float32_sums_beside_it() -> None:
-    data, gamma, beta = random(4, 40, dtype="float16"), random(40, dtype="float16"), random(40, dtype="float16", number=1)
+    data, gamma, beta = (
+        random(4, 40, dtype="float16"),
+        random(40, dtype="float16"),
+        random(40, dtype="float16", number=1),
+    )
     data.attach_grad()
     with mx.autograd.record():
         out, mean, inverse_std = mx.nd.kogpt2_cuda_layer_norm(data, gamma, beta)
@@ -197,7 +205,14 @@ def fused_update() -> None:
         means, variances = ([mx.nd.zeros(shape) for shape in shapes] for _ in range(2))
         copies = [mx.nd.zeros(shape, dtype="float16") for shape in shapes]
         grads = [random(*shape, dtype="float16", number=2) for shape in shapes]
-        rule = {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "loss_scale": 4.0, "clip_factor": 0.5}
+        rule = {
+            "learning_rate": 0.01,
+            "beta1": 0.9,
+            "beta2": 0.99,
+            "epsilon": 1e-8,
+            "loss_scale": 4.0,
+            "clip_factor": 0.5,
+        }
         mx.nd.kogpt2_cuda_fused_update(
             *weights, *means, *variances, *grads, *copies, num_tensors=3, copies=1, optimizer=optimizer, step=1,
             weight_decays=",".join(map(str, decays)), **rule,

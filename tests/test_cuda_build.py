@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cuda_kernel_helpers import CUDA_SOURCES, declared_functions
 
+from benchmarks.cuda_driver import declared_functions
+from cuda_kernel_helpers import CUDA_SOURCES
 from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.ops import build_cuda as module
 from kogpt2_gluon.ops.build_cuda import ARCHITECTURES, CudaBuild, build_cuda, find_nvcc
@@ -86,7 +87,9 @@ def test_library_exports_what_the_header_declares_and_loads_without_a_gpu(built:
     assert library.kogpt2_cuda_error_text(1) == b"invalid argument"
     assert library.kogpt2_cuda_dropout_size() == 20
     if shutil.which("nm"):
-        lines = subprocess.run(["nm", "-D", "--defined-only", str(built.library)], capture_output=True, text=True, check=True)
+        lines = subprocess.run(
+            ["nm", "-D", "--defined-only", str(built.library)], capture_output=True, text=True, check=True
+        )
         exported = {line.split()[-1] for line in lines.stdout.splitlines() if " T " in line}
         assert exported == set(declared_functions())
 
@@ -123,7 +126,7 @@ def test_error_of_the_compiler_is_the_message(tmp_path: Path, monkeypatch: pytes
         (tmp_path / part).mkdir()
     (tmp_path / "cuda" / "broken.cu").write_text("__global__ void f() { nonsense }\n", encoding="utf-8")
     monkeypatch.setattr(module, "SOURCES", tmp_path)
-    monkeypatch.setattr(module, "_mxnet_folder", lambda: None)
+    monkeypatch.setattr(module, "mxnet_folder", lambda: None)
     with pytest.raises(KoGPT2Error, match=r'broken\.cu: .*broken\.cu\(1\): error: identifier "nonsense"') as caught:
         build_cuda(tmp_path / "out", ALL)
     assert "\n" not in str(caught.value)
@@ -243,7 +246,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.delenv("CUDA_PATH", raising=False)
     real_which = shutil.which
-    monkeypatch.setattr(shutil, "which", lambda name, path=None: real_which(name, path=path) if path == str(tmp_path / "bin") else None)
+    monkeypatch.setattr(
+        shutil, "which", lambda name, path=None: real_which(name, path=path) if path == str(tmp_path / "bin") else None
+    )
     return tmp_path
 
 

@@ -7,6 +7,7 @@ from typing import Optional
 
 import numpy as np
 import pytest
+
 from cuda_kernel_helpers import ADD, NULL, WRITE, Device, Host, assert_close, philox_mask, training_seed
 
 pytest_plugins = ["cuda_kernel_fixtures"]
@@ -217,7 +218,11 @@ def test_causal_softmax(
     seen = np.arange(keys) <= keys - queries + np.arange(queries)[:, None]
     exponents = np.exp(np.where(seen, scale * scores.astype(np.float64), -np.inf))
     p = exponents / exponents.sum(-1, keepdims=True)
-    mask = np.ones(shape) if probability is None else philox_mask(SEED, probability, 9, batch * queries, keys).reshape(shape)
+    mask = (
+        np.ones(shape)
+        if probability is None
+        else philox_mask(SEED, probability, 9, batch * queries, keys).reshape(shape)
+    )
     dropout = device.dropout(None if probability is None else SEED, probability or 0, 9)
     d = mask * gradient.astype(np.float64)
     expected = scale * p * (d - (d * p).sum(-1, keepdims=True))

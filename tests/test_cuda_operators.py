@@ -13,18 +13,15 @@ from pathlib import Path
 
 import cuda_operators_check
 import pytest
-from cuda_kernel_helpers import build_for_host
 
-from kogpt2_gluon.ops.build_cuda import _mxnet_folder
-
+pytest_plugins = ["cuda_kernel_fixtures"]
 SCRIPT = Path(cuda_operators_check.__file__)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    library = build_for_host(tmp_path_factory.mktemp("operators"), _mxnet_folder())
+def results(host_library: Path) -> dict[str, str]:
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (SCRIPT.parent, SCRIPT.parent.parent)))}
-    command = [sys.executable, str(SCRIPT), str(library)]
+    command = [sys.executable, str(SCRIPT), str(host_library)]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

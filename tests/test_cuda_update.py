@@ -8,8 +8,9 @@ from typing import Any, Optional
 
 import numpy as np
 import pytest
-from cuda_kernel_helpers import Array, Chunk, Device, Tensor, UpdateRule, assert_close
 
+from benchmarks.cuda_driver import Chunk, Tensor, UpdateRule
+from cuda_kernel_helpers import Array, Device, assert_close
 from kogpt2_gluon.runtime import mx, nlp
 from kogpt2_gluon.training.update import AdamW
 

@@ -1,4 +1,4 @@
-"""Compiles the CUDA operators with the machine's own nvcc, once for each state of sources, compiler and architectures."""
+"""Compiles the CUDA operators with the machine's own nvcc, once for each state of sources, compiler and targets."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from kogpt2_gluon.runtime import available_cores
 SOURCES = Path(__file__).resolve().parent / "src"
 # V100, T4, A100, A10G: the GPUs that MXNet's wheel has code for.
 ARCHITECTURES = ("70", "75", "80", "86")
-FLAGS = ("-O3", "-std=c++17", "-diag-suppress=1675", "-Xcompiler", "-fPIC,-Wall")  # 1675: pragmas that are g++'s
+FLAGS = ("-std=c++17", "-diag-suppress=1675", "-Xcompiler", "-fPIC,-Wall")  # 1675: pragmas that are g++'s
 # The launch functions are marked for export, nothing else is; MXNet looks for names of its own in the wrapper.
-KERNEL_FLAGS = ("-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v")
+KERNEL_FLAGS = ("-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v")
 LIBRARY, MXNET_LIBRARY, RECORD, LOG = "libkogpt2_cuda.so", "libkogpt2_cuda_mxnet.so", "build.json", "build.log"
 
 
@@ -90,7 +90,7 @@ def build_cuda(out_dir: Path, architectures: Sequence[str] = ARCHITECTURES) -> C
     if not wanted:
         asked = ", ".join(f"sm_{a}" for a in architectures)
         raise KoGPT2Error(f"nvcc {version} ({nvcc}) knows none of {asked}: use another CUDA toolkit")
-    mxnet = _mxnet_folder()
+    mxnet = mxnet_folder()
     folder = out_dir.resolve() / f"cuda-{_fingerprint(version, wanted, mxnet)}"
     record = {
         "mxnet": mxnet is not None,
@@ -118,7 +118,7 @@ def _nvcc_version(nvcc: Path) -> str:
     return found.group(1)
 
 
-def _mxnet_folder() -> Optional[Path]:
+def mxnet_folder() -> Optional[Path]:
     """Where MXNet is installed with the header and source for operator libraries. It is not loaded for that."""
     found = importlib.util.find_spec("mxnet")
     for place in (found.submodule_search_locations or []) if found else []:
@@ -135,7 +135,9 @@ def _source_files() -> list[Path]:
 def _fingerprint(version: str, architectures: list[str], mxnet: Optional[Path]) -> str:
     """A name for all that goes into the libraries."""
     digest = hashlib.sha256(json.dumps([version, architectures, FLAGS, KERNEL_FLAGS]).encode())
-    files = _source_files() + ([mxnet / "include" / "mxnet" / "lib_api.h", mxnet / "src" / "lib_api.cc"] if mxnet else [])
+    files = _source_files() + (
+        [mxnet / "include" / "mxnet" / "lib_api.h", mxnet / "src" / "lib_api.cc"] if mxnet else []
+    )
     for path in files:
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -149,9 +151,9 @@ def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str
     jobs = {path: [*FLAGS, *KERNEL_FLAGS, *code] for path in kernels}
     if mxnet:
         wrappers = [path for path in sources if path not in kernels] + [mxnet / "src" / "lib_api.cc"]
-        # No kernels in these: one architecture will do. In MXNet's own source __NVCC__ asks for cuRAND, which is not used.
+        # No kernels in these: one architecture will do. In MXNet's source __NVCC__ asks for cuRAND, which is not used.
         include = f"-I{mxnet / 'include'}"
-        jobs.update({path: [*FLAGS, include, "-Xcompiler", "-U__NVCC__", *code[:1]] for path in wrappers})
+        jobs.update({path: [*FLAGS, "-O1", include, "-Xcompiler", "-U__NVCC__", *code[:1]] for path in wrappers})
 
     def compile_one(path: Path) -> str:
         flags = jobs[path]

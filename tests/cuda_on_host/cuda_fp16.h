@@ -10,7 +10,8 @@ struct alignas(4) __half2 {
 };
 
 inline float __half2float(__half value) {
-  const uint32_t sign = (value.bits & 0x8000u) << 16, exponent = (value.bits >> 10) & 31u, fraction = value.bits & 0x3FFu;
+  const uint32_t sign = (value.bits & 0x8000u) << 16;
+  const uint32_t exponent = (value.bits >> 10) & 31u, fraction = value.bits & 0x3FFu;
   if (exponent == 0) return (sign ? -1.0f : 1.0f) * std::ldexp(static_cast<float>(fraction), -24);
   const uint32_t bits = sign | (exponent == 31 ? 0x7F800000u : (exponent + 112) << 23) | fraction << 13;
   float result;

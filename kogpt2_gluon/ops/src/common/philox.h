@@ -10,8 +10,10 @@
 
 #ifdef __CUDACC__
 #define KOGPT2_HOST_DEVICE __host__ __device__ __forceinline__
+#define KOGPT2_UNROLL _Pragma("unroll")
 #else
 #define KOGPT2_HOST_DEVICE inline __attribute__((always_inline))
+#define KOGPT2_UNROLL _Pragma("GCC unroll 7")
 #endif
 
 namespace kogpt2 {
@@ -40,7 +42,7 @@ struct PhiloxWords {
 KOGPT2_HOST_DEVICE PhiloxWords philox(const Dropout& dropout, uint64_t block) {
   uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32), c2 = dropout.site, c3 = 0;
   uint32_t k0 = dropout.seed_low, k1 = dropout.seed_high;
-#pragma GCC unroll 7
+KOGPT2_UNROLL
   for (int round = 0; round < 7; ++round) {
     const uint32_t high0 = multiply_high(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
     const uint32_t high1 = multiply_high(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;

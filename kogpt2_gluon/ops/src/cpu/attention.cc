@@ -3,12 +3,12 @@
 //   weight = softmax(q k^T / sqrt(D)) over the keys that are not later than the query
 //   out = (mask * weight) v
 //
-// for each head h of each batch element b. qkv (B, T, 3 C): queries, keys and values one behind the other, C = H D, head h
-// in columns h D .. of each; out (B, T, C), log_sum_exp (B, H, T): the logarithms of the softmax's sums; seed (64,). mask
-// is 0 or 1 / (1 - p); see WeightMask for its elements.
+// for each head h of each batch element b. qkv (B, T, 3 C): queries, keys and values one behind the other, C = H D,
+// head h in columns h D .. of each; out (B, T, C), log_sum_exp (B, H, T): the logarithms of the softmax's sums;
+// seed (64,). mask is 0 or 1 / (1 - p); see WeightMask for its elements.
 // No (T, T) matrix is kept: forward goes by blocks of queries, backward by blocks of keys.
-// Backward, of g = d out, for each (b, h), with w = exp(q k^T / sqrt(D) - log_sum_exp) and delta = the row sums of g out
-// (Dao et al., "FlashAttention", 2022):
+// Backward, of g = d out, for each (b, h), with w = exp(q k^T / sqrt(D) - log_sum_exp) and delta = the row sums of
+// g out (Dao et al., "FlashAttention", 2022):
 //   d v = (mask * w)^T g
 //   d s = w (mask * (g v^T) - delta) / sqrt(D)    d q = d s k    d k = d s^T q
 // Saved: qkv, out, log_sum_exp. One thread computes a head's gradients, so they do not depend on the number of threads.
@@ -21,8 +21,8 @@
 namespace kogpt2 {
 namespace {
 
-// Measured best at 12 heads of 64 columns and 128 to 1,024 queries, of 64 and 128; longer ones compute more than half of
-// the square.
+// The faster of 64 and 128, measured with 12 heads of 64 columns and 128 to 1,024 queries. Shorter blocks compute less
+// of what the mask hides, longer ones make fewer and better products.
 constexpr int64_t kKeyBlock = 128;
 int64_t query_block(Precision precision) { return precision == Precision::kFloat32 ? 64 : 128; }
 
@@ -83,8 +83,8 @@ struct HeadGradient {
   bool add;
 };
 
-// The backward pass of one head. Products go into memory of its own, where rows lie close together (oneDNN is up to twice
-// as fast there), and from there into the gradient.
+// The backward pass of one head, with one thread. Products go into memory of its own, where rows lie close together
+// (oneDNN is up to twice as fast there), and from there into the gradient.
 class HeadBackward {
  public:
   // (T, D) each; gradient: g; log_sum_exp, delta: (T,); first_row: of the mask.
@@ -97,7 +97,7 @@ class HeadBackward {
     const int64_t T = query.rows, D = query.columns;
     Buffer<float> d_query(T * D), sums(kKeyBlock * D);
     for (int64_t begin = 0; begin < T; begin += kKeyBlock) {
-      const int64_t rows = T - begin, columns = std::min(kKeyBlock, rows);  // queries before `begin` see none of the keys
+      const int64_t rows = T - begin, columns = std::min(kKeyBlock, rows);  // earlier queries see none of these keys
       Panel weights(precision, rows, columns), d_scores(precision, rows, columns);
       differentiate_softmax(begin, mask, weights, d_scores);
       matmul(weights.matrix().transposed(), rows_of(gradient, begin, rows), sums.data());
@@ -111,7 +111,7 @@ class HeadBackward {
   }
 
  private:
-  // The dropped weights, and the gradients of the scores, of the queries from `begin` on and a block of keys from there.
+  // The dropped weights, and the gradients of the scores, of all queries from `begin` on and a block of keys.
   void differentiate_softmax(int64_t begin, WeightMask& mask, Panel& weights, Panel& d_scores) const {
     const int64_t rows = weights.rows(), columns = weights.columns();
     const float scale = 1.0f / std::sqrt(static_cast<float>(query.columns));

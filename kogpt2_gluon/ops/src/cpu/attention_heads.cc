@@ -20,8 +20,8 @@ void round_row(const float* from, int64_t count, uint16_t* to) {
 
 constexpr int64_t kDrawn = 16 * kDecisionsPerBlock;  // multipliers of the 16 blocks that whole_vectors() rounds up to
 
-// The words of `blocks` Philox blocks, one behind the other. By value and restrict: the compiler makes vector code of this
-// loop only if it knows that `words` overlaps nothing.
+// The words of `blocks` Philox blocks, one behind the other. By value and restrict: the compiler makes vector code of
+// this loop only if it knows that `words` overlaps nothing.
 void draw(const Dropout dropout, uint64_t first_block, int64_t blocks, uint32_t* __restrict words) {
   for (int64_t block = 0; block < blocks; ++block) {
     const PhiloxWords drawn = philox(dropout, first_block + static_cast<uint64_t>(block));
@@ -32,8 +32,8 @@ void draw(const Dropout dropout, uint64_t first_block, int64_t blocks, uint32_t*
   }
 }
 
-// The bits of a float as an integer of the same order, and back. The compiler makes vector code of a maximum of integers,
-// not of floats, whose NaN forbids it. A NaN comes out as the largest, and so is not lost.
+// The bits of a float as an integer of the same order, and back. The compiler makes vector code of a maximum of
+// integers, not of floats, whose NaN forbids it. A NaN comes out as the largest, and so is not lost.
 KOGPT2_INLINE int32_t ordered(int32_t bits) { return bits ^ ((bits >> 31) & 0x7FFFFFFF); }
 
 float largest_of(const float* values, int64_t count) {
@@ -69,22 +69,23 @@ Matrix rows_of(const Matrix& matrix, int64_t begin, int64_t count) {
 
 Heads::Heads(Precision precision, const float* data, const HeadLayout& layout) : data_(data), layout_(layout) {
   if (precision == Precision::kFloat32) return;
-  const auto [batch, heads, rows, D, batch_stride, head_stride, row_stride] = layout;
-  rounded_.emplace(batch * heads * rows * D);
-  uint16_t* const to = rounded_->data();
+  const int64_t count = layout.batch * layout.heads, rows = layout.rows, D = layout.D;
+  memory_.emplace(count * rows * D);
+  uint16_t* const rounded = memory_->data();
 #pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < batch * heads; ++i) {
-    const float* const from = data_ + layout_.offset(i / layout_.heads, i % layout_.heads);
-    for (int64_t row = 0; row < layout_.rows; ++row) {
-      round_row(from + row * layout_.row_stride, layout_.D, to + (i * layout_.rows + row) * layout_.D);
+  for (int64_t i = 0; i < count; ++i) {
+    const float* const from = data + layout.offset(i / layout.heads, i % layout.heads);
+    for (int64_t row = 0; row < rows; ++row) {
+      round_row(from + row * layout.row_stride, D, rounded + (i * rows + row) * D);
     }
   }
+  rounded_ = rounded;
 }
 
 Matrix Heads::head(int64_t b, int64_t h) const {
-  const auto& [batch, heads, rows, D, batch_stride, head_stride, row_stride] = layout_;
-  if (!rounded_) return {data_ + layout_.offset(b, h), false, rows, D, row_stride, 1};
-  return {const_cast<Buffer<uint16_t>&>(*rounded_).data() + (b * heads + h) * rows * D, true, rows, D, D, 1};
+  const int64_t rows = layout_.rows, D = layout_.D;
+  if (rounded_ == nullptr) return {data_ + layout_.offset(b, h), false, rows, D, layout_.row_stride, 1};
+  return {rounded_ + (b * layout_.heads + h) * rows * D, true, rows, D, D, 1};
 }
 
 Panel::Panel(Precision precision, int64_t rows, int64_t columns)

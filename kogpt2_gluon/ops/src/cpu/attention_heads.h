@@ -19,8 +19,8 @@ struct AttentionSizes {
 AttentionSizes attention_sizes(const Attributes& attributes, const Shape& qkv);
 AttentionSizes attention_sizes(const Attributes& attributes, const MXTensor& qkv);
 
-// body(i) for i = 0 .. count - 1, each by one thread, with products that keep to that thread. What body throws is thrown
-// again behind the loop.
+// body(i) for i = 0 .. count - 1, each by one thread, with products that keep to that thread. What body throws is
+// thrown again behind the loop.
 template <typename Body>
 void for_each_in_parallel(int64_t count, const Body& body) {
   std::exception_ptr error;
@@ -62,7 +62,8 @@ struct HeadLayout {
   int64_t offset(int64_t b, int64_t h) const { return b * batch_stride + h * head_stride; }
 };
 
-// The heads of an array as factors of products: in float32 where they lie, in bfloat16 rounded into memory of their own.
+// The heads of an array as factors of products: in float32 where they lie, in bfloat16 rounded into memory of their
+// own.
 class Heads {
  public:
   Heads(Precision precision, const float* data, const HeadLayout& layout);
@@ -73,7 +74,8 @@ class Heads {
  private:
   const float* data_;
   HeadLayout layout_;
-  std::optional<Buffer<uint16_t>> rounded_;  // (batch, heads, rows, D)
+  std::optional<Buffer<uint16_t>> memory_;
+  const uint16_t* rounded_ = nullptr;  // (batch, heads, rows, D), of bfloat16
 };
 
 // A matrix that is computed in float32, row by row, and then is a factor.
@@ -84,7 +86,7 @@ class Panel {
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }
   float* row(int64_t r) { return values_.data() + r * columns_; }
-  void finish_row(int64_t r);
+  void finish_row(int64_t r);  // its values are what they will be
   Matrix matrix();
 
  private:
@@ -118,10 +120,11 @@ struct QueryBlock {
 };
 
 // out[r] = sum over k of mask[r, k] weight[r, k] value[k], of weight = softmax(query key^T / sqrt(D)), rows out_stride
-// apart; log_sum_exp[r], unless null: the logarithm of what the softmax divides by.
+// apart; log_sum_exp[r], unless null: the logarithm of what the softmax divides by. With one thread.
 void attend(const QueryBlock& block, float* out, int64_t out_stride, float* log_sum_exp);
 
-// scores[k] = e**(scale (scores[k] - the largest)) in place, their sum, and the logarithm of what the softmax divides by.
+// scores[k] = e**(scale (scores[k] - the largest)) in place, their sum, and log_sum_exp, the logarithm of the sum of
+// e**(scale scores[k]).
 struct SoftmaxRow {
   float sum, log_sum_exp;
 };

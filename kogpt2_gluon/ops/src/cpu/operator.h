@@ -113,7 +113,7 @@ inline bool all_known(const Shapes& shapes) {
   for (const Shape& shape : shapes) {
     if (shape.empty()) return false;
     for (unsigned int size : shape) {
-      if (size == 0) return false;
+      if (static_cast<int>(size) <= 0) return false;  // an unknown size comes as 0 or as -1
     }
   }
   return true;

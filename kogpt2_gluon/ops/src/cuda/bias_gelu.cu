@@ -85,8 +85,8 @@ int backward(const T* data, const T* bias, const T* gradient, T* data_gradient, 
 
 extern "C" {
 
-int kogpt2_cuda_bias_gelu_forward(const void* data, const void* bias, void* out, int64_t rows, int64_t columns, int dtype,
-                                  const void* dropout, cudaStream_t stream) {
+int kogpt2_cuda_bias_gelu_forward(const void* data, const void* bias, void* out, int64_t rows, int64_t columns,
+                                  int dtype, const void* dropout, cudaStream_t stream) {
   using namespace kogpt2;
   if (rows < 1 || columns < 1) return cudaErrorInvalidValue;
   KOGPT2_WITH_TYPE(dtype, return forward(static_cast<const T*>(data), static_cast<const T*>(bias), static_cast<T*>(out),
@@ -105,6 +105,8 @@ int kogpt2_cuda_bias_gelu_backward(const void* data, const void* bias, const voi
                                           static_cast<const Dropout*>(dropout), static_cast<float*>(workspace), stream))
 }
 
-int64_t kogpt2_cuda_bias_gelu_workspace(int64_t rows, int64_t columns) { return kogpt2::sums_workspace(rows, columns, 1); }
+int64_t kogpt2_cuda_bias_gelu_workspace(int64_t rows, int64_t columns) {
+  return kogpt2::sums_workspace(rows, columns, 1);
+}
 
 }  // extern "C"

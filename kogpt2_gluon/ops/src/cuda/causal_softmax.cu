@@ -1,5 +1,6 @@
-// Causal softmax with scale and dropout, a warp on a row: the mathematics is in launch.h. Only the keys that a query sees
-// are read, half of the matrix on average. The backward pass makes the probabilities again from the scores and log_sum.
+// Causal softmax with scale and dropout, a warp on a row: the mathematics is in launch.h. Only the keys that a query
+// sees are read, half of the matrix on average. The backward pass makes the probabilities again from the scores and
+// log_sum.
 #include "row_packs.cuh"
 
 namespace kogpt2 {
@@ -35,8 +36,8 @@ struct Row {
 
 template <typename T>
 __global__ void __launch_bounds__(kWarp * kWarpsPerBlock)
-    forward_kernel(const T* scores, T* out, float* log_sum, const float scale, const int64_t queries, const Matrix matrix,
-                   const Dropout* dropout) {
+    forward_kernel(const T* scores, T* out, float* log_sum, const float scale, const int64_t queries,
+                   const Matrix matrix, const Dropout* dropout) {
   const Row row(matrix, queries, dropout);
   if (row.row >= matrix.rows) return;
   const T* const from = scores + row.row * matrix.columns;

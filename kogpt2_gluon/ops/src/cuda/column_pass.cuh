@@ -1,9 +1,9 @@
 // One pass over a matrix, with the sums of columns on the way: the frame of the bias operators.
 //
-// A block of 32 x 8 threads takes a tile of 256 columns and a run of rows. A thread keeps to its 8 columns, so that what
-// belongs to a column (bias, gamma, running sums) stays in registers. The sums of a block go to `partials` (runs, sums,
-// columns), and finish_sums adds the runs up in their order: two stages instead of atomics, whose order would change from
-// one call to the next.
+// A block of 32 x 8 threads takes a tile of 256 columns and a run of rows. A thread keeps to its 8 columns, so that
+// what belongs to a column (bias, gamma, running sums) stays in registers. The sums of a block go to `partials` (runs,
+// sums, columns), and finish_sums adds the runs up in their order: two stages instead of atomics, whose order would
+// change from one call to the next.
 #pragma once
 #include "pack.cuh"
 

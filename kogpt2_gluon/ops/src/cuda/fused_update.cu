@@ -1,8 +1,9 @@
-// One update of all parameters, and the norm of their gradients before it: the mathematics is in launch.h. A block works
-// on a chunk of one tensor, so that a network of many small tensors and a few large ones fills the GPU with one launch.
+// One update of all parameters, and the norm of their gradients before it: the mathematics is in launch.h. A block
+// works on a chunk of one tensor, so that a network of many small tensors and a few large ones fills the GPU with one
+// launch.
 //
-// LAMB needs each tensor's norms between the moments and the weights: its first launch writes the moments and each chunk's
-// squares, the second adds these up for each tensor, the third makes the direction again and takes the step.
+// LAMB needs each tensor's norms between the moments and the weights: its first launch writes the moments and each
+// chunk's squares, the second adds these up for each tensor, the third makes the direction again and takes the step.
 #include "pack.cuh"
 
 namespace kogpt2 {
@@ -18,7 +19,8 @@ struct Piece {
   int count;
   bool vector;
 
-  __device__ __forceinline__ Piece(const KoGPT2Tensor* tensors, const KoGPT2Chunk& chunk) : tensor(tensors[chunk.tensor]) {
+  __device__ __forceinline__ Piece(const KoGPT2Tensor* tensors, const KoGPT2Chunk& chunk)
+      : tensor(tensors[chunk.tensor]) {
     begin = static_cast<int64_t>(chunk.index) * KOGPT2_CHUNK_SIZE;
     const int64_t left = tensor.size - begin;
     count = left < KOGPT2_CHUNK_SIZE ? static_cast<int>(left) : KOGPT2_CHUNK_SIZE;
@@ -93,7 +95,8 @@ __device__ __forceinline__ void add_partials(const float* partials, int64_t coun
   second = shared[1][0];
 }
 
-__global__ void __launch_bounds__(kThreads) total_norm(const float* partials, const int64_t num_chunks, double* result) {
+__global__ void __launch_bounds__(kThreads)
+    total_norm(const float* partials, const int64_t num_chunks, double* result) {
   double squares, bad;
   add_partials(partials, num_chunks, squares, bad);
   if (threadIdx.x > 0) return;
@@ -104,7 +107,8 @@ __global__ void __launch_bounds__(kThreads) total_norm(const float* partials, co
 // ---- update ---------------------------------------------------------------------------------------------------------
 
 // weight (in registers) and its float16 copy.
-__device__ __forceinline__ void store_weights(const Piece& piece, int at, int here, bool whole, const float (&weight)[kPack]) {
+__device__ __forceinline__ void store_weights(const Piece& piece, int at, int here, bool whole,
+                                              const float (&weight)[kPack]) {
   store(weight, piece.tensor.master + piece.begin + at, here, whole);
   if (piece.tensor.working_copy != nullptr) {
     store(weight, static_cast<__half*>(piece.tensor.working_copy) + piece.begin + at, here, whole);

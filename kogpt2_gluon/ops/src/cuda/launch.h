@@ -1,10 +1,10 @@
 /* The fused operators on a GPU, as plain C functions: what each computes, of which arrays, in which order of axes.
  *
- * Every function starts its kernels on `stream`, does not wait for them, and returns the cudaError_t of the start (0: none;
- * kogpt2_cuda_error_text says it in words). Arrays lie in device memory, row by row without gaps. `dtype` is the storage
- * type of the arrays marked T below; the others are float32 or as marked. Arithmetic is float32 throughout. Sizes are at
- * least 1; a wrong one, or a wrong dtype, gives cudaErrorInvalidValue. Any size will do; where the last axis is a multiple
- * of 8 and arrays begin at multiples of 16 bytes, memory is read and written 128 bits at a time.
+ * Every function starts its kernels on `stream`, does not wait for them, and returns the cudaError_t of the start (0:
+ * none; kogpt2_cuda_error_text says it in words). Arrays lie in device memory, row by row without gaps. `dtype` is the
+ * storage type of the arrays marked T below; the others are float32 or as marked. Arithmetic is float32 throughout.
+ * Sizes are at least 1; a wrong one, or a wrong dtype, gives cudaErrorInvalidValue. Any size will do; where the last
+ * axis is a multiple of 8 and arrays begin at multiples of 16 bytes, memory is read and written 128 bits at a time.
  *
  * Nothing depends on the order in which blocks run: a call repeated on the same GPU gives the same bits. Sums over rows
  * have two stages, each block's part in `workspace` and then one addition of the parts in their order; `workspace` is
@@ -15,8 +15,8 @@
  * row * (columns rounded up to a multiple of 8) + column. `dropout` points to a Dropout in device memory, which
  * kogpt2_cuda_decode_seed fills; a null pointer means mask = 1.
  *
- * Gradients take a request, MXNet's: nothing, write, or add to what is there. Where the request is nothing the array may
- * be null.
+ * Gradients take a request, MXNet's: nothing, write, or add to what is there. Where the request is nothing the array
+ * may be null.
  */
 #ifndef KOGPT2_CUDA_LAUNCH_H_
 #define KOGPT2_CUDA_LAUNCH_H_
@@ -41,8 +41,8 @@ KOGPT2_API const char* kogpt2_cuda_error_text(int error);
 KOGPT2_API int64_t kogpt2_cuda_dropout_size(void);
 
 /* seed (64,) float32, as MXNet's Dropout(ones(64), p=0.5) gives it: all 1 means prediction, and nothing is dropped.
- * Otherwise bit i of the 64-bit seed is seed[i] > 0.5. `probability` is that of being dropped, from 0 to below 1; `site`
- * tells the dropouts of a network apart. */
+ * Otherwise bit i of the 64-bit seed is seed[i] > 0.5. `probability` is that of being dropped, from 0 to below 1;
+ * `site` tells the dropouts of a network apart. */
 KOGPT2_API int kogpt2_cuda_decode_seed(const float* seed, double probability, uint32_t site, void* dropout,
                                        cudaStream_t stream);
 
@@ -51,16 +51,16 @@ KOGPT2_API int kogpt2_cuda_decode_seed(const float* seed, double probability, ui
 /* out = mask * gelu(data + bias), gelu(x) = x Phi(x) = x (1 + erf(x / sqrt 2)) / 2.
  * data, out (rows, columns) T; bias (columns,) T. out may be data.
  * Nothing but data is kept for the backward pass: it adds the bias again, which costs less than a second array. */
-KOGPT2_API int kogpt2_cuda_bias_gelu_forward(const void* data, const void* bias, void* out, int64_t rows, int64_t columns,
-                                             int dtype, const void* dropout, cudaStream_t stream);
+KOGPT2_API int kogpt2_cuda_bias_gelu_forward(const void* data, const void* bias, void* out, int64_t rows,
+                                             int64_t columns, int dtype, const void* dropout, cudaStream_t stream);
 
 /* data_gradient = mask * gradient * gelu'(data + bias), gelu'(x) = Phi(x) + x phi(x);
  * bias_gradient = the sums of its columns.
  * data, gradient, data_gradient (rows, columns) T; bias, bias_gradient (columns,) T. data_gradient may be gradient. */
 KOGPT2_API int kogpt2_cuda_bias_gelu_backward(const void* data, const void* bias, const void* gradient,
-                                              void* data_gradient, void* bias_gradient, int data_request, int bias_request,
-                                              int64_t rows, int64_t columns, int dtype, const void* dropout,
-                                              void* workspace, cudaStream_t stream);
+                                              void* data_gradient, void* bias_gradient, int data_request,
+                                              int bias_request, int64_t rows, int64_t columns, int dtype,
+                                              const void* dropout, void* workspace, cudaStream_t stream);
 KOGPT2_API int64_t kogpt2_cuda_bias_gelu_workspace(int64_t rows, int64_t columns);
 
 /* ---- bias + dropout + residual ---- */
@@ -73,17 +73,19 @@ KOGPT2_API int kogpt2_cuda_bias_dropout_residual_forward(const void* data, const
 
 /* data_gradient = mask * gradient; bias_gradient = the sums of its columns; residual_gradient = gradient.
  * Shapes as forward; data_gradient or residual_gradient may be gradient, but not both. */
-KOGPT2_API int kogpt2_cuda_bias_dropout_residual_backward(const void* gradient, void* data_gradient, void* bias_gradient,
-                                                          void* residual_gradient, int data_request, int bias_request,
-                                                          int residual_request, int64_t rows, int64_t columns, int dtype,
+KOGPT2_API int kogpt2_cuda_bias_dropout_residual_backward(const void* gradient, void* data_gradient,
+                                                          void* bias_gradient, void* residual_gradient,
+                                                          int data_request, int bias_request, int residual_request,
+                                                          int64_t rows, int64_t columns, int dtype,
                                                           const void* dropout, void* workspace, cudaStream_t stream);
 KOGPT2_API int64_t kogpt2_cuda_bias_dropout_residual_workspace(int64_t rows, int64_t columns);
 
 /* ---- LayerNorm ---- */
 
-/* out = gamma * normal + beta, normal = (data - mean) * inverse_std, inverse_std = 1 / sqrt(variance + epsilon), mean and
- * variance of each row (Ba et al., 2016).
- * data, out (rows, columns) T; gamma, beta (columns,) T; mean, inverse_std (rows,) float32, kept for the backward pass. */
+/* out = gamma * normal + beta, normal = (data - mean) * inverse_std, inverse_std = 1 / sqrt(variance + epsilon), mean
+ * and variance of each row (Ba et al., 2016).
+ * data, out (rows, columns) T; gamma, beta (columns,) T; mean, inverse_std (rows,) float32, kept for the backward
+ * pass. */
 KOGPT2_API int kogpt2_cuda_layer_norm_forward(const void* data, const void* gamma, const void* beta, void* out,
                                               float* mean, float* inverse_std, float epsilon, int64_t rows,
                                               int64_t columns, int dtype, cudaStream_t stream);
@@ -103,21 +105,21 @@ KOGPT2_API int64_t kogpt2_cuda_layer_norm_workspace(int64_t rows, int64_t column
 /* ---- causal softmax + dropout ---- */
 
 /* out = mask * p, p = softmax(scale * scores) over the keys that a query sees: query i of `queries` sees keys 0 up to
- * keys - queries + i, the last query all of them; p is 0 for the others, whose scores are not read.
+ * keys - queries + i, the last query all of them; p is 0 for the others, whose scores do not matter.
  * scores, out (batch, queries, keys) T, batch being sequences times heads; keys >= queries; log_sum (batch, queries)
- * float32 = log of the sum of exp(scale * scores) over the keys seen, kept for the backward pass. out may be scores where
- * no backward pass follows. The mask's rows are those of (batch * queries, keys). */
+ * float32 = log of the sum of exp(scale * scores) over the keys seen, kept for the backward pass. out may be scores
+ * where no backward pass follows. The mask's rows are those of (batch * queries, keys). */
 KOGPT2_API int kogpt2_cuda_causal_softmax_forward(const void* scores, void* out, float* log_sum, float scale,
                                                   int64_t batch, int64_t queries, int64_t keys, int dtype,
                                                   const void* dropout, cudaStream_t stream);
 
-/* scores_gradient = scale * p * (d - sum of d * p over the row), d = mask * gradient, p = exp(scale * scores - log_sum);
- * 0 for keys not seen.
+/* scores_gradient = scale * p * (d - sum of d * p over the row), d = mask * gradient, p = exp(scale * scores -
+ * log_sum); 0 for keys not seen.
  * scores, gradient, scores_gradient (batch, queries, keys) T; scores_gradient may be gradient or scores. */
 KOGPT2_API int kogpt2_cuda_causal_softmax_backward(const void* scores, const void* gradient, const float* log_sum,
-                                                   void* scores_gradient, int scores_request, float scale, int64_t batch,
-                                                   int64_t queries, int64_t keys, int dtype, const void* dropout,
-                                                   cudaStream_t stream);
+                                                   void* scores_gradient, int scores_request, float scale,
+                                                   int64_t batch, int64_t queries, int64_t keys, int dtype,
+                                                   const void* dropout, cudaStream_t stream);
 
 /* ---- softmax cross-entropy ---- */
 
@@ -138,8 +140,8 @@ KOGPT2_API int kogpt2_cuda_cross_entropy_backward(const void* logits, const int3
 enum { KOGPT2_ADAMW = 0, KOGPT2_BERTADAM = 1, KOGPT2_ADAM = 2, KOGPT2_LAMB = 3 };
 enum { KOGPT2_CHUNK_SIZE = 16384 };
 
-/* One parameter. `master` and both moments are float32, `gradient` is of `gradient_dtype`; `working_copy` is float16 and
- * gets the new values too, or null. All of `size` elements. `first_chunk` is filled by kogpt2_cuda_plan_update. */
+/* One parameter. `master` and both moments are float32, `gradient` is of `gradient_dtype`; `working_copy` is float16
+ * and gets the new values too, or null. All of `size` elements. `first_chunk` is filled by kogpt2_cuda_plan_update. */
 typedef struct {
   float* master;
   float* mean;
@@ -166,22 +168,23 @@ typedef struct {
   double inverse_loss_scale, clip_factor;
 } KoGPT2Update;
 
-/* On the host: fills first_chunk of every tensor and, unless it is null, `chunks`; returns how many chunks there are. The
- * caller copies both tables to the device; they stay as they are while the arrays do. */
+/* On the host: fills first_chunk of every tensor and, unless it is null, `chunks`; returns how many chunks there are.
+ * The caller copies both tables to the device; they stay as they are while the arrays do. */
 KOGPT2_API int64_t kogpt2_cuda_plan_update(KoGPT2Tensor* tensors, int64_t num_tensors, KoGPT2Chunk* chunks);
 
 /* result (2,) float64: the sum of the squares of inverse_loss_scale * gradient over all tensors, and the number of
  * elements of it that are not finite. Call it before the update: whether to skip, and clip_factor, depend on it. */
 KOGPT2_API int kogpt2_cuda_gradient_norm(const KoGPT2Tensor* tensors, const KoGPT2Chunk* chunks, int64_t num_chunks,
-                                         double inverse_loss_scale, double* result, void* workspace, cudaStream_t stream);
+                                         double inverse_loss_scale, double* result, void* workspace,
+                                         cudaStream_t stream);
 
 /* For each element, g being its scaled gradient, w its master, d the weight decay and t the step:
  *   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;  b1 = 1 - beta1^t;  b2 = 1 - beta2^t
  *   adamw     w -= rate (m / b1 / (sqrt(v / b2) + epsilon) + d w)
  *   bertadam  w -= rate (m / (sqrt(v) + epsilon) + d w)
  *   adam      g + d w in place of g;  w -= rate sqrt(b2) / b1 m / (sqrt(v) + epsilon)
- *   lamb      u = m / b1 / (sqrt(v / b2) + epsilon) + d w;  w -= rate r u, where r = |w| / |u| of the whole tensor, or 1
- *             if either is 0
+ *   lamb      u = m / b1 / (sqrt(v / b2) + epsilon) + d w;  w -= rate r u, where r = |w| / |u| of the whole tensor, or
+ *             1 if either is 0
  * as AdamW of training/update.py, GluonNLP's BERTAdam, MXNet's Adam and LAMB have them. */
 KOGPT2_API int kogpt2_cuda_fused_update(const KoGPT2Tensor* tensors, int64_t num_tensors, const KoGPT2Chunk* chunks,
                                         int64_t num_chunks, const KoGPT2Update* update, void* workspace,

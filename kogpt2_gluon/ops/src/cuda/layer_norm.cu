@@ -1,7 +1,7 @@
 // LayerNorm: the mathematics is in launch.h.
 //
-// Forward: a warp on a row. Backward: a block of several rows at a time, `warps` warps on each, goes through its share of
-// the rows; a thread keeps to its 8 columns and so has their gamma and beta gradients in registers. That reads both
+// Forward: a warp on a row. Backward: a block of several rows at a time, `warps` warps on each, goes through its share
+// of the rows; a thread keeps to its 8 columns and so has their gamma and beta gradients in registers. That reads both
 // matrices once. Rows wider than 8192 take two passes: the means of each row, then the frame of the bias operators.
 #include "column_pass.cuh"
 #include "row_packs.cuh"
@@ -307,8 +307,8 @@ int kogpt2_cuda_layer_norm_backward(const void* data, const void* gamma, const v
       return backward(BackwardArrays<T>{static_cast<const T*>(data), static_cast<const T*>(gamma),
                                         static_cast<const T*>(gradient), mean, inverse_std,
                                         static_cast<T*>(data_gradient), data_request},
-                      static_cast<T*>(gamma_gradient), static_cast<T*>(beta_gradient), gamma_request, beta_request, rows,
-                      columns, static_cast<float*>(workspace), stream))
+                      static_cast<T*>(gamma_gradient), static_cast<T*>(beta_gradient), gamma_request, beta_request,
+                      rows, columns, static_cast<float*>(workspace), stream))
 }
 
 int64_t kogpt2_cuda_layer_norm_workspace(int64_t rows, int64_t columns) {

@@ -86,8 +86,9 @@ KOGPT2_HOST_DEVICE float gelu_derivative(float x) {
 
 // ---- LayerNorm ------------------------------------------------------------------------------------------------------
 
-// The gradient of an element whose normalised value is `normal`; d is the gradient times gamma, both means are the row's.
-KOGPT2_HOST_DEVICE float layer_norm_gradient(float d, float normal, float inverse_std, float mean_d, float mean_d_normal) {
+// The gradient of an element whose normalised value is `normal`; d is gradient times gamma, the means are the row's.
+KOGPT2_HOST_DEVICE float layer_norm_gradient(float d, float normal, float inverse_std, float mean_d,
+                                             float mean_d_normal) {
   return inverse_std * (d - mean_d - normal * mean_d_normal);
 }
 
@@ -120,7 +121,9 @@ struct LogSum {
   KOGPT2_HOST_DEVICE float log() const { return maximum + std::log(sum); }
 };
 
-KOGPT2_HOST_DEVICE float softmax_gradient(float p, float d, float row_sum, float scale) { return scale * p * (d - row_sum); }
+KOGPT2_HOST_DEVICE float softmax_gradient(float p, float d, float row_sum, float scale) {
+  return scale * p * (d - row_sum);
+}
 
 KOGPT2_HOST_DEVICE float cross_entropy_gradient(float logit, float log_sum, bool is_label, float loss_gradient) {
   return loss_gradient * (exponential(logit - log_sum) - (is_label ? 1.0f : 0.0f));
@@ -138,7 +141,8 @@ struct Rule {
   bool decay_in_gradient;
 };
 
-KOGPT2_HOST_DEVICE void update_moments(const Rule& rule, float gradient, float weight, float decay, float& m, float& v) {
+KOGPT2_HOST_DEVICE void update_moments(const Rule& rule, float gradient, float weight, float decay, float& m,
+                                       float& v) {
   float g = gradient * rule.gradient_scale;
   if (rule.decay_in_gradient) g += decay * weight;
   m = rule.beta1 * m + rule.one_minus_beta1 * g;

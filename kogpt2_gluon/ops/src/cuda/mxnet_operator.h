@@ -1,10 +1,10 @@
 /* What the GPU operators need of MXNet's library interface: attributes, types, shapes, workspace, errors, registration.
  *
  * The interface has traps, met here once for all operators:
- * - it does not tell an operator what to do with a gradient (write, add or nothing): `req`, an attribute with a word for
- *   each input, does;
- * - shape inference also runs with shapes that are not known yet, or known in part. (MXNet counts an unknown shape as -1
- *   axes: where unknown inputs outnumber the axes of the known ones it fails by itself, with std::bad_alloc.);
+ * - it does not tell an operator what to do with a gradient (write, add or nothing): `req`, an attribute with a word
+ *   for each input, does;
+ * - shape inference also runs with shapes that are not known yet, or known in part (MXNet counts an unknown shape as -1
+ *   axes: where unknown inputs outnumber the axes of the known ones it fails by itself, with std::bad_alloc);
  * - its memory for an operator is one piece, which a second request makes invalid: Workspace asks once;
  * - an exception must not cross it: guarded() turns one into MXNet's error message.
  */
@@ -158,8 +158,8 @@ inline int64_t num_rows(const MXTensor& tensor) { return leading(tensor, 1); }
 
 // ---- types ----------------------------------------------------------------------------------------------------------
 
-// Types are written as a letter for each array: T the operator's storage type, float32 or float16; f float32; h float16;
-// d float64; i int32.
+// Types are written as a letter for each array: T the operator's storage type, float32 or float16; f float32; h
+// float16; d float64; i int32.
 inline int fixed_type(char letter) {
   switch (letter) {
     case 'f': return mxnet::ext::kFloat32;

@@ -1,7 +1,7 @@
 // The operators of launch.h as MXNet's, for the GPU: what each takes and gives stands above it, the mathematics in
 // launch.h. T is float32 or float16. `seed` (64,) float32 is Dropout(ones(64), p=0.5) of the graph. Attributes: p, the
-// probability of being dropped; site, which dropout of the network; req, what is wanted of each input's gradient, such as
-// "write,add,null".
+// probability of being dropped; site, which dropout of the network; req, what is wanted of each input's gradient, such
+// as "write,add,null".
 #include "mxnet_operator.h"
 
 namespace kogpt2 {
@@ -146,7 +146,7 @@ struct CausalSoftmax {
   void shape(Shapes& in, Shapes& out) const {
     const size_t axes = in[0].size();
     if (axes < 2 || in[0][axes - 1] < in[0][axes - 2]) {
-      fail("scores has shape ", to_text(in[0]), ", expected (..., queries, keys) with at least as many keys as queries");
+      fail("scores has shape ", to_text(in[0]), ", expected (..., queries, keys), at least as many keys as queries");
     }
     settle("seed", in[1], {kSeedSize});
     out[0] = in[0];
@@ -169,7 +169,8 @@ struct CausalSoftmax {
     const void* dropout = mask.decode(in[3], workspace[0], stream);
     check(kogpt2_cuda_causal_softmax_backward(scores.data_ptr, in[0].data_ptr, in[5].data<float>(),
                                               gradients[0].data_ptr, requests[0], scale, leading(scores, 2),
-                                              queries(scores), scores.shape.back(), storage_of(scores), dropout, stream));
+                                              queries(scores), scores.shape.back(), storage_of(scores), dropout,
+                                              stream));
     write_zeros(gradients[1], requests[1], stream);
   }
 

@@ -13,7 +13,8 @@ class Plan {
   Plan(std::vector<KoGPT2Tensor> tensors, const OpResource& resource)
       : num_tensors_(static_cast<int64_t>(tensors.size())),
         chunks_(static_cast<size_t>(kogpt2_cuda_plan_update(tensors.data(), num_tensors_, nullptr))),
-        workspace_(resource, {bytes(tensors), bytes(chunks_), kogpt2_cuda_update_workspace(num_tensors_, num_chunks())}) {
+        workspace_(resource, {bytes(tensors), bytes(chunks_),
+                              kogpt2_cuda_update_workspace(num_tensors_, num_chunks())}) {
     kogpt2_cuda_plan_update(tensors.data(), num_tensors_, chunks_.data());
     copy(tensors, workspace_[0], stream_of(resource));
     copy(chunks_, workspace_[1], stream_of(resource));

@@ -1,4 +1,4 @@
-// How kernels read and write: packs of 8 neighbouring elements of a row, as float32 in registers, and sums over threads.
+// How kernels read and write: packs of 8 neighbouring elements of a row, float32 in registers; and sums over threads.
 #pragma once
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -71,7 +71,8 @@ __device__ __forceinline__ void store_whole(const float (&from)[kPack], __half* 
 
 // The first `count` elements at `from`; the others are `otherwise`. `vector` promises a whole, aligned pack.
 template <typename T>
-__device__ __forceinline__ void load(const T* from, int count, bool vector, float (&to)[kPack], float otherwise = 0.0f) {
+__device__ __forceinline__ void load(const T* from, int count, bool vector, float (&to)[kPack],
+                                     float otherwise = 0.0f) {
   if (vector) {
     load_whole(from, to);
   } else {
@@ -135,8 +136,8 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
-// Two sums over a block of one dimension; every thread gets both. `shared` is a word for each sum and warp, and free again
-// when the block next meets.
+// Two sums over a block of one dimension; every thread gets both. `shared` is a word for each sum and warp, and free
+// again when the block next meets.
 template <int kWarps>
 __device__ __forceinline__ void block_sums(float& a, float& b, float (&shared)[2][kWarps]) {
   a = warp_sum(a);
