@@ -10,7 +10,7 @@ CORE := $(VENV)/.core
 HOROVOD := $(VENV)/.horovod
 TEST := $(VENV)/.test
 
-.PHONY: help demo test test-all test-pythons test-cu112 lint format bench bench-data horovod horovod-gpu install system-packages clean
+.PHONY: help demo test test-all test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -74,8 +74,19 @@ test-cu112: $(CORE) ## the mxnet-cu112 build in an environment of its own (3.3 G
 	rm -rf .venv-cu112
 	$(BIN)/python tests/cu112_check.py --venv .venv-cu112
 
-bench: $(TEST) ## benchmarks; needs BENCH_TEXT, a file of one document a line
+bench: bench-speed bench-data $(if $(BENCH_TEXT),bench-text) ## every benchmark, hours; BENCH_TEXT=FILE adds training on a document a line
+
+SHAPES ?= 2x256 8x128 1x1024
+bench-speed: $(TEST) ## a training step, generation and two workers, beside PyTorch and transformers; SHAPES="2x256 ..."
+	for shape in $(SHAPES); do for precision in float32 bfloat16; do \
+		$(BIN)/python benchmarks/training_speed.py --shape $$shape --precision $$precision || exit 1; done; done
+	for precision in float32 bfloat16; do \
+		$(BIN)/python benchmarks/generation_speed.py --precision $$precision || exit 1; done
+	$(BIN)/python benchmarks/scaling_speed.py --precision bfloat16
+
+bench-text: $(TEST) ## training on BENCH_TEXT: an hour's run with n-grams beside it, then every precision for 600 updates
 	benchmarks/reviews.sh "$(BENCH_TEXT)"
+	$(BIN)/python benchmarks/convergence.py bench-reviews/shards --dir bench-convergence --out bench-convergence.svg
 
 bench-data: $(TEST) ## benchmarks of the data path; BENCH_PEERS=DIR sets other projects beside it (several GB)
 	$(BIN)/python benchmarks/reader.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/reader")
