@@ -8,7 +8,6 @@ import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import numpy as np
@@ -167,19 +166,6 @@ def check_threads(case: Case, tolerance: float, **attributes: Any) -> None:
                 np.testing.assert_array_equal(actual, expected)
 
 
-def check_memory_is_flat(case: Case, steps: int = 1000, **attributes: Any) -> None:
-    """Resident memory after `steps` forward and backward passes is what it was, but for 2 MB."""
-    case.run_fused(times=200, **attributes)
-    before = resident_bytes()
-    case.run_fused(times=steps, **attributes)
-    assert resident_bytes() - before < 2 << 20
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """The operators' number of threads, inside of a block."""
@@ -202,7 +188,7 @@ def check_refused(operator: str, call: Callable[[], Any], message: str) -> None:
         call().wait_to_read()
     text = str(caught.value)
     assert f"'{operator}'" in text
-    ours = re.findall(r"^\s*\[\d+\] \S+: (.*)$", text, re.MULTILINE)
+    ours = re.findall(r"^\s*\[\d+\] (?:\S+\[\d+\]: )?(.*)$", text, re.MULTILINE)
     assert ours, text
     assert re.search(message, ours[-1]), ours[-1]
 

@@ -12,7 +12,6 @@ from ops_helpers import (
     assert_close,
     check_gradients_add_up,
     check_hybridized,
-    check_memory_is_flat,
     check_refused,
     check_requests,
     check_threads,
@@ -167,10 +166,6 @@ def test_many_places_of_one_token():
     check_twin(many)
     total = many.out_gradient((8, 250, 40)).astype(np.float64)
     assert_close(many.run_fused()[1].sum(0), total.sum((0, 1)), 1e-4)
-
-
-def test_memory_is_flat():
-    check_memory_is_flat(case(2, 20, 50, 65, 30, 3, seed=training_seed(5), p=0.1))
 
 
 @pytest.mark.parametrize(

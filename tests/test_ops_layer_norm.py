@@ -10,7 +10,6 @@ from ops_helpers import (
     assert_close,
     check_gradients_add_up,
     check_hybridized,
-    check_memory_is_flat,
     check_refused,
     check_requests,
     check_threads,
@@ -71,10 +70,6 @@ def test_hybridized():
 @pytest.mark.parametrize("shape", [(3, 5), (2, 40, 33), (100, 768)], ids=str)
 def test_threads_change_nothing(shape):
     check_threads(case(*shape), tolerance=0)
-
-
-def test_memory_is_flat():
-    check_memory_is_flat(case(32, 65))
 
 
 def test_refusals():

@@ -43,8 +43,6 @@ FLAGS = [
     "-fopenmp",
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-fno-strict-aliasing",
-    "-fvisibility-inlines-hidden",
 ]
 
 # -Bsymbolic: MXNet holds the interface's classes too, and Horovod makes MXNet's symbols global; the library's own would

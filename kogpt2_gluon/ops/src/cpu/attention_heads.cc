@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "vector_math.h"
@@ -16,20 +15,6 @@ constexpr int64_t kLongestTransposed = 512;
 void round_row(const float* from, int64_t count, uint16_t* to) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from[i]);
-}
-
-constexpr int64_t kDrawn = 16 * kDecisionsPerBlock;  // multipliers of the 16 blocks that whole_vectors() rounds up to
-
-// The words of `blocks` Philox blocks, one behind the other. By value and restrict: the compiler makes vector code of
-// this loop only if it knows that `words` overlaps nothing.
-void draw(const Dropout dropout, uint64_t first_block, int64_t blocks, uint32_t* __restrict words) {
-  for (int64_t block = 0; block < blocks; ++block) {
-    const PhiloxWords drawn = philox(dropout, first_block + static_cast<uint64_t>(block));
-    words[4 * block] = drawn.w0;
-    words[4 * block + 1] = drawn.w1;
-    words[4 * block + 2] = drawn.w2;
-    words[4 * block + 3] = drawn.w3;
-  }
 }
 
 // The bits of a float as an integer of the same order, and back. The compiler makes vector code of a maximum of
@@ -105,24 +90,13 @@ Matrix Panel::matrix() {
 WeightMask::WeightMask(const Dropout& dropout, int64_t T)
     : dropout_(dropout),
       stride_((T + kDecisionsPerBlock - 1) / kDecisionsPerBlock * kDecisionsPerBlock),
-      words_(dropout.active() ? (T + kDrawn - 1) / kDrawn * kDrawn / 2 : 0),
-      multipliers_((T + kDrawn - 1) / kDrawn * kDrawn) {
+      multipliers_(whole_vectors(T)) {
   std::fill_n(multipliers_.data(), T, 1.0f);
 }
 
 const float* WeightMask::row(int64_t row, int64_t first, int64_t count) {
   if (!dropout_.active()) return multipliers_.data();
-  const uint64_t first_block = static_cast<uint64_t>(row * stride_ + first) / kDecisionsPerBlock;
-  draw(dropout_, first_block, whole_vectors((count + kDecisionsPerBlock - 1) / kDecisionsPerBlock), words_.data());
-  const uint32_t threshold = dropout_.threshold;
-  const float scale = dropout_.scale;
-  for (int64_t begin = 0; begin < count; begin += kDrawn) {
-    uint16_t decisions[kDrawn];  // the halves of the words, the low one first as memory has them
-    std::memcpy(decisions, words_.data() + begin / 2, sizeof decisions);
-    float* const multipliers = multipliers_.data() + begin;
-#pragma omp simd
-    for (int64_t i = 0; i < kDrawn; ++i) multipliers[i] = decisions[i] >= threshold ? scale : 0.0f;
-  }
+  fill_mask(dropout_, static_cast<uint64_t>(row * stride_ + first), count, multipliers_.data());
   return multipliers_.data();
 }
 

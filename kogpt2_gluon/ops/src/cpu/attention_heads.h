@@ -107,7 +107,6 @@ class WeightMask {
  private:
   Dropout dropout_;
   int64_t stride_;
-  Buffer<uint32_t> words_;
   Buffer<float> multipliers_;
 };
 

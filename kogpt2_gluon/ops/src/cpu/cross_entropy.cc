@@ -1,33 +1,35 @@
-// kogpt2_cross_entropy(hidden, weight, labels; precision, req) -> loss, log_sum_exp, logits
+// kogpt2_cross_entropy(hidden, weight, labels; precision, req) -> loss, log_sum_exp
 //
 //   logits = hidden weight^T
 //   log_sum_exp[m] = log(sum_v exp(logits[m, v]))
 //   loss[m] = log_sum_exp[m] - logits[m, labels[m]]
 //
-// hidden (..., C), weight (V, C), labels (...) ids as int32 or float32, loss and log_sum_exp (...), logits (..., V). M
-// below is the product of hidden's leading axes. Losses are per row: mask and mean are the caller's.
+// hidden (..., C), weight (V, C), labels (...) ids as int32 or float32, loss and log_sum_exp (...). M below is the product
+// of hidden's leading axes. Losses are per row: mask and mean are the caller's.
 // Backward, of g = d loss:
 //   d logits[m, v] = g[m] (exp(logits[m, v] - log_sum_exp[m]) - (v == labels[m]))
 //   d hidden = d logits weight    d weight = d logits^T hidden
 // Saved: logits. d logits is never whole: it is made for a strip of the vocabulary, goes into both products, and is
-// forgotten. No gradient comes through the outputs log_sum_exp and logits.
+// forgotten. No gradient comes through the output log_sum_exp.
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "matmul.h"
+#include "saved.h"
 #include "vector_math.h"
 
 namespace kogpt2 {
 namespace {
 
 enum Input { kHidden, kWeight, kLabels, kNumInputs };
-enum Output { kLoss, kLogSumExp, kLogits, kNumOutputs };
+enum Output { kLoss, kLogSumExp, kNumOutputs };
 
 constexpr int64_t kForwardStrip = 4096, kBackwardStrip = 4096;  // rows of weight; measured, see benchmarks
 
-struct Sizes {
-  int64_t M, C, V;
+struct Saved {
+  std::optional<Buffer<float>> logits;  // (M, V)
 };
 
 void shape(const Attributes&, Shapes& in, Shapes& out) {
@@ -37,8 +39,6 @@ void shape(const Attributes&, Shapes& in, Shapes& out) {
   const Shape rows(in[kHidden].begin(), in[kHidden].end() - 1);
   expect_shape("labels", in[kLabels], rows);
   out[kLoss] = out[kLogSumExp] = rows;
-  out[kLogits] = in[kHidden];
-  out[kLogits].back() = in[kWeight][0];
 }
 
 // All labels, refused unless within 0 .. V - 1.
@@ -63,13 +63,14 @@ struct LogSumExp {
   }
 };
 
-void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
+void forward(const Attributes& attributes, Tensors& in, Tensors& out, Saved& saved) {
   const Precision precision = attributes.precision();
   const int64_t M = num_rows(in[kHidden]), C = in[kHidden].shape.back(), V = in[kWeight].shape[0];
   Buffer<int64_t> labels(M);
   read_labels(in[kLabels], V, labels);
   const float* const weight = floats(in[kWeight]);
-  float* const logits = floats(out[kLogits]);
+  saved.logits.reset();  // before another is asked for: it may be the same
+  float* const logits = saved.logits.emplace(M * V).data();
   const Factor hidden(precision, floats(in[kHidden]), M, C);
   std::vector<LogSumExp> totals(M);
   for (int64_t begin = 0; begin < V; begin += kForwardStrip) {
@@ -109,8 +110,9 @@ struct StripGradient {
   }
 };
 
-void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
+void backward(const Attributes& attributes, Tensors& in, Tensors& gradients, Saved& saved) {
   constexpr int kFirstInput = kNumOutputs, kFirstOutput = kNumOutputs + kNumInputs;
+  if (!saved.logits) fail("a backward pass without a forward pass");
   const Precision precision = attributes.precision();
   const auto requests = attributes.requests(kNumInputs);
   const int64_t M = num_rows(in[kFirstInput + kHidden]), C = in[kFirstInput + kHidden].shape.back(),
@@ -119,7 +121,7 @@ void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
   read_labels(in[kFirstInput + kLabels], V, labels);
   const float* const weight = floats(in[kFirstInput + kWeight]);
   const Factor hidden(precision, floats(in[kFirstInput + kHidden]), M, C, 0, true);
-  const StripGradient strip_gradient = {floats(in[kFirstOutput + kLogits]), floats(in[kFirstOutput + kLoss]),
+  const StripGradient strip_gradient = {saved.logits->data(), floats(in[kFirstOutput + kLoss]),
                                         floats(in[kLoss]), labels.data(), M, V};
   for (int64_t begin = 0; begin < V; begin += kBackwardStrip) {
     const int64_t width = std::min(kBackwardStrip, V - begin);
@@ -140,6 +142,6 @@ void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
 
 }  // namespace
 
-KOGPT2_OPERATOR(kogpt2_cross_entropy, 3, 3, 1u << kLabels, shape, forward, backward);
+KOGPT2_SAVING_OPERATOR(kogpt2_cross_entropy, 3, 2, 1u << kLabels, shape, forward, backward, Saved);
 
 }  // namespace kogpt2

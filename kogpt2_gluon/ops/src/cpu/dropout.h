@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "../common/philox.h"
 #include "operator.h"
@@ -30,41 +31,35 @@ inline Dropout dropout_from(const float* seed, const Attributes& attributes) {
   return dropout;
 }
 
-constexpr int64_t kBlocksAtATime = 16;  // what vector code of any width divides
-
-// words[k][b]: word k of block first + b. A function of its own, since the compiler makes no vector code of this loop
-// once it is unrolled into a caller.
-__attribute__((noinline)) inline void philox_blocks(const Dropout& dropout, uint64_t first, int64_t count,
-                                                    uint32_t words[4][kBlocksAtATime]) {
-  const Dropout local = dropout;
-#pragma omp simd
+// The words of `count` blocks, one behind the other. By value, restrict and in a function of its own: the compiler makes
+// vector code of this loop only if it knows that `words` overlaps nothing, and not once it is unrolled into a caller.
+__attribute__((noinline)) inline void philox_words(const Dropout dropout, uint64_t first, int64_t count,
+                                                   uint32_t* __restrict words) {
   for (int64_t block = 0; block < count; ++block) {
-    const PhiloxWords made = philox(local, first + static_cast<uint64_t>(block));
-    words[0][block] = made.w0;
-    words[1][block] = made.w1;
-    words[2][block] = made.w2;
-    words[3][block] = made.w3;
+    const PhiloxWords drawn = philox(dropout, first + static_cast<uint64_t>(block));
+    words[4 * block] = drawn.w0;
+    words[4 * block + 1] = drawn.w1;
+    words[4 * block + 2] = drawn.w2;
+    words[4 * block + 3] = drawn.w3;
   }
 }
 
 // mask[i] for elements first .. first + count - 1; `first` is a multiple of 8, and `mask` has room for `count` rounded up
 // to one.
 inline void fill_mask(const Dropout& dropout, uint64_t first, int64_t count, float* mask) {
+  constexpr int64_t kPiece = 1024;
+  uint32_t words[kPiece / 2];
+  uint16_t decisions[kPiece];  // the halves of the words, the low one first as memory has them
   const uint32_t threshold = dropout.threshold;
   const float scale = dropout.scale;
-  const int64_t end = (count + kDecisionsPerBlock - 1) / kDecisionsPerBlock;
-  for (int64_t begin = 0; begin < end; begin += kBlocksAtATime) {
-    alignas(64) uint32_t words[4][kBlocksAtATime];
-    philox_blocks(dropout, first / kDecisionsPerBlock + static_cast<uint64_t>(begin), kBlocksAtATime, words);
-    alignas(64) uint32_t decisions[kBlocksAtATime][4];  // a block's words side by side, two decisions in each
-    for (int64_t block = 0; block < kBlocksAtATime; ++block) {
-      for (int k = 0; k < 4; ++k) decisions[block][k] = words[k][block];
-    }
-    const uint16_t* const halves = reinterpret_cast<const uint16_t*>(decisions);  // little-endian: low half first
-    const int64_t room = kDecisionsPerBlock * std::min(kBlocksAtATime, end - begin);
-    float* const to = mask + begin * kDecisionsPerBlock;
+  const int64_t end = (count + kDecisionsPerBlock - 1) / kDecisionsPerBlock * kDecisionsPerBlock;
+  for (int64_t begin = 0; begin < end; begin += kPiece) {
+    const int64_t size = std::min(kPiece, end - begin);
+    philox_words(dropout, (first + static_cast<uint64_t>(begin)) / kDecisionsPerBlock, size / kDecisionsPerBlock, words);
+    std::memcpy(decisions, words, static_cast<size_t>(size) * sizeof(uint16_t));
+    float* const to = mask + begin;
 #pragma omp simd
-    for (int64_t i = 0; i < room; ++i) to[i] = halves[i] >= threshold ? scale : 0.0f;
+    for (int64_t i = 0; i < size; ++i) to[i] = decisions[i] >= threshold ? scale : 0.0f;
   }
 }
 

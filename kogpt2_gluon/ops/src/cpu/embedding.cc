@@ -19,7 +19,7 @@ namespace {
 
 enum Input { kTokens, kEmbedWeight, kPosWeight, kSeed, kNumInputs };
 
-constexpr int64_t kStrip = kBlocksAtATime * kDecisionsPerBlock;  // columns taken at a time: as many as are drawn at once
+constexpr int64_t kStrip = 16 * kDecisionsPerBlock;  // columns taken at a time
 
 int64_t offset_of(const Attributes& attributes) {
   const int64_t offset = attributes.integer("offset", 0);
