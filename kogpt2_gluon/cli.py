@@ -18,6 +18,7 @@ from kogpt2_gluon import __version__
 from kogpt2_gluon.cli_clean import clean
 from kogpt2_gluon.cli_files import files
 from kogpt2_gluon.cli_ops import ops
+from kogpt2_gluon.cli_profile import profile
 from kogpt2_gluon.cli_tokenizer import tokenizer
 from kogpt2_gluon.cli_verify import verify
 from kogpt2_gluon.errors import KoGPT2Error
@@ -153,6 +154,9 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -
     from kogpt2_gluon.training.loop import train as run
 
     run(loaded, resume)
+
+
+cli.add_command(profile)
 
 
 @cli.command(no_args_is_help=True)

@@ -6,17 +6,11 @@ GPU, and what is not tested is the GPU: speed, and float16 products, which MXNet
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from kogpt2_gluon.model.gpt2 import build_model, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
-from kogpt2_gluon.ops.build import SOURCES
 from kogpt2_gluon.ops.fused_cuda import FusedCudaOps
 from kogpt2_gluon.recipe import find_recipe, load_recipe
 from kogpt2_gluon.runtime import mx
@@ -34,42 +28,15 @@ from model_helpers import (
     tokens_of,
 )
 
-ON_HOST = Path(__file__).parent / "cuda_on_host"
-MXNET = Path(mx.__file__).parent
-KERNELS = ["bias_dropout_residual", "bias_gelu", "causal_softmax", "cross_entropy", "dropout", "layer_norm"]
 RECIPES = sorted(path.stem for path in find_recipe("demo").parent.glob("*.yaml"))
-MEMSET = """#include <cuda_runtime.h>
-inline cudaError_t cudaMemsetAsync(void* at, int byte, size_t count, cudaStream_t) {
-  return std::memset(at, byte, count), cudaSuccess;
-}
-"""
+
+
+pytest_plugins = ["cuda_kernel_fixtures"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def operators_on_the_host(tmp_path_factory):
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ compiles the operators")
-    folder = tmp_path_factory.mktemp("cuda_on_host")
-    shutil.copytree(SOURCES, folder / "src")
-    for path in (folder / "src" / "cuda").glob("mxnet_*"):
-        path.write_text(path.read_text().replace('"gpu"', '"cpu"').replace("alloc_gpu", "alloc_cpu"))
-    (folder / "memset.h").write_text(MEMSET)
-    sources = [folder / "src" / "cuda" / f"{name}.cu" for name in [*KERNELS, "mxnet_ops"]]
-    sources += [ON_HOST / "threads.cc", MXNET / "src" / "lib_api.cc"]
-    flags = ["-std=c++17", "-O1", "-fPIC", f"-I{ON_HOST}", f"-I{MXNET / 'include'}"]
-
-    def compile_one(source: Path) -> str:
-        target = str(folder / f"{source.stem}.o")
-        extra = ["-include", str(folder / "memset.h")] if source.stem == "mxnet_ops" else []
-        subprocess.run([compiler, *flags, *extra, "-x", "c++", "-c", str(source), "-o", target], check=True)
-        return target
-
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, sources))
-    library = folder / "libkogpt2_cuda_on_host.so"
-    subprocess.run([compiler, "-shared", *objects, "-o", str(library)], check=True)
-    mx.library.load(str(library), verbose=False)
+def operators_on_the_host(host_library):
+    mx.library.load(str(host_library), verbose=False)
 
 
 def fused_net(dropout: float = 0.0, **changes):

@@ -134,7 +134,7 @@ def test_emulated_overflow_is_real():
 
 @pytest.fixture
 def half_arrays(monkeypatch):
-    """float16 parameter and gradient arrays as on a GPU. A CPU has no products of them, but all that an update needs."""
+    """float16 parameter and gradient arrays, as on a GPU. A CPU has no products of them, but all an update needs."""
     monkeypatch.setattr(precision, "working_dtype", lambda name, ctx: name)
 
 
@@ -218,19 +218,25 @@ def files(run_dir):
 
 def test_a_skipped_update_is_no_step(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**24)
+    seeds, derive_seed = [], loop.derive_seed
+    monkeypatch.setattr(
+        loop, "derive_seed", lambda recipe, *purpose: seeds.append(purpose) or derive_seed(recipe, *purpose)
+    )
     state = train(tiny, "training.total_batch_size=16")
     assert state.step == 8 and state.skipped >= 3
     saved = open_checkpoint(tmp_path / "run").state()
     assert (saved["step"], saved["skipped"]) == (8, state.skipped)
     assert saved["loss_scale"]["scale"] == 2.0 ** (24 - state.skipped) and saved["loss_scale"]["clean_updates"] == 8
     assert saved["reader"]["consumed"] == (8 + state.skipped) * 16  # its data is used up all the same
+    micro_steps = [(attempt, micro_step) for attempt in range(1, state.attempt + 1) for micro_step in range(4)]
+    assert seeds == [("dropout", 0, *place) for place in micro_steps]  # every attempt has masks of its own
     record = lines(tmp_path / "run")
     assert [line["step"] for line in record] == list(range(1, 9))
     recipe = load_recipe("debug_cpu", tiny).training
     assert [line["learning_rate"] for line in record] == [learning_rate(recipe, step) for step in range(1, 9)]
     assert [line["step"] for line in lines(tmp_path / "run", "evaluation")] == [0, 8]
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "update 1 skipped, 1 so far" in log and "loss scale 1.67772e+07 -> 8.38861e+06" in log
+    assert "update 1 skipped, 1 so far" in log and "loss scale 16777216 -> 8388608" in log
     assert log.count("skipped") == state.skipped
 
 
@@ -238,7 +244,8 @@ def test_float16_learns_as_float32_does(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**10)  # nothing is skipped, so both read the same
     options = ["training.num_steps=40", "training.learning_rate=1e-2", "training.warmup_ratio=0.1", "model.dropout=0"]
     assert train(tiny, *options).skipped == 0
-    train(tiny, *options, "training.precision=float32", "training.ops=stock", f"tracking.run_dir={tmp_path / 'float32'}")
+    options += ["training.precision=float32", "training.ops=stock", f"tracking.run_dir={tmp_path / 'float32'}"]
+    train(tiny, *options)
     half, single = ([line["loss"] for line in lines(tmp_path / name)] for name in ("run", "float32"))
     np.testing.assert_allclose(half, single, rtol=0.01)
     assert half[-1] < half[0] - 0.5 and half != single
@@ -299,7 +306,8 @@ def test_endless_skipping_says_4_and_keeps_the_last_good_state(tiny, tmp_path, m
     made = []
     monkeypatch.setattr(Update, "apply", lambda *_: made.append(1))
     monkeypatch.setattr(Update, "reduce", lambda self: math.nan)
-    with pytest.raises(DivergedError, match=r"step 5: loss .*, gradient norm nan; .*training\.precision=float32") as caught:
+    message = r"step 5: loss .*, gradient norm nan; .*training\.precision=float32"
+    with pytest.raises(DivergedError, match=message) as caught:
         train(tiny, "checkpoint.interval=1")
     assert caught.value.exit_code == 4 and not made
     assert [folder.name for folder in (tmp_path / "run" / "checkpoints").glob("step-*")] == ["step-00000004"]
@@ -311,13 +319,14 @@ def test_a_loss_that_is_not_finite_is_not_skipped(tiny, tmp_path):
     """No loss scale mends an overflow of the forward pass."""
     diverging = ["training.learning_rate=1e30", "training.clip_norm=0", "checkpoint.interval=1"]
     done = kogpt2("train", "debug_cpu", *tiny, HALF, *diverging, code=4)
-    assert "training.precision=float32" in done.stderr
+    assert "training.precision=float32" in done.stderr and "skipped" not in done.stdout
     assert [line for line in done.stderr.splitlines() if line.startswith("kogpt2: step")]
     for folder in (tmp_path / "run" / "checkpoints").glob("step-*"):
         checkpoint = open_checkpoint(folder)
         for array in (*checkpoint.model_arrays().values(), *checkpoint.optimizer_arrays().values()):
             assert np.isfinite(array).all()
-        assert "NaN" not in (folder / "state.json").read_text() and "Infinity" not in (folder / "state.json").read_text()
+        state = (folder / "state.json").read_text()
+        assert "NaN" not in state and "Infinity" not in state
 
 
 def test_a_run_may_change_its_precision(tiny, tmp_path, capsys):
@@ -339,7 +348,6 @@ def test_a_run_may_change_its_precision(tiny, tmp_path, capsys):
 MEAN = """
 import numpy as np
 from kogpt2_gluon.runtime import mx
-from kogpt2_gluon.training.precision import mean_as_float16
 from kogpt2_gluon.training.worker import start_worker
 import horovod.mxnet as hvd
 
@@ -355,7 +363,7 @@ for dtype in ("float32", "float16"):
         "spread": mx.nd.array(values[worker.rank], dtype=dtype),
         "overflowed": mx.nd.array([1.0, 7e4 if worker.rank else 1.0, np.nan if worker.rank else 1.0], dtype=dtype),
     }
-    mean_as_float16(arrays, worker)
+    worker.mean_gradients(arrays, as_float16=True)
     assert all(array.dtype == np.dtype(dtype) for array in arrays.values())
     assert (arrays["large"].asnumpy() == 40000).all(), arrays["large"]
     np.testing.assert_allclose(arrays["spread"].asnumpy(), mean, rtol=3e-3, atol=0.1)

@@ -168,6 +168,9 @@ def test_all_faults_are_listed_at_once():
         (["data.seq_length=2048"], "data.seq_length=2048 is above model.max_length=1024"),
         (["training.final_learning_rate=1"], "final_learning_rate is above"),
         (["training.beta2=1"], "training.beta2 must be below 1"),
+        (["training.precision=fp16"], "training.precision: 'fp16' is none of float32, bfloat16, float16"),
+        (["training.ops=fast"], "training.ops: 'fast' is none of auto, fused, stock"),
+        (["training.precision=bfloat16", "training.ops=stock"], "bfloat16 needs the fused operators, and training.ops"),
         (["training.seed=yes"], "expected a whole number, got True"),
         (["training.learning_rate=.nan"], "expected a number, got nan"),
         (["model=3"], "model: expected a section"),
@@ -240,6 +243,16 @@ def test_fingerprint_follows_what_decides_the_numbers():
     assert load_recipe("demo", ["tracking.run_dir=x", "training.device=cpu", "data.train=y"]).fingerprint() == base
     assert load_recipe("demo", ["training.seed=1"]).fingerprint() != base
     assert load_recipe("demo", ["data.window=2"]).fingerprint() != base
+    assert load_recipe("demo", ["training.ops=stock", "training.threads=3"]).fingerprint() == base
+    assert load_recipe("demo", ["training.precision=bfloat16"]).fingerprint() != base
+
+
+def test_a_recipe_computes_in_float32_unless_it_says_otherwise():
+    training = load_recipe("demo").training
+    assert (training.precision, training.ops) == ("float32", "auto")
+    for ops in ("auto", "fused"):
+        chosen = load_recipe("demo", ["training.precision=bfloat16", f"training.ops={ops}"]).training
+        assert (chosen.precision, chosen.ops) == ("bfloat16", ops)
 
 
 def test_every_field_says_what_it_means():

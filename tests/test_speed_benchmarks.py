@@ -87,7 +87,7 @@ def test_training_speed(tmp_path: Path) -> None:
 def test_training_speed_of_every_contestant_in_bfloat16() -> None:
     """A table; torch.compile wants half a minute."""
     size = ["--shape", "2x32", "--rounds", "2", "--warmup", "1", "--steps", "2", "--precision", "bfloat16"]
-    done = run(sys.executable, BENCHMARKS / "training_speed.py", *size, *TINY)
+    done = run(sys.executable, BENCHMARKS / "training_speed.py", *size, *TINY, timeout=580)
     names = [line.split()[0] for line in done.stdout.splitlines()[2:]]
     assert names == ["ours", "stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile"]
     assert "could not run" not in done.stdout and done.stderr.count("round 2 of 2") == len(names)

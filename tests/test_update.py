@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import run
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.build import OperatorsUnavailable, load_cpu_operators
 from kogpt2_gluon.recipe import TrainingRecipe
 from kogpt2_gluon.runtime import mx
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import Worker
+
+pytest_plugins = ["cuda_kernel_fixtures"]
 
 SETTINGS = {"learning_rate": 0.01, "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "clip_norm": 0.0}
 MATRIX, VECTOR = "_ffn_layers.0._hidden_map.weight", "_ffn_layers.0._hidden_map.bias"
@@ -119,6 +124,56 @@ def test_fused_and_stock_updates_are_the_same(optimizer, operators):
     for name, array in stock.items():
         largest = np.abs(array).max()
         assert np.abs(own[name] - array).max() <= 2e-6 * largest, name
+
+
+CUDA = """
+import sys
+import numpy as np
+from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon.runtime import mx
+from kogpt2_gluon.training.update import FusedCudaOptimizer, StockOptimizer
+
+mx.library.load(sys.argv[1], verbose=False)  # the CUDA operators, their kernels compiled for the host
+shapes = {"matrix": (30, 40), "vector": (40,), "larger": (300, 100)}
+for name in ("bertadam", "adamw", "adam", "lamb"):
+    for dtype in ("float16", "float32"):
+        recipe = TrainingRecipe(optimizer=name, weight_decay=0.1, beta1=0.8, beta2=0.95, epsilon=1e-3)
+        both = []
+        for kind in (StockOptimizer, FusedCudaOptimizer):
+            parameters, masters, rng = {}, {}, np.random.RandomState(0)
+            for key, shape in shapes.items():
+                parameters[key] = parameter = mx.gluon.Parameter(key, shape=shape)
+                parameter.initialize()
+                parameter.set_data(mx.nd.array(rng.randn(*shape)))
+                parameter.wd_mult = float(len(shape) > 1)
+                masters[key] = parameter.data()
+                if dtype == "float16":
+                    parameter.cast(dtype)
+            optimizer = kind(parameters, masters, recipe, step=5)
+            norms = []
+            for step in range(4):
+                for parameter in parameters.values():
+                    parameter.grad()[:] = rng.randn(*parameter.shape) * 256
+                norms.append(optimizer.squared_norm())
+                optimizer.apply(0.01, 0.5 / 256)
+            arrays = [*masters.values(), *(a for pair in optimizer.moments.values() for a in pair)]
+            assert all(array.dtype == np.float32 for array in arrays)
+            for key, parameter in parameters.items():
+                assert parameter.data().dtype == np.dtype(dtype)
+                assert (parameter.data().asnumpy() == masters[key].asnumpy().astype(dtype)).all()
+            both.append((norms, [array.asnumpy() for array in arrays]))
+        np.testing.assert_allclose(both[1][0], both[0][0], rtol=1e-5)
+        for stock, fused in zip(both[0][1], both[1][1]):
+            assert np.abs(stock - fused).max() <= 2e-6 * np.abs(stock).max(), (name, dtype)
+        print("fine", name, dtype)
+"""
+
+
+def test_the_cuda_update_is_the_stock_one(host_library):
+    """With float16 parameters and gradients too, as on a GPU."""
+    folder = Path(__file__).resolve().parent.parent
+    done = run(sys.executable, "-c", CUDA, host_library, PYTHONPATH=str(folder))
+    assert done.stdout.count("fine") == 8
 
 
 def test_decay_reaches_matrices_only(fused):

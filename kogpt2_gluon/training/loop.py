@@ -1,8 +1,9 @@
 """The training loop, top to bottom.
 
 A step: every worker adds up the gradients of its micro steps, the workers average them, the global norm is clipped, the
-optimizer moves the parameters. (In float16 a step may take several attempts: training/precision.py.) What happens between steps (log, evaluation, checkpoint, stop) is decided from numbers
-that are the same on every worker, so that all of them always meet in the same collective operation.
+optimizer moves the parameters. In float16 it may take several attempts (training/precision.py). What happens between
+steps (log, evaluation, checkpoint, stop) is decided from numbers that are the same on every worker, so that all of them
+always meet in the same collective operation.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
     parts = set_up(recipe, resume)
     state, worker, num_steps = parts.state, parts.worker, recipe.training.num_steps
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, state.step, recipe.tracking.tensorboard)
-    with tracker, StopRequest() as stop, parts:
+    with parts, tracker, StopRequest() as stop:
         if worker.rank == 0:
             (recipe.run_dir / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
             write_environment(recipe.run_dir)
@@ -111,17 +112,7 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
     state, loss_scale = parts.state, parts.loss_scale
     batch, batch_on_device = next(parts.batches)  # (accumulate, batch_size, seq_length + 1)
     scale = loss_scale.scale
-    parts.update.start()
-    token_losses = []
-    for micro_step in range(len(batch)):
-        # Dropout is a function of (seed, rank, attempt, micro_step), so a resumed run draws what an unbroken one would
-        # have. Attempts are steps, but for what float16 skips.
-        seed = derive_seed(recipe, "dropout", parts.worker.rank, state.attempt + 1, micro_step)
-        mx.random.seed(seed, ctx=parts.ctx)
-        with mx.autograd.record():
-            token_losses.append(parts.loss_block(batch_on_device[micro_step]))
-            loss = token_losses[-1].mean() * scale / len(batch)
-        loss.backward()
+    token_losses = accumulate_gradients(recipe, parts, batch_on_device)
 
     # 2. Their mean over the workers; loss and norm, which all of them agree on.
     squared_norm = parts.update.reduce()
@@ -147,9 +138,28 @@ def run_step(recipe: Recipe, parts: Parts, stop: StopRequest) -> StepResult:
         state.skipped += 1
         messages.append(
             f"update {state.attempt} skipped, {state.skipped} so far: its gradients overflow float16; loss scale "
-            f"{scale:g} -> {loss_scale.scale:g}"
+            f"{scale:.0f} -> {loss_scale.scale:.0f}"
         )
     return StepResult(made, mean_loss, norm, rate, bool(stops), messages)
+
+
+def accumulate_gradients(recipe: Recipe, parts: Parts, batch: Any) -> list:
+    """Leaves the gradients of the scaled loss in the parameters; returns the losses of each micro step's tokens.
+
+    `batch` (accumulate, batch_size, seq_length + 1) is on the device. Nothing is waited for.
+    """
+    parts.update.start()
+    token_losses = []
+    for micro_step in range(len(batch)):
+        # Dropout is a function of (seed, rank, attempt, micro_step), so a resumed run draws what an unbroken one would
+        # have. Attempts are steps, but for what float16 skips.
+        seed = derive_seed(recipe, "dropout", parts.worker.rank, parts.state.attempt + 1, micro_step)
+        mx.random.seed(seed, ctx=parts.ctx)
+        with mx.autograd.record():
+            token_losses.append(parts.loss_block(batch[micro_step]))
+            loss = token_losses[-1].mean() * parts.loss_scale.scale / len(batch)
+        loss.backward()
+    return token_losses
 
 
 def _diverged(recipe: Recipe, step: int, loss: float, norm: float) -> DivergedError:

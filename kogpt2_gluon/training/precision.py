@@ -25,8 +25,6 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
-from kogpt2_gluon.runtime import mx
-from kogpt2_gluon.training.worker import Worker
 
 # Start, window and cap are those of NVIDIA's Apex and of MXNet's own contrib.amp.
 INITIAL_SCALE = 2.0**16
@@ -122,20 +120,3 @@ def take_masters(net: GPT2Model, precision: str) -> dict[str, Any]:
     masters = {name: parameter.data() for name, parameter in structural_parameters(net).items()}
     cast_network(net, precision)
     return masters
-
-
-def mean_as_float16(gradients: dict[str, Any], worker: Worker) -> None:
-    """Replaces each gradient by its mean over the workers, in place; between them it travels as float16.
-
-    Divided before the sum (Horovod's ``prescale_factor``): the sum over 64 workers would pass 65,504 where a mean is
-    1,024. A gradient that does not fit float16 becomes infinite on every worker.
-    """
-    if worker.size == 1:
-        return
-    import horovod.mxnet as hvd  # as in worker.py: only where there is more than this process
-
-    for name, gradient in gradients.items():
-        half = gradient.astype("float16", copy=False)
-        hvd.allreduce_(half, op=hvd.Sum, prescale_factor=1 / worker.size, name=f"gradient.{name}")
-        if half is not gradient:
-            mx.nd.cast(half, dtype=gradient.dtype, out=gradient)

@@ -34,7 +34,7 @@ def set_up(recipe: Recipe, resume: str) -> Parts:
 
 def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
     # This worker, its device, and its share of the batch.
-    worker, training = start_worker(), recipe.training
+    worker, training = opened.enter_context(start_worker()), recipe.training
     ctx = context(training.device, worker.local_rank)
     accumulate = recipe.accumulate(worker.size)
     if recipe.evaluation.stop_improvement and not recipe.data.test:
@@ -62,7 +62,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
         load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
     worker.broadcast_parameters(structural_parameters(net))
     decoder = net.for_decoding()
-    update = Update(net, training, worker, accumulate, state.step, fused=ops.name == "fused" and ctx.device_type == "cpu")
+    update = Update(net, training, worker, accumulate, state.step, fused=ops.name == "fused")
     if checkpoint:
         update.load_arrays(checkpoint.optimizer_arrays())
 

@@ -35,7 +35,7 @@ class TrainState:
 
 @dataclass
 class Parts:
-    """The parts of a run on one worker."""
+    """The parts of a run on one worker; leaving them closes the data, and tells the other workers of an error here."""
 
     state: TrainState
     worker: Worker
@@ -55,7 +55,8 @@ class Parts:
     def __enter__(self) -> Parts:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.reader.close()
         if self.held_out:
             self.held_out.close()
+        self.worker.__exit__(*error)

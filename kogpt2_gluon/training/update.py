@@ -11,7 +11,7 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
 from kogpt2_gluon.recipe import TrainingRecipe
 from kogpt2_gluon.runtime import mx, nlp
-from kogpt2_gluon.training.precision import mean_as_float16, take_masters
+from kogpt2_gluon.training.precision import take_masters
 from kogpt2_gluon.training.worker import Worker
 
 NORM_SLICE = 1 << 16
@@ -123,20 +123,20 @@ class StockOptimizer:
 class FusedOptimizer:
     """The same as :class:`StockOptimizer` by two operators of ours, each over all parameters at once.
 
-    They are for float32 arrays on a CPU, so masters and parameters are one.
+    This one is for CPUs, where masters and parameters are one, in float32.
     """
 
     def __init__(self, parameters: dict[str, Any], masters: dict[str, Any], recipe: TrainingRecipe, step: int):
+        self._parameters = [parameter.data() for parameter in parameters.values()]
         self._gradients = [parameter.grad() for parameter in parameters.values()]
-        self._weights = list(masters.values())
+        self._masters = list(masters.values())
+        self._rule, self._step = recipe.optimizer, step
         self._settings = {
-            "rule": recipe.optimizer,
             "beta1": recipe.beta1,
             "beta2": recipe.beta2,
             "epsilon": recipe.epsilon,
             "weight_decays": ",".join(repr(recipe.weight_decay * p.wd_mult) for p in parameters.values()),
         }
-        self._step = step
         self.moments = {name: (mx.nd.zeros_like(w), mx.nd.zeros_like(w)) for name, w in masters.items()}
 
     def squared_norm(self) -> float:
@@ -146,17 +146,41 @@ class FusedOptimizer:
     def apply(self, learning_rate: float, scale: float) -> None:
         """Updates every parameter by its gradient times `scale`."""
         self._step += 1
-        arrays = [
-            array
-            for weight, gradient, moments in zip(self._weights, self._gradients, self.moments.values())
-            for array in (weight, gradient, *moments)
-        ]
+        groups = zip(self._masters, self._gradients, self.moments.values())
         mx.nd.kogpt2_adam_update(
-            *arrays,
-            num_arrays=len(self._weights),
+            *[array for master, gradient, moments in groups for array in (master, gradient, *moments)],
+            num_arrays=len(self._masters),
+            rule=self._rule,
             learning_rate=learning_rate,
             step=self._step,
             scale=scale,
+            **self._settings,
+        )
+
+
+class FusedCudaOptimizer(FusedOptimizer):
+    """On a GPU: parameters and gradients may be float16, and the parameters are written along with the masters."""
+
+    def squared_norm(self) -> float:
+        count = len(self._gradients)
+        return float(mx.nd.kogpt2_cuda_gradient_norm(*self._gradients, num_tensors=count)[0].asscalar())
+
+    def apply(self, learning_rate: float, scale: float) -> None:
+        self._step += 1
+        means, variances = zip(*self.moments.values())
+        copies = self._parameters if self._parameters[0].dtype == np.float16 else []
+        mx.nd.kogpt2_cuda_fused_update(
+            *self._masters,
+            *means,
+            *variances,
+            *self._gradients,
+            *copies,
+            num_tensors=len(self._masters),
+            copies=int(bool(copies)),
+            optimizer=self._rule,
+            learning_rate=learning_rate,
+            step=self._step,
+            clip_factor=scale,
             **self._settings,
         )
 
@@ -195,7 +219,9 @@ class Update:
             parameter.grad_req = "add" if accumulate > 1 else "write"
             if len(parameter.shape) == 1:  # biases and LayerNorm
                 parameter.wd_mult = 0.0
-        optimizer = FusedOptimizer if fused else StockOptimizer
+        on_gpu = next(iter(self.masters.values())).context.device_type == "gpu"
+        fused_optimizer = FusedCudaOptimizer if on_gpu else FusedOptimizer
+        optimizer = fused_optimizer if fused else StockOptimizer
         self._optimizer = optimizer(self.parameters, self.masters, recipe, step)
 
     def start(self) -> None:
@@ -208,12 +234,13 @@ class Update:
         """Averages the gradients over the workers; returns the square of their global norm, as added up here.
 
         On GPUs the last bits of that sum differ from worker to worker: agree on one before anything is decided by it.
+
+        The allreduce overlaps the backward pass: both are queued in MXNet's engine long before they run, a hybridized
+        graph is some twenty entries of that queue and not one, and each gradient goes to Horovod when the entry that
+        makes it has run, whatever the order here.
         """
         gradients = {name: parameter.grad() for name, parameter in self.parameters.items()}
-        if self._recipe.precision == "float16":
-            mean_as_float16(gradients, self._worker)
-        else:
-            self._worker.mean_gradients(gradients)
+        self._worker.mean_gradients(gradients, as_float16=self._recipe.precision == "float16")
         with self._worker.waiting():
             return self._optimizer.squared_norm()
 

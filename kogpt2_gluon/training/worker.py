@@ -4,8 +4,8 @@ Started by horovodrun or mpirun, a worker is one of many; otherwise it is alone 
 Horovod is imported only when there is more than this process.
 
 **One worker's fault.** A file that one worker cannot read must end them all, with that worker's message and exit code.
-If it just left, Horovod would fail whatever the others have under way, many operations at once, and MXNet 1.9.1 does not
-survive that: each failing operation is appended to one unguarded vector by the thread it fails in
+If it just left, Horovod would fail whatever the others have under way, many operations at once, and MXNet 1.9.1 does
+not survive that: each failing operation is appended to one unguarded vector by the thread it fails in
 (``ThreadedEngine::AddToGlobalExceptions``, src/engine/threaded_engine.h), which corrupts the heap now and then: the
 other workers crash, and with them goes the exit code. So every worker is entered (``with worker:``), and one that meets
 an error first takes part in what the others do next, a step's gradients and a sum, and tells them in that sum. They
@@ -82,6 +82,7 @@ class HorovodWorker(Worker):
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._averaged: Optional[tuple[dict[str, Any], bool]] = None  # what mean_gradients was last given
+        self._before_sum = False  # whether that was in the step that this worker is still in
         self._others_know = False  # that a worker is about to end
 
     def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
@@ -91,7 +92,7 @@ class HorovodWorker(Worker):
         # Arrays of an operation that failed in MXNet do not reach Horovod any more: the others would wait for ever.
         if not self._others_know and not isinstance(error, mx.MXNetError):
             with contextlib.suppress(KoGPT2Error, mx.MXNetError):
-                if self._averaged:
+                if self._averaged and not self._before_sum:
                     self.mean_gradients(*self._averaged)
                 self._add_up(np.zeros(0), ending=True)
         # horovodrun sends SIGTERM when the first worker has ended; this one is on its way, with an exit code to tell.
@@ -101,7 +102,7 @@ class HorovodWorker(Worker):
     def mean_gradients(self, gradients: dict[str, Any], as_float16: bool = False) -> None:
         if self._averaged is None:
             self.sum(np.zeros(0))  # a worker that met an error in its first step cannot take part in what follows
-        self._averaged = gradients, as_float16
+        self._averaged, self._before_sum = (gradients, as_float16), True
         hvd = self._hvd
         for name, gradient in gradients.items():
             if not as_float16:
@@ -114,6 +115,7 @@ class HorovodWorker(Worker):
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         total, ending = self._add_up(values)
+        self._before_sum = False
         if ending:
             self._others_know = True
             raise _another_ended()
