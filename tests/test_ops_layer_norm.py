@@ -82,7 +82,9 @@ def test_refusals():
     check_refused(name, call((2, 3), (3,), (3,), epsilon=0), "^epsilon=0: a number above 0$")
     check_refused(name, call((2, 3), (3,), (3,), epsilon="small"), "^epsilon='small' is not a number$")
     wrong = [mx.nd.ones((2, 3), dtype="float16"), mx.nd.ones(3), mx.nd.ones(3)]
-    check_refused(name, lambda: mx.nd.kogpt2_layer_norm(*wrong), "^input 0 has MXNet's type number 2; expected float32$")
+    check_refused(
+        name, lambda: mx.nd.kogpt2_layer_norm(*wrong), "^input 0 has MXNet's type number 2; expected float32$"
+    )
 
 
 @pytest.mark.parametrize("req", ["write,write", "write,write,write,write", "write,write,maybe"])

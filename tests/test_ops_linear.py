@@ -332,6 +332,4 @@ def test_wrong_attributes_are_refused(make):
         wrong.append(({"p": -0.1}, "^p=-0.1: a dropout probability is at least 0 and below 1$"))
         wrong.append(({"site": "first"}, "^site='first' is not a number$"))
     for attributes, message in wrong:
-        check_refused(
-            case.name, lambda attributes=attributes: case.fused(mx.nd, *arrays, **attributes), message
-        )
+        check_refused(case.name, lambda attributes=attributes: case.fused(mx.nd, *arrays, **attributes), message)

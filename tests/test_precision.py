@@ -26,6 +26,7 @@ from kogpt2_gluon.runtime import mx
 from kogpt2_gluon.tracking import read_metrics
 from kogpt2_gluon.training import loop, precision
 from kogpt2_gluon.training.precision import DynamicLossScale, LossScale, cast_network
+from kogpt2_gluon.training.resume import restore_state
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import Worker
@@ -237,7 +238,7 @@ def test_a_skipped_update_is_no_step(tiny, tmp_path, monkeypatch):
     assert [line["step"] for line in lines(tmp_path / "run", "evaluation")] == [0, 8]
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "update 1 skipped, 1 so far" in log and "loss scale 16777216 -> 8388608" in log
-    assert log.count("skipped") == state.skipped
+    assert log.count("skipped,") == state.skipped
 
 
 def test_float16_learns_as_float32_does(tiny, tmp_path, monkeypatch):
@@ -312,14 +313,15 @@ def test_endless_skipping_says_4_and_keeps_the_last_good_state(tiny, tmp_path, m
     assert caught.value.exit_code == 4 and not made
     assert [folder.name for folder in (tmp_path / "run" / "checkpoints").glob("step-*")] == ["step-00000004"]
     assert files(tmp_path / "run") == good
-    assert (tmp_path / "run" / "log.txt").read_text().count("skipped") == 16 + 9  # down to 1, and there until the tenth
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("skipped,") == 16 + 9  # down to 1, and there until the tenth
 
 
 def test_a_loss_that_is_not_finite_is_not_skipped(tiny, tmp_path):
     """No loss scale mends an overflow of the forward pass."""
     diverging = ["training.learning_rate=1e30", "training.clip_norm=0", "checkpoint.interval=1"]
     done = kogpt2("train", "debug_cpu", *tiny, HALF, *diverging, code=4)
-    assert "training.precision=float32" in done.stderr and "skipped" not in done.stdout
+    assert "training.precision=float32" in done.stderr and "skipped," not in done.stdout
     assert [line for line in done.stderr.splitlines() if line.startswith("kogpt2: step")]
     for folder in (tmp_path / "run" / "checkpoints").glob("step-*"):
         checkpoint = open_checkpoint(folder)
@@ -341,6 +343,13 @@ def test_a_run_may_change_its_precision(tiny, tmp_path, capsys):
     assert open_checkpoint(tmp_path / "run").state()["loss_scale"]["clean_updates"] == 2
     train(tiny, *single, "training.num_steps=12")
     assert open_checkpoint(tmp_path / "run").state()["loss_scale"] is None
+
+
+def test_checkpoints_from_before_mixed_precision_are_taken_up():
+    saved = {"step": 7, "evaluation": {"step": 6, "loss": 2.5}, "epoch_perplexity": None, "stop_rule_met": False}
+    state = restore_state({**saved, "reader": {"consumed": 56}})
+    assert (state.step, state.skipped, state.attempt) == (7, 0, 7)
+    assert state.evaluation == {"step": 6, "attempt": 6, "loss": 2.5}
 
 
 # ---- two workers

@@ -10,9 +10,12 @@
 
 #ifdef __CUDACC__
 #define KOGPT2_HOST_DEVICE __host__ __device__ __forceinline__
-#define KOGPT2_UNROLL _Pragma("unroll")
 #else
 #define KOGPT2_HOST_DEVICE inline __attribute__((always_inline))
+#endif
+#ifdef __CUDA_ARCH__
+#define KOGPT2_UNROLL _Pragma("unroll")
+#else
 #define KOGPT2_UNROLL _Pragma("GCC unroll 7")
 #endif
 

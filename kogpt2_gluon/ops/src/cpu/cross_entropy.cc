@@ -26,7 +26,7 @@ namespace {
 enum Input { kHidden, kWeight, kLabels, kNumInputs };
 enum Output { kLoss, kLogSumExp, kNumOutputs };
 
-constexpr int64_t kForwardStrip = 4096, kBackwardStrip = 4096;  // rows of weight; measured, see benchmarks
+constexpr int64_t kForwardStrip = 4096, kBackwardStrip = 1536;  // rows of weight taken at a time: the fastest measured
 
 struct Saved {
   std::optional<Buffer<float>> logits;  // (M, V)
@@ -54,7 +54,7 @@ struct LogSumExp {
   void add(const float* logits, int64_t count) {
     float peak = greatest;
 #pragma omp simd reduction(max : peak)
-    for (int64_t i = 0; i < count; ++i) peak = std::max(peak, logits[i]);
+    for (int64_t i = 0; i < count; ++i) peak = logits[i] > peak ? logits[i] : peak;
     float strip_sum = 0.0f;
 #pragma omp simd reduction(+ : strip_sum)
     for (int64_t i = 0; i < count; ++i) strip_sum += exp_fast(logits[i] - peak);
