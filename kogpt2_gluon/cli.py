@@ -165,8 +165,21 @@ cli.add_command(profile)
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--seq-length", default=0, type=click.IntRange(min=0), help="Tokens scored together; 0: as in training.")
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]))
+@click.option(
+    "--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
+)
+@click.option("--ops", "operators", default="auto", show_default=True, type=click.Choice(["auto", "fused", "stock"]))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def evaluate(checkpoint: Path, data: Path, batch_size: int, seq_length: int, device: str, as_json: bool) -> None:
+def evaluate(
+    checkpoint: Path,
+    data: Path,
+    batch_size: int,
+    seq_length: int,
+    device: str,
+    precision: str,
+    operators: str,
+    as_json: bool,
+) -> None:
     """Held-out loss, perplexity a token and a word, and bits per byte of a checkpoint on shards.
 
     CHECKPOINT is its folder, or the run's. Bytes are those of the text after the tokenizer's normalisation, and every
@@ -177,7 +190,7 @@ def evaluate(checkpoint: Path, data: Path, batch_size: int, seq_length: int, dev
     """
     from kogpt2_gluon.inference import evaluate_checkpoint
 
-    scores = evaluate_checkpoint(checkpoint, data, batch_size, seq_length, device)
+    scores = evaluate_checkpoint(checkpoint, data, batch_size, seq_length, device, precision, operators)
     if as_json:
         click.echo(json.dumps(scores.to_dict()))
         return
@@ -199,7 +212,13 @@ def evaluate(checkpoint: Path, data: Path, batch_size: int, seq_length: int, dev
 @click.option("--repetition-penalty", default=1.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "gpu"]))
-def generate(checkpoint: Path, prompt: str, num_samples: int, device: str, **sampling: Any) -> None:
+@click.option(
+    "--precision", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
+)
+@click.option("--ops", "operators", default="auto", show_default=True, type=click.Choice(["auto", "fused", "stock"]))
+def generate(
+    checkpoint: Path, prompt: str, num_samples: int, device: str, precision: str, operators: str, **sampling: Any
+) -> None:
     """Continue a text with a checkpoint; each sample stops at </s>.
 
     \b
@@ -207,7 +226,8 @@ def generate(checkpoint: Path, prompt: str, num_samples: int, device: str, **sam
     """
     from kogpt2_gluon.inference import generate_from_checkpoint
 
-    for text in generate_from_checkpoint(checkpoint, prompt, num_samples, device, **sampling):
+    settings = {"device": device, "precision": precision, "ops": operators, **sampling}
+    for text in generate_from_checkpoint(checkpoint, prompt, num_samples, **settings):
         click.echo(text)
 
 

@@ -222,7 +222,7 @@ def philox4x32(counter: np.ndarray, key: tuple[int, int], rounds: int) -> np.nda
 
 
 def dropout_mask(seed: np.ndarray, site: int, p: float, rows: int, columns: int) -> np.ndarray:
-    """The multipliers (rows, columns) of a dropout site, by NumPy alone; each row begins with a block of 8 decisions."""
+    """The multipliers (rows, columns) of a dropout site, by NumPy alone; each row begins a block of 8 decisions."""
     if (seed == 1).all():
         return np.ones((rows, columns), np.float32)
     words = [sum(1 << i for i in range(32) if half[i] > 0.5) for half in (seed[:32], seed[32:])]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from kogpt2_gluon.runtime import mx
 from ops_helpers import (
     BFLOAT16,
     Case,
@@ -17,8 +19,6 @@ from ops_helpers import (
     check_twin,
     round_to_bfloat16,
 )
-
-from kogpt2_gluon.runtime import mx
 
 # shape of the labels, units, vocabulary; the last ones go over several strips of the vocabulary
 SIZES = [
@@ -163,9 +163,8 @@ def test_no_gradient_of_the_logits_is_made():
     """MXNet makes one, of zeros, for every output without a gradient: the logits must be no output."""
     one = case((1, 64), 8, 5000)
     loss = mx.sym.kogpt2_cross_entropy(mx.sym.var("hidden"), mx.sym.var("weight"), mx.sym.var("labels"))
-    assert [shape for shape in loss.infer_shape(hidden=(1, 64, 8), weight=(5000, 8), labels=(1, 64))[1]] == [
-        (1, 64)
-    ] * 2
+    _, shapes, _ = loss.infer_shape(hidden=(1, 64, 8), weight=(5000, 8), labels=(1, 64))
+    assert shapes == [(1, 64)] * 2
     assert sum(values.size for values in all_outputs(one)) == 2 * 64
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from kogpt2_gluon.runtime import mx
 from ops_helpers import (
     PREDICTION,
     SEED_SIZE,
@@ -20,8 +22,6 @@ from ops_helpers import (
     philox4x32,
     training_seed,
 )
-
-from kogpt2_gluon.runtime import mx
 
 EMBED, POS = 1, 2  # places of the inputs
 # batch, length, vocabulary, units, max_length, offset

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from kogpt2_gluon.runtime import mx
 from ops_helpers import (
     Case,
     array,
@@ -15,8 +17,6 @@ from ops_helpers import (
     check_threads,
     check_twin,
 )
-
-from kogpt2_gluon.runtime import mx
 
 SHAPES = [(1, 1, 1), (1, 1, 768), (2, 3, 5), (1, 7, 16), (3, 33, 17), (70, 768), (5, 1, 1000), (2, 2, 2, 31)]
 
@@ -46,7 +46,7 @@ def test_epsilon():
 
 
 def test_far_from_zero():
-    """The variance of values around 3,000: the mean of squares minus the square of the mean would have no digit left."""
+    """The variance of values around 3,000: the mean of squares less the mean's square would have no digit left."""
     far = case(20, 50)
     far.inputs[0] = np.round(far.inputs[0] * 16) / 16 + np.float32(3000)  # exact in float32
     data, gamma, beta = (values.astype(np.float64) for values in far.inputs)

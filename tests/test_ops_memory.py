@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
+
 from conftest import run
 
 LIMIT = 4 << 20  # 4 kB a step; the smallest array of a step below is larger
@@ -37,9 +38,9 @@ def measure() -> None:
     import test_ops_embedding
     import test_ops_layer_norm
     import test_ops_linear
-    from ops_helpers import array, threads, training_seed
 
     from kogpt2_gluon.runtime import mx
+    from ops_helpers import array, threads, training_seed
 
     cases = [
         test_ops_layer_norm.case(16, 129),

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from ops_helpers import array, assert_close, check_refused, threads
 
 from kogpt2_gluon.recipe import TrainingRecipe
 from kogpt2_gluon.runtime import mx
 from kogpt2_gluon.training.update import create_optimizer
+from ops_helpers import array, assert_close, check_refused, threads
 
 RULES = ["adamw", "bertadam", "adam", "lamb"]
 SETTINGS = {"learning_rate": 0.01, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}

@@ -235,10 +235,12 @@ def test_a_skipped_update_is_no_step(tiny, tmp_path, monkeypatch):
     assert [line["step"] for line in record] == list(range(1, 9))
     recipe = load_recipe("debug_cpu", tiny).training
     assert [line["learning_rate"] for line in record] == [learning_rate(recipe, step) for step in range(1, 9)]
+    assert {(line["loss_scale"], line["skipped"]) for line in record} == {(saved["loss_scale"]["scale"], state.skipped)}
     assert [line["step"] for line in lines(tmp_path / "run", "evaluation")] == [0, 8]
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "update 1 skipped, 1 so far" in log and "loss scale 16777216 -> 8388608" in log
     assert log.count("skipped,") == state.skipped
+    assert log.count(f"| scale {2 ** (24 - state.skipped)}, {state.skipped} skipped\n") == 8
 
 
 def test_float16_learns_as_float32_does(tiny, tmp_path, monkeypatch):

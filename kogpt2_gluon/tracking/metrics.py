@@ -48,12 +48,15 @@ class NullTracker:
         memory_mb: float,
         epoch: float,
         tokens: int,
+        loss_scale: Optional[float] = None,
+        skipped: int = 0,
     ) -> None:
         """Records training after `step` updates.
 
         Inputs: `loss` in nats per token; `grad_norm` before clipping; `tokens_per_second` of all workers over the
         steps since the last call; `memory_mb` of this worker; `epoch` passes over the data and `tokens` trained on
-        since step 0, over all workers. NaN and infinity are recorded as null.
+        since step 0, over all workers. NaN and infinity are recorded as null. With a `loss_scale` (float16), it and the
+        updates `skipped` so far are recorded too.
         """
 
     def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -124,6 +127,8 @@ class Tracker(NullTracker):
         memory_mb: float,
         epoch: float,
         tokens: int,
+        loss_scale: Optional[float] = None,
+        skipped: int = 0,
     ) -> None:
         self._eta.mark(step, time.monotonic())
         eta = self._eta.seconds(self.num_steps)
@@ -137,10 +142,15 @@ class Tracker(NullTracker):
             "memory_mb": memory_mb,
             "epoch": epoch,
         }
-        self._record("train", step, values, tokens=int(tokens))
+        counts, scale = {"tokens": int(tokens)}, ""
+        if loss_scale is not None:
+            values["loss_scale"], counts["skipped"] = loss_scale, int(skipped)
+            scale = f" | scale {loss_scale:.0f}, {skipped} skipped"
+        self._record("train", step, values, **counts)
         self._say(
             f"{self._place(step)} | loss {loss:7.4f} | lr {learning_rate:.2e} | norm {grad_norm:7.3f} | "
             f"{tokens_per_second:>9,.0f} tok/s | {memory_mb:>7,.0f} MB | epoch {epoch:7.3f} | eta {duration(eta):>6}"
+            f"{scale}"
         )
         assert self._display is not None
         self._display.update(step, loss, tokens_per_second, eta)

@@ -97,6 +97,8 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
                     memory_mb=memory_in_use(parts.ctx) / 2**20,
                     epoch=parts.reader.epoch,
                     tokens=state.step * recipe.tokens_per_step,
+                    loss_scale=parts.loss_scale.scale if recipe.training.precision == "float16" else None,
+                    skipped=state.skipped,
                 )
     if worker.rank == 0:
         write_report(recipe.run_dir)

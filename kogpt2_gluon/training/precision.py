@@ -8,9 +8,10 @@ checkpoints hold these (the "master weights" of Micikevicius et al., "Mixed prec
 - ``float16`` on a GPU: parameters and gradients of the network are float16 copies of the masters. On a CPU, where MXNet
   has no float16 products, the stock operators emulate it and arrays stay float32.
 
-float16 ends at 65,504 and begins at 6e-8, so that most gradients would be 0. The loss is therefore multiplied by a
-scale before the backward pass, and the update divides by it. A scale too large makes gradients overflow: that update is
-left out, and the next one is made with half of it.
+float16 ends at 65,504 and begins at 6e-8: many gradients would lose their digits, or be 0. The loss is therefore
+multiplied by a scale before the backward pass, and the update divides by it. Too large a scale makes some overflow:
+that update is left out, and the next one is made with half of it. A loss that is not finite is another matter. It comes
+of the forward pass, which no scale mends, and ends the run in any precision.
 
 A skipped update, exactly: its sequences are consumed and count in the reader's state and in `epoch`, and nothing else
 of it remains. Parameters, moments and the optimizer's count of steps (Adam's bias correction) stay as they were. It is

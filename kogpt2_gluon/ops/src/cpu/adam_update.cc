@@ -1,5 +1,5 @@
-// kogpt2_adam_update(weight, gradient, m, v, weight, gradient, m, v, ...; num_arrays, rule, learning_rate, beta1, beta2,
-//                    epsilon, weight_decays, step, scale=1) -> out
+// kogpt2_adam_update(weight, gradient, m, v, weight, gradient, m, v, ...; num_arrays, rule, learning_rate, beta1,
+//                    beta2, epsilon, weight_decays, step, scale=1) -> out
 //
 // One step of all parameters: weight, m and v are changed in place, gradient is only read. Four arrays of one shape for
 // each of num_arrays parameters, and a weight decay d for each, comma separated. With g = scale * gradient (the loss
@@ -7,8 +7,8 @@
 //   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)
 //   adamw     weight -= a (m' / (sqrt(v') + e) + d weight)    decoupled decay (Loshchilov and Hutter, 2019)
 //   bertadam  weight -= a (m / (sqrt(v) + e) + d weight)      GluonNLP's BERTAdam: no bias correction
-//   adam      weight -= a c m / (sqrt(v) + e)                 MXNet's Adam: g has d weight added to it (L2) before m and
-//                                                             v, c = sqrt(1 - beta2^t) / (1 - beta1^t)
+//   adam      weight -= a c m / (sqrt(v) + e)                 MXNet's Adam: g has d weight added to it (L2) before m
+//                                                             and v, c = sqrt(1 - beta2^t) / (1 - beta1^t)
 //   lamb      weight -= a r u,  u = m' / (sqrt(v') + e) + d weight,  r = |weight| / |u| of the array, 1 where either is
 //             0 (You et al., 2020; MXNet's LAMB without bounds)
 // out (1,) is the step, something to wait for. There is no backward pass. What is not finite stays so: look first.

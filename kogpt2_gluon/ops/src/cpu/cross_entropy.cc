@@ -4,8 +4,8 @@
 //   log_sum_exp[m] = log(sum_v exp(logits[m, v]))
 //   loss[m] = log_sum_exp[m] - logits[m, labels[m]]
 //
-// hidden (..., C), weight (V, C), labels (...) ids as int32 or float32, loss and log_sum_exp (...). M below is the product
-// of hidden's leading axes. Losses are per row: mask and mean are the caller's.
+// hidden (..., C), weight (V, C), labels (...) ids as int32 or float32, loss and log_sum_exp (...). M below is the
+// product of hidden's leading axes. Losses are per row: mask and mean are the caller's.
 // Backward, of g = d loss:
 //   d logits[m, v] = g[m] (exp(logits[m, v] - log_sum_exp[m]) - (v == labels[m]))
 //   d hidden = d logits weight    d weight = d logits^T hidden

@@ -36,7 +36,8 @@ void shape(const Attributes& attributes, Shapes& in, Shapes& out) {
   expect_shape("seed", in[kSeed], {kSeedSize});
   const int64_t offset = offset_of(attributes);
   if (offset + length > max_length) {
-    fail("offset=", offset, " and a length of ", length, " go beyond max_length=", max_length, ", the rows of pos_weight");
+    fail("offset=", offset, " and a length of ", length, " go beyond max_length=", max_length,
+         ", the rows of pos_weight");
   }
   out[0] = {in[kTokens][0], length, C};
 }

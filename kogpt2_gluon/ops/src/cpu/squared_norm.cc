@@ -2,9 +2,9 @@
 //
 //   out[0] = the sum of the squares of all elements    out[1] = how many of them are not finite
 //
-// Arrays of any shape; out (2,). The squares are added up in float64 over pieces of a fixed size, then piece after piece
-// on one thread, and rounded once: the threads do not change the sum. It is not finite where an element is not, or where
-// it is beyond float32. There is no backward pass.
+// Arrays of any shape; out (2,). The squares are added up in float64 over pieces of a fixed size, then piece after
+// piece on one thread, and rounded once: the threads do not change the sum. It is not finite where an element is not,
+// or where it is beyond float32. There is no backward pass.
 #include <algorithm>
 
 #include "operator.h"
