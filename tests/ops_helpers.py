@@ -21,7 +21,10 @@ if shutil.which(COMPILER) is None:
 
 from kogpt2_gluon.ops.build import load_cpu_operators  # noqa: E402
 
-LIBRARY = load_cpu_operators().path
+_BUILT = load_cpu_operators()
+LIBRARY, HAS_BFLOAT16 = _BUILT.path, _BUILT.isa.has_bfloat16
+needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="oneDNN has bfloat16 products from AVX-512 on")
+PRECISIONS = ["float32", pytest.param("bfloat16", marks=needs_bfloat16)]
 SEED_SIZE = 64
 FLOAT32 = 1e-5  # the largest error, relative to the largest value
 BFLOAT16 = 2.0**-6  # 8 bits of significand, and what sums make of their rounding

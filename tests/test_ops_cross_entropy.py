@@ -8,6 +8,7 @@ import pytest
 from kogpt2_gluon.runtime import mx
 from ops_helpers import (
     BFLOAT16,
+    PRECISIONS,
     Case,
     array,
     assert_close,
@@ -17,6 +18,7 @@ from ops_helpers import (
     check_requests,
     check_threads,
     check_twin,
+    needs_bfloat16,
     round_to_bfloat16,
 )
 
@@ -123,7 +125,7 @@ def test_gradients_add_up():
     check_gradients_add_up(case((2, 3), 5, 4100))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_hybridized(precision):
     check_hybridized(case((2, 3), 5, 4100, precision=precision))
 
@@ -202,6 +204,7 @@ def test_tied_weight():
             assert_close(gradients(net, grad_req), gradients(stock, grad_req))
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("sizes", SIZES[2:], ids=str)
 def test_bfloat16(sizes):
     """Near float32; and the loss that of rounded factors, whose products are exact and whose sums are float32."""
@@ -213,7 +216,7 @@ def test_bfloat16(sizes):
         assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_threads(precision):
     check_threads(case((3, 7), 50, 4200), 1e-6, precision=precision)
 

@@ -13,6 +13,7 @@ from conftest import run
 from kogpt2_gluon.runtime import mx
 from ops_helpers import (
     BFLOAT16,
+    PRECISIONS,
     PREDICTION,
     SEED_SIZE,
     Case,
@@ -25,6 +26,7 @@ from ops_helpers import (
     check_threads,
     check_twin,
     dropout_mask,
+    needs_bfloat16,
     round_to_bfloat16,
     training_seed,
 )
@@ -180,13 +182,13 @@ def test_gradients_add_up(make):
     check_gradients_add_up(make(*MIDDLE))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @each_operator
 def test_hybridized(make, precision):
     check_hybridized(make(*MIDDLE, precision=precision))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @each_operator
 def test_threads(make, precision):
     # Sums in another order may round an activation, a factor of the next product, to the other neighbour.
@@ -197,6 +199,7 @@ def test_threads(make, precision):
 # ---- bfloat16 -------------------------------------------------------------------------------------------------------
 
 
+@needs_bfloat16
 @each_size
 @each_operator
 def test_bfloat16_is_near(make, size):
@@ -205,6 +208,7 @@ def test_bfloat16_is_near(make, size):
     check_twin(case, BFLOAT16, precision="bfloat16")
 
 
+@needs_bfloat16
 @each_size
 def test_bfloat16_rounds_its_factors_and_nothing_else(size):
     """Products of rounded factors, sums in float32; bias and its gradient are not rounded at all."""
@@ -220,6 +224,7 @@ def test_bfloat16_rounds_its_factors_and_nothing_else(size):
     assert_close(bias_gradient, gradient.astype(np.float64).reshape(columns.shape).sum(0))
 
 
+@needs_bfloat16
 @each_size
 def test_bfloat16_pre_activation(size):
     """The feed-forward's saved output is the first product of rounded factors."""

@@ -40,15 +40,16 @@ def measure() -> None:
     import test_ops_linear
 
     from kogpt2_gluon.runtime import mx
-    from ops_helpers import array, threads, training_seed
+    from ops_helpers import HAS_BFLOAT16, array, threads, training_seed
 
+    precision = "bfloat16" if HAS_BFLOAT16 else "float32"
     cases = [
         test_ops_layer_norm.case(16, 129),
         test_ops_embedding.case(2, 20, 50, 65, 30, 3, seed=training_seed(5), p=0.1),
-        test_ops_cross_entropy.case((2, 8), 16, 500, precision="bfloat16"),
-        test_ops_linear.linear((16, 65), 33, precision="bfloat16"),
+        test_ops_cross_entropy.case((2, 8), 16, 500, precision=precision),
+        test_ops_linear.linear((16, 65), 33, precision=precision),
         test_ops_linear.linear_dropout_residual((16, 65), 33, seed=training_seed(5), p=0.1),
-        test_ops_linear.feed_forward((16, 65), 70, 33, seed=training_seed(5), p=0.1, precision="bfloat16"),
+        test_ops_linear.feed_forward((16, 65), 70, 33, seed=training_seed(5), p=0.1, precision=precision),
     ]
     arrays = [mx.nd.array(array(np.random.RandomState(i % 4), 5000)) for i in range(8)]
 
