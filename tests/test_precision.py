@@ -103,9 +103,9 @@ def test_without_a_scale_an_overflow_is_the_end():
 # ---- what the scale and the masters are for
 
 
-def gradients_of(ops, scale, accumulate):
+def gradients_of(ops, scale, accumulate, seed=0):
     """The gradients of a small network for one micro step of 512 tokens, divided by the loss scale again."""
-    mx.random.seed(0)
+    mx.random.seed(seed)
     net = GPT2Model(units=32, vocab_size=1200, max_length=32, num_layers=2, num_heads=2, ops=ops)
     net.initialize(mx.init.Normal(0.02))
     loss_block = LanguageModelLoss(net)
@@ -113,7 +113,17 @@ def gradients_of(ops, scale, accumulate):
     with mx.autograd.record():
         loss = loss_block(tokens).mean() * scale / accumulate
     loss.backward()
-    return {name: p.grad().asnumpy() / scale for name, p in structural_parameters(net).items()}
+    gradients = {name: p.grad().asnumpy() / scale for name, p in structural_parameters(net).items()}
+    return {
+        name: without_keys(gradient) if name.endswith("qkv_proj.bias") else gradient
+        for name, gradient in gradients.items()
+    }
+
+
+def without_keys(bias):
+    """A key's bias moves all scores of a query alike: its gradient is 0, but for rounding, which may make it so."""
+    query, _, value = np.split(bias, 3)
+    return np.concatenate([query, value])
 
 
 def test_gradients_that_float16_would_lose_survive_with_a_scale():
