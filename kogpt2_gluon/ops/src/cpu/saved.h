@@ -3,6 +3,8 @@
 // What an operator needs later could be an output of it, and then MXNet makes a gradient for that output too: an array
 // of zeros of its size, written in every backward pass for nothing. What is kept here has no such shadow.
 #pragma once
+#include <utility>
+
 #include "operator.h"
 
 namespace kogpt2 {
