@@ -169,6 +169,9 @@ def _load_mxnet() -> Any:
     check_numpy()
     if wheel == CUDA_WHEEL:
         _require_cuda_libraries()
+    # From 8 gradients of one array on, MXNet adds them up in place, which operators of a library cannot do: they would
+    # overwrite each other, silently. With this it adds up copies. Read at the first gradient.
+    os.environ.setdefault("MXNET_EXEC_INPLACE_GRAD_SUM_CAP", "1000")
     try:
         with _thread_environment(), warnings.catch_warnings():
             # MXNet 1.9.1 touches aliases that NumPy 1.20 deprecated, and distutils' version classes: harmless here.
