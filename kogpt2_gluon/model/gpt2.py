@@ -166,11 +166,12 @@ class GPT2Model(RetracedBlock):
         hidden, new_states = self.hidden_states(F, tokens, states)
         return self.ops.logits(F, hidden, self._logits_proj), new_states
 
-    def hidden_states(self, F, tokens, states=None):
+    def hidden_states(self, F, tokens, states=None, rows=None):
         """What the output projection gets, (batch_size, length, units), and new_states."""
         ops = self.ops
         seed = ops.dropout_seed(F)
-        hidden = ops.embedding(F, tokens, self._embed, self._pos_embed, _past_length(F, states), seed, site=0)
+        past_length = _past_length(F, states)
+        hidden = ops.embedding(F, tokens, self._embed, self._pos_embed, past_length, seed, site=0, rows=rows)
         new_states = []
         layers = zip(self._attn_ln, self._self_attention_layers, self._ffn_ln, self._ffn_layers)
         for i, (attn_ln, attention, ffn_ln, ffn) in enumerate(layers):
@@ -180,10 +181,14 @@ class GPT2Model(RetracedBlock):
             new_states += key_value
         return ops.layer_norm(F, hidden, self._final_ln), new_states
 
-    def token_losses(self, F, tokens, labels):
+    def embedding_rows(self):
+        """What keeps the embedding's gradient apart from the projection's: see the operator set."""
+        return self.ops.embedding_rows(self._embed)
+
+    def token_losses(self, F, tokens, labels, rows=None):
         """Cross-entropy of each label, (batch_size, length) in float32, where logits are not wanted."""
-        hidden, _ = self.hidden_states(F, tokens)
-        return self.ops.cross_entropy(F, hidden, self._logits_proj, labels)
+        hidden, _ = self.hidden_states(F, tokens, rows=rows)
+        return self.ops.cross_entropy(F, hidden, self._logits_proj, labels, rows)
 
     def for_decoding(self) -> GPT2Model:
         """A net over the same parameters that is not hybridized, so that it takes any `states` and any length.

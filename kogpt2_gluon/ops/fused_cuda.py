@@ -88,7 +88,7 @@ class FusedCudaOps(StockOps):
         seed = draw_seed(F, dropout=0.0)
         return self._attend_fused(F, query, key, values, units, num_heads, seed), [key, values]
 
-    def cross_entropy(self, F: Any, hidden: Any, layer: Any, labels: Any) -> Any:
+    def cross_entropy(self, F: Any, hidden: Any, layer: Any, labels: Any, rows: Any = None) -> Any:
         logits = self.logits(F, hidden, layer)
         return F.kogpt2_cuda_cross_entropy(logits, F.cast(labels, "int32"), req=requests("write", "null"))[0]
 

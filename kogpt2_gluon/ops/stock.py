@@ -43,11 +43,27 @@ class StockOps:
         """The array that tells fused operators the random seed and whether this is training; None here."""
         return None
 
-    def embedding(self, F: Any, tokens: Any, embed: Any, pos_embed: Any, past_length: Any, seed: Any, site: int) -> Any:
+    def embedding_rows(self, embed: Any) -> Any:
+        """What keeps the gradient of a tied embedding apart, as rows; None here: MXNet adds it to the projection's."""
+        return None
+
+    def embedding(
+        self,
+        F: Any,
+        tokens: Any,
+        embed: Any,
+        pos_embed: Any,
+        past_length: Any,
+        seed: Any,
+        site: int,
+        rows: Any = None,
+    ) -> Any:
         """Embeddings of tokens (B, T) and of their positions, with dropout: (B, T, C).
 
-        The positions begin at `past_length`, an array of shape (1,), or at 0 when it is None.
+        The positions begin at `past_length`, an array of shape (1,), or at 0 when it is None. `rows` are the inputs that
+        :meth:`embedding_rows` wants, None where it gave None.
         """
+        assert rows is None
         embedded = self._lookup(F, tokens, embed)  # (B, T, C)
         positions = F.contrib.arange_like(F.cast(tokens, "float32"), axis=1)  # (T,)
         if past_length is not None:
@@ -103,8 +119,11 @@ class StockOps:
         """hidden weight^T: (B, T, V)."""
         return self._product(F, hidden, layer)
 
-    def cross_entropy(self, F: Any, hidden: Any, layer: Any, labels: Any) -> Any:
-        """Natural-log cross-entropy of labels (B, T), given the last hidden states (B, T, C): (B, T), float32."""
+    def cross_entropy(self, F: Any, hidden: Any, layer: Any, labels: Any, rows: Any = None) -> Any:
+        """Natural-log cross-entropy of labels (B, T), given the last hidden states (B, T, C): (B, T), float32.
+
+        `rows` is what the embedding got: with it, the projection's is the only gradient of the matrix in the graph.
+        """
         logits = self.logits(F, hidden, layer)
         if self.precision == "float16":
             logits = F.cast(logits, "float32")

@@ -161,6 +161,7 @@ def accumulate_gradients(recipe: Recipe, parts: Parts, batch: Any) -> list:
             token_losses.append(parts.loss_block(batch[micro_step]))
             loss = token_losses[-1].mean() * parts.loss_scale.scale / len(batch)
         loss.backward()
+        parts.loss_block.add_embedding_gradient()
     return token_losses
 
 

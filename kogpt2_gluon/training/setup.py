@@ -66,7 +66,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
     if checkpoint:
         update.load_arrays(checkpoint.optimizer_arrays())
 
-    loss_block = LanguageModelLoss(net)
+    loss_block = LanguageModelLoss(net, rows_apart=True)
     loss_block.hybridize(static_alloc=True, static_shape=True)
     return Parts(
         state=state,

@@ -9,8 +9,8 @@
 // Backward, of g = d loss:
 //   d logits[m, v] = g[m] (exp(logits[m, v] - log_sum_exp[m]) - (v == labels[m]))
 //   d hidden = d logits weight    d weight = d logits^T hidden
-// Saved: logits. d logits is never whole: it is made for a strip of the vocabulary, goes into both products, and is
-// forgotten. No gradient comes through the output log_sum_exp.
+// Saved: logits, strip by strip of the vocabulary. d logits is never whole: it is made for a part of a strip, goes into
+// both products, and is forgotten. No gradient comes through the output log_sum_exp.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -26,10 +26,31 @@ namespace {
 enum Input { kHidden, kWeight, kLabels, kNumInputs };
 enum Output { kLoss, kLogSumExp, kNumOutputs };
 
-constexpr int64_t kForwardStrip = 4096, kBackwardStrip = 1536;  // rows of weight taken at a time: the fastest measured
+// Columns of the logits made at a time, and of their gradient, so many of which fill a strip.
+constexpr int64_t kStrip = 3072, kPart = 1536;
+
+// Logits (M, V), each strip of kStrip columns an array of its own, (M, width) without gaps: oneDNN is a third slower
+// when it has to write rows that are apart.
+class Logits {
+ public:
+  Logits(int64_t M, int64_t V) : M_(M), V_(V), values_(M * V) {}
+
+  int64_t width(int64_t begin) const { return std::min(kStrip, V_ - begin); }
+  float* strip(int64_t begin) { return values_.data() + M_ * begin; }
+
+  // Row m from column v on, to the end of the strip that v is in.
+  float* row(int64_t m, int64_t v) {
+    const int64_t begin = v / kStrip * kStrip;
+    return strip(begin) + m * width(begin) + (v - begin);
+  }
+
+ private:
+  int64_t M_, V_;
+  Buffer<float> values_;
+};
 
 struct Saved {
-  std::optional<Buffer<float>> logits;  // (M, V)
+  std::optional<Logits> logits;
 };
 
 void shape(const Attributes&, Shapes& in, Shapes& out) {
@@ -70,42 +91,42 @@ void forward(const Attributes& attributes, Tensors& in, Tensors& out, Saved& sav
   read_labels(in[kLabels], V, labels);
   const float* const weight = floats(in[kWeight]);
   saved.logits.reset();  // before another is asked for: it may be the same
-  float* const logits = saved.logits.emplace(M * V).data();
+  Logits& logits = saved.logits.emplace(M, V);
   const Factor hidden(precision, floats(in[kHidden]), M, C);
   std::vector<LogSumExp> totals(M);
-  for (int64_t begin = 0; begin < V; begin += kForwardStrip) {
-    const int64_t width = std::min(kForwardStrip, V - begin);
+  for (int64_t begin = 0; begin < V; begin += kStrip) {
+    const int64_t width = logits.width(begin);
     const Factor strip(precision, weight + begin * C, width, C);
-    matmul(hidden.matrix(), strip.transposed(), logits + begin, V);
+    matmul(hidden.matrix(), strip.transposed(), logits.strip(begin));
 #pragma omp parallel for schedule(static)
-    for (int64_t m = 0; m < M; ++m) totals[m].add(logits + m * V + begin, width);
+    for (int64_t m = 0; m < M; ++m) totals[m].add(logits.row(m, begin), width);
   }
   for (int64_t m = 0; m < M; ++m) {
     const float logarithm = std::log(totals[m].sum);
     floats(out[kLogSumExp])[m] = totals[m].greatest + logarithm;
-    floats(out[kLoss])[m] = (totals[m].greatest - logits[m * V + labels.data()[m]]) + logarithm;
+    floats(out[kLoss])[m] = (totals[m].greatest - *logits.row(m, labels.data()[m])) + logarithm;
   }
 }
 
-// d logits of columns begin .. begin + width - 1, all rows.
-struct StripGradient {
-  const float *logits, *loss, *loss_gradient;
+// d logits of columns begin .. begin + width - 1, all rows; the columns lie within one strip.
+struct LogitGradient {
+  Logits& logits;
+  const float *loss, *loss_gradient;
   const int64_t* labels;
-  int64_t M, V;
 
-  void compute(int64_t begin, Factor& strip) const {
-    const int64_t width = strip.matrix().columns;
+  void compute(int64_t begin, Factor& part) const {
+    const int64_t M = part.matrix().rows, width = part.matrix().columns;
     Buffer<float> rows(width * omp_get_max_threads());
 #pragma omp parallel for schedule(static)
     for (int64_t m = 0; m < M; ++m) {
       float* const row = rows.data() + omp_get_thread_num() * width;
-      const float* const from = logits + m * V + begin;
+      const float* const from = logits.row(m, begin);
       // log_sum_exp by way of the label's logit: the loss is the smaller number, and has more digits behind the point.
-      const float scale = loss_gradient[m], picked = logits[m * V + labels[m]], lost = loss[m];
+      const float scale = loss_gradient[m], picked = *logits.row(m, labels[m]), lost = loss[m];
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) row[i] = scale * exp_fast((from[i] - picked) - lost);
       if (labels[m] >= begin && labels[m] < begin + width) row[labels[m] - begin] -= scale;
-      strip.store_row(m, row);
+      part.store_row(m, row);
     }
   }
 };
@@ -121,19 +142,20 @@ void backward(const Attributes& attributes, Tensors& in, Tensors& gradients, Sav
   read_labels(in[kFirstInput + kLabels], V, labels);
   const float* const weight = floats(in[kFirstInput + kWeight]);
   const Factor hidden(precision, floats(in[kFirstInput + kHidden]), M, C, 0, true);
-  const StripGradient strip_gradient = {saved.logits->data(), floats(in[kFirstOutput + kLoss]),
-                                        floats(in[kLoss]), labels.data(), M, V};
-  for (int64_t begin = 0; begin < V; begin += kBackwardStrip) {
-    const int64_t width = std::min(kBackwardStrip, V - begin);
-    Factor strip(precision, M, width);
-    strip_gradient.compute(begin, strip);
+  const LogitGradient logit_gradient = {*saved.logits, floats(in[kFirstOutput + kLoss]), floats(in[kLoss]),
+                                        labels.data()};
+  static_assert(kStrip % kPart == 0, "a part of the gradient lies within a strip of the logits");
+  for (int64_t begin = 0; begin < V; begin += kPart) {
+    const int64_t width = std::min(kPart, V - begin);
+    Factor part(precision, M, width);
+    logit_gradient.compute(begin, part);
     if (requests[kHidden] != Request::kNull) {
-      const Factor weight_strip(precision, weight + begin * C, width, C, 0, true);
-      matmul(strip.matrix(), weight_strip.matrix(), floats(gradients[kHidden]), 0,
+      const Factor weight_part(precision, weight + begin * C, width, C, 0, true);
+      matmul(part.matrix(), weight_part.matrix(), floats(gradients[kHidden]), 0,
              begin > 0 || requests[kHidden] == Request::kAdd);
     }
     if (requests[kWeight] != Request::kNull) {
-      matmul(strip.transposed(), hidden.matrix(), floats(gradients[kWeight]) + begin * C, 0,
+      matmul(part.transposed(), hidden.matrix(), floats(gradients[kWeight]) + begin * C, 0,
              requests[kWeight] == Request::kAdd);
     }
   }

@@ -8,6 +8,11 @@
 // Backward, of g = d out: row k of d embed_weight is the sum of mask * g over the places where token k stands, row k of
 // d pos_weight that over the places at position k; both are dense, zero elsewhere. Saved: nothing.
 //
+// kogpt2_embedding_rows(tokens, embed_weight, pos_weight, seed, rows; p, site, offset=0, req) -> out
+//
+// The same, but that embed_weight has no gradient: rows (B, T, C), whose values are not read, has mask * g for one, and
+// kogpt2_add_rows (add_rows.cc) adds that to where it belongs.
+//
 // Each thread adds up columns of its own, row after row: no race, and one order of the sums whatever the threads.
 #include <algorithm>
 
@@ -17,7 +22,7 @@
 namespace kogpt2 {
 namespace {
 
-enum Input { kTokens, kEmbedWeight, kPosWeight, kSeed, kNumInputs };
+enum Input { kTokens, kEmbedWeight, kPosWeight, kSeed, kRows };
 
 constexpr int64_t kStrip = 16 * kDecisionsPerBlock;  // columns taken at a time
 
@@ -40,6 +45,7 @@ void shape(const Attributes& attributes, Shapes& in, Shapes& out) {
          ", the rows of pos_weight");
   }
   out[0] = {in[kTokens][0], length, C};
+  if (in.size() > kRows) expect_shape("rows", in[kRows], out[0]);
 }
 
 // What both passes need to know.
@@ -107,42 +113,62 @@ void clear(MXTensor& gradient, Request request) {
   }
 }
 
-void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
-  constexpr int kFirstInput = 1;  // behind the gradient of the output
-  const auto requests = attributes.requests(kNumInputs);
-  Call call(attributes, in, kFirstInput);
-  const int64_t M = call.M, C = call.C;
-  const int64_t* const ids = call.ids.data();
-  const float* const gradient = floats(in[0]);
-  const bool wants_embed = requests[kEmbedWeight] != Request::kNull, wants_pos = requests[kPosWeight] != Request::kNull;
-  for (int i = 0; i < kNumInputs; ++i) clear(gradients[i], requests[i]);  // those of tokens and seed are 0
-  float* const embed_gradient = floats(gradients[kEmbedWeight]);
-  float* const pos_gradient = floats(gradients[kPosWeight]);
+// What becomes of the strip of mask * g that belongs to row m: add(m, begin, width, strip).
+template <typename Add>
+void for_each_strip(const Call& call, const float* gradient, const Add& add) {
+  const int64_t C = call.C;
 #pragma omp parallel for schedule(static)
   for (int64_t begin = 0; begin < C; begin += kStrip) {
     const int64_t width = std::min(kStrip, C - begin);
     float masked[kStrip];
-    for (int64_t m = 0; m < M; ++m) {
+    for (int64_t m = 0; m < call.M; ++m) {
       call.mask(m, begin, width, masked);
       const float* const from = gradient + m * C + begin;
-      float* const embed = embed_gradient + ids[m] * C + begin;
-      float* const pos = pos_gradient + call.position(m) * C + begin;
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) masked[i] *= from[i];
-      if (wants_embed) {
-#pragma omp simd
-        for (int64_t i = 0; i < width; ++i) embed[i] += masked[i];
-      }
-      if (wants_pos) {
-#pragma omp simd
-        for (int64_t i = 0; i < width; ++i) pos[i] += masked[i];
-      }
+      add(m, begin, width, masked);
     }
   }
+}
+
+void add_strip(const float* from, int64_t count, float* to) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+}
+
+constexpr int kFirstInput = 1;  // of a backward pass: behind the gradient of the output
+
+void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
+  const auto requests = attributes.requests(gradients.size());
+  Call call(attributes, in, kFirstInput);
+  const int64_t* const ids = call.ids.data();
+  for (size_t i = 0; i < gradients.size(); ++i) clear(gradients[i], requests[i]);  // those of tokens and seed are 0
+  const bool wants_embed = requests[kEmbedWeight] != Request::kNull, wants_pos = requests[kPosWeight] != Request::kNull;
+  float* const embed_gradient = floats(gradients[kEmbedWeight]);
+  float* const pos_gradient = floats(gradients[kPosWeight]);
+  for_each_strip(call, floats(in[0]), [&](int64_t m, int64_t begin, int64_t width, const float* strip) {
+    if (wants_embed) add_strip(strip, width, embed_gradient + ids[m] * call.C + begin);
+    if (wants_pos) add_strip(strip, width, pos_gradient + call.position(m) * call.C + begin);
+  });
+}
+
+void backward_rows(const Attributes& attributes, Tensors& in, Tensors& gradients) {
+  const auto requests = attributes.requests(gradients.size());
+  if (requests[kEmbedWeight] != Request::kNull) fail("the gradient of embed_weight is that of rows: req null for it");
+  Call call(attributes, in, kFirstInput);
+  for (size_t i = 0; i < gradients.size(); ++i) clear(gradients[i], requests[i]);
+  const bool wants_rows = requests[kRows] != Request::kNull, wants_pos = requests[kPosWeight] != Request::kNull;
+  float* const rows_gradient = floats(gradients[kRows]);
+  float* const pos_gradient = floats(gradients[kPosWeight]);
+  for_each_strip(call, floats(in[0]), [&](int64_t m, int64_t begin, int64_t width, const float* strip) {
+    if (wants_rows) add_strip(strip, width, rows_gradient + m * call.C + begin);
+    if (wants_pos) add_strip(strip, width, pos_gradient + call.position(m) * call.C + begin);
+  });
 }
 
 }  // namespace
 
 KOGPT2_OPERATOR(kogpt2_embedding, 4, 1, 1u << kTokens, shape, forward, backward);
+KOGPT2_OPERATOR(kogpt2_embedding_rows, 5, 1, 1u << kTokens, shape, forward, backward_rows);
 
 }  // namespace kogpt2
