@@ -206,8 +206,9 @@ class PhaseClock:
 
     def parts(self) -> Parts:
         """The same parts of a run, but that these tell the clock where a step is."""
+        loss_block = _PhasedLoss(self._parts.loss_block, self.enter)
         update = _PhasedUpdate(self._parts.update, self.enter)
-        phased: dict[str, Any] = {"batches": self._batches(), "loss_block": self._loss, "update": update}
+        phased: dict[str, Any] = {"batches": self._batches(), "loss_block": loss_block, "update": update}
         return replace(self._parts, **phased)
 
     def _batches(self) -> Iterator[Any]:
@@ -217,11 +218,21 @@ class PhaseClock:
             self.enter("forward")
             yield batch
 
-    def _loss(self, tokens: Any) -> Any:
-        self.enter("forward")
-        losses = self._parts.loss_block(tokens)
-        self.enter("backward")
+
+class _PhasedLoss:
+    """A LanguageModelLoss that ends the forward phase."""
+
+    def __init__(self, loss_block: Any, enter: Callable[[str], None]):
+        self._loss_block, self._enter = loss_block, enter
+
+    def __call__(self, tokens: Any) -> Any:
+        self._enter("forward")
+        losses = self._loss_block(tokens)
+        self._enter("backward")
         return losses
+
+    def add_embedding_gradient(self) -> None:
+        self._loss_block.add_embedding_gradient()
 
 
 class _PhasedUpdate:
