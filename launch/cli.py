@@ -35,6 +35,10 @@ def main() -> None:
 @click.option("--hosts", metavar="h1:8,h2:8", help="Hosts and their slots (workers); the first has rank 0.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="The same as a file: 'h1 slots=8' or 'h1:8' a line.")
 @click.option("--network-interface", metavar="NAME", help="The interface that the hosts share, such as eth0.")
+@click.option("--instance-type", metavar="TYPE", help="The hosts' EC2 type, such as p4d.24xlarge: sets up its network.")
+@click.option("--plugin-version", metavar="V", help="Of aws-ofi-nccl on the hosts, where the type has EFA.")
+@click.option("--libfabric-version", metavar="V", help="Of libfabric on the hosts, where the type has EFA.")
+@click.option("--preset", metavar="NAME", help="Settings of their time: period-2019.")
 @click.option("--env", "variables", metavar="K=V", multiple=True, help="A variable for every worker; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan (JSON) to this file too.")
@@ -44,22 +48,30 @@ def plan(
     hosts: Optional[str],
     hostfile: Optional[Path],
     network_interface: Optional[str],
+    instance_type: Optional[str],
+    plugin_version: Optional[str],
+    libfabric_version: Optional[str],
+    preset: Optional[str],
     variables: Tuple[str, ...],
     as_json: bool,
     out: Optional[Path],
 ) -> None:
     """Print what a run on these hosts would be, and start nothing.
 
-    Ranks, batch, threads, each variable with its source, and the exact command. Equal input gives equal text.
+    Ranks, batch, threads, each variable with its source, and the exact command. Equal input gives equal text. Of your
+    own variables (--env) those that do harm or nothing on this network are named; what corrupts data is refused.
 
     \b
     Example:
       kogpt2-launch plan kogpt2_base training.num_steps=1000 \\
-          --hosts h1:8,h2:8 --network-interface eth0 --out plan.json
+          --hosts h1:8,h2:8 --network-interface eth0 --instance-type p4d.24xlarge \\
+          --plugin-version 1.13.2 --libfabric-version 1.22 --out plan.json
     """
     from .plan import make_plan
+    from .variables import Fabric
 
-    made = make_plan(recipe, overrides, _hosts(hosts, hostfile), network_interface, _variables(variables))
+    fabric = Fabric(instance_type, plugin_version, libfabric_version, preset)
+    made = make_plan(recipe, overrides, _hosts(hosts, hostfile), network_interface, _variables(variables), fabric)
     if out is not None:
         try:
             out.write_text(made.to_json(), encoding="utf-8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -17,22 +17,14 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
 from .environment import INTERFACE_VARIABLES, check_variable
-from .hosts import Host, available_cores
+from .hosts import Host
+from .lint import Finding
+from .variables import USER, Fabric, Variable, counted, worker_variables
 
-FORMAT = "kogpt2-launch-plan-1"
+FORMAT = "kogpt2-launch-plan-2"
 
 # What Linux admits as an interface's name, less the characters that a shell would read.
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
-USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
-
-
-@dataclass(frozen=True)
-class Variable:
-    """An environment variable of every worker, and where its value comes from."""
-
-    name: str
-    value: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +40,7 @@ class Plan:
     batch_size: int  # sequences of one worker and micro step
     accumulate: int  # micro steps of one update
     seq_length: int  # tokens a sequence
+    fabric: Fabric = Fabric()
 
     @property
     def size(self) -> int:
@@ -62,6 +55,10 @@ class Plan:
     def is_local(self) -> bool:
         """Whether every worker runs on this machine."""
         return all(host.is_local for host in self.hosts)
+
+    def findings(self) -> Tuple[Finding, ...]:
+        """What is wrong with the user's own variables."""
+        return self.fabric.lint({each.name: each.value for each in self.env if each.source == USER})
 
     def ranks(self) -> List[range]:
         """The ranks of each host: Horovod numbers the slots in the order of the hosts."""
@@ -108,6 +105,8 @@ class Plan:
                 "tokens_per_step": self.total_batch_size * self.seq_length,
             },
             "network_interface": self.network_interface,
+            "fabric": asdict(self.fabric),
+            "findings": [asdict(each) for each in self.findings()],
             "env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.env],
             "argv": self.argv(),
         }
@@ -121,21 +120,30 @@ class Plan:
         for host, ranks in zip(self.hosts, self.ranks()):
             numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
             here = ", this machine" if host.is_local else ""
-            rows.append(("host", f"{host.name}: {_plural(host.slots, 'slot')}, {numbers}{here}"))
+            rows.append(("host", f"{host.name}: {counted(host.slots, 'slot')}, {numbers}{here}"))
         rows += [
             ("workers", str(self.size)),
             (
                 "total batch",
-                f"{self.total_batch_size} sequences = batch_size {self.batch_size} x {_plural(self.size, 'worker')} "
+                f"{self.total_batch_size} sequences = batch_size {self.batch_size} x {counted(self.size, 'worker')} "
                 f"x accumulate {self.accumulate}",
             ),
             ("tokens", f"{self.total_batch_size * self.seq_length:,} an update (seq_length {self.seq_length})"),
             ("threads", self._describe_threads()),
             ("network", self.network_interface or ("loopback" if self.is_local else "chosen by horovodrun")),
         ]
+        rows += [("instance", self._describe_instance())] if self.fabric.instance else []
         rows += [("env", f"{each.name}={each.value}  <- {each.source}") for each in self.env]
+        rows += [(each.severity, f"{each.name} {each.text} ({each.source})") for each in self.findings()]
         rows += [("argv", json.dumps(self.argv(), ensure_ascii=False))]
         return "".join(f"{label:<12} {text}\n" for label, text in rows)
+
+    def _describe_instance(self) -> str:
+        instance = self.fabric.instance
+        assert instance is not None
+        efa = counted(instance.efa, "EFA interface") if instance.efa else "no EFA"
+        direct = ", GPUDirect" if instance.gpudirect else ""
+        return f"{instance.name}: {instance.gpus} x {instance.gpu}, {instance.gigabits:g} Gbit/s, {efa}{direct}"
 
     def _describe_threads(self) -> str:
         for each in self.env:
@@ -150,13 +158,15 @@ def make_plan(
     hosts: Sequence[Host],
     network_interface: Optional[str] = None,
     env: Optional[Mapping[str, str]] = None,
+    fabric: Optional[Fabric] = None,
 ) -> Plan:
     """Plans a run of `recipe` on `hosts`.
 
-    Raises RecipeError for a bad recipe, for a total batch that this number of workers cannot share evenly, and for
-    an interface or variable (`env`: the user's own) that cannot be used.
+    Raises RecipeError for a bad recipe, for a total batch that this number of workers cannot share evenly, for more
+    workers on a host than its type has GPUs, and for an interface or variable (`env`: the user's own) that cannot be
+    used.
     """
-    resolved = load_recipe(recipe, overrides)
+    resolved, fabric = load_recipe(recipe, overrides), fabric or Fabric()
     size = sum(host.slots for host in hosts)
     accumulate = resolved.accumulate(size)
     _check_lanes(resolved, size)
@@ -166,12 +176,14 @@ def make_plan(
         fingerprint=resolved.fingerprint(),
         hosts=tuple(hosts),
         network_interface=network_interface,
-        env=_variables(resolved, hosts, network_interface, env or {}),
+        env=worker_variables(resolved, hosts, network_interface, fabric, env or {}),
         batch_size=resolved.training.batch_size,
         accumulate=accumulate,
         seq_length=resolved.data.seq_length,
+        fabric=fabric,
     )
     _check_interface(plan)
+    _check_gpus(plan)
     return plan
 
 
@@ -195,6 +207,7 @@ def load_plan(path: Path) -> Plan:
     if changed:
         raise RecipeError(f"plan {path}: {', '.join(changed)} does not follow from the rest of the plan; {again}")
     _check_interface(plan)
+    _check_gpus(plan)
     _check_variables(plan)
     resolved = load_recipe(plan.recipe, plan.overrides)
     batch = (resolved.training.batch_size, resolved.accumulate(plan.size), resolved.data.seq_length)
@@ -217,30 +230,8 @@ def _from_dict(plain: Mapping[str, Any]) -> Plan:
         batch_size=int(batch["batch_size"]),
         accumulate=int(batch["accumulate"]),
         seq_length=int(batch["seq_length"]),
+        fabric=Fabric(**{name: None if value is None else str(value) for name, value in plain["fabric"].items()}),
     )
-
-
-def _variables(
-    recipe: Recipe, hosts: Sequence[Host], interface: Optional[str], user: Mapping[str, str]
-) -> Tuple[Variable, ...]:
-    """The workers' variables: ours first, the user's over them."""
-    chosen: Dict[str, Variable] = {}
-    for name in INTERFACE_VARIABLES if interface else ():
-        chosen[name] = Variable(name, str(interface), INTERFACE)
-    # Without OMP_NUM_THREADS MXNet computes on one CPU thread, and it is read when MXNet is imported. Several hosts
-    # may differ in cores while all workers get the same variables, so there each worker sets its own.
-    if recipe.training.threads:
-        chosen["OMP_NUM_THREADS"] = Variable(
-            "OMP_NUM_THREADS", str(recipe.training.threads), "recipe: training.threads"
-        )
-    elif len(hosts) == 1 and hosts[0].is_local:
-        cores, slots = available_cores(), hosts[0].slots
-        source = f"default: {_plural(cores, 'core')} / {_plural(slots, 'slot')}"
-        chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(max(1, cores // slots)), source)
-    for name, value in user.items():
-        check_variable(name, value)
-        chosen[name] = Variable(name, value, USER)
-    return tuple(chosen[name] for name in sorted(chosen))
 
 
 def _check_variables(plan: Plan) -> None:
@@ -262,6 +253,17 @@ def _check_interface(plan: Plan) -> None:
         )
 
 
+def _check_gpus(plan: Plan) -> None:
+    instance = plan.fabric.instance
+    for host in plan.hosts if instance is not None else ():
+        assert instance is not None
+        if host.slots > instance.gpus:
+            raise RecipeError(
+                f"host {host.name}: {host.slots} slots, and {instance.name} has {counted(instance.gpus, 'GPU')}; "
+                "a worker needs one of its own"
+            )
+
+
 def _check_lanes(recipe: Recipe, size: int) -> None:
     """RecipeError if no reading order of this recipe has lanes that `size` workers can share."""
     from kogpt2_gluon.data.reading.order import choose_lanes
@@ -274,7 +276,3 @@ def _check_lanes(recipe: Recipe, size: int) -> None:
             f"{recipe.training.total_batch_size} and data.max_lanes={recipe.data.max_lanes} give: "
             "use a number of workers that divides them, or raise either"
         )
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -13,8 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.errors import RecipeError
-from launch import environment, hosts
-from launch import plan as plans
+from launch import environment, hosts, variables
 from launch.cli import main
 from launch.hosts import Host, parse_hosts, read_hostfile
 from launch.plan import load_plan, make_plan
@@ -149,7 +148,7 @@ def test_one_local_worker_needs_no_horovodrun(recipe):
 
 @pytest.mark.parametrize(("cores", "slots", "threads"), [(8, 2, "4"), (7, 2, "3"), (2, 4, "1")])
 def test_threads_are_cores_over_slots_on_this_host(recipe, monkeypatch, cores, slots, threads):
-    monkeypatch.setattr(plans, "available_cores", lambda: cores)
+    monkeypatch.setattr(variables, "available_cores", lambda: cores)
     (variable,) = make_plan(recipe, [], [Host("localhost", slots)]).env
     assert (variable.name, variable.value) == ("OMP_NUM_THREADS", threads)
     assert variable.source.startswith(f"default: {cores} cores / ")
@@ -202,7 +201,7 @@ def test_plan_file_round_trip_and_repeats(recipe, tmp_path):
     assert one.read_bytes() == two.read_bytes() == printed[0].output.encode()
     plan = load_plan(one)
     assert plan.to_json().encode() == one.read_bytes()
-    assert json.loads(one.read_text())["format"] == "kogpt2-launch-plan-1"
+    assert json.loads(one.read_text())["format"] == "kogpt2-launch-plan-2"
 
 
 def edit_argv(plain):

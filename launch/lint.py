@@ -1,0 +1,132 @@
+"""Environment variables that do harm, or nothing, on the network that a plan is for: a line each, with the reason.
+
+They come down from blog posts and old job scripts. A lint warns; what corrupts data is an error.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Callable, Dict, Mapping, Optional, Tuple
+
+from .fabric import PLUGIN_CHEATSHEET, InstanceType, Version
+
+WARN, ERROR = "warn", "error"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a plan's workers talk over, as far as it was told. has_mpi: Horovod was built with MPI."""
+
+    instance: Optional[InstanceType] = None
+    plugin: Optional[Version] = None
+    has_mpi: bool = False
+
+    @property
+    def has_efa(self) -> bool:
+        return self.instance is not None and self.instance.efa > 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a variable, and what to do: leave it out, unless the text says otherwise."""
+
+    severity: str
+    name: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pattern of names, when it is wrong (None: always), and why."""
+
+    pattern: str
+    wrong: Optional[Callable[[str, Network], bool]]
+    severity: str
+    text: str
+    source: str
+
+
+def _on_efa(_value: str, network: Network) -> bool:
+    return network.has_efa
+
+
+def _forces_low_latency(value: str, network: Network) -> bool:
+    """Whether NCCL_PROTO admits LL or LL128 where the plugin cannot tell NCCL whether that is safe."""
+    names = {name.strip().lower() for name in value.lstrip("^").split(",")}
+    admitted = {"ll", "ll128"} - names if value.startswith("^") else {"ll", "ll128"} & names
+    return network.has_efa and bool(admitted) and (network.plugin is None or network.plugin < (1, 7))
+
+
+def _without_mpi(_value: str, network: Network) -> bool:
+    return not network.has_mpi
+
+
+def _rdma_on_type_without(value: str, network: Network) -> bool:
+    return value != "0" and network.instance is not None and network.has_efa and not network.instance.gpudirect
+
+
+def _another_provider(value: str, network: Network) -> bool:
+    return network.has_efa and "efa" not in value.split(",")
+
+
+NCCL_ENV, HOROVOD_SOURCE = "NCCL documentation, Environment Variables", "horovod/common/operations.cc"
+RULES: Tuple[Rule, ...] = (
+    Rule(
+        "RDMAV_*",
+        None,
+        WARN,
+        "belongs to rdma-core and breaks fork() on newer kernels; the plugin sets what is needed, FI_EFA_FORK_SAFE",
+        PLUGIN_CHEATSHEET,
+    ),
+    Rule("NCCL_TREE_THRESHOLD", None, WARN, "NCCL 2.5 and later ignore it; NCCL_ALGO took its place", NCCL_ENV),
+    Rule("NCCL_MIN_NRINGS", None, WARN, "NCCL 2.5 and later read NCCL_MIN_NCHANNELS in its place", NCCL_ENV),
+    Rule(
+        "NCCL_MIN_NCHANNELS",
+        _on_efa,
+        WARN,
+        "more channels than NCCL's own choice make messages smaller, and EFA starves",
+        PLUGIN_CHEATSHEET,
+    ),
+    Rule(
+        "HOROVOD_HIERARCHICAL_ALLREDUCE",
+        _without_mpi,
+        WARN,
+        "is compiled in only where Horovod was built with MPI; in a Gloo build it does nothing",
+        HOROVOD_SOURCE,
+    ),
+    Rule("NCCL_SOCKET_NTHREADS", _on_efa, WARN, "is for sockets; EFA does not use them", PLUGIN_CHEATSHEET),
+    Rule("NCCL_NSOCKS_PERTHREAD", _on_efa, WARN, "is for sockets; EFA does not use them", PLUGIN_CHEATSHEET),
+    Rule(
+        "NCCL_PROTO",
+        _forces_low_latency,
+        ERROR,
+        "lets NCCL use LL or LL128, which need ordered 128-byte stores: with a plugin before 1.7 data is corrupted, "
+        "silently; take simple",
+        "aws-ofi-nccl, src/platform-aws.c (v1.7.4), configure_nccl_proto",
+    ),
+    Rule(
+        "FI_EFA_USE_DEVICE_RDMA",
+        _rdma_on_type_without,
+        ERROR,
+        "asks for GPUDirect, which this instance type's EFA has not",
+        PLUGIN_CHEATSHEET,
+    ),
+    Rule("FI_PROVIDER", _another_provider, ERROR, "keeps libfabric from using EFA; take efa", PLUGIN_CHEATSHEET),
+    Rule("NCCL_IB_DISABLE", _on_efa, WARN, "is for InfiniBand; EFA goes through the plugin", NCCL_ENV),
+)
+
+
+def lint(
+    variables: Mapping[str, str], network: Network, preset: Optional[Mapping[str, str]] = None
+) -> Tuple[Finding, ...]:
+    """The findings on `variables`, by name; those that a preset set to the same value are meant."""
+    found: Dict[Tuple[str, str], Finding] = {}
+    for name, value in sorted(variables.items()):
+        if preset is not None and preset.get(name) == value:
+            continue
+        for rule in RULES:
+            if fnmatch.fnmatchcase(name, rule.pattern) and (rule.wrong is None or rule.wrong(value, network)):
+                found[name, rule.pattern] = Finding(rule.severity, name, rule.text, rule.source)
+    return tuple(found.values())

@@ -1,0 +1,117 @@
+"""The environment variables of a plan's workers, each with where its value comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Mapping, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.recipe import Recipe
+
+from .environment import INTERFACE_VARIABLES, check_variable
+from .fabric import (
+    PRESETS,
+    InstanceType,
+    Version,
+    common_settings,
+    fabric_settings,
+    instance_type,
+    parse_version,
+)
+from .hosts import Host, available_cores
+from .lint import ERROR, Finding, Network, lint
+
+USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable of every worker, and where its value comes from."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """What the hosts are, as far as it was told: an EC2 type, versions as text, and a preset's name."""
+
+    instance_type: Optional[str] = None
+    plugin_version: Optional[str] = None
+    libfabric_version: Optional[str] = None
+    preset: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        """RecipeError for what is not in the tables."""
+        if self.preset is not None and self.preset not in PRESETS:
+            raise RecipeError(f"--preset {self.preset}: not one of {', '.join(PRESETS)}")
+        if self.instance is None and (self.plugin_version or self.libfabric_version):
+            raise RecipeError("--plugin-version and --libfabric-version go with --instance-type")
+        assert self.plugin is None or self.instance is not None
+
+    @property
+    def instance(self) -> Optional[InstanceType]:
+        return instance_type(self.instance_type) if self.instance_type is not None else None
+
+    @property
+    def plugin(self) -> Optional[Version]:
+        return parse_version(self.plugin_version, "--plugin-version") if self.plugin_version is not None else None
+
+    @property
+    def libfabric(self) -> Optional[Version]:
+        if self.libfabric_version is None:
+            return None
+        return parse_version(self.libfabric_version, "--libfabric-version")
+
+    def settings(self) -> Dict[str, Variable]:
+        """The variables of the tables, and the preset's over them."""
+        found: Dict[str, Variable] = {}
+        if self.instance is not None:
+            tables = (*common_settings(self.instance), *fabric_settings(self.instance, self.plugin, self.libfabric))
+            found = {each.name: Variable(each.name, each.value, each.source) for each in tables}
+        for name, value in PRESETS[self.preset].items() if self.preset is not None else ():
+            found[name] = Variable(name, value, f"preset: {self.preset}")
+        return found
+
+    def lint(self, variables: Mapping[str, str]) -> Tuple[Finding, ...]:
+        """What is wrong with variables on this network."""
+        preset = PRESETS[self.preset] if self.preset is not None else None
+        return lint(variables, Network(self.instance, self.plugin), preset)
+
+
+def worker_variables(
+    recipe: Recipe, hosts: Sequence[Host], interface: Optional[str], fabric: Fabric, user: Mapping[str, str]
+) -> Tuple[Variable, ...]:
+    """All of them by name: tables, preset, then ours, then the user's over all.
+
+    RecipeError for one of the user's that may not stand in a plan, or that would corrupt data.
+    """
+    chosen = fabric.settings()
+    if fabric.instance is not None:
+        # %h and %p are NCCL's own: host and process number.
+        log = str(recipe.run_dir / "nccl.%h.%p.log")
+        chosen["NCCL_DEBUG_FILE"] = Variable("NCCL_DEBUG_FILE", log, "recipe: tracking.run_dir")
+    for name in INTERFACE_VARIABLES if interface else ():
+        chosen[name] = Variable(name, str(interface), INTERFACE)
+    # Without OMP_NUM_THREADS MXNet computes on one CPU thread, and it is read when MXNet is imported. Several hosts
+    # may differ in cores while all workers get the same variables, so there each worker sets its own.
+    if recipe.training.threads:
+        threads, source = recipe.training.threads, "recipe: training.threads"
+        chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(threads), source)
+    elif len(hosts) == 1 and hosts[0].is_local:
+        cores, slots = available_cores(), hosts[0].slots
+        source = f"default: {counted(cores, 'core')} / {counted(slots, 'slot')}"
+        chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(max(1, cores // slots)), source)
+    for name, value in user.items():
+        check_variable(name, value)
+        chosen[name] = Variable(name, value, USER)
+    for finding in fabric.lint(user):
+        if finding.severity == ERROR:
+            raise RecipeError(f"--env {finding.name}={user[finding.name]}: {finding.text} ({finding.source})")
+    return tuple(chosen[name] for name in sorted(chosen))
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 slot``, ``8 slots``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
