@@ -49,7 +49,11 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes in bytes, but for `parameters`. `activations` is what one micro step holds for the backward pass."""
+    """Sizes in bytes, but for `parameters`.
+
+    `optimizer` has the float32 masters of float16 weights too; `activations` is what one micro step holds for the
+    backward pass.
+    """
 
     parameters: int
     weights: int
@@ -80,23 +84,28 @@ def flops_per_token(model: ModelRecipe, seq_length: int) -> float:
 
 
 def size_of(recipe: Recipe) -> Size:
-    """Memory and disk of one worker in float32."""
+    """Memory and disk of one worker, by stock operators; the fused ones keep less between the passes.
+
+    bfloat16 is in the products only, so it is float32 here.
+    """
     model, parameters = recipe.model, count_parameters(recipe.model)
+    is_float16 = recipe.training.precision == "float16"
+    storage_bytes = FLOAT_BYTES // 2 if is_float16 else FLOAT_BYTES
     tokens = recipe.training.batch_size * recipe.data.seq_length
     # A block keeps its two LayerNorm outputs and residuals, qkv, heads, context, projections and dropout masks (about
     # 18 C a token), the hidden layer before and after GELU (8 C), and scores, weights, mask (3 H T). The head keeps
-    # logits, their log-softmax and both gradients.
+    # logits, their log-softmax and both gradients: in float16 the logits, and what becomes of them is float32.
     block = tokens * (26 * model.units + 3 * model.num_heads * recipe.data.seq_length)
-    activations = FLOAT_BYTES * (model.num_layers * block + 4 * tokens * model.vocab_size)
-    weights = FLOAT_BYTES * parameters
+    head = tokens * model.vocab_size * (2 * storage_bytes + 2 * FLOAT_BYTES)
+    masters = FLOAT_BYTES * parameters
     tied_copy = FLOAT_BYTES * model.vocab_size * model.units  # the file format of the released weights stores it twice
     return Size(
         parameters=parameters,
-        weights=weights,
-        gradients=weights,
-        optimizer=OPTIMIZER_ARRAYS * weights,
-        activations=activations,
-        checkpoint=weights * (1 + OPTIMIZER_ARRAYS) + tied_copy,
+        weights=storage_bytes * parameters,
+        gradients=storage_bytes * parameters,
+        optimizer=OPTIMIZER_ARRAYS * masters + (masters if is_float16 else 0),
+        activations=storage_bytes * model.num_layers * block + head,
+        checkpoint=masters * (1 + OPTIMIZER_ARRAYS) + tied_copy,
     )
 
 

@@ -355,8 +355,8 @@ def test_generation_has_no_gradient(name):
     [
         ({"qkv": (2, 12)}, r"^qkv has shape \(2, 12\), expected 3 axes$"),
         ({"num_heads": 3}, r"^qkv has shape \(2, 4, 12\): 12 columns are not 3 times 3 heads$"),
-        ({"num_heads": 0}, "^num_heads=0: a whole number from 1 is needed$"),
-        ({"num_heads": 1.5}, "^num_heads=1.5 is not a whole number$"),
+        ({"num_heads": 0}, "^num_heads=0 is not a whole number from 1 on$"),
+        ({"num_heads": 1.5}, "^num_heads=1.5 is not a whole number from 1 on$"),
         ({"seed": (63,)}, r"^seed has shape \(63\), expected \(64\)$"),
         ({"p": 1.0}, "^p=1: a dropout probability is at least 0 and below 1$"),
         ({"precision": "float16"}, "^precision='float16': float32 or bfloat16$"),

@@ -177,6 +177,13 @@ def test_requests_with_dropout(make):
     check_requests(make(*MIDDLE, seed=training_seed(3), p=0.2))
 
 
+@each_dropout
+def test_gradient_of_the_seed_is_zero(make):
+    case = make(*MIDDLE, seed=training_seed(3), p=0.2)
+    case.wanted = [len(case.inputs) - 1]
+    np.testing.assert_array_equal(case.run_fused(before=5.0)[1], 0.0)
+
+
 @each_operator
 def test_gradients_add_up(make):
     check_gradients_add_up(make(*MIDDLE))

@@ -27,6 +27,19 @@ def test_shipped_recipes_are_whole(name):
     assert f"{size_of(recipe).parameters:,}" in describe(recipe)
 
 
+def test_memory_by_precision():
+    """float16: 2 + 2 bytes a parameter, its master and two moments 12; bfloat16 is in the products only."""
+    precisions = ("float32", "bfloat16", "float16")
+    sizes = {p: size_of(load_recipe("kogpt2_base", [f"training.precision={p}"])) for p in precisions}
+    float32, float16 = sizes["float32"], sizes["float16"]
+    assert sizes["bfloat16"] == float32
+    assert float32.weights + float32.gradients + float32.optimizer == 16 * float32.parameters
+    assert float16.weights + float16.gradients == 4 * float16.parameters
+    assert float16.optimizer == 12 * float16.parameters
+    assert float32.activations / 2 < float16.activations < float32.activations  # the loss is float32
+    assert float16.checkpoint == float32.checkpoint
+
+
 def test_every_shipped_recipe_is_listed_here():
     wanted = {"demo", "debug_cpu", "small_cpu", "single_gpu", "kogpt2_base", "kogpt2_medium"}
     assert set(SHIPPED) == wanted

@@ -83,7 +83,9 @@ def build_cuda(out_dir: Path, architectures: Sequence[str] = ARCHITECTURES) -> C
     """
     nvcc = find_nvcc()
     if nvcc is None:
-        raise KoGPT2Error("nvcc was not found on PATH or in CUDA_HOME: install a CUDA toolkit, or train with ops=stock")
+        raise KoGPT2Error(
+            "nvcc was not found on PATH or in CUDA_HOME: install a CUDA toolkit, or train with training.ops=stock"
+        )
     version = _nvcc_version(nvcc)
     known = set(re.findall(r"compute_(\w+)", _run([nvcc, "--list-gpu-arch"], f"nvcc {version}")))
     wanted = [a for a in architectures if a in known]

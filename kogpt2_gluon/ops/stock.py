@@ -60,8 +60,8 @@ class StockOps:
     ) -> Any:
         """Embeddings of tokens (B, T) and of their positions, with dropout: (B, T, C).
 
-        The positions begin at `past_length`, an array of shape (1,), or at 0 when it is None. `rows` are the inputs that
-        :meth:`embedding_rows` wants, None where it gave None.
+        The positions begin at `past_length`, an array of shape (1,), or at 0 when it is None. `rows` are the inputs
+        that :meth:`embedding_rows` wants, None where it gave None.
         """
         assert rows is None
         embedded = self._lookup(F, tokens, embed)  # (B, T, C)

@@ -36,21 +36,6 @@ Rule rule_of(const Attributes& attributes) {
   fail("rule='", name, "': adamw, bertadam, adam or lamb");
 }
 
-std::vector<double> weight_decays(const Attributes& attributes, int64_t count) {
-  const std::string text = attributes.text("weight_decays", "");
-  std::vector<double> decays;
-  std::istringstream words(text);
-  for (std::string word; std::getline(words, word, ',');) {
-    char* end = nullptr;
-    decays.push_back(std::strtod(word.c_str(), &end));
-    if (word.empty() || *end) fail("weight_decays: '", word, "' is not a number");
-  }
-  if (static_cast<int64_t>(decays.size()) != count) {
-    fail("weight_decays has ", decays.size(), " numbers, expected num_arrays=", count);
-  }
-  return decays;
-}
-
 double beta_of(const Attributes& attributes, const char* name, double otherwise) {
   const double beta = attributes.number(name, otherwise);
   if (!(beta >= 0.0 && beta < 1.0)) fail(name, "=", beta, ": at least 0 and below 1");
@@ -71,13 +56,12 @@ struct Step {
 std::vector<Step> steps_of(const Attributes& attributes, Rule rule, int64_t count) {
   const double beta1 = beta_of(attributes, "beta1", 0.9), beta2 = beta_of(attributes, "beta2", 0.999);
   const double epsilon = attributes.number("epsilon", 1e-8);
-  const int64_t t = attributes.integer("step", 1);
-  if (t < 1) fail("step=", t, ": counted from 1");
+  const int64_t t = attributes.integer("step", 1, 1);
   const double learning_rate = rule == Rule::kLamb ? 1.0 : attributes.number("learning_rate", 0.001);
   const double mean_correction = rule == Rule::kBertAdam ? 1.0 : 1.0 - std::pow(beta1, t);
   const double root = rule == Rule::kBertAdam ? 1.0 : std::sqrt(1.0 - std::pow(beta2, t));
   std::vector<Step> steps;
-  for (const double weight_decay : weight_decays(attributes, count)) {
+  for (const double weight_decay : attributes.numbers("weight_decays", static_cast<size_t>(count))) {
     Step step;
     step.scale = static_cast<float>(attributes.number("scale", 1.0));
     step.l2 = static_cast<float>(rule == Rule::kAdam ? weight_decay : 0.0);
@@ -185,7 +169,7 @@ void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < pieces.size(); ++i) update(steps[pieces[i].array], parameter_of(in, pieces[i]));
   }
-  floats(out[0])[0] = static_cast<float>(attributes.integer("step", 1));
+  floats(out[0])[0] = static_cast<float>(attributes.integer("step", 1, 1));
 }
 
 MXReturnValue count_inputs(const AttributeMap& map, int* num_inputs, int* num_outputs) {

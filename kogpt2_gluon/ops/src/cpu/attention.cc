@@ -36,7 +36,7 @@ void shape(const Attributes& attributes, Shapes& in, Shapes& out) {
 void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
   const AttentionSizes s = attention_sizes(attributes, in[0]);
   const Dropout dropout = dropout_from(floats(in[1]), attributes);
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const Heads qkv(precision, floats(in[0]), HeadLayout::packed(s.B, s.T, 3 * s.H, s.D, 3 * s.C));
   float* const context = floats(out[0]);
   float* const log_sum_exp = floats(out[1]);
@@ -140,9 +140,9 @@ class HeadBackward {
 void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
   enum { kOutGradient, kLogSumExpGradient, kQkv, kSeed, kOut, kLogSumExp };  // the second is never used
   const auto requests = attributes.requests(2);
-  if (requests[1] == Request::kWrite) std::fill_n(floats(gradients[1]), kSeedSize, 0.0f);
+  write_seed_gradient(gradients[1], requests[1]);
   if (requests[0] == Request::kNull) return;
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const AttentionSizes s = attention_sizes(attributes, in[kQkv]);
   const Dropout dropout = dropout_from(floats(in[kSeed]), attributes);
   const float* const out = floats(in[kOut]);

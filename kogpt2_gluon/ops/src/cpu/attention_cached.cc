@@ -130,7 +130,7 @@ void cached_forward(const Attributes& attributes, Tensors& in, Tensors& out) {
     std::copy_n(past_key + head * P * s.D, P * s.D, cache.key + head * N * s.D);
     std::copy_n(past_value + head * P * s.D, P * s.D, cache.value + head * N * s.D);
   }
-  append_and_attend(attributes.precision(), floats(in[0]), s, cache, floats(out[0]));
+  append_and_attend(precision_of(attributes), floats(in[0]), s, cache, floats(out[0]));
 }
 
 // ---- kogpt2_attention_step ------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ void step_forward(const Attributes& attributes, Tensors& in, Tensors& out) {
   if (position < 0 || position + s.T > capacity) {
     fail("position ", position, ", from which ", s.T, " tokens are written, does not fit a cache for ", capacity);
   }
-  append_and_attend(attributes.precision(), floats(in[0]), s, {floats(in[1]), floats(in[2]), position, capacity},
+  append_and_attend(precision_of(attributes), floats(in[0]), s, {floats(in[1]), floats(in[2]), position, capacity},
                     floats(out[0]));
 }
 

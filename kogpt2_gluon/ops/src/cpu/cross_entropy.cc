@@ -85,7 +85,7 @@ struct LogSumExp {
 };
 
 void forward(const Attributes& attributes, Tensors& in, Tensors& out, Saved& saved) {
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const int64_t M = num_rows(in[kHidden]), C = in[kHidden].shape.back(), V = in[kWeight].shape[0];
   Buffer<int64_t> labels(M);
   read_labels(in[kLabels], V, labels);
@@ -134,7 +134,7 @@ struct LogitGradient {
 void backward(const Attributes& attributes, Tensors& in, Tensors& gradients, Saved& saved) {
   constexpr int kFirstInput = kNumOutputs, kFirstOutput = kNumOutputs + kNumInputs;
   if (!saved.logits) fail("a backward pass without a forward pass");
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const auto requests = attributes.requests(kNumInputs);
   const int64_t M = num_rows(in[kFirstInput + kHidden]), C = in[kFirstInput + kHidden].shape.back(),
                 V = in[kFirstInput + kWeight].shape[0];

@@ -24,11 +24,16 @@ inline Dropout dropout_from(const float* seed, const Attributes& attributes) {
     training |= seed[i] != 1.0f;
     if (seed[i] > 0.5f) (i < 32 ? dropout.seed_low : dropout.seed_high) |= 1u << (i % 32);
   }
-  dropout.site = static_cast<uint32_t>(attributes.integer("site", 0));
+  dropout.site = static_cast<uint32_t>(attributes.integer("site", 0, 0));
   dropout.threshold = training ? static_cast<uint32_t>(std::lround(p * 65536.0)) : 0u;
   if (dropout.threshold > 65535u) dropout.threshold = 65535u;
   dropout.scale = 65536.0f / static_cast<float>(65536u - dropout.threshold);
   return dropout;
+}
+
+// Nobody wants the seed's gradient; should somebody, it is 0 and not what stood in memory.
+inline void write_seed_gradient(MXTensor& gradient, Request request) {
+  if (request == Request::kWrite) std::fill_n(floats(gradient), kSeedSize, 0.0f);
 }
 
 // The words of `count` blocks, one behind the other. By value, restrict and in a function of its own: the compiler makes

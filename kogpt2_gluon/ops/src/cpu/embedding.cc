@@ -26,11 +26,7 @@ enum Input { kTokens, kEmbedWeight, kPosWeight, kSeed, kRows };
 
 constexpr int64_t kStrip = 16 * kDecisionsPerBlock;  // columns taken at a time
 
-int64_t offset_of(const Attributes& attributes) {
-  const int64_t offset = attributes.integer("offset", 0);
-  if (offset < 0) fail("offset=", offset, ": at least 0");
-  return offset;
-}
+int64_t offset_of(const Attributes& attributes) { return attributes.integer("offset", 0, 0); }
 
 void shape(const Attributes& attributes, Shapes& in, Shapes& out) {
   expect_axes("tokens", in[kTokens], 2);

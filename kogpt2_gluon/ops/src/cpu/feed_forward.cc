@@ -62,7 +62,7 @@ void activate(const float* pre_activation, Factor& activation) {
 }
 
 void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const auto [M, K, H, N] = sizes_of(in, 0);
   float* const pre_activation = floats(out[1]);
   {
@@ -98,7 +98,7 @@ void activate_backward(const float* pre_activation, float* gradient, Factor& act
 
 void backward(const Attributes& attributes, Tensors& tensors, Tensors& gradients) {
   constexpr int kFirstInput = 2;  // behind the gradients of the two outputs; pre_activation's is never used
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const auto requests = attributes.requests(kNumInputs);
   const auto [M, K, H, N] = sizes_of(tensors, kFirstInput);
   const auto input = [&](Input which) { return floats(tensors[kFirstInput + which]); };
@@ -124,6 +124,7 @@ void backward(const Attributes& attributes, Tensors& tensors, Tensors& gradients
                   {floats(gradients[kData]), floats(gradients[kHiddenWeight]), floats(gradients[kHiddenBias]),
                    requests[kData], requests[kHiddenWeight], requests[kHiddenBias]});
   pass_gradient(floats(tensors[0]), M * N, floats(gradients[kResidual]), requests[kResidual]);
+  write_seed_gradient(gradients[kSeed], requests[kSeed]);
 }
 
 }  // namespace

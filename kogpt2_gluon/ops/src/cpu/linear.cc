@@ -18,7 +18,7 @@ void linear_shape(const Attributes&, Shapes& in, Shapes& out) {
 }
 
 void linear_forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const int64_t M = num_rows(in[0]), K = in[0].shape.back(), N = in[1].shape[0];
   const Factor data(precision, floats(in[0]), M, K);
   const Factor weight(precision, floats(in[1]), N, K);
@@ -26,7 +26,7 @@ void linear_forward(const Attributes& attributes, Tensors& in, Tensors& out) {
 }
 
 void linear_backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const auto requests = attributes.requests(3);
   const int64_t M = num_rows(in[1]), K = in[1].shape.back(), N = in[2].shape[0];
   const Factor output_gradient(precision, floats(in[0]), M, N);

@@ -27,7 +27,7 @@ void shape(const Attributes&, Shapes& in, Shapes& out) {
 }
 
 void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const int64_t M = num_rows(in[0]), K = in[0].shape.back(), N = in[1].shape[0];
   const Factor data(precision, floats(in[0]), M, K);
   const Factor weight(precision, floats(in[1]), N, K);
@@ -36,7 +36,7 @@ void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
 }
 
 void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
-  const Precision precision = attributes.precision();
+  const Precision precision = precision_of(attributes);
   const auto requests = attributes.requests(5);
   const int64_t M = num_rows(in[1]), K = in[1].shape.back(), N = in[2].shape[0];
   const MaskedGradient masked(dropout_from(floats(in[5]), attributes), precision, floats(in[0]), M, N);
@@ -46,6 +46,7 @@ void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
                   {floats(gradients[0]), floats(gradients[1]), floats(gradients[2]), requests[0], requests[1],
                    requests[2]});
   pass_gradient(floats(in[0]), M * N, floats(gradients[3]), requests[3]);
+  write_seed_gradient(gradients[4], requests[4]);
 }
 
 }  // namespace

@@ -29,9 +29,7 @@ inline std::vector<Piece> pieces_of(const Tensors& tensors, size_t step) {
 
 // The attribute that every operator over many arrays has.
 inline int64_t num_arrays(const Attributes& attributes) {
-  const int64_t count = attributes.integer("num_arrays", 0);
-  if (count < 1) fail("num_arrays=", count, ": the number of arrays, at least 1");
-  return count;
+  return attributes.integer("num_arrays", 1, 0);
 }
 
 }  // namespace kogpt2

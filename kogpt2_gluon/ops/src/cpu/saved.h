@@ -17,14 +17,14 @@ class SavingOperator : public mxnet::ext::CustomStatefulOp {
  public:
   explicit SavingOperator(AttributeMap attributes) : attributes_(std::move(attributes)) { ignore_warn = true; }
 
-  MXReturnValue Forward(Tensors* inputs, Tensors* outputs, const mxnet::ext::OpResource&) override {
+  MXReturnValue Forward(Tensors* inputs, Tensors* outputs, const OpResource&) override {
     return guarded([&] {
       omp_set_num_threads(num_threads());  // as in run()
       forward(Attributes(attributes_), *inputs, *outputs, saved_);
     });
   }
 
-  MXReturnValue Backward(Tensors* inputs, Tensors* gradients, const mxnet::ext::OpResource&) override {
+  MXReturnValue Backward(Tensors* inputs, Tensors* gradients, const OpResource&) override {
     return guarded([&] {
       omp_set_num_threads(num_threads());
       backward(Attributes(attributes_), *inputs, *gradients, saved_);
