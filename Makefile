@@ -7,6 +7,7 @@ DEMO_DIR ?= demo-run
 
 # A stamp is touched when its step is done and redone when what it was made from changes.
 CORE := $(VENV)/.core
+GPU := $(VENV)/.gpu
 HOROVOD := $(VENV)/.horovod
 TEST := $(VENV)/.test
 
@@ -20,10 +21,13 @@ demo: $(CORE) ## the whole road on embedded Korean text: corpus to PyTorch folde
 
 install: $(CORE) ## the package for the CPU, into .venv
 
+# One environment holds one MXNet: after `make horovod-gpu` it stays the GPU build, until .venv is removed.
+MXNET = $(if $(wildcard $(GPU)),cu112,cpu)
+
 $(CORE): setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt setuptools wheel
-	$(PIP) install -c constraints.txt -e '.[cpu]'
+	$(PIP) install -c constraints.txt -e '.[$(MXNET)]'
 	touch $@
 
 # Horovod compiles against the installed MXNet, so it comes after it and without pip's build isolation.
@@ -34,10 +38,11 @@ horovod: $(HOROVOD) ## Horovod with Gloo, for several workers on CPUs
 
 $(HOROVOD): $(CORE)
 	$(PIP) install -c constraints.txt cmake cffi cloudpickle psutil pyyaml packaging
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(HOROVOD_BUILD) HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 $(HOROVOD_INSTALL)
+	if test -e $(GPU); then $(MAKE) horovod-gpu; else PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(HOROVOD_BUILD) HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 $(HOROVOD_INSTALL); fi
 	touch $@
 
-# One environment holds one MXNet: the GPU build takes the CPU build's place, and Horovod is built against it.
+# The GPU build takes the CPU build's place, and Horovod is built against it.
 horovod-gpu: setup.py constraints.txt ## MXNet's GPU build, and Horovod with NCCL, MPI and Gloo (needs CUDA, NCCL, Open MPI)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt setuptools wheel cmake cffi cloudpickle psutil pyyaml packaging
@@ -45,10 +50,10 @@ horovod-gpu: setup.py constraints.txt ## MXNet's GPU build, and Horovod with NCC
 	$(PIP) install -c constraints.txt -e '.[cu112]'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(HOROVOD_BUILD) HOROVOD_GPU=CUDA HOROVOD_GPU_OPERATIONS=NCCL HOROVOD_WITH_MPI=1 \
 		HOROVOD_WITH_GLOO=1 $(HOROVOD_INSTALL) --no-cache-dir --no-binary horovod
-	touch $(CORE) $(HOROVOD)
+	touch $(GPU) $(CORE) $(HOROVOD)
 
 $(TEST): $(HOROVOD)
-	$(PIP) install -c constraints.txt -e '.[cpu,convert,test]'
+	$(PIP) install -c constraints.txt -e '.[$(MXNET),convert,test]'
 	touch $@
 
 test: $(TEST) ## the test suite

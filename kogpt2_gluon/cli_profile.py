@@ -33,7 +33,7 @@ def profile(
 
     Real steps are run on new weights: as in training, then with their phases apart, then under MXNet's profiler with
     the operators one by one. Neither run folder nor checkpoints are touched. OUT/trace.json opens in
-    https://ui.perfetto.dev or chrome://tracing. Under `horovodrun -np N` the figures are those of rank 0.
+    https://ui.perfetto.dev or chrome://tracing. Under `horovodrun --gloo -np N` the figures are those of rank 0.
 
     \b
     Example: kogpt2 profile small_cpu --steps 10

@@ -129,15 +129,22 @@ def describe(recipe: Recipe, size: int = 0) -> str:
         f"memory             {_gib(sizes.memory)} a worker: weights {_gib(sizes.weights)}, gradients "
         f"{_gib(sizes.gradients)}, optimizer {_gib(sizes.optimizer)}, activations about {_gib(sizes.activations)}",
         f"disk               {_gib(sizes.checkpoint)} a checkpoint, {_gib(sizes.checkpoint * (kept + 1))} at most",
-        "time and cost      by peak rate x utilisation, communication and evaluation left out:",
+        *time_and_cost(recipe, size),
     ]
+    return "\n".join(lines)
+
+
+def time_and_cost(recipe: Recipe, size: int) -> list[str]:
+    """Lines for people: how long `size` workers take on each kind of device, and for how much."""
+    tokens = recipe.tokens_per_step * recipe.training.num_steps
+    lines = ["time and cost      by float32 peak x utilisation, communication and evaluation left out:"]
     for device in DEVICES:
         seconds = tokens * flops_per_token(recipe.model, recipe.data.seq_length)
         seconds /= device.peak_tflops * 1e12 * device.utilisation * size
         dollars = seconds / 3600 * device.dollars_per_hour * size
         cost = f", about ${dollars:,.0f}" if device.dollars_per_hour else ""
         lines.append(f"  {size} x {device.name:<26} {_duration(seconds)}{cost}  ({device.basis})")
-    return "\n".join(lines)
+    return lines
 
 
 def check_data(recipe: Recipe, size: int = 0) -> None:

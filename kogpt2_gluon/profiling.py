@@ -43,7 +43,7 @@ from kogpt2_gluon.profiling_trace import Span, operator_times, read_spans, write
 from kogpt2_gluon.recipe import DataRecipe, Recipe
 from kogpt2_gluon.runtime import mx, num_threads
 from kogpt2_gluon.tracking.metrics import tracker_for
-from kogpt2_gluon.training.loop import StepResult, memory_in_use, run_step
+from kogpt2_gluon.training.loop import memory_in_use, run_step, step_record
 from kogpt2_gluon.training.setup import set_up
 from kogpt2_gluon.training.signals import StopRequest
 from kogpt2_gluon.training.state import Parts
@@ -161,27 +161,13 @@ class Passes:
                 result = run_step(recipe, parts, stop)
                 if clock:
                     clock.enter("log")
-                    self._log(tracker, number + 1, result)
+                    tracker.log_step(**{**step_record(recipe, parts, result, 1.0), "step": number + 1})
                     clock.leave()
             with parts.worker.waiting():
                 mx.nd.waitall()
             seconds = time.perf_counter() - began
         self._show(what, count, count)
         return seconds
-
-    def _log(self, tracker: Any, step: int, result: StepResult) -> None:
-        """As the training loop does."""
-        recipe, parts = self._recipe, self._parts
-        tracker.log_step(
-            step=step,
-            loss=result.loss,
-            learning_rate=result.learning_rate,
-            grad_norm=result.grad_norm,
-            tokens_per_second=1.0,
-            memory_mb=memory_in_use(parts.ctx) / 2**20,
-            epoch=parts.reader.epoch,
-            tokens=step * recipe.tokens_per_step,
-        )
 
 
 class PhaseClock:
@@ -261,10 +247,12 @@ def _profiler(file: Path) -> Iterator[None]:
     mx.nd.waitall()
     mx.profiler.set_config(profile_symbolic=True, profile_imperative=True, filename=str(file))
     mx.profiler.set_state("run")
-    yield
-    mx.nd.waitall()
-    mx.profiler.set_state("stop")
-    mx.profiler.dump()
+    try:
+        yield
+        mx.nd.waitall()
+    finally:
+        mx.profiler.set_state("stop")
+        mx.profiler.dump()
 
 
 def _detached(recipe: Recipe, scratch: Path, num_steps: int) -> Recipe:

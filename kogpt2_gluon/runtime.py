@@ -156,6 +156,9 @@ def __getattr__(name: str) -> Any:
 
 @functools.cache
 def _load_mxnet() -> Any:
+    # From 8 gradients of one array on, MXNet adds them up in place, which operators of a library cannot do: they would
+    # overwrite each other, silently. With this it adds up copies. Read at the first gradient, so never too late here.
+    os.environ.setdefault("MXNET_EXEC_INPLACE_GRAD_SUM_CAP", "1000")
     if "mxnet" in sys.modules:  # as in a notebook that began with `import mxnet`
         warnings.warn(
             "mxnet was imported before kogpt2_gluon.runtime: its thread count is OMP_NUM_THREADS, or 1 without it",
@@ -169,9 +172,6 @@ def _load_mxnet() -> Any:
     check_numpy()
     if wheel == CUDA_WHEEL:
         _require_cuda_libraries()
-    # From 8 gradients of one array on, MXNet adds them up in place, which operators of a library cannot do: they would
-    # overwrite each other, silently. With this it adds up copies. Read at the first gradient.
-    os.environ.setdefault("MXNET_EXEC_INPLACE_GRAD_SUM_CAP", "1000")
     try:
         with _thread_environment(), warnings.catch_warnings():
             # MXNet 1.9.1 touches aliases that NumPy 1.20 deprecated, and distutils' version classes: harmless here.

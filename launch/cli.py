@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
@@ -10,7 +11,7 @@ import click
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 
 if TYPE_CHECKING:
-    from .hosts import Host
+    from .discovery import Discovered
 
 
 class _Group(click.Group):
@@ -34,6 +35,10 @@ def main() -> None:
 @click.argument("overrides", metavar="[key=value]...", nargs=-1)
 @click.option("--hosts", metavar="h1:8,h2:8", help="Hosts and their slots (workers); the first has rank 0.")
 @click.option("--hostfile", type=click.Path(path_type=Path), help="The same as a file: 'h1 slots=8' or 'h1:8' a line.")
+@click.option("--ec2-tag", metavar="K=V", help="The running EC2 instances with this tag; their type is asked for.")
+@click.option("--placement-group", metavar="G", help="Those of this placement group.")
+@click.option("--asg", metavar="A", help="Those of this Auto Scaling group that are in service.")
+@click.option("--slurm", is_flag=True, help="The nodes of the Slurm allocation that this runs in.")
 @click.option("--network-interface", metavar="NAME", help="The interface that the hosts share, such as eth0.")
 @click.option("--instance-type", metavar="TYPE", help="The hosts' EC2 type, such as p4d.24xlarge: sets up its network.")
 @click.option("--plugin-version", metavar="V", help="Of aws-ofi-nccl on the hosts, where the type has EFA.")
@@ -47,6 +52,10 @@ def plan(
     overrides: Tuple[str, ...],
     hosts: Optional[str],
     hostfile: Optional[Path],
+    ec2_tag: Optional[str],
+    placement_group: Optional[str],
+    asg: Optional[str],
+    slurm: bool,
     network_interface: Optional[str],
     instance_type: Optional[str],
     plugin_version: Optional[str],
@@ -58,8 +67,9 @@ def plan(
 ) -> None:
     """Print what a run on these hosts would be, and start nothing.
 
-    Ranks, batch, threads, each variable with its source, and the exact command. Equal input gives equal text. Of your
-    own variables (--env) those that do harm or nothing on this network are named; what corrupts data is refused.
+    Ranks, batch, threads, time and cost, each variable with its source, and the exact command. Equal input gives equal
+    text. Of your own variables (--env) those that do harm or nothing on this network are named; what corrupts data is
+    refused.
 
     \b
     Example:
@@ -67,17 +77,29 @@ def plan(
           --hosts h1:8,h2:8 --network-interface eth0 --instance-type p4d.24xlarge \\
           --plugin-version 1.13.2 --libfabric-version 1.22 --out plan.json
     """
+    from kogpt2_gluon.estimate import time_and_cost
+    from kogpt2_gluon.recipe import load_recipe
+
     from .plan import make_plan
     from .variables import Fabric
 
-    fabric = Fabric(instance_type, plugin_version, libfabric_version, preset)
-    made = make_plan(recipe, overrides, _hosts(hosts, hostfile), network_interface, _variables(variables), fabric)
+    found = _hosts(hosts, hostfile, ec2_tag, placement_group, asg, slurm)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    if instance_type and found.instance_type and instance_type != found.instance_type:
+        raise RecipeError(f"--instance-type {instance_type}: the hosts found are of type {found.instance_type}")
+    fabric = Fabric(found.instance_type or instance_type, plugin_version, libfabric_version, preset)
+    made = make_plan(recipe, overrides, found.hosts, network_interface, _variables(variables), fabric)
     if out is not None:
         try:
             out.write_text(made.to_json(), encoding="utf-8")
         except OSError as error:
             raise RecipeError(f"--out {out}: cannot be written: {error.strerror}") from None
-    click.echo(made.to_json() if as_json else made.describe(), nl=False)
+    if as_json:
+        click.echo(made.to_json(), nl=False)
+    else:
+        click.echo(made.describe(), nl=False)
+        click.echo("\n".join(time_and_cost(load_recipe(recipe, overrides), made.size)))
 
 
 @main.command()
@@ -121,14 +143,39 @@ def run(
     ctx.exit(run_local(made))
 
 
-def _hosts(hosts: Optional[str], hostfile: Optional[Path]) -> Sequence[Host]:
+def _hosts(
+    hosts: Optional[str],
+    hostfile: Optional[Path],
+    ec2_tag: Optional[str],
+    placement_group: Optional[str],
+    asg: Optional[str],
+    slurm: bool,
+) -> Discovered:
+    """The hosts that the options name, in one of the ways; this machine if none does."""
+    from .discovery import Discovered, from_auto_scaling_group, from_ec2, from_slurm
     from .hosts import Host, parse_hosts, read_hostfile
 
-    if hosts is not None and hostfile is not None:
-        raise RecipeError("give --hosts or --hostfile, not both")
+    ways = {
+        "--hosts": hosts is not None,
+        "--hostfile": hostfile is not None,
+        "--ec2-tag or --placement-group": ec2_tag is not None or placement_group is not None,
+        "--asg": asg is not None,
+        "--slurm": slurm,
+    }
+    given = [name for name, is_given in ways.items() if is_given]
+    if len(given) > 1:
+        raise RecipeError(f"hosts are named in {len(given)} ways: give one of {', '.join(given)}")
     if hosts is not None:
-        return parse_hosts(hosts)
-    return read_hostfile(hostfile) if hostfile is not None else (Host("localhost", 1),)
+        return Discovered(parse_hosts(hosts))
+    if hostfile is not None:
+        return Discovered(read_hostfile(hostfile))
+    if asg is not None:
+        return from_auto_scaling_group(asg)
+    if slurm:
+        return from_slurm(os.environ)
+    if given:
+        return from_ec2(ec2_tag, placement_group)
+    return Discovered((Host("localhost", 1),))
 
 
 def _variables(settings: Sequence[str]) -> Dict[str, str]:

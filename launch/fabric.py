@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
+from kogpt2_gluon.cuda import GPU_MAJORS
 from kogpt2_gluon.errors import RecipeError
 
 Version = Tuple[int, ...]
@@ -20,7 +21,6 @@ EC2 = "EC2 DescribeInstanceTypes"
 PLUGIN_PLATFORM = "aws-ofi-nccl, src/platform-aws.c (v1.6.0, v1.7.4)"
 PLUGIN_CHEATSHEET = "aws-ofi-nccl, doc/efa-env-var.md"
 G5_CHEATSHEET = "awsome-distributed-training pull request 406; NVIDIA/nccl issues 922 and 1298"
-MXNET_CODE = (50, 86)  # compute capabilities x 10 of mxnet-cu112 1.9.1's machine code; it holds no PTX to compile
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ class InstanceType:
 
     @property
     def runs_mxnet(self) -> bool:
-        """Whether mxnet-cu112 holds machine code that these GPUs run: their own, or of a lower minor version."""
-        lowest, highest = MXNET_CODE
-        return lowest <= self.capability and self.capability // 10 <= highest // 10
+        """Whether mxnet-cu112 holds machine code that these GPUs run."""
+        return self.capability // 10 in GPU_MAJORS
 
 
 def _type(
@@ -102,13 +101,13 @@ class Setting:
 def instance_type(name: str) -> InstanceType:
     """The row of `name`; RecipeError for a type that is not in the table, or whose GPUs MXNet cannot use."""
     if name not in INSTANCE_TYPES:
-        raise RecipeError(f"--instance-type {name}: not one of {', '.join(INSTANCE_TYPES)}")
+        raise RecipeError(f"--instance-type {name}: not in the table; it has {', '.join(INSTANCE_TYPES)}")
     found = INSTANCE_TYPES[name]
     if not found.runs_mxnet:
         raise RecipeError(
-            f"--instance-type {name}: mxnet-cu112 has no machine code for {found.gpu} (sm_{found.capability}; it ends "
-            f"at sm_{MXNET_CODE[1]} and holds no PTX): train on V100, T4, A100 or A10G and take the checkpoint to "
-            "PyTorch with kogpt2 convert"
+            f"--instance-type {name}: mxnet-cu112 has no machine code for {found.gpu} (sm_{found.capability}; it has "
+            f"sm_{GPU_MAJORS[0]}x to sm_{GPU_MAJORS[-1]}x and no PTX): train on V100, T4, A100 or A10G and take the "
+            "checkpoint to PyTorch with kogpt2 convert"
         )
     return found
 
@@ -119,6 +118,9 @@ def parse_version(text: str, option: str) -> Version:
     if not found:
         raise RecipeError(f"{option} {text!r}: not a version; write it as 1.7.4")
     return tuple(int(part) for part in found.group(1).split("."))
+
+
+GENERATIONS = {"1.5": "up to 1.5", "1.6": "1.6, or later with a libfabric before 1.18", "1.7": "1.7 or later"}
 
 
 def plugin_generation(plugin: Version, libfabric: Version) -> str:
@@ -134,28 +136,27 @@ def plugin_generation(plugin: Version, libfabric: Version) -> str:
 def fabric_settings(
     instance: InstanceType, plugin: Optional[Version] = None, libfabric: Optional[Version] = None
 ) -> Tuple[Setting, ...]:
-    """The variables that EFA needs on this type with these versions; none where the type has no EFA.
+    """The variables that this type's network needs with these versions.
 
     RecipeError where the type has EFA and a version is not given: they decide what is needed.
     """
-    if not instance.efa:
-        return ()
-    for version, option in ((plugin, "--plugin-version"), (libfabric, "--libfabric-version")):
-        if version is None:
-            raise RecipeError(f"{instance.name} has EFA, whose variables depend on versions: give {option} as well")
-    assert plugin is not None and libfabric is not None
-    generation = plugin_generation(plugin, libfabric)
-    rule = f"{instance.name}, aws-ofi-nccl {_PLUGINS[generation]}"
     settings = []
-    if generation == "1.5":  # from 1.6 on the plugin sets these two itself
-        settings.append(Setting("FI_PROVIDER", "efa", f"{rule}: {PLUGIN_CHEATSHEET}"))
-        # Without it NCCL may take LL or LL128, which need ordered 128-byte stores that EFA does not promise.
-        settings.append(Setting("NCCL_PROTO", "simple", f"{rule}: {PLUGIN_CHEATSHEET}"))
-    if instance.gpudirect and generation in ("1.5", "1.6"):
-        settings.append(Setting("FI_EFA_USE_DEVICE_RDMA", "1", f"{rule}: {PLUGIN_CHEATSHEET}"))
-    if instance.name.startswith("g5.") and generation == "1.7" and instance.gpus > 1:
-        # No NVLink and no peer access: GPUs of one host talk through shared memory.
-        settings.append(Setting("NCCL_SHM_USE_CUDA_MEMCPY", "1", f"{rule}: {G5_CHEATSHEET}"))
+    if instance.efa:
+        for version, option in ((plugin, "--plugin-version"), (libfabric, "--libfabric-version")):
+            if version is None:
+                raise RecipeError(f"{instance.name} has EFA, whose variables depend on versions: give {option} as well")
+        assert plugin is not None and libfabric is not None
+        generation = plugin_generation(plugin, libfabric)
+        source = f"{instance.name}, aws-ofi-nccl {GENERATIONS[generation]}: {PLUGIN_CHEATSHEET}"
+        if generation == "1.5":  # from 1.6 on the plugin sets these two itself
+            settings.append(Setting("FI_PROVIDER", "efa", source))
+            # Without it NCCL may take LL or LL128, which need ordered 128-byte stores that EFA does not promise.
+            settings.append(Setting("NCCL_PROTO", "simple", source))
+        if instance.gpudirect and generation in ("1.5", "1.6"):
+            settings.append(Setting("FI_EFA_USE_DEVICE_RDMA", "1", source))
+    if instance.gpus > 1 and instance.name.partition(".")[0] in ("g4dn", "g5"):
+        # Neither NVLink nor peer access: GPUs of one host talk through its memory, whatever the plugin.
+        settings.append(Setting("NCCL_SHM_USE_CUDA_MEMCPY", "1", f"{instance.name}: {G5_CHEATSHEET}"))
     return tuple(settings)
 
 
@@ -163,7 +164,8 @@ def fabric_settings(
 # not are passed over. Source: EFA user guide, "Get started with EFA and NCCL".
 EFA_LIBRARIES = (
     *("/opt/amazon/efa/lib", "/opt/amazon/efa/lib64", "/opt/amazon/openmpi/lib", "/opt/amazon/openmpi/lib64"),
-    *("/opt/aws-ofi-nccl/lib", "/opt/amazon/ofi-nccl/lib/x86_64-linux-gnu", "/opt/amazon/ofi-nccl/lib64"),
+    *("/opt/aws-ofi-nccl/lib", "/opt/amazon/ofi-nccl/lib"),
+    *("/opt/amazon/ofi-nccl/lib/x86_64-linux-gnu", "/opt/amazon/ofi-nccl/lib64"),
 )
 
 
@@ -173,13 +175,13 @@ def common_settings(instance: InstanceType) -> Tuple[Setting, ...]:
     return (
         *((libraries,) if instance.efa else ()),
         # INFO, into files: only these lines say which network NCCL took (VERSION does not).
-        Setting("NCCL_DEBUG", "INFO", "default: which network NCCL took, for the check after the start"),
-        Setting("NCCL_DEBUG_SUBSYS", "INIT,NET", "default: no more than that check needs"),
+        Setting("NCCL_DEBUG", "INFO", "default: its log says which network NCCL took"),
+        Setting("NCCL_DEBUG_SUBSYS", "INIT,NET", "default: no more than that needs"),
         Setting("MXNET_SAFE_ACCUMULATION", "1", "default: float16 sums of softmax and LayerNorm in float32"),
     )
 
 
-# Settings of their time, by name. GluonNLP trained BERT over EFA with these in 2019 (scripts/bert); newer NCCL ignores
+# Settings of their time, by name: what GluonNLP trained BERT with over EFA in 2019. Newer NCCL ignores
 # NCCL_TREE_THRESHOLD.
 PRESETS: Dict[str, Dict[str, str]] = {
     "period-2019": {
@@ -190,5 +192,3 @@ PRESETS: Dict[str, Dict[str, str]] = {
         "NCCL_TREE_THRESHOLD": "0",
     }
 }
-
-_PLUGINS = {"1.5": "up to 1.5", "1.6": "1.6, or later with a libfabric before 1.18", "1.7": "1.7 with libfabric 1.18"}

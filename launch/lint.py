@@ -9,18 +9,16 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Callable, Dict, Mapping, Optional, Tuple
 
-from .fabric import PLUGIN_CHEATSHEET, InstanceType, Version
+from .fabric import PLUGIN_CHEATSHEET, InstanceType
 
 WARN, ERROR = "warn", "error"
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a plan's workers talk over, as far as it was told. has_mpi: Horovod was built with MPI."""
+    """What a plan's workers talk over, as far as it was told."""
 
     instance: Optional[InstanceType] = None
-    plugin: Optional[Version] = None
-    has_mpi: bool = False
 
     @property
     def has_efa(self) -> bool:
@@ -53,14 +51,14 @@ def _on_efa(_value: str, network: Network) -> bool:
 
 
 def _forces_low_latency(value: str, network: Network) -> bool:
-    """Whether NCCL_PROTO admits LL or LL128 where the plugin cannot tell NCCL whether that is safe."""
-    names = {name.strip().lower() for name in value.lstrip("^").split(",")}
-    admitted = {"ll", "ll128"} - names if value.startswith("^") else {"ll", "ll128"} & names
-    return network.has_efa and bool(admitted) and (network.plugin is None or network.plugin < (1, 7))
+    """Whether NCCL_PROTO admits LL or LL128."""
+    return network.has_efa and any(_admits(value, name) for name in ("ll", "ll128"))
 
 
-def _without_mpi(_value: str, network: Network) -> bool:
-    return not network.has_mpi
+def _admits(value: str, name: str) -> bool:
+    """Whether a list such as ``a,b`` has `name`, or one such as ``^a,b`` (all but these) has it not."""
+    listed = name in [each.strip().lower() for each in value.lstrip("^").split(",")]
+    return listed != value.startswith("^")
 
 
 def _rdma_on_type_without(value: str, network: Network) -> bool:
@@ -68,10 +66,11 @@ def _rdma_on_type_without(value: str, network: Network) -> bool:
 
 
 def _another_provider(value: str, network: Network) -> bool:
-    return network.has_efa and "efa" not in value.split(",")
+    return network.has_efa and not _admits(value, "efa")
 
 
 NCCL_ENV, HOROVOD_SOURCE = "NCCL documentation, Environment Variables", "horovod/common/operations.cc"
+FEWER = "more channels than NCCL's own choice make messages smaller, and EFA starves: leave it out"
 RULES: Tuple[Rule, ...] = (
     Rule(
         "RDMAV_*",
@@ -81,19 +80,13 @@ RULES: Tuple[Rule, ...] = (
         PLUGIN_CHEATSHEET,
     ),
     Rule("NCCL_TREE_THRESHOLD", None, WARN, "NCCL 2.5 and later ignore it; NCCL_ALGO took its place", NCCL_ENV),
-    Rule("NCCL_MIN_NRINGS", None, WARN, "NCCL 2.5 and later read NCCL_MIN_NCHANNELS in its place", NCCL_ENV),
-    Rule(
-        "NCCL_MIN_NCHANNELS",
-        _on_efa,
-        WARN,
-        "more channels than NCCL's own choice make messages smaller, and EFA starves",
-        PLUGIN_CHEATSHEET,
-    ),
+    Rule("NCCL_MIN_NRINGS", None, WARN, f"is the old name of NCCL_MIN_NCHANNELS; {FEWER}", NCCL_ENV),
+    Rule("NCCL_MIN_NCHANNELS", _on_efa, WARN, FEWER, PLUGIN_CHEATSHEET),
     Rule(
         "HOROVOD_HIERARCHICAL_ALLREDUCE",
-        _without_mpi,
+        None,
         WARN,
-        "is compiled in only where Horovod was built with MPI; in a Gloo build it does nothing",
+        "does nothing: workers are started with Gloo, and this part of Horovod needs MPI",
         HOROVOD_SOURCE,
     ),
     Rule("NCCL_SOCKET_NTHREADS", _on_efa, WARN, "is for sockets; EFA does not use them", PLUGIN_CHEATSHEET),
@@ -102,9 +95,9 @@ RULES: Tuple[Rule, ...] = (
         "NCCL_PROTO",
         _forces_low_latency,
         ERROR,
-        "lets NCCL use LL or LL128, which need ordered 128-byte stores: with a plugin before 1.7 data is corrupted, "
-        "silently; take simple",
-        "aws-ofi-nccl, src/platform-aws.c (v1.7.4), configure_nccl_proto",
+        "lets NCCL use LL or LL128, which need ordered 128-byte stores, and EFA on these types promises none: data may "
+        "be corrupted, silently; take simple",
+        "aws-ofi-nccl, src/platform-aws.c (v1.7.4, v1.13.2), configure_nccl_proto",
     ),
     Rule(
         "FI_EFA_USE_DEVICE_RDMA",

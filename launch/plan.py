@@ -1,14 +1,15 @@
 """A launch plan: everything decided before the first process starts, as a file that can be read and diffed.
 
 A plan holds no time, no random number and no look at the network: the same recipe, hosts and options give the same
-text. Every environment variable says where its value comes from, and the command is a list of arguments, never a
-shell string.
+text (a plan for this machine alone also has its number of cores). Every environment variable says where its value comes
+from, and the command is a list of arguments: what a person may paste is written from it, never read back.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -18,7 +19,7 @@ from kogpt2_gluon.recipe import Recipe, load_recipe
 
 from .environment import INTERFACE_VARIABLES, check_variable
 from .hosts import Host
-from .lint import Finding
+from .lint import ERROR, Finding
 from .variables import USER, Fabric, Variable, counted, worker_variables
 
 FORMAT = "kogpt2-launch-plan-2"
@@ -136,6 +137,8 @@ class Plan:
         rows += [("env", f"{each.name}={each.value}  <- {each.source}") for each in self.env]
         rows += [(each.severity, f"{each.name} {each.text} ({each.source})") for each in self.findings()]
         rows += [("argv", json.dumps(self.argv(), ensure_ascii=False))]
+        settings = [f"{each.name}={each.value}" for each in self.env]
+        rows += [("by hand", shlex.join([*(["env", *settings] if settings else []), *self.argv()]))]
         return "".join(f"{label:<12} {text}\n" for label, text in rows)
 
     def _describe_instance(self) -> str:
@@ -210,6 +213,10 @@ def load_plan(path: Path) -> Plan:
     _check_gpus(plan)
     _check_variables(plan)
     resolved = load_recipe(plan.recipe, plan.overrides)
+    if len(plan.hosts) > 1:  # on this machine alone the number of threads is its cores'
+        user = {each.name: each.value for each in plan.env if each.source == USER}
+        if worker_variables(resolved, plan.hosts, plan.network_interface, plan.fabric, user) != plan.env:
+            raise RecipeError(f"plan {path}: env does not follow from the rest of the plan; {again}")
     batch = (resolved.training.batch_size, resolved.accumulate(plan.size), resolved.data.seq_length)
     if resolved.fingerprint() != plan.fingerprint or batch != (plan.batch_size, plan.accumulate, plan.seq_length):
         raise RecipeError(f"plan {path}: recipe {plan.recipe} has changed since the plan was made; {again}")
@@ -239,6 +246,9 @@ def _check_variables(plan: Plan) -> None:
     for each in plan.env:
         if each.name not in INTERFACE_VARIABLES or each.value != plan.network_interface:
             check_variable(each.name, each.value)
+    for finding in plan.fabric.lint({each.name: each.value for each in plan.env}):
+        if finding.severity == ERROR:
+            raise RecipeError(f"{finding.name}: {finding.text} ({finding.source})")
 
 
 def _check_interface(plan: Plan) -> None:

@@ -34,6 +34,7 @@ from kogpt2_gluon.errors import DataError, DivergedError, KoGPT2Error, Preempted
 
 from .environment import inherited
 from .plan import Plan
+from .variables import LIBRARY_PATH, join_library_paths
 
 MARK = "KOGPT2_LAUNCH_ID"
 GRACE_SECONDS = 120.0
@@ -87,7 +88,11 @@ def run_local(plan: Plan, worker: Optional[Sequence[str]] = None, grace: float =
 
 def worker_environment(plan: Plan, mark: str) -> Dict[str, str]:
     """What the workers' processes get: the allowed part of ours, the plan's variables over it, and the mark."""
-    return {**inherited(os.environ), **{each.name: each.value for each in plan.env}, MARK: mark}
+    ours = inherited(os.environ)
+    planned = {each.name: each.value for each in plan.env}
+    if LIBRARY_PATH in ours and LIBRARY_PATH in planned:
+        planned[LIBRARY_PATH] = join_library_paths(planned[LIBRARY_PATH], ours[LIBRARY_PATH])
+    return {**ours, **planned, MARK: mark}
 
 
 def first_failure(exits: Sequence[WorkerExit]) -> Optional[WorkerExit]:

@@ -21,6 +21,7 @@ from .fabric import (
 from .hosts import Host, available_cores
 from .lint import ERROR, Finding, Network, lint
 
+LIBRARY_PATH = "LD_LIBRARY_PATH"
 USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
 
 
@@ -46,9 +47,9 @@ class Fabric:
         """RecipeError for what is not in the tables."""
         if self.preset is not None and self.preset not in PRESETS:
             raise RecipeError(f"--preset {self.preset}: not one of {', '.join(PRESETS)}")
-        if self.instance is None and (self.plugin_version or self.libfabric_version):
+        versions = (self.plugin, self.libfabric)
+        if self.instance is None and versions != (None, None):
             raise RecipeError("--plugin-version and --libfabric-version go with --instance-type")
-        assert self.plugin is None or self.instance is not None
 
     @property
     def instance(self) -> Optional[InstanceType]:
@@ -77,7 +78,7 @@ class Fabric:
     def lint(self, variables: Mapping[str, str]) -> Tuple[Finding, ...]:
         """What is wrong with variables on this network."""
         preset = PRESETS[self.preset] if self.preset is not None else None
-        return lint(variables, Network(self.instance, self.plugin), preset)
+        return lint(variables, Network(self.instance), preset)
 
 
 def worker_variables(
@@ -105,11 +106,18 @@ def worker_variables(
         chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(max(1, cores // slots)), source)
     for name, value in user.items():
         check_variable(name, value)
+        if name == LIBRARY_PATH and name in chosen:
+            value = join_library_paths(value, chosen[name].value)
         chosen[name] = Variable(name, value, USER)
     for finding in fabric.lint(user):
         if finding.severity == ERROR:
             raise RecipeError(f"--env {finding.name}={user[finding.name]}: {finding.text} ({finding.source})")
     return tuple(chosen[name] for name in sorted(chosen))
+
+
+def join_library_paths(first: str, second: str) -> str:
+    """Folders of both in turn, each once."""
+    return ":".join(dict.fromkeys([*first.split(":"), *second.split(":")]))
 
 
 def counted(count: int, noun: str) -> str:

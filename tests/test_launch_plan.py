@@ -303,7 +303,7 @@ def test_plan_defaults_to_this_machine(recipe):
     ("arguments", "told"),
     [
         (["--hosts", "h1:3"], "nearest"),
-        (["--hosts", "h1:2", "--hostfile", "x"], "not both"),
+        (["--hosts", "h1:2", "--hostfile", "x"], "hosts are named in 2 ways"),
         (["--env", "HF_TOKEN=abc"], "looks like a secret"),
         (["--env", "abc"], "NAME=VALUE"),
         (["training.bach_size=2"], "did you mean training.batch_size"),

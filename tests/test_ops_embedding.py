@@ -195,7 +195,7 @@ def test_ids_outside_are_refused(wrong, ids):
     one = case(ids=ids)
     one.inputs[0][1, 3] = wrong
     arrays = [mx.nd.array(values, dtype=values.dtype) for values in one.inputs]
-    message = rf"^id {wrong} at place 8 is outside of 0 \.\. 10$"
+    message = rf"^id {wrong} at place 8 is outside of 0 \.\. 10: another tokenizer's?"
     check_refused("kogpt2_embedding", lambda: mx.nd.kogpt2_embedding(*arrays), message)
 
 

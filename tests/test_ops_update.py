@@ -170,7 +170,7 @@ def test_wrong_counts_and_types_are_refused():
     check_refused(
         "kogpt2_adam_update", lambda: mx.nd.kogpt2_adam_update(*four, num_arrays=1, weight_decays="0"), message
     )
-    with pytest.raises(mx.MXNetError, match="num_arrays=0 is not a whole number from 1 on"):
+    with pytest.raises(mx.MXNetError, match="num_arrays= is missing"):
         mx.nd.kogpt2_squared_norm(mx.nd.ones(3))
     double = mx.nd.ones(3, dtype="float64")
     message = "^input 0 has MXNet's type number 1; expected float32$"

@@ -198,8 +198,12 @@ def test_stop_rule_ends_a_run_that_no_longer_improves(tiny, shards, tmp_path):
         per_epoch = training_mix([opened], recipe, 1).sequences_per_epoch
     assert state["step"] == math.ceil(2 * per_epoch / 256)
     again = kogpt2("train", "debug_cpu", *tiny, *rule, *batch, "training.learning_rate=0")
-    assert "step" not in again.stdout.split("going on from")[1].split("\n", 1)[1]  # nothing more was done
+    assert "tok/s" not in again.stdout.split("going on from")[1]  # no step was made
+    assert "evaluation.stop_improvement=0 goes on" in again.stdout
     assert open_checkpoint(tmp_path / "run").state() == state
+    further = [*rule, f"training.num_steps={state['step'] + 1}", "evaluation.stop_improvement=0"]
+    kogpt2("train", "debug_cpu", *tiny, *further, *batch, "training.learning_rate=0")
+    assert open_checkpoint(tmp_path / "run").state()["step"] == state["step"] + 1
 
 
 def test_stop_rule_lets_an_improving_run_go_on(tiny, shards, tmp_path):

@@ -16,6 +16,9 @@ class LanguageModelLoss(RetracedBlock):
         Where the operators can, the gradient of the tied matrix lacks the embedding's part after a backward pass, until
         :meth:`add_embedding_gradient` has added it: a fraction of the time and memory that MXNet's sum takes.
 
+    Where gradients add up (grad_req "add"), or with `rows_apart`, each recorded pass wants its backward pass before the
+    next one.
+
     Inputs:
         - **tokens**: ids of shape (batch_size, length + 1): inputs are all but the last, labels all but the first
 

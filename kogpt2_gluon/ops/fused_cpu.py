@@ -5,7 +5,7 @@ Each operator's file there says what it computes, forward and backward, and what
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from kogpt2_gluon.ops.parameters import requests, shared_request, value
 from kogpt2_gluon.ops.stock import StockOps
@@ -19,9 +19,7 @@ def draw_seed(F: Any, dropout: float) -> Any:
 
     MXNet tells an operator of a library neither whether this is training nor a seed that `mx.random.seed` repeats.
 
-    No gradient goes through it. Every operator with dropout reads this array, and from 8 gradients of one array on
-    (MXNET_EXEC_INPLACE_GRAD_SUM_CAP) MXNet has the operators add them up in place, which those of a library do not do:
-    they would overwrite each other, silently. No other array of the network has so many of them as readers.
+    No gradient goes through it: every operator with dropout reads this array, and none of their gradients is wanted.
     """
     ones = F.ones((SEED_SIZE,))
     return F.BlockGrad(F.Dropout(ones, p=0.5)) if dropout else ones
@@ -40,23 +38,24 @@ class EmbeddingRows:
 
     def __init__(self, embed: Any):
         self._weight = embed.weight
-        self._arrays: dict = {}  # by the shape of the tokens; their values are not read, their gradients are the rows
-        self._tokens: Any = None
+        self._pass: Optional[tuple[Any, Any]] = None  # tokens, and the array whose gradient are their rows
 
     def inputs(self, tokens: Any) -> tuple[Any, Any]:
         """What `embedding` takes as `rows` for these tokens (B, T): the matrix (V, C) and an array (B, T, C)."""
         weight = self._weight.data()
-        if tokens.shape not in self._arrays:
-            array = self._arrays[tokens.shape] = mx.nd.zeros((*tokens.shape, weight.shape[1]), ctx=weight.context)
+        array = mx.nd.zeros((*tokens.shape, weight.shape[1]), ctx=weight.context)  # whose values are not read
+        if mx.autograd.is_recording():
+            assert self._pass is None, "a recorded pass before this one still lacks its call of add()"
             array.attach_grad()
-        self._tokens = tokens
-        return weight.detach(), self._arrays[tokens.shape]
+            self._pass = tokens, array
+        return weight.detach(), array
 
     def add(self) -> None:
-        """After a backward pass: adds the rows of the tokens that `inputs` got last to the matrix's gradient."""
+        """After the backward pass of the pass recorded last: adds its rows to the matrix's gradient."""
+        assert self._pass is not None, "add() comes once after each recorded pass"
+        (tokens, array), self._pass = self._pass, None
         if self._weight.grad_req != "null":
-            rows = self._arrays[self._tokens.shape].grad
-            mx.nd.kogpt2_add_rows(self._weight.grad(), self._tokens, rows)
+            mx.nd.kogpt2_add_rows(self._weight.grad(), tokens, array.grad)
 
 
 class FusedCpuOps(StockOps):
@@ -167,4 +166,4 @@ class FusedCpuOps(StockOps):
     def cross_entropy(self, F: Any, hidden: Any, layer: Any, labels: Any, rows: Any = None) -> Any:
         req = requests("write", layer.weight if rows else shared_request(layer.weight), "null")
         weight = value(F, layer.weight)
-        return F.kogpt2_cross_entropy(hidden, weight, labels, precision=self.precision, req=req)[0]
+        return F.kogpt2_cross_entropy(hidden, weight, labels, precision=self.precision, req=req)

@@ -20,6 +20,9 @@ def requests(*inputs: Any) -> str:
 
     MXNet does not tell an operator of a library whether to write a gradient, to add to it or to leave it, so it is told
     here, one word an input: a Parameter's own `grad_req`, or the word that is given.
+
+    With grad_req "add" there may be one forward pass to a backward pass: where several are recorded before it, MXNet
+    adds their gradients up in arrays of its own, which it has not cleared and which the operators would add to.
     """
     return ",".join(each if isinstance(each, str) else each.grad_req for each in inputs)
 

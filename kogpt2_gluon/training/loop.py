@@ -88,18 +88,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
             stopwatch.count(recipe.tokens_per_step)
             if result.made and (state.step == num_steps or _due(state.step, recipe.tracking.log_interval)):
                 mx.nd.waitall()  # the engine runs ahead of Python: without this the clock would not see its work
-                tracker.log_step(
-                    step=state.step,
-                    loss=result.loss,
-                    learning_rate=result.learning_rate,
-                    grad_norm=result.grad_norm,
-                    tokens_per_second=stopwatch.rate(),
-                    memory_mb=memory_in_use(parts.ctx) / 2**20,
-                    epoch=parts.reader.epoch,
-                    tokens=state.step * recipe.tokens_per_step,
-                    loss_scale=parts.loss_scale.scale if recipe.training.precision == "float16" else None,
-                    skipped=state.skipped,
-                )
+                tracker.log_step(**step_record(recipe, parts, result, stopwatch.rate()))
     if worker.rank == 0:
         write_report(recipe.run_dir)
     return state
@@ -171,6 +160,23 @@ def _diverged(recipe: Recipe, step: int, loss: float, norm: float) -> DivergedEr
         f"step {step}: loss {loss:g}, gradient norm {norm:g}; lower training.learning_rate, lengthen the warm-up"
         f"{more_range}, or go on from an earlier checkpoint in {recipe.ckpt_dir}"
     )
+
+
+def step_record(recipe: Recipe, parts: Parts, result: StepResult, tokens_per_second: float) -> dict[str, Any]:
+    """What the log says of the update just made."""
+    state = parts.state
+    return {
+        "step": state.step,
+        "loss": result.loss,
+        "learning_rate": result.learning_rate,
+        "grad_norm": result.grad_norm,
+        "tokens_per_second": tokens_per_second,
+        "memory_mb": memory_in_use(parts.ctx) / 2**20,
+        "epoch": parts.reader.epoch,
+        "tokens": state.step * recipe.tokens_per_step,
+        "loss_scale": parts.loss_scale.scale if recipe.training.precision == "float16" else None,
+        "skipped": state.skipped,
+    }
 
 
 def evaluate_if_due(recipe: Recipe, parts: Parts, tracker: Any) -> bool:

@@ -57,6 +57,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
     state = TrainState()
     if checkpoint and saved:
         state = restore_state(saved)
+        state.stop_rule_met = state.stop_rule_met and recipe.evaluation.stop_improvement > 0
         if saved["held_out_fingerprint"] != (held_out.fingerprint if held_out else None):
             state.epoch_perplexity, state.evaluation = None, None  # scores of another set compare with nothing
         load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
@@ -120,5 +121,5 @@ def describe(recipe: Recipe, parts: Parts) -> str:
     if parts.state.step >= recipe.training.num_steps:
         lines.append(f"already at its last step, {parts.state.step:,}; raise training.num_steps to go on")
     if parts.state.stop_rule_met:
-        lines.append("its stop rule was met before; there is nothing left to do")
+        lines.append("its stop rule was met before; evaluation.stop_improvement=0 goes on to training.num_steps")
     return "\n".join(lines)

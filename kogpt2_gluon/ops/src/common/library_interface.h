@@ -73,12 +73,16 @@ class Attributes {
     return parse(key, map_.at(key));
   }
 
-  int64_t integer(const std::string& key, int64_t least, int64_t otherwise) const {
-    const double value = number(key, static_cast<double>(otherwise));
+  int64_t integer(const std::string& key, int64_t least) const {
+    const double value = number(key);
     if (value != static_cast<double>(static_cast<int64_t>(value)) || value < static_cast<double>(least)) {
-      fail(key, "=", text(key, std::to_string(otherwise)), " is not a whole number from ", least, " on");
+      fail(key, "=", map_.at(key), " is not a whole number from ", least, " on");
     }
     return static_cast<int64_t>(value);
+  }
+
+  int64_t integer(const std::string& key, int64_t least, int64_t otherwise) const {
+    return has(key) ? integer(key, least) : otherwise;
   }
 
   // `count` numbers between commas.

@@ -34,7 +34,7 @@ float largest_of(const float* values, int64_t count) {
 
 AttentionSizes attention_sizes(const Attributes& attributes, const Shape& qkv) {
   expect_axes("qkv", qkv, 3);
-  const int64_t H = attributes.integer("num_heads", 1, 0), columns = qkv[2];
+  const int64_t H = attributes.integer("num_heads", 1), columns = qkv[2];
   if (columns % (3 * H)) fail("qkv has shape ", to_text(qkv), ": ", columns, " columns are not 3 times ", H, " heads");
   return {qkv[0], qkv[1], H, columns / (3 * H), columns / 3};
 }

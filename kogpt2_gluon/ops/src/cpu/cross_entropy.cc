@@ -1,16 +1,16 @@
-// kogpt2_cross_entropy(hidden, weight, labels; precision, req) -> loss, log_sum_exp
+// kogpt2_cross_entropy(hidden, weight, labels; precision, req) -> loss
 //
 //   logits = hidden weight^T
 //   log_sum_exp[m] = log(sum_v exp(logits[m, v]))
 //   loss[m] = log_sum_exp[m] - logits[m, labels[m]]
 //
-// hidden (..., C), weight (V, C), labels (...) ids as int32 or float32, loss and log_sum_exp (...). M below is the
-// product of hidden's leading axes. Losses are per row: mask and mean are the caller's.
+// hidden (..., C), weight (V, C), labels (...) ids as int32 or float32, loss (...). M below is the product of
+// hidden's leading axes. Losses are per row: mask and mean are the caller's.
 // Backward, of g = d loss:
 //   d logits[m, v] = g[m] (exp(logits[m, v] - log_sum_exp[m]) - (v == labels[m]))
 //   d hidden = d logits weight    d weight = d logits^T hidden
 // Saved: logits, strip by strip of the vocabulary. d logits is never whole: it is made for a part of a strip, goes into
-// both products, and is forgotten. No gradient comes through the output log_sum_exp.
+// both products, and is forgotten.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -24,7 +24,6 @@ namespace kogpt2 {
 namespace {
 
 enum Input { kHidden, kWeight, kLabels, kNumInputs };
-enum Output { kLoss, kLogSumExp, kNumOutputs };
 
 // Columns of the logits made at a time, and of their gradient, so many of which fill a strip.
 constexpr int64_t kStrip = 3072, kPart = 1536;
@@ -59,7 +58,7 @@ void shape(const Attributes&, Shapes& in, Shapes& out) {
   expect_shape("weight", in[kWeight], {in[kWeight][0], in[kHidden].back()});
   const Shape rows(in[kHidden].begin(), in[kHidden].end() - 1);
   expect_shape("labels", in[kLabels], rows);
-  out[kLoss] = out[kLogSumExp] = rows;
+  out[0] = rows;
 }
 
 // All labels, refused unless within 0 .. V - 1.
@@ -103,8 +102,7 @@ void forward(const Attributes& attributes, Tensors& in, Tensors& out, Saved& sav
   }
   for (int64_t m = 0; m < M; ++m) {
     const float logarithm = std::log(totals[m].sum);
-    floats(out[kLogSumExp])[m] = totals[m].greatest + logarithm;
-    floats(out[kLoss])[m] = (totals[m].greatest - *logits.row(m, labels.data()[m])) + logarithm;
+    floats(out[0])[m] = (totals[m].greatest - *logits.row(m, labels.data()[m])) + logarithm;
   }
 }
 
@@ -132,7 +130,7 @@ struct LogitGradient {
 };
 
 void backward(const Attributes& attributes, Tensors& in, Tensors& gradients, Saved& saved) {
-  constexpr int kFirstInput = kNumOutputs, kFirstOutput = kNumOutputs + kNumInputs;
+  constexpr int kFirstInput = 1, kLoss = kFirstInput + kNumInputs;  // behind the gradient of the loss; behind the inputs
   if (!saved.logits) fail("a backward pass without a forward pass");
   const Precision precision = precision_of(attributes);
   const auto requests = attributes.requests(kNumInputs);
@@ -142,8 +140,7 @@ void backward(const Attributes& attributes, Tensors& in, Tensors& gradients, Sav
   read_labels(in[kFirstInput + kLabels], V, labels);
   const float* const weight = floats(in[kFirstInput + kWeight]);
   const Factor hidden(precision, floats(in[kFirstInput + kHidden]), M, C, 0, true);
-  const LogitGradient logit_gradient = {*saved.logits, floats(in[kFirstOutput + kLoss]), floats(in[kLoss]),
-                                        labels.data()};
+  const LogitGradient logit_gradient = {*saved.logits, floats(in[kLoss]), floats(in[0]), labels.data()};
   static_assert(kStrip % kPart == 0, "a part of the gradient lies within a strip of the logits");
   for (int64_t begin = 0; begin < V; begin += kPart) {
     const int64_t width = std::min(kPart, V - begin);
@@ -164,6 +161,6 @@ void backward(const Attributes& attributes, Tensors& in, Tensors& gradients, Sav
 
 }  // namespace
 
-KOGPT2_SAVING_OPERATOR(kogpt2_cross_entropy, 3, 2, 1u << kLabels, shape, forward, backward, Saved);
+KOGPT2_SAVING_OPERATOR(kogpt2_cross_entropy, 3, 1, 1u << kLabels, shape, forward, backward, Saved);
 
 }  // namespace kogpt2

@@ -152,12 +152,14 @@ void backward_rows(const Attributes& attributes, Tensors& in, Tensors& gradients
   const auto requests = attributes.requests(gradients.size());
   if (requests[kEmbedWeight] != Request::kNull) fail("the gradient of embed_weight is that of rows: req null for it");
   Call call(attributes, in, kFirstInput);
-  for (size_t i = 0; i < gradients.size(); ++i) clear(gradients[i], requests[i]);
-  const bool wants_rows = requests[kRows] != Request::kNull, wants_pos = requests[kPosWeight] != Request::kNull;
+  for (int i = 0; i < kRows; ++i) clear(gradients[i], requests[i]);
+  const bool wants_pos = requests[kPosWeight] != Request::kNull;
   float* const rows_gradient = floats(gradients[kRows]);
   float* const pos_gradient = floats(gradients[kPosWeight]);
   for_each_strip(call, floats(in[0]), [&](int64_t m, int64_t begin, int64_t width, const float* strip) {
-    if (wants_rows) add_strip(strip, width, rows_gradient + m * call.C + begin);
+    float* const row = rows_gradient + m * call.C + begin;
+    if (requests[kRows] == Request::kWrite) std::copy_n(strip, width, row);
+    if (requests[kRows] == Request::kAdd) add_strip(strip, width, row);
     if (wants_pos) add_strip(strip, width, pos_gradient + call.position(m) * call.C + begin);
   });
 }

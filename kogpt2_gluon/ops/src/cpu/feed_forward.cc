@@ -9,7 +9,9 @@
 // Backward, of g = d out, with m = mask * g, a = gelu(pre_activation) and d = (m out_weight) gelu'(pre_activation):
 //   d out_weight = m^T a            d out_bias = the column sums of m        d residual = g
 //   d hidden_weight = d^T data      d hidden_bias = the column sums of d     d data = d hidden_weight
-// Saved: pre_activation; a is computed again, which is cheaper than keeping it.
+// Saved: pre_activation; a is computed again, which is cheaper than keeping it. As an output, not as saved.h would: then
+// MXNet reuses its memory in evaluation, where no backward pass comes, and the zeros it makes for the output's gradient
+// are one array for all layers (1% of a step).
 #include "dropout.h"
 #include "linear_gradients.h"
 #include "masked_rows.h"

@@ -90,7 +90,7 @@ class Ids {
   int64_t at(int64_t i, int64_t size) const {
     const int64_t id = is_int_ ? static_cast<const int32_t*>(data_)[i]
                                : static_cast<int64_t>(static_cast<const float*>(data_)[i]);
-    if (id < 0 || id >= size) fail("id ", id, " at place ", i, " is outside of 0 .. ", size - 1);
+    if (id < 0 || id >= size) fail("id ", id, " at place ", i, " is outside of 0 .. ", size - 1, ": another tokenizer's?");
     return id;
   }
 

@@ -29,7 +29,7 @@ inline std::vector<Piece> pieces_of(const Tensors& tensors, size_t step) {
 
 // The attribute that every operator over many arrays has.
 inline int64_t num_arrays(const Attributes& attributes) {
-  return attributes.integer("num_arrays", 1, 0);
+  return attributes.integer("num_arrays", 1);
 }
 
 }  // namespace kogpt2

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <new>
@@ -12,8 +13,8 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
-// Free blocks by size. Blocks are never given back to the system: a training step asks for the same ones every time,
-// and fresh pages would be zeroed by the kernel each time.
+// Free blocks by size. They are kept: a training step asks for the same ones every time, and fresh pages would be zeroed
+// by the kernel each time. When sizes grow from call to call, a new large block takes the place of one that got too small.
 struct Pool {
   std::mutex mutex;
   std::multimap<size_t, void*> free;
@@ -48,6 +49,9 @@ Scratch::Scratch(size_t bytes) : data_(nullptr), size_(rounded(bytes ? bytes : 1
       data_ = found->second;
       size_ = found->first;
       shared.free.erase(found);
+    } else if (found != shared.free.begin() && std::prev(found)->first >= kHugePage) {
+      std::free(std::prev(found)->second);
+      shared.free.erase(std::prev(found));
     }
   }
   if (data_ == nullptr) data_ = allocate(size_);

@@ -83,7 +83,7 @@ class Workspace {
       offsets_.push_back(total);
       total += (bytes + 255) / 256 * 256;
     }
-    if (total > INT_MAX) fail("a workspace of ", total, " bytes, and MXNet gives at most ", INT_MAX);
+    if (total > INT_MAX) fail("a workspace of ", total, " bytes, and MXNet gives at most ", INT_MAX, ": take a smaller batch");
     base_ = total > 0 ? static_cast<char*>(resource.alloc_gpu(static_cast<int>(total))) : nullptr;
   }
 
