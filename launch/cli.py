@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
 
@@ -100,6 +101,37 @@ def plan(
     else:
         click.echo(made.describe(), nl=False)
         click.echo("\n".join(time_and_cost(load_recipe(recipe, overrides), made.size)))
+
+
+@main.command()
+@click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("--python", default=None, metavar="PATH", help="Interpreter on the hosts.  [default: this one]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Of sshd, where ~/.ssh/config does not say.")
+@click.option("--timeout", default=90.0, show_default=True, help="Seconds that a host has for its answer.")
+@click.option("--json", "as_json", is_flag=True, help="A list of findings.")
+@click.pass_context
+def preflight(
+    ctx: click.Context, plan_file: Path, python: Optional[str], port: Optional[int], timeout: float, as_json: bool
+) -> None:
+    """Ask every host of PLAN (a file of `plan --out`) by ssh whether it is ready, and start nothing.
+
+    Clocks, code, packages, data, run folder, shared file system, network interface, ssh between the hosts; where the
+    plan names an instance type also GPUs, EFA, libfabric, plugin, locked memory and libnccl. Each finding is pass,
+    warn or fail, with what mends it; exit code 1 if one fails.
+
+    \b
+    Example:
+      kogpt2-launch preflight plan.json
+    """
+    from .checks import FAIL
+    from .plan import load_plan
+    from .preflight import preflight as ask_all
+    from .preflight import to_json, to_table
+    from .ssh import Shell
+
+    findings = ask_all(load_plan(plan_file), Shell(python or sys.executable, port), timeout)
+    click.echo(to_json(findings) if as_json else to_table(findings))
+    ctx.exit(int(any(each.status == FAIL for each in findings)))
 
 
 @main.command()

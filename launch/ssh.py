@@ -1,0 +1,99 @@
+"""A program on many hosts at once: by ssh, or directly on this machine. No shell string is ever built from data.
+
+What a remote host executes is a constant, ``exec PYTHON -``; the program and all its data go through stdin, where
+``ps`` does not show them.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import RecipeError
+
+from .hosts import Host
+
+# Nobody is there to answer a question, and a host that is down must not hold up the others.
+OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=accept-new")
+MAX_PARALLEL = 64
+_PATH = re.compile(r"[A-Za-z0-9_./+-]+")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program on a host said. code: 255 is ssh's own failure; None: no end within the time.
+
+    sent, received : when it was started and had ended, by this machine's clock, in seconds.
+    """
+
+    host: str
+    code: Optional[int]
+    output: str
+    errors: str
+    sent: float
+    received: float
+
+    @property
+    def problem(self) -> str:
+        """One line about what went wrong; empty if nothing did."""
+        if self.code == 0:
+            return ""
+        if self.code is None:
+            return f"no answer within {self.received - self.sent:.0f} s"
+        lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
+        return lines[-1][:300] if lines else f"exit code {self.code}"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """How hosts are reached.
+
+    Attributes
+    ----------
+    python : str
+        The interpreter there: a path without spaces or signs that a shell reads, RecipeError otherwise.
+    port : int or None
+        Of sshd, where it is not the one that ~/.ssh/config says.
+    """
+
+    python: str = "python3"
+    port: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if not _PATH.fullmatch(self.python) or self.python.startswith("-"):
+            raise RecipeError(f"--python {self.python!r}: not a path of letters, digits and _ . / + -")
+
+    def argv(self, host: Host) -> List[str]:
+        """The command that runs a program from stdin on `host`."""
+        if host.is_local:
+            return [self.python, "-"]
+        port = ["-p", str(self.port)] if self.port is not None else []
+        return ["ssh", *OPTIONS, *port, host.name, "exec", self.python, "-"]
+
+    def run(self, host: Host, program: str, seconds: float = 60.0) -> Answer:
+        """Runs a Python program there and waits for its end; never raises for what happens on the host."""
+        sent = time.time()
+        code: Optional[int]
+        try:
+            done = subprocess.run(
+                self.argv(host), input=program.encode(), capture_output=True, timeout=seconds, check=False
+            )
+            code, output, errors = done.returncode, done.stdout, done.stderr
+        except subprocess.TimeoutExpired:
+            code, output, errors = None, b"", b""
+        except OSError as error:
+            code, output, errors = 255, b"", f"{error.strerror}: {self.argv(host)[0]}".encode()
+        texts = (output.decode(errors="replace"), errors.decode(errors="replace"))
+        return Answer(host.name, code, *texts, sent, time.time())
+
+    def run_on_all(
+        self, hosts: Sequence[Host], program: Callable[[Host], str], seconds: float = 60.0
+    ) -> Tuple[Answer, ...]:
+        """The answers of all hosts, in their order, each asked with a program of its own."""
+        with ThreadPoolExecutor(max_workers=max(1, min(MAX_PARALLEL, len(hosts)))) as pool:
+            answers: Iterable[Answer] = pool.map(lambda host: self.run(host, program(host), seconds), hosts)
+            return tuple(answers)
