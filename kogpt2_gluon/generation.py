@@ -14,6 +14,8 @@ from kogpt2_gluon.model.decoding import decoder_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.runtime import mx
 
+BLOCK = 64  # logits that _at_least looks at together
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -79,11 +81,22 @@ def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng:
 def _candidates(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
     """Ids to draw from, the likeliest first where the order counts; of equal ones, the smaller id first."""
     if 0 < sampling.top_k < logits.size:
-        chosen = np.argpartition(-logits, sampling.top_k - 1)[: sampling.top_k]
+        likely = _at_least(logits, sampling.top_k)
+        chosen = likely[np.argpartition(-logits[likely], sampling.top_k - 1)[: sampling.top_k]]
         return chosen[np.lexsort((chosen, -logits[chosen]))]
     if sampling.top_k or sampling.top_p < 1:
         return np.argsort(-logits, kind="stable")
     return np.arange(logits.size)
+
+
+def _at_least(logits: np.ndarray, count: int) -> np.ndarray:
+    """Ids among which the `count` likeliest are, few of them: found by the largest logit of every 64."""
+    blocks = logits.size // BLOCK
+    if blocks < 2 * count:
+        return np.arange(logits.size)
+    largest = logits[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
+    # `count` blocks have a logit as large as this, so the likeliest are no smaller; NaN, should there be one, is kept.
+    return np.flatnonzero(~(logits < np.partition(largest, blocks - count)[blocks - count]))
 
 
 def generate_ids(

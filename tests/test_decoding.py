@@ -1,5 +1,7 @@
 """Decoding one token at a time over the fused operators: the logits are the network's own."""
 
+import itertools
+import math
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from kogpt2_gluon.generation import Sampling, generate_ids
 from kogpt2_gluon.model.decoding import Decoder, FusedDecoder, decoder_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.ops.build import instruction_set
 from kogpt2_gluon.ops.stock import StockOps
 from kogpt2_gluon.runtime import mx
 
@@ -95,6 +98,36 @@ def test_a_stock_network_decodes_by_its_states():
     assert type(decoder_for(network(fused=False), 1, 5)) is Decoder
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 9, 40])
+@pytest.mark.parametrize(("inner", "outer"), [(1, 1), (6, 4), (33, 7), (128, 50)])
+def test_one_linear_map_in_all_its_forms(rows, inner, outer, packed):
+    """LayerNorm before it, GELU and residual behind it, with and without, against NumPy in float64."""
+    network()
+    if packed and rows > 8 and not instruction_set().has_bfloat16:
+        pytest.skip("oneDNN has bfloat16 products from AVX-512 on")
+    rng = np.random.RandomState(rows)
+    data, residual = rng.randn(rows, inner).astype("f"), rng.randn(rows, outer).astype("f")
+    weight, bias, gamma, beta = (rng.randn(*s).astype("f") for s in ((outer, inner), (outer,), (inner,), (inner,)))
+    operand = mx.nd.kogpt2_pack_bfloat16(mx.nd.array(weight)) if packed else mx.nd.array(weight)
+    matrix = round_to_bfloat16(weight).asnumpy() if packed else weight
+    for form in itertools.product((0, 1), (0, 1), ("none", "gelu")):
+        layer_norm, add, activation = form
+        inputs = [data, operand, bias, *((gamma, beta) if layer_norm else ()), *((residual,) if add else ())]
+        arrays = [each if isinstance(each, mx.nd.NDArray) else mx.nd.array(each) for each in inputs]
+        out = mx.nd.kogpt2_decode_linear(*arrays, layer_norm=layer_norm, residual=add, activation=activation)
+        normal = data.astype(np.float64)
+        if layer_norm:
+            normal = (normal - normal.mean(1, keepdims=True)) / np.sqrt(normal.var(1, keepdims=True) + 1e-5)
+            normal = normal * gamma + beta
+        expected = normal @ matrix.T + bias
+        if activation == "gelu":
+            expected = expected * (1 + np.vectorize(math.erf)(expected / math.sqrt(2))) / 2
+        expected += add * residual
+        tolerance = 2e-2 if packed and rows > 8 else 1e-5  # many rows: the data is rounded to bfloat16 too
+        assert np.abs(out.asnumpy() - expected).max() <= tolerance * max(1, np.abs(expected).max())
+
+
 def test_refusals():
     network()
     data, weight, bias = mx.nd.ones((2, 6)), mx.nd.ones((4, 6)), mx.nd.ones(4)
@@ -102,6 +135,12 @@ def test_refusals():
         mx.nd.kogpt2_decode_linear(data, mx.nd.ones((4, 5)), bias).wait_to_read()
     with pytest.raises(mx.MXNetError, match="weight has 12 columns, data has 6"):
         mx.nd.kogpt2_decode_linear(data, mx.nd.ones((4, 12)), bias).wait_to_read()
+    with pytest.raises(mx.MXNetError, match=r"gamma has shape \(5\), expected \(6\)"):
+        mx.nd.kogpt2_decode_linear(data, weight, bias, mx.nd.ones(5), mx.nd.ones(6), layer_norm=1).wait_to_read()
+    with pytest.raises(mx.MXNetError, match=r"residual has shape \(2, 6\), expected \(2, 4\)"):
+        mx.nd.kogpt2_decode_linear(data, weight, bias, data, residual=1).wait_to_read()
+    with pytest.raises(mx.MXNetError, match="expects 6 inputs, but got 3"):
+        mx.nd.kogpt2_decode_linear(data, weight, bias, layer_norm=1, residual=1)
     with pytest.raises(mx.MXNetError, match="activation='relu': none or gelu"):
         mx.nd.kogpt2_decode_linear(data, weight, bias, activation="relu").wait_to_read()
     data.attach_grad()

@@ -100,16 +100,16 @@ class FusedDecoder(Decoder):
         position = nd.array([self._position], dtype="int32")
         positions = self._pos_embed[self._position : self._position + length]
         hidden = nd.Embedding(tokens, self._embed, *self._embed.shape) + positions.expand_dims(0)  # (B, T, C)
+        linear = nd.kogpt2_decode_linear
         for layer in self._layers:
-            qkv = nd.kogpt2_decode_linear(nd.kogpt2_layer_norm(hidden, *layer.attn_ln), *layer.qkv)  # (B, T, 3C)
+            qkv = linear(hidden, *layer.qkv, *layer.attn_ln, layer_norm=1)  # (B, T, 3C)
             context = nd.kogpt2_attention_step(qkv, layer.keys, layer.values, position, num_heads=self._num_heads)
-            hidden = hidden + nd.kogpt2_decode_linear(context, *layer.out)
-            inner = nd.kogpt2_layer_norm(hidden, *layer.ffn_ln)
-            inner = nd.kogpt2_decode_linear(inner, *layer.hidden_map, activation="gelu")  # (B, T, 4C)
-            hidden = hidden + nd.kogpt2_decode_linear(inner, *layer.out_map)
+            hidden = linear(context, *layer.out, hidden, residual=1)  # (B, T, C)
+            inner = linear(hidden, *layer.hidden_map, *layer.ffn_ln, layer_norm=1, activation="gelu")  # (B, T, 4C)
+            hidden = linear(inner, *layer.out_map, hidden, residual=1)
         self._position += length
-        last = nd.kogpt2_layer_norm(hidden[:, -1], *self._final_ln)  # (B, C)
-        logits: np.ndarray = nd.kogpt2_decode_linear(last, *self._logits_proj).asnumpy()
+        last = hidden[:, -1]  # (B, C)
+        logits: np.ndarray = linear(last, *self._logits_proj, *self._final_ln, layer_norm=1).asnumpy()
         return logits
 
 

@@ -43,6 +43,7 @@ FLAGS = [
     "-fopenmp",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-ffp-contract=fast",  # a * b + c in one instruction; GCC leaves it out where the standard is ISO's
 ]
 
 # -Bsymbolic: MXNet holds the interface's classes too, and Horovod makes MXNet's symbols global; the library's own would

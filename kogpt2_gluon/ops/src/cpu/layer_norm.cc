@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layer_norm_row.h"
 #include "operator.h"
 #include "scratch.h"
 
@@ -19,21 +20,6 @@ namespace {
 enum Input { kData, kGamma, kBeta, kNumInputs };
 
 constexpr int64_t kPieceRows = 16;  // whose sums for d gamma and d beta are taken first, whatever the threads
-
-struct Moments {
-  float mean, inverse_deviation;
-};
-
-Moments moments(const float* row, int64_t C, float epsilon) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < C; ++i) sum += row[i];
-  const float mean = sum / static_cast<float>(C);
-  float squares = 0.0f;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < C; ++i) squares += (row[i] - mean) * (row[i] - mean);
-  return {mean, 1.0f / std::sqrt(squares / static_cast<float>(C) + epsilon)};
-}
 
 float epsilon_of(const Attributes& attributes) {
   const double epsilon = attributes.number("epsilon", 1e-5);
@@ -57,11 +43,7 @@ void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
   float* const normalized = floats(out[0]);
 #pragma omp parallel for schedule(static)
   for (int64_t m = 0; m < M; ++m) {
-    const float* const from = data + m * C;
-    float* const to = normalized + m * C;
-    const auto [mean, inverse_deviation] = moments(from, C, epsilon);
-#pragma omp simd
-    for (int64_t i = 0; i < C; ++i) to[i] = gamma[i] * ((from[i] - mean) * inverse_deviation) + beta[i];
+    normalize_row(data + m * C, gamma, beta, C, epsilon, normalized + m * C);
   }
 }
 
