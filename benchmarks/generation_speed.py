@@ -3,11 +3,11 @@
     python benchmarks/generation_speed.py --precision bfloat16 --rounds 3 --json
 
 KoGPT-2 base with random weights continues a prompt of 32 random tokens by 128, once and eight times side by side, each
-token drawn from the 40 likeliest. Ours is `generate_ids`, the peer `GPT2LMHeadModel.generate` with its own cache, under
-inference_mode, in bfloat16 with the weights in bfloat16. No side ends early: ours may never draw the id that is named
-as `</s>`, the peer has none. In every round each contestant runs in turn, a process of its own: a short generation to
-warm up, then timed ones, the prompt's pass included; a ratio is made within a round and the median of the rounds
-counts. `ratio_N` is ours / hf in tokens/s at batch size N.
+token drawn from the 40 likeliest. Ours is `Generator.ids`, the peer `GPT2LMHeadModel.generate` with its own cache,
+under inference_mode, in bfloat16 with the weights in bfloat16. No side ends early: ours may never draw the id that is
+named as `</s>`, the peer has none. In every round each contestant runs in turn, a process of its own: a short
+generation to warm up, then timed ones, the prompt's pass included; a ratio is made within a round and the median of
+the rounds counts. `ratio_N` is ours / hf in tokens/s at batch size N.
 
 Contestants: `ours`, `stock` (ours by MXNet's own operators, in float32 whatever the precision), `hf`, `hf-huge` (with
 GLIBC_TUNABLES=glibc.malloc.hugetlb=1).
@@ -53,18 +53,18 @@ Generate = Callable[[int, int], list[list[int]]]  # (batch_size, new_tokens) -> 
 def our_generator(recipe: Recipe, prompt: list[int]) -> Generate:
     """generate_ids; the last row of the vocabulary stands for `</s>` and is never drawn."""
     runtime.prepare(recipe.training.threads)
-    from kogpt2_gluon.generation import Sampling, generate_ids
+    from kogpt2_gluon.generation import Generator, Sampling
     from kogpt2_gluon.ops.choose import choose_ops
     from kogpt2_gluon.training.setup import new_network
 
     ctx, training = runtime.mx.cpu(), recipe.training
     ops = choose_ops(training.ops, training.precision, ctx, recipe.model.dropout)
-    net = new_network(recipe, ctx, ops).for_decoding()
+    generator = Generator(new_network(recipe, ctx, ops).for_decoding(), ctx)
     never = recipe.model.vocab_size - 1
 
     def generate(batch_size: int, new_tokens: int) -> list[list[int]]:
         sampling = Sampling(new_tokens, top_k=TOP_K)
-        return generate_ids(net, prompt, never, sampling, batch_size, ctx, vocab_size=never)
+        return generator.ids(prompt, never, sampling, batch_size, vocab_size=never)
 
     return generate
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.model.decoding import decoder_for
+from kogpt2_gluon.model.decoding import decoder_for, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.runtime import mx
 
@@ -99,6 +99,54 @@ def _at_least(logits: np.ndarray, count: int) -> np.ndarray:
     return np.flatnonzero(~(logits < np.partition(largest, blocks - count)[blocks - count]))
 
 
+class Generator:
+    """A network made ready to write many texts, with its parameters as they are now.
+
+    Parameters
+    ----------
+    net : GPT2Model
+        Not hybridized (:meth:`GPT2Model.for_decoding` gives such a one).
+    ctx : mx.Context
+        None: the CPU.
+    """
+
+    def __init__(self, net: GPT2Model, ctx: Any = None):
+        self._net, self._ctx = net, ctx or mx.cpu()
+        self._weights = weights_for(net)
+
+    def ids(
+        self, prompt: Sequence[int], eos_id: int, sampling: Sampling, num_samples: int = 1, vocab_size: int = 0
+    ) -> list[list[int]]:
+        """Continues one prompt `num_samples` times; returns the new ids of each, without `</s>`.
+
+        Ids from `vocab_size` on are never drawn (0: all may be): a network may have more rows than its tokenizer has
+        pieces. The prompt goes through the network once, then one token a step for all samples together; a sample that
+        has met `</s>`, or the end of the positions, is finished.
+        """
+        net, ctx = self._net, self._ctx
+        prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
+        rngs = [np.random.default_rng([sampling.seed, sample]) for sample in range(num_samples)]
+        samples: list[list[int]] = [[] for _ in range(num_samples)]
+        running = set(range(num_samples))
+        tokens = mx.nd.array([prompt] * num_samples, ctx=ctx, dtype="int32")
+        end = min(net.max_length, len(prompt) + sampling.max_new_tokens)
+        decoder = decoder_for(net, num_samples, end, self._weights)
+        for position in range(len(prompt), end):
+            last = decoder.next_logits(tokens)[:, : vocab_size or None]  # (num_samples, vocab_size)
+            step = np.full((num_samples, 1), eos_id, np.int32)
+            for sample in sorted(running):
+                token = next_token(last[sample], prompt + samples[sample], sampling, rngs[sample])
+                if token == eos_id:
+                    running.discard(sample)
+                else:
+                    samples[sample].append(token)
+                    step[sample] = token
+            if not running or position + 1 >= net.max_length:
+                break
+            tokens = mx.nd.array(step, ctx=ctx, dtype="int32")
+        return samples
+
+
 def generate_ids(
     net: GPT2Model,
     prompt: Sequence[int],
@@ -108,35 +156,8 @@ def generate_ids(
     ctx: Any = None,
     vocab_size: int = 0,
 ) -> list[list[int]]:
-    """Continues one prompt `num_samples` times; returns the new ids of each, without `</s>`.
-
-    `net` must not be hybridized (:meth:`GPT2Model.for_decoding` gives such a one). Ids from `vocab_size` on are never
-    drawn (0: all may be): a network may have more rows than its tokenizer has pieces.
-    The prompt goes through the network once, then one token a step for all samples together; a sample that has met
-    `</s>`, or the end of the positions, is finished.
-    """
-    ctx = ctx or mx.cpu()
-    prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
-    rngs = [np.random.default_rng([sampling.seed, sample]) for sample in range(num_samples)]
-    samples: list[list[int]] = [[] for _ in range(num_samples)]
-    running = set(range(num_samples))
-    tokens = mx.nd.array([prompt] * num_samples, ctx=ctx, dtype="int32")
-    end = min(net.max_length, len(prompt) + sampling.max_new_tokens)
-    decoder = decoder_for(net, num_samples, capacity=end)
-    for position in range(len(prompt), end):
-        last = decoder.next_logits(tokens)[:, : vocab_size or None]  # (num_samples, vocab_size)
-        step = np.full((num_samples, 1), eos_id, np.int32)
-        for sample in sorted(running):
-            token = next_token(last[sample], prompt + samples[sample], sampling, rngs[sample])
-            if token == eos_id:
-                running.discard(sample)
-            else:
-                samples[sample].append(token)
-                step[sample] = token
-        if not running or position + 1 >= net.max_length:
-            break
-        tokens = mx.nd.array(step, ctx=ctx, dtype="int32")
-    return samples
+    """:meth:`Generator.ids` for one prompt."""
+    return Generator(net, ctx).ids(prompt, eos_id, sampling, num_samples, vocab_size)
 
 
 def generate(

@@ -6,7 +6,7 @@ B is the batch size, T the number of new tokens, C `units`, H `num_heads`, D = C
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -34,60 +34,48 @@ class Decoder:
         return last
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Layer:
-    """A layer's parameters as operators take them, and its cache."""
+    """A layer's parameters as operators take them: LayerNorms are gamma and beta, linear maps weight and bias."""
 
-    attn_ln: tuple[Any, Any]  # gamma, beta
-    qkv: tuple[Any, Any]  # weight, bias
+    attn_ln: tuple[Any, Any]
+    qkv: tuple[Any, Any]
     out: tuple[Any, Any]
     ffn_ln: tuple[Any, Any]
     hidden_map: tuple[Any, Any]
     out_map: tuple[Any, Any]
-    keys: Any  # (B, H, capacity, D), of which the first places are used
-    values: Any
 
 
-class FusedDecoder(Decoder):
-    """A network on CPU over the fused operators: one cache, written in place, and no graph.
+class FusedWeights:
+    """The parameters of a network with fused CPU operators, as decoders take them: made once for many texts.
 
-    With the operator set's precision bfloat16, matrices are kept in that format for as long as this lives: reading them
-    is what a step's time goes to.
+    With the operator set's precision bfloat16, matrices are copied into that format, as they are now: reading them is
+    what a step's time goes to. Otherwise they are the network's own arrays.
 
     Parameters
     ----------
     net : GPT2Model
-        Initialized, with fused CPU operators.
-    batch_size : int
-        B of every call.
-    capacity : int
-        Most tokens of a sequence, prompt included.
+        Initialized.
     """
 
-    def __init__(self, net: GPT2Model, batch_size: int, capacity: int):
-        super().__init__(net)
-        self._position = 0
-        self._num_heads = net.num_heads
+    def __init__(self, net: GPT2Model):
         self._packed = net.ops.precision == "bfloat16"
-        embed = net._embed.weight.data()
-        cache = (batch_size, net.num_heads, capacity, embed.shape[1] // net.num_heads)
-        self._embed, self._pos_embed = embed, net._pos_embed.weight.data()
+        self.num_heads = net.num_heads
+        self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()
         blocks = zip(net._attn_ln, net._self_attention_layers, net._ffn_ln, net._ffn_layers)
-        self._layers = [
+        self.layers = [
             _Layer(
-                attn_ln=(attn_ln.gamma.data(), attn_ln.beta.data()),
+                attn_ln=_layer_norm(attn_ln),
                 qkv=self._linear(attention._multi_head_qkv_proj),
                 out=self._linear(attention._out_proj),
-                ffn_ln=(ffn_ln.gamma.data(), ffn_ln.beta.data()),
+                ffn_ln=_layer_norm(ffn_ln),
                 hidden_map=self._linear(ffn._hidden_map),
                 out_map=self._linear(ffn._out_map),
-                keys=mx.nd.zeros(cache),
-                values=mx.nd.zeros(cache),
             )
             for attn_ln, attention, ffn_ln, ffn in blocks
         ]
-        self._final_ln = (net._final_ln.gamma.data(), net._final_ln.beta.data())
-        self._logits_proj = (self._matrix(embed), mx.nd.zeros(embed.shape[0]))
+        self.final_ln = _layer_norm(net._final_ln)
+        self.logits_proj = (self._matrix(self.embed), mx.nd.zeros(self.embed.shape[0]))
 
     def _linear(self, layer: Any) -> tuple[Any, Any]:
         return self._matrix(layer.weight.data()), layer.bias.data()
@@ -95,26 +83,56 @@ class FusedDecoder(Decoder):
     def _matrix(self, weight: Any) -> Any:
         return mx.nd.kogpt2_pack_bfloat16(weight) if self._packed else weight
 
+
+def _layer_norm(layer: Any) -> tuple[Any, Any]:
+    return layer.gamma.data(), layer.beta.data()
+
+
+class FusedDecoder(Decoder):
+    """A network on CPU over the fused operators: one cache, written in place, and no graph.
+
+    Parameters
+    ----------
+    weights : FusedWeights
+    batch_size : int
+        B of every call.
+    capacity : int
+        Most tokens of a sequence, prompt included.
+    """
+
+    def __init__(self, weights: FusedWeights, batch_size: int, capacity: int):
+        self._weights, self._position = weights, 0
+        units = weights.embed.shape[1]
+        cache = (batch_size, weights.num_heads, capacity, units // weights.num_heads)  # of which the first are used
+        self._caches = [(mx.nd.zeros(cache), mx.nd.zeros(cache)) for _ in weights.layers]  # keys, values
+
     def next_logits(self, tokens: Any) -> np.ndarray:
-        nd, length = mx.nd, tokens.shape[1]
-        position = nd.array([self._position], dtype="int32")
-        positions = self._pos_embed[self._position : self._position + length]
-        hidden = nd.Embedding(tokens, self._embed, *self._embed.shape) + positions.expand_dims(0)  # (B, T, C)
+        nd, weights, length = mx.nd, self._weights, tokens.shape[1]
         linear = nd.kogpt2_decode_linear
-        for layer in self._layers:
+        position = nd.array([self._position], dtype="int32")
+        positions = weights.pos_embed[self._position : self._position + length].expand_dims(0)
+        hidden = nd.Embedding(tokens, weights.embed, *weights.embed.shape) + positions  # (B, T, C)
+        for layer, cache in zip(weights.layers, self._caches):
             qkv = linear(hidden, *layer.qkv, *layer.attn_ln, layer_norm=1)  # (B, T, 3C)
-            context = nd.kogpt2_attention_step(qkv, layer.keys, layer.values, position, num_heads=self._num_heads)
+            context = nd.kogpt2_attention_step(qkv, *cache, position, num_heads=weights.num_heads)
             hidden = linear(context, *layer.out, hidden, residual=1)  # (B, T, C)
             inner = linear(hidden, *layer.hidden_map, *layer.ffn_ln, layer_norm=1, activation="gelu")  # (B, T, 4C)
             hidden = linear(inner, *layer.out_map, hidden, residual=1)
         self._position += length
         last = hidden[:, -1]  # (B, C)
-        logits: np.ndarray = linear(last, *self._logits_proj, *self._final_ln, layer_norm=1).asnumpy()
+        logits: np.ndarray = linear(last, *weights.logits_proj, *weights.final_ln, layer_norm=1).asnumpy()
         return logits
 
 
-def decoder_for(net: GPT2Model, batch_size: int, capacity: int) -> Decoder:
-    """The fastest decoder for a network's operators; a network that is not hybridized, and initialized."""
-    if isinstance(net.ops, FusedCpuOps):
-        return FusedDecoder(net, batch_size, capacity)
-    return Decoder(net)
+def weights_for(net: GPT2Model) -> Optional[FusedWeights]:
+    """What decoders of this network share, to be made once; None where they take the network itself."""
+    return FusedWeights(net) if isinstance(net.ops, FusedCpuOps) else None
+
+
+def decoder_for(net: GPT2Model, batch_size: int, capacity: int, weights: Optional[FusedWeights] = None) -> Decoder:
+    """The fastest decoder for a network's operators; a network that is not hybridized, and initialized.
+
+    `weights` : what :func:`weights_for` gave of it; None: made now.
+    """
+    weights = weights or weights_for(net)
+    return FusedDecoder(weights, batch_size, capacity) if weights else Decoder(net)

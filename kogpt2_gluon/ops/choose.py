@@ -60,7 +60,7 @@ def _on_cpu(ops: str, precision: str, dropout: float) -> StockOps:
         raise RecipeError(f"training.precision=bfloat16 needs the fused operators: {reason}; or take float32")
     if ops == "fused":
         raise RecipeError(f"training.ops=fused: {reason}; or take training.ops=auto, which goes on without")
-    _say(f"MXNet's own operators run; the fused ones are about 1.8 times as fast. {reason}; then: kogpt2 ops build")
+    _say(f"MXNet's own operators run; the fused ones are about twice as fast. {reason}; then: kogpt2 ops build")
     return StockOps(precision, dropout)
 
 

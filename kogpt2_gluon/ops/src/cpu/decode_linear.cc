@@ -115,10 +115,9 @@ struct Finish {
 };
 
 // Sixteen floats. The compiler makes one register of them, or several narrower ones, as the CPU has it.
-constexpr int64_t kLanes = 16;
+constexpr int64_t kLanes = 16, kPair = 2 * kLanes;
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t BitLanes __attribute__((vector_size(4 * kLanes)));
-typedef uint16_t HalfLanes __attribute__((vector_size(2 * kLanes)));
 
 KOGPT2_INLINE Lanes load(const float* from) {
   Lanes lanes;
@@ -126,13 +125,39 @@ KOGPT2_INLINE Lanes load(const float* from) {
   return lanes;
 }
 
-KOGPT2_INLINE Lanes load(const uint16_t* bfloat16) {
-  HalfLanes halves;
-  std::memcpy(&halves, bfloat16, sizeof halves);
-  const BitLanes bits = __builtin_convertvector(halves, BitLanes) << 16;
+KOGPT2_INLINE Lanes lanes_of(const BitLanes& bits) {
   Lanes lanes;
   std::memcpy(&lanes, &bits, sizeof lanes);
   return lanes;
+}
+
+// kPair values of a weight's row.
+struct Pair {
+  Lanes first, second;
+};
+
+KOGPT2_INLINE Pair load_pair(const float* from) { return {load(from), load(from + kLanes)}; }
+
+// Of bfloat16 the even ones come first, then the odd ones: so two plain operations make floats of them, where keeping
+// their order takes several that compete with the products. `arrange` puts the data into the same order.
+KOGPT2_INLINE Pair load_pair(const uint16_t* bfloat16) {
+  BitLanes pairs;
+  std::memcpy(&pairs, bfloat16, sizeof pairs);
+  return {lanes_of(pairs << 16), lanes_of(pairs & 0xFFFF0000u)};
+}
+
+void arrange(const float* from, int64_t M, int64_t K, float* to) {
+  for (int64_t m = 0; m < M; ++m, from += K, to += K) {
+    int64_t k = 0;
+    for (; k + kPair <= K; k += kPair) {
+#pragma omp simd
+      for (int64_t i = 0; i < kLanes; ++i) {
+        to[k + i] = from[k + 2 * i];
+        to[k + kLanes + i] = from[k + 2 * i + 1];
+      }
+    }
+    std::copy_n(from + k, K - k, to + k);
+  }
 }
 
 inline float as_float(float value) { return value; }
@@ -151,23 +176,27 @@ KOGPT2_INLINE float sum_of(const Lanes& lanes) {
   return (four[0] + four[1]) + (four[2] + four[3]);
 }
 
-// `W` rows of the weight with R rows of data: all sums at a time, so that both are read once. sums (R, W).
+// `W` rows of the weight with R rows of data (arranged, for bfloat16), so that both are read once. sums (R, W).
 template <int R, int W, typename Weight>
 void dot_rows(const float* data, const Weight* weight, int64_t K, float* sums) {
   Lanes total[R][W] = {};
   int64_t k = 0;
-  for (; k + kLanes <= K; k += kLanes) {
-    Lanes row[W];
+  for (; k + kPair <= K; k += kPair) {
+    Pair row[W];
 #pragma GCC unroll 8
     for (int w = 0; w < W; ++w) {
-      row[w] = load(weight + w * K + k);
-      __builtin_prefetch(weight + (w + W) * K + k);  // the next rows, on their way from memory while these are used
+      row[w] = load_pair(weight + w * K + k);
+      // The next rows, on their way from memory while these are used: float32 has two cache lines here.
+      __builtin_prefetch(weight + (w + W) * K + k);
+      if (sizeof(Weight) == 4) __builtin_prefetch(weight + (w + W) * K + k + kLanes);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Lanes value = load(data + r * K + k);
+      const Lanes first = load(data + r * K + k), second = load(data + r * K + k + kLanes);
 #pragma GCC unroll 8
-      for (int w = 0; w < W; ++w) total[r][w] += row[w] * value;
+      for (int w = 0; w < W; ++w) total[r][w] += row[w].first * first;
+#pragma GCC unroll 8
+      for (int w = 0; w < W; ++w) total[r][w] += row[w].second * second;
     }
   }
 #pragma GCC unroll 8
@@ -181,11 +210,9 @@ void dot_rows(const float* data, const Weight* weight, int64_t K, float* sums) {
   }
 }
 
-// Three rows of the weight at a time with eight of data fill the registers of AVX-512.
-constexpr int kWeightRows = 3;
-
 template <int R, typename Weight>
 void few_rows_of(const float* data, const Weight* weight, const Finish& finish, int64_t N, int64_t K, float* out) {
+  constexpr int kWeightRows = R <= 4 ? 3 : 2;  // sums and factors fit the registers of AVX-512
   const auto store = [&](int64_t n, int width, const float* sums) {
     for (int r = 0; r < R; ++r) {
       for (int w = 0; w < width; ++w) {
@@ -248,7 +275,9 @@ void linear(const Attributes& attributes, Tensors& in, Tensors& out) {
   if (M > kFewRows) {
     many_rows(data, {in[1].data_ptr, packed, N, K, K, 1}, finish, M, floats(out[0]));
   } else if (packed) {
-    few_rows(data, in[1].data<uint16_t>(), finish, M, N, K, floats(out[0]));
+    Buffer<float> arranged(M * K);
+    arrange(data, M, K, arranged.data());
+    few_rows(arranged.data(), in[1].data<uint16_t>(), finish, M, N, K, floats(out[0]));
   } else {
     few_rows(data, floats(in[1]), finish, M, N, K, floats(out[0]));
   }
