@@ -10,9 +10,11 @@ import ipaddress
 import json
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from kogpt2_gluon.cuda import GPU_MAJORS
+from kogpt2_gluon.data.lustre import Mount, mount_advice
 from kogpt2_gluon.estimate import size_of
 from kogpt2_gluon.recipe import Recipe
 
@@ -107,9 +109,23 @@ def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[
         else:
             yield Finding("run folder", each.host, PASS, f"{found['free'] / 2**30:.1f} GiB free")
     if len(hosts) > 1:
-        sources = {each.host: _mount_source(each, run_dir) for each in hosts}
+        mounts = {each.host: _mount(each, run_dir) for each in hosts}
+        sources = {host: f"{mount.device} ({mount.kind})" if mount else None for host, mount in mounts.items()}
         mend = f"mount one file system at {run_dir} on every host"
         yield from _same("shared run folder", sources, mend, missing="on a disk of the host's own")
+
+
+def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """Lustre mounted as it should be; nothing of other file systems."""
+    for each in hosts:
+        mount = _mount(each, str(recipe.run_dir))
+        if mount is None or mount.kind != "lustre":
+            continue
+        advice = mount_advice(mount)
+        if not advice:
+            yield Finding("mount options", each.host, PASS, ",".join(mount.options))
+        for line in advice:
+            yield Finding("mount options", each.host, WARN, line, f"mount -o remount,noatime,flock {mount.point}")
 
 
 def memory_lock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -220,7 +236,10 @@ def ssh(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Find
                 yield Finding("ssh", each.host, FAIL, f"to {peer}: {lines[-1]}", mend)
 
 
-CHECKS: Tuple[Check, ...] = (clock, code, packages, data, folders, memory_lock, efa, gpus, nccl, interface, ssh)
+CHECKS: Tuple[Check, ...] = (
+    *(clock, code, packages, data, folders, mount_options, memory_lock),
+    *(efa, gpus, nccl, interface, ssh),
+)
 
 
 # ---- parts of these -------------------------------------------------------------------------------------------------
@@ -247,18 +266,19 @@ def _folder(manifest: str) -> str:
     return manifest.rpartition("/")[0] or "."
 
 
-def _mount_source(each: HostFacts, folder: str) -> Optional[str]:
-    """What is mounted where `folder` lies, such as ``fs-1.fsx:/abc``; None for a disk of the host's own."""
+def _mount(each: HostFacts, folder: str) -> Optional[Mount]:
+    """The network file system that `folder` lies on; None for a disk of the host's own."""
     real = each.facts["folders"][folder]["real"]
-    best: Tuple[int, Optional[str]] = (-1, None)
+    best: Tuple[int, Optional[Mount]] = (-1, None)
     for line in each.facts["mounts"].splitlines():
         fields = line.split(" ")
-        if len(fields) < 3:
+        if len(fields) < 4:
             continue
-        source, point, kind = fields[:3]
+        device, point, kind, options = fields[:4]
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best[0]:
-            best = (len(point), f"{source} ({kind})" if kind in NETWORK_FILE_SYSTEMS else None)
+            mount = Mount(device, Path(point), kind, tuple(options.split(",")))
+            best = (len(point), mount if kind in NETWORK_FILE_SYSTEMS else None)
     return best[1]
 
 

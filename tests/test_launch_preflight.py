@@ -144,6 +144,13 @@ OTHER_NAME = json.dumps([{"ifname": "ens5", "addr_info": [{"family": "inet", "lo
             "disk of the host's own",
             "mount one file system",
         ),
+        (
+            checks.mount_options,
+            put(MOUNTS.replace("noatime,flock", "relatime"), "mounts"),
+            WARN,
+            "without flock",
+            "remount,noatime,flock /fsx",
+        ),
         (checks.memory_lock, put(65536, "memlock"), FAIL, "limited", "limits.conf"),
         (checks.efa, put(["uverbs0"], "infiniband", "devices"), WARN, "1 of 4 devices", "attach 4 EFA"),
         (checks.efa, put([], "infiniband", "devices"), FAIL, "0 of 4 devices", "attach 4 EFA"),
