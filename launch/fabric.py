@@ -18,7 +18,6 @@ from kogpt2_gluon.errors import RecipeError
 Version = Tuple[int, ...]
 
 EC2 = "EC2 DescribeInstanceTypes"
-PLUGIN_PLATFORM = "aws-ofi-nccl, src/platform-aws.c (v1.6.0, v1.7.4)"
 PLUGIN_CHEATSHEET = "aws-ofi-nccl, doc/efa-env-var.md"
 G5_CHEATSHEET = "awsome-distributed-training pull request 406; NVIDIA/nccl issues 922 and 1298"
 

@@ -52,8 +52,8 @@ inline void prefetch(const float* from, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
 }
 
-// out (D,) = softmax(query key^T / sqrt(D)) value, of one query and `count` keys; `weights` has room for them. `next` floats
-// further on lie the keys and values of the head after this one.
+// out (D,) = softmax(query key^T / sqrt(D)) value, of one query and `count` keys; `weights` has room for them. `next`
+// floats further on lie the keys and values of the head after this one.
 void attend_one(const float* query, const float* key, const float* value, int64_t count, int64_t D, int64_t next,
                 float* weights, float* out) {
   const int64_t fours = count / 4 * 4;
