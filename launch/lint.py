@@ -15,17 +15,6 @@ WARN, ERROR = "warn", "error"
 
 
 @dataclass(frozen=True)
-class Network:
-    """What a plan's workers talk over, as far as it was told."""
-
-    instance: Optional[InstanceType] = None
-
-    @property
-    def has_efa(self) -> bool:
-        return self.instance is not None and self.instance.efa > 0
-
-
-@dataclass(frozen=True)
 class Finding:
     """What is wrong with a variable, and what to do: leave it out, unless the text says otherwise."""
 
@@ -40,19 +29,23 @@ class Rule:
     """A pattern of names, when it is wrong (None: always), and why."""
 
     pattern: str
-    wrong: Optional[Callable[[str, Network], bool]]
+    wrong: Optional[Callable[[str, Optional[InstanceType]], bool]]
     severity: str
     text: str
     source: str
 
 
-def _on_efa(_value: str, network: Network) -> bool:
-    return network.has_efa
+def _has_efa(instance: Optional[InstanceType]) -> bool:
+    return instance is not None and instance.efa > 0
 
 
-def _forces_low_latency(value: str, network: Network) -> bool:
+def _on_efa(_value: str, instance: Optional[InstanceType]) -> bool:
+    return _has_efa(instance)
+
+
+def _forces_low_latency(value: str, instance: Optional[InstanceType]) -> bool:
     """Whether NCCL_PROTO admits LL or LL128."""
-    return network.has_efa and any(_admits(value, name) for name in ("ll", "ll128"))
+    return _has_efa(instance) and any(_admits(value, name) for name in ("ll", "ll128"))
 
 
 def _admits(value: str, name: str) -> bool:
@@ -61,12 +54,12 @@ def _admits(value: str, name: str) -> bool:
     return listed != value.startswith("^")
 
 
-def _rdma_on_type_without(value: str, network: Network) -> bool:
-    return value != "0" and network.instance is not None and network.has_efa and not network.instance.gpudirect
+def _rdma_on_type_without(value: str, instance: Optional[InstanceType]) -> bool:
+    return value != "0" and instance is not None and instance.efa > 0 and not instance.gpudirect
 
 
-def _another_provider(value: str, network: Network) -> bool:
-    return network.has_efa and not _admits(value, "efa")
+def _another_provider(value: str, instance: Optional[InstanceType]) -> bool:
+    return _has_efa(instance) and not _admits(value, "efa")
 
 
 NCCL_ENV, HOROVOD_SOURCE = "NCCL documentation, Environment Variables", "horovod/common/operations.cc"
@@ -112,14 +105,17 @@ RULES: Tuple[Rule, ...] = (
 
 
 def lint(
-    variables: Mapping[str, str], network: Network, preset: Optional[Mapping[str, str]] = None
+    variables: Mapping[str, str], instance: Optional[InstanceType], preset: Optional[Mapping[str, str]] = None
 ) -> Tuple[Finding, ...]:
-    """The findings on `variables`, by name; those that a preset set to the same value are meant."""
+    """The findings on `variables`, by name, for hosts of this type (None: not told).
+
+    Those that a preset set to the same value are meant.
+    """
     found: Dict[Tuple[str, str], Finding] = {}
     for name, value in sorted(variables.items()):
         if preset is not None and preset.get(name) == value:
             continue
         for rule in RULES:
-            if fnmatch.fnmatchcase(name, rule.pattern) and (rule.wrong is None or rule.wrong(value, network)):
+            if fnmatch.fnmatchcase(name, rule.pattern) and (rule.wrong is None or rule.wrong(value, instance)):
                 found[name, rule.pattern] = Finding(rule.severity, name, rule.text, rule.source)
     return tuple(found.values())

@@ -19,7 +19,7 @@ from .fabric import (
     parse_version,
 )
 from .hosts import Host, available_cores
-from .lint import ERROR, Finding, Network, lint
+from .lint import ERROR, Finding, lint
 
 LIBRARY_PATH = "LD_LIBRARY_PATH"
 USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
@@ -78,7 +78,7 @@ class Fabric:
     def lint(self, variables: Mapping[str, str]) -> Tuple[Finding, ...]:
         """What is wrong with variables on this network."""
         preset = PRESETS[self.preset] if self.preset is not None else None
-        return lint(variables, Network(self.instance), preset)
+        return lint(variables, self.instance, preset)
 
 
 def worker_variables(

@@ -10,7 +10,7 @@ import pytest
 
 from kogpt2_gluon.errors import RecipeError
 from launch.fabric import INSTANCE_TYPES, fabric_settings, instance_type, parse_version, plugin_generation
-from launch.lint import ERROR, RULES, WARN, Network, lint
+from launch.lint import ERROR, RULES, WARN, lint
 
 PROVIDER = {"FI_PROVIDER": "efa", "NCCL_PROTO": "simple"}
 RDMA = {"FI_EFA_USE_DEVICE_RDMA": "1"}
@@ -98,12 +98,12 @@ def test_types_are_as_ec2_describes_them():
 
 # ---- lints ----------------------------------------------------------------------------------------------------------
 
-P3DN, P4D = (Network(INSTANCE_TYPES[name]) for name in ("p3dn.24xlarge", "p4d.24xlarge"))
-SOCKETS = Network()
+P3DN, P4D = (INSTANCE_TYPES[name] for name in ("p3dn.24xlarge", "p4d.24xlarge"))
+SOCKETS = None
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "network", "severity", "said"),
+    ("name", "value", "instance", "severity", "said"),
     [
         ("RDMAV_FORK_SAFE", "1", SOCKETS, WARN, "fork"),
         ("RDMAV_HUGEPAGES_SAFE", "1", P4D, WARN, "fork"),
@@ -122,14 +122,14 @@ SOCKETS = Network()
         ("NCCL_IB_DISABLE", "1", P4D, WARN, "InfiniBand"),
     ],
 )
-def test_harmful_variables(name, value, network, severity, said):
-    (finding,) = lint({name: value, "NCCL_DEBUG": "INFO"}, network)
+def test_harmful_variables(name, value, instance, severity, said):
+    (finding,) = lint({name: value, "NCCL_DEBUG": "INFO"}, instance)
     assert (finding.severity, finding.name) == (severity, name)
     assert said in finding.text and finding.source
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "network"),
+    ("name", "value", "instance"),
     [
         ("NCCL_MIN_NCHANNELS", "8", SOCKETS),
         ("NCCL_SOCKET_NTHREADS", "4", SOCKETS),
@@ -144,8 +144,8 @@ def test_harmful_variables(name, value, network, severity, said):
         ("NCCL_DEBUG", "INFO", P4D),
     ],
 )
-def test_variables_that_are_right(name, value, network):
-    assert lint({name: value}, network) == ()
+def test_variables_that_are_right(name, value, instance):
+    assert lint({name: value}, instance) == ()
 
 
 def test_a_preset_means_what_it_sets():
