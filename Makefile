@@ -97,10 +97,12 @@ bench-data: $(TEST) ## benchmarks of the data path; BENCH_PEERS=DIR sets other p
 	$(BIN)/python benchmarks/reader.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/reader")
 	$(BIN)/python benchmarks/cleaning.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/cleaning")
 
-# g++ and the headers of Python build Horovod; the tests start its workers through ssh-less horovodrun.
+# g++ and the headers of Python build Horovod; sshd, Open MPI and iproute2 are for the tests on two hosts, which are
+# namespaces of this machine.
 system-packages: ## Debian packages that building and testing want
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends g++ make python3-venv >/dev/null
+	apt-get install -y -qq --no-install-recommends g++ make python3-venv \
+		openssh-server openssh-client openmpi-bin iproute2 >/dev/null
 
 clean: ## removes .venv and what runs left
 	rm -rf $(VENV) .venv-cu112 .work build *.egg-info $(DEMO_DIR)

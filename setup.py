@@ -41,8 +41,9 @@ CUDA_LIBRARIES = [
 ONEDNN = ["onednn-cpu-gomp==2023.2.0", "onednn-devel-cpu-gomp==2023.2.0"]
 
 AWS = ["boto3>=1.36"]  # checksums of parts
+LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: another reading of the JSON corpora, to compare ours with
-TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *AWS]
+TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *AWS, *LAUNCH]
 LINT = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -56,6 +57,7 @@ setup(
     packages=[
         *find_packages(include=["kogpt2_gluon", "kogpt2_gluon.*"]),
         "kogpt2_launch",
+        "kogpt2_launch.host",
         "kogpt2_recipes",
     ],
     package_dir={"kogpt2_launch": "launch", "kogpt2_recipes": "recipes"},
@@ -69,6 +71,7 @@ setup(
         "cpu": ["mxnet==1.9.1", *ONEDNN],
         "cu112": ["mxnet-cu112==1.9.1", *CUDA_LIBRARIES],
         "aws": AWS,
+        "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40"],
         "test": [*TEST, *LINT],
         "bench": [],  # the benchmarks so far run on the core; peers to compare with come here

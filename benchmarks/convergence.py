@@ -29,6 +29,7 @@ from typing import Optional
 import click
 import numpy as np
 from conditions import conditions
+from pictures import standalone
 
 from kogpt2_gluon.tracking import read_metrics
 from kogpt2_gluon.tracking.plot import Series, line_plot
@@ -41,11 +42,6 @@ CONTESTANTS = {
 }
 NETWORK = {"model.units": 320, "model.num_layers": 6, "model.num_heads": 5, "model.dropout": 0.1}
 TRAINING = {"training.batch_size": 8, "training.total_batch_size": 8, "training.learning_rate": "1e-3"}
-STYLE = (
-    "<style>svg{background:#fff;font:12px system-ui,sans-serif;fill:#333}.frame,.grid{stroke:#ddd;fill:none}"
-    "path,polyline{fill:none;stroke-width:1.6}.c0{stroke:#333}.c1{stroke:#0072b2}.c2{stroke:#d55e00}.c3{stroke:#009e73}"
-    "text.c0,text.c1,text.c2,text.c3{stroke:none}</style>"
-)
 
 
 @dataclass(frozen=True)
@@ -154,7 +150,7 @@ def draw(runs: list[Run]) -> str:
         mean = np.mean([run.losses for run in mine], axis=0)
         series.append(Series(np.array(mine[0].steps, float), np.asarray(mean, float), f"c{number}", contestant))
     plot = line_plot(series, title="held-out loss", unit="nats a token", width=760, height=380)
-    return plot.replace(">", f">{STYLE}", 1)
+    return standalone(plot)
 
 
 if __name__ == "__main__":

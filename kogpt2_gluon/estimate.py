@@ -14,36 +14,60 @@ from pathlib import Path
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
 from kogpt2_gluon.runtime import job_size
+from kogpt2_gluon.scaling import NETWORKS, Work, speedup
 
 FLOAT_BYTES = 4
 # Moments of the optimizer, in arrays of a parameter's size; all the recipe's optimizers keep two.
 OPTIMIZER_ARRAYS = 2
+SCALES = (8, 64, 256)  # GPUs
 
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device. peak_tflops: dense, float32. utilisation: share of it that training reaches.
+    """A kind of device.
 
-    dollars_per_hour: on demand, of one device, in us-east-1, by public price lists of 2024 to 2026; ask your provider.
+    Attributes
+    ----------
+    peak_tflops, utilisation : float
+        Dense, in float32, and the share of it that training reaches.
+    half_tflops, half_utilisation : float
+        The same with float16 or bfloat16 factors.
+    dollars_per_hour : float
+        On demand, of one device, in us-east-1, by public price lists of 2024 to 2026; ask your provider.
+    network : str
+        What joins its hosts, a name of scaling.NETWORKS; empty: nothing is known.
     """
 
     name: str
     peak_tflops: float
     utilisation: float
+    half_tflops: float
+    half_utilisation: float
     dollars_per_hour: float
+    network: str
     basis: str
 
+    def flops(self, precision: str) -> float:
+        """Operations a second in training."""
+        if precision == "float32":
+            return self.peak_tflops * 1e12 * self.utilisation
+        return self.half_tflops * 1e12 * self.half_utilisation
 
+
+DATA_SHEET = "NVIDIA data sheet; utilisation assumed"
 DEVICES = (
     Device(
         "2 CPU cores, AVX-512",
         0.46,
         0.55,
+        0.79,
+        0.62,
         0.0,
-        "peak and utilisation measured on an EPYC: 325 tokens/s of kogpt2_base at 2 x 256; 0.43 of peak for small_cpu",
+        "",
+        "kogpt2_base at 2 x 256: 325 tokens/s in float32 on an EPYC, 637 in bfloat16 on a Xeon with AMX",
     ),
-    Device("V100 (p3dn.24xlarge / 8)", 15.7, 0.45, 31.212 / 8, "NVIDIA data sheet; utilisation assumed"),
-    Device("A100 (p4d.24xlarge / 8)", 19.5, 0.45, 32.7726 / 8, "NVIDIA data sheet; utilisation assumed"),
+    Device("V100 (p3dn.24xlarge / 8)", 15.7, 0.45, 125, 0.25, 31.212 / 8, "p3dn", DATA_SHEET),
+    Device("A100 (p4d.24xlarge / 8)", 19.5, 0.45, 312, 0.25, 32.7726 / 8, "p4d", DATA_SHEET),
 )
 
 
@@ -136,14 +160,40 @@ def describe(recipe: Recipe, size: int = 0) -> str:
 
 def time_and_cost(recipe: Recipe, size: int) -> list[str]:
     """Lines for people: how long `size` workers take on each kind of device, and for how much."""
-    tokens = recipe.tokens_per_step * recipe.training.num_steps
-    lines = ["time and cost      by float32 peak x utilisation, communication and evaluation left out:"]
+    lines = ["time and cost      by peak x utilisation and the model of scaling.py; evaluation left out:"]
     for device in DEVICES:
-        seconds = tokens * flops_per_token(recipe.model, recipe.data.seq_length)
-        seconds /= device.peak_tflops * 1e12 * device.utilisation * size
+        work, network = work_of(recipe, device, recipe.accumulate(size)), NETWORKS.get(device.network)
+        seconds = recipe.training.num_steps * work.alone
+        if network and size > 1:
+            seconds *= size / speedup(work, size, network)
         dollars = seconds / 3600 * device.dollars_per_hour * size
         cost = f", about ${dollars:,.0f}" if device.dollars_per_hour else ""
         lines.append(f"  {size} x {device.name:<26} {_duration(seconds)}{cost}  ({device.basis})")
+    return [*lines, *scaling_lines(recipe)]
+
+
+def work_of(recipe: Recipe, device: Device, accumulate: int) -> Work:
+    """One worker's part of an update on a device; the backward pass is two thirds of the operations.
+
+    Gradients travel in float16 where they are; the optimizer's time is in the utilisation.
+    """
+    tokens = recipe.training.batch_size * recipe.data.seq_length
+    seconds = tokens * flops_per_token(recipe.model, recipe.data.seq_length)
+    seconds /= device.flops(recipe.training.precision)
+    value_bytes = FLOAT_BYTES // 2 if recipe.training.precision == "float16" else FLOAT_BYTES
+    embedding = recipe.model.vocab_size * recipe.model.units
+    others = count_parameters(recipe.model) - embedding
+    return Work(seconds / 3, seconds * 2 / 3, accumulate, value_bytes * others, value_bytes * embedding)
+
+
+def scaling_lines(recipe: Recipe) -> list[str]:
+    """How many times one GPU's speed 8, 64 and 256 of them have, each with the recipe's batch and one micro step."""
+    lines = ["scaling            times one GPU, eight a host, a micro step an update:"]
+    for device in DEVICES:
+        if device.network:
+            work, network = work_of(recipe, device, 1), NETWORKS[device.network]
+            told = ", ".join(f"{speedup(work, count, network):.1f} of {count}" for count in SCALES)
+            lines.append(f"  {device.name:<30}: {told} ({network.name}; {network.basis})")
     return lines
 
 

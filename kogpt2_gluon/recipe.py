@@ -21,6 +21,7 @@ import yaml
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe_file import Loader, Paths, from_plain, keys_of, option, to_yaml
 
+STOP_FILE = "stop"  # in the run folder
 WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed
 
 
@@ -189,6 +190,11 @@ class Recipe:
     @property
     def run_dir(self) -> Path:
         return Path(self.tracking.run_dir)
+
+    @property
+    def stop_file(self) -> Path:
+        """A file that, once there, makes a running training save its state and end."""
+        return self.run_dir / STOP_FILE
 
     @property
     def ckpt_dir(self) -> Path:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import click
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+
+from .cli_render import render
+from .cli_run import logs, run, status, stop
+from .environment import parse_variables
 
 if TYPE_CHECKING:
     from .discovery import Discovered
@@ -90,7 +94,7 @@ def plan(
     if instance_type and found.instance_type and instance_type != found.instance_type:
         raise RecipeError(f"--instance-type {instance_type}: the hosts found are of type {found.instance_type}")
     fabric = Fabric(found.instance_type or instance_type, plugin_version, libfabric_version, preset)
-    made = make_plan(recipe, overrides, found.hosts, network_interface, _variables(variables), fabric)
+    made = make_plan(recipe, overrides, found.hosts, network_interface, parse_variables(variables), fabric)
     if out is not None:
         try:
             out.write_text(made.to_json(), encoding="utf-8")
@@ -108,10 +112,17 @@ def plan(
 @click.option("--python", default=None, metavar="PATH", help="Interpreter on the hosts.  [default: this one]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Of sshd, where ~/.ssh/config does not say.")
 @click.option("--timeout", default=90.0, show_default=True, help="Seconds that a host has for its answer.")
+@click.option("--ec2", is_flag=True, help="Ask EC2 too: subnet, placement group, security groups.")
 @click.option("--json", "as_json", is_flag=True, help="A list of findings.")
 @click.pass_context
 def preflight(
-    ctx: click.Context, plan_file: Path, python: Optional[str], port: Optional[int], timeout: float, as_json: bool
+    ctx: click.Context,
+    plan_file: Path,
+    python: Optional[str],
+    port: Optional[int],
+    timeout: float,
+    ec2: bool,
+    as_json: bool,
 ) -> None:
     """Ask every host of PLAN (a file of `plan --out`) by ssh whether it is ready, and start nothing.
 
@@ -129,50 +140,14 @@ def preflight(
     from .preflight import to_json, to_table
     from .ssh import Shell
 
-    findings = ask_all(load_plan(plan_file), Shell(python or sys.executable, port), timeout)
+    plan = load_plan(plan_file)
+    findings = ask_all(plan, Shell(python or sys.executable, port), timeout)
+    if ec2:
+        from .checks_ec2 import ec2_findings
+
+        findings = (*findings, *ec2_findings(plan))
     click.echo(to_json(findings) if as_json else to_table(findings))
     ctx.exit(int(any(each.status == FAIL for each in findings)))
-
-
-@main.command()
-@click.argument("plan_or_recipe", metavar="PLAN|RECIPE")
-@click.argument("overrides", metavar="[key=value]...", nargs=-1)
-@click.option("--backend", type=click.Choice(["local"]), default="local", show_default=True, help="What starts it.")
-@click.option("--np", "size", type=click.IntRange(min=1), help="Workers on this machine, with a RECIPE.  [default: 1]")
-@click.option("--env", "variables", metavar="K=V", multiple=True, help="A variable for every worker, with a RECIPE.")
-@click.pass_context
-def run(
-    ctx: click.Context,
-    plan_or_recipe: str,
-    overrides: Tuple[str, ...],
-    backend: str,
-    size: Optional[int],
-    variables: Tuple[str, ...],
-) -> None:
-    """Run a plan (a .json file of `plan --out`) or a recipe on this machine.
-
-    The exit code is that of the first worker that failed: 2 bad recipe, 3 bad data, 4 diverged, 75 stopped early with
-    its state saved (run again to go on). Ctrl-C or SIGTERM lets the workers save; a second one ends them at once.
-
-    Workers inherit PATH, HOME, the locale and the variables of Python, OpenMP, CUDA, Horovod, NCCL, MXNet and KOGPT2_*,
-    and nothing else; OMP_NUM_THREADS is the plan's.
-
-    \b
-    Example:
-      kogpt2-launch run debug_cpu training.num_steps=20 --np 2
-    """
-    from .hosts import Host
-    from .plan import load_plan, make_plan
-    from .run import run_local
-
-    if plan_or_recipe.endswith(".json"):
-        if overrides or size or variables:
-            raise RecipeError(f"plan {plan_or_recipe} is run as it is; give key=value, --np and --env with a recipe")
-        made = load_plan(Path(plan_or_recipe))
-    else:
-        made = make_plan(plan_or_recipe, overrides, [Host("localhost", size or 1)], env=_variables(variables))
-    assert backend == "local"
-    ctx.exit(run_local(made))
 
 
 def _hosts(
@@ -210,17 +185,8 @@ def _hosts(
     return Discovered((Host("localhost", 1),))
 
 
-def _variables(settings: Sequence[str]) -> Dict[str, str]:
-    """The variables of repeated ``--env K=V``; the last of a name counts."""
-    variables: Dict[str, str] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            # The text is not shown: it may be a secret that was pasted in the wrong place.
-            raise RecipeError("--env: write NAME=VALUE")
-        variables[name] = value
-    return variables
-
+for verb in (run, status, stop, logs, render):
+    main.add_command(verb)
 
 if __name__ == "__main__":
     main()

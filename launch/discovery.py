@@ -60,21 +60,21 @@ def from_ec2(tag: Optional[str] = None, placement_group: Optional[str] = None, c
         filters.append({"Name": "placement-group-name", "Values": [placement_group]})
         asked.append(f"placement group {placement_group}")
     assert asked
-    with _explained("EC2"):
-        instances = _describe(client or _client("ec2"), Filters=filters)
+    with explained("EC2"):
+        instances = _describe(client or make_client("ec2"), Filters=filters)
     return _discovered(instances, " and ".join(asked))
 
 
 def from_auto_scaling_group(name: str, autoscaling: Any = None, ec2: Any = None) -> Discovered:
     """The instances of an Auto Scaling group that are in service. Raises as :func:`from_ec2`."""
-    with _explained("EC2 Auto Scaling"):
-        pages = (autoscaling or _client("autoscaling")).get_paginator("describe_auto_scaling_groups")
+    with explained("EC2 Auto Scaling"):
+        pages = (autoscaling or make_client("autoscaling")).get_paginator("describe_auto_scaling_groups")
         groups = [group for page in pages.paginate(AutoScalingGroupNames=[name]) for group in page["AutoScalingGroups"]]
         if not groups:
             raise RecipeError(f"--asg {name}: no Auto Scaling group of that name in this region")
         members = groups[0]["Instances"]
         ready = sorted(each["InstanceId"] for each in members if each["LifecycleState"] == "InService")
-        instances = _describe(ec2 or _client("ec2"), InstanceIds=ready) if ready else []
+        instances = _describe(ec2 or make_client("ec2"), InstanceIds=ready) if ready else []
     found = _discovered(instances, f"Auto Scaling group {name}")
     waiting = len(members) - len(ready)
     notes = (f"{waiting} of {len(members)} instances of {name} are not in service and are left out",) if waiting else ()
@@ -109,7 +109,8 @@ def _slurm_slots(environment: Mapping[str, str]) -> int:
 # ---- EC2 ------------------------------------------------------------------------------------------------------------
 
 
-def _client(service: str) -> Any:
+def make_client(service: str) -> Any:
+    """A client of the region and account that the environment names."""
     import boto3
 
     return boto3.session.Session().client(service)
@@ -163,7 +164,7 @@ def _discovered(instances: Sequence[Instance], asked: str) -> Discovered:
 
 
 @contextmanager
-def _explained(service: str) -> Iterator[None]:
+def explained(service: str) -> Iterator[None]:
     """What goes wrong with AWS becomes one line with the way out."""
     try:
         import botocore.exceptions as errors

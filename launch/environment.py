@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Sequence
 
 from kogpt2_gluon.errors import RecipeError
 
@@ -33,6 +33,7 @@ SET_BY_HOROVODRUN = (
     *("HOROVOD_CROSS_SIZE", "HOROVOD_HOSTNAME", "HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS"),
     *("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
 )
+LIBRARY_PATH = "LD_LIBRARY_PATH"
 INTERFACE_VARIABLES = ("HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
 
 # Whole words between underscores: KOGPT2_API_TOKEN and AWS_ACCESS_KEY_ID are secrets, KOGPT2_TOKENIZER is not.
@@ -73,3 +74,28 @@ def inherited(environment: Mapping[str, str]) -> Dict[str, str]:
         and not looks_secret(name)
         and name not in SET_BY_HOROVODRUN
     }
+
+
+def worker_environment(planned: Mapping[str, str], ours: Mapping[str, str]) -> Dict[str, str]:
+    """What the workers get: the allowed part of our environment, and the plan's variables over it."""
+    env = {**inherited(ours), **planned}
+    if LIBRARY_PATH in ours and LIBRARY_PATH in planned:
+        env[LIBRARY_PATH] = join_library_paths(planned[LIBRARY_PATH], ours[LIBRARY_PATH])
+    return env
+
+
+def join_library_paths(first: str, second: str) -> str:
+    """Folders of both in turn, each once."""
+    return ":".join(dict.fromkeys([*first.split(":"), *second.split(":")]))
+
+
+def parse_variables(settings: Sequence[str]) -> Dict[str, str]:
+    """The variables of repeated ``--env K=V``; the last of a name counts."""
+    variables: Dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            # The text is not shown: it may be a secret that was pasted in the wrong place.
+            raise RecipeError("--env: write NAME=VALUE")
+        variables[name] = value
+    return variables

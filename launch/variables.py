@@ -8,7 +8,7 @@ from typing import Dict, Mapping, Optional, Sequence, Tuple
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
 
-from .environment import INTERFACE_VARIABLES, check_variable
+from .environment import INTERFACE_VARIABLES, LIBRARY_PATH, check_variable, join_library_paths
 from .fabric import (
     PRESETS,
     InstanceType,
@@ -21,7 +21,6 @@ from .fabric import (
 from .hosts import Host, available_cores
 from .lint import ERROR, Finding, lint
 
-LIBRARY_PATH = "LD_LIBRARY_PATH"
 USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
 
 
@@ -113,11 +112,6 @@ def worker_variables(
         if finding.severity == ERROR:
             raise RecipeError(f"--env {finding.name}={user[finding.name]}: {finding.text} ({finding.source})")
     return tuple(chosen[name] for name in sorted(chosen))
-
-
-def join_library_paths(first: str, second: str) -> str:
-    """Folders of both in turn, each once."""
-    return ":".join(dict.fromkeys([*first.split(":"), *second.split(":")]))
 
 
 def counted(count: int, noun: str) -> str:

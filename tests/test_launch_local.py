@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-import uuid
 
 import psutil
 import pytest
@@ -14,10 +12,14 @@ from click.testing import CliRunner
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from launch import run
+from launch.attempt import explains
 from launch.cli import main
+from launch.control import Rank
+from launch.host.processes import MARK
 from launch.hosts import Host, parse_hosts
 from launch.plan import make_plan
-from launch.run import WorkerExit, find_program, first_failure, run_local
+from launch.programs import find_program
+from launch.run import run_local
 
 # A worker that is ready says so with a file; rank 0 then stops the launcher, as a scheduler would.
 STOPPED_WORKER = """
@@ -54,17 +56,25 @@ hvd.allreduce(mx.nd.ones(4), name="second").asnumpy()
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text("training: {batch_size: 2, total_batch_size: 8}\n", encoding="utf-8")
+    run_dir = tmp_path / "run"
+    path.write_text(
+        f"training: {{batch_size: 2, total_batch_size: 8}}\ntracking: {{run_dir: {run_dir}}}\n", encoding="utf-8"
+    )
     return str(path)
 
 
-@pytest.fixture
-def known_mark(monkeypatch):
-    """Makes the run's mark known, and proves at the end that no process with it is left."""
-    mark = uuid.uuid4()
-    monkeypatch.setattr(run.uuid, "uuid4", lambda: mark)
-    yield mark.hex
-    assert run._marked(mark.hex) == []
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """Proves at the end of each test that nothing which it launched is left."""
+    yield
+    assert [each for each in psutil.process_iter() if launched(each)] == []
+
+
+def launched(process):
+    try:
+        return MARK in process.environ() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def start(recipe, tmp_path, code, size=1, arguments=(), **options):
@@ -78,60 +88,63 @@ def need_horovod():
     pytest.importorskip("horovod", reason="make horovod builds it")
 
 
-def test_exit_code_of_a_horovod_worker_comes_back(recipe, tmp_path, known_mark, capfd):
+def test_exit_code_of_a_horovod_worker_comes_back(recipe, tmp_path, capfd):
     need_horovod()
     assert start(recipe, tmp_path, HOROVOD_WORKER, size=2) == 3
     out, err = capfd.readouterr()
-    assert out.count("total [3.0, 3.0, 3.0, 3.0] size 2") == 2
-    assert "rank 1 ended with exit code 3 (bad data)" in err
+    told = "total [3.0, 3.0, 3.0, 3.0] size 2"
+    assert told in out and told in (tmp_path / "run" / "launch" / "attempt-01" / "rank-00001.log").read_text()
+    assert "rank 1 on localhost ended with exit code 3 (bad data)" in err
+    assert (
+        (tmp_path / "run" / "launch" / "attempt-01.log").read_text().startswith("rank 1 on localhost ended with exit")
+    )
 
 
-def test_two_workers_that_end_well(recipe, tmp_path, known_mark):
+def test_two_workers_that_end_well(recipe, tmp_path):
     need_horovod()
     code = "import os, sys; open(sys.argv[1] + '/rank-' + os.environ['HOROVOD_RANK'], 'w').write(sys.argv[2])"
     assert start(recipe, tmp_path, code, size=2, arguments=[tmp_path, "한 글; $x"]) == 0
     assert [(tmp_path / f"rank-{rank}").read_text(encoding="utf-8") for rank in range(2)] == ["한 글; $x"] * 2
 
 
-def test_two_workers_that_save_on_sigterm_are_waited_for(recipe, tmp_path, known_mark, capfd):
+def test_two_workers_that_save_on_sigterm_are_waited_for(recipe, tmp_path, capfd):
     """Rank 0 saves for longer than the 5 seconds that horovodrun gives once another rank has failed."""
     need_horovod()
     assert start(recipe, tmp_path, STOPPED_WORKER, size=2, arguments=[tmp_path, os.getpid()]) == 75
     assert (tmp_path / "saved-0").exists() and (tmp_path / "saved-1").exists()
-    assert "exit code 75 (stopped early, state saved" in capfd.readouterr().err
+    assert "asked to stop: state saved" in capfd.readouterr().err
 
 
-def test_killed_worker_is_named(recipe, tmp_path, known_mark, capfd):
+def test_killed_worker_is_named(recipe, tmp_path, capfd):
     need_horovod()
     code = "import os, time; os.kill(os.getpid(), 9) if os.environ['HOROVOD_RANK'] == '1' else time.sleep(120)"
     assert start(recipe, tmp_path, code, size=2) == 128 + 9
-    assert "rank 1 ended with exit code 137" in capfd.readouterr().err
+    assert "rank 1 on localhost was killed by SIGKILL" in capfd.readouterr().err
 
 
-def test_worker_that_cannot_start(recipe, known_mark, capfd):
+def test_worker_that_cannot_start(recipe, capfd):
     need_horovod()
     plan = make_plan(recipe, [], [Host("localhost", 2)])
     assert run_local(plan, worker=["/nonexistent/kogpt2"]) == 127
-    assert "error: /nonexistent/kogpt2: No such file or directory" in capfd.readouterr().err
+    assert "/nonexistent/kogpt2: No such file or directory" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 4, 75])
-def test_exit_code_of_a_single_worker(recipe, tmp_path, known_mark, code):
+def test_exit_code_of_a_single_worker(recipe, tmp_path, code):
     assert start(recipe, tmp_path, f"raise SystemExit({code})") == code
 
 
-def test_single_worker_killed_by_a_signal(recipe, tmp_path, known_mark):
+def test_single_worker_killed_by_a_signal(recipe, tmp_path):
     assert start(recipe, tmp_path, "import os; os.kill(os.getpid(), 9)") == 137
 
 
-def test_single_worker_that_cannot_start(recipe, known_mark):
+def test_single_worker_that_cannot_start(recipe):
     plan = make_plan(recipe, [], [Host("localhost", 1)])
     with pytest.raises(KoGPT2Error, match="/nonexistent/kogpt2: cannot be started"):
         run_local(plan, worker=["/nonexistent/kogpt2"])
 
 
-def test_second_signal_ends_a_worker_that_does_not_listen(recipe, tmp_path, known_mark, monkeypatch):
-    monkeypatch.setattr(run, "END_SECONDS", 0.5)
+def test_second_signal_ends_a_worker_that_does_not_listen(recipe, tmp_path):
     code = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -143,8 +156,7 @@ time.sleep(120)
     assert start(recipe, tmp_path, code, arguments=[os.getpid()]) == 128 + 9
 
 
-def test_worker_that_does_not_end_is_killed_after_the_grace(recipe, tmp_path, known_mark, monkeypatch):
-    monkeypatch.setattr(run, "END_SECONDS", 0.5)
+def test_worker_that_does_not_end_is_killed_after_the_grace(recipe, tmp_path):
     code = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -155,7 +167,7 @@ time.sleep(120)
     assert start(recipe, tmp_path, code, arguments=[os.getpid()], grace=0.5) == 128 + 9
 
 
-def test_leftovers_are_ended_even_out_of_the_session(recipe, tmp_path, known_mark):
+def test_leftovers_are_ended_even_out_of_the_session(recipe, tmp_path):
     code = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
@@ -172,7 +184,7 @@ open(sys.argv[1], "w").write(str(child.pid))
         bystander.wait()
 
 
-def test_workers_get_the_allowlist_and_the_plan(recipe, tmp_path, known_mark, monkeypatch):
+def test_workers_get_the_allowlist_and_the_plan(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("SOME_EDITOR", "vi")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
@@ -185,7 +197,7 @@ def test_workers_get_the_allowlist_and_the_plan(recipe, tmp_path, known_mark, mo
     assert seen["KOGPT2_TEST"] == "a b;$c" and seen["OMP_NUM_THREADS"] != "77"
 
 
-def test_signal_handlers_are_put_back(recipe, tmp_path, known_mark):
+def test_signal_handlers_are_put_back(recipe, tmp_path):
     before = run.signal.getsignal(run.signal.SIGTERM)
     start(recipe, tmp_path, "")
     assert run.signal.getsignal(run.signal.SIGTERM) is before
@@ -201,17 +213,18 @@ def test_other_hosts_are_refused(recipe):
 def test_command_line_refuses_other_hosts_and_mixed_arguments(recipe, tmp_path):
     path = tmp_path / "plan.json"
     path.write_text(make_plan(recipe, [], [Host("h1", 2)]).to_json(), encoding="utf-8")
-    for arguments, told in ([[], "h1 is another host"], [["--np", "2"], "run as it is"], [["a=1"], "run as it is"]):
+    local = ["--backend", "local"]
+    for arguments, told in ([local, "h1 is another host"], [["--np", "2"], "run as it is"], [["a=1"], "run as it is"]):
         result = CliRunner().invoke(main, ["run", str(path), *arguments])
         assert result.exit_code == 2 and told in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 def test_a_code_that_says_why_goes_before_an_earlier_one_that_does_not():
-    now = time.time_ns()
-    echo, cause, late = WorkerExit(0, 1, now), WorkerExit(1, 3, now + 10), WorkerExit(2, 4, now + 20)
-    assert first_failure([late, echo, cause]) == cause
-    assert first_failure([WorkerExit(0, 1, now + 1), WorkerExit(1, 137, now)]) == WorkerExit(1, 137, now)
-    assert first_failure([WorkerExit(0, 0, now)]) is None
+    echo, cause, late = Rank(0, "h", code=1, ended=1), Rank(1, "h", code=3, ended=2), Rank(2, "h", code=4, ended=3)
+    assert min([late, echo, cause], key=explains) == cause
+    killed, lost = Rank(1, "h", code=137, ended=2), Rank(2, "h", lost="gone", ended=1.5)
+    assert min([echo, killed], key=explains) == killed
+    assert min([echo, killed, lost], key=explains) == lost
 
 
 def test_programs_are_found_beside_python_first(tmp_path, monkeypatch):

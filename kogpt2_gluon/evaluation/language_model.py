@@ -71,6 +71,7 @@ def evaluate(
     rank: int = 0,
     size: int = 1,
     sum_over_workers: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> LanguageModelScore:
     """Scores a network on held-out shards.
 
@@ -87,11 +88,14 @@ def evaluate(
     rank, size, sum_over_workers : int, int, callable
         This worker, their number, and what adds up a float64 array over them. Every worker must call `evaluate`; all of
         them get the same scores.
+    on_batch : callable
+        Called after each batch.
     """
     bos = shards.manifest.special_ids["bos"]
     sums = np.zeros(2)  # loss, tokens
     for batch in HeldOutReader(shards, seq_length, max_sequences).batches(batch_size, rank, size):
         sums += scored_sums(loss_block(mx.nd.array(batch, ctx=ctx, dtype="int32")).asnumpy(), batch, bos)
+        on_batch()
     total_loss, tokens = sum_over_workers(sums)
     if not tokens:
         raise DataError(f"{shards.folder}: no token to score")

@@ -56,7 +56,9 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
     parts = set_up(recipe, resume)
     state, worker, num_steps = parts.state, parts.worker, recipe.training.num_steps
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, state.step, recipe.tracking.tensorboard)
-    with parts, tracker, StopRequest() as stop:
+    # One worker looks for the file: what it sees goes to all in each step's sum.
+    stop_file = recipe.stop_file if worker.rank == 0 else None
+    with parts, tracker, StopRequest(stop_file) as stop:
         if worker.rank == 0:
             (recipe.run_dir / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
             write_environment(recipe.run_dir)
@@ -83,6 +85,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
 
             result = run_step(recipe, parts, stop)
             stop_wanted = result.stop_wanted
+            parts.progress.at_step(state.step)
             for message in result.messages:
                 tracker.message(message)
             stopwatch.count(recipe.tokens_per_step)
@@ -215,6 +218,7 @@ def run_evaluation(recipe: Recipe, parts: Parts, tracker: Any, max_sequences: in
         worker.rank,
         worker.size,
         worker.sum,
+        parts.progress.beat,
     )
     if not math.isfinite(scores.loss):
         raise DivergedError(f"step {state.step}: held-out loss {scores.loss:g}; nothing was saved for this step")

@@ -18,6 +18,7 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runtime import context, mx
 from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.precision import loss_scale_for
+from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.resume import check_same_run, find_resume_point, restore_state
 from kogpt2_gluon.training.state import Parts, TrainState
 from kogpt2_gluon.training.update import Update
@@ -72,6 +73,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
     return Parts(
         state=state,
         worker=worker,
+        progress=Progress(),
         ctx=ctx,
         held_out=held_out,
         tokenizer=tokenizer,

@@ -13,6 +13,7 @@ from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.training.precision import LossScale
+from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import Worker
 
@@ -39,6 +40,7 @@ class Parts:
 
     state: TrainState
     worker: Worker
+    progress: Progress
     ctx: Any
     held_out: Optional[ShardSet]
     tokenizer: Tokenizer
@@ -60,3 +62,4 @@ class Parts:
         if self.held_out:
             self.held_out.close()
         self.worker.__exit__(*error)
+        self.progress.close()

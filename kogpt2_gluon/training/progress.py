@@ -1,0 +1,34 @@
+"""How far this worker has come, for the supervisor beside it: a launcher tells a slow run from one that hangs by it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+VARIABLE = "KOGPT2_PROGRESS_FILE"  # set by launch/host/supervisor.py
+
+
+class Progress:
+    """Writes ``STEP BEATS`` into the file that KOGPT2_PROGRESS_FILE names; nothing where none is named.
+
+    A beat is any sign of life, an update or a batch of an evaluation.
+    """
+
+    def __init__(self) -> None:
+        name = os.environ.get(VARIABLE)
+        self._file = Path(name).open("wb", buffering=0) if name else None  # noqa: SIM115 - see close
+        self._step = self._beats = 0
+
+    def beat(self) -> None:
+        self._beats += 1
+        if self._file:
+            # In one piece and of one length, so that a reader never sees half of it.
+            os.pwrite(self._file.fileno(), f"{self._step:>15} {self._beats:>15}\n".encode("ascii"), 0)
+
+    def at_step(self, step: int) -> None:
+        self._step = step
+        self.beat()
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()

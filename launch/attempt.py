@@ -1,0 +1,398 @@
+"""One attempt to run a plan: prepare the hosts, start the engine, watch, end everything, say why.
+
+Whatever ends it, the same road is taken out: the supervisors are told to end their workers, the engine is ended, and
+every host is swept by ssh for processes that bear this attempt's mark. A host that cannot be reached sweeps itself: its
+supervisors hear nothing any more and end what they started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import secrets
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import DataError, DivergedError, PreemptedError, RecipeError
+
+from .agent import program, understood
+from .control import Control, Rank
+from .engines import HOROVODRUN, engine_environment, horovodrun_argv, mpirun_argv, rendezvous
+from .environment import worker_environment
+from .hosts import Host
+from .plan import Plan
+from .programs import find_program
+from .ssh import Shell
+
+MEANINGS = {
+    RecipeError.exit_code: "bad recipe or argument",
+    DataError.exit_code: "bad data",
+    DivergedError.exit_code: "diverged",
+    PreemptedError.exit_code: "stopped early, state saved",
+}
+SETTLE_SECONDS = 3.0  # after a first failure: the rank whose exit code says why may end a little later
+SWEEP_SECONDS = 12.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an attempt is run. Times in seconds.
+
+    engine : horovodrun or mpirun. detect : a host or launcher unheard for so long is taken for dead. hang : no worker
+    moves for so long. start : from the engine's start to the first step. grace : to save after a request to stop.
+    """
+
+    engine: str = HOROVODRUN
+    shell: Shell = Shell(sys.executable)
+    detect: float = 30.0
+    hang: float = 900.0
+    start: float = 1800.0
+    grace: float = 120.0
+    metadata: Optional[str] = None  # another address of the instance metadata service, as tests have
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    code : the exit code of the run if it ends here. rank, host : of the failure, if it is one of theirs. step : the
+    furthest that a worker reported, -1 for none. leaving : hosts whose spot instance ends. last_lines : of the rank
+    that failed. report : for the log.
+    """
+
+    code: int
+    reason: str
+    rank: Optional[int] = None
+    host: Optional[str] = None
+    step: int = -1
+    leaving: Tuple[str, ...] = ()
+    asked: bool = False  # a person or scheduler asked for the end
+    last_lines: Tuple[str, ...] = ()
+    report: str = ""
+
+
+async def run_attempt(
+    plan: Plan,
+    argv: Sequence[str],
+    options: Options,
+    log_dir: Path,
+    show: Callable[[str], None],
+    requests: List[int],
+    seen: Callable[[Sequence[Rank]], None] = lambda ranks: None,
+) -> Outcome:
+    """Runs `argv` once on every slot of `plan`.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        The command of a worker.
+    log_dir : Path
+        Relative to the working folder, or absolute; each host's ranks write their logs there.
+    show : callable
+        Gets the lines of rank 0.
+    requests : list of int
+        The signals that this process has received; a list that grows.
+    seen : callable
+        Gets the state of all ranks about once a second.
+    """
+    hosts = [host.name for host, ranks in zip(plan.hosts, plan.ranks()) for _ in ranks]
+    mark, token = secrets.token_hex(16), secrets.token_hex(32)
+    address = "127.0.0.1" if plan.is_local else "0.0.0.0"
+    log_dir.mkdir(parents=True, exist_ok=True)
+    async with Control(hosts, token, options.detect, show, address) as control:
+        with rendezvous(options.engine, plan.hosts) as rendezvous_port:
+            launch = {
+                "id": mark,
+                "token": token,
+                "port": control.port,
+                "rendezvous_port": rendezvous_port,
+                "interface": plan.network_interface,
+                "hosts": [[host.name, host.slots] for host in plan.hosts],
+                "argv": list(argv),
+                "env": worker_environment({each.name: each.value for each in plan.env}, os.environ),
+                "cwd": str(Path.cwd()),
+                "log_dir": str(log_dir),
+                "detect_seconds": options.detect,
+                "orphan_grace": min(5.0, options.detect),
+                "spot": plan.fabric.instance is not None or options.metadata is not None,
+                **({"metadata": options.metadata} if options.metadata else {}),
+            }
+            return await Attempt(plan, options, control, launch, log_dir, requests, seen).run()
+
+
+class Attempt:
+    """The steps of :func:`run_attempt`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: Options,
+        control: Control,
+        launch: Dict[str, Any],
+        log_dir: Path,
+        requests: List[int],
+        seen: Callable[[Sequence[Rank]], None],
+    ) -> None:
+        self.plan, self.options, self.control, self.launch = plan, options, control, launch
+        self.log_dir, self.requests, self.seen = log_dir, requests, seen
+        self.folder = f"/tmp/kogpt2-launch-{launch['id']}"  # the same on every host: the engine starts it by this name
+        self.deadline: Optional[float] = None  # after a request to stop
+        self.grace = 2.0  # for the others, once one has failed
+
+    async def run(self) -> Outcome:
+        engine: Optional[asyncio.subprocess.Process] = None
+        try:
+            outcome = await self._prepare()
+            if outcome is None:
+                engine = await self._start_engine()
+                outcome = await self._watch(engine)
+        finally:
+            # Also when this is cancelled or fails itself: nothing may be left running.
+            left = await self._end(engine)
+        return self._reported(outcome, left)
+
+    # ---- on the hosts ----
+
+    async def _prepare(self) -> Optional[Outcome]:
+        """None when every host has its archive and launch.json."""
+
+        def prepared(host: Host) -> str:
+            return program("prepare", {"launch": self.launch, "folder": self.folder, "remote": not host.is_local})
+
+        for answer in await self._ask_hosts(prepared, 60.0):
+            _, problem = understood(answer)
+            if problem:
+                return Outcome(1, f"{answer.host}: {problem}", host=answer.host)
+        return None
+
+    async def _ask_hosts(self, make: Callable[[Host], str], seconds: float) -> Sequence[Any]:
+        ask = partial(self.options.shell.run_on_all, self.plan.hosts, make, seconds)
+        return await asyncio.get_running_loop().run_in_executor(None, ask)
+
+    async def _start_engine(self) -> asyncio.subprocess.Process:
+        argv = engine_argv(self.plan, self.options)
+        argv = [find_program(argv[0]), *argv[1:], self.options.shell.python, f"{self.folder}/agent.zip"]
+        prctl = ctypes.CDLL(None).prctl
+        with (self.log_dir / "engine.log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *argv,
+                env=engine_environment(os.environ, self.launch["id"]),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=lambda: prctl(1, signal.SIGTERM),  # PR_SET_PDEATHSIG
+            )
+
+    async def _end(self, engine: Optional[asyncio.subprocess.Process]) -> List[str]:
+        """Ends all that this attempt started; what could not be swept."""
+        control = self.control
+        until = time.monotonic() + self.grace + self.options.detect
+        while any(rank.present and not rank.over for rank in control.ranks) and time.monotonic() < until:
+            control.tell("end", grace=self.grace)
+            self.grace = 0.0
+            await control.wait(0.5)
+            control.look()
+        control.release()
+        if engine is not None:
+            for number, seconds in ((None, 2.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
+                with contextlib.suppress(ProcessLookupError):
+                    if number is not None:
+                        os.killpg(engine.pid, number)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(engine.wait(), seconds)
+                    break
+        sweep = program("sweep", {"id": self.launch["id"], "folder": self.folder})
+        answers = await self._ask_hosts(lambda host: sweep, SWEEP_SECONDS)
+        problems = [(answer.host, understood(answer)[1]) for answer in answers]
+        return [f"{host} could not be swept ({problem})" for host, problem in problems if problem]
+
+    # ---- watching ----
+
+    async def _watch(self, engine: asyncio.subprocess.Process) -> Outcome:
+        """Until all have ended well, or one thing has gone wrong."""
+        ranks, began, told = self.control.ranks, time.monotonic(), 0.0
+        while True:
+            await self.control.wait(0.5)
+            self.control.look()
+            now = time.monotonic()
+            if now - told >= 1.0:
+                told = now
+                self.seen(ranks)
+            if any(rank.failed for rank in ranks):
+                return await self._failure()
+            if all(rank.over for rank in ranks):
+                return self._ended()
+            if engine.returncode is not None:
+                await self.control.wait(SETTLE_SECONDS)
+                if not all(rank.over for rank in ranks):
+                    return self._engine_ended(engine.returncode)
+            outcome = self._asked_to_stop(now) or self._wrong_network() or self._late(now - began)
+            outcome = outcome or await self._hung(now)
+            if outcome is not None:
+                return outcome
+
+    async def _failure(self) -> Outcome:
+        """The rank whose end explains the others'."""
+        await asyncio.sleep(SETTLE_SECONDS)
+        first = min((rank for rank in self.control.ranks if rank.failed), key=explains)
+        if first.lost:
+            return Outcome(1, f"rank {first.number}: {first.lost}", first.number, first.host)
+        assert first.code is not None
+        return Outcome(first.code, f"rank {first.number} on {first.host} {ended(first.code)}", first.number, first.host)
+
+    def _ended(self) -> Outcome:
+        ranks = self.control.ranks
+        stopped = [rank for rank in ranks if rank.code == PreemptedError.exit_code]
+        if not stopped:
+            return Outcome(0, "done")
+        leaving = self._leaving()
+        why = f"{', '.join(leaving)} leaves ({ranks_of(ranks, leaving)[0].spot})" if leaving else "asked to stop"
+        code = PreemptedError.exit_code
+        return Outcome(code, f"{why}: state saved", leaving=leaving, asked=bool(self.requests) or not leaving)
+
+    def _engine_ended(self, code: int) -> Outcome:
+        absent = [rank.number for rank in self.control.ranks if not rank.present]
+        which = f"; rank {numbers(absent)} never came" if absent else ""
+        return Outcome(1, f"{self.options.engine} ended with exit code {code}{which}: {self._engine_words()}")
+
+    def _engine_lines(self) -> List[str]:
+        log = self.log_dir / "engine.log"
+        return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-30:] if log.exists() else []
+
+    def _engine_words(self) -> str:
+        return (self._engine_lines() or ["it said nothing"])[-1][:300]
+
+    def _asked_to_stop(self, now: float) -> Optional[Outcome]:
+        """Hands a request to stop on to the workers; an outcome when they have had their time, or are asked twice."""
+        if (self.requests or self._leaving()) and self.deadline is None:
+            if any(rank.pid is None for rank in self.control.ranks):
+                return Outcome(self._signal_code(), "asked to stop before all workers had started", asked=True)
+            self.deadline = now + self.options.grace
+            self.control.tell("save")
+        if self.deadline is not None and (now > self.deadline or len(self.requests) > 1):
+            self.grace = 0.0
+            late = "asked to stop twice" if len(self.requests) > 1 else f"not saved within {self.options.grace:g} s"
+            return Outcome(self._signal_code(), late, leaving=self._leaving(), asked=bool(self.requests))
+        return None
+
+    def _signal_code(self) -> int:
+        return 128 + self.requests[0] if self.requests else 1
+
+    def _leaving(self) -> Tuple[str, ...]:
+        return tuple(dict.fromkeys(rank.host for rank in self.control.ranks if rank.spot))
+
+    def _wrong_network(self) -> Optional[Outcome]:
+        """A run that planned EFA and has NCCL on sockets is several times slower, and would say so nowhere."""
+        instance = self.plan.fabric.instance
+        if instance is None or not instance.efa or len(self.plan.hosts) == 1:
+            return None
+        for rank in self.control.ranks:
+            for line in rank.network:
+                if "Using network Socket" in line:
+                    reason = (
+                        f"rank {rank.number} on {rank.host}: NCCL fell back to sockets where EFA was planned "
+                        f"({line}); kogpt2-launch preflight looks for what is missing"
+                    )
+                    return Outcome(1, reason, rank.number, rank.host)
+        return None
+
+    def _late(self, seconds: float) -> Optional[Outcome]:
+        if seconds <= self.options.start:
+            return None
+        absent = [rank.number for rank in self.control.ranks if not rank.present]
+        if absent:
+            return Outcome(1, f"rank {numbers(absent)} has not come within {seconds:.0f} s: {self._engine_words()}")
+        if all(rank.beats == 0 for rank in self.control.ranks):
+            return Outcome(1, f"no first step within {seconds:.0f} s")
+        return None
+
+    async def _hung(self, now: float) -> Optional[Outcome]:
+        """Everybody waits: for the rank that stands furthest behind, or whose process is stopped."""
+        there = [rank for rank in self.control.ranks if not rank.over]
+        if not there or any(rank.beats == 0 for rank in there):
+            return None
+        still = now - max(rank.moved for rank in there)
+        if still <= self.options.hang or self.deadline is not None:
+            return None
+        self.control.tell("stacks")
+        until = time.monotonic() + min(6.0, self.options.detect)
+        while any(not rank.stacks and not rank.over for rank in there) and time.monotonic() < until:
+            await self.control.wait(0.5)
+        self.grace = 0.0
+        blamed = min(there, key=lambda rank: (rank.state not in ("T", "t"), rank.step, rank.beats))
+        how = "its process is stopped" if blamed.state in ("T", "t") else f"state {blamed.state or 'unknown'}"
+        reason = (
+            f"no worker has moved for {still:.0f} s at step {blamed.step}; rank {blamed.number} on {blamed.host}: {how}"
+        )
+        return Outcome(1, reason, blamed.number, blamed.host)
+
+    def _reported(self, outcome: Outcome, left: List[str]) -> Outcome:
+        """With the step reached, and all that a person would look for."""
+        ranks = self.control.ranks
+        lines = [outcome.reason, *left]
+        if outcome.code:
+            lines += ["", *(self._describe(rank) for rank in ranks)]
+            spoke = sorted((rank for rank in ranks if rank.last_lines and rank.failed), key=explains)
+            for rank in spoke[:3]:
+                lines += ["", f"last lines of rank {rank.number} on {rank.host}:", *(f"  {x}" for x in rank.last_lines)]
+            for rank in ranks:
+                if rank.stacks:
+                    lines += ["", f"rank {rank.number} on {rank.host}:", *(f"  {x}" for x in rank.stacks.splitlines())]
+        if outcome.code and any(rank.lost or not rank.present for rank in ranks):
+            lines += ["", f"last lines of {self.options.engine}:", *(f"  {x}" for x in self._engine_lines())]
+        step = max((rank.step for rank in ranks), default=-1)
+        words = tuple(ranks[outcome.rank].last_lines) if outcome.rank is not None else ()
+        return replace(outcome, step=step, last_lines=words, report="\n".join(lines) + "\n")
+
+    def _describe(self, rank: Rank) -> str:
+        if not rank.present:
+            how = "never came"
+        elif rank.lost:
+            how = rank.lost
+        else:
+            how = ended(rank.code) if rank.code is not None else "still there"
+        return f"rank {rank.number} on {rank.host}: {how}, step {rank.step}"
+
+
+def engine_argv(plan: Plan, options: Options) -> List[str]:
+    """The engine's command up to the program that it starts."""
+    make = horovodrun_argv if options.engine == HOROVODRUN else mpirun_argv
+    return make(plan.hosts, plan.network_interface, options.shell.port)
+
+
+def ended(code: int) -> str:
+    """``ended with exit code 3 (bad data)``, ``was killed by SIGKILL``."""
+    if code > 128:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(code - 128).name}"
+    return f"ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else "")
+
+
+def ranks_of(ranks: Sequence[Rank], hosts: Sequence[str]) -> List[Rank]:
+    """The ranks of these hosts that have a spot notice."""
+    return [rank for rank in ranks if rank.host in hosts and rank.spot]
+
+
+def numbers(which: Sequence[int]) -> str:
+    """``1, 2, 3``, or the first few of many."""
+    return ", ".join(map(str, which[:8])) + (f" and {len(which) - 8} more" if len(which) > 8 else "")
+
+
+def explains(rank: Rank) -> Tuple[int, float]:
+    """Smaller is the better explanation.
+
+    The first in time is not enough: a rank that leaves with a code of its own shuts Horovod down on its way out, and
+    the others, thrown out of their allreduce, may be gone (code 1) before it is.
+    """
+    if rank.code in MEANINGS:
+        return 0, rank.ended
+    killed = rank.code is not None and rank.code > 128
+    return (1 if killed or rank.lost else 2), rank.ended

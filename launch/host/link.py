@@ -1,0 +1,93 @@
+"""The connection between a supervisor and the launcher: lines of JSON over TCP, between two that know one token."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import select
+import socket
+import time
+from typing import Any, Dict, Iterator
+
+BEAT_SECONDS = 1.0  # how often each end says that it is there
+
+
+class Link:
+    """Lines of JSON over a socket; never blocks once it is set up."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection, self.closed, self._received, self._unsent = connection, False, b"", b""
+        self.heard = time.monotonic()
+
+    @classmethod
+    def connect(cls, launch: Dict[str, Any], rank: int) -> Link:
+        """Reaches the launcher, and makes sure that it is the one; OSError if not."""
+        seconds = float(launch["detect_seconds"])
+        connection = socket.create_connection((launch["address"], launch["port"]), timeout=seconds)
+        token, mine, theirs = launch["token"], secrets.token_hex(16), ""
+        try:
+            theirs = str(json.loads(_read_line(connection))["nonce"])
+            hello = {"rank": rank, "host": socket.gethostname(), "pid": os.getpid(), "nonce": mine}
+            connection.sendall(json.dumps({**hello, "proof": proof(token, "worker", theirs, mine)}).encode() + b"\n")
+            answer = str(json.loads(_read_line(connection))["proof"])
+        except (ValueError, KeyError, TypeError):
+            answer = ""
+        if not hmac.compare_digest(answer.encode(), proof(token, "launcher", mine, theirs).encode()):
+            raise OSError("what answers there is not this launch's launcher")
+        connection.setblocking(False)
+        return cls(connection)
+
+    def send(self, kind: str, **content: Any) -> None:
+        self._unsent += json.dumps({"kind": kind, **content}).encode() + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            while self._unsent and not self.closed:
+                self._unsent = self._unsent[self.connection.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.closed = True
+
+    def receive(self) -> Iterator[Dict[str, Any]]:
+        """The messages that have arrived."""
+        try:
+            part = self.connection.recv(65536)
+            self.closed = self.closed or not part
+        except BlockingIOError:
+            return
+        except OSError:
+            self.closed = True
+            return
+        self.heard = time.monotonic()
+        *lines, self._received = (self._received + part).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+    def wait_for_release(self, detect_seconds: float) -> None:
+        """Sends what is left, and stays until the launcher closes its end, or is silent for so long."""
+        while not self.closed and time.monotonic() - self.heard <= detect_seconds:
+            self.flush()
+            select.select([self.connection], [], [], 0.1)
+            for _ in self.receive():
+                pass
+
+
+def proof(token: str, who: str, first: str, second: str) -> str:
+    """What only one who knows the token can say about two fresh numbers."""
+    return hmac.new(token.encode(), f"{who}:{first}:{second}".encode(), hashlib.sha256).hexdigest()
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    """One short line, and nothing of what follows it."""
+    line = b""
+    while not line.endswith(b"\n") and len(line) < 4096:
+        byte = connection.recv(1)
+        if not byte:
+            raise OSError("it hung up")
+        line += byte
+    return line

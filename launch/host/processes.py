@@ -1,0 +1,69 @@
+"""Processes of this host, told from each other by marks in their environment, and where they are in their code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List
+
+MARK, RANK_MARK = "KOGPT2_LAUNCH_ID", "KOGPT2_LAUNCH_RANK"
+
+
+def process_state(pid: int) -> str:
+    """R running, S or D waiting, T stopped, Z ended; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def marked(marks: Dict[str, str]) -> List[int]:
+    """The living processes of this user with these variables in their environment, but for this one."""
+    wanted = [f"{name}={value}".encode() for name, value in marks.items()]
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if all(each in variables for each in wanted):
+            found.append(int(entry.name))
+    return found
+
+
+def stacks(pid: int) -> str:
+    """Where every thread of a process is, by py-spy, which also reads a stopped one; else why there is nothing."""
+    state = process_state(pid)
+    heading = f"process {pid}, state {state}" + (" (stopped by a signal)" if state in ("T", "t") else "")
+    beside = Path(sys.executable).with_name("py-spy")
+    tool = str(beside) if beside.exists() else shutil.which("py-spy")
+    if tool is None:
+        return f"{heading}\nno stacks: py-spy is not installed (pip install py-spy)"
+    try:
+        done = subprocess.run(
+            [tool, "dump", "--nonblocking", "--pid", str(pid)], capture_output=True, text=True, timeout=4, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{heading}\nno stacks: {error}"
+    return f"{heading}\n{(done.stdout + done.stderr).strip()[:20000]}"
+
+
+def kill_marked(marks: Dict[str, str], seconds: float = 5.0) -> int:
+    """SIGKILL to all processes with these marks until none is left; how many are left after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = [pid for pid in marked(marks) if process_state(pid) not in ("Z", "")]
+        if not left or time.monotonic() > deadline:
+            return len(left)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)

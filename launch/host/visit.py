@@ -1,0 +1,41 @@
+"""What the launcher does on a host by ssh, before the engine starts and after it has ended; prints one JSON line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Dict
+
+from .processes import MARK, kill_marked
+
+ARCHIVE, LAUNCH = "agent.zip", "launch.json"
+
+
+def prepare(data: Dict[str, Any], archive: str) -> None:
+    """Makes the launch's folder, of mode 700, with the archive and launch.json in it.
+
+    The launcher's address is what this ssh connection came from: whoever reached us that way can be reached so.
+    """
+    launch, problem = data["launch"], ""
+    launch["address"] = os.environ.get("SSH_CONNECTION", "127.0.0.1").split()[0] if data["remote"] else "127.0.0.1"
+    try:
+        folder = Path(data["folder"])
+        folder.mkdir(mode=0o700)  # an error if it is there: nobody else can have made it ready for us
+        shutil.copyfile(archive, folder / ARCHIVE)
+        secret = os.open(folder / LAUNCH, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(secret, "w", encoding="utf-8") as file:
+            json.dump(launch, file)
+        if not Path(launch["cwd"]).is_dir():
+            problem = f"no folder {launch['cwd']} here; the launcher's working folder is to be the same on every host"
+    except OSError as error:
+        problem = f"{error.filename}: {error.strerror}"
+    print(json.dumps({"problem": problem, "address": launch["address"]}))
+
+
+def sweep(data: Dict[str, Any], archive: str) -> None:
+    """Ends what is left of a launch on this host, and removes its folder."""
+    left = kill_marked({MARK: data["id"]})
+    shutil.rmtree(data["folder"], ignore_errors=True)
+    print(json.dumps({"problem": f"{left} processes do not end" if left else ""}))

@@ -1,0 +1,20 @@
+"""Installed commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from kogpt2_gluon.errors import KoGPT2Error
+
+
+def find_program(name: str) -> str:
+    """The path of an installed command: beside this Python, as a virtual environment has it, else on PATH."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
+    if found is None:
+        way = "make horovod builds it" if name == "horovodrun" else "install this package there"
+        raise KoGPT2Error(f"{name}: not beside {sys.executable} and not on PATH; {way}")
+    return found
