@@ -273,8 +273,11 @@ class Attempt:
     def _asked_to_stop(self, now: float) -> Optional[Outcome]:
         """Hands a request to stop on to the workers; an outcome when they have had their time, or are asked twice."""
         if (self.requests or self._leaving()) and self.deadline is None:
-            if any(rank.pid is None for rank in self.control.ranks):
+            if self.requests and any(rank.pid is None for rank in self.control.ranks):
                 return Outcome(self._signal_code(), "asked to stop before all workers had started", asked=True)
+            if not self.requests and any(rank.beats == 0 for rank in self.control.ranks):
+                leaving = self._leaving()
+                return Outcome(1, f"{', '.join(leaving)} leaves before the first step", leaving=leaving)
             self.deadline = now + self.options.grace
             self.control.tell("save")
         if self.deadline is not None and (now > self.deadline or len(self.requests) > 1):

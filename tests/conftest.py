@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Iterator
@@ -105,3 +107,43 @@ def transformers() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield pytest.importorskip("transformers", reason="loads the converted folder as a user would")
+
+
+@pytest.fixture
+def metadata() -> Iterator[HTTPServer]:
+    """A local stand-in for EC2's metadata service, version 2: tokens are asked for, and wanted."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, code, text):
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def do_PUT(self):
+            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+            self.answer(200, "secret-token")
+
+        def do_GET(self):
+            if self.headers["X-aws-ec2-metadata-token"] != "secret-token":
+                self.answer(401, "")
+            elif (
+                self.path != "/latest/meta-data/spot/instance-action"
+                or self.server.notice is None
+                or (self.server.wait_for and not all(path.exists() for path in self.server.wait_for))
+            ):
+                self.answer(404, "")
+            else:
+                self.answer(200, self.server.notice)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.notice, server.wait_for = None, []  # the notice is there from when all of these files are
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -98,19 +98,21 @@ def test_a_stock_network_decodes_by_its_states():
     assert type(decoder_for(network(fused=False), 1, 5)) is Decoder
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("weights", ["float32", "packed", "tiled"])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 9, 40])
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (6, 4), (33, 7), (128, 50)])
-def test_one_linear_map_in_all_its_forms(rows, inner, outer, packed):
+def test_one_linear_map_in_all_its_forms(rows, inner, outer, weights):
     """LayerNorm before it, GELU and residual behind it, with and without, against NumPy in float64."""
     network()
-    if packed and rows > 8 and not instruction_set().has_bfloat16:
+    by_onednn = weights == "tiled" or (weights == "packed" and rows > 8)  # the data is rounded to bfloat16 too
+    if by_onednn and not instruction_set().has_bfloat16:
         pytest.skip("oneDNN has bfloat16 products from AVX-512 on")
     rng = np.random.RandomState(rows)
     data, residual = rng.randn(rows, inner).astype("f"), rng.randn(rows, outer).astype("f")
     weight, bias, gamma, beta = (rng.randn(*s).astype("f") for s in ((outer, inner), (outer,), (inner,), (inner,)))
-    operand = mx.nd.kogpt2_pack_bfloat16(mx.nd.array(weight)) if packed else mx.nd.array(weight)
-    matrix = round_to_bfloat16(weight).asnumpy() if packed else weight
+    convert = {"float32": mx.nd.array, "packed": mx.nd.kogpt2_pack_bfloat16, "tiled": mx.nd.kogpt2_tile_bfloat16}
+    operand = convert[weights](mx.nd.array(weight))
+    matrix = weight if weights == "float32" else round_to_bfloat16(weight).asnumpy()
     for form in itertools.product((0, 1), (0, 1), ("none", "gelu")):
         layer_norm, add, activation = form
         inputs = [data, operand, bias, *((gamma, beta) if layer_norm else ()), *((residual,) if add else ())]
@@ -124,7 +126,7 @@ def test_one_linear_map_in_all_its_forms(rows, inner, outer, packed):
         if activation == "gelu":
             expected = expected * (1 + np.vectorize(math.erf)(expected / math.sqrt(2))) / 2
         expected += add * residual
-        tolerance = 2e-2 if packed and rows > 8 else 1e-5  # many rows: the data is rounded to bfloat16 too
+        tolerance = 2e-2 if by_onednn else 1e-5
         assert np.abs(out.asnumpy() - expected).max() <= tolerance * max(1, np.abs(expected).max())
 
 
@@ -133,6 +135,9 @@ def test_refusals():
     data, weight, bias = mx.nd.ones((2, 6)), mx.nd.ones((4, 6)), mx.nd.ones(4)
     with pytest.raises(mx.MXNetError, match=r"weight has shape \(4, 5\), expected \(4, 6\)"):
         mx.nd.kogpt2_decode_linear(data, mx.nd.ones((4, 5)), bias).wait_to_read()
+    if instruction_set().has_bfloat16:
+        with pytest.raises(mx.MXNetError, match="tiled weight has shape"):
+            mx.nd.kogpt2_decode_linear(data, mx.nd.ones(3, dtype="uint8"), bias).wait_to_read()
     with pytest.raises(mx.MXNetError, match="weight has 12 columns, data has 6"):
         mx.nd.kogpt2_decode_linear(data, mx.nd.ones((4, 12)), bias).wait_to_read()
     with pytest.raises(mx.MXNetError, match=r"gamma has shape \(5\), expected \(6\)"):

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -139,42 +138,6 @@ def test_an_engine_that_places_ranks_otherwise_is_refused():
         place(LAUNCH, 2, {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "2"})
     with pytest.raises(ValueError, match="rank 5, and the plan has 5"):
         place(LAUNCH, 5, {})
-
-
-@pytest.fixture
-def metadata():
-    """A local stand-in for EC2's metadata service, version 2: tokens are asked for, and wanted."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self, code, text):
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def do_PUT(self):
-            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
-            self.answer(200, "secret-token")
-
-        def do_GET(self):
-            if self.headers["X-aws-ec2-metadata-token"] != "secret-token":
-                self.answer(401, "")
-            elif self.path != "/latest/meta-data/spot/instance-action" or self.server.notice is None:
-                self.answer(404, "")
-            else:
-                self.answer(200, self.server.notice)
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    server.notice = None
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def test_spot_notice_by_imds_version_2(metadata, monkeypatch):

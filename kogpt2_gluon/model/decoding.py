@@ -5,6 +5,7 @@ B is the batch size, T the number of new tokens, C `units`, H `num_heads`, D = C
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -13,6 +14,8 @@ import numpy as np
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 from kogpt2_gluon.runtime import mx
+
+FEW_TEXTS = 4  # at once; measured, see benchmarks/README.md
 
 
 class Decoder:
@@ -50,7 +53,8 @@ class FusedWeights:
     """The parameters of a network with fused CPU operators, as decoders take them: made once for many texts.
 
     With the operator set's precision bfloat16, matrices are copied into that format, as they are now: reading them is
-    what a step's time goes to. Otherwise they are the network's own arrays.
+    what a step's time goes to. A few texts at once want them row by row; more, in the tiles that oneDNN works with.
+    Otherwise they are the network's own arrays.
 
     Parameters
     ----------
@@ -59,29 +63,42 @@ class FusedWeights:
     """
 
     def __init__(self, net: GPT2Model):
-        self._packed = net.ops.precision == "bfloat16"
+        self._net, self._made = net, {}
+        self._rounded = net.ops.precision == "bfloat16"
         self.num_heads = net.num_heads
         self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()
+
+    def matrices(self, batch_size: int) -> _Matrices:
+        """For so many texts at once."""
+        convert = mx.nd.kogpt2_pack_bfloat16 if batch_size <= FEW_TEXTS else mx.nd.kogpt2_tile_bfloat16
+        form = convert.__name__ if self._rounded else ""
+        if form not in self._made:
+            self._made[form] = _Matrices(self._net, convert if self._rounded else lambda weight: weight)
+        return self._made[form]
+
+
+class _Matrices:
+    """All layers, and the map to logits, with their weights as `convert` makes them."""
+
+    def __init__(self, net: GPT2Model, convert: Callable[[Any], Any]):
+        def linear(layer: Any) -> tuple[Any, Any]:
+            return convert(layer.weight.data()), layer.bias.data()
+
         blocks = zip(net._attn_ln, net._self_attention_layers, net._ffn_ln, net._ffn_layers)
         self.layers = [
             _Layer(
                 attn_ln=_layer_norm(attn_ln),
-                qkv=self._linear(attention._multi_head_qkv_proj),
-                out=self._linear(attention._out_proj),
+                qkv=linear(attention._multi_head_qkv_proj),
+                out=linear(attention._out_proj),
                 ffn_ln=_layer_norm(ffn_ln),
-                hidden_map=self._linear(ffn._hidden_map),
-                out_map=self._linear(ffn._out_map),
+                hidden_map=linear(ffn._hidden_map),
+                out_map=linear(ffn._out_map),
             )
             for attn_ln, attention, ffn_ln, ffn in blocks
         ]
         self.final_ln = _layer_norm(net._final_ln)
-        self.logits_proj = (self._matrix(self.embed), mx.nd.zeros(self.embed.shape[0]))
-
-    def _linear(self, layer: Any) -> tuple[Any, Any]:
-        return self._matrix(layer.weight.data()), layer.bias.data()
-
-    def _matrix(self, weight: Any) -> Any:
-        return mx.nd.kogpt2_pack_bfloat16(weight) if self._packed else weight
+        embed = net._embed.weight.data()
+        self.logits_proj = (convert(embed), mx.nd.zeros(embed.shape[0]))
 
 
 def _layer_norm(layer: Any) -> tuple[Any, Any]:
@@ -101,18 +118,18 @@ class FusedDecoder(Decoder):
     """
 
     def __init__(self, weights: FusedWeights, batch_size: int, capacity: int):
-        self._weights, self._position = weights, 0
+        self._weights, self._matrices, self._position = weights, weights.matrices(batch_size), 0
         units = weights.embed.shape[1]
         cache = (batch_size, weights.num_heads, capacity, units // weights.num_heads)  # of which the first are used
-        self._caches = [(mx.nd.zeros(cache), mx.nd.zeros(cache)) for _ in weights.layers]  # keys, values
+        self._caches = [(mx.nd.zeros(cache), mx.nd.zeros(cache)) for _ in self._matrices.layers]  # keys, values
 
     def next_logits(self, tokens: Any) -> np.ndarray:
-        nd, weights, length = mx.nd, self._weights, tokens.shape[1]
+        nd, weights, matrices, length = mx.nd, self._weights, self._matrices, tokens.shape[1]
         linear = nd.kogpt2_decode_linear
         position = nd.array([self._position], dtype="int32")
         positions = weights.pos_embed[self._position : self._position + length].expand_dims(0)
         hidden = nd.Embedding(tokens, weights.embed, *weights.embed.shape) + positions  # (B, T, C)
-        for layer, cache in zip(weights.layers, self._caches):
+        for layer, cache in zip(matrices.layers, self._caches):
             qkv = linear(hidden, *layer.qkv, *layer.attn_ln, layer_norm=1)  # (B, T, 3C)
             context = nd.kogpt2_attention_step(qkv, *cache, position, num_heads=weights.num_heads)
             hidden = linear(context, *layer.out, hidden, residual=1)  # (B, T, C)
@@ -120,7 +137,7 @@ class FusedDecoder(Decoder):
             hidden = linear(inner, *layer.out_map, hidden, residual=1)
         self._position += length
         last = hidden[:, -1]  # (B, C)
-        logits: np.ndarray = linear(last, *weights.logits_proj, *weights.final_ln, layer_norm=1).asnumpy()
+        logits: np.ndarray = linear(last, *matrices.logits_proj, *matrices.final_ln, layer_norm=1).asnumpy()
         return logits
 
 

@@ -56,7 +56,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"supervisor: rank {rank}, launcher at {launch['address']}: {error}", file=sys.stderr)
         return 1
-    # The engine's: what ends a worker is the launcher's word, or its silence. (Ignored, it would be so in the worker too.)
+    # The engine sends it, and the launcher decides. (Ignored instead of handled, it would be so in the worker too.)
     signal.signal(signal.SIGTERM, lambda *_: None)
     Supervisor(launch, rank, where, folder, link).run()
     return 0

@@ -6,15 +6,19 @@
 //   weight (N, K) float32, packed (N, 2 K) uint8: the bytes of each value rounded to bfloat16. (MXNet's library interface
 //   has no bfloat16 arrays.)
 //
+// kogpt2_tile_bfloat16(weight) -> tiled
+//
+//   the same values as (bytes,) uint8, in the order that oneDNN reads fastest here: what pays for more than a few rows.
+//
 // kogpt2_decode_linear(data, weight, bias, gamma, beta, residual; activation, layer_norm, residual) -> out
 //
 //   out = residual + f(LayerNorm(data) weight^T + bias), f the identity or gelu
 //
-// data (..., K), weight (N, K) float32 or (N, 2 K) uint8 as above, bias (N,), out (..., N). activation: none or gelu.
+// data (..., K), weight (N, K) float32, or uint8 as above, bias (N,), out (..., N). activation: none or gelu.
 // With layer_norm=1 gamma and beta (K,) are inputs and the data is normalised, epsilon 1e-5; with residual=1 residual
 // (..., N) is the last input: where an operator takes 20 us to be asked for, four fewer a layer count.
-// For up to kFewRows rows everything but the weight is float32, sums too; for more (a prompt) products are matmul's, of
-// bfloat16 factors where the weight is packed. There is no gradient.
+// For up to kFewRows rows and a weight that is not tiled everything but the weight is float32, sums too; else products are
+// oneDNN's, of bfloat16 factors where the weight is. There is no gradient.
 #include <algorithm>
 
 #include "layer_norm_row.h"
@@ -37,6 +41,11 @@ void pack_shape(const Attributes&, Shapes& in, Shapes& out) {
   out[0] = {in[0][0], 2 * in[0][1]};
 }
 
+void tile_shape(const Attributes&, Shapes& in, Shapes& out) {
+  expect_axes("weight", in[0], 2);
+  out[0] = {static_cast<unsigned>(tiled_bytes(in[0][1], in[0][0]))};
+}
+
 MXReturnValue pack_type(const AttributeMap&, std::vector<int>* inputs, std::vector<int>* outputs) {
   return guarded([&] {
     int& type = (*inputs)[0];
@@ -48,6 +57,11 @@ MXReturnValue pack_type(const AttributeMap&, std::vector<int>* inputs, std::vect
 
 void pack(const Attributes&, Tensors& in, Tensors& out) {
   round_to_bfloat16(floats(in[0]), out[0].data<uint16_t>(), in[0].shape[0] * in[0].shape[1]);
+}
+
+void tile(const Attributes&, Tensors& in, Tensors& out) {
+  const Factor rounded(Precision::kBfloat16, floats(in[0]), in[0].shape[0], in[0].shape[1]);
+  kogpt2::tile(rounded.transposed(), out[0].data_ptr);
 }
 
 // ---- products ---------------------------------------------------------------------------------------------------------
@@ -90,10 +104,13 @@ MXReturnValue count_inputs(const AttributeMap& map, int* num_inputs, int* num_ou
 
 void linear_shape(const Attributes& attributes, Shapes& in, Shapes& out) {
   const Form form(attributes);
-  expect_axes("weight", in[1], 2);
-  const unsigned K = in[0].back(), N = in[1][0];
-  if (in[1][1] != 2 * K) expect_shape("weight", in[1], {N, K});  // 2 K: packed, if its type says so, see below
-  expect_shape("bias", in[2], {N});
+  expect_axes("bias", in[2], 1);
+  const unsigned K = in[0].back(), N = in[2][0];
+  if (in[1].size() == 1) {
+    expect_shape("tiled weight", in[1], {static_cast<unsigned>(tiled_bytes(K, N))});
+  } else if (in[1] != Shape{N, 2 * K}) {  // packed, if its type says so, see below
+    expect_shape("weight", in[1], {N, K});
+  }
   if (form.layer_norm) {
     expect_shape("gamma", in[3], {K});
     expect_shape("beta", in[4], {K});
@@ -245,23 +262,30 @@ void few_rows(const float* data, const Weight* weight, const Finish& finish, int
   kFunctions[M - 1](data, weight, finish, N, K, out);
 }
 
+void finish_all(const Finish& finish, int64_t M, int64_t N, float* out) {
+  constexpr int64_t kStrip = 1024;
+#pragma omp parallel for collapse(2) schedule(static)
+  for (int64_t m = 0; m < M; ++m) {
+    for (int64_t begin = 0; begin < N; begin += kStrip) {
+      const int64_t end = std::min(begin + kStrip, N);
+#pragma omp simd
+      for (int64_t n = begin; n < end; ++n) out[m * N + n] = finish(out[m * N + n], n, m * N + n);
+    }
+  }
+}
+
 void many_rows(const float* data, const Matrix& weight, const Finish& finish, int64_t M, float* out) {
   const Precision precision = weight.is_bfloat16 ? Precision::kBfloat16 : Precision::kFloat32;
   const Factor factor(precision, data, M, weight.columns);
   matmul(factor.matrix(), weight.transposed(), out);
-  const int64_t N = weight.rows;
-#pragma omp parallel for schedule(static)
-  for (int64_t m = 0; m < M; ++m) {
-#pragma omp simd
-    for (int64_t n = 0; n < N; ++n) out[m * N + n] = finish(out[m * N + n], n, m * N + n);
-  }
+  finish_all(finish, M, weight.rows, out);
 }
 
 void linear(const Attributes& attributes, Tensors& in, Tensors& out) {
   const Form form(attributes);
-  const int64_t M = num_rows(in[0]), K = in[0].shape.back(), N = in[1].shape[0];
-  const bool packed = in[1].dtype == mxnet::ext::kUint8;
-  const int64_t columns = packed ? in[1].shape[1] / 2 : in[1].shape[1];
+  const int64_t M = num_rows(in[0]), K = in[0].shape.back(), N = in[2].shape[0];
+  const bool tiled = in[1].shape.size() == 1, packed = !tiled && in[1].dtype == mxnet::ext::kUint8;
+  const int64_t columns = tiled ? K : packed ? in[1].shape[1] / 2 : in[1].shape[1];
   if (columns != K) fail("weight has ", columns, " columns, data has ", K);
   const float* data = floats(in[0]);
   Buffer<float> normalized(form.layer_norm ? M * K : 1);
@@ -272,7 +296,11 @@ void linear(const Attributes& attributes, Tensors& in, Tensors& out) {
     data = normalized.data();
   }
   const Finish finish = {floats(in[2]), form.residual ? floats(in.back()) : nullptr, form.gelu};
-  if (M > kFewRows) {
+  if (tiled) {
+    const Factor factor(Precision::kBfloat16, data, M, K);
+    matmul_tiled(factor.matrix(), in[1].data_ptr, N, floats(out[0]));
+    finish_all(finish, M, N, floats(out[0]));
+  } else if (M > kFewRows) {
     many_rows(data, {in[1].data_ptr, packed, N, K, K, 1}, finish, M, floats(out[0]));
   } else if (packed) {
     Buffer<float> arranged(M * K);
@@ -290,6 +318,13 @@ REGISTER_OP(kogpt2_pack_bfloat16)
     .setInferType(pack_type)
     .setInferShape(infer_shape<pack_shape>)
     .setForward(run<pack>, "cpu")
+    .setBackward(run<no_gradient>, "cpu");
+
+REGISTER_OP(kogpt2_tile_bfloat16)
+    .setParseAttrs(count<1, 1>)
+    .setInferType(pack_type)
+    .setInferShape(infer_shape<tile_shape>)
+    .setForward(run<tile>, "cpu")
     .setBackward(run<no_gradient>, "cpu");
 
 REGISTER_OP(kogpt2_decode_linear)

@@ -33,18 +33,24 @@ struct Product {
   dnnl::matmul primitive;
 };
 
+dnnl::memory::desc descriptor(const Matrix& m) {
+  return dnnl::memory::desc({m.rows, m.columns}, m.is_bfloat16 ? DataType::bf16 : DataType::f32,
+                            {m.row_stride, m.column_stride});
+}
+
+// Scratch of the library's own would belong to the thread that set a product up; MXNet may run it on another.
+dnnl::primitive_attr own_scratch() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
+}
+
 Product set_up(const Matrix& a, const Matrix& b, int64_t c_stride, bool add, bool has_bias) {
-  const auto descriptor = [](const Matrix& m) {
-    return dnnl::memory::desc({m.rows, m.columns}, m.is_bfloat16 ? DataType::bf16 : DataType::f32,
-                              {m.row_stride, m.column_stride});
-  };
   Product product;
   product.a = descriptor(a);
   product.b = descriptor(b);
   product.c = dnnl::memory::desc({a.rows, b.columns}, DataType::f32, {c_stride, 1});
-  dnnl::primitive_attr attributes;
-  // Scratch of the library's own would belong to the thread that set the product up; MXNet may run it on another.
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  dnnl::primitive_attr attributes = own_scratch();
   if (add) {
     dnnl::post_ops sum;
     sum.append_sum(1.0f);
@@ -127,6 +133,68 @@ void matmul(const Matrix& a, const Matrix& b, float* c, int64_t c_stride, bool a
       {DNNL_ARG_SCRATCHPAD, dnnl::memory(product->scratchpad, engine(), scratchpad.as<void>())}};
   if (bias) arguments.emplace(DNNL_ARG_BIAS, dnnl::memory(product->bias, engine(), const_cast<float*>(bias)));
   product->primitive.execute(stream(), arguments);
+}
+
+namespace {
+
+constexpr int64_t kTiledRows = 16;  // on the left, when the order of tiles is chosen
+
+// A product of a and tiles in the order `b`.
+Product set_up_tiled(const Matrix& a, int64_t N, const dnnl::memory::desc& b) {
+  Product product;
+  product.a = descriptor(a);
+  product.c = dnnl::memory::desc({a.rows, N}, DataType::f32, dnnl::memory::format_tag::ab);
+  const dnnl::matmul::primitive_desc description(engine(), product.a, b, product.c, own_scratch());
+  product.b = description.weights_desc();
+  product.scratchpad = description.scratchpad_desc();
+  product.primitive = dnnl::matmul(description);
+  return product;
+}
+
+std::mutex& tiled_mutex() {
+  static std::mutex* const mutex = new std::mutex;
+  return *mutex;
+}
+
+// The order of tiles of a (K, N): chosen once in a process, for the first thread that asks, and the same for all then.
+const dnnl::memory::desc& order_of_tiles(int64_t K, int64_t N) {
+  static auto* const known = new std::map<std::array<int64_t, 2>, dnnl::memory::desc>;
+  const std::lock_guard<std::mutex> lock(tiled_mutex());
+  dnnl::memory::desc& order = (*known)[{K, N}];
+  if (order.get_ndims() == 0) {
+    const dnnl::memory::desc any({K, N}, DataType::bf16, dnnl::memory::format_tag::any);
+    order = set_up_tiled({nullptr, true, kTiledRows, K, K, 1}, N, any).b;
+  }
+  return order;
+}
+
+std::shared_ptr<const Product> tiled_product_for(const Matrix& a, int64_t N) {
+  static auto* const known = new std::map<std::array<int64_t, 5>, std::shared_ptr<const Product>>;
+  const dnnl::memory::desc& order = order_of_tiles(a.columns, N);
+  const std::lock_guard<std::mutex> lock(tiled_mutex());
+  auto& product = (*known)[{a.rows, a.columns, a.row_stride, N, omp_get_max_threads()}];
+  if (!product) product = std::make_shared<const Product>(set_up_tiled(a, N, order));
+  return product;
+}
+
+}  // namespace
+
+size_t tiled_bytes(int64_t rows, int64_t columns) { return order_of_tiles(rows, columns).get_size(); }
+
+void tile(const Matrix& b, void* to) {
+  dnnl::memory from(descriptor(b), engine(), const_cast<void*>(b.data));
+  dnnl::memory tiles(order_of_tiles(b.rows, b.columns), engine(), to);
+  dnnl::reorder(from, tiles).execute(stream(), from, tiles);
+}
+
+void matmul_tiled(const Matrix& a, const void* b, int64_t N, float* c) {
+  const auto product = tiled_product_for(a, N);
+  Scratch scratchpad(product->scratchpad.get_size());
+  product->primitive.execute(
+      stream(), {{DNNL_ARG_SRC, dnnl::memory(product->a, engine(), const_cast<void*>(a.data))},
+                 {DNNL_ARG_WEIGHTS, dnnl::memory(product->b, engine(), const_cast<void*>(b))},
+                 {DNNL_ARG_DST, dnnl::memory(product->c, engine(), c)},
+                 {DNNL_ARG_SCRATCHPAD, dnnl::memory(product->scratchpad, engine(), scratchpad.as<void>())}});
 }
 
 void column_sums(const float* data, int64_t rows, int64_t columns, float* out, bool add) {

@@ -49,6 +49,17 @@ class Factor {
 void matmul(const Matrix& a, const Matrix& b, float* c, int64_t c_stride = 0, bool add = false,
             const float* bias = nullptr);
 
+// A matrix that is a right factor again and again, in bfloat16 and in whatever order oneDNN reads fastest on this CPU (for
+// AMX, tiles). A plain one is brought into that order anew with every product, which for a few rows on the left takes
+// longer than the product itself.
+size_t tiled_bytes(int64_t rows, int64_t columns);
+
+// `b` (rows, columns), of bfloat16, as such: `tiled_bytes` at `to`.
+void tile(const Matrix& b, void* to);
+
+// c = a b, a: (M, K) bfloat16, b: (K, N) as tile() left it, c: (M, N) float32.
+void matmul_tiled(const Matrix& a, const void* b, int64_t N, float* c);
+
 // out[n] (+)= the sum of column n. data: (rows, columns).
 void column_sums(const float* data, int64_t rows, int64_t columns, float* out, bool add);
 
