@@ -24,7 +24,7 @@ from kogpt2_gluon.errors import DataError, DivergedError, PreemptedError, Recipe
 
 from .agent import program, understood
 from .control import Control, Rank
-from .engines import HOROVODRUN, engine_environment, horovodrun_argv, mpirun_argv, rendezvous
+from .engines import HOROVODRUN, PRESET_MAPPING, engine_environment, horovodrun_argv, mpirun_argv, rendezvous
 from .environment import worker_environment
 from .hosts import Host
 from .plan import Plan
@@ -367,8 +367,10 @@ class Attempt:
 
 def engine_argv(plan: Plan, options: Options) -> List[str]:
     """The engine's command up to the program that it starts."""
-    make = horovodrun_argv if options.engine == HOROVODRUN else mpirun_argv
-    return make(plan.hosts, plan.network_interface, options.shell.port)
+    if options.engine == HOROVODRUN:
+        return horovodrun_argv(plan.hosts, plan.network_interface, options.shell.port)
+    mapping = PRESET_MAPPING.get(plan.fabric.preset or "")
+    return mpirun_argv(plan.hosts, plan.network_interface, options.shell.port, mapping)
 
 
 def ended(code: int) -> str:

@@ -21,6 +21,7 @@ ENGINES = (HOROVODRUN, MPIRUN)
 FLAT_TREE_HOSTS = (
     64  # from here on mpirun starts all daemons itself: a chain of ssh through the hosts breaks too easily
 )
+PRESET_MAPPING = {"period-2019": "ppr:4:socket"}  # of fabric.PRESETS: four workers a socket of p3dn
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SSH_AUTH_SOCK", "LD_LIBRARY_PATH")
 
 

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
+from .engines import horovodrun_argv
 from .environment import INTERFACE_VARIABLES, check_variable
 from .hosts import Host
 from .lint import ERROR, Finding
@@ -74,19 +75,10 @@ class Plan:
         return ["kogpt2", "train", self.recipe, *self.overrides]
 
     def argv(self) -> List[str]:
-        """The command that starts all workers; a single local worker needs no horovodrun."""
+        """The command that starts all workers by hand; a single local worker needs no horovodrun."""
         if self.size == 1 and self.is_local:
             return self.worker_argv()
-        return [*self.horovodrun_argv(), *self.worker_argv()]
-
-    def horovodrun_argv(self) -> List[str]:
-        """horovodrun up to the worker's command.
-
-        ``--disable-cache``: it would otherwise believe an hour-old answer about hosts and interfaces.
-        """
-        hosts = ",".join(f"{host.name}:{host.slots}" for host in self.hosts)
-        interface = ["--network-interfaces", self.network_interface] if self.network_interface else []
-        return ["horovodrun", "--gloo", "--disable-cache", "-np", str(self.size), "-H", hosts, *interface]
+        return [*horovodrun_argv(self.hosts, self.network_interface), *self.worker_argv()]
 
     def to_dict(self) -> Dict[str, Any]:
         """The plan as plain data, with all that follows from it."""
