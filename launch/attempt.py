@@ -15,28 +15,23 @@ import secrets
 import signal
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from kogpt2_gluon.errors import DataError, DivergedError, PreemptedError, RecipeError
+from kogpt2_gluon.errors import PreemptedError
 
 from .agent import program, understood
 from .control import Control, Rank
 from .engines import HOROVODRUN, PRESET_MAPPING, engine_environment, horovodrun_argv, mpirun_argv, rendezvous
 from .environment import worker_environment
 from .hosts import Host
+from .outcome import Outcome, ended, explains, numbers, reported
 from .plan import Plan
 from .programs import find_program
 from .ssh import Shell
 
-MEANINGS = {
-    RecipeError.exit_code: "bad recipe or argument",
-    DataError.exit_code: "bad data",
-    DivergedError.exit_code: "diverged",
-    PreemptedError.exit_code: "stopped early, state saved",
-}
 SETTLE_SECONDS = 3.0  # after a first failure: the rank whose exit code says why may end a little later
 SWEEP_SECONDS = 12.0
 
@@ -56,26 +51,6 @@ class Options:
     start: float = 1800.0
     grace: float = 120.0
     metadata: Optional[str] = None  # another address of the instance metadata service, as tests have
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended.
-
-    code : the exit code of the run if it ends here. rank, host : of the failure, if it is one of theirs. step : the
-    furthest that a worker reported, -1 for none. leaving : hosts whose spot instance ends. last_lines : of the rank
-    that failed. report : for the log.
-    """
-
-    code: int
-    reason: str
-    rank: Optional[int] = None
-    host: Optional[str] = None
-    step: int = -1
-    leaving: Tuple[str, ...] = ()
-    asked: bool = False  # a person or scheduler asked for the end
-    last_lines: Tuple[str, ...] = ()
-    report: str = ""
 
 
 async def run_attempt(
@@ -156,7 +131,7 @@ class Attempt:
         finally:
             # Also when this is cancelled or fails itself: nothing may be left running.
             left = await self._end(engine)
-        return self._reported(outcome, left)
+        return reported(outcome, self.control.ranks, left, self._engine_lines())
 
     # ---- on the hosts ----
 
@@ -254,7 +229,11 @@ class Attempt:
         if not stopped:
             return Outcome(0, "done")
         leaving = self._leaving()
-        why = f"{', '.join(leaving)} leaves ({ranks_of(ranks, leaving)[0].spot})" if leaving else "asked to stop"
+        why = (
+            f"{', '.join(leaving)} leaves ({next(rank.spot for rank in ranks if rank.spot)})"
+            if leaving
+            else "asked to stop"
+        )
         code = PreemptedError.exit_code
         return Outcome(code, f"{why}: state saved", leaving=leaving, asked=bool(self.requests) or not leaving)
 
@@ -337,33 +316,6 @@ class Attempt:
         )
         return Outcome(1, reason, blamed.number, blamed.host)
 
-    def _reported(self, outcome: Outcome, left: List[str]) -> Outcome:
-        """With the step reached, and all that a person would look for."""
-        ranks = self.control.ranks
-        lines = [outcome.reason, *left]
-        if outcome.code:
-            lines += ["", *(self._describe(rank) for rank in ranks)]
-            spoke = sorted((rank for rank in ranks if rank.last_lines and rank.failed), key=explains)
-            for rank in spoke[:3]:
-                lines += ["", f"last lines of rank {rank.number} on {rank.host}:", *(f"  {x}" for x in rank.last_lines)]
-            for rank in ranks:
-                if rank.stacks:
-                    lines += ["", f"rank {rank.number} on {rank.host}:", *(f"  {x}" for x in rank.stacks.splitlines())]
-        if outcome.code and any(rank.lost or not rank.present for rank in ranks):
-            lines += ["", f"last lines of {self.options.engine}:", *(f"  {x}" for x in self._engine_lines())]
-        step = max((rank.step for rank in ranks), default=-1)
-        words = tuple(ranks[outcome.rank].last_lines) if outcome.rank is not None else ()
-        return replace(outcome, step=step, last_lines=words, report="\n".join(lines) + "\n")
-
-    def _describe(self, rank: Rank) -> str:
-        if not rank.present:
-            how = "never came"
-        elif rank.lost:
-            how = rank.lost
-        else:
-            how = ended(rank.code) if rank.code is not None else "still there"
-        return f"rank {rank.number} on {rank.host}: {how}, step {rank.step}"
-
 
 def engine_argv(plan: Plan, options: Options) -> List[str]:
     """The engine's command up to the program that it starts."""
@@ -371,33 +323,3 @@ def engine_argv(plan: Plan, options: Options) -> List[str]:
         return horovodrun_argv(plan.hosts, plan.network_interface, options.shell.port)
     mapping = PRESET_MAPPING.get(plan.fabric.preset or "")
     return mpirun_argv(plan.hosts, plan.network_interface, options.shell.port, mapping)
-
-
-def ended(code: int) -> str:
-    """``ended with exit code 3 (bad data)``, ``was killed by SIGKILL``."""
-    if code > 128:
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(code - 128).name}"
-    return f"ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else "")
-
-
-def ranks_of(ranks: Sequence[Rank], hosts: Sequence[str]) -> List[Rank]:
-    """The ranks of these hosts that have a spot notice."""
-    return [rank for rank in ranks if rank.host in hosts and rank.spot]
-
-
-def numbers(which: Sequence[int]) -> str:
-    """``1, 2, 3``, or the first few of many."""
-    return ", ".join(map(str, which[:8])) + (f" and {len(which) - 8} more" if len(which) > 8 else "")
-
-
-def explains(rank: Rank) -> Tuple[int, float]:
-    """Smaller is the better explanation.
-
-    The first in time is not enough: a rank that leaves with a code of its own shuts Horovod down on its way out, and
-    the others, thrown out of their allreduce, may be gone (code 1) before it is.
-    """
-    if rank.code in MEANINGS:
-        return 0, rank.ended
-    killed = rank.code is not None and rank.code > 128
-    return (1 if killed or rank.lost else 2), rank.ended

@@ -24,9 +24,10 @@ from kogpt2_gluon.data.files import replace_file
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
-from .attempt import Options, Outcome, run_attempt
+from .attempt import Options, run_attempt
 from .control import Rank
 from .hosts import Host
+from .outcome import Outcome
 from .plan import Plan, make_plan
 from .restart import Decision, Failed, Policy, decide
 from .variables import USER

@@ -8,8 +8,8 @@ from typing import Callable, Optional, Sequence, Tuple
 
 from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 
-from .attempt import Outcome
 from .hosts import Host
+from .outcome import Outcome
 
 # What these say does not get better by trying again. 127: the program is not there.
 FINAL = (RecipeError.exit_code, DataError.exit_code, DivergedError.exit_code, 127)

@@ -20,10 +20,11 @@ from typing import Iterator, List, Optional, Sequence
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 
-from .attempt import MEANINGS, Options
+from .attempt import Options
 from .environment import worker_environment
 from .host.processes import MARK, kill_marked
 from .job import run_job
+from .outcome import MEANINGS
 from .plan import Plan
 from .programs import find_program
 from .restart import Policy

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from launch import run
-from launch.attempt import explains
 from launch.cli import main
 from launch.control import Rank
 from launch.host.processes import MARK
 from launch.hosts import Host, parse_hosts
+from launch.outcome import explains
 from launch.plan import make_plan
 from launch.programs import find_program
 from launch.run import run_local

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launch.attempt import Outcome
 from launch.hosts import parse_hosts
+from launch.outcome import Outcome
 from launch.restart import Failed, Policy, decide
 
 HOSTS = parse_hosts("h1:8,h2:8,h3:8")

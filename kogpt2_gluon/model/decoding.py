@@ -63,7 +63,8 @@ class FusedWeights:
     """
 
     def __init__(self, net: GPT2Model):
-        self._net, self._made = net, {}
+        self._net: GPT2Model = net
+        self._made: dict[str, _Matrices] = {}
         self._rounded = net.ops.precision == "bfloat16"
         self.num_heads = net.num_heads
         self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()

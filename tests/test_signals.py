@@ -1,0 +1,83 @@
+"""A request to stop by signal or by file, and the progress that a supervisor reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from kogpt2_gluon.checkpoint import newest_checkpoint
+from kogpt2_gluon.training import signals
+from kogpt2_gluon.training.progress import VARIABLE, Progress
+from kogpt2_gluon.training.signals import StopRequest
+
+
+def test_first_signal_is_noted_and_the_second_acts():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert not stop.wanted
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wanted and signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_file_asks_to_stop_and_one_from_before_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "LOOK_SECONDS", 0.0)
+    path = tmp_path / "stop"
+    path.touch()
+    with StopRequest(path) as stop:
+        assert not path.exists() and not stop.wanted
+        path.touch()
+        assert stop.wanted
+        path.unlink()
+        assert stop.wanted  # once asked is asked
+    with StopRequest(tmp_path / "nowhere" / "stop") as stop:
+        assert not stop.wanted
+
+
+def test_the_file_is_looked_for_now_and_then_only(tmp_path):
+    path = tmp_path / "stop"
+    with StopRequest(path) as stop:
+        assert not stop.wanted
+        path.touch()
+        assert not stop.wanted  # the last look was just now
+
+
+def test_progress_is_one_short_line(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "progress"))
+    progress = Progress()
+    for step in range(3):
+        progress.at_step(step)
+        progress.beat()
+    assert (tmp_path / "progress").read_text().split() == ["2", "6"]
+    progress.close()
+
+
+def test_progress_is_nothing_without_a_supervisor(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    progress = Progress()
+    progress.at_step(1)
+    progress.close()
+
+
+def test_training_stops_by_its_file_and_goes_on(tiny, tmp_path):
+    """Exit code 75, the state saved; the next run removes the file and makes the rest."""
+    run_dir = tmp_path / "run"
+    settings = [*tiny, "training.num_steps=100000", "checkpoint.interval=0", "evaluation.interval=0"]
+    argv = [sys.executable, "-m", "kogpt2_gluon.cli", "train", "demo", *settings]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (run_dir / "metrics.jsonl").exists() or "step" not in (run_dir / "metrics.jsonl").read_text():
+            assert process.poll() is None
+            time.sleep(0.05)
+        (run_dir / "stop").touch()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 75 and "run again to go on" in errors
+    step = newest_checkpoint(run_dir / "checkpoints").state()["step"]
+    again = [*argv, f"training.num_steps={step + 1}"]
+    assert subprocess.run(again, capture_output=True, check=False).returncode == 0
+    assert not (run_dir / "stop").exists()
