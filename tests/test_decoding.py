@@ -154,3 +154,16 @@ def test_refusals():
     with pytest.raises(mx.MXNetError, match="no gradient"):
         out.backward()
         mx.nd.waitall()
+
+
+def test_many_texts_at_once_read_the_same_weights_in_tiles():
+    """Eight texts in bfloat16 (weights in tiles) against one (row by row): the logits differ by the data's rounding."""
+    if not instruction_set().has_bfloat16:
+        pytest.skip("oneDNN has bfloat16 products from AVX-512 on")
+    net = network(precision="bfloat16")
+    tokens = mx.nd.array([[4, 7, 1]] * 8, dtype="int32")
+    one, eight = decoder_for(net, 1, 9), decoder_for(net, 8, 9)
+    for step in (tokens, tokens[:, :1]):
+        few, many = one.next_logits(step[:1]), eight.next_logits(step)
+        assert np.abs(many - few).max() < 2e-2 * np.abs(few).max()
+        assert not np.array_equal(many[:1], few)

@@ -292,3 +292,21 @@ def test_which_gpus_the_wheel_runs_on(major, minor, runs):
             and "kogpt2 convert" in refusal
             and "\n" not in refusal
         )
+
+
+def test_python_gets_no_openmp_team_of_its_own():
+    """A large copy to NumPy must not start threads: MXNet would then have two teams, and libgomp puts both to sleep."""
+    code = """
+import os
+from kogpt2_gluon import runtime
+runtime.prepare(2)
+from kogpt2_gluon.runtime import mx
+array = mx.nd.ones(1_000_000)
+(array + 1).wait_to_read()
+before = len(os.listdir("/proc/self/task"))
+array.asnumpy()
+mx.nd.array(array.asnumpy()).wait_to_read()
+print(before == len(os.listdir("/proc/self/task")))
+"""
+    assert run(code) == "True"
+    assert run(code, MXNET_CPU_PARALLEL_SIZE="200000") == "False"  # MXNet's default: the check can fail

@@ -6,7 +6,6 @@ B is the batch size, T the number of new tokens, C `units`, H `num_heads`, D = C
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
@@ -35,18 +34,6 @@ class Decoder:
         logits, self._states = self._net(tokens, self._states)
         last: np.ndarray = logits[:, -1].astype("float32").asnumpy()
         return last
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A layer's parameters as operators take them: LayerNorms are gamma and beta, linear maps weight and bias."""
-
-    attn_ln: tuple[Any, Any]
-    qkv: tuple[Any, Any]
-    out: tuple[Any, Any]
-    ffn_ln: tuple[Any, Any]
-    hidden_map: tuple[Any, Any]
-    out_map: tuple[Any, Any]
 
 
 class FusedWeights:
@@ -86,14 +73,15 @@ class _Matrices:
             return convert(layer.weight.data()), layer.bias.data()
 
         blocks = zip(net._attn_ln, net._self_attention_layers, net._ffn_ln, net._ffn_layers)
+        # A layer's parameters in the order of kogpt2_decoder_layer.
         self.layers = [
-            _Layer(
-                attn_ln=_layer_norm(attn_ln),
-                qkv=linear(attention._multi_head_qkv_proj),
-                out=linear(attention._out_proj),
-                ffn_ln=_layer_norm(ffn_ln),
-                hidden_map=linear(ffn._hidden_map),
-                out_map=linear(ffn._out_map),
+            (
+                *_layer_norm(attn_ln),
+                *linear(attention._multi_head_qkv_proj),
+                *linear(attention._out_proj),
+                *_layer_norm(ffn_ln),
+                *linear(ffn._hidden_map),
+                *linear(ffn._out_map),
             )
             for attn_ln, attention, ffn_ln, ffn in blocks
         ]
@@ -126,20 +114,16 @@ class FusedDecoder(Decoder):
 
     def next_logits(self, tokens: Any) -> np.ndarray:
         nd, weights, matrices, length = mx.nd, self._weights, self._matrices, tokens.shape[1]
-        linear = nd.kogpt2_decode_linear
         position = nd.array([self._position], dtype="int32")
         positions = weights.pos_embed[self._position : self._position + length].expand_dims(0)
         hidden = nd.Embedding(tokens, weights.embed, *weights.embed.shape) + positions  # (B, T, C)
         for layer, cache in zip(matrices.layers, self._caches):
-            qkv = linear(hidden, *layer.qkv, *layer.attn_ln, layer_norm=1)  # (B, T, 3C)
-            context = nd.kogpt2_attention_step(qkv, *cache, position, num_heads=weights.num_heads)
-            hidden = linear(context, *layer.out, hidden, residual=1)  # (B, T, C)
-            inner = linear(hidden, *layer.hidden_map, *layer.ffn_ln, layer_norm=1, activation="gelu")  # (B, T, 4C)
-            hidden = linear(inner, *layer.out_map, hidden, residual=1)
+            hidden = nd.kogpt2_decoder_layer(hidden, *cache, position, *layer, num_heads=weights.num_heads)
         self._position += length
         last = hidden[:, -1]  # (B, C)
-        logits: np.ndarray = linear(last, *matrices.logits_proj, *matrices.final_ln, layer_norm=1).asnumpy()
-        return logits
+        logits = nd.kogpt2_decode_linear(last, *matrices.logits_proj, *matrices.final_ln, layer_norm=1)
+        scores: np.ndarray = logits.asnumpy()
+        return scores
 
 
 def weights_for(net: GPT2Model) -> Optional[FusedWeights]:

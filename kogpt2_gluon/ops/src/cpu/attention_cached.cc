@@ -17,7 +17,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "attention_heads.h"
+#include "attention_cached.h"
 
 namespace kogpt2 {
 namespace {
@@ -174,14 +174,7 @@ void step_shape(const Attributes& attributes, Shapes& in, Shapes& out) {
 
 void step_forward(const Attributes& attributes, Tensors& in, Tensors& out) {
   const AttentionSizes s = attention_sizes(attributes, in[0]);
-  const int64_t capacity = in[1].shape[2];
-  const bool is_int = in[3].dtype == mxnet::ext::kInt32;
-  const int64_t position = is_int ? *in[3].data<int32_t>() : static_cast<int64_t>(*in[3].data<float>());
-  if (position < 0 || position + s.T > capacity) {
-    fail("position ", position, ", from which ", s.T, " tokens are written, does not fit a cache for ", capacity);
-  }
-  append_and_attend(precision_of(attributes), floats(in[0]), s, {floats(in[1]), floats(in[2]), position, capacity},
-                    floats(out[0]));
+  attention_step(precision_of(attributes), floats(in[0]), s, in[1], in[2], in[3], floats(out[0]));
 }
 
 MXReturnValue step_mutates(const AttributeMap&, std::vector<int>* inputs) {
@@ -190,6 +183,17 @@ MXReturnValue step_mutates(const AttributeMap&, std::vector<int>* inputs) {
 }
 
 }  // namespace
+
+void attention_step(Precision precision, const float* qkv, const AttentionSizes& s, MXTensor& key_cache,
+                    MXTensor& value_cache, MXTensor& position, float* out) {
+  const int64_t capacity = key_cache.shape[2];
+  const bool is_int = position.dtype == mxnet::ext::kInt32;
+  const int64_t P = is_int ? *position.data<int32_t>() : static_cast<int64_t>(*position.data<float>());
+  if (P < 0 || P + s.T > capacity) {
+    fail("position ", P, ", from which ", s.T, " tokens are written, does not fit a cache for ", capacity);
+  }
+  append_and_attend(precision, qkv, s, {floats(key_cache), floats(value_cache), P, capacity}, out);
+}
 
 KOGPT2_OPERATOR(kogpt2_attention_cached, 3, 3, 0, cached_shape, cached_forward, no_gradient);
 KOGPT2_OPERATOR(kogpt2_attention_step, 4, 1, 1u << 3, step_shape, step_forward, no_gradient)

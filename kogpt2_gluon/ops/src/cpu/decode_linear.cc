@@ -21,6 +21,7 @@
 // oneDNN's, of bfloat16 factors where the weight is. There is no gradient.
 #include <algorithm>
 
+#include "decode_linear.h"
 #include "layer_norm_row.h"
 #include "matmul.h"
 #include "scratch.h"
@@ -70,11 +71,12 @@ MXReturnValue linear_type(const AttributeMap&, std::vector<int>* inputs, std::ve
   return guarded([&] {
     for (size_t i = 0; i < inputs->size(); ++i) {
       int& type = (*inputs)[i];
-      if (type < 0) type = mxnet::ext::kFloat32;
-      const bool packed = i == 1 && type == mxnet::ext::kUint8;
-      if (type != mxnet::ext::kFloat32 && !packed) {
-        fail("input ", i, " has MXNet's type number ", type, "; expected float32", i == 1 ? " or packed uint8" : "");
+      if (i == 1) {
+        expect_weight_type(type, i);
+        continue;
       }
+      if (type < 0) type = mxnet::ext::kFloat32;
+      if (type != mxnet::ext::kFloat32) fail("input ", i, " has MXNet's type number ", type, "; expected float32");
     }
     (*outputs)[0] = mxnet::ext::kFloat32;
   });
@@ -106,11 +108,7 @@ void linear_shape(const Attributes& attributes, Shapes& in, Shapes& out) {
   const Form form(attributes);
   expect_axes("bias", in[2], 1);
   const unsigned K = in[0].back(), N = in[2][0];
-  if (in[1].size() == 1) {
-    expect_shape("tiled weight", in[1], {static_cast<unsigned>(tiled_bytes(K, N))});
-  } else if (in[1] != Shape{N, 2 * K}) {  // packed, if its type says so, see below
-    expect_shape("weight", in[1], {N, K});
-  }
+  expect_weight(in[1], N, K);
   if (form.layer_norm) {
     expect_shape("gamma", in[3], {K});
     expect_shape("beta", in[4], {K});
@@ -120,14 +118,35 @@ void linear_shape(const Attributes& attributes, Shapes& in, Shapes& out) {
   if (form.residual) expect_shape("residual", in.back(), out[0]);
 }
 
-// What becomes of each value of a product on its way to `out`.
+// What becomes of a product, in place.
 struct Finish {
   const float *bias, *residual;  // residual: null if there is none
   bool gelu_too;
 
-  float operator()(float product, int64_t n, int64_t at) const {
-    const float value = product + bias[n];
-    return (residual ? residual[at] : 0.0f) + (gelu_too ? gelu(value) : value);
+  // product: (M, N).
+  void operator()(int64_t M, int64_t N, float* product) const {
+    constexpr int64_t kStrip = 512;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t m = 0; m < M; ++m) {
+      for (int64_t begin = 0; begin < N; begin += kStrip) {
+        strip(begin, std::min(kStrip, N - begin), m * N + begin, product + m * N + begin);
+      }
+    }
+  }
+
+ private:
+  // `count` values from column n of a row; `at`: where they are in all of the product.
+  void strip(int64_t n, int64_t count, int64_t at, float* values) const {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) values[i] += bias[n + i];
+    if (gelu_too) {
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) values[i] = gelu(values[i]);
+    }
+    if (residual) {
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) values[i] += residual[at + i];
+    }
   }
 };
 
@@ -228,14 +247,11 @@ void dot_rows(const float* data, const Weight* weight, int64_t K, float* sums) {
 }
 
 template <int R, typename Weight>
-void few_rows_of(const float* data, const Weight* weight, const Finish& finish, int64_t N, int64_t K, float* out) {
+void few_rows_of(const float* data, const Weight* weight, int64_t N, int64_t K, float* out) {
   constexpr int kWeightRows = R <= 4 ? 3 : 2;  // sums and factors fit the registers of AVX-512
   const auto store = [&](int64_t n, int width, const float* sums) {
     for (int r = 0; r < R; ++r) {
-      for (int w = 0; w < width; ++w) {
-        const int64_t at = r * N + n + w;
-        out[at] = finish(sums[r * width + w], n + w, at);
-      }
+      for (int w = 0; w < width; ++w) out[r * N + n + w] = sums[r * width + w];
     }
   };
   const int64_t whole = N / kWeightRows;
@@ -253,65 +269,75 @@ void few_rows_of(const float* data, const Weight* weight, const Finish& finish, 
 }
 
 template <typename Weight>
-void few_rows(const float* data, const Weight* weight, const Finish& finish, int64_t M, int64_t N, int64_t K,
-              float* out) {
-  using Function = void (*)(const float*, const Weight*, const Finish&, int64_t, int64_t, float*);
+void few_rows(const float* data, const Weight* weight, int64_t M, int64_t N, int64_t K, float* out) {
+  using Function = void (*)(const float*, const Weight*, int64_t, int64_t, float*);
   static constexpr Function kFunctions[kFewRows] = {
       few_rows_of<1, Weight>, few_rows_of<2, Weight>, few_rows_of<3, Weight>, few_rows_of<4, Weight>,
       few_rows_of<5, Weight>, few_rows_of<6, Weight>, few_rows_of<7, Weight>, few_rows_of<8, Weight>};
-  kFunctions[M - 1](data, weight, finish, N, K, out);
+  kFunctions[M - 1](data, weight, N, K, out);
 }
 
-void finish_all(const Finish& finish, int64_t M, int64_t N, float* out) {
-  constexpr int64_t kStrip = 1024;
-#pragma omp parallel for collapse(2) schedule(static)
-  for (int64_t m = 0; m < M; ++m) {
-    for (int64_t begin = 0; begin < N; begin += kStrip) {
-      const int64_t end = std::min(begin + kStrip, N);
-#pragma omp simd
-      for (int64_t n = begin; n < end; ++n) out[m * N + n] = finish(out[m * N + n], n, m * N + n);
-    }
-  }
-}
-
-void many_rows(const float* data, const Matrix& weight, const Finish& finish, int64_t M, float* out) {
+void many_rows(const float* data, const Matrix& weight, int64_t M, float* out) {
   const Precision precision = weight.is_bfloat16 ? Precision::kBfloat16 : Precision::kFloat32;
   const Factor factor(precision, data, M, weight.columns);
   matmul(factor.matrix(), weight.transposed(), out);
-  finish_all(finish, M, weight.rows, out);
 }
 
 void linear(const Attributes& attributes, Tensors& in, Tensors& out) {
   const Form form(attributes);
-  const int64_t M = num_rows(in[0]), K = in[0].shape.back(), N = in[2].shape[0];
-  const bool tiled = in[1].shape.size() == 1, packed = !tiled && in[1].dtype == mxnet::ext::kUint8;
-  const int64_t columns = tiled ? K : packed ? in[1].shape[1] / 2 : in[1].shape[1];
-  if (columns != K) fail("weight has ", columns, " columns, data has ", K);
-  const float* data = floats(in[0]);
-  Buffer<float> normalized(form.layer_norm ? M * K : 1);
-  if (form.layer_norm) {
-    const float *const gamma = floats(in[3]), *const beta = floats(in[4]);
-#pragma omp parallel for schedule(static) if (M > kFewRows)
-    for (int64_t m = 0; m < M; ++m) normalize_row(data + m * K, gamma, beta, K, kEpsilon, normalized.data() + m * K);
-    data = normalized.data();
-  }
-  const Finish finish = {floats(in[2]), form.residual ? floats(in.back()) : nullptr, form.gelu};
-  if (tiled) {
-    const Factor factor(Precision::kBfloat16, data, M, K);
-    matmul_tiled(factor.matrix(), in[1].data_ptr, N, floats(out[0]));
-    finish_all(finish, M, N, floats(out[0]));
-  } else if (M > kFewRows) {
-    many_rows(data, {in[1].data_ptr, packed, N, K, K, 1}, finish, M, floats(out[0]));
-  } else if (packed) {
-    Buffer<float> arranged(M * K);
-    arrange(data, M, K, arranged.data());
-    few_rows(arranged.data(), in[1].data<uint16_t>(), finish, M, N, K, floats(out[0]));
-  } else {
-    few_rows(data, floats(in[1]), finish, M, N, K, floats(out[0]));
-  }
+  Around around;
+  around.gelu = form.gelu;
+  if (form.layer_norm) around.gamma = floats(in[3]), around.beta = floats(in[4]);
+  if (form.residual) around.residual = floats(in.back());
+  decode_linear(floats(in[0]), num_rows(in[0]), in[0].shape.back(), in[1], in[2], around, floats(out[0]));
 }
 
 }  // namespace
+
+void decode_linear(const float* data, int64_t M, int64_t K, MXTensor& weight, MXTensor& bias,
+                   const Around& around, float* out) {
+  const int64_t N = bias.shape[0];
+  const bool tiled = weight.shape.size() == 1, packed = !tiled && weight.dtype == mxnet::ext::kUint8;
+  const int64_t columns = tiled ? K : packed ? weight.shape[1] / 2 : weight.shape[1];
+  if (columns != K) fail("weight has ", columns, " columns, data has ", K);
+  Buffer<float> normalized(around.gamma ? M * K : 1);
+  if (around.gamma) {
+#pragma omp parallel for schedule(static) if (M > kFewRows)
+    for (int64_t m = 0; m < M; ++m) {
+      normalize_row(data + m * K, around.gamma, around.beta, K, kEpsilon, normalized.data() + m * K);
+    }
+    data = normalized.data();
+  }
+  if (tiled) {
+    const Factor factor(Precision::kBfloat16, data, M, K);
+    matmul_tiled(factor.matrix(), weight.data_ptr, N, out);
+  } else if (M > kFewRows) {
+    many_rows(data, {weight.data_ptr, packed, N, K, K, 1}, M, out);
+  } else if (packed) {
+    Buffer<float> arranged(M * K);
+    arrange(data, M, K, arranged.data());
+    few_rows(arranged.data(), weight.data<uint16_t>(), M, N, K, out);
+  } else {
+    few_rows(data, weight.data<float>(), M, N, K, out);
+  }
+  const Finish finish = {bias.data<float>(), around.residual, around.gelu};
+  finish(M, N, out);
+}
+
+void expect_weight(const Shape& weight, unsigned N, unsigned K) {
+  if (weight.size() == 1) {
+    expect_shape("tiled weight", weight, {static_cast<unsigned>(tiled_bytes(K, N))});
+  } else if (weight != Shape{N, 2 * K}) {  // packed, if its type says so, which decode_linear looks at
+    expect_shape("weight", weight, {N, K});
+  }
+}
+
+void expect_weight_type(int& type, size_t input) {
+  if (type < 0) type = mxnet::ext::kFloat32;
+  if (type != mxnet::ext::kFloat32 && type != mxnet::ext::kUint8) {
+    fail("input ", input, " has MXNet's type number ", type, "; expected float32 or packed uint8");
+  }
+}
 
 REGISTER_OP(kogpt2_pack_bfloat16)
     .setParseAttrs(count<1, 1>)

@@ -1,0 +1,11 @@
+// Attention with the keys and values of earlier tokens, for operators that are made of several parts.
+#pragma once
+#include "attention_heads.h"
+
+namespace kogpt2 {
+
+// kogpt2_attention_step, see attention_cached.cc: qkv (B, T, 3 C), caches (B, H, capacity, D), position (1,), out (B, T, C).
+void attention_step(Precision precision, const float* qkv, const AttentionSizes& s, MXTensor& key_cache,
+                    MXTensor& value_cache, MXTensor& position, float* out);
+
+}  // namespace kogpt2
