@@ -119,7 +119,7 @@ def trained(shards: Path, folder: Path, contestant: str, seed: int, updates: int
     if not finished(run_dir, updates):
         subprocess.run(command, check=True, stdout=sys.stderr)
     lines = [line for line in read_metrics(run_dir) if line["kind"] == "evaluation"]
-    skipped = [int(line.get("skipped", 0)) for line in read_metrics(run_dir) if line["kind"] == "step"]
+    skipped = [int(line.get("skipped", 0)) for line in read_metrics(run_dir) if line["kind"] == "train"]
     steps, losses = [int(line["step"]) for line in lines], [float(line["loss"]) for line in lines]
     return Run(contestant, seed, steps, losses, max(skipped, default=0))
 

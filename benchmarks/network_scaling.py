@@ -105,7 +105,7 @@ def timed(cluster: Cluster, shards: Path, run_dir: Path, rate: Optional[int]) ->
     run = cluster.run("h1", *launch, "run", str(plan), "--restarts", "0", check=False)
     if run.returncode:
         raise click.ClickException(f"{run_dir}: the run ended with {run.returncode}: {run.stderr[-500:]}")
-    steps = [line for line in read_metrics(run_dir) if line["kind"] == "step"][1:]
+    steps = [line for line in read_metrics(run_dir) if line["kind"] == "train"][1:]
     tokens = load_recipe("small_cpu", []).tokens_per_step
     return statistics.median(tokens / line["tokens_per_second"] for line in steps)
 

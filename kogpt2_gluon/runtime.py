@@ -159,9 +159,9 @@ def _load_mxnet() -> Any:
     # From 8 gradients of one array on, MXNet adds them up in place, which operators of a library cannot do: they would
     # overwrite each other, silently. With this it adds up copies. Read at the first gradient, so never too late here.
     os.environ.setdefault("MXNET_EXEC_INPLACE_GRAD_SUM_CAP", "1000")
-    # MXNet copies arrays of 200,000 numbers and more to and from NumPy by OpenMP, in Python's thread, which has a team of
-    # its own from then on. With more threads in teams than cores, libgomp lets those that wait sleep at once, and every
-    # later parallel region of any operator begins by waking them: a step of generation took 31 ms instead of 19.
+    # MXNet copies arrays of 200,000 numbers and more to and from NumPy by OpenMP in Python's thread, which has its own
+    # team from then on. With more threads in teams than cores, libgomp puts those that wait to sleep at once, and
+    # every later parallel region begins by waking them: a step of generation took 31 ms instead of 19.
     os.environ.setdefault("MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1))
     if "mxnet" in sys.modules:  # as in a notebook that began with `import mxnet`
         warnings.warn(

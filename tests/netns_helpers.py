@@ -16,7 +16,8 @@ from launch.host.processes import MARK, RANK_MARK, process_state
 
 HOSTS = ("h1", "h2")
 TOOLS = ("unshare", "nsenter", "ip", "ssh-keygen", "/usr/sbin/sshd")
-# The first process: it names the host, starts sshd, and reaps whatever loses its parent.
+# The first process: it names the host, starts sshd, and reaps whatever loses its parent. /tmp becomes the host's own,
+# but for folders that are there already, which are shared as all other files are.
 INIT = """
 set -e
 mount --make-rprivate /
@@ -24,6 +25,10 @@ hostname "$1"
 mount --bind "$2/hosts" /etc/hosts
 mount --bind "$2/ssh" /root/.ssh
 mkdir -p /run/sshd
+mount --bind /tmp /mnt
+mount -t tmpfs -o mode=1777 none /tmp
+for folder in /mnt/*/; do mkdir "/tmp/$(basename "$folder")"; mount --bind "$folder" "/tmp/$(basename "$folder")"; done
+umount -l /mnt
 ip link set lo up
 touch "$2/$1.up"
 until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done

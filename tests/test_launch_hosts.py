@@ -74,6 +74,11 @@ class Launch:
         except OSError:
             return -1
 
+    def send(self, name):
+        """A signal to the launcher itself: what was started here is nsenter."""
+        pid = json.loads((self.run_dir / "launch" / "status.json").read_text())["launcher"]["pid"]
+        self.cluster.run("h1", "kill", f"-{name}", pid)
+
     def reports(self):
         return [path.read_text() for path in sorted((self.run_dir / "launch").glob("attempt-*.log"))]
 
@@ -115,7 +120,7 @@ def undisturbed(cluster, tmp_path, settings, known):
 
 
 def losses(run_dir):
-    return {line["step"]: line["loss"] for line in read_metrics(run_dir) if line["kind"] == "step"}
+    return {line["step"]: line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"}
 
 
 @pytest.mark.parametrize("engine", ["horovodrun", "mpirun"])
@@ -171,8 +176,7 @@ def test_a_fault_is_named_and_mended_by_a_restart(launch, engine, kind, undistur
 def test_the_launcher_itself_is_ended(launch, engine, how, undisturbed):
     process = launch.start(engine)
     wait_for(lambda: launch.step() >= 50, "step 50", 60)
-    pid = json.loads((launch.run_dir / "launch" / "status.json").read_text())["launcher"]["pid"]
-    launch.cluster.run("h1", "kill", f"-{how[3:]}", pid)
+    launch.send(how[3:])
     at = time.monotonic()
     code = process.wait(timeout=30)
     wait_for(lambda: not launched(), f"nothing left: {how}", at + DETECT + SURVIVAL - time.monotonic())
@@ -192,7 +196,7 @@ def test_no_secret_and_no_variable_stands_on_a_command_line(launch, monkeypatch)
     wait_for(lambda: launch.step() >= 1, "step 1", 60)
     lines = " ".join(path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
     worker = Path(f"/proc/{max(launched(rank=1))}/environ").read_text()
-    process.terminate()
-    process.wait(timeout=60)
+    launch.send("TERM")
+    assert process.wait(timeout=60) == 75
     assert "hunter2" not in lines + worker and "seen-by-workers-only" not in lines
     assert "KOGPT2_MARKER=seen-by-workers-only" in worker
