@@ -1,6 +1,6 @@
 """How long planning and preflight of many hosts take.
 
-    python benchmarks/many_hosts.py [--hosts 500] [--rounds 3] [--json]
+    python benchmarks/many_hosts.py [--hosts 512] [--rounds 3] [--json]
 
 An `ssh` that comes first on the PATH takes what it is given and, after 100 ms, answers as this machine's probe does.
 The two commands run as a user types them, each in a process of its own. Exit code 1 if both together take 10 s or more.
@@ -25,7 +25,7 @@ ALLOWED = 10.0  # seconds
 
 
 @click.command()
-@click.option("--hosts", default=500, show_default=True)
+@click.option("--hosts", default=512, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(hosts: int, rounds: int, as_json: bool) -> None:

@@ -29,7 +29,7 @@ from kogpt2_gluon.scaling import Network, Work, fitted, step_seconds
 from kogpt2_gluon.tracking import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 from netns_helpers import HOSTS, Cluster, why_not  # noqa: E402
 
@@ -88,6 +88,7 @@ def timed(cluster: Cluster, shards: Path, run_dir: Path, rate: Optional[int]) ->
     """Seconds of an update: the median of a run's steps, the first left out."""
     settings = {
         "training.num_steps": STEPS[rate],
+        "training.batch_size": 8,  # of two workers
         "training.threads": 1,
         "data.train": shards / "train",
         "data.test": "",
