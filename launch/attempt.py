@@ -169,10 +169,9 @@ class Attempt:
     async def _end(self, engine: Optional[asyncio.subprocess.Process]) -> List[str]:
         """Ends all that this attempt started; what could not be swept."""
         control = self.control
+        control.tell("end", grace=self.grace)
         until = time.monotonic() + self.grace + self.options.detect
         while any(rank.present and not rank.over for rank in control.ranks) and time.monotonic() < until:
-            control.tell("end", grace=self.grace)
-            self.grace = 0.0
             await control.wait(0.5)
             control.look()
         control.release()
@@ -218,10 +217,12 @@ class Attempt:
         """The rank whose end explains the others'."""
         await asyncio.sleep(SETTLE_SECONDS)
         first = min((rank for rank in self.control.ranks if rank.failed), key=explains)
-        if first.lost:
-            return Outcome(1, f"rank {first.number}: {first.lost}", first.number, first.host)
-        assert first.code is not None
-        return Outcome(first.code, f"rank {first.number} on {first.host} {ended(first.code)}", first.number, first.host)
+        code, how = 1, f"rank {first.number}: {first.lost}"
+        if first.code is not None:
+            code, how = first.code, f"rank {first.number} on {first.host} {ended(first.code)}"
+        # Asked to stop before it could save, a worker ends by the signal: no reason to start it again.
+        asked = bool(self.requests)
+        return Outcome(code, how, first.number, first.host, leaving=self._leaving(), asked=asked)
 
     def _ended(self) -> Outcome:
         ranks = self.control.ranks

@@ -26,7 +26,9 @@ from kogpt2_gluon.recipe import Recipe, load_recipe
 
 from .attempt import Options, run_attempt
 from .control import Rank
+from .environment import inherited
 from .hosts import Host
+from .lint import ERROR
 from .outcome import Outcome
 from .plan import Plan, make_plan
 from .restart import Decision, Failed, Policy, decide
@@ -63,6 +65,7 @@ class Job:
 
     async def run(self) -> int:
         self.stop = asyncio.Event()
+        check_inherited(self.plan)
         with locked(self.folder), self._signals():
             history: List[Failed] = []
             first_saved = self._saved()
@@ -176,6 +179,19 @@ class Job:
         }
         with replace_file(self.folder / "status.json") as file:
             file.write(json.dumps(status, ensure_ascii=False).encode())
+
+
+def check_inherited(plan: Plan) -> None:
+    """Holds the variables that workers inherit from this environment to the rules of a plan's own.
+
+    RecipeError for one that would corrupt data; a line for what does harm, or nothing.
+    """
+    planned = {each.name for each in plan.env}
+    found = plan.fabric.lint({name: value for name, value in inherited(os.environ).items() if name not in planned})
+    for each in found:
+        if each.severity == ERROR:
+            raise RecipeError(f"{each.name} in this environment: {each.text} ({each.source}); unset it")
+        tell(f"{each.name} in this environment: {each.text} ({each.source})")
 
 
 @contextlib.contextmanager

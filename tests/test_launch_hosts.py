@@ -135,6 +135,18 @@ def test_two_hosts_learn_what_one_process_does(launch, engine, settings, known, 
     assert all(together[step] == pytest.approx(one[step], rel=2e-4) for step in one)
 
 
+def test_preflight_asks_both_hosts(launch):
+    """All is well but for what is so: the run folder is on a disk, which here both hosts happen to see."""
+    done = launch.cluster.run("h1", *LAUNCH, "preflight", launch.plan, "--json", check=False)
+    findings = json.loads(done.stdout)
+    reached = {(each["host"], each["text"]) for each in findings if each["check"] == "ssh"}
+    assert reached == {("h1", "reaches h2"), ("h2", "reaches h1")}
+    assert {each["host"] for each in findings if each["check"] == "clock"} == {"h1", "h2"}
+    assert {each["text"] for each in findings if each["check"] == "subnet of eth0"} == {"10.77.0.0/24"}
+    assert {each["check"] for each in findings if each["status"] == "fail"} == {"shared run folder"}
+    assert done.returncode == 1
+
+
 def fault(launch, kind):
     """Does it, and returns when."""
     if kind == "kill a worker":

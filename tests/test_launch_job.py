@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from launch.attempt import Attempt, Options
 from launch.cli import main
 from launch.control import Control
 from launch.hosts import Host, parse_hosts
-from launch.job import locked, next_number, run_job
+from launch.job import check_inherited, locked, next_number, run_job
 from launch.plan import make_plan
 from launch.restart import Policy
 from launch.variables import Fabric
@@ -152,6 +153,26 @@ time.sleep(2.5)
     assert launch(code) == 0
     assert "x:1:2 [0] NCCL INFO Using network Socket" in told
     assert (launch.folder / "attempt-01" / "rank-00001.nccl.log").exists()
+
+
+def test_launcher_that_is_asked_to_stop_does_not_start_again(launch):
+    """Before its first step a worker has no handler yet, and the signal ends it."""
+    code = "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+    code += f"time.sleep(2)\nif rank == 0: os.kill({os.getpid()}, signal.SIGTERM)\ntime.sleep(60)"
+    assert launch(code, Policy(5, backoff=0.1)) == 128 + signal.SIGTERM
+    assert "was killed by SIGTERM" in report(launch).splitlines()[0]
+    assert next_number(launch.folder) == 2
+
+
+def test_variables_that_would_be_inherited_are_linted_too(monkeypatch, capsys):
+    fabric = Fabric("p4d.24xlarge", "1.13.2", "1.22")
+    plan = make_plan("kogpt2_base", [], parse_hosts("h1:8,h2:8"), "ens32", fabric=fabric)
+    monkeypatch.setenv("NCCL_MIN_NCHANNELS", "8")
+    check_inherited(plan)
+    assert "NCCL_MIN_NCHANNELS in this environment" in capsys.readouterr().err
+    monkeypatch.setenv("NCCL_PROTO", "LL128")
+    with pytest.raises(RecipeError, match=r"NCCL_PROTO in this environment.*unset it"):
+        check_inherited(plan)
 
 
 def test_one_launcher_a_run_folder(tmp_path):
