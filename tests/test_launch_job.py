@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from launch import attempt
 from launch.attempt import Attempt, Options
 from launch.cli import main
 from launch.control import Control
@@ -37,6 +38,12 @@ def step(number):
     (folder / f"moved-{rank}").touch()
 print("rank", rank, "says", "안녕", flush=True)
 """
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """These workers end together: nobody waits long for another's better reason."""
+    monkeypatch.setattr(attempt, "SETTLE_SECONDS", 0.5)
 
 
 @pytest.fixture

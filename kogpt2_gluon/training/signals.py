@@ -38,8 +38,12 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def _note(self, number: int, frame: Any) -> None:
+    def ask(self) -> None:
+        """Asks for the stop from inside of the program."""
         self._wanted = True
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.ask()
         self._restore()
 
     def _restore(self) -> None:
