@@ -133,6 +133,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         build.build_cpu_operators()
 
 
+@pytest.mark.slow
 def test_several_processes_at_once_compile_once(tmp_path):
     code = "from kogpt2_gluon.ops.build import build_cpu_operators; print(build_cpu_operators().built)"
     environment = {**os.environ, "KOGPT2_CACHE": str(tmp_path)}

@@ -61,6 +61,7 @@ def check_rates(rounds: Sequence[dict[str, Any]], tokens: int) -> None:
             assert abs(contestant["loss"] - math.log(VOCAB_SIZE)) < 0.3
 
 
+@pytest.mark.slow
 def test_training_speed(tmp_path: Path) -> None:
     size = ["--shape", "2x32", "--rounds", 1, "--warmup", 1, "--steps", 2, "--threads", 1, "--work", tmp_path]
     result = script("training_speed.py", "--json", *size, "--peers", "hf,hf-huge,stock", *TINY)
