@@ -44,7 +44,7 @@ class Network:
 
 
 NETWORKS = {
-    "sockets": Network("100 Gbit/s, TCP", 5e9, 5e-5, "assumed: 40 Gbit/s of NCCL over TCP, as before EFA"),
+    "sockets": Network("100 Gbit/s, TCP", 5e9, 5e-5, "assumed: 40 Gbit/s of NCCL over TCP"),
     "p3dn": Network("100 Gbit/s, EFA", 7.5e9, 3e-5, "assumed: 0.6 of 100 Gbit/s, through host memory"),
     "p4d": Network("4 x 100 Gbit/s, EFA", 35e9, 2e-5, "assumed: 0.7 of 400 Gbit/s, GPUDirect"),
 }

@@ -14,7 +14,7 @@ from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 from kogpt2_gluon.runtime import mx
 
-FEW_TEXTS = 4  # at once; measured, see benchmarks/README.md
+FEW_TEXTS = 4  # at once; beyond, products cost more than reading the rows, and tiles are faster
 
 
 class Decoder:
