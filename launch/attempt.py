@@ -24,7 +24,7 @@ from kogpt2_gluon.errors import PreemptedError
 
 from .agent import program, understood
 from .control import Control, Rank
-from .engines import HOROVODRUN, PRESET_MAPPING, engine_environment, horovodrun_argv, mpirun_argv, rendezvous
+from .engines import HOROVODRUN, engine_argv, engine_environment, launch_folder, rendezvous, supervisor_argv
 from .environment import worker_environment
 from .hosts import Host
 from .outcome import Outcome, ended, explains, numbers, reported
@@ -117,7 +117,7 @@ class Attempt:
     ) -> None:
         self.plan, self.options, self.control, self.launch = plan, options, control, launch
         self.log_dir, self.requests, self.seen = log_dir, requests, seen
-        self.folder = f"/tmp/kogpt2-launch-{launch['id']}"  # the same on every host: the engine starts it by this name
+        self.folder = launch_folder(launch["id"])
         self.deadline: Optional[float] = None  # after a request to stop
         self.grace = 2.0  # for the others, once one has failed
 
@@ -152,8 +152,9 @@ class Attempt:
         return await asyncio.get_running_loop().run_in_executor(None, ask)
 
     async def _start_engine(self) -> asyncio.subprocess.Process:
-        argv = engine_argv(self.plan, self.options)
-        argv = [find_program(argv[0]), *argv[1:], self.options.shell.python, f"{self.folder}/agent.zip"]
+        plan, options = self.plan, self.options
+        argv = engine_argv(options.engine, plan.hosts, plan.network_interface, plan.fabric.preset, options.shell.port)
+        argv = [find_program(argv[0]), *argv[1:], *supervisor_argv(options.shell.python, self.launch["id"])]
         prctl = ctypes.CDLL(None).prctl
         with (self.log_dir / "engine.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
@@ -316,11 +317,3 @@ class Attempt:
             f"no worker has moved for {still:.0f} s at step {blamed.step}; rank {blamed.number} on {blamed.host}: {how}"
         )
         return Outcome(1, reason, blamed.number, blamed.host)
-
-
-def engine_argv(plan: Plan, options: Options) -> List[str]:
-    """The engine's command up to the program that it starts."""
-    if options.engine == HOROVODRUN:
-        return horovodrun_argv(plan.hosts, plan.network_interface, options.shell.port)
-    mapping = PRESET_MAPPING.get(plan.fabric.preset or "")
-    return mpirun_argv(plan.hosts, plan.network_interface, options.shell.port, mapping)

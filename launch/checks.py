@@ -115,6 +115,20 @@ def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[
         yield from _same("shared run folder", sources, mend, missing="on a disk of the host's own")
 
 
+def file_system(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """The run's folder on the plan's own FSx; a host's mount table has its address in the DNS name's place."""
+    shared = plan.file_system
+    for each in hosts if shared is not None else ():
+        assert shared is not None
+        mount = _mount(each, str(recipe.run_dir))
+        if mount is not None and mount.kind == "lustre" and mount.device.endswith(f":/{shared.mount_name}"):
+            yield Finding("file system", each.host, PASS, f"{shared.id} at {mount.point}")
+        else:
+            there = f"{mount.device} ({mount.kind})" if mount else "a disk of the host's own"
+            mend = shared.mount_command("FOLDER")
+            yield Finding("file system", each.host, FAIL, f"{recipe.run_dir} is on {there}, not on {shared.id}", mend)
+
+
 def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
     """Lustre mounted as it should be; nothing of other file systems."""
     for each in hosts:
@@ -237,7 +251,7 @@ def ssh(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Find
 
 
 CHECKS: Tuple[Check, ...] = (
-    *(clock, code, packages, data, folders, mount_options, memory_lock),
+    *(clock, code, packages, data, folders, file_system, mount_options, memory_lock),
     *(efa, gpus, nccl, interface, ssh),
 )
 

@@ -44,6 +44,7 @@ def main() -> None:
 @click.option("--placement-group", metavar="G", help="Those of this placement group.")
 @click.option("--asg", metavar="A", help="Those of this Auto Scaling group that are in service.")
 @click.option("--slurm", is_flag=True, help="The nodes of the Slurm allocation that this runs in.")
+@click.option("--file-system", metavar="fs-...", help="The FSx for Lustre that they share; preflight looks for it.")
 @click.option("--network-interface", metavar="NAME", help="The interface that the hosts share, such as eth0.")
 @click.option("--instance-type", metavar="TYPE", help="The hosts' EC2 type, such as p4d.24xlarge: sets up its network.")
 @click.option("--plugin-version", metavar="V", help="Of aws-ofi-nccl on the hosts, where the type has EFA.")
@@ -61,6 +62,7 @@ def plan(
     placement_group: Optional[str],
     asg: Optional[str],
     slurm: bool,
+    file_system: Optional[str],
     network_interface: Optional[str],
     instance_type: Optional[str],
     plugin_version: Optional[str],
@@ -85,6 +87,7 @@ def plan(
     from kogpt2_gluon.estimate import time_and_cost
     from kogpt2_gluon.recipe import load_recipe
 
+    from . import discovery
     from .plan import make_plan
     from .variables import Fabric
 
@@ -94,7 +97,8 @@ def plan(
     if instance_type and found.instance_type and instance_type != found.instance_type:
         raise RecipeError(f"--instance-type {instance_type}: the hosts found are of type {found.instance_type}")
     fabric = Fabric(found.instance_type or instance_type, plugin_version, libfabric_version, preset)
-    made = make_plan(recipe, overrides, found.hosts, network_interface, parse_variables(variables), fabric)
+    shared = discovery.file_system(file_system) if file_system is not None else None
+    made = make_plan(recipe, overrides, found.hosts, network_interface, parse_variables(variables), fabric, shared)
     if out is not None:
         try:
             out.write_text(made.to_json(), encoding="utf-8")

@@ -20,7 +20,9 @@ from kogpt2_gluon.errors import RecipeError
 @click.option("--region", help="[parallelcluster]")
 @click.option("--subnet", help="Of head and compute nodes.  [parallelcluster]")
 @click.option("--key-name", help="Key pair for the head node.  [parallelcluster]")
-@click.option("--file-system", help="An FSx for Lustre that is there, fs-...; else one is made.  [parallelcluster]")
+@click.option(
+    "--file-system", help="An FSx for Lustre that is there, fs-...  [parallelcluster; default: the plan's, or new]"
+)
 @click.option("--time-limit", default="7-00:00:00", show_default=True, help="[slurm, parallelcluster]")
 def render(
     plan_file: Path,

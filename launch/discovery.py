@@ -1,4 +1,4 @@
-"""Hosts that need not be typed: EC2 instances by tag, placement group or Auto Scaling group, and Slurm's allocation.
+"""What need not be typed: EC2 instances by tag, placement group or Auto Scaling group, Slurm's allocation, FSx.
 
 What EC2 says of them beside their addresses (type, EFA interfaces, subnet) goes along, so that a plan is made for what
 is really there. Hosts are sorted by address: the same instances give the same plan.
@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from kogpt2_gluon.errors import DataError, RecipeError
 
 from .fabric import instance_type
-from .hosts import Host
+from .hosts import FileSystem, Host
 
 NO_BOTO3 = "asking EC2 needs boto3: pip install 'kogpt2-gluon[aws]'"
 
@@ -104,6 +104,28 @@ def _slurm_slots(environment: Mapping[str, str]) -> int:
         "--slurm: neither SLURM_GPUS_ON_NODE nor SLURM_NTASKS_PER_NODE says how many workers a node gets; "
         "allocate with --gpus-per-node=N or --ntasks-per-node=N"
     )
+
+
+def file_system(name: str, client: Any = None) -> FileSystem:
+    """The FSx for Lustre ``fs-...``; RecipeError when it is none or cannot be used yet. Raises as :func:`from_ec2`."""
+    if not re.fullmatch(r"fs-[0-9a-f]{8,40}", name):
+        raise RecipeError(f"--file-system {name!r}: write the id of an FSx for Lustre, fs-...")
+    with explained("FSx"):
+        client = client or make_client("fsx")
+        try:
+            (found,) = client.describe_file_systems(FileSystemIds=[name])["FileSystems"]
+        except (client.exceptions.FileSystemNotFound, ValueError):
+            raise RecipeError(
+                f"--file-system {name}: no such file system in this region; check AWS_REGION and AWS_PROFILE"
+            ) from None
+    kind, state = found["FileSystemType"], found.get("Lifecycle", "AVAILABLE")
+    if kind != "LUSTRE":
+        raise RecipeError(f"--file-system {name}: of type {kind}, not LUSTRE")
+    if state not in ("AVAILABLE", "UPDATING"):
+        raise RecipeError(f"--file-system {name}: {state}, not AVAILABLE")
+    # "fsx" is the name of all of the oldest kind (SCRATCH_1), for which FSx may say none.
+    mount_name = found.get("LustreConfiguration", {}).get("MountName", "fsx")
+    return FileSystem(name, found["DNSName"], mount_name, found["SubnetIds"][0])
 
 
 # ---- EC2 ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ it is the program to start and what finding it needs, and no more. The workers' 
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from kogpt2_gluon.errors import KoGPT2Error
@@ -18,11 +17,31 @@ from .hosts import Host
 
 HOROVODRUN, MPIRUN = "horovodrun", "mpirun"
 ENGINES = (HOROVODRUN, MPIRUN)
-FLAT_TREE_HOSTS = (
-    64  # from here on mpirun starts all daemons itself: a chain of ssh through the hosts breaks too easily
-)
+FLAT_TREE_HOSTS = 64  # from here on mpirun starts all daemons itself: a chain of ssh through the hosts breaks easily
 PRESET_MAPPING = {"period-2019": "ppr:4:socket"}  # of fabric.PRESETS: four workers a socket of p3dn
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SSH_AUTH_SOCK", "LD_LIBRARY_PATH")
+
+# Open MPI's own words for --allow-run-as-root, the usual user of a container; as variables they do for every user.
+ROOT_MAY_RUN = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def launch_folder(launch_id: str) -> str:
+    """Where the supervisors' archive lies, the same on every host: an engine starts it by this name."""
+    return f"/tmp/kogpt2-launch-{launch_id}"
+
+
+def supervisor_argv(python: str, launch_id: str) -> List[str]:
+    """What an engine starts for every rank (launch/host)."""
+    return [python, f"{launch_folder(launch_id)}/agent.zip"]
+
+
+def engine_argv(
+    engine: str, hosts: Sequence[Host], interface: Optional[str], preset: Optional[str], port: Optional[int] = None
+) -> List[str]:
+    """An engine's command up to the program that it starts. preset : a name of fabric.PRESETS."""
+    if engine == HOROVODRUN:
+        return horovodrun_argv(hosts, interface, port)
+    return mpirun_argv(hosts, interface, port, PRESET_MAPPING.get(preset or ""))
 
 
 def horovodrun_argv(hosts: Sequence[Host], interface: Optional[str], port: Optional[int] = None) -> List[str]:
@@ -53,14 +72,17 @@ def mpirun_argv(
         argv += ["-mca", "plm_rsh_no_tree_spawn", "1"]
     if port is not None:
         argv += ["-mca", "plm_rsh_args", f"-p {port}"]
-    if os.geteuid() == 0:
-        argv += ["--allow-run-as-root"]  # a container's usual user
     return argv
 
 
 def engine_environment(ours: Mapping[str, str], mark: str) -> Dict[str, str]:
     """What the engine itself needs; all of it may be read by others."""
-    return {**{name: ours[name] for name in PASSED_ON if name in ours}, MARK: mark, "PYTHONUNBUFFERED": "1"}
+    return {
+        **{name: ours[name] for name in PASSED_ON if name in ours},
+        **ROOT_MAY_RUN,
+        MARK: mark,
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 @contextlib.contextmanager

@@ -43,6 +43,19 @@ class Host:
         return name in (*_LOOPBACK, own, own.partition(".")[0])
 
 
+@dataclass(frozen=True)
+class FileSystem:
+    """An FSx for Lustre. subnet: where it answers."""
+
+    id: str
+    dns_name: str
+    mount_name: str
+    subnet: str
+
+    def mount_command(self, folder: str) -> str:
+        return f"mount -t lustre -o noatime,flock {self.dns_name}@tcp:/{self.mount_name} {folder}"
+
+
 def parse_hosts(text: str) -> Tuple[Host, ...]:
     """Hosts of ``h1:8,h2:8``; RecipeError for anything else, and for a host named twice."""
     return _unique(_parse_item(item.strip(), f"--hosts {text!r}") for item in text.split(","))

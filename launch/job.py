@@ -115,7 +115,7 @@ class Job:
             return plan
         user = {each.name: each.value for each in plan.env if each.source == USER}
         interface = plan.network_interface if any(not host.is_local for host in hosts) else None
-        return make_plan(plan.recipe, plan.overrides, hosts, interface, user, plan.fabric)
+        return make_plan(plan.recipe, plan.overrides, hosts, interface, user, plan.fabric, plan.file_system)
 
     def _divides(self, hosts: Sequence[Host]) -> bool:
         try:

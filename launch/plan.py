@@ -17,13 +17,14 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
-from .engines import horovodrun_argv
+from .engines import ENGINES, engine_argv, horovodrun_argv, supervisor_argv
 from .environment import INTERFACE_VARIABLES, check_variable
-from .hosts import Host
+from .hosts import FileSystem, Host
 from .lint import ERROR, Finding
-from .variables import USER, Fabric, Variable, counted, worker_variables
+from .variables import USER, Fabric, Variable, counted, rank_variables, worker_variables
 
-FORMAT = "kogpt2-launch-plan-2"
+FORMAT = "kogpt2-launch-plan-3"
+PYTHON, LAUNCH_ID = "PYTHON", "ID"  # in commands: the interpreter on the hosts, and a number that each attempt draws
 
 # What Linux admits as an interface's name, less the characters that a shell would read.
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
@@ -36,6 +37,7 @@ class Plan:
     recipe: str  # as the user named it: a path or a shipped recipe's name
     overrides: Tuple[str, ...]
     fingerprint: str  # of the resolved recipe
+    run_dir: str  # the recipe's
     hosts: Tuple[Host, ...]
     network_interface: Optional[str]
     env: Tuple[Variable, ...]  # sorted by name
@@ -43,6 +45,7 @@ class Plan:
     accumulate: int  # micro steps of one update
     seq_length: int  # tokens a sequence
     fabric: Fabric = Fabric()
+    file_system: Optional[FileSystem] = None  # that the hosts share
 
     @property
     def size(self) -> int:
@@ -80,11 +83,31 @@ class Plan:
             return self.worker_argv()
         return [*horovodrun_argv(self.hosts, self.network_interface), *self.worker_argv()]
 
+    def processes(self) -> Dict[str, List[str]]:
+        """The command of every process of ``kogpt2-launch run``: engine, each rank's supervisor, worker.
+
+        A single local worker has neither engine nor supervisor.
+        """
+        if self.size == 1 and self.is_local:
+            return {"worker": self.worker_argv()}
+        supervisor = supervisor_argv(PYTHON, LAUNCH_ID)
+        preset = self.fabric.preset
+        engines = {each: engine_argv(each, self.hosts, self.network_interface, preset) for each in ENGINES}
+        started = {engine: [*argv, *supervisor] for engine, argv in engines.items()}
+        return {**started, "supervisor": supervisor, "worker": self.worker_argv()}
+
+    def rank_env(self) -> Tuple[Variable, ...]:
+        """What ``kogpt2-launch run`` adds to `env` for each rank; nothing without supervisors."""
+        if "supervisor" not in self.processes():
+            return ()
+        return rank_variables(self.run_dir, any(each.name == "NCCL_DEBUG" for each in self.env))
+
     def to_dict(self) -> Dict[str, Any]:
         """The plan as plain data, with all that follows from it."""
         return {
             "format": FORMAT,
             "recipe": {"name": self.recipe, "overrides": list(self.overrides), "fingerprint": self.fingerprint},
+            "run_dir": self.run_dir,
             "hosts": [
                 {"name": host.name, "slots": host.slots, "ranks": list(ranks)}
                 for host, ranks in zip(self.hosts, self.ranks())
@@ -99,9 +122,12 @@ class Plan:
             },
             "network_interface": self.network_interface,
             "fabric": asdict(self.fabric),
+            "file_system": asdict(self.file_system) if self.file_system else None,
             "findings": [asdict(each) for each in self.findings()],
             "env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.env],
-            "argv": self.argv(),
+            "rank_env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.rank_env()],
+            "processes": self.processes(),
+            "by_hand": self.argv(),
         }
 
     def to_json(self) -> str:
@@ -126,9 +152,12 @@ class Plan:
             ("network", self.network_interface or ("loopback" if self.is_local else "chosen by horovodrun")),
         ]
         rows += [("instance", self._describe_instance())] if self.fabric.instance else []
+        if shared := self.file_system:
+            rows += [("file system", f"{shared.id}: {shared.dns_name}@tcp:/{shared.mount_name}, {shared.subnet}")]
         rows += [("env", f"{each.name}={each.value}  <- {each.source}") for each in self.env]
         rows += [(each.severity, f"{each.name} {each.text} ({each.source})") for each in self.findings()]
-        rows += [("argv", json.dumps(self.argv(), ensure_ascii=False))]
+        rows += [("rank env", f"{each.name}={each.value}  <- {each.source}") for each in self.rank_env()]
+        rows += [(what, json.dumps(argv, ensure_ascii=False)) for what, argv in self.processes().items()]
         settings = [f"{each.name}={each.value}" for each in self.env]
         rows += [("by hand", shlex.join([*(["env", *settings] if settings else []), *self.argv()]))]
         return "".join(f"{label:<12} {text}\n" for label, text in rows)
@@ -154,6 +183,7 @@ def make_plan(
     network_interface: Optional[str] = None,
     env: Optional[Mapping[str, str]] = None,
     fabric: Optional[Fabric] = None,
+    file_system: Optional[FileSystem] = None,
 ) -> Plan:
     """Plans a run of `recipe` on `hosts`.
 
@@ -169,6 +199,7 @@ def make_plan(
         recipe=recipe,
         overrides=tuple(overrides),
         fingerprint=resolved.fingerprint(),
+        run_dir=str(resolved.run_dir),
         hosts=tuple(hosts),
         network_interface=network_interface,
         env=worker_variables(resolved, hosts, network_interface, fabric, env or {}),
@@ -176,6 +207,7 @@ def make_plan(
         accumulate=accumulate,
         seq_length=resolved.data.seq_length,
         fabric=fabric,
+        file_system=file_system,
     )
     _check_interface(plan)
     _check_gpus(plan)
@@ -210,19 +242,21 @@ def load_plan(path: Path) -> Plan:
         if worker_variables(resolved, plan.hosts, plan.network_interface, plan.fabric, user) != plan.env:
             raise RecipeError(f"plan {path}: env does not follow from the rest of the plan; {again}")
     batch = (resolved.training.batch_size, resolved.accumulate(plan.size), resolved.data.seq_length)
-    if resolved.fingerprint() != plan.fingerprint or batch != (plan.batch_size, plan.accumulate, plan.seq_length):
+    same = (resolved.fingerprint(), str(resolved.run_dir)) == (plan.fingerprint, plan.run_dir)
+    if not same or batch != (plan.batch_size, plan.accumulate, plan.seq_length):
         raise RecipeError(f"plan {path}: recipe {plan.recipe} has changed since the plan was made; {again}")
     return plan
 
 
 def _from_dict(plain: Mapping[str, Any]) -> Plan:
     recipe, batch = plain["recipe"], plain["batch"]
-    interface = plain["network_interface"]
+    interface, shared = plain["network_interface"], plain["file_system"]
     # A value of another type is converted here, and then found to differ from what stands in the file.
     return Plan(
         recipe=str(recipe["name"]),
         overrides=tuple(str(override) for override in recipe["overrides"]),
         fingerprint=str(recipe["fingerprint"]),
+        run_dir=str(plain["run_dir"]),
         hosts=tuple(Host(str(host["name"]), int(host["slots"])) for host in plain["hosts"]),
         network_interface=None if interface is None else str(interface),
         env=tuple(Variable(str(each["name"]), str(each["value"]), str(each["source"])) for each in plain["env"]),
@@ -230,6 +264,7 @@ def _from_dict(plain: Mapping[str, Any]) -> Plan:
         accumulate=int(batch["accumulate"]),
         seq_length=int(batch["seq_length"]),
         fabric=Fabric(**{name: None if value is None else str(value) for name, value in plain["fabric"].items()}),
+        file_system=FileSystem(**{name: str(value) for name, value in shared.items()}) if shared else None,
     )
 
 

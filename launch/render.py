@@ -112,7 +112,7 @@ def slurm(plan: Plan, site: Site) -> Files:
         save_seconds=SAVE_SECONDS,
         preempted=PREEMPTED,
         arguments=" ".join(map(shlex.quote, plan_arguments(plan))),
-        stop_file=shlex.quote(str(_run_dir(plan) + "/stop")),
+        stop_file=shlex.quote(f"{plan.run_dir}/stop"),
     )
     return {"job.sbatch": script}
 
@@ -295,8 +295,9 @@ def parallelcluster(plan: Plan, site: Site) -> Files:
     if instance.efa:
         compute["Efa"] = {"Enabled": True}
     lustre: Dict[str, Any] = {"StorageCapacity": 1200, "DeploymentType": "SCRATCH_2"}
-    if site.file_system is not None:
-        lustre = {"FileSystemId": site.file_system}
+    file_system = site.file_system or (plan.file_system.id if plan.file_system else None)
+    if file_system is not None:
+        lustre = {"FileSystemId": file_system}
     cluster = {
         "Region": site.region,
         "Image": {"Os": "ubuntu2204"},
@@ -335,12 +336,6 @@ def _job_name(plan: Plan) -> str:
     stem = plan.recipe.rpartition("/")[2].rpartition(".")[0] or plan.recipe.rpartition("/")[2]
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem.lower()).strip("-")
     return f"{kept or 'run'}"[:40] if kept[:1].isalpha() else f"kogpt2-{kept}"[:40].rstrip("-")
-
-
-def _run_dir(plan: Plan) -> str:
-    from kogpt2_gluon.recipe import load_recipe
-
-    return str(load_recipe(plan.recipe, plan.overrides).run_dir)
 
 
 def _yaml(data: Dict[str, Any]) -> str:

@@ -114,6 +114,20 @@ def worker_variables(
     return tuple(chosen[name] for name in sorted(chosen))
 
 
+def rank_variables(run_dir: str, with_nccl: bool) -> Tuple[Variable, ...]:
+    """What the supervisor of a rank (launch/host) adds to these; capitals stand for what is known only then."""
+    found = {
+        "HOROVOD_*": ("(the rank's place, and the rendezvous)", "run: the engine's, or the order of the hosts"),
+        "KOGPT2_LAUNCH_ID": ("ID", "run: one for each attempt; all that is left is found by it"),
+        "KOGPT2_LAUNCH_RANK": ("RANK", "run: which supervisor's it is"),
+        "KOGPT2_PROGRESS_FILE": ("(beside the supervisor)", "run: how far the worker has come"),
+    }
+    if with_nccl:
+        log = f"{run_dir}/launch/attempt-NN/rank-RANK.nccl.log"
+        found["NCCL_DEBUG_FILE"] = (log, "run: beside the rank's own log, and read there")
+    return tuple(Variable(name, *found[name]) for name in sorted(found))
+
+
 def counted(count: int, noun: str) -> str:
     """``1 slot``, ``8 slots``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -16,8 +16,9 @@ from click.testing import CliRunner  # noqa: E402
 
 from kogpt2_gluon.errors import DataError, RecipeError  # noqa: E402
 from launch.cli import main  # noqa: E402
-from launch.discovery import from_auto_scaling_group, from_ec2, from_slurm  # noqa: E402
-from launch.hosts import Host  # noqa: E402
+from launch.discovery import file_system, from_auto_scaling_group, from_ec2, from_slurm  # noqa: E402
+from launch.hosts import FileSystem, Host  # noqa: E402
+from launch.plan import load_plan  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +209,58 @@ def test_members_that_are_not_in_service(ec2):
     assert "1 of 2 instances of g are not in service and are left out" in found.notes
 
 
+# ---- FSx ------------------------------------------------------------------------------------------------------------
+
+
+SUBNET = "subnet-12345678"
+
+
+def lustre(kind: str = "LUSTRE") -> str:
+    """A file system of moto's."""
+    made = boto3.client("fsx").create_file_system(FileSystemType=kind, StorageCapacity=1200, SubnetIds=[SUBNET])
+    return made["FileSystem"]["FileSystemId"]
+
+
+def test_file_system(ec2):
+    name = lustre()
+    found = file_system(name)
+    assert (found.id, found.subnet) == (name, SUBNET)
+    assert found.mount_command("/fsx") == (
+        f"mount -t lustre -o noatime,flock {name}.fsx.ap-northeast-2.amazonaws.com@tcp:/fsx /fsx"
+    )
+
+
+def test_mount_name_and_state_as_fsx_says_them():
+    """moto makes neither up."""
+    described = {
+        **{"FileSystemId": "fs-0123456789abcdef0", "FileSystemType": "LUSTRE"},
+        **{"DNSName": "fs-0.fsx.us-east-1.amazonaws.com", "SubnetIds": [SUBNET]},
+        **{"LustreConfiguration": {"MountName": "abcde"}},
+    }
+    client = boto3.client("fsx")
+    with Stubber(client) as stubber:
+        for state in ("AVAILABLE", "CREATING"):
+            answer = {"FileSystems": [{**described, "Lifecycle": state}]}
+            stubber.add_response("describe_file_systems", answer, {"FileSystemIds": [described["FileSystemId"]]})
+        assert file_system(described["FileSystemId"], client).mount_name == "abcde"
+        with pytest.raises(RecipeError, match="fs-0123456789abcdef0: CREATING, not AVAILABLE"):
+            file_system(described["FileSystemId"], client)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("fs-00000000", "no such file system in this region"),
+        ("fsx", "write the id of an FSx for Lustre"),
+        ("fs-0; rm -r /", "write the id of an FSx for Lustre"),
+        (None, "of type WINDOWS, not LUSTRE"),
+    ],
+)
+def test_file_systems_that_are_none(ec2, name, told):
+    with pytest.raises(RecipeError, match=told):
+        file_system(name or lustre("WINDOWS"))
+
+
 # ---- the command line -----------------------------------------------------------------------------------------------
 
 
@@ -231,6 +284,15 @@ def test_plan_of_discovered_hosts(ec2, tmp_path, way):
     assert "workers      16\n" in result.stdout and "p4d.24xlarge: 8 x A100" in result.stdout
     assert "FI_EFA_USE_DEVICE_RDMA=1" in result.stdout
     assert "note: 2 of 2 instances have fewer EFA interfaces" in result.stderr
+
+
+def test_plan_with_a_file_system(ec2, tmp_path):
+    name, out = lustre(), tmp_path / "plan.json"
+    start(ec2, 2)
+    result = plan(tmp_path, "--ec2-tag", "job=kogpt2", "--file-system", name, "--out", str(out), *VERSIONS)
+    assert result.exit_code == 0, result.stderr
+    assert f"file system  {name}: {name}.fsx.ap-northeast-2.amazonaws.com@tcp:/fsx, {SUBNET}\n" in result.stdout
+    assert load_plan(out).file_system == FileSystem(name, f"{name}.fsx.ap-northeast-2.amazonaws.com", "fsx", SUBNET)
 
 
 def test_a_type_that_contradicts_ec2(ec2, tmp_path):

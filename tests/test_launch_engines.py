@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import urllib.request
 
 import pytest
 
-from launch.attempt import Options, engine_argv
-from launch.engines import FLAT_TREE_HOSTS, engine_environment, horovodrun_argv, mpirun_argv, rendezvous
+from launch.engines import (
+    FLAT_TREE_HOSTS,
+    ROOT_MAY_RUN,
+    engine_argv,
+    engine_environment,
+    horovodrun_argv,
+    mpirun_argv,
+    rendezvous,
+)
 from launch.hosts import Host, parse_hosts
 from launch.plan import make_plan
-from launch.ssh import Shell
 from launch.variables import Fabric
 
 HOSTS = parse_hosts("h1:8,h2:8")
@@ -42,14 +47,14 @@ def test_mpirun_reaches_many_hosts_itself():
 
 def test_preset_of_2019_maps_four_workers_a_socket():
     plan = make_plan("kogpt2_base", [], HOSTS, "eth0", fabric=Fabric("p3dn.24xlarge", "1.5.0", "1.17", "period-2019"))
-    options = Options("mpirun", Shell(sys.executable, 2222))
-    assert ("-map-by", "ppr:4:socket") in pairs(engine_argv(plan, options))
-    assert ("plm_rsh_args", "-p 2222") in pairs(engine_argv(plan, options))
+    assert ("-map-by", "ppr:4:socket") in pairs(plan.processes()["mpirun"])
+    assert ("plm_rsh_args", "-p 2222") in pairs(engine_argv("mpirun", HOSTS, "eth0", None, 2222))
 
 
 def test_engines_get_no_more_than_they_need():
     ours = {"PATH": "/bin", "HOME": "/root", "AWS_SECRET_ACCESS_KEY": "x", "KOGPT2_MARKER": "y", "NCCL_DEBUG": "INFO"}
-    assert set(engine_environment(ours, "mark")) == {"PATH", "HOME", "KOGPT2_LAUNCH_ID", "PYTHONUNBUFFERED"}
+    given = engine_environment(ours, "mark")
+    assert set(given) == {"PATH", "HOME", "KOGPT2_LAUNCH_ID", "PYTHONUNBUFFERED", *ROOT_MAY_RUN}
 
 
 def test_rendezvous_answers_and_ends():

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
-from launch import attempt
+from launch import attempt, environment
 from launch.attempt import Attempt, Options
 from launch.cli import main
 from launch.control import Control
@@ -22,7 +22,7 @@ from launch.hosts import Host, parse_hosts
 from launch.job import check_inherited, locked, next_number, run_job
 from launch.plan import make_plan
 from launch.restart import Policy
-from launch.variables import Fabric
+from launch.variables import Fabric, rank_variables
 from netns_helpers import launched, wait_for
 
 pytest.importorskip("horovod", reason="make horovod builds it")
@@ -59,7 +59,7 @@ def launch(tmp_path):
         options = Options(**{"detect": 5.0, "hang": 60.0, "grace": 20.0, **options})
         return run_job(plan, options, policy or Policy(0), [sys.executable, str(script), str(tmp_path)])
 
-    run.folder = tmp_path / "run" / "launch"
+    run.plan, run.folder = plan, tmp_path / "run" / "launch"
     return run
 
 
@@ -126,7 +126,7 @@ def test_workers_that_do_not_save_in_time_are_ended(launch, metadata, tmp_path):
 
 
 def test_a_rank_that_never_reaches_its_first_step(launch):
-    assert launch("time.sleep(60)", start=4.0) == 1
+    assert launch("time.sleep(60)", start=10.0) == 1
     assert report(launch).startswith("no first step within")
 
 
@@ -160,6 +160,33 @@ time.sleep(2.5)
     assert launch(code) == 0
     assert "x:1:2 [0] NCCL INFO Using network Socket" in told
     assert (launch.folder / "attempt-01" / "rank-00001.nccl.log").exists()
+
+
+def test_what_runs_is_what_the_plan_says(launch, monkeypatch):
+    """The engine's command, and the variables that the plan says each rank gets beside its own."""
+    started, start = [], asyncio.create_subprocess_exec
+
+    async def noted(*argv, **options):
+        started.append(list(argv))
+        return await start(*argv, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    code = "pathlib.Path(folder / f'env-{rank}').write_text('\\n'.join(f'{n}={v}' for n, v in os.environ.items()))"
+    assert launch(code) == 0
+    planned = launch.plan.processes()
+    (argv,) = started
+    mark = argv[-1].removeprefix("/tmp/kogpt2-launch-").removesuffix("/agent.zip")
+    as_written = [each.replace("PYTHON", sys.executable).replace("-ID/", f"-{mark}/") for each in planned["horovodrun"]]
+    assert [Path(argv[0]).name, *argv[1:]] == as_written
+    worker = dict(line.split("=", 1) for line in (launch.folder.parents[1] / "env-1").read_text().splitlines())
+    added = rank_variables(str(launch.folder.parent), with_nccl=True)
+    ours = {name for name in worker if name not in environment.inherited(os.environ) and name != "PWD"}
+    said = {each.name for each in (*added, *launch.plan.env)}
+    assert {name for name in ours if not name.startswith("HOROVOD_")} <= said
+    assert worker["KOGPT2_LAUNCH_ID"] == mark and worker["KOGPT2_LAUNCH_RANK"] == "1"
+    (log,) = [each.value for each in added if each.name == "NCCL_DEBUG_FILE"]
+    assert worker["NCCL_DEBUG_FILE"] == log.replace("NN", "01").replace("RANK", "00001")
 
 
 def test_launcher_that_is_asked_to_stop_does_not_start_again(launch):

@@ -201,11 +201,11 @@ def test_plan_file_round_trip_and_repeats(recipe, tmp_path):
     assert one.read_bytes() == two.read_bytes() == printed[0].output.encode()
     plan = load_plan(one)
     assert plan.to_json().encode() == one.read_bytes()
-    assert json.loads(one.read_text())["format"] == "kogpt2-launch-plan-2"
+    assert json.loads(one.read_text())["format"] == "kogpt2-launch-plan-3"
 
 
 def edit_argv(plain):
-    plain["argv"][0] = "/bin/sh"
+    plain["processes"]["horovodrun"][0] = "/bin/sh"
 
 
 def edit_batch(plain):
@@ -243,7 +243,7 @@ def add_key(plain):
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        (edit_argv, "argv does not follow"),
+        (edit_argv, "processes does not follow"),
         (edit_batch, "batch does not follow"),
         (edit_env, "looks like a secret"),
         (edit_interface_variable, "--network-interface"),

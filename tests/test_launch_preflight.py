@@ -18,7 +18,7 @@ from kogpt2_gluon.recipe import load_recipe
 from launch import checks
 from launch.checks import FAIL, PASS, WARN, HostFacts
 from launch.cli import main
-from launch.hosts import Host
+from launch.hosts import FileSystem, Host
 from launch.plan import make_plan
 from launch.preflight import preflight, to_table
 from launch.ssh import Answer, Shell
@@ -84,8 +84,8 @@ def plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "data: {seq_length: 1024}\ntraining: {batch_size: 1, total_batch_size: 512}\ntracking: {run_dir: /fsx/run}\n"
     Path("base.yaml").write_text(text, encoding="utf-8")
-    fabric = Fabric("p4d.24xlarge", "1.13.2", "1.22")
-    return make_plan("base.yaml", [], [Host("node1", 8), Host("node2", 8)], "eth0", fabric=fabric)
+    fabric, shared = Fabric("p4d.24xlarge", "1.13.2", "1.22"), FileSystem("fs-1", "fs-1.fsx.amazonaws.com", "abc", "s")
+    return make_plan("base.yaml", [], [Host("node1", 8), Host("node2", 8)], "eth0", fabric=fabric, file_system=shared)
 
 
 def run(check, plan, *facts: dict):
@@ -143,6 +143,8 @@ OTHER_NAME = json.dumps([{"ifname": "ens5", "addr_info": [{"family": "inet", "lo
             "disk of the host's own",
             "mount one file system",
         ),
+        (checks.file_system, put(MOUNTS.replace(":/abc", ":/other"), "mounts"), FAIL, "not on fs-1", "tcp:/abc FOLDER"),
+        (checks.file_system, put("", "mounts"), FAIL, "a disk of the host's own", "mount -t lustre"),
         (
             checks.mount_options,
             put(MOUNTS.replace("noatime,flock", "relatime"), "mounts"),
@@ -191,6 +193,10 @@ def test_a_host_that_is_not(plan, check, change, status, said, mend):
 def test_every_check_has_a_wrong_host():
     tried = {case[0] for mark in test_a_host_that_is_not.pytestmark for case in mark.args[1]}
     assert tried == set(checks.CHECKS)
+
+
+def test_no_file_system_is_looked_for_that_the_plan_does_not_name(plan):
+    assert run(checks.file_system, replace(plan, file_system=None), good()) == []
 
 
 def test_no_gpu_checks_without_an_instance_type(plan):

@@ -20,6 +20,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -82,6 +83,7 @@ class HorovodWorker(Worker):
             os.environ.setdefault("HOROVOD_CYCLE_TIME", "10")
         import horovod.mxnet as hvd
 
+        _make_nccl_folder()
         hvd.init()
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
@@ -163,6 +165,12 @@ class HorovodWorker(Worker):
                 raise
             self._others_know = True
             raise _another_ended() from None
+
+
+def _make_nccl_folder() -> None:
+    """NCCL writes its log nowhere if the folder is missing, and this is before the run folder is made."""
+    if "NCCL_DEBUG_FILE" in os.environ:
+        Path(os.environ["NCCL_DEBUG_FILE"]).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _another_ended() -> KoGPT2Error:
