@@ -43,10 +43,11 @@ class Network:
     basis: str
 
 
+# Bus bandwidths that others measured with nccl-tests, and reported to NVIDIA/nccl; latencies are assumed.
 NETWORKS = {
-    "sockets": Network("100 Gbit/s, TCP", 5e9, 5e-5, "assumed: 40 Gbit/s of NCCL over TCP"),
-    "p3dn": Network("100 Gbit/s, EFA", 7.5e9, 3e-5, "assumed: 0.6 of 100 Gbit/s, through host memory"),
-    "p4d": Network("4 x 100 Gbit/s, EFA", 35e9, 2e-5, "assumed: 0.7 of 400 Gbit/s, GPUDirect"),
+    "sockets": Network("100 Gbit/s, TCP", 5e9, 5e-5, "nccl issue 450: 4 to 6 GB/s on 4 hosts of 8 V100"),
+    "p3dn": Network("100 Gbit/s, EFA", 7e9, 3e-5, "nccl issue 235: 6 to 8 GB/s on 8 to 32 hosts"),
+    "p4d": Network("4 x 100 Gbit/s, EFA", 30e9, 2e-5, "nccl issue 527: 29.6 GB/s on 4 hosts"),
 }
 
 
