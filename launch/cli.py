@@ -47,7 +47,7 @@ def main() -> None:
 @click.option("--file-system", metavar="fs-...", help="The FSx for Lustre that they share; preflight looks for it.")
 @click.option("--network-interface", metavar="NAME", help="The interface that the hosts share, such as eth0.")
 @click.option("--instance-type", metavar="TYPE", help="The hosts' EC2 type, such as p4d.24xlarge: sets up its network.")
-@click.option("--plugin-version", metavar="V", help="Of aws-ofi-nccl on the hosts, where the type has EFA.")
+@click.option("--plugin-version", metavar="V", help="Of aws-ofi-nccl, where the type has EFA; none: they have not.")
 @click.option("--libfabric-version", metavar="V", help="Of libfabric on the hosts, where the type has EFA.")
 @click.option("--preset", metavar="NAME", help="Settings of their time: period-2019.")
 @click.option("--env", "variables", metavar="K=V", multiple=True, help="A variable for every worker; repeatable.")

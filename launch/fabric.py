@@ -143,7 +143,10 @@ def fabric_settings(
     if instance.efa:
         for version, option in ((plugin, "--plugin-version"), (libfabric, "--libfabric-version")):
             if version is None:
-                raise RecipeError(f"{instance.name} has EFA, whose variables depend on versions: give {option} as well")
+                raise RecipeError(
+                    f"{instance.name} has EFA, whose variables depend on versions: give {option} as well, "
+                    "or --plugin-version none for hosts without EFA"
+                )
         assert plugin is not None and libfabric is not None
         generation = plugin_generation(plugin, libfabric)
         source = f"{instance.name}, aws-ofi-nccl {GENERATIONS[generation]}: {PLUGIN_CHEATSHEET}"

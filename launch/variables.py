@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from kogpt2_gluon.errors import RecipeError
@@ -22,6 +22,7 @@ from .hosts import Host, available_cores
 from .lint import ERROR, Finding, lint
 
 USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
+NO_PLUGIN = "none"  # in a version's place
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Variable:
 
 @dataclass(frozen=True)
 class Fabric:
-    """What the hosts are, as far as it was told: an EC2 type, versions as text, and a preset's name."""
+    """What the hosts are, as far as it was told: an EC2 type, versions as text, and a preset's name.
+
+    A plugin_version of ``none`` is a host of that type without EFA: NCCL takes sockets there, and nobody minds.
+    """
 
     instance_type: Optional[str] = None
     plugin_version: Optional[str] = None
@@ -46,17 +50,23 @@ class Fabric:
         """RecipeError for what is not in the tables."""
         if self.preset is not None and self.preset not in PRESETS:
             raise RecipeError(f"--preset {self.preset}: not one of {', '.join(PRESETS)}")
-        versions = (self.plugin, self.libfabric)
+        versions = (self.plugin_version, self.libfabric)
+        _ = self.plugin  # is it one?
         if self.instance is None and versions != (None, None):
             raise RecipeError("--plugin-version and --libfabric-version go with --instance-type")
 
     @property
     def instance(self) -> Optional[InstanceType]:
-        return instance_type(self.instance_type) if self.instance_type is not None else None
+        if self.instance_type is None:
+            return None
+        instance = instance_type(self.instance_type)
+        return replace(instance, efa=0, gpudirect=False) if self.plugin_version == NO_PLUGIN else instance
 
     @property
     def plugin(self) -> Optional[Version]:
-        return parse_version(self.plugin_version, "--plugin-version") if self.plugin_version is not None else None
+        if self.plugin_version in (None, NO_PLUGIN):
+            return None
+        return parse_version(str(self.plugin_version), "--plugin-version")
 
     @property
     def libfabric(self) -> Optional[Version]:

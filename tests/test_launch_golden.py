@@ -62,6 +62,11 @@ def test_numbers_of_hosts(recipe, count, tmp_path):
     assert load_plan(path) == plan
 
 
+def test_hosts_of_a_type_with_efa_that_have_none(recipe):
+    plan = make_plan(recipe, [], [Host("node1", 8), Host("node2", 8)], "eth0", fabric=Fabric("p3dn.24xlarge", "none"))
+    compare("p3dn.24xlarge-without-efa", plan)
+
+
 def test_preset_and_the_users_own(recipe):
     fabric = Fabric("p3dn.24xlarge", "1.4.0", "1.11", preset="period-2019")
     user = {"NCCL_SOCKET_NTHREADS": "4", "RDMAV_FORK_SAFE": "1", "NCCL_DEBUG": "WARN"}
@@ -74,6 +79,8 @@ def test_preset_and_the_users_own(recipe):
         (("p5.48xlarge",), 8, {}, r"H100 \(sm_90"),
         (("p4d.24xlarge", "1.7", None), 8, {}, "give --libfabric-version as well"),
         ((None, "1.7", "1.18"), 8, {}, "go with --instance-type"),
+        ((None, "none", None), 8, {}, "go with --instance-type"),
+        (("p4d.24xlarge", "nine", "1.18"), 8, {}, "--plugin-version 'nine': not a version"),
         (("p3.16xlarge",), 16, {}, r"16 slots, and p3.16xlarge has 8 GPUs"),
         (("p4d.24xlarge", "1.6", "1.18"), 8, {"NCCL_PROTO": "LL128"}, "corrupted"),
         (("p3dn.24xlarge", "1.6", "1.18"), 8, {"FI_EFA_USE_DEVICE_RDMA": "1"}, "GPUDirect"),

@@ -199,6 +199,12 @@ def test_no_file_system_is_looked_for_that_the_plan_does_not_name(plan):
     assert run(checks.file_system, replace(plan, file_system=None), good()) == []
 
 
+def test_no_efa_is_looked_for_where_the_plan_says_that_there_is_none(plan):
+    plan = replace(plan, fabric=Fabric("p4d.24xlarge", "none"))
+    assert run(checks.efa, plan, good()) == [] == run(checks.memory_lock, plan, good())
+    assert run(checks.gpus, plan, good())
+
+
 def test_no_gpu_checks_without_an_instance_type(plan):
     plan = replace(plan, fabric=Fabric())
     for check in (checks.gpus, checks.efa, checks.memory_lock):

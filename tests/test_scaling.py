@@ -64,9 +64,9 @@ def test_time_that_no_bandwidth_explains_is_refused():
 def test_gluonnlp_on_64_gpus():
     """gluon-nlp pull request 665: 58 times one GPU, 8 p3dn.24xlarge, 24 x 512 tokens a GPU, synthetic data, April 2019.
 
-    That is all it says. BERT base in float16 is the script's default. The commands documented for it then (pull request
-    743: NCCL_MIN_NRINGS=8 and nothing for EFA) let NCCL take sockets: 4 to 6 GB/s on such hosts, with which it comes out
-    as 59.3 to 60.2, 59.8 in the middle; over EFA (6 to 8 GB/s) it would be 60.2 to 60.7. The speed of one GPU is that
+    That is all it says. BERT base in float16 is the script's default. The commands documented for it then (pull
+    request 743: NCCL_MIN_NRINGS=8 and nothing for EFA) let NCCL take sockets: 4 to 6 GB/s on such hosts, which gives
+    59.3 to 60.2, 59.8 in the middle; over EFA (6 to 8 GB/s) it would be 60.2 to 60.7. The speed of one GPU is that
     of GluonNLP 0.6, BERT base on 8 GPUs in 6.5 days (medium.com/apache-mxnet/gluon-nlp-bert-6a489bdd3340), for the
     million updates of 8 x 4 x 4096 tokens of that command: 29k tokens/s.
     """
