@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
@@ -69,6 +70,16 @@ DEVICES = (
     Device("V100 (p3dn.24xlarge / 8)", 15.7, 0.45, 125, 0.25, 31.212 / 8, "p3dn", DATA_SHEET),
     Device("A100 (p4d.24xlarge / 8)", 19.5, 0.45, 312, 0.25, 32.7726 / 8, "p4d", DATA_SHEET),
 )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes on devices of one kind: seconds, and dollars where a price is known."""
+
+    device: str
+    seconds: float
+    dollars: Optional[float]
+    basis: str
 
 
 @dataclass(frozen=True)
@@ -158,17 +169,25 @@ def describe(recipe: Recipe, size: int = 0) -> str:
     return "\n".join(lines)
 
 
-def time_and_cost(recipe: Recipe, size: int) -> list[str]:
-    """Lines for people: how long `size` workers take on each kind of device, and for how much."""
-    lines = ["time and cost      by peak x utilisation and the model of scaling.py; evaluation left out:"]
+def estimates(recipe: Recipe, size: int) -> tuple[Estimate, ...]:
+    """How long `size` workers take on each kind of device, and for how much, evaluation left out."""
+    found = []
     for device in DEVICES:
         work, network = work_of(recipe, device, recipe.accumulate(size)), NETWORKS.get(device.network)
         seconds = recipe.training.num_steps * work.alone
         if network and size > 1:
             seconds *= size / speedup(work, size, network)
-        dollars = seconds / 3600 * device.dollars_per_hour * size
-        cost = f", about ${dollars:,.0f}" if device.dollars_per_hour else ""
-        lines.append(f"  {size} x {device.name:<26} {_duration(seconds)}{cost}  ({device.basis})")
+        dollars = round(seconds / 3600 * device.dollars_per_hour * size, 2) if device.dollars_per_hour else None
+        found.append(Estimate(device.name, round(seconds, 1), dollars, device.basis))
+    return tuple(found)
+
+
+def time_and_cost(recipe: Recipe, size: int) -> list[str]:
+    """The same as lines for people."""
+    lines = ["time and cost      by peak x utilisation and the model of scaling.py; evaluation left out:"]
+    for each in estimates(recipe, size):
+        cost = f", about ${each.dollars:,.0f}" if each.dollars is not None else ""
+        lines.append(f"  {size} x {each.device:<26} {_duration(each.seconds)}{cost}  ({each.basis})")
     return [*lines, *scaling_lines(recipe)]
 
 

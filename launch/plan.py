@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.estimate import Estimate, estimates
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
 from .engines import ENGINES, engine_argv, horovodrun_argv, supervisor_argv
@@ -46,6 +47,7 @@ class Plan:
     seq_length: int  # tokens a sequence
     fabric: Fabric = Fabric()
     file_system: Optional[FileSystem] = None  # that the hosts share
+    estimate: Tuple[Estimate, ...] = ()  # time and cost on each kind of device
 
     @property
     def size(self) -> int:
@@ -125,6 +127,7 @@ class Plan:
             "file_system": asdict(self.file_system) if self.file_system else None,
             "findings": [asdict(each) for each in self.findings()],
             "env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.env],
+            "estimate": [asdict(each) for each in self.estimate],
             "rank_env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.rank_env()],
             "processes": self.processes(),
             "by_hand": self.argv(),
@@ -208,6 +211,7 @@ def make_plan(
         seq_length=resolved.data.seq_length,
         fabric=fabric,
         file_system=file_system,
+        estimate=estimates(resolved, size),
     )
     _check_interface(plan)
     _check_gpus(plan)
@@ -265,6 +269,7 @@ def _from_dict(plain: Mapping[str, Any]) -> Plan:
         seq_length=int(batch["seq_length"]),
         fabric=Fabric(**{name: None if value is None else str(value) for name, value in plain["fabric"].items()}),
         file_system=FileSystem(**{name: str(value) for name, value in shared.items()}) if shared else None,
+        estimate=tuple(Estimate(**each) for each in plain["estimate"]),
     )
 
 

@@ -165,9 +165,17 @@ REASONS = {
 }
 
 
+OTHER_ENGINE = pytest.mark.slow  # each fault with the engine that it has not met above, in make test-all
+
+
 @pytest.mark.parametrize(
     ("engine", "kind"),
-    [("horovodrun", "kill a worker"), ("mpirun", "cut the link"), ("horovodrun", "freeze a rank")],
+    [
+        *[("horovodrun", "kill a worker"), ("mpirun", "cut the link"), ("horovodrun", "freeze a rank")],
+        pytest.param("mpirun", "kill a worker", marks=OTHER_ENGINE),
+        pytest.param("horovodrun", "cut the link", marks=OTHER_ENGINE),
+        pytest.param("mpirun", "freeze a rank", marks=OTHER_ENGINE),
+    ],
 )
 def test_a_fault_is_named_and_mended_by_a_restart(launch, engine, kind, undisturbed):
     process = launch.start(engine, "--backoff", "3" if kind == "cut the link" else "0.2")
@@ -184,7 +192,14 @@ def test_a_fault_is_named_and_mended_by_a_restart(launch, engine, kind, undistur
         assert launch.reports()[0].count("training/loop.py") >= 2, "stacks of both ranks"
 
 
-@pytest.mark.parametrize(("engine", "how"), [("mpirun", "SIGKILL"), ("horovodrun", "SIGTERM")])
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [
+        *[("mpirun", "SIGKILL"), ("horovodrun", "SIGTERM")],
+        pytest.param("horovodrun", "SIGKILL", marks=OTHER_ENGINE),
+        pytest.param("mpirun", "SIGTERM", marks=OTHER_ENGINE),
+    ],
+)
 def test_the_launcher_itself_is_ended(launch, engine, how, undisturbed):
     process = launch.start(engine)
     wait_for(lambda: launch.step() >= 30, "step 30", 60)

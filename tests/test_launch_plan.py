@@ -141,6 +141,14 @@ def test_plan_of_two_hosts(recipe):
     assert "set by each worker" in plan.describe()
 
 
+def test_time_and_cost_are_in_the_plan():
+    one, two = (make_plan("kogpt2_base", [], parse_hosts(hosts)) for hosts in ("h1:8", "h1:8,h2:8"))
+    for alone, both in zip(one.to_dict()["estimate"], two.to_dict()["estimate"]):
+        assert alone["device"] == both["device"] and alone["basis"]
+        assert 0 < both["seconds"] <= alone["seconds"]
+        assert (alone["dollars"] is None) is ("CPU" in alone["device"])
+
+
 def test_one_local_worker_needs_no_horovodrun(recipe):
     assert make_plan(recipe, [], [Host("localhost", 1)]).argv() == ["kogpt2", "train", recipe]
     assert make_plan(recipe, [], [Host("h1", 1)]).argv()[0] == "horovodrun"
