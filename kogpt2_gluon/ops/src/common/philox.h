@@ -33,6 +33,30 @@ struct Dropout {
   KOGPT2_HOST_DEVICE bool active() const { return threshold != 0; }
 };
 
+constexpr int kSeedSize = 64;
+
+// The dropout of `site` from the seed array that the graph hands to every operator: 64 values of MXNet's own
+// Dropout(ones, p=0.5), which gives 0 or 2 in training, a bit each, and 1 in prediction. MXNet tells an operator of a
+// library neither of the two, nor a seed that mx.random.seed would repeat. probability : of being dropped, below 1.
+KOGPT2_HOST_DEVICE Dropout decode_seed(const float* seed, double probability, uint32_t site) {
+  Dropout dropout;
+  bool training = false;
+  for (int i = 0; i < kSeedSize; ++i) {
+    training |= seed[i] != 1.0f;
+    const uint32_t bit = seed[i] > 0.5f ? 1u << (i % 32) : 0u;
+    if (i < 32) {
+      dropout.seed_low |= bit;
+    } else {
+      dropout.seed_high |= bit;
+    }
+  }
+  dropout.site = site;
+  const uint32_t threshold = static_cast<uint32_t>(probability * 65536.0 + 0.5);
+  dropout.threshold = training ? (threshold < 65535u ? threshold : 65535u) : 0u;
+  dropout.scale = 65536.0f / static_cast<float>(65536u - dropout.threshold);
+  return dropout;
+}
+
 KOGPT2_HOST_DEVICE uint32_t multiply_high(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
 }

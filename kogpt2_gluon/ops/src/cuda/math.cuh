@@ -36,26 +36,6 @@ KOGPT2_HOST_DEVICE void keep_pack(const Dropout& dropout, uint64_t block, float 
   for (int k = 0; k < kPack; ++k) mask[k] = decision(words, k) >= dropout.threshold ? dropout.scale : 0.0f;
 }
 
-// What the seed array and the probability of being dropped say: see kogpt2_cuda_decode_seed.
-KOGPT2_HOST_DEVICE Dropout decode_seed(const float* seed, double probability, uint32_t site) {
-  Dropout dropout;
-  bool training = false;
-  for (int i = 0; i < 64; ++i) {
-    training |= seed[i] != 1.0f;
-    const uint32_t bit = seed[i] > 0.5f ? 1u << (i % 32) : 0u;
-    if (i < 32) {
-      dropout.seed_low |= bit;
-    } else {
-      dropout.seed_high |= bit;
-    }
-  }
-  dropout.site = site;
-  const uint32_t threshold = static_cast<uint32_t>(probability * 65536.0 + 0.5);
-  dropout.threshold = training ? (threshold < 65535u ? threshold : 65535u) : 0u;
-  dropout.scale = 65536.0f / static_cast<float>(65536u - dropout.threshold);
-  return dropout;
-}
-
 // ---- GELU -----------------------------------------------------------------------------------------------------------
 
 // The normal distribution's cumulative function Phi and density phi.

@@ -2,12 +2,11 @@
 // launch.h. T is float32 or float16. `seed` (64,) float32 is Dropout(ones(64), p=0.5) of the graph. Attributes: p, the
 // probability of being dropped; site, which dropout of the network; req, what is wanted of each input's gradient, such
 // as "write,add,null".
+#include "../common/philox.h"
 #include "mxnet_operator.h"
 
 namespace kogpt2 {
 namespace {
-
-constexpr unsigned kSeedSize = 64;
 
 // The attributes p and site, and the seed made ready on the device.
 struct Mask {
