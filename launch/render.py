@@ -69,6 +69,16 @@ def plan_arguments(plan: Plan) -> List[str]:
     return arguments
 
 
+# Shell for `{wait}` of the scripts: a launcher in the background gets the scheduler's SIGTERM, and $code is its exit
+# code. bash would run no trap before a command in the foreground ends; `wait` ends at once, so it is asked again.
+WAIT = """\
+launcher=$!
+trap 'kill -TERM "$launcher"' TERM
+code=0
+wait "$launcher" || code=$?
+while kill -0 "$launcher" 2>/dev/null; do code=0; wait "$launcher" || code=$?; done"""
+
+
 # ---- Slurm ----------------------------------------------------------------------------------------------------------
 
 SBATCH = """\
@@ -89,11 +99,7 @@ plan=plan-$SLURM_JOB_ID.json
 kogpt2-launch plan {arguments} \\
     --slurm --out "$plan"
 kogpt2-launch run "$plan" --backend horovodrun &
-launcher=$!
-trap 'kill -TERM "$launcher"' TERM
-code=0
-wait "$launcher" || code=$?
-while kill -0 "$launcher" 2>/dev/null; do code=0; wait "$launcher" || code=$?; done
+{wait}
 if [ "$code" -eq {preempted} ] && [ ! -e {stop_file} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"
 """
@@ -111,6 +117,7 @@ def slurm(plan: Plan, site: Site) -> Files:
         time_limit=site.time_limit,
         save_seconds=SAVE_SECONDS,
         preempted=PREEMPTED,
+        wait=WAIT,
         arguments=" ".join(map(shlex.quote, plan_arguments(plan))),
         stop_file=shlex.quote(f"{plan.run_dir}/stop"),
     )
@@ -221,13 +228,9 @@ for ((node = 0; node < AWS_BATCH_JOB_NUM_NODES; node++)); do
 done > "$meeting/hostfile"
 kogpt2-launch plan "$@" --hostfile "$meeting/hostfile" --out "$meeting/plan.json"
 kogpt2-launch run "$meeting/plan.json" --backend mpirun &
-launcher=$!
-trap 'kill -TERM "$launcher"' TERM
-code=0
-wait "$launcher" || code=$?
-while kill -0 "$launcher" 2>/dev/null; do code=0; wait "$launcher" || code=$?; done
+{wait}
 exit "$code"
-"""
+""".replace("{wait}", WAIT)
 
 
 def batch(plan: Plan, site: Site) -> Files:
