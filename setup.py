@@ -43,7 +43,9 @@ ONEDNN = ["onednn-cpu-gomp==2023.2.0", "onednn-devel-cpu-gomp==2023.2.0"]
 AWS = ["boto3>=1.36"]  # checksums of parts
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: another reading of the JSON corpora, to compare ours with
-TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *AWS, *LAUNCH]
+# kubernetes-validate: the published schemas of pods
+SCHEMAS = ["kubernetes-validate>=1.37", "jsonschema>=4.23"]
+TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *SCHEMAS, *AWS, *LAUNCH]
 LINT = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML", "types-psutil"]
 
 setup(

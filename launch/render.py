@@ -22,6 +22,7 @@ from .variables import USER
 Files = Dict[str, str]
 PREEMPTED = PreemptedError.exit_code
 SAVE_SECONDS = 180  # between a scheduler's SIGTERM and its SIGKILL
+WORKER_GIB = 30  # memory for a worker and what it reads ahead
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,13 @@ def mpijob(plan: Plan, site: Site) -> Files:
     site.need("mpijob", image="--image")
     instance, slots = plan.fabric.instance, plan.hosts[0].slots
     limits: Dict[str, Any] = {}
+    requests: Dict[str, Any] = {}
     if instance is not None:
         limits["nvidia.com/gpu"] = slots
         if instance.efa:
             limits.update({"vpc.amazonaws.com/efa": instance.efa, "hugepages-2Mi": "5120Mi"})
+            # Kubernetes refuses a pod with huge pages that asks for neither CPUs nor memory.
+            requests["memory"] = f"{slots * WORKER_GIB}Gi"
     mounts = [{"name": "shared", "mountPath": site.folder}, {"name": "memory", "mountPath": "/dev/shm"}]
     volumes = [
         {"name": "shared", "persistentVolumeClaim": {"claimName": site.claim}},
@@ -153,7 +157,7 @@ def mpijob(plan: Plan, site: Site) -> Files:
         "name": "worker",
         "command": ["/usr/sbin/sshd", "-De"],
         "securityContext": {"capabilities": {"add": ["IPC_LOCK"]}},  # EFA pins memory
-        **({"resources": {"limits": limits, "requests": dict(limits)}} if limits else {}),
+        **({"resources": {"limits": limits, "requests": {**limits, **requests}}} if limits else {}),
     }
     launcher = {
         **container,
@@ -237,7 +241,7 @@ def batch(plan: Plan, site: Site) -> Files:
     """The input of ``aws batch register-job-definition --cli-input-json`` and the script that its nodes run."""
     site.need("batch", image="--image")
     instance, slots = plan.fabric.instance, plan.hosts[0].slots
-    resources = [{"type": "VCPU", "value": str(slots * 4)}, {"type": "MEMORY", "value": str(slots * 30 * 1024)}]
+    resources = [{"type": "VCPU", "value": str(slots * 4)}, {"type": "MEMORY", "value": str(slots * WORKER_GIB * 1024)}]
     linux: Dict[str, Any] = {"sharedMemorySize": 8192}
     if instance is not None:
         resources.append({"type": "GPU", "value": str(slots)})
@@ -335,10 +339,10 @@ TARGETS: Dict[str, Callable[[Plan, Site], Files]] = {
 
 
 def _job_name(plan: Plan) -> str:
-    """The recipe's name as schedulers admit it: letters, digits and hyphens, a letter first."""
+    """The recipe's name as schedulers admit it: letters, digits and hyphens, a letter first, no hyphen last."""
     stem = plan.recipe.rpartition("/")[2].rpartition(".")[0] or plan.recipe.rpartition("/")[2]
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem.lower()).strip("-")
-    return f"{kept or 'run'}"[:40] if kept[:1].isalpha() else f"kogpt2-{kept}"[:40].rstrip("-")
+    return (kept if kept[:1].isalpha() else f"kogpt2-{kept}")[:40].rstrip("-")
 
 
 def _yaml(data: Dict[str, Any]) -> str:

@@ -18,15 +18,9 @@ from launch.cli import main
 from launch.hosts import parse_hosts
 from launch.plan import make_plan
 from launch.render import Site, plan_arguments, render
-from launch.variables import Fabric
+from render_helpers import SITE, planned
 
-P4D = Fabric("p4d.24xlarge", "1.13.2", "1.22")
-SITE = Site(image="example/kogpt2:1", region="us-east-1", subnet="subnet-0123456789abcdef0", key_name="mine")
 AWKWARD = "tracking.run_dir=runs/a b;$(touch hacked)'\""
-
-
-def planned(hosts="h1:8,h2:8", fabric=P4D, overrides=(), **more):
-    return make_plan("kogpt2_base", ["data.train=/fsx/train", *overrides], parse_hosts(hosts), "ens32", more, fabric)
 
 
 @pytest.mark.parametrize("target", ["slurm", "mpijob", "batch", "parallelcluster"])
