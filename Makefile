@@ -10,6 +10,7 @@ CORE := $(VENV)/.core
 GPU := $(VENV)/.gpu
 HOROVOD := $(VENV)/.horovod
 TEST := $(VENV)/.test
+PCLUSTER := .venv-pcluster
 
 .PHONY: help demo test test-all test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
 
@@ -56,10 +57,18 @@ $(TEST): $(HOROVOD)
 	$(PIP) install -c constraints.txt -e '.[$(MXNET),convert,test]'
 	touch $@
 
+# ParallelCluster's own schema of a cluster. It wants older libraries than ours, so it has an environment of its own
+# (70 MB); its CDK and its web server, which the schema does not need, stay out.
+$(PCLUSTER)/.ready: constraints.txt
+	test -x $(PCLUSTER)/bin/python || $(PYTHON) -m venv $(PCLUSTER)
+	$(PCLUSTER)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt boto3 marshmallow packaging PyYAML
+	$(PCLUSTER)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps aws-parallelcluster
+	touch $@
+
 test: $(TEST) ## the test suite
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: $(TEST) ## everything: slow tests too, the other Pythons, the GPU build on a CPU
+test-all: $(TEST) $(PCLUSTER)/.ready ## everything: slow tests too, the other Pythons, the GPU build on a CPU
 	$(BIN)/python -m pytest
 	$(MAKE) test-pythons test-cu112
 
@@ -105,4 +114,4 @@ system-packages: ## Debian packages that building and testing want
 		openssh-server openssh-client openmpi-bin iproute2 >/dev/null
 
 clean: ## removes .venv and what runs left
-	rm -rf $(VENV) .venv-cu112 .work build *.egg-info $(DEMO_DIR)
+	rm -rf $(VENV) .venv-cu112 $(PCLUSTER) .work build *.egg-info $(DEMO_DIR)

@@ -18,7 +18,8 @@ from kogpt2_gluon.errors import RecipeError
 @click.option("--folder", default="/fsx", show_default=True, help="Where the shared file system is mounted.")
 @click.option("--claim", default="fsx", show_default=True, help="PersistentVolumeClaim of it.  [mpijob]")
 @click.option("--region", help="[parallelcluster]")
-@click.option("--subnet", help="Of head and compute nodes.  [parallelcluster]")
+@click.option("--subnet", help="Of the compute nodes; for EFA without public addresses.  [parallelcluster]")
+@click.option("--head-subnet", help="Of the head node, where it is another.  [parallelcluster]")
 @click.option("--key-name", help="Key pair for the head node.  [parallelcluster]")
 @click.option(
     "--file-system", help="An FSx for Lustre that is there, fs-...  [parallelcluster; default: the plan's, or new]"
@@ -33,6 +34,7 @@ def render(
     claim: str,
     region: Optional[str],
     subnet: Optional[str],
+    head_subnet: Optional[str],
     key_name: Optional[str],
     file_system: Optional[str],
     time_limit: str,
@@ -49,7 +51,7 @@ def render(
     from .plan import load_plan
     from .render import Site, render
 
-    site = Site(image, folder, claim, region, subnet, key_name, file_system, time_limit)
+    site = Site(image, folder, claim, region, subnet, head_subnet, key_name, file_system, time_limit)
     files = render(load_plan(plan_file), target, site)
     for name, text in files.items():
         path = out / name

@@ -33,7 +33,8 @@ class Site:
     folder: str = "/fsx"  # where the shared file system is mounted, and the working folder
     claim: str = "fsx"  # PersistentVolumeClaim of it
     region: Optional[str] = None
-    subnet: Optional[str] = None
+    subnet: Optional[str] = None  # of the compute nodes
+    head_subnet: Optional[str] = None  # of the head node, where another
     key_name: Optional[str] = None
     file_system: Optional[str] = None  # fs-..., of FSx for Lustre
     time_limit: str = "7-00:00:00"
@@ -310,7 +311,7 @@ def parallelcluster(plan: Plan, site: Site) -> Files:
         "Image": {"Os": "ubuntu2204"},
         "HeadNode": {
             "InstanceType": "m5.xlarge",
-            "Networking": {"SubnetId": site.subnet},
+            "Networking": {"SubnetId": site.head_subnet or site.subnet},
             "Ssh": {"KeyName": site.key_name},
         },
         "Scheduling": {
