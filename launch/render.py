@@ -22,7 +22,7 @@ from .variables import USER
 Files = Dict[str, str]
 PREEMPTED = PreemptedError.exit_code
 SAVE_SECONDS = 180  # between a scheduler's SIGTERM and its SIGKILL
-WORKER_GIB = 30  # memory for a worker and what it reads ahead
+WORKER_GIB = 12  # of a host's memory, for a worker and what it reads ahead; the smallest types have 16 a GPU
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,16 @@ def plan_arguments(plan: Plan) -> List[str]:
 
 
 # Shell for `{wait}` of the scripts: a launcher in the background gets the scheduler's SIGTERM, and $code is its exit
-# code. bash would run no trap before a command in the foreground ends; `wait` ends at once, so it is asked again.
+# code. bash would run no trap before a command in the foreground ends; `wait` ends at once, so it is asked again, and
+# still knows the code of a launcher that has ended meanwhile.
 WAIT = """\
 launcher=$!
-trap 'kill -TERM "$launcher"' TERM
-code=0
-wait "$launcher" || code=$?
-while kill -0 "$launcher" 2>/dev/null; do code=0; wait "$launcher" || code=$?; done"""
+asked=yes
+trap 'asked=yes; kill -TERM "$launcher" 2>/dev/null || true' TERM
+while [ "$asked" ]; do
+    asked= code=0
+    wait "$launcher" || code=$?
+done"""
 
 
 # ---- Slurm ----------------------------------------------------------------------------------------------------------
@@ -302,7 +305,8 @@ def parallelcluster(plan: Plan, site: Site) -> Files:
     }
     if instance.efa:
         compute["Efa"] = {"Enabled": True}
-    lustre: Dict[str, Any] = {"StorageCapacity": 1200, "DeploymentType": "SCRATCH_2"}
+    # Retain: checkpoints are not deleted with the cluster.
+    lustre: Dict[str, Any] = {"StorageCapacity": 1200, "DeploymentType": "SCRATCH_2", "DeletionPolicy": "Retain"}
     file_system = site.file_system or (plan.file_system.id if plan.file_system else None)
     if file_system is not None:
         lustre = {"FileSystemId": file_system}

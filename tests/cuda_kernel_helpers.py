@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Optional
@@ -46,7 +47,7 @@ class Array:
         return data[self._before : self._before + self._nbytes].view(self.dtype).reshape(self.shape)
 
 
-class Device:
+class Device(ABC):
     """Where kernels run: memory, and the functions of launch.h by their names without kogpt2_cuda_."""
 
     name = ""
@@ -55,11 +56,11 @@ class Device:
         self.library = open_library(library)
         self._owned: list[Any] = []
 
-    def allocate(self, data: np.ndarray) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def allocate(self, data: np.ndarray) -> int: ...
 
-    def fetch(self, pointer: int, size: int) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def fetch(self, pointer: int, size: int) -> np.ndarray: ...
 
     def release(self) -> None:
         """Frees all arrays."""

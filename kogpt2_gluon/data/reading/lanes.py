@@ -6,6 +6,7 @@ windows, which copies nothing but the rows asked for.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import Any, Callable
@@ -27,7 +28,7 @@ TASK_BYTES = 1 << 20  # chunks smaller than this are read several at a time
 ReadChunk = Callable[[int, Tokens], Any]
 
 
-class Stream:
+class Stream(ABC):
     """The endless sequences of one lane of one set, in their order.
 
     `tokens` is the buffer that they are cut from; :meth:`_refill` names their positions in it.
@@ -59,12 +60,13 @@ class Stream:
         self._wait(self._next, self._next + count)
         return count
 
+    @abstractmethod
     def _wait(self, start: int, stop: int) -> None:
         """Until the chunks of these of `_positions` are in the buffer."""
 
+    @abstractmethod
     def _refill(self) -> None:
         """A step towards more sequences that are ready. Called when all rows before them are out of the buffer."""
-        raise NotImplementedError
 
 
 class SequenceStream(Stream):
@@ -73,6 +75,9 @@ class SequenceStream(Stream):
     def __init__(self, order: SequenceOrder, lane: int, place: int, tokens: Tokens):
         super().__init__(tokens, order.seq_length)
         self._order, self._lane, self._place = order, lane, place
+
+    def _wait(self, start: int, stop: int) -> None:
+        """They all are."""
 
     def _refill(self) -> None:
         chunk, offset = self._order.sequences(self._lane, self._place, PIECE)

@@ -30,6 +30,7 @@ Seeking needs no replay: any place is found by bisection over a closed form.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -67,7 +68,7 @@ def choose_lanes(num_chunks: int, total_batch_size: int, max_lanes: int) -> int:
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(ABC):
     """What both ways of dealing share: the shape of a set.
 
     Parameters
@@ -104,9 +105,9 @@ class Order:
         """Sequences of one pass over the set."""
         return self.num_full * self.full_sequences + self.tail_sequences
 
+    @abstractmethod
     def chunks_from(self, lane: int, place: int) -> Iterator[int]:
         """The chunks that the lane is going to read from its sequence number `place` on, in order."""
-        raise NotImplementedError
 
     def _key(self, purpose: str, *parts: int) -> int:
         return key_of(purpose, self.fingerprint, self.seed, *parts)
