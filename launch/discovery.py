@@ -82,7 +82,10 @@ def from_auto_scaling_group(name: str, autoscaling: Any = None, ec2: Any = None)
 
 
 def from_slurm(environment: Mapping[str, str]) -> Discovered:
-    """The nodes of the Slurm allocation that this process runs in, a slot for each GPU, or else for each task."""
+    """The nodes of the Slurm allocation that this process runs in, a slot for each GPU, or else for each task.
+
+    What was asked for counts before what is there: ``--exclusive`` gives a job all GPUs of its nodes.
+    """
     nodes = environment.get("SLURM_JOB_NODELIST")
     if not nodes:
         raise RecipeError("--slurm: SLURM_JOB_NODELIST is not set; run this inside of sbatch or salloc")
@@ -97,12 +100,12 @@ def from_slurm(environment: Mapping[str, str]) -> Discovered:
 
 
 def _slurm_slots(environment: Mapping[str, str]) -> int:
-    for name in ("SLURM_GPUS_ON_NODE", "SLURM_NTASKS_PER_NODE"):
-        if found := re.fullmatch(r"[0-9]{1,4}", environment.get(name, "")):
-            return int(found.group())
+    for name in ("SLURM_GPUS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_GPUS_ON_NODE"):
+        if found := re.fullmatch(r"(?:[A-Za-z][^:,]*:)?([0-9]{1,4})", environment.get(name, "")):  # 8, or a100:8
+            return int(found.group(1))
     raise RecipeError(
-        "--slurm: neither SLURM_GPUS_ON_NODE nor SLURM_NTASKS_PER_NODE says how many workers a node gets; "
-        "allocate with --gpus-per-node=N or --ntasks-per-node=N"
+        "--slurm: none of SLURM_GPUS_PER_NODE, SLURM_NTASKS_PER_NODE and SLURM_GPUS_ON_NODE says how many workers a "
+        "node gets; allocate with --gpus-per-node=N or --ntasks-per-node=N"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional
 
 import yaml
@@ -113,6 +113,8 @@ exit "$code"
 def slurm(plan: Plan, site: Site) -> Files:
     """A batch script; the allocation's own hosts take the place of the plan's."""
     slots = plan.hosts[0].slots
+    if len(plan.hosts) == 1:  # in the job it is the machine of the launcher itself, where an interface is refused
+        plan = replace(plan, network_interface=None)
     gpus = f"#SBATCH --gpus-per-node={slots}\n" if plan.fabric.instance is not None else ""
     script = SBATCH.format(
         name=_job_name(plan),

@@ -326,7 +326,14 @@ def scontrol(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"SLURM_GPUS_ON_NODE": "8", "SLURM_NTASKS_PER_NODE": "1"}, {"SLURM_NTASKS_PER_NODE": "8"}]
+    "sizes",
+    [
+        {"SLURM_GPUS_PER_NODE": "8", "SLURM_GPUS_ON_NODE": "8", "SLURM_NTASKS_PER_NODE": "1"},
+        {"SLURM_GPUS_PER_NODE": "a100:8", "SLURM_GPUS_ON_NODE": "16"},
+        {"SLURM_NTASKS_PER_NODE": "8", "SLURM_GPUS_ON_NODE": "16"},  # --exclusive, and no word about GPUs
+        {"SLURM_NTASKS_PER_NODE": "8"},
+        {"SLURM_GPUS_ON_NODE": "8"},
+    ],
 )
 def test_slurm(scontrol, sizes):
     found = from_slurm({"SLURM_JOB_NODELIST": "node[1-2]", **sizes})

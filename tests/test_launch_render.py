@@ -77,6 +77,12 @@ def test_slurm_script_runs_the_plan_and_queues_again_after_preemption(tmp_path, 
     assert notes[notes.index("run") : notes.index("run") + 4] == ["run", "plan-7.json", "--backend", "horovodrun"]
 
 
+def test_slurm_job_of_one_node_names_no_interface():
+    """There the launcher finds its own machine alone, for which `plan` refuses one."""
+    assert "--network-interface" in render(planned(), "slurm", SITE)["job.sbatch"]
+    assert "--network-interface" not in render(planned("h1:8"), "slurm", SITE)["job.sbatch"]
+
+
 def test_slurm_script_hands_the_signal_on_and_waits(tmp_path):
     script = render(planned(), "slurm", SITE)["job.sbatch"]
     launch = 'if [ "$1" = run ]; then trap "sleep 0.5; exit 75" TERM; touch up; while :; do sleep 0.1; done; fi'
