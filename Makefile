@@ -106,12 +106,12 @@ bench-data: $(TEST) ## benchmarks of the data path; BENCH_PEERS=DIR sets other p
 	$(BIN)/python benchmarks/reader.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/reader")
 	$(BIN)/python benchmarks/cleaning.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/cleaning")
 
-# g++ and the headers of Python build Horovod; sshd, Open MPI and iproute2 are for the tests on two hosts, which are
-# namespaces of this machine.
+# g++ and the headers of Python build Horovod; sshd, Open MPI, iproute2, Slurm and MUNGE are for the tests on two hosts,
+# which are namespaces of this machine.
 system-packages: ## Debian packages that building and testing want
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends g++ make python3-venv \
-		openssh-server openssh-client openmpi-bin iproute2 >/dev/null
+		openssh-server openssh-client openmpi-bin iproute2 slurm-wlm munge >/dev/null
 
 clean: ## removes .venv and what runs left
 	rm -rf $(VENV) .venv-cu112 $(PCLUSTER) .work build *.egg-info $(DEMO_DIR)
