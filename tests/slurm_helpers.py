@@ -5,6 +5,7 @@ All of it runs inside of the hosts' namespaces, so ports are nobody else's, and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Dict, List
 
 import netns_helpers
-from netns_helpers import HOSTS, Cluster, wait_for
+from netns_helpers import HOSTS, Cluster, launched, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel")
@@ -127,6 +128,16 @@ class Slurm:
         self.run("scancel", "--user=root", "--full", "--signal=KILL", check=False)
         self.run("scancel", "--user=root", check=False)
         wait_for(lambda: not self.run("squeue", "-h").stdout, "no job is left")
+
+    def launched(self) -> List[int]:
+        """The living processes that any launch has started on these two hosts."""
+        ours = {Path(f"/proc/{pid}/ns/pid").readlink() for pid in self.cluster.pids.values()}
+        found = []
+        for pid in launched():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/ns/pid").readlink() in ours:
+                    found.append(pid)
+        return found
 
     def close(self) -> None:
         """After the hosts are closed, with which the daemons end."""

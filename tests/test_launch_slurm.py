@@ -15,7 +15,7 @@ from launch.hosts import parse_hosts
 from launch.plan import make_plan
 from launch.render import Site, render
 from launch.variables import Fabric
-from netns_helpers import Cluster, command_lines, launched, wait_for
+from netns_helpers import Cluster, command_lines, wait_for
 from slurm_helpers import Slurm, why_not
 
 pytestmark = [
@@ -97,7 +97,7 @@ def job(slurm, tmp_path, settings):
     made = Job(slurm, tmp_path, settings)
     yield made
     slurm.forget()
-    left = launched()
+    left = slurm.launched()
     assert not left, command_lines(left)
 
 
