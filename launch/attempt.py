@@ -205,11 +205,12 @@ class Attempt:
                 return await self._failure()
             if all(rank.over for rank in ranks):
                 return self._ended()
-            if engine.returncode is not None:
-                await self.control.wait(SETTLE_SECONDS)
-                if not all(rank.over for rank in ranks):
-                    return self._engine_ended(engine.returncode)
             outcome = self._asked_to_stop(now) or self._wrong_network() or self._late(now - began)
+            # A scheduler may send its SIGTERM to the engine too: the workers save all the same.
+            if outcome is None and engine.returncode is not None and self.deadline is None:
+                await self.control.wait(SETTLE_SECONDS)
+                if not all(rank.over for rank in ranks) and not self.requests:
+                    return self._engine_ended(engine.returncode)
             outcome = outcome or await self._hung(now)
             if outcome is not None:
                 return outcome
@@ -223,7 +224,13 @@ class Attempt:
             code, how = first.code, f"rank {first.number} on {first.host} {ended(first.code)}"
         # Asked to stop before it could save, a worker ends by the signal: no reason to start it again.
         asked = bool(self.requests)
+        if asked and code == 128 + signal.SIGTERM and first.beats == 0:
+            return self._stopped_early()
         return Outcome(code, how, first.number, first.host, leaving=self._leaving(), asked=asked)
+
+    def _stopped_early(self) -> Outcome:
+        """There is nothing to save yet: as after a save, running again goes on where this would have."""
+        return Outcome(PreemptedError.exit_code, "asked to stop before the first step", asked=True)
 
     def _ended(self) -> Outcome:
         ranks = self.control.ranks
@@ -255,7 +262,7 @@ class Attempt:
         """Hands a request to stop on to the workers; an outcome when they have had their time, or are asked twice."""
         if (self.requests or self._leaving()) and self.deadline is None:
             if self.requests and any(rank.pid is None for rank in self.control.ranks):
-                return Outcome(self._signal_code(), "asked to stop before all workers had started", asked=True)
+                return self._stopped_early()
             if not self.requests and any(rank.beats == 0 for rank in self.control.ranks):
                 leaving = self._leaving()
                 return Outcome(1, f"{', '.join(leaving)} leaves before the first step", leaving=leaving)

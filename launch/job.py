@@ -35,6 +35,7 @@ from .restart import Decision, Failed, Policy, decide
 from .variables import USER
 
 STATUS_SECONDS = 2.0
+ECHO_SECONDS = 3.0  # a scheduler's SIGTERM may come straight and through its script: that is one request
 
 
 def run_job(plan: Plan, options: Options, policy: Policy, worker: Optional[Sequence[str]] = None) -> int:
@@ -135,8 +136,14 @@ class Job:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
+        noted = -ECHO_SECONDS
 
         def note(number: int) -> None:
+            nonlocal noted
+            now = time.monotonic()
+            if number == signal.SIGTERM and now - noted < ECHO_SECONDS:
+                return
+            noted = now
             self.requests.append(number)
             self.stop.set()
 

@@ -193,9 +193,25 @@ def test_launcher_that_is_asked_to_stop_does_not_start_again(launch):
     """Before its first step a worker has no handler yet, and the signal ends it."""
     code = "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
     code += f"time.sleep(2)\nif rank == 0: os.kill({os.getpid()}, signal.SIGTERM)\ntime.sleep(60)"
-    assert launch(code, Policy(5, backoff=0.1)) == 128 + signal.SIGTERM
-    assert "was killed by SIGTERM" in report(launch).splitlines()[0]
+    assert launch(code, Policy(5, backoff=0.1)) == 75
+    assert report(launch).splitlines()[0] == "asked to stop before the first step"
     assert next_number(launch.folder) == 2
+
+
+def test_sigterm_to_launcher_engine_and_workers_at_once_is_one_request(launch):
+    """As a scheduler sends it that knows all processes of its job, and its script once more."""
+    code = f"""
+import psutil
+step(1)
+if rank == 0:
+    launcher = psutil.Process({os.getpid()})
+    (engine,) = [child for child in launcher.children() if any("horovodrun" in word for word in child.cmdline())]
+    for process in (launcher, engine, psutil.Process(), launcher):
+        process.terminate()
+time.sleep(60)
+"""
+    assert launch(code, Policy(5, backoff=0.1)) == 75
+    assert "state saved" in report(launch).splitlines()[0]
 
 
 def test_variables_that_would_be_inherited_are_linted_too(monkeypatch, capsys):

@@ -8,19 +8,50 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from kogpt2_gluon.checkpoint import newest_checkpoint
+from kogpt2_gluon.errors import PreemptedError
 from kogpt2_gluon.training import signals
 from kogpt2_gluon.training.progress import VARIABLE, Progress
 from kogpt2_gluon.training.signals import StopRequest
 
 
-def test_first_signal_is_noted_and_the_second_acts():
+@pytest.fixture
+def terminated():
+    """What a SIGTERM does without a StopRequest: it is counted."""
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    yield received
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_first_signal_is_noted_and_the_second_acts(terminated, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         assert not stop.wanted
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wanted and signal.getsignal(signal.SIGTERM) is before
+        assert stop.wanted and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not terminated  # the same request, by another way
+        monkeypatch.setattr(signals, "ECHO_SECONDS", 0.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert terminated == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_second_ctrl_c_acts_at_once():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wanted
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_sigterm_does_not_take_the_exit_code_of_what_has_been_saved(terminated):
+    with pytest.raises(PreemptedError), StopRequest():
+        raise PreemptedError("saved")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not terminated
 
 
 def test_file_asks_to_stop_and_one_from_before_does_not(tmp_path, monkeypatch):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
 from typing import Any, Optional
 
+from kogpt2_gluon.errors import PreemptedError
+
 LOOK_SECONDS = 2.0  # a look at a shared file system takes a millisecond or so
+ECHO_SECONDS = 3.0  # a scheduler's SIGTERM may come straight and through the launcher: that is one request
 
 
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT makes `wanted` true; a second one acts as it would have without this.
+    """While entered, the first SIGTERM or SIGINT makes `wanted` true; a second one acts as it would have without this,
+    but for a SIGTERM within ECHO_SECONDS. Left by PreemptedError, SIGTERM does nothing any more: the process is about
+    to end, and has an exit code to tell.
 
     `stop_file`, if given, does so too once it is there; one left from before is removed on entering. It is how a run is
     stopped by somebody who cannot send a signal to its hosts.
@@ -20,6 +26,7 @@ class StopRequest:
     def __init__(self, stop_file: Optional[Path] = None) -> None:
         self._wanted, self._stop_file, self._looked = False, stop_file, 0.0
         self._previous: dict[int, Any] = {}
+        self._noted = 0.0
 
     @property
     def wanted(self) -> bool:
@@ -35,18 +42,31 @@ class StopRequest:
             self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._restore()
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self._restore(signal.SIGINT)
+        if kind is not None and issubclass(kind, PreemptedError):
+            signal.signal(signal.SIGTERM, _nothing)  # SIG_IGN would be passed on to programs that are started
+        else:
+            self._restore(signal.SIGTERM)
 
     def ask(self) -> None:
         """Asks for the stop from inside of the program."""
         self._wanted = True
 
     def _note(self, number: int, frame: Any) -> None:
-        self.ask()
-        self._restore()
+        now = time.monotonic()
+        if not self._noted:
+            self._noted = now
+            self.ask()
+            self._restore(signal.SIGINT)
+        elif now - self._noted >= ECHO_SECONDS:
+            self._restore(number)
+            os.kill(os.getpid(), number)
 
-    def _restore(self) -> None:
-        while self._previous:
-            number, handler = self._previous.popitem()
-            signal.signal(number, handler)
+    def _restore(self, number: int) -> None:
+        if number in self._previous:
+            signal.signal(number, self._previous.pop(number))
+
+
+def _nothing(number: int, frame: Any) -> None:
+    pass
