@@ -31,6 +31,7 @@ from .outcome import Outcome, ended, explains, numbers, reported
 from .plan import Plan
 from .programs import find_program
 from .ssh import Shell
+from .stopping import stop_file
 
 SETTLE_SECONDS = 3.0  # after a first failure: the rank whose exit code says why may end a little later
 SWEEP_SECONDS = 12.0
@@ -237,14 +238,14 @@ class Attempt:
         stopped = [rank for rank in ranks if rank.code == PreemptedError.exit_code]
         if not stopped:
             return Outcome(0, "done")
-        leaving = self._leaving()
-        why = (
-            f"{', '.join(leaving)} leaves ({next(rank.spot for rank in ranks if rank.spot)})"
-            if leaving
-            else "asked to stop"
-        )
-        code = PreemptedError.exit_code
-        return Outcome(code, f"{why}: state saved", leaving=leaving, asked=bool(self.requests) or not leaving)
+        leaving, asked = self._leaving(), bool(self.requests) or stop_file(self.plan).exists()
+        if leaving:
+            why = f"{', '.join(leaving)} leaves ({next(rank.spot for rank in ranks if rank.spot)})"
+        elif asked:
+            why = "asked to stop"
+        else:
+            why = "the workers ended by themselves, at a signal from elsewhere or for want of this launcher's heartbeat"
+        return Outcome(PreemptedError.exit_code, f"{why}: state saved", leaving=leaving, asked=asked)
 
     def _engine_ended(self, code: int) -> Outcome:
         absent = [rank.number for rank in self.control.ranks if not rank.present]
@@ -301,8 +302,10 @@ class Attempt:
         absent = [rank.number for rank in self.control.ranks if not rank.present]
         if absent:
             return Outcome(1, f"rank {numbers(absent)} has not come within {seconds:.0f} s: {self._engine_words()}")
-        if all(rank.beats == 0 for rank in self.control.ranks):
-            return Outcome(1, f"no first step within {seconds:.0f} s")
+        waiting = [rank for rank in self.control.ranks if rank.beats == 0 and not rank.over]
+        if waiting:
+            reason = f"no first step within {seconds:.0f} s: rank {numbers([rank.number for rank in waiting])}"
+            return Outcome(1, reason, waiting[0].number, waiting[0].host)
         return None
 
     async def _hung(self, now: float) -> Optional[Outcome]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from kogpt2_gluon.data.lustre import Mount, mount_advice
 from kogpt2_gluon.estimate import size_of
 from kogpt2_gluon.recipe import Recipe
 
+from .fabric import parse_version, plugin_generation
 from .plan import Plan
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
@@ -173,6 +175,7 @@ def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Find
         else:
             problem = seen["problem"] or "no domain of provider efa"
             yield Finding("libfabric", each.host, FAIL, f"fi_info -p efa: {problem}", "run AWS's EFA installer")
+        yield from _libfabric_version(plan, each)
         found = each.facts["plugins"]
         if found:
             yield Finding("NCCL plugin", each.host, PASS, found[0])
@@ -274,6 +277,21 @@ def _same(
 
 def _has_efa(plan: Plan) -> bool:
     return plan.fabric.instance is not None and plan.fabric.instance.efa > 0
+
+
+def _libfabric_version(plan: Plan, each: HostFacts) -> Iterator[Finding]:
+    """Whether the host's libfabric is one for which the plan's variables were made."""
+    found = re.search(r"libfabric: *v?(\d+(?:\.\d+)+)", each.facts["tools"]["fi_info_version"]["output"])
+    plugin, planned = plan.fabric.plugin, plan.fabric.libfabric
+    if found is None or plugin is None or planned is None:
+        return
+    there = parse_version(found[1], "fi_info --version")
+    if plugin_generation(plugin, there) == plugin_generation(plugin, planned):
+        yield Finding("libfabric version", each.host, PASS, found[1])
+    else:
+        text = f"{found[1]}, and the plan is for {plan.fabric.libfabric_version}, which wants other variables"
+        mend = f"kogpt2-launch plan ... --libfabric-version {found[1]}"
+        yield Finding("libfabric version", each.host, FAIL, text, mend)
 
 
 def _folder(manifest: str) -> str:

@@ -138,7 +138,7 @@ def preflight(
     Example:
       kogpt2-launch preflight plan.json
     """
-    from .checks import FAIL
+    from .checks import ALL, FAIL, Finding
     from .plan import load_plan
     from .preflight import preflight as ask_all
     from .preflight import to_json, to_table
@@ -149,7 +149,10 @@ def preflight(
     if ec2:
         from .checks_ec2 import ec2_findings
 
-        findings = (*findings, *ec2_findings(plan))
+        try:
+            findings = (*findings, *ec2_findings(plan))
+        except KoGPT2Error as error:  # the hosts' own answers are worth something without EC2's
+            findings = (*findings, Finding("EC2", ALL, FAIL, str(error), "kogpt2-launch preflight without --ec2"))
     click.echo(to_json(findings) if as_json else to_table(findings))
     ctx.exit(int(any(each.status == FAIL for each in findings)))
 

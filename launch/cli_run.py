@@ -9,7 +9,7 @@ from typing import Optional, Tuple
 
 import click
 
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.errors import PreemptedError, RecipeError
 
 from .environment import parse_variables
 
@@ -24,12 +24,15 @@ RUN_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--env", "variables", metavar="K=V", multiple=True, help="A variable for every worker, with a RECIPE.")
 @click.option("--python", metavar="PATH", help="Interpreter on the hosts.  [default: this one]")
 @click.option("--port", type=click.IntRange(1, 65535), help="Of sshd, where ~/.ssh/config does not say.")
-@click.option("--restarts", default=3, show_default=True, help="At most so many, from the newest checkpoint.")
+@click.option("--restarts", type=int, help="At most so many, from the newest checkpoint.  [default: 3; local: 0]")
 @click.option("--backoff", default=10.0, show_default=True, help="Seconds before the first restart; doubles each time.")
 @click.option("--detect-seconds", default=30.0, show_default=True, help="A host unheard for so long is taken for dead.")
 @click.option("--hang-seconds", default=900.0, show_default=True, help="No worker moves for so long: a hang.")
 @click.option("--start-seconds", default=1800.0, show_default=True, help="From the start to the first step.")
 @click.option("--grace", default=120.0, show_default=True, help="Seconds to save after a request to stop.")
+@click.option(
+    "--stopped-is-done", is_flag=True, help="Exit code 0 after `kogpt2-launch stop`, for what would retry 75."
+)
 @click.option("--metadata", hidden=True, help="Another address of EC2's metadata service.")
 @click.pass_context
 def run(
@@ -41,19 +44,21 @@ def run(
     variables: Tuple[str, ...],
     python: Optional[str],
     port: Optional[int],
-    restarts: int,
+    restarts: Optional[int],
     backoff: float,
     detect_seconds: float,
     hang_seconds: float,
     start_seconds: float,
     grace: float,
+    stopped_is_done: bool,
     metadata: Optional[str],
 ) -> None:
     """Run a plan (a .json file of `plan --out`) on its hosts, or a recipe on this machine.
 
     Through horovodrun or mpirun, with a supervisor beside every worker: whatever fails, nothing is left running, the
     rank that failed first is named, and the run goes on from its newest checkpoint. The backend `local` runs one host,
-    this one, without restarts; it is the default for a recipe, and horovodrun for a plan of other hosts.
+    this one; it is the default for a recipe, and horovodrun for a plan of other hosts. There a single worker is started
+    directly: of the options it heeds --grace alone.
 
     The exit code is that of the first worker that failed: 2 bad recipe, 3 bad data, 4 diverged, 75 stopped early with
     its state saved (run again to go on). Ctrl-C or SIGTERM lets the workers save; a second one ends them at once.
@@ -67,25 +72,29 @@ def run(
       kogpt2-launch run plan.json --backend mpirun --restarts 10
     """
     from .attempt import Options
+    from .engines import HOROVODRUN
     from .hosts import Host
     from .job import run_job
-    from .plan import load_plan, make_plan
+    from .plan import is_plan, load_plan, make_plan
     from .restart import Policy
     from .run import run_local
     from .ssh import Shell
+    from .stopping import stop_file
 
-    if plan_or_recipe.endswith(".json"):
+    if is_plan(plan_or_recipe):
         if overrides or size or variables:
             raise RecipeError(f"plan {plan_or_recipe} is run as it is; give key=value, --np and --env with a recipe")
         plan = load_plan(Path(plan_or_recipe))
     else:
         plan = make_plan(plan_or_recipe, overrides, [Host("localhost", size or 1)], env=parse_variables(variables))
     backend = backend or ("local" if plan.is_local else "horovodrun")
-    if backend == "local":
-        ctx.exit(run_local(plan, grace=grace))
+    engine = HOROVODRUN if backend == "local" else backend
     shell = Shell(python or sys.executable, port)
-    options = Options(backend, shell, detect_seconds, hang_seconds, start_seconds, grace, metadata)
-    ctx.exit(run_job(plan, options, Policy(restarts, backoff)))
+    options = Options(engine, shell, detect_seconds, hang_seconds, start_seconds, grace, metadata)
+    code = (run_local if backend == "local" else run_job)(
+        plan, options, Policy(restarts if restarts is not None else 0 if backend == "local" else 3, backoff)
+    )
+    ctx.exit(0 if stopped_is_done and code == PreemptedError.exit_code and stop_file(plan).exists() else code)
 
 
 @click.command()

@@ -14,6 +14,7 @@ from kogpt2_gluon.errors import KoGPT2Error
 
 from .host.processes import MARK
 from .hosts import Host
+from .ssh import OPTIONS as SSH_OPTIONS
 
 HOROVODRUN, MPIRUN = "horovodrun", "mpirun"
 ENGINES = (HOROVODRUN, MPIRUN)
@@ -70,9 +71,9 @@ def mpirun_argv(
         argv += ["-mca", "btl_tcp_if_include", interface, "-mca", "oob_tcp_if_include", interface]
     if len(hosts) >= FLAT_TREE_HOSTS:
         argv += ["-mca", "plm_rsh_no_tree_spawn", "1"]
-    if port is not None:
-        argv += ["-mca", "plm_rsh_args", f"-p {port}"]
-    return argv
+    # Whole names, as a pod has, are not cut at their first dot; and ssh asks nobody.
+    ssh = [*SSH_OPTIONS, *(["-p", str(port)] if port is not None else [])]
+    return [*argv, "-mca", "orte_keep_fqdn_hostnames", "1", "-mca", "plm_rsh_args", " ".join(ssh)]
 
 
 def engine_environment(ours: Mapping[str, str], mark: str) -> Dict[str, str]:

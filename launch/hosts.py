@@ -37,6 +37,11 @@ class Host:
             raise RecipeError(f"host {self.name}: {self.slots} slots; a host needs at least 1")
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether the name is that of whatever machine reads it."""
+        return self.name.lower() in _LOOPBACK
+
+    @property
     def is_local(self) -> bool:
         """Whether the name is one of this machine's own. Told by name, without asking the network."""
         name, own = self.name.lower(), socket.gethostname().lower()

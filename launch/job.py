@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
 import socket
 import sys
 import time
@@ -21,21 +20,23 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from kogpt2_gluon.checkpoint import newest_checkpoint
 from kogpt2_gluon.data.files import replace_file
-from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.errors import DataError, KoGPT2Error, PreemptedError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
 from .attempt import Options, run_attempt
 from .control import Rank
+from .engines import MPIRUN
 from .environment import inherited
 from .hosts import Host
 from .lint import ERROR
 from .outcome import Outcome
+from .output import Shown, tell, write
 from .plan import Plan, make_plan
 from .restart import Decision, Failed, Policy, decide
+from .stopping import stop_file, stop_signals
 from .variables import USER
 
 STATUS_SECONDS = 2.0
-ECHO_SECONDS = 3.0  # a scheduler's SIGTERM may come straight and through its script: that is one request
 
 
 def run_job(plan: Plan, options: Options, policy: Policy, worker: Optional[Sequence[str]] = None) -> int:
@@ -51,7 +52,18 @@ def run_job(plan: Plan, options: Options, policy: Policy, worker: Optional[Seque
     int
         0, or the exit code of the first worker that failed in the last attempt; 75 after a planned stop.
     """
-    return asyncio.run(Job(plan, options, policy, worker).run())
+    _check_engine(plan, options)
+    job = Job(plan, options, policy, worker)
+    try:
+        return asyncio.run(job.run())
+    finally:
+        job.show.close()
+
+
+def _check_engine(plan: Plan, options: Options) -> None:
+    """RecipeError for several hosts through mpirun without an interface: only horovodrun looks for one itself."""
+    if options.engine == MPIRUN and not plan.is_local and plan.network_interface is None:
+        raise RecipeError("--backend mpirun: make the plan with --network-interface, the one that the hosts share")
 
 
 class Job:
@@ -62,18 +74,23 @@ class Job:
         self.recipe: Recipe = load_recipe(plan.recipe, plan.overrides)
         self.folder = self.recipe.run_dir / "launch"
         self.requests: List[int] = []
+        self.show = Shown()
+        self.ranks: Sequence[Rank] = ()
         self.number, self._told = 0, 0.0
+        self._writing: Optional[asyncio.Future[None]] = None
 
     async def run(self) -> int:
         self.stop = asyncio.Event()
+        wake, loop = self.stop.set, asyncio.get_running_loop()
         check_inherited(self.plan)
-        with locked(self.folder), self._signals():
+        with locked(self.folder), stop_signals(lambda: loop.call_soon_threadsafe(wake)) as self.requests:
+            stop_file(self.plan).unlink(missing_ok=True)  # of an earlier launch
             history: List[Failed] = []
             first_saved = self._saved()
             while True:
                 outcome = await self._attempt()
                 if outcome.code == 0:
-                    self._status("done", outcome.reason)
+                    await self._status("done", "")
                     return 0
                 history.append(Failed(outcome, self._saved()))
                 self._tell(outcome)
@@ -81,33 +98,46 @@ class Job:
                 if decision.hosts is not None:
                     tell(decision.why)
                     await self._pause(decision)
-                if decision.hosts is None or self.requests:
-                    if not outcome.asked and not self.requests and self.policy.restarts:
+                if decision.hosts is None:
+                    if not outcome.asked and self.policy.restarts:
                         tell(f"not started again: {decision.why}")
-                    self._status("ended", outcome.reason)
+                    await self._status("ended", outcome.reason)
                     return outcome.code
+                if self._asked():
+                    tell("asked to stop; run again to go on")
+                    await self._status("ended", "asked to stop before the restart")
+                    return PreemptedError.exit_code
                 self.plan = self._planned(decision.hosts)
 
     async def _attempt(self) -> Outcome:
         self.number = next_number(self.folder)
         name = f"attempt-{self.number:02d}"
         argv = self.worker or self.plan.worker_argv()
-        outcome = await run_attempt(self.plan, argv, self.options, self.folder / name, show, self.requests, self._seen)
-        with replace_file(self.folder / f"{name}.log") as log:
-            log.write(outcome.report.encode())
+        folder = self.folder / name
+        try:
+            outcome = await run_attempt(self.plan, argv, self.options, folder, self.show, self.requests, self._seen)
+        except OSError as error:
+            outcome = Outcome(1, f"{error.filename or folder}: {error.strerror}", report=f"{error}\n")
+        keep(self.folder / f"{name}.log", outcome.report.encode())
         return outcome
 
     def _tell(self, outcome: Outcome) -> None:
         """The reason, and what the rank that failed said last; rank 0's lines have been shown."""
         tell(outcome.reason)
         for line in outcome.last_lines[-5:] if outcome.rank else outcome.last_lines[-1:]:
-            print(f"    {line}", file=sys.stderr)
+            write(sys.stderr, f"    {line}")
         tell(f"more in {self.folder}/attempt-{self.number:02d}.log")
 
     async def _pause(self, decision: Decision) -> None:
-        self._status("waiting", decision.why)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.stop.wait(), decision.wait)
+        """Until the restart is due, or somebody asks for the end."""
+        await self._status("waiting", decision.why)
+        until = time.monotonic() + decision.wait
+        while not self._asked() and (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), min(STATUS_SECONDS, left))
+
+    def _asked(self) -> bool:
+        return bool(self.requests) or stop_file(self.plan).exists()
 
     def _planned(self, hosts: Tuple[Host, ...]) -> Plan:
         """The same plan on fewer hosts."""
@@ -133,35 +163,19 @@ class Job:
         except (DataError, OSError, ValueError, KeyError):
             return None
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        noted = -ECHO_SECONDS
-
-        def note(number: int) -> None:
-            nonlocal noted
-            now = time.monotonic()
-            if number == signal.SIGTERM and now - noted < ECHO_SECONDS:
-                return
-            noted = now
-            self.requests.append(number)
-            self.stop.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, note, number)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                loop.remove_signal_handler(number)
-
     def _seen(self, ranks: Sequence[Rank]) -> None:
-        now = time.monotonic()
-        if now - self._told >= STATUS_SECONDS:
+        """About once a second. The folder is on a file system that may stand still: nobody waits for it here."""
+        self.ranks, now = ranks, time.monotonic()
+        if now - self._told >= STATUS_SECONDS and (self._writing is None or self._writing.done()):
             self._told = now
-            self._status("running", "", ranks)
+            self._writing = self._write_status("running", "")
 
-    def _status(self, state: str, text: str, ranks: Sequence[Rank] = ()) -> None:
+    async def _status(self, state: str, text: str) -> None:
+        if self._writing is not None:
+            await self._writing
+        await self._write_status(state, text)
+
+    def _write_status(self, state: str, text: str) -> asyncio.Future[None]:
         now = time.monotonic()
         status: Dict[str, Any] = {
             "state": state,
@@ -181,11 +195,20 @@ class Job:
                     "still": round(now - rank.moved, 1) if rank.present else None,
                     "code": rank.code,
                 }
-                for rank in ranks
+                for rank in self.ranks
             ],
         }
-        with replace_file(self.folder / "status.json") as file:
-            file.write(json.dumps(status, ensure_ascii=False).encode())
+        content = json.dumps(status, ensure_ascii=False).encode()
+        return asyncio.get_running_loop().run_in_executor(None, keep, self.folder / "status.json", content)
+
+
+def keep(path: Path, content: bytes) -> None:
+    """A file of the run's folder; that it cannot be written is told, and does not end a run."""
+    try:
+        with replace_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        tell(f"{path}: cannot be written: {error.strerror}")
 
 
 def check_inherited(plan: Plan) -> None:
@@ -219,13 +242,3 @@ def next_number(folder: Path) -> int:
     """One more than the attempts that are there."""
     found = [int(path.name[8:]) for path in folder.glob("attempt-*") if path.is_dir() and path.name[8:].isdigit()]
     return max(found, default=0) + 1
-
-
-def show(line: str) -> None:
-    """A line of rank 0."""
-    print(line, flush=True)
-
-
-def tell(line: str) -> None:
-    """A line of our own."""
-    print(f"kogpt2-launch: {line}", file=sys.stderr, flush=True)

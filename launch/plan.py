@@ -63,6 +63,11 @@ class Plan:
         """Whether every worker runs on this machine."""
         return all(host.is_local for host in self.hosts)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is one worker of localhost: by that name alone, so that the text is the same on every machine."""
+        return self.size == 1 and self.hosts[0].is_loopback
+
     def findings(self) -> Tuple[Finding, ...]:
         """What is wrong with the user's own variables."""
         return self.fabric.lint({each.name: each.value for each in self.env if each.source == USER})
@@ -81,7 +86,7 @@ class Plan:
 
     def argv(self) -> List[str]:
         """The command that starts all workers by hand; a single local worker needs no horovodrun."""
-        if self.size == 1 and self.is_local:
+        if self.is_alone:
             return self.worker_argv()
         return [*horovodrun_argv(self.hosts, self.network_interface), *self.worker_argv()]
 
@@ -90,7 +95,7 @@ class Plan:
 
         A single local worker has neither engine nor supervisor.
         """
-        if self.size == 1 and self.is_local:
+        if self.is_alone:
             return {"worker": self.worker_argv()}
         supervisor = supervisor_argv(PYTHON, LAUNCH_ID)
         preset = self.fabric.preset
@@ -218,6 +223,17 @@ def make_plan(
     return plan
 
 
+def is_plan(name: str) -> bool:
+    """Whether a file is a plan, whatever its name; a name of .json is meant as one."""
+    if name.endswith(".json"):
+        return True
+    try:
+        with Path(name).open(encoding="utf-8", errors="replace") as file:
+            return '"format": "kogpt2-launch-plan-' in file.read(200)
+    except OSError:
+        return False  # a shipped recipe's name, or nothing
+
+
 def load_plan(path: Path) -> Plan:
     """Reads a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
     again = "make it anew with kogpt2-launch plan"
@@ -289,7 +305,7 @@ def _check_interface(plan: Plan) -> None:
         return
     if not _INTERFACE.fullmatch(interface):
         raise RecipeError(f"--network-interface {interface!r}: not the name of one network interface, such as eth0")
-    if plan.is_local:
+    if all(host.is_loopback for host in plan.hosts):
         raise RecipeError(
             f"--network-interface {interface}: all workers run on this machine and talk over its loopback; leave it out"
         )

@@ -54,6 +54,12 @@ def render(plan: Plan, target: str, site: Site) -> Files:
     return TARGETS[target](plan, site)
 
 
+def _need_interface(plan: Plan, target: str) -> None:
+    """RecipeError for several hosts without one: what mpirun starts cannot look for it."""
+    if plan.network_interface is None and len(plan.hosts) > 1:
+        raise RecipeError(f"render --to {target}: make the plan with --network-interface, as it is there (often eth0)")
+
+
 def plan_arguments(plan: Plan) -> List[str]:
     """The arguments of ``kogpt2-launch plan`` that make this plan again, its hosts left out."""
     arguments = [plan.recipe, *plan.overrides]
@@ -136,13 +142,14 @@ def slurm(plan: Plan, site: Site) -> Files:
 # The arguments of plan come as "$@", so nothing of theirs is read by the shell.
 MPIJOB_SCRIPT = (
     'kogpt2-launch plan "$@" --hostfile /etc/mpi/hostfile --out /tmp/plan.json '
-    "&& exec kogpt2-launch run /tmp/plan.json --backend mpirun"
+    "&& exec kogpt2-launch run /tmp/plan.json --backend mpirun --stopped-is-done"
 )
 
 
 def mpijob(plan: Plan, site: Site) -> Files:
     """An MPIJob (kubeflow.org/v2beta1): a launcher without GPUs, and a pod for each host."""
     site.need("mpijob", image="--image")
+    _need_interface(plan, "mpijob")
     instance, slots = plan.fabric.instance, plan.hosts[0].slots
     limits: Dict[str, Any] = {}
     requests: Dict[str, Any] = {}
@@ -220,8 +227,7 @@ BATCH_ENTRY = """\
 set -euo pipefail
 slots=$1
 shift
-meeting=.batch-$AWS_BATCH_JOB_ID
-meeting=${meeting%%#*}
+meeting=.batch-${AWS_BATCH_JOB_ID%%#*}-${AWS_BATCH_JOB_ATTEMPT:-1}
 mkdir -p "$meeting"
 trap 'touch "$meeting/over"' EXIT
 mkdir -p /run/sshd
@@ -233,11 +239,15 @@ if [ "$AWS_BATCH_JOB_NODE_INDEX" != "$AWS_BATCH_JOB_MAIN_NODE_INDEX" ]; then
     exit 0
 fi
 for ((node = 0; node < AWS_BATCH_JOB_NUM_NODES; node++)); do
-    until [ -e "$meeting/node-$node" ]; do sleep 1; done
+    for ((waited = 0; ; waited++)); do
+        if [ -e "$meeting/node-$node" ]; then break; fi
+        if [ -e "$meeting/over" ] || [ "$waited" -ge 1800 ]; then echo "node $node has not come" >&2; exit 1; fi
+        sleep 1
+    done
     echo "$(cat "$meeting/node-$node") slots=$slots"
 done > "$meeting/hostfile"
 kogpt2-launch plan "$@" --hostfile "$meeting/hostfile" --out "$meeting/plan.json"
-kogpt2-launch run "$meeting/plan.json" --backend mpirun &
+kogpt2-launch run "$meeting/plan.json" --backend mpirun --stopped-is-done &
 {wait}
 exit "$code"
 """.replace("{wait}", WAIT)
@@ -246,6 +256,7 @@ exit "$code"
 def batch(plan: Plan, site: Site) -> Files:
     """The input of ``aws batch register-job-definition --cli-input-json`` and the script that its nodes run."""
     site.need("batch", image="--image")
+    _need_interface(plan, "batch")
     instance, slots = plan.fabric.instance, plan.hosts[0].slots
     resources = [{"type": "VCPU", "value": str(slots * 4)}, {"type": "MEMORY", "value": str(slots * WORKER_GIB * 1024)}]
     linux: Dict[str, Any] = {"sharedMemorySize": 8192}

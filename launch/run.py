@@ -9,14 +9,13 @@ another job, or of a reused process number, is never touched.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
-from types import FrameType
-from typing import Iterator, List, Optional, Sequence
+from typing import Optional, Sequence
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 
@@ -25,24 +24,31 @@ from .environment import worker_environment
 from .host.processes import MARK, kill_marked
 from .job import run_job
 from .outcome import MEANINGS
+from .output import tell
 from .plan import Plan
 from .programs import find_program
 from .restart import Policy
+from .stopping import stop_file, stop_signals
 
-GRACE_SECONDS = 120.0
+NO_RESTARTS = Policy(restarts=0)
 
 
-def run_local(plan: Plan, worker: Optional[Sequence[str]] = None, grace: float = GRACE_SECONDS) -> int:
+def run_local(
+    plan: Plan,
+    options: Options = Options(),  # noqa: B008 - frozen
+    policy: Policy = NO_RESTARTS,
+    worker: Optional[Sequence[str]] = None,
+) -> int:
     """Runs `plan` here to its end, output streaming through; call it from the main thread (it takes the signals).
 
     Parameters
     ----------
     plan : Plan
         One host, and that host is this one; RecipeError otherwise.
+    options, policy
+        A single worker heeds ``options.grace`` alone: it has no supervisor, and is not started again.
     worker : sequence of str, optional
         The command of a worker, in place of the plan's ``kogpt2 train ...``.
-    grace : float
-        Seconds that workers have to save and end after a first SIGINT or SIGTERM.
 
     Returns
     -------
@@ -51,12 +57,12 @@ def run_local(plan: Plan, worker: Optional[Sequence[str]] = None, grace: float =
     """
     _check_local(plan)
     if plan.size > 1:
-        return run_job(plan, Options(grace=grace), Policy(restarts=0), worker)
+        return run_job(plan, options, policy, worker)
     argv = list(worker) if worker else [find_program("kogpt2"), *plan.worker_argv()[1:]]
-    code = _run_alone(argv, plan, grace)
+    stop_file(plan).unlink(missing_ok=True)  # of an earlier run
+    code = _run_alone(argv, plan, options.grace)
     if code:
-        why = f" ({MEANINGS[code]})" if code in MEANINGS else ""
-        print(f"kogpt2-launch: the worker ended with exit code {code}{why}", file=sys.stderr)
+        tell(f"the worker ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else ""))
     return code
 
 
@@ -73,11 +79,17 @@ def _check_local(plan: Plan) -> None:
 
 def _run_alone(argv: Sequence[str], plan: Plan, grace: float) -> int:
     """The exit code of one worker, 128 + S for signal S."""
-    mark = secrets.token_hex(16)
+    mark, prctl = secrets.token_hex(16), ctypes.CDLL(None).prctl
     env = {**worker_environment({each.name: each.value for each in plan.env}, os.environ), MARK: mark}
-    with _received_signals() as received:
+    with stop_signals() as received:
         try:
-            process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                argv,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=lambda: prctl(1, signal.SIGTERM),  # PR_SET_PDEATHSIG: without us it saves and ends
+            )
         except OSError as error:
             raise KoGPT2Error(f"{argv[0]}: cannot be started: {error.strerror}") from None
         try:
@@ -87,24 +99,8 @@ def _run_alone(argv: Sequence[str], plan: Plan, grace: float) -> int:
                     process.wait(timeout=0.2)
                 if received and deadline == float("inf"):
                     deadline = time.monotonic() + grace
-                    process.send_signal(received[0])
+                    process.send_signal(signal.SIGTERM if received[0] == signal.SIGHUP else received[0])
         finally:
             kill_marked({MARK: mark})
         code = process.wait()
     return code if code >= 0 else 128 - code
-
-
-@contextlib.contextmanager
-def _received_signals() -> Iterator[List[int]]:
-    """The SIGINTs and SIGTERMs that arrive inside the block, in order; they have no other effect there."""
-    received: List[int] = []
-
-    def note(number: int, _frame: Optional[FrameType]) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -17,8 +17,9 @@ from kogpt2_gluon.errors import RecipeError
 
 from .hosts import Host
 
-# Nobody is there to answer a question, and a host that is down must not hold up the others.
-OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=accept-new")
+# Nobody is there to answer a question, and a host that is down must not hold up the others. IPv4, since hosts call the
+# launcher back at the address that ssh came from, and Horovod listens on nothing else.
+OPTIONS = ("-4", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=accept-new")
 MAX_PARALLEL = 64
 _PATH = re.compile(r"[A-Za-z0-9_./+-]+")
 

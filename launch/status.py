@@ -19,6 +19,11 @@ def read_status(run_dir: Path) -> Dict[str, Any]:
     try:
         status = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if (run_dir / "recipe.yaml").exists():
+            raise DataError(
+                f"{run_dir}: nothing is known of a single worker, which runs without a supervisor; see "
+                f"{run_dir}/log.txt, and kogpt2-launch stop"
+            ) from None
         raise DataError(f"{run_dir}: no launch has run here (launch/status.json is not there)") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable: {error}") from None
@@ -49,7 +54,10 @@ def describe(status: Dict[str, Any]) -> str:
 
 def ask_to_stop(run_dir: Path) -> Path:
     """Leaves the file that makes the workers of this run folder save and end; returns its path."""
-    read_status(run_dir)
+    alone = not (run_dir / "launch" / "status.json").exists() and (run_dir / "recipe.yaml").exists()
+    status = {} if alone else read_status(run_dir)
+    if status.get("state") in ("done", "ended"):
+        raise DataError(f"{run_dir}: its launch has ended; there is nothing to stop")
     path = run_dir / STOP_FILE
     path.touch()
     return path
@@ -67,7 +75,7 @@ def report_file(run_dir: Path, attempt: int = 0) -> Path:
 
 def _newest(run_dir: Path, attempt: int, ending: str, missing: str) -> Path:
     number = f"{attempt:02d}" if attempt else "*"
-    found = sorted((run_dir / "launch").glob(f"attempt-{number}{ending}"))
+    found = list((run_dir / "launch").glob(f"attempt-{number}{ending}"))
     if not found:
         raise DataError(f"{run_dir}: {missing} is here; where the run folder is not shared, look on the other hosts")
-    return found[-1]
+    return max(found, key=lambda path: (len(str(path)), str(path)))  # attempt-100 is newer than attempt-99

@@ -48,7 +48,13 @@ def test_mpirun_reaches_many_hosts_itself():
 def test_preset_of_2019_maps_four_workers_a_socket():
     plan = make_plan("kogpt2_base", [], HOSTS, "eth0", fabric=Fabric("p3dn.24xlarge", "1.5.0", "1.17", "period-2019"))
     assert ("-map-by", "ppr:4:socket") in pairs(plan.processes()["mpirun"])
-    assert ("plm_rsh_args", "-p 2222") in pairs(engine_argv("mpirun", HOSTS, "eth0", None, 2222))
+
+
+def test_mpirun_keeps_whole_names_and_its_ssh_asks_nobody():
+    argv = engine_argv("mpirun", HOSTS, "eth0", None, 2222)
+    (given,) = [value for name, value in pairs(argv) if name == "plm_rsh_args"]
+    assert "BatchMode=yes" in given and "StrictHostKeyChecking=accept-new" in given and given.endswith("-p 2222")
+    assert ("orte_keep_fqdn_hostnames", "1") in pairs(argv)
 
 
 def test_engines_get_no_more_than_they_need():

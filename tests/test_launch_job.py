@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from launch import attempt, environment
 from launch.attempt import Attempt, Options
 from launch.cli import main
@@ -22,6 +23,7 @@ from launch.hosts import Host, parse_hosts
 from launch.job import check_inherited, locked, next_number, run_job
 from launch.plan import make_plan
 from launch.restart import Policy
+from launch.status import ask_to_stop, describe, read_status, report_file
 from launch.variables import Fabric, rank_variables
 from netns_helpers import launched, wait_for
 
@@ -125,11 +127,6 @@ def test_workers_that_do_not_save_in_time_are_ended(launch, metadata, tmp_path):
     assert "not saved within 1 s" in report(launch).splitlines()[0]
 
 
-def test_a_rank_that_never_reaches_its_first_step(launch):
-    assert launch("time.sleep(60)", start=10.0) == 1
-    assert report(launch).startswith("no first step within")
-
-
 def test_sockets_where_efa_was_planned_are_a_failure():
     fabric = Fabric("p4d.24xlarge", "1.13.2", "1.22")
     plan = make_plan("kogpt2_base", [], parse_hosts("h1:8,h2:8"), "ens32", fabric=fabric)
@@ -198,6 +195,86 @@ def test_launcher_that_is_asked_to_stop_does_not_start_again(launch):
     assert next_number(launch.folder) == 2
 
 
+def test_workers_that_end_unasked_are_started_again(launch):
+    """As when they missed the launcher's heartbeat."""
+    code = (
+        "step(1)\nonce = folder / 'once'\nif not once.exists():\n    time.sleep(1)\n    once.touch()\n    sys.exit(75)"
+    )
+    assert launch(code, Policy(1, backoff=0.1)) == 0
+    assert "the workers ended by themselves" in report(launch).splitlines()[0]
+
+
+@pytest.mark.parametrize("how", ["file", "signal"])
+def test_asked_to_stop_between_two_attempts(launch, how):
+    def ask():
+        wait_for(lambda: status(launch).get("state") == "waiting", "the pause", 60)
+        if how == "file":
+            (launch.folder.parent / "stop").touch()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert launch("sys.exit(9)", Policy(3, backoff=60)) == 75
+    asking.join()
+    assert next_number(launch.folder) == 2 and status(launch)["text"] == "asked to stop before the restart"
+    assert {rank["code"] for rank in status(launch)["ranks"]} == {9}
+
+
+def status(launch):
+    path = launch.folder / "status.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def test_stop_file_of_an_earlier_launch_is_not_heeded(launch):
+    (launch.folder.parent).mkdir()
+    (launch.folder.parent / "stop").touch()
+    assert launch("assert not (folder / 'run' / 'stop').exists()\nstep(1)") == 0
+
+
+def test_status_that_cannot_be_written_does_not_end_a_run(launch, capfd):
+    (launch.folder / "status.json").mkdir(parents=True)
+    assert launch("step(1)") == 0
+    assert "status.json: cannot be written" in capfd.readouterr().err
+
+
+def test_folder_that_cannot_be_made_is_told(launch, capfd):
+    launch.folder.mkdir(parents=True)
+    (launch.folder / "attempt-01").touch()
+    assert launch("step(1)") == 1
+    assert "attempt-01: File exists" in capfd.readouterr().err
+
+
+def test_one_rank_without_a_first_step_is_named(launch):
+    assert launch("if rank == 0: step(1)\ntime.sleep(60)", start=10.0) == 1
+    assert report(launch).startswith("no first step within 10 s: rank 1\n")
+
+
+def test_stop_and_logs_of_a_folder(launch):
+    run_dir = launch.folder.parent
+    with pytest.raises(DataError, match="no launch has run here"):
+        ask_to_stop(run_dir)
+    run_dir.mkdir(exist_ok=True)
+    (run_dir / "recipe.yaml").touch()
+    with pytest.raises(DataError, match="nothing is known of a single worker"):
+        read_status(run_dir)
+    assert ask_to_stop(run_dir).exists()  # a single worker looks for it too
+    assert launch("") == 0
+    with pytest.raises(DataError, match="its launch has ended; there is nothing to stop"):
+        ask_to_stop(run_dir)
+    for number in (9, 99, 100):
+        (launch.folder / f"attempt-{number:02d}.log").write_text(f"the end of {number}")
+    assert report_file(run_dir).read_text() == "the end of 100" and report_file(run_dir, 9).name == "attempt-09.log"
+    told = describe(read_status(run_dir)).splitlines()
+    assert told[0] == "attempt 1: done" and len(told) == 3 and "ended with exit code 0" in told[1]
+
+
+def test_mpirun_on_other_hosts_wants_an_interface():
+    plan = make_plan("kogpt2_base", [], parse_hosts("h1:8,h2:8"))
+    with pytest.raises(RecipeError, match="--backend mpirun: make the plan with --network-interface"):
+        run_job(plan, Options("mpirun"), Policy(0))
+
+
 def test_sigterm_to_launcher_engine_and_workers_at_once_is_one_request(launch):
     """As a scheduler sends it that knows all processes of its job, and its script once more."""
     code = f"""
@@ -242,7 +319,7 @@ def test_status_logs_and_stop(launch, tmp_path):
     assert logs.output == "rank 1 says 안녕\n"
     why = CliRunner().invoke(main, ["logs", run_dir, "--why"])
     assert why.output.startswith("rank 1 on localhost ended with exit code 4 (diverged)")
-    assert CliRunner().invoke(main, ["stop", run_dir]).exit_code == 0 and (tmp_path / "run" / "stop").exists()
+    assert CliRunner().invoke(main, ["stop", run_dir]).exit_code == 3 and not (tmp_path / "run" / "stop").exists()
     for missing in (["logs", run_dir, "--rank", "9"], ["status", str(tmp_path)], ["logs", run_dir, "--attempt", "8"]):
         result = CliRunner().invoke(main, missing)
         assert result.exit_code == 3 and len(result.stderr.splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 import psutil
@@ -11,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
-from launch import run
+from launch import run, stopping
+from launch.attempt import Options
 from launch.cli import main
 from launch.control import Rank
 from launch.host.processes import MARK
@@ -20,6 +22,7 @@ from launch.outcome import explains
 from launch.plan import make_plan
 from launch.programs import find_program
 from launch.run import run_local
+from netns_helpers import wait_for
 
 # A worker that is ready says so with a file; rank 0 then stops the launcher, as a scheduler would.
 STOPPED_WORKER = """
@@ -77,11 +80,11 @@ def launched(process):
         return False
 
 
-def start(recipe, tmp_path, code, size=1, arguments=(), **options):
+def start(recipe, tmp_path, code, size=1, arguments=(), grace=120.0):
     script = tmp_path / "worker.py"
     script.write_text(code, encoding="utf-8")
     plan = make_plan(recipe, [], [Host("localhost", size)], env={"KOGPT2_TEST": "a b;$c"})
-    return run_local(plan, worker=[sys.executable, str(script), *map(str, arguments)], **options)
+    return run_local(plan, worker=[sys.executable, str(script), *map(str, arguments)], options=Options(grace=grace))
 
 
 def need_horovod():
@@ -144,7 +147,8 @@ def test_single_worker_that_cannot_start(recipe):
         run_local(plan, worker=["/nonexistent/kogpt2"])
 
 
-def test_second_signal_ends_a_worker_that_does_not_listen(recipe, tmp_path):
+def test_second_signal_ends_a_worker_that_does_not_listen(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "ECHO_SECONDS", 0.5)
     code = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -195,6 +199,61 @@ def test_workers_get_the_allowlist_and_the_plan(recipe, tmp_path, monkeypatch):
     assert "AWS_SECRET_ACCESS_KEY" not in seen and "SOME_EDITOR" not in seen
     assert seen["LC_ALL"] == "C.UTF-8" and seen["PATH"] == os.environ["PATH"]
     assert seen["KOGPT2_TEST"] == "a b;$c" and seen["OMP_NUM_THREADS"] != "77"
+
+
+def test_worker_saves_and_ends_when_its_launcher_is_gone(recipe, tmp_path):
+    """Killed, and hung up: neither leaves the single worker behind."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        STOPPED_WORKER.replace("os.kill(launcher, signal.SIGTERM)", "pass").replace("sleep(7)", "sleep(0)")
+    )
+    for number in (signal.SIGKILL, signal.SIGHUP):
+        worker = [sys.executable, str(script), str(tmp_path), "0"]
+        code = (
+            "from launch.run import run_local; from launch.plan import make_plan; from launch.hosts import Host\n"
+            f"run_local(make_plan({recipe!r}, [], [Host('localhost', 1)]), worker={worker!r})"
+        )
+        launcher = psutil.Popen([sys.executable, "-c", code], start_new_session=True)
+        wait_for((tmp_path / "ready-0").exists, "the worker", 30)
+        launcher.send_signal(number)
+        wait_for((tmp_path / "saved-0").exists, "its save", 30)
+        launcher.wait(timeout=30)
+        for name in ("ready-0", "saved-0"):
+            (tmp_path / name).unlink()
+        wait_for(lambda: not any(map(launched, psutil.process_iter())), "nothing left", 30)
+
+
+def test_hang_up_that_is_ignored_stays_ignored():
+    """nohup kogpt2-launch run ..."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with stopping.stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("arguments", "restarts"), [(["--restarts", "5"], 5), ([], 0)])
+def test_options_reach_a_local_run(recipe, monkeypatch, arguments, restarts):
+    seen = []
+    monkeypatch.setattr(run, "run_job", lambda plan, options, policy, worker: seen.append((options, policy)) or 0)
+    arguments = ["run", recipe, "--np", "2", "--hang-seconds", "20", "--port", "2222", *arguments]
+    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
+    ((options, policy),) = seen
+    assert (options.hang, options.shell.port, policy.restarts) == (20.0, 2222, restarts)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 75), (["--stopped-is-done"], 0)])
+def test_exit_code_after_stop_for_what_would_retry(recipe, tmp_path, monkeypatch, arguments, code):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stop").touch()
+    monkeypatch.setattr(run, "run_local", lambda *_: 75)
+    assert CliRunner().invoke(main, ["run", recipe, *arguments]).exit_code == code
 
 
 def test_signal_handlers_are_put_back(recipe, tmp_path):

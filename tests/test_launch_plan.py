@@ -16,7 +16,7 @@ from kogpt2_gluon.errors import RecipeError
 from launch import environment, hosts, variables
 from launch.cli import main
 from launch.hosts import Host, parse_hosts, read_hostfile
-from launch.plan import load_plan, make_plan
+from launch.plan import is_plan, load_plan, make_plan
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -139,6 +139,18 @@ def test_plan_of_two_hosts(recipe):
         ("NCCL_SOCKET_IFNAME", "eth0", "horovodrun: --network-interface"),
     ]
     assert "set by each worker" in plan.describe()
+
+
+def test_plan_of_one_host_is_the_same_on_that_host(recipe, tmp_path, monkeypatch):
+    path = tmp_path / "any-name"
+    for slots in (1, 8):
+        path.write_text(make_plan(recipe, [], [Host("n1", slots)], "eth0").to_json(), encoding="utf-8")
+        monkeypatch.setattr("socket.gethostname", lambda: "n1")
+        plan = load_plan(path)
+        assert plan.is_local and is_plan(str(path)) and plan.hosts == (Host("n1", slots),)
+        assert plan.to_json() == path.read_text(encoding="utf-8")
+        monkeypatch.undo()
+    assert not is_plan(recipe) and not is_plan("kogpt2_base") and is_plan("x.json")
 
 
 def test_time_and_cost_are_in_the_plan():

@@ -63,6 +63,7 @@ def good() -> dict:
         "python": "3.11.7",
         "tools": {
             "fi_info": tool("".join(FI_INFO.format(name=f"rdmap{i}s27") for i in range(4))),
+            "fi_info_version": tool("fi_info: 1.22.0amzn1.0\nlibfabric: 1.22.0amzn1.0\nlibfabric api: 1.22\n"),
             "nvidia_smi": tool("".join(f"{i}, NVIDIA A100-SXM4-40GB, 8.0, 535.161, 40960 MiB\n" for i in range(8))),
             "addresses": tool(json.dumps(ADDRESSES)),
             "ldd_mxnet": tool(LDD),
@@ -163,6 +164,13 @@ OTHER_NAME = json.dumps([{"ifname": "ens5", "addr_info": [{"family": "inet", "lo
             "installer",
         ),
         (checks.efa, put(tool("", 0), "tools", "fi_info"), FAIL, "no domain", "installer"),
+        (
+            checks.efa,
+            put(tool("libfabric: 1.17.1amzn1.0\n"), "tools", "fi_info_version"),
+            FAIL,
+            "1.17.1, and the plan is for 1.22",
+            "--libfabric-version 1.17.1",
+        ),
         (checks.efa, put([], "plugins"), FAIL, "sockets", "aws-ofi-nccl"),
         (checks.gpus, put(HOPPER, "tools", "nvidia_smi"), FAIL, "no machine code", "kogpt2 convert"),
         (

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import subprocess
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
@@ -78,7 +78,7 @@ def test_slurm_script_runs_the_plan_and_queues_again_after_preemption(tmp_path, 
 
 
 def test_slurm_job_of_one_node_names_no_interface():
-    """There the launcher finds its own machine alone, for which `plan` refuses one."""
+    """There is no network to name."""
     assert "--network-interface" in render(planned(), "slurm", SITE)["job.sbatch"]
     assert "--network-interface" not in render(planned("h1:8"), "slurm", SITE)["job.sbatch"]
 
@@ -110,31 +110,44 @@ def test_batch_definition_is_what_aws_takes():
     assert len(container["linuxParameters"]["devices"]) == 4 and container["instanceType"] == "p4d.24xlarge"
 
 
-def test_batch_nodes_find_each_other(tmp_path):
-    entry = render(planned(), "batch", SITE)["batch-entry.sh"]
-    env = stubs(tmp_path / "bin", kogpt2_launch="", sshd="", hostname="echo 10.0.0.$AWS_BATCH_JOB_NODE_INDEX")
-    env.update(
-        NOTES=str(tmp_path / "notes"),
-        AWS_BATCH_JOB_ID="1234#0",
-        AWS_BATCH_JOB_MAIN_NODE_INDEX="0",
-        AWS_BATCH_JOB_NUM_NODES="3",
-    )
-    codes = []
+@pytest.fixture
+def batch_node(tmp_path):
+    """Runs a node of a multi-node job of three; gives its exit code. what : of the stand-ins."""
+    entry = render(planned(), "batch", SITE)["batch-entry.sh"].replace("sleep 5", "sleep 0.2")
 
-    def node(number):
-        argv = ["bash", "-c", entry.replace("sleep 5", "sleep 0.2"), "entry", "8", "kogpt2_base"]
-        mine = {**env, "AWS_BATCH_JOB_NODE_INDEX": str(number)}
-        codes.append(subprocess.run(argv, env=mine, cwd=tmp_path, timeout=60, check=False).returncode)
+    def run(number, attempt=1, **what):
+        programs = {"kogpt2_launch": "", "sshd": "", "hostname": f"echo 10.0.{attempt}.{number}", **what}
+        env = {
+            **stubs(tmp_path / f"bin-{attempt}-{number}", **programs),
+            **{"NOTES": str(tmp_path / "notes"), "AWS_BATCH_JOB_ID": "1234#0", "AWS_BATCH_JOB_ATTEMPT": str(attempt)},
+            **{"AWS_BATCH_JOB_MAIN_NODE_INDEX": "0", "AWS_BATCH_JOB_NUM_NODES": "3"},
+            "AWS_BATCH_JOB_NODE_INDEX": str(number),
+        }
+        argv = ["bash", "-c", entry, "entry", "8", "kogpt2_base"]
+        return subprocess.run(argv, env=env, cwd=tmp_path, timeout=60, check=False).returncode
 
-    threads = [threading.Thread(target=node, args=(number,)) for number in (2, 0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert codes == [0, 0, 0]
-    hostfile = (tmp_path / ".batch-1234" / "hostfile").read_text()
-    assert hostfile == "10.0.0.0 slots=8\n10.0.0.1 slots=8\n10.0.0.2 slots=8\n"
-    assert "--hostfile" in (tmp_path / "notes").read_text()
+    return run
+
+
+def all_nodes(run, **what):
+    with ThreadPoolExecutor(3) as pool:
+        return list(pool.map(lambda number: run(number, **what), (2, 0, 1)))
+
+
+def test_batch_nodes_find_each_other(batch_node, tmp_path):
+    """And in a retry only those of that attempt."""
+    for attempt in (1, 2):
+        assert all_nodes(batch_node, attempt=attempt) == [0, 0, 0]
+        hosts = (tmp_path / f".batch-1234-{attempt}" / "hostfile").read_text().splitlines()
+        assert hosts == [f"10.0.{attempt}.{number} slots=8" for number in range(3)]
+
+
+def test_batch_node_that_fails_ends_the_job(batch_node):
+    """The main node waits for nobody who cannot come."""
+    with ThreadPoolExecutor(2) as pool:
+        main = pool.submit(batch_node, 0)
+        assert batch_node(1, sshd="exit 1") == 1
+        assert main.result(timeout=30) == 1
 
 
 def test_mpijob_passes_arguments_and_not_shell_text(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any, Optional
 from kogpt2_gluon.errors import PreemptedError
 
 LOOK_SECONDS = 2.0  # a look at a shared file system takes a millisecond or so
+LAUNCHED = "KOGPT2_LAUNCH_ID"  # set by kogpt2-launch run
 ECHO_SECONDS = 3.0  # a scheduler's SIGTERM may come straight and through the launcher: that is one request
 
 
@@ -19,8 +20,8 @@ class StopRequest:
     but for a SIGTERM within ECHO_SECONDS. Left by PreemptedError, SIGTERM does nothing any more: the process is about
     to end, and has an exit code to tell.
 
-    `stop_file`, if given, does so too once it is there; one left from before is removed on entering. It is how a run is
-    stopped by somebody who cannot send a signal to its hosts.
+    `stop_file`, if given, does so too once it is there. It is how a run is stopped by somebody who cannot send a signal
+    to its hosts. One left from before is removed on entering, or by the launcher, whose restarts heed it.
     """
 
     def __init__(self, stop_file: Optional[Path] = None) -> None:
@@ -36,7 +37,7 @@ class StopRequest:
         return self._wanted
 
     def __enter__(self) -> StopRequest:
-        if self._stop_file:
+        if self._stop_file and LAUNCHED not in os.environ:
             self._stop_file.unlink(missing_ok=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
