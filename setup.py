@@ -60,6 +60,7 @@ setup(
         *find_packages(include=["kogpt2_gluon", "kogpt2_gluon.*"]),
         "kogpt2_launch",
         "kogpt2_launch.host",
+        "kogpt2_launch.render",
         "kogpt2_recipes",
     ],
     package_dir={"kogpt2_launch": "launch", "kogpt2_recipes": "recipes"},

@@ -1,0 +1,87 @@
+"""What the files of all schedulers share: the place, the arguments of the plan, the job's name, the wait in shell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional
+
+import yaml
+
+from kogpt2_gluon.errors import PreemptedError, RecipeError
+
+from ..plan import Plan
+from ..variables import USER
+
+Files = Dict[str, str]  # texts by file name
+PREEMPTED = PreemptedError.exit_code
+SAVE_SECONDS = 180  # between a scheduler's SIGTERM and its SIGKILL
+WORKER_GIB = 12  # of a host's memory, for a worker and what it reads ahead; the smallest types have 16 a GPU
+
+# Shell for `{wait}` of the scripts: a launcher in the background gets the scheduler's SIGTERM, and $code is its exit
+# code. bash would run no trap before a command in the foreground ends; `wait` ends at once, so it is asked again, and
+# still knows the code of a launcher that has ended meanwhile.
+WAIT = """\
+launcher=$!
+asked=yes
+trap 'asked=yes; kill -TERM "$launcher" 2>/dev/null || true' TERM
+while [ "$asked" ]; do
+    asked= code=0
+    wait "$launcher" || code=$?
+done"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a plan does not know of the place where it will run; each target says which of these it wants."""
+
+    image: Optional[str] = None  # of containers
+    folder: str = "/fsx"  # where the shared file system is mounted, and the working folder
+    claim: str = "fsx"  # PersistentVolumeClaim of it
+    region: Optional[str] = None
+    subnet: Optional[str] = None  # of the compute nodes
+    head_subnet: Optional[str] = None  # of the head node, where another
+    key_name: Optional[str] = None
+    file_system: Optional[str] = None  # fs-..., of FSx for Lustre
+    time_limit: str = "7-00:00:00"
+
+    def need(self, target: str, **options: str) -> None:
+        """RecipeError that names the options which `target` wants and nobody gave."""
+        missing = [option for name, option in options.items() if getattr(self, name) is None]
+        if missing:
+            raise RecipeError(f"render --to {target}: give {', '.join(missing)}")
+
+
+def need_interface(plan: Plan, target: str) -> None:
+    """RecipeError for several hosts without one: what mpirun starts cannot look for it."""
+    if plan.network_interface is None and len(plan.hosts) > 1:
+        raise RecipeError(f"render --to {target}: make the plan with --network-interface, as it is there (often eth0)")
+
+
+def plan_arguments(plan: Plan) -> List[str]:
+    """The arguments of ``kogpt2-launch plan`` that make this plan again, its hosts left out."""
+    arguments = [plan.recipe, *plan.overrides]
+    options = {
+        "--network-interface": plan.network_interface,
+        "--instance-type": plan.fabric.instance_type,
+        "--plugin-version": plan.fabric.plugin_version,
+        "--libfabric-version": plan.fabric.libfabric_version,
+        "--preset": plan.fabric.preset,
+    }
+    for name, value in options.items():
+        arguments += [name, value] if value is not None else []
+    for each in plan.env:
+        arguments += ["--env", f"{each.name}={each.value}"] if each.source == USER else []
+    return arguments
+
+
+def job_name(plan: Plan) -> str:
+    """The recipe's name as schedulers admit it: letters, digits and hyphens, a letter first, no hyphen last."""
+    stem = plan.recipe.rpartition("/")[2].rpartition(".")[0] or plan.recipe.rpartition("/")[2]
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem.lower()).strip("-")
+    return (kept if kept[:1].isalpha() else f"kogpt2-{kept}")[:40].rstrip("-")
+
+
+def to_yaml(data: Dict[str, Any]) -> str:
+    """As YAML; through JSON, so that what stands in two places is written out in both."""
+    return yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, default_flow_style=False, width=110)
