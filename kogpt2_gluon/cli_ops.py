@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+SHOWN = 3  # of the compiled libraries, the newest
+
 
 @click.group(no_args_is_help=True)
 def ops() -> None:
@@ -26,13 +28,28 @@ def build(force: bool) -> None:
 
 
 @ops.command()
+def clean() -> None:
+    """Remove what was compiled for other versions of the sources, other compilers or other kinds of machine.
+
+    Where machines of several kinds share the cache folder, the others compile again.
+    """
+    from kogpt2_gluon.ops.build import remove_other_libraries
+
+    gone, kept = remove_other_libraries()
+    click.echo(f"removed: {len(gone)}; {'kept' if kept.is_file() else 'not compiled yet'}: {kept}")
+
+
+@ops.command()
 def status() -> None:
     """What this machine has, what is compiled, and where."""
     from kogpt2_gluon.ops.build import cache_folder, instruction_set
 
     click.echo(f"instruction set: {instruction_set().name}")
-    libraries = sorted(cache_folder().glob("kogpt2-*.so"))
-    for path in libraries:
+    libraries = sorted(cache_folder().glob("kogpt2-*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in libraries[:SHOWN]:
         click.echo(f"compiled: {path}")
+    if libraries[SHOWN:]:
+        size = sum(path.stat().st_size for path in libraries) / 2**20
+        click.echo(f"and {len(libraries) - SHOWN} older ones, {size:.0f} MiB in all: kogpt2 ops clean")
     if not libraries:
         click.echo(f"nothing is compiled in {cache_folder()}: kogpt2 ops build")

@@ -100,6 +100,7 @@ def test_bad_data_is_not_tried_again(launch, capfd):
     assert next_number(launch.folder) == 2
 
 
+@pytest.mark.slow  # the rule is in test_launch_restart
 def test_two_attempts_without_a_checkpoint_are_enough(launch, capfd):
     assert launch("step(1)\ntime.sleep(0.2)\nsys.exit(6)", Policy(9, backoff=0.1)) == 6
     assert "no new checkpoint in 2 attempts in a row" in capfd.readouterr().err

@@ -157,5 +157,18 @@ def test_the_verb_builds_and_tells(tmp_path, monkeypatch):
     assert "kogpt2-cpu-0.so" in CliRunner().invoke(cli_ops.ops, ["status"]).output
 
 
+def test_clean_keeps_what_this_machine_uses(tmp_path, monkeypatch):
+    monkeypatch.setenv("KOGPT2_CACHE", str(tmp_path))
+    mine = build.remove_other_libraries()[1]
+    assert mine.parent == tmp_path
+    others = [tmp_path / f"kogpt2-cpu-{number}.so" for number in range(5)]
+    for path in (mine, *others, others[0].with_suffix(".lock"), tmp_path / "kogpt2-cuda-0.so"):
+        path.write_text("")
+    told = CliRunner().invoke(cli_ops.ops, ["status"]).output
+    assert told.count("compiled: ") == 3 and "and 4 older ones" in told
+    assert CliRunner().invoke(cli_ops.ops, ["clean"]).output == f"removed: 5; kept: {mine}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, "kogpt2-cuda-0.so"])
+
+
 def usable_set() -> build.InstructionSet:
     return build.INSTRUCTION_SETS[-1]

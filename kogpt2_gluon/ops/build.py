@@ -120,27 +120,27 @@ def build_cpu_operators(force: bool = False) -> Library:
 
     Of several processes that ask at once, one compiles and the others wait.
     """
-    isa = instruction_set()
-    compiler, version = _compiler()
-    onednn = _onednn_files()
-    mxnet_folder = Path(runtime.mx.__file__).parent
-    command = [compiler, *FLAGS, *isa.compiler_flags]
-    key = _key(
-        [*command, *LINK_FLAGS],
-        version,
-        runtime.mx.__version__,
-        installed_version(ONEDNN) or "",
-        str(onednn.library.parent),
-    )
-    path = cache_folder() / f"kogpt2-cpu-{key}.so"
+    isa, onednn = instruction_set(), _onednn_files()
+    command, path = _command_and_path()
     if path.is_file() and not force:
         return Library(path, isa, built=False)
     with _one_at_a_time(path):
         if path.is_file() and not force:
             return Library(path, isa, built=False)
+        mxnet_folder = Path(runtime.mx.__file__).parent
         includes = [f"-I{mxnet_folder / 'include'}", f"-I{onednn.include}"]
         _compile(command, includes, mxnet_folder / "src" / "lib_api.cc", onednn.library, path)
     return Library(path, isa, built=True)
+
+
+def remove_other_libraries() -> tuple[list[Path], Path]:
+    """Removes the compiled operators of other sources, compilers and machines; what is gone, and what would stay."""
+    _, path = _command_and_path()
+    others = [other for other in sorted(cache_folder().glob("kogpt2-cpu-*.so")) if other != path]
+    for other in others:
+        other.unlink(missing_ok=True)
+        other.with_suffix(".lock").unlink(missing_ok=True)
+    return others, path
 
 
 @functools.cache
@@ -230,6 +230,20 @@ def _cpu_flags() -> frozenset[str]:
 
 
 # ---- compiling ------------------------------------------------------------------------------------------------------
+
+
+def _command_and_path() -> tuple[list[str], Path]:
+    """The compiler's command, and the library's name in the cache, which changes with all that goes into it."""
+    compiler, version = _compiler()
+    command = [compiler, *FLAGS, *instruction_set().compiler_flags]
+    key = _key(
+        [*command, *LINK_FLAGS],
+        version,
+        runtime.mx.__version__,
+        installed_version(ONEDNN) or "",
+        str(_onednn_files().library.parent),
+    )
+    return command, cache_folder() / f"kogpt2-cpu-{key}.so"
 
 
 def _key(command: list[str], *versions: str) -> str:
