@@ -165,7 +165,9 @@ class Attempt:
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: prctl(1, signal.SIGTERM),  # PR_SET_PDEATHSIG
+                # PR_SET_PDEATHSIG comes once for each thread of ours that ends, and horovodrun's handler of SIGTERM
+                # locks itself out when it is interrupted by another. The supervisors end by themselves.
+                preexec_fn=lambda: prctl(1, signal.SIGKILL),
             )
 
     async def _end(self, engine: Optional[asyncio.subprocess.Process]) -> List[str]:
