@@ -17,6 +17,7 @@ from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runtime import mx
 
 
+@pytest.mark.slow
 def test_logits_of_the_full_network(shards: Path, tmp_path: Path):
     torch = pytest.importorskip("torch", reason="the check of a conversion needs the extra `convert`")
     transformers = pytest.importorskip("transformers", reason="the check of a conversion needs the extra `convert`")

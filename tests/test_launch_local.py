@@ -110,6 +110,7 @@ def test_two_workers_that_end_well(recipe, tmp_path):
     assert [(tmp_path / f"rank-{rank}").read_text(encoding="utf-8") for rank in range(2)] == ["한 글; $x"] * 2
 
 
+@pytest.mark.slow
 def test_two_workers_that_save_on_sigterm_are_waited_for(recipe, tmp_path, capfd):
     """Rank 0 saves for longer than the 5 seconds that horovodrun gives once another rank has failed."""
     need_horovod()

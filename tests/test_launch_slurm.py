@@ -180,6 +180,7 @@ def test_a_preempted_job_saves_and_goes_on_after_the_other(job):
     went_on(job)
 
 
+@pytest.mark.slow
 def test_a_run_that_a_person_stops_does_not_queue_again(job):
     """On one node with two workers, planned with the interface that several nodes would share."""
     job.submit("n1:2")

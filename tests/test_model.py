@@ -144,7 +144,9 @@ def test_foreign_arrays_are_refused_by_name(net, tmp_path):
     np.testing.assert_array_equal(twin(tokens)[0].asnumpy(), net(tokens)[0].asnumpy())
 
 
-@pytest.mark.parametrize("name, count", [("kogpt2_base", 124_242_432), ("single_gpu", 51_344_384)])
+@pytest.mark.parametrize(
+    "name, count", [pytest.param("kogpt2_base", 124_242_432, marks=pytest.mark.slow), ("single_gpu", 51_344_384)]
+)
 def test_full_size_updates_run(name, count):
     """Forward, backward and the recipe's own update on a CPU, at full width and depth."""
     from kogpt2_gluon.training.update import Update

@@ -50,7 +50,17 @@ def compute(before: str = "", **environment: str) -> dict:
     return json.loads(answer.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", [isa.name for isa in build.INSTRUCTION_SETS[1:]])
+# Those that no other test compiles take 20 seconds each.
+OWN_BUILD = ("avx2", "x86-64")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(isa.name, marks=pytest.mark.slow if isa.name in OWN_BUILD else ())
+        for isa in build.INSTRUCTION_SETS[1:]
+    ],
+)
 def test_every_instruction_set_that_this_cpu_has_computes_the_same(name):
     if name not in usable():
         pytest.skip(f"this CPU has no {name}")
@@ -79,6 +89,7 @@ def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch):
         build.instruction_set()
 
 
+@pytest.mark.slow
 def test_a_second_build_finds_the_first_and_a_changed_source_is_another_library(tmp_path, monkeypatch):
     sources = tmp_path / "src"
     shutil.copytree(build.SOURCES, sources)

@@ -264,7 +264,9 @@ def test_float16_learns_as_float32_does(tiny, tmp_path, monkeypatch):
     assert half[-1] < half[0] - 0.5 and half != single
 
 
-@pytest.mark.parametrize("attempt", [2, 5, 9, 14])
+@pytest.mark.parametrize(
+    "attempt", [pytest.param(2, marks=pytest.mark.slow), 5, 9, pytest.param(14, marks=pytest.mark.slow)]
+)
 def test_resume_in_the_middle_of_skips_is_bit_exact(tiny, tmp_path, monkeypatch, attempt):
     """Stopped after an attempt, made or skipped, before and after the first step, and gone on with: equal bits."""
     monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**24)

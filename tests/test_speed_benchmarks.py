@@ -94,6 +94,7 @@ def test_training_speed_of_every_contestant_in_bfloat16() -> None:
     assert "could not run" not in done.stdout and done.stderr.count("round 2 of 2") == len(names)
 
 
+@pytest.mark.slow
 def test_generation_speed() -> None:
     size = ["--batch-sizes", "1,3", "--prompt", 5, "--tokens", 12, "--rounds", 1, "--repeats", 2, "--threads", 1]
     result = script("generation_speed.py", "--json", *size, "--peers", "hf", *TINY)
