@@ -82,11 +82,11 @@ format: $(TEST) ## lets ruff rewrite what it can
 	$(BIN)/ruff format .
 
 test-pythons: ## the core on Python 3.9 and 3.10: install from looser bounds, import, a training step
-	tests/pythons.sh 3.9 3.10
+	tests/install/pythons.sh 3.9 3.10
 
 test-cu112: $(CORE) ## the mxnet-cu112 build in an environment of its own (3.3 GB), on the CPU, with a stub of the driver
 	rm -rf .venv-cu112
-	$(BIN)/python tests/cu112_check.py --venv .venv-cu112
+	$(BIN)/python tests/install/cu112_check.py --venv .venv-cu112
 
 bench: bench-speed bench-data $(if $(BENCH_TEXT),bench-text) ## every benchmark, hours; BENCH_TEXT=FILE adds training on a document a line
 

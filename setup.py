@@ -59,14 +59,13 @@ setup(
     packages=[
         *find_packages(include=["kogpt2_gluon", "kogpt2_gluon.*"]),
         "kogpt2_launch",
-        "kogpt2_launch.host",
-        "kogpt2_launch.render",
+        *(f"kogpt2_launch.{room}" for room in find_packages("launch")),
         "kogpt2_recipes",
     ],
     package_dir={"kogpt2_launch": "launch", "kogpt2_recipes": "recipes"},
     package_data={
         "kogpt2_recipes": ["*.yaml"],
-        "kogpt2_gluon.data.text.cleaning": ["presets/*.yaml"],
+        "kogpt2_gluon.corpus.cleaning": ["presets/*.yaml"],
         "kogpt2_gluon.ops": ["src/*/*"],
     },
     install_requires=CORE,
@@ -81,8 +80,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "kogpt2=kogpt2_gluon.cli:main",
-            "kogpt2-launch=kogpt2_launch.cli:main",
+            "kogpt2=kogpt2_gluon.cli.main:main",
+            "kogpt2-launch=kogpt2_launch.cli.main:main",
         ]
     },
 )

@@ -43,14 +43,14 @@ from cleaning_peers import FINDERS, plain_filter
 from cleaning_text import distinct, read_texts, size_of, take, write_distinct, write_texts
 from conditions import conditions
 
-from kogpt2_gluon.data.shards.format import Manifest
-from kogpt2_gluon.data.text.cleaning import clean
-from kogpt2_gluon.data.text.cleaning.filters import TextCleaner
-from kogpt2_gluon.data.text.cleaning.minhash import choose_bands, jaccard, shingle_set
-from kogpt2_gluon.data.text.cleaning.near_duplicates import NearDuplicateOptions, band_keys, drop_near_duplicates
-from kogpt2_gluon.data.text.cleaning.options import load_options
-from kogpt2_gluon.data.text.corpus import Corpus
-from kogpt2_gluon.data.tokens.training import train_tokenizer
+from kogpt2_gluon.corpus.cleaning import clean
+from kogpt2_gluon.corpus.cleaning.filters import TextCleaner
+from kogpt2_gluon.corpus.cleaning.minhash import choose_bands, jaccard, shingle_set
+from kogpt2_gluon.corpus.cleaning.near_duplicates import NearDuplicateOptions, band_keys, drop_near_duplicates
+from kogpt2_gluon.corpus.cleaning.options import load_options
+from kogpt2_gluon.corpus.store import Corpus
+from kogpt2_gluon.shards.format import Manifest
+from kogpt2_gluon.tokens.training import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("filters", "near_duplicates", "memory", "sharding")
@@ -265,7 +265,7 @@ def measure_memory(arguments: argparse.Namespace, work: Path) -> Result:
         row: Result = {"mb": round(megabytes, 1)}
         for name, extra in (("web", []), ("web_near_duplicates", ["--set", "near_duplicates=true"])):
             out = work / "distinct"
-            command = [sys.executable, "-m", "kogpt2_gluon.cli", "clean", str(file), "--documents", "text"]
+            command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "clean", str(file), "--documents", "text"]
             command += ["--out", str(out), "--filters", "web", "--processes", str(arguments.cores), *extra]
             peak, seconds = peak_memory(command)
             row[name] = {"peak_mb": round(peak, 1), "mb_per_second": round(megabytes / seconds, 2)}
@@ -285,7 +285,7 @@ def measure_memory(arguments: argparse.Namespace, work: Path) -> Result:
 SHARD = """
 import sys, time
 from pathlib import Path
-from kogpt2_gluon.data.shards.sharding import shard_corpus
+from kogpt2_gluon.shards.sharding import shard_corpus
 
 corpus, model, out, cores = sys.argv[1:]
 began = time.perf_counter()

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from kogpt2_gluon.data.sample.sample_text import sample_documents
+from kogpt2_gluon.demo.sentences.sample_text import sample_documents
 
 
 def size_of(texts: list[str]) -> int:

@@ -31,8 +31,8 @@ import numpy as np
 from conditions import conditions
 from pictures import standalone
 
-from kogpt2_gluon.tracking import read_metrics
-from kogpt2_gluon.tracking.plot import Series, line_plot
+from kogpt2_gluon.pages.plot import Series, line_plot
+from kogpt2_gluon.runs.metrics import read_metrics
 
 CONTESTANTS = {
     "float32 stock": ("float32", "stock"),
@@ -114,7 +114,7 @@ def trained(shards: Path, folder: Path, contestant: str, seed: int, updates: int
         "tracking.sample_prompts": "[]",
         "tracking.tensorboard": "false",
     }
-    command = [sys.executable, "-m", "kogpt2_gluon.cli", "train", "small_cpu"]
+    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "small_cpu"]
     command += [f"{key}={value}" for key, value in settings.items()] + list(overrides)
     if not finished(run_dir, updates):
         subprocess.run(command, check=True, stdout=sys.stderr)

@@ -27,8 +27,8 @@ import numpy as np
 from conditions import conditions
 from cuda_driver import Chunk, CudaDriver, Tensor, UpdateRule, open_library
 
-from kogpt2_gluon.cuda import list_gpus
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.machine.cuda import list_gpus
 from kogpt2_gluon.ops.build_cuda import build_cuda
 
 UNITS, HIDDEN, HEADS, VOCAB, LENGTH, LAYERS = 768, 3072, 12, 50_000, 1024, 12

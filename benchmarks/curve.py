@@ -12,9 +12,9 @@ import numpy as np
 from ngram_baseline import score_shards
 from pictures import standalone
 
+from kogpt2_gluon.pages.plot import Series, line_plot
 from kogpt2_gluon.recipe import load_recipe
-from kogpt2_gluon.tracking import read_metrics
-from kogpt2_gluon.tracking.plot import Series, line_plot
+from kogpt2_gluon.runs.metrics import read_metrics
 
 
 def main() -> None:

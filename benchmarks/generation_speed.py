@@ -38,8 +38,8 @@ from contestants import (
     speed_conditions,
 )
 
-from kogpt2_gluon import runtime
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.machine import runtime
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
 HERE = Path(__file__).resolve().parent
@@ -53,7 +53,7 @@ Generate = Callable[[int, int], list[list[int]]]  # (batch_size, new_tokens) -> 
 def our_generator(recipe: Recipe, prompt: list[int]) -> Generate:
     """generate_ids; the last row of the vocabulary stands for `</s>` and is never drawn."""
     runtime.prepare(recipe.training.threads)
-    from kogpt2_gluon.generation import Generator, Sampling
+    from kogpt2_gluon.inference.generation import Generator, Sampling
     from kogpt2_gluon.ops.choose import choose_ops
     from kogpt2_gluon.training.setup import new_network
 

@@ -57,7 +57,7 @@ def main(hosts: int, rounds: int, as_json: bool) -> None:
 def fake_ssh(folder: Path) -> Path:
     """A folder with an `ssh` that answers as this machine's probe, the clock apart."""
     from kogpt2_launch.hosts import Host
-    from kogpt2_launch.preflight import PROBE
+    from kogpt2_launch.preflight.preflight import PROBE
     from kogpt2_launch.ssh import Shell
 
     wanted = {"packages": [], "folders": [str(folder / "run")], "manifests": [], "peers": [], "ssh_port": None}

@@ -2,7 +2,7 @@
 
     python benchmarks/network_scaling.py SHARDS [--dir network] [--rounds 3] [--json]
 
-The two hosts are namespaces of this machine (tests/netns_helpers.py; needs root), a worker of one thread on each, and
+The two hosts are namespaces of this machine (tests/chaos/netns_helpers.py; needs root), a worker of one thread on each, and
 `tc` holds the link between them to a rate. Training of recipes/small_cpu.yaml's network on SHARDS (train/ and test/, as
 `benchmarks/reviews.sh` makes them) is timed without a limit and at 10, 100 and 1000 Mbit/s, in turn, for some rounds;
 an update's time is the median of its run's steps. What an update takes without a limit is taken for the compute, and
@@ -25,13 +25,13 @@ from conditions import conditions
 
 from kogpt2_gluon.estimate import FLOAT_BYTES, count_parameters
 from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.scaling import Network, Work, fitted, step_seconds
-from kogpt2_gluon.tracking import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+sys.path.insert(0, str(ROOT))
 
-from netns_helpers import HOSTS, Cluster, why_not  # noqa: E402
+from tests.chaos.netns_helpers import HOSTS, Cluster, why_not  # noqa: E402
 
 RATES = (None, 10, 100, 1000)  # Mbit/s; None: no limit
 FITTED, ALLOWED = 100, 0.15

@@ -2,7 +2,7 @@
 
     python benchmarks/ngram_baseline.py TRAIN_SHARDS TEST_SHARDS [--order 2 --order 3] [--modified] [--json]
 
-The tokens, and what is scored of them, are those of ``kogpt2_gluon/evaluation/language_model.py``: every held-out
+The tokens, and what is scored of them, are those of ``kogpt2_gluon/inference/evaluation.py``: every held-out
 token but `<s>`, so the text's tokens and `</s>`; `<unk>` counts as a token like any other, there and here.
 
 The model (Chen and Goodman, 1999, section 4.1.6), with h' the history h without its first word::
@@ -34,9 +34,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.data.shards.format import MANIFEST, Manifest
-from kogpt2_gluon.data.shards.shard_set import ShardSet
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.shards.format import MANIFEST, Manifest
+from kogpt2_gluon.shards.shard_set import ShardSet
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -31,8 +31,8 @@ from conditions import conditions
 from reader_peers import READ, measure, resident_mb
 from reader_sets import CHUNK_BYTES, make_tokenizer, recipe_for, write_random, write_sparse
 
-from kogpt2_gluon.data.reading.reader import open_training_reader
-from kogpt2_gluon.data.shards.shard_set import ShardSet
+from kogpt2_gluon.reading.reader import open_training_reader
+from kogpt2_gluon.shards.shard_set import ShardSet
 
 HERE = Path(__file__).resolve().parent
 SPARSE_TOKENS = 10_000_000_000
@@ -66,7 +66,7 @@ class OneOf:
 
 def ready_batches(folder: Path, batch_size: int, seq_length: int) -> Iterator[np.ndarray]:
     """Our batches, each of which MXNet has as an NDArray, made as the training loop makes them."""
-    from kogpt2_gluon.runtime import mx
+    from kogpt2_gluon.machine.runtime import mx
     from kogpt2_gluon.training.batches import device_batches
 
     reader = open_training_reader(recipe_for(folder, batch_size, seq_length, batch_size), OneOf(1))
@@ -75,7 +75,7 @@ def ready_batches(folder: Path, batch_size: int, seq_length: int) -> Iterator[np
 
 
 def child_batches(folder: Path, batch_size: int, seq_length: int, seconds: float) -> dict[str, float]:
-    from kogpt2_gluon import runtime
+    from kogpt2_gluon.machine import runtime
 
     runtime.prepare(1)
     runtime.mx.nd.zeros(1).wait_to_read()  # the import is nobody's reading speed

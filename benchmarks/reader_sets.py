@@ -12,9 +12,9 @@ import numpy as np
 import sentencepiece
 import xxhash
 
-from kogpt2_gluon.data.shards.format import MAGIC, TOKENIZER, TRAILER, Manifest, ShardInfo, ShardWriter
-from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.recipe import parse_recipe
+from kogpt2_gluon.shards.format import MAGIC, TOKENIZER, TRAILER, Manifest, ShardInfo, ShardWriter
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 CHUNK_BYTES = 4 << 20
 SPECIAL = {"unk": 0, "bos": 1, "eos": 2, "pad": 3}

@@ -37,8 +37,8 @@ from contestants import (
 )
 from training_speed import RATE, measure_steps, recipe_of, shape_of, write_tokens
 
-from kogpt2_gluon import runtime
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.machine import runtime
 from kogpt2_gluon.recipe import Recipe
 
 HERE = Path(__file__).resolve().parent

@@ -47,10 +47,10 @@ from contestants import (
 )
 from reader_sets import SPECIAL, make_tokenizer
 
-from kogpt2_gluon import runtime
-from kogpt2_gluon.data.shards.format import TOKENIZER, Manifest, ShardWriter, token_dtype
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.machine import runtime
 from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter, token_dtype
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile")

@@ -23,8 +23,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from kogpt2_gluon import cuda, runtime
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.machine import cuda, runtime
 from kogpt2_gluon.ops.build import check_requirements
 
 OK, WARN, FAIL = "ok", "warn", "fail"

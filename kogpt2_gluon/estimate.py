@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Optional
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.machine.runtime import job_size
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
-from kogpt2_gluon.runtime import job_size
 from kogpt2_gluon.scaling import NETWORKS, Work, speedup
 
 FLOAT_BYTES = 4
@@ -221,9 +221,9 @@ def check_data(recipe: Recipe, size: int = 0) -> None:
 
     An empty data.train is no fault: a recipe can be estimated before there is data.
     """
-    from kogpt2_gluon.data.reading.opening import open_held_out, open_shards, training_tokenizer
-    from kogpt2_gluon.data.reading.reader import training_mix
-    from kogpt2_gluon.data.reading.text_files import Alone, list_text_files
+    from kogpt2_gluon.reading.open_sets import open_held_out, open_shards, training_tokenizer
+    from kogpt2_gluon.reading.reader import training_mix
+    from kogpt2_gluon.reading.text.files import Alone, list_text_files
 
     data, size = recipe.data, size or job_size()
     tokenizer = training_tokenizer(recipe) if data.train_sets else None
@@ -242,8 +242,8 @@ def check_data(recipe: Recipe, size: int = 0) -> None:
 
 def _data(recipe: Recipe, tokens: int) -> str:
     """How many passes that is and whether the vocabulary fits, where the shards are there to be asked."""
-    from kogpt2_gluon.data.reading.mix import show_passes
-    from kogpt2_gluon.data.shards.format import Manifest
+    from kogpt2_gluon.reading.mix import show_passes
+    from kogpt2_gluon.shards.format import Manifest
 
     folders = recipe.data.train_sets
     if not folders:

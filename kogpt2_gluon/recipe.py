@@ -19,7 +19,7 @@ from typing import Any, Mapping, Optional, Sequence
 import yaml
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.recipe_file import Loader, Paths, from_plain, keys_of, option, to_yaml
+from kogpt2_gluon.options import Loader, Paths, from_plain, keys_of, option, to_yaml
 
 STOP_FILE = "stop"  # in the run folder
 WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed

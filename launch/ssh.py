@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterable, List, Optional, Sequence, Tuple
 
 from kogpt2_gluon.errors import RecipeError
-
-from .hosts import Host
+from kogpt2_launch.hosts import Host
 
 # Nobody is there to answer a question, and a host that is down must not hold up the others. IPv4, since hosts call the
 # launcher back at the address that ssh came from, and Horovod listens on nothing else.

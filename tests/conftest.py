@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,41 +10,20 @@ from typing import Iterator
 
 import pytest
 
+from tests.helpers import CHUNK_BYTES
+
 pytest.register_assert_rewrite(
-    "cleaning_helpers", "shard_helpers"
+    "tests.corpus.cleaning.cleaning_helpers", "tests.shards.shard_helpers"
 )  # its asserts show their values, as those of a test file do
-
-ROOT = Path(__file__).resolve().parent.parent
-REAL_TEXT = ROOT.parent / "shared" / "korean"
-CHUNK_BYTES = 4096  # far below what `kogpt2 shard` chooses, so that little text has many chunks
-
-
-def run(*argv: object, code: int = 0, timeout: float = 300, **variables: str) -> subprocess.CompletedProcess:
-    """Runs a command and checks its exit code; both outputs are in the message if it is another."""
-    done = subprocess.run(
-        [str(part) for part in argv],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **variables},
-        check=False,
-    )
-    assert done.returncode == code, f"exit {done.returncode}, not {code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done
-
-
-def kogpt2(*arguments: object, code: int = 0, **variables: str) -> subprocess.CompletedProcess:
-    """The installed command, as a user runs it."""
-    return run(sys.executable, "-m", "kogpt2_gluon.cli", *arguments, code=code, **variables)
 
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train/ and test/ shards of the package's own sentences; vocabulary 600, 4 KiB chunks."""
-    from kogpt2_gluon.data.sample.sample_text import write_sample_corpus
-    from kogpt2_gluon.data.shards.sharding import shard_corpus
-    from kogpt2_gluon.data.text.cleaning import clean
-    from kogpt2_gluon.data.tokens.training import train_tokenizer
+    from kogpt2_gluon.corpus.cleaning import clean
+    from kogpt2_gluon.demo.sentences.sample_text import write_sample_corpus
+    from kogpt2_gluon.shards.sharding import shard_corpus
+    from kogpt2_gluon.tokens.training import train_tokenizer
 
     work = tmp_path_factory.mktemp("shards")
     write_sample_corpus(work / "text.txt", num_bytes=400_000, seed=3)
@@ -88,7 +64,7 @@ def tiny(shards: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def small_tokenizer() -> bytes:
     """A SentencePiece model of at most 400 pieces."""
-    from convert_helpers import OWN_SENTENCES, train
+    from tests.convert.convert_helpers import OWN_SENTENCES, train
 
     return train(OWN_SENTENCES * 20, 400)
 
@@ -96,7 +72,7 @@ def small_tokenizer() -> bytes:
 @pytest.fixture
 def checkpoint(tmp_path: Path, small_tokenizer: bytes) -> Path:
     """The folder of a tiny checkpoint that can be converted."""
-    from convert_helpers import make_checkpoint
+    from tests.convert.convert_helpers import make_checkpoint
 
     return make_checkpoint(tmp_path / "step-00001200", small_tokenizer)
 

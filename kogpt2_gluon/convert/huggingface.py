@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.model.params_file import read_params
 from kogpt2_gluon.recipe import ModelRecipe, Recipe, load_recipe
+from kogpt2_gluon.storage.params_file import read_params
 
 Float32s = npt.NDArray[np.float32]
 

@@ -1,1 +1,1 @@
-"""The network, its loss, and its parameter files."""
+"""The network, its loss, and how a token at a time is decoded."""

@@ -10,9 +10,9 @@ from typing import Any, Optional
 
 import numpy as np
 
+from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
-from kogpt2_gluon.runtime import mx
 
 FEW_TEXTS = 4  # at once; beyond, products cost more than reading the rows, and tiles are faster
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops.parameters import RetracedBlock
 from kogpt2_gluon.ops.stock import StockOps
 from kogpt2_gluon.recipe import ModelRecipe
-from kogpt2_gluon.runtime import mx
 
 nn = mx.gluon.nn
 

@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from kogpt2_gluon import runtime  # MXNet is loaded by what needs it, not by importing this
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
-from kogpt2_gluon.runtime import available_cores, installed_version, num_threads
+from kogpt2_gluon.machine import runtime  # MXNet is loaded by what needs it, not by importing this
+from kogpt2_gluon.machine.runtime import available_cores, installed_version, num_threads
 
 SOURCES = Path(__file__).parent / "src"
 ONEDNN, ONEDNN_HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
-from kogpt2_gluon.data.files import replace_folder
 from kogpt2_gluon.errors import KoGPT2Error
-from kogpt2_gluon.runtime import available_cores
+from kogpt2_gluon.machine.runtime import available_cores
+from kogpt2_gluon.storage.files import replace_folder
 
 SOURCES = Path(__file__).resolve().parent / "src"
 # V100, T4, A100, A10G: the GPUs that MXNet's wheel has code for.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops.parameters import requests, shared_request, value
 from kogpt2_gluon.ops.stock import StockOps
-from kogpt2_gluon.runtime import mx
 
 SEED_SIZE = 64  # as the operators want it
 

@@ -10,12 +10,12 @@ import functools
 from typing import Any
 
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops.build import OperatorsUnavailable, cache_folder
 from kogpt2_gluon.ops.build_cuda import build_cuda
 from kogpt2_gluon.ops.fused_cpu import draw_seed
 from kogpt2_gluon.ops.parameters import requests, value
 from kogpt2_gluon.ops.stock import EPSILON, StockOps
-from kogpt2_gluon.runtime import mx
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from kogpt2_gluon.runtime import mx
+from kogpt2_gluon.machine.runtime import mx
 
 
 def value(F: Any, parameter: Any) -> Any:

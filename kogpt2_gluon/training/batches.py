@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kogpt2_gluon.data.reading.reader import Batch, Reader
-from kogpt2_gluon.runtime import mx
+from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.reading.reader import Batch, Reader
 
 
 def device_batches(reader: Reader, ctx: Any) -> Iterator[tuple[Batch, Any]]:

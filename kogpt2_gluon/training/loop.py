@@ -17,12 +17,12 @@ import numpy as np
 import psutil
 
 from kogpt2_gluon.errors import DivergedError, PreemptedError
-from kogpt2_gluon.evaluation.language_model import evaluate, scored_sums
-from kogpt2_gluon.generation import Sampling, generate
+from kogpt2_gluon.inference.evaluation import evaluate, scored_sums
+from kogpt2_gluon.inference.generation import Sampling, generate
+from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runtime import mx
-from kogpt2_gluon.tracking.metrics import tracker_for, write_environment
-from kogpt2_gluon.tracking.report import write_report
+from kogpt2_gluon.runs.metrics import tracker_for, write_environment
+from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.training.resume import save_state
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.setup import derive_seed, describe, set_up

@@ -9,10 +9,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from kogpt2_gluon.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.training.state import Parts, TrainState
 from kogpt2_gluon.training.worker import Worker
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from kogpt2_gluon.data.reading.opening import open_held_out, training_tokenizer
-from kogpt2_gluon.data.reading.reader import open_training_reader
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.ops.choose import choose_ops
+from kogpt2_gluon.reading.open_sets import open_held_out, training_tokenizer
+from kogpt2_gluon.reading.reader import open_training_reader
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runtime import context, mx
 from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.precision import loss_scale_for
 from kogpt2_gluon.training.progress import Progress

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from kogpt2_gluon.checkpoint import Checkpoint
-from kogpt2_gluon.data.reading.reader import Batch, Reader
-from kogpt2_gluon.data.shards.shard_set import ShardSet
-from kogpt2_gluon.data.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.loss import LanguageModelLoss
+from kogpt2_gluon.reading.reader import Batch, Reader
+from kogpt2_gluon.runs.checkpoint import Checkpoint
+from kogpt2_gluon.shards.shard_set import ShardSet
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.precision import LossScale
 from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.update import Update

@@ -25,9 +25,9 @@ from typing import Any, Optional
 
 import numpy as np
 
-from kogpt2_gluon import runtime
 from kogpt2_gluon.errors import KoGPT2Error, PreemptedError
-from kogpt2_gluon.runtime import job_size, mx
+from kogpt2_gluon.machine import runtime
+from kogpt2_gluon.machine.runtime import job_size, mx
 
 HEAD = 32  # float64 numbers in the first part of a sum, whose shape is the same wherever a worker stands
 

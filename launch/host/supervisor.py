@@ -28,10 +28,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, List, Optional
 
-from .link import BEAT_SECONDS, Link
-from .place import local_rank_of, place, rank_of
-from .processes import MARK, RANK_MARK, kill_marked, process_state, stacks
-from .spot import METADATA, spot_notice
+from kogpt2_launch.host.link import BEAT_SECONDS, Link
+from kogpt2_launch.host.place import local_rank_of, place, rank_of
+from kogpt2_launch.host.processes import MARK, RANK_MARK, kill_marked, process_state, stacks
+from kogpt2_launch.host.spot import METADATA, spot_notice
 
 OWN_TO_HOST = ("HOME", "USER", "LOGNAME", "SHELL")
 LAST_LINES = 20

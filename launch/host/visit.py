@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict
 
-from .processes import MARK, kill_marked
+from kogpt2_launch.host.processes import MARK, kill_marked
 
 ARCHIVE, LAUNCH = "agent.zip", "launch.json"
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import Callable, Dict
 
 from kogpt2_gluon.errors import RecipeError
-
-from ..plan import Plan
-from .batch import batch
-from .common import Files, Site, plan_arguments
-from .mpijob import mpijob
-from .parallelcluster import parallelcluster
-from .slurm import slurm
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.render.batch import batch
+from kogpt2_launch.render.common import Files, Site, plan_arguments
+from kogpt2_launch.render.mpijob import mpijob
+from kogpt2_launch.render.parallelcluster import parallelcluster
+from kogpt2_launch.render.slurm import slurm
 
 __all__ = ["Files", "Site", "plan_arguments", "render"]
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any, Dict
 
-from ..plan import Plan
-from .common import PREEMPTED, WAIT, WORKER_GIB, Files, Site, job_name, need_interface, plan_arguments
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.render.common import (
+    PREEMPTED,
+    WAIT,
+    WORKER_GIB,
+    Files,
+    Site,
+    job_name,
+    need_interface,
+    plan_arguments,
+)
 
 BATCH_ENTRY = """\
 #!/bin/bash

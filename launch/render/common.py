@@ -9,9 +9,8 @@ from typing import Any, Dict, List, Optional
 import yaml
 
 from kogpt2_gluon.errors import PreemptedError, RecipeError
-
-from ..plan import Plan
-from ..variables import USER
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.plan.variables import USER
 
 Files = Dict[str, str]  # texts by file name
 PREEMPTED = PreemptedError.exit_code

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from ..plan import Plan
-from .common import SAVE_SECONDS, WORKER_GIB, Files, Site, job_name, need_interface, plan_arguments, to_yaml
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.render.common import (
+    SAVE_SECONDS,
+    WORKER_GIB,
+    Files,
+    Site,
+    job_name,
+    need_interface,
+    plan_arguments,
+    to_yaml,
+)
 
 # The arguments of plan come as "$@", so nothing of theirs is read by the shell.
 MPIJOB_SCRIPT = (

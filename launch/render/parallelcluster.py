@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from kogpt2_gluon.errors import RecipeError
-
-from ..plan import Plan
-from .common import Files, Site, to_yaml
-from .slurm import slurm
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.render.common import Files, Site, to_yaml
+from kogpt2_launch.render.slurm import slurm
 
 
 def parallelcluster(plan: Plan, site: Site) -> Files:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
-from ..plan import Plan
-from ..stopping import stop_file
-from .common import PREEMPTED, SAVE_SECONDS, WAIT, Files, Site, job_name, plan_arguments
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.render.common import PREEMPTED, SAVE_SECONDS, WAIT, Files, Site, job_name, plan_arguments
+from kogpt2_launch.run.stopping import stop_file
 
 SBATCH = """\
 #!/bin/bash

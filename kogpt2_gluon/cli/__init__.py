@@ -1,0 +1,1 @@
+"""The command `kogpt2`: one file a verb."""

@@ -1,0 +1,106 @@
+"""The verb `kogpt2 clean`."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Optional
+
+import click
+
+from kogpt2_gluon.cli.progress_bar import progress_bar
+
+
+@click.command(no_args_is_help=True)
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the corpus.")
+@click.option(
+    "--documents",
+    required=True,
+    metavar="KIND",
+    help="What a document is: line, blank-line, a FIELD of JSON lines, wikipedia, namuwiki or modu.",
+)
+@click.option("--filters", help="YAML file of filters, or a preset: default, web, lm_kor.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a filter's option; repeatable.")
+@click.option("--processes", default=0, type=click.IntRange(min=0), help="Cleaning processes; 0: one a core.")
+@click.option("--test-share", type=float, help="Share of documents held out, by hash.  [default: 0.01]")
+@click.option(
+    "--split",
+    default="hash",
+    show_default=True,
+    type=click.Choice(["hash", "folder"]),
+    help="Hold out by the text's hash, or what lies below a folder test/ (the rest: train/).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a finished corpus at --out.")
+@click.option("--restart", is_flag=True, help="Begin anew where an interrupted cleaning would go on.")
+def clean(
+    sources: tuple[str, ...],
+    out: Path,
+    documents: str,
+    filters: Optional[str],
+    overrides: tuple[str, ...],
+    processes: int,
+    test_share: Optional[float],
+    split: str,
+    overwrite: bool,
+    restart: bool,
+) -> None:
+    """Raw text -> corpus: normalise, filter, drop empty and duplicate documents, split off a held-out part.
+
+    SOURCES are files, folders or s3://bucket/prefix: text, JSON lines or dumps, also as .gz, .bz2, .xz or .zst. After
+    an interruption the same command goes on where it was. OUT/cleaning.html shows what went and why, OUT/dropped.jsonl
+    has samples of it.
+
+    \b
+    Example: kogpt2 clean reviews.txt --documents line --out corpus --test-share 0.02
+             kogpt2 clean kowiki-latest-pages-articles.xml.bz2 --documents wikipedia --filters web --out corpus
+             kogpt2 clean s3://bucket/news --documents text --set near_duplicates=true --out corpus
+    """
+    from kogpt2_gluon.corpus.cleaning import PICTURE_FILE, load_options
+    from kogpt2_gluon.corpus.cleaning import clean as run
+    from kogpt2_gluon.corpus.cleaning.page import render_cleaning
+    from kogpt2_gluon.errors import RecipeError
+    from kogpt2_gluon.machine.runtime import available_cores
+    from kogpt2_gluon.storage.files import replace_file
+
+    if split == "folder" and test_share is not None:
+        raise RecipeError(
+            "--test-share: with --split folder the folders say what is held out; leave one of the two out"
+        )
+    options = load_options(filters, overrides)
+    with _stoppable(out), progress_bar("cleaning") as bar:
+        report = run(
+            sources,
+            out,
+            documents,
+            0.01 if test_share is None else test_share,
+            progress=bar.show,
+            overwrite=overwrite,
+            options=options,
+            processes=processes or available_cores(),
+            restart=restart,
+            split=split,
+            say=bar.say,
+        )
+    with replace_file(out / PICTURE_FILE) as stream:
+        stream.write(render_cleaning(report, out.resolve().name).encode("utf-8", "replace"))
+    click.echo(report.summary())
+    click.echo(f"{out / PICTURE_FILE}: what went and why, on one page")
+
+
+@contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C; either is a PreemptedError if the next call can go on from finished parts."""
+    from kogpt2_gluon.corpus.cleaning.pipeline import work_folder
+    from kogpt2_gluon.errors import PreemptedError
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not any(work_folder(out).glob("part-*")):
+            raise
+        raise PreemptedError("stopped; the same command goes on after the last finished part") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,144 @@
+"""The verb `kogpt2 tokenizer`: train, rename, report. Without one of these words it trains."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from kogpt2_gluon.errors import RecipeError
+
+ANY_PATH = click.Path(path_type=Path)
+
+
+class TokenizerGroup(click.Group):
+    """`kogpt2 tokenizer CORPUS ...` is `kogpt2 tokenizer train CORPUS ...`: training is what the verb is for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of definition."""
+        return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Puts `train` in front of anything that is no subcommand and does not ask for help."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=TokenizerGroup, no_args_is_help=True)
+def tokenizer() -> None:
+    """Corpus -> tokenizer: train one, name its unused tokens, see how well it suits a text.
+
+    \b
+    kogpt2 tokenizer CORPUS... --out tokenizer.model         is short for `tokenizer train`
+    """
+
+
+@tokenizer.command(no_args_is_help=True)
+@click.argument("corpora", nargs=-1, required=True, type=ANY_PATH)
+@click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
+@click.option("--vocab-size", default=50000, show_default=True, type=click.IntRange(min=8))
+@click.option("--unused", default=100, show_default=True, type=click.IntRange(min=0), help="Reserved <unusedN> tokens.")
+@click.option("--character-coverage", default=0.9995, show_default=True, type=click.FloatRange(0.9, 1.0))
+@click.option(
+    "--profile",
+    default="nmt_nfkc",
+    show_default=True,
+    type=click.Choice(["nmt_nfkc", "lossless"]),
+    help="nmt_nfkc folds characters and spaces as KoGPT-2's; with lossless every text comes back as it was.",
+)
+@click.option("--keep-newlines", is_flag=True, help="A token for the line end, so that documents keep their lines.")
+@click.option(
+    "--sample-mb",
+    default=2000.0,
+    show_default=True,
+    help="Learn from at most so many MB of text, drawn by hash; memory: 4.5 times as much.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
+def train(
+    corpora: tuple[Path, ...],
+    out: Path,
+    vocab_size: int,
+    unused: int,
+    character_coverage: float,
+    profile: str,
+    keep_newlines: bool,
+    sample_mb: float,
+    overwrite: bool,
+) -> None:
+    """Train a SentencePiece BPE as KoGPT-2's on cleaned corpora.
+
+    \b
+    Example: kogpt2 tokenizer train wiki news --vocab-size 50000 --out tokenizer.model
+    """
+    from kogpt2_gluon.tokens.training import train_tokenizer
+
+    _check_out(out, overwrite)
+    trained = train_tokenizer(
+        corpora,
+        out,
+        vocab_size,
+        unused=unused,
+        character_coverage=character_coverage,
+        profile=profile,
+        keep_newlines=keep_newlines,
+        sample_mb=sample_mb,
+        verbose=sys.stderr.isatty(),  # its own log is the progress display: a large corpus takes hours
+        echo=click.echo,
+    )
+    click.echo(f"{out}: {trained.vocab_size:,} tokens, sha256 {trained.sha256[:16]}...")
+
+
+@tokenizer.command(no_args_is_help=True)
+@click.argument("model", type=ANY_PATH)
+@click.option(
+    "--token", "tokens", multiple=True, required=True, metavar="'<unusedN>=TERM'", help="May be given many times."
+)
+@click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
+@click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
+def rename(model: Path, tokens: tuple[str, ...], out: Path, overwrite: bool) -> None:
+    """Give unused tokens a name: a domain's term becomes one token, all other ids stay.
+
+    Spelt with U+2581 in front, as '<unused7>=▁리뷰어' ("reviewer"), the token is the term with the space before it:
+    the shorter way for words that begin with it. Without, it is found anywhere. Shards are made again afterwards.
+
+    \b
+    Example: kogpt2 tokenizer rename tokenizer.model --token '<unused7>=리뷰어' --out named.model
+    """
+    from kogpt2_gluon.tokens.renaming import parse_renaming, rename_tokens
+
+    _check_out(out, overwrite)
+    renamings = [parse_renaming(token) for token in tokens]
+    named = rename_tokens(model, renamings, out)
+    for token, term in renamings:
+        click.echo(f"{token} -> {term!r}, id {named.pieces.index(term)}")
+    click.echo(f"{out}: {named.vocab_size:,} tokens as before, {len(named.unused)} unused left")
+    click.echo(f"sha256 {named.sha256[:16]}...; shards made with the old file do not go with it: make them again")
+
+
+@tokenizer.command(no_args_is_help=True)
+@click.argument("model", type=ANY_PATH)
+@click.argument("corpora", nargs=-1, required=True, type=ANY_PATH)
+@click.option("--against", multiple=True, type=ANY_PATH, help="Another model beside it; may be given many times.")
+@click.option("--split", default="auto", show_default=True, type=click.Choice(["auto", "train", "test"]))
+@click.option("--sample-mb", default=20.0, show_default=True, help="Look at so much of each corpus, drawn by hash.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def report(
+    model: Path, corpora: tuple[Path, ...], against: tuple[Path, ...], split: str, sample_mb: float, as_json: bool
+) -> None:
+    """How well a tokenizer suits each corpus: tokens for a word, unknowns, what comes back.
+
+    \b
+    Example: kogpt2 tokenizer report tokenizer.model wiki reviews --against other.model
+    """
+    from kogpt2_gluon.tokens.report import format_report, report_tokenizers
+
+    found = report_tokenizers([model, *against], corpora, split, sample_mb)
+    click.echo(json.dumps(found, ensure_ascii=False, indent=1) if as_json else format_report(found))
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and not overwrite:
+        raise RecipeError(f"{out}: exists, and shards may depend on it; choose another --out, or --overwrite")

@@ -1,0 +1,1 @@
+"""From raw text to a corpus: sources, document formats, cleaning, the corpus folder."""

@@ -1,0 +1,92 @@
+"""What a worker process does with a block: documents parsed, filtered, hashed and signed, and everything counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Iterable
+
+import numpy as np
+import xxhash
+
+from kogpt2_gluon.corpus.cleaning.filters import TextCleaner
+from kogpt2_gluon.corpus.cleaning.near_duplicates import band_keys
+from kogpt2_gluon.corpus.cleaning.options import CleaningOptions
+from kogpt2_gluon.corpus.cleaning.parts import Cleaned
+from kogpt2_gluon.corpus.cleaning.report import Samples, Tally, sample_row
+from kogpt2_gluon.corpus.documents import BYTE_ORDER_MARK, Block, Item, Rejection, parse_block, stored_mode
+from kogpt2_gluon.corpus.store import framing_bytes, stored_bytes
+
+
+class BlockCleaner:
+    """Cleans blocks of one kind of documents, each by itself."""
+
+    def __init__(self, options: CleaningOptions, documents: str) -> None:
+        self._options, self._documents, self._mode = options, documents, stored_mode(documents)
+        self._cleaner = TextCleaner(options)
+
+    def clean(self, block: Block) -> Cleaned:
+        """The block's clean documents, and what became of the others."""
+        tally, samples = Tally(), Samples()
+        texts: list[str] = []
+        bad_utf8: list[int] = []
+        for item in self._parse(block, texts):
+            if item.bad_utf8:
+                bad_utf8 += item.bad_utf8
+            if isinstance(item, Rejection):
+                tally.documents[item.reason] += 1
+                tally.lines[item.reason] += max(1, len(item.bad_utf8))
+                samples.add(sample_row(item.reason, item.source, line=item.line, offset=item.offset))
+            else:
+                if item.bad_utf8:
+                    tally.lines["bad_utf8"] += len(item.bad_utf8)
+                texts.append(item.text)
+        kept, lines = self._filter(texts, block.source, tally, samples)
+        encoded = [text.encode() for text in kept]
+        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded)) + framing_bytes(self._mode)
+        hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, encoded), np.uint64, len(encoded))
+        options = self._options
+        return Cleaned(
+            stored_bytes(encoded, self._mode),
+            sizes,
+            hashes,
+            np.array(lines, np.int64),
+            _line_hashes(kept, options.duplicate_lines.min_chars) if options.duplicate_lines.enabled else None,
+            band_keys(kept, options.near_duplicates) if options.near_duplicates.enabled else None,
+            tally,
+            samples.rows(),
+            bad_utf8,
+        )
+
+    def _parse(self, block: Block, texts: list[str]) -> Iterable[Item]:
+        """The items of a block; of one of plain lines, which are many and short, all go to `texts` in one step."""
+        if self._documents == "line" and b"\r" not in block.data and not block.data.startswith(BYTE_ORDER_MARK):
+            try:
+                texts += block.data.decode().removesuffix("\n").split("\n")
+                return ()
+            except UnicodeDecodeError:
+                pass
+        return parse_block(block, self._documents)
+
+    def _filter(self, texts: list[str], source: str, tally: Tally, samples: Samples) -> tuple[list[str], list[int]]:
+        """(the clean texts that are kept, how many lines each has)."""
+        batch = self._cleaner.clean(texts)
+        kept = [text for text in batch.texts if text is not None]
+        dropped = Counter(batch.reasons)
+        del dropped[""]
+        read = "\n".join(texts).count("\n") + 1 if texts else 0
+        assert len(kept) + sum(dropped.values()) == len(texts), "documents do not add up"
+        assert self._mode != "line" or batch.line_counts == [1] * len(kept), "a line became several"
+        assert sum(batch.line_counts) + sum(batch.lines.values()) == read, "lines do not add up"
+        tally.documents.update(dropped)
+        tally.lines.update(batch.lines)
+        tally.changed.update(batch.changed)
+        for sample in batch.samples:
+            samples.add(sample_row(sample.reason, source, before=sample.before, after=sample.after))
+        return kept, batch.line_counts
+
+
+def _line_hashes(texts: list[str], shortest: int) -> np.typing.NDArray[np.uint64]:
+    """A hash for each line of all texts, uint64; 0 for one of fewer characters."""
+    digest = xxhash.xxh3_64_intdigest
+    hashes = [digest(line.encode()) if len(line) >= shortest else 0 for text in texts for line in text.split("\n")]
+    return np.array(hashes, np.uint64)

@@ -1,0 +1,393 @@
+"""Which filters a cleaning runs, and how: a YAML file, or the name of a preset shipped with the package.
+
+A file names what it changes, a section a filter; `html: true` is short for `html: {enabled: true}`. With `base: web`
+it starts from a preset instead of the defaults. The sections stand below in the order in which the filters run; each
+field carries its meaning and the values it admits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Optional, Sequence
+
+import yaml
+
+from kogpt2_gluon.corpus.cleaning.characters import NAMES
+from kogpt2_gluon.corpus.cleaning.near_duplicates import NearDuplicateOptions
+from kogpt2_gluon.corpus.cleaning.normalize import FORMS
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.options import from_plain, option, to_yaml
+
+PRESETS = Path(__file__).parent / "presets"
+RULES_VERSION = 2  # raised when a filter's rule changes: corpora cleaned before and after are not the same
+
+
+@dataclass
+class Html:
+    """Tags, comments, scripts and style sheets go, entities are read: once, as a browser would."""
+
+    enabled: bool = option(False, "read the text as HTML")
+
+
+@dataclass
+class Normalize:
+    """Always on: one Unicode form, white space collapsed, control and invisible characters removed."""
+
+    form: str = option("NFC", "Unicode form; NFKC also folds ａ, ㎏, ㈜, but no single jamo (ㅋ)", choices=FORMS)
+
+
+@dataclass
+class Emoji:
+    """Emoji are deleted; ★ ♥ and what else KS X 1001 has are symbols and stay."""
+
+    enabled: bool = option(False, "delete emoji")
+
+
+@dataclass
+class Hanja:
+    """Hanja are deleted, with the brackets that held nothing else: 대한민국(大韓民國) -> 대한민국."""
+
+    enabled: bool = option(False, "delete hanja")
+
+
+@dataclass
+class Characters:
+    """Only the characters of some classes stay; ASCII always does."""
+
+    enabled: bool = option(False, "delete characters of all other classes")
+    keep: list[str] = option(
+        ["hangul", "latin", "digit", "punctuation", "symbol"],
+        f"classes that stay, of {', '.join(NAMES)} (symbol: those of KS X 1001)",
+    )
+    also: str = option("", "single characters that stay besides")
+
+
+@dataclass
+class Repetition:
+    """Runs of one character or of a short group are cut: ㅋㅋㅋㅋㅋ -> ㅋㅋㅋ. Groups with a digit or A-Z stay."""
+
+    enabled: bool = option(False, "cut runs")
+    keep: int = option(3, "times that the group stays", minimum=1)
+    group: int = option(4, "longest group, in characters", minimum=1, maximum=16)
+
+
+@dataclass
+class Url:
+    """Web addresses are masked, or removed."""
+
+    enabled: bool = option(False, "mask web addresses")
+    replacement: str = option("&url&", "what stands in their place; empty: they are removed")
+
+
+@dataclass
+class Email:
+    """E-mail addresses are masked."""
+
+    enabled: bool = option(False, "mask e-mail addresses")
+    replacement: str = option("&email&", "what stands in their place")
+
+
+@dataclass
+class ResidentNumber:
+    """Resident registration numbers (주민등록번호), foreigners' too, are masked if day and check digit are right."""
+
+    enabled: bool = option(False, "mask resident registration numbers")
+    replacement: str = option("&social-security-num&", "what stands in their place")
+
+
+@dataclass
+class Card:
+    """Payment cards' numbers are masked if Luhn's check holds."""
+
+    enabled: bool = option(False, "mask card numbers")
+    replacement: str = option("&card-num&", "what stands in their place")
+
+
+@dataclass
+class Phone:
+    """Korean mobile and land lines are masked."""
+
+    enabled: bool = option(False, "mask telephone numbers")
+    replacement: str = option("&tel-num&", "what stands in their place")
+
+
+@dataclass
+class Account:
+    """Bank accounts' numbers are masked where an account word or a bank's name stands by."""
+
+    enabled: bool = option(False, "mask account numbers")
+    replacement: str = option("&account-num&", "what stands in their place")
+
+
+@dataclass
+class ShortLine:
+    """Lines of few characters are dropped: menus, page numbers."""
+
+    enabled: bool = option(False, "drop short lines")
+    min_chars: int = option(2, "characters that a line has at least", minimum=1)
+
+
+@dataclass
+class NoHangul:
+    """Lines without Hangul are dropped: code, foreign text, rules made of signs."""
+
+    enabled: bool = option(False, "drop lines without Hangul")
+    min_hangul: int = option(1, "Hangul characters that a line has at least", minimum=1)
+
+
+@dataclass
+class Boilerplate:
+    """Short lines with a phrase that pages repeat are dropped."""
+
+    enabled: bool = option(False, "drop such lines")
+    max_chars: int = option(100, "longer lines stay: they say something else as well", minimum=1)
+    phrases: list[str] = option(
+        [
+            "무단 전재",
+            "무단전재",
+            "재배포 금지",
+            "재배포금지",
+            "저작권자 ⓒ",
+            "저작권자(c)",
+            "저작권자©",
+            "All rights reserved",
+            "기사제보 및 보도자료",
+            "본문 바로가기",
+            "이 글 공유하기",
+        ],
+        "phrases of a newspaper's or a blog's frame",
+    )
+
+
+@dataclass
+class Repeated:
+    """Lines equal to the one before them in their document are dropped."""
+
+    enabled: bool = option(True, "drop such lines")
+
+
+@dataclass
+class Length:
+    """Documents with too few or too many characters are dropped."""
+
+    enabled: bool = option(False, "drop such documents")
+    min_chars: int = option(10, "characters that a document has at least", minimum=0)
+    max_chars: int = option(0, "characters that it has at most; 0: any number", minimum=0)
+
+
+@dataclass
+class HangulShare:
+    """Documents with little Hangul are dropped."""
+
+    enabled: bool = option(False, "drop such documents")
+    min_share: float = option(0.3, "least share of Hangul in its visible characters", minimum=0.0, maximum=1.0)
+
+
+@dataclass
+class SymbolRatio:
+    """Documents made of signs are dropped."""
+
+    enabled: bool = option(False, "drop such documents")
+    max_share: float = option(
+        0.5, "largest share of punctuation, symbols and emoji in its visible characters", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclass
+class RepeatedLines:
+    """Documents that repeat their own lines are dropped, after Gopher (Rae et al. 2021, table A1: 0.3 and 0.2).
+
+    The limits here are wider: manuals in Korean repeat short headings (타입, 예시) and are worth keeping.
+    """
+
+    enabled: bool = option(False, "drop such documents")
+    min_lines: int = option(10, "documents of fewer lines stay", minimum=2)
+    max_lines: float = option(0.5, "largest share of lines that stood there before", minimum=0.0, maximum=1.0)
+    max_chars: float = option(0.3, "largest share of characters in such lines", minimum=0.0, maximum=1.0)
+
+
+@dataclass
+class RepeatedNgrams:
+    """Documents that repeat their own runs of words are dropped: Gopher's rule for one size of run."""
+
+    enabled: bool = option(False, "drop such documents")
+    words: int = option(6, "words (eojeol) of a run", minimum=2, maximum=64)
+    min_words: int = option(50, "documents of fewer words stay", minimum=1)
+    max_share: float = option(0.3, "largest share of words in runs that were there before", minimum=0.0, maximum=1.0)
+
+
+@dataclass
+class DuplicateLines:
+    """Lines that an earlier document has had are dropped, wherever it is in the corpus."""
+
+    enabled: bool = option(False, "drop such lines")
+    min_chars: int = option(20, "shorter lines stay: greetings and interjections are said often", minimum=1)
+
+
+@dataclass
+class CleaningOptions:
+    """All filters. The defaults only normalise, and drop empty and adjacent equal lines."""
+
+    html: Html = field(default_factory=Html)
+    normalize: Normalize = field(default_factory=Normalize)
+    emoji: Emoji = field(default_factory=Emoji)
+    hanja: Hanja = field(default_factory=Hanja)
+    characters: Characters = field(default_factory=Characters)
+    repetition: Repetition = field(default_factory=Repetition)
+    url: Url = field(default_factory=Url)
+    email: Email = field(default_factory=Email)
+    resident_number: ResidentNumber = field(default_factory=ResidentNumber)
+    card: Card = field(default_factory=Card)
+    phone: Phone = field(default_factory=Phone)
+    account: Account = field(default_factory=Account)
+    short_line: ShortLine = field(default_factory=ShortLine)
+    no_hangul: NoHangul = field(default_factory=NoHangul)
+    boilerplate: Boilerplate = field(default_factory=Boilerplate)
+    repeated: Repeated = field(default_factory=Repeated)
+    length: Length = field(default_factory=Length)
+    hangul_share: HangulShare = field(default_factory=HangulShare)
+    symbol_ratio: SymbolRatio = field(default_factory=SymbolRatio)
+    repeated_lines: RepeatedLines = field(default_factory=RepeatedLines)
+    repeated_ngrams: RepeatedNgrams = field(default_factory=RepeatedNgrams)
+    duplicate_lines: DuplicateLines = field(default_factory=DuplicateLines)
+    near_duplicates: NearDuplicateOptions = field(default_factory=NearDuplicateOptions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All sections as plain data."""
+        return dataclasses.asdict(self)
+
+    def to_yaml(self) -> str:
+        """The options as a file that `load_options` reads back."""
+        return to_yaml(self.to_dict())
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over every option and the version of the rules."""
+        plain = {"rules": RULES_VERSION, **self.to_dict()}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    def enabled(self) -> list[str]:
+        """The filters that run, in their order; `normalize` always does."""
+        return [name for name, section in vars(self).items() if getattr(section, "enabled", True)]
+
+
+def presets() -> list[str]:
+    """The names of the shipped presets."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_options(path: Optional[str], overrides: Sequence[str] = ()) -> CleaningOptions:
+    """Options from a YAML file or a preset's name (None: the defaults), then `section.key=value` overrides.
+
+    Raises RecipeError naming every fault at once: unknown keys with the nearest known one, values out of range, bases
+    that are not there, placeholders that another filter would change.
+    """
+    plain = {} if path is None else _read(_find(path))
+    source = "filters" if path is None else f"filters {path}"
+    return parse_options(plain, overrides, source)
+
+
+def parse_options(plain: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "filters") -> CleaningOptions:
+    """Options from plain data as a file holds it; `source` names it in messages."""
+    plain = dict(plain)
+    base = plain.pop("base", None)
+    merged: dict[str, Any] = {}
+    if base is not None:
+        if base not in presets():
+            raise RecipeError(f"{source}: base: {base!r} is none of the presets {', '.join(presets())}")
+        if "base" in (layer := _read(PRESETS / f"{base}.yaml")):
+            merged = _sections(_read(PRESETS / f"{layer.pop('base')}.yaml"))
+        _merge(merged, _sections(layer))
+    _merge(merged, _sections(plain))
+    overrides = [_long_form(override) for override in overrides]
+    bare = [f"{name}: write {name}=true" for name in overrides if name in vars(CleaningOptions())]
+    options, faults = from_plain(CleaningOptions, merged, [text for text in overrides if "=" in text or not bare])
+    faults = bare + faults or _cross_check(options) + _without_effect(options, plain, overrides)
+    if faults:
+        head = f"{source}: " if len(faults) == 1 else f"{source}: {len(faults)} faults:\n  "
+        raise RecipeError(head + "\n  ".join(faults))
+    return options
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    if name in presets():
+        return PRESETS / f"{name}.yaml"
+    raise RecipeError(f"filters {name}: no such file, and no preset of that name ({', '.join(presets())})")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"filters {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise RecipeError(f"filters {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if plain is None:
+        return {}
+    if not isinstance(plain, dict):
+        raise RecipeError(f"filters {path}: a mapping of filters is expected, not a {type(plain).__name__}")
+    return plain
+
+
+def _sections(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """With `html: true` written out."""
+    return {str(key): {"enabled": value} if isinstance(value, bool) else value for key, value in plain.items()}
+
+
+def _long_form(override: str) -> str:
+    key, _, value = override.partition("=")
+    if "." not in key and value.strip() in ("true", "false") and key in vars(CleaningOptions()):
+        return f"{key}.enabled={value}"
+    return override
+
+
+def _merge(plain: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(plain.get(key), Mapping):
+            plain[key] = {**plain[key], **value}
+        elif value is not None or key not in plain:
+            plain[key] = value
+
+
+def _without_effect(options: CleaningOptions, plain: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Faults for options of filters that are off, unless they were turned off beside them."""
+    faults = []
+    for name in vars(options):
+        if getattr(getattr(options, name), "enabled", True):
+            continue
+        section = plain.get(name)
+        in_file = list(section) if isinstance(section, Mapping) else []
+        on_line = [text.partition("=")[0].partition(".")[2] for text in overrides if text.startswith(f"{name}.")]
+        for keys, way_out in ((in_file, "enabled: true"), (on_line, f"--set {name}=true")):
+            if keys and "enabled" not in keys and "enabled" not in on_line:
+                faults.append(f"{name}.{keys[0]}: {name} is off; add {way_out}")
+    return faults
+
+
+def _cross_check(options: CleaningOptions) -> list[str]:
+    """Faults between fields that are each admissible alone."""
+    faults = []
+    for name in options.characters.keep:
+        if name not in NAMES:
+            faults.append(f"characters.keep: {name!r} is none of {', '.join(NAMES)}")
+    if not options.characters.also.isprintable():
+        faults.append(f"characters.also: {options.characters.also!r} has what normalisation removes")
+    if 0 < options.length.max_chars < options.length.min_chars:
+        faults.append(f"length.max_chars={options.length.max_chars} is below min_chars={options.length.min_chars}")
+    for phrase in options.boilerplate.phrases:
+        if not phrase.strip() or "\n" in phrase:
+            faults.append(f"boilerplate.phrases: {phrase!r} is empty or has a line end")
+    for name in ("url", "email", "resident_number", "card", "phone", "account"):
+        text = getattr(options, name).replacement
+        if (not text and name != "url") or text != " ".join(text.split()) or "@" in text or any(map(str.isdigit, text)):
+            faults.append(
+                f"{name}.replacement: {text!r}: give a word without digits, @ or white space at its ends, "
+                "so that no filter takes it for something to mask"
+            )
+    return faults

@@ -1,0 +1,333 @@
+"""The work folder of a cleaning: a plan, and the parts that are done.
+
+`OUT.work` beside the corpus to be has ``plan.json`` (which sources, read as what, cleaned how) and ``part-00000``,
+``part-00001``, ...: the clean documents of about 64 MB of text each, in the order of the sources. A part takes its name
+only when all of it is on disk, and says where the next one begins, so a cleaning that was killed goes on behind the
+last. Where one part ends and the next begins depends on the text alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Iterator, NamedTuple, Optional, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kogpt2_gluon.corpus.cleaning.report import PLACES_SHOWN, Row, Samples, Tally
+from kogpt2_gluon.corpus.sources import Source
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.storage.files import fsync_folder, replace_file
+
+PART_BYTES = 64 << 20  # of clean text; a part ends with the block that reaches it
+PART_DOCUMENTS = 1 << 18  # or this many documents, so that their hashes and keys stay small too
+PART_LINES = 1 << 20
+PLAN_FILE = "plan.json"
+PLAN_FORMAT = "kogpt2-cleaning"
+LOCK_FILE = "lock"
+
+Integers = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+
+class Cleaned(NamedTuple):
+    """What cleaning one block gives.
+
+    `data` holds the kept documents as the corpus stores them, one after another; `sizes` (int64) their bytes there,
+    `hashes` (uint64) their texts' xxh3, `lines` (int64) how many each has: all of shape (documents,). `line_hashes`
+    (uint64, shape (lines,), 0: too short) and `keys` (uint64, shape (documents, bands)) are there if asked for.
+    `bad_utf8` has the byte offset of each bad place.
+    """
+
+    data: bytes
+    sizes: Integers
+    hashes: Hashes
+    lines: Integers
+    line_hashes: Optional[Hashes]
+    keys: Optional[Hashes]
+    tally: Tally
+    samples: list[Row]
+    bad_utf8: list[int]
+
+
+class Place(NamedTuple):
+    """Where reading goes on: the number of a source, and the `start` for its `read_blocks`."""
+
+    source: int
+    line: int = 1
+    offset: int = 0
+
+
+@dataclass
+class Part:
+    """A finished part. `first` is the number of its first document among those of all parts."""
+
+    folder: Path
+    first: int
+    documents: int
+    lines: int
+    next_place: Place
+    runs: list[tuple[int, int]]  # (number of a source, documents in a row from it)
+    tallies: dict[int, Tally]  # by number of the source
+    bad_utf8: int
+    bad_utf8_places: list[tuple[str, int]]
+
+    @property
+    def documents_slice(self) -> slice:
+        """Its documents among those of all parts."""
+        return slice(self.first, self.first + self.documents)
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """``ends`` of the documents in the text (int64), their ``hashes`` (uint64) and ``lines`` (int64), ..."""
+        array: npt.NDArray[Any] = np.load(self.folder / f"{name}.npy", allow_pickle=False)
+        return array
+
+    def sources(self) -> Integers:
+        """The number of each document's source, int64, shape (documents,)."""
+        numbers, counts = np.array(self.runs, np.int64).reshape(-1, 2).T
+        return np.repeat(numbers, counts)
+
+    def samples(self) -> list[Row]:
+        """What filters dropped and changed; read anew each time, since parts are many."""
+        rows: list[Row] = json.loads((self.folder / "part.json").read_bytes())["samples"]
+        return rows
+
+
+class PartWriter:
+    """Fills the folder of one part."""
+
+    def __init__(self, work: Path, number: int, sources: Sequence[Source]) -> None:
+        self._work, self._number, self._sources = work, number, sources
+        self._partial = work / f".part-{number:05d}.partial"
+        shutil.rmtree(self._partial, ignore_errors=True)  # a killed cleaning's
+        self._partial.mkdir()
+        self._text = (self._partial / "text").open("wb")
+        self._places = (self._partial / "bad_utf8").open("wb")
+        self._arrays: dict[str, list[npt.NDArray[Any]]] = {}
+        self._runs: list[list[int]] = []
+        self._tallies: dict[int, Tally] = {}
+        self._samples = Samples()
+        self._documents = self._lines = self._bytes = self._bad_utf8 = 0
+        self._first_places: list[tuple[str, int]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next block belongs to the next part."""
+        return self._bytes >= PART_BYTES or self._documents >= PART_DOCUMENTS or self._lines >= PART_LINES
+
+    def add(self, source: int, cleaned: Cleaned) -> None:
+        """Appends a block of the source of that number."""
+        self._text.write(cleaned.data)
+        arrays = {"ends": self._bytes + np.cumsum(cleaned.sizes), "hashes": cleaned.hashes, "lines": cleaned.lines}
+        if cleaned.line_hashes is not None:
+            arrays["line_hashes"] = cleaned.line_hashes
+        if cleaned.keys is not None:
+            arrays["keys"] = cleaned.keys
+        for name, array in arrays.items():
+            self._arrays.setdefault(name, []).append(array)
+        self._bytes += len(cleaned.data)
+        self._documents += len(cleaned.sizes)
+        self._lines += int(cleaned.lines.sum())
+        if self._runs and self._runs[-1][0] == source:
+            self._runs[-1][1] += len(cleaned.sizes)
+        else:
+            self._runs.append([source, len(cleaned.sizes)])
+        self._tallies.setdefault(source, Tally()).add(cleaned.tally)
+        for row in cleaned.samples:
+            self._samples.add(row)
+        name = self._sources[source].name
+        for offset in cleaned.bad_utf8:
+            self._places.write(os.fsencode(name) + b"\t%d\n" % offset)
+        room = PLACES_SHOWN - len(self._first_places)
+        self._first_places += [(name, offset) for offset in cleaned.bad_utf8[: max(0, room)]]
+        self._bad_utf8 += len(cleaned.bad_utf8)
+
+    def commit(self, next_place: Place) -> None:
+        """Gives the part its name; the next one begins at `next_place`."""
+        for name, arrays in self._arrays.items():
+            with (self._partial / f"{name}.npy").open("wb") as stream:
+                np.save(stream, np.concatenate(arrays), allow_pickle=False)
+                _fsync(stream)
+        about = {
+            "documents": self._documents,
+            "lines": self._lines,
+            "next_place": next_place,
+            "runs": self._runs,
+            "tallies": {str(source): tally.to_dict() for source, tally in self._tallies.items()},
+            "samples": self._samples.rows(),
+            "bad_utf8": self._bad_utf8,
+            "bad_utf8_places": self._first_places,
+        }
+        with (self._partial / "part.json").open("wb") as stream:
+            stream.write(json.dumps(about).encode())
+            _fsync(stream)
+        for stream in (self._text, self._places):
+            _fsync(stream)
+            stream.close()
+        fsync_folder(self._partial)
+        self._partial.rename(part_folder(self._work, self._number))
+        fsync_folder(self._work)
+
+    def abandon(self) -> None:
+        """Removes what was not committed; after `commit` it does nothing."""
+        self._text.close()
+        self._places.close()
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _fsync(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def part_folder(work: Path, number: int) -> Path:
+    """Where the part of that number lies in a work folder."""
+    return work / f"part-{number:05d}"
+
+
+def read_parts(work: Path) -> list[Part]:
+    """The finished parts of a work folder, in order."""
+    parts: list[Part] = []
+    first = 0
+    while (folder := part_folder(work, len(parts))).is_dir():
+        path = folder / "part.json"
+        try:
+            about = json.loads(path.read_bytes())
+            part = Part(
+                folder,
+                first,
+                about["documents"],
+                about["lines"],
+                Place(*about["next_place"]),
+                [(source, count) for source, count in about["runs"]],
+                {int(source): Tally.from_dict(tally) for source, tally in about["tallies"].items()},
+                about["bad_utf8"],
+                [(name, offset) for name, offset in about["bad_utf8_places"]],
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: damaged ({error}); say --restart to clean from the beginning") from None
+        parts.append(part)
+        first += part.documents
+    return parts
+
+
+def make_plan(sources: Sequence[Source], documents: str, options: dict[str, Any], release: str) -> dict[str, Any]:
+    """What the parts depend on, as plain data."""
+    return {
+        "format": PLAN_FORMAT,
+        "release": release,
+        "documents": documents,
+        "options": json.loads(json.dumps(options)),  # as it will be read back: no tuples
+        "sources": [[source.name, source.size, source.mark] for source in sources],
+    }
+
+
+@contextmanager
+def open_work(work: Path, plan: dict[str, Any], restart: bool) -> Iterator[Path]:
+    """The work folder of a plan, locked; made anew if it is not there, or on `restart`.
+
+    It goes when the block is done; if the block raises, it stays if it holds a finished part. RecipeError if it is
+    another plan's, in use, or not a work folder.
+    """
+    _check_ours(work)
+    work.mkdir(parents=True, exist_ok=True)
+    done = work.with_name(f".{work.name}.{uuid.uuid4().hex[:12]}.done")
+    try:
+        with (work / LOCK_FILE).open("ab") as lock:
+            _lock(lock, work)
+            if restart:
+                _empty(work)
+            if (work / PLAN_FILE).is_file():
+                _compare_plans(work, plan)
+            else:
+                with replace_file(work / PLAN_FILE) as stream:
+                    stream.write(json.dumps(plan).encode())
+            try:
+                yield work
+            except BaseException:
+                if not part_folder(work, 0).is_dir():
+                    work.rename(done)
+                raise
+            work.rename(done)
+    finally:
+        # Now that the lock is closed: NFS does not remove a folder with a file that is open.
+        shutil.rmtree(done, ignore_errors=True)
+
+
+def _check_ours(work: Path) -> None:
+    if work.exists() and not work.is_dir():
+        raise RecipeError(f"{work}: in the way of the work folder; move it, or choose another --out")
+    if not work.exists() or (work / PLAN_FILE).is_file():
+        return
+    if any(path.name != LOCK_FILE and not path.name.startswith(f".{PLAN_FILE}.") for path in work.iterdir()):
+        raise RecipeError(f"{work}: not a work folder of kogpt2 clean; move it, or choose another --out")
+
+
+def _lock(lock: BinaryIO, work: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RecipeError(f"{work}: another kogpt2 clean is at work in it; wait, or choose another --out") from None
+    except OSError:
+        pass  # a file system without locks (Lustre mounted without flock)
+
+
+def _empty(work: Path) -> None:
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()
+
+
+def _compare_plans(work: Path, plan: dict[str, Any]) -> None:
+    try:
+        old = json.loads((work / PLAN_FILE).read_bytes())
+        if old["format"] != PLAN_FORMAT:
+            raise ValueError(old["format"])
+        changes = list(_changes(old, plan))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"{work / PLAN_FILE}: damaged ({error}); say --restart to clean from the beginning") from None
+    if changes:
+        more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise RecipeError(
+            f"{work}: an unfinished cleaning from before {'; '.join(changes[:3])}{more}; "
+            "say --restart to clean from the beginning, or put it back as it was"
+        )
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    if old["release"] != new["release"]:
+        yield f"release {new['release']} (it was {old['release']})"
+    if old["documents"] != new["documents"]:
+        yield f"--documents {new['documents']} (it was {old['documents']})"
+    before, now = dict(_leaves(old["options"])), dict(_leaves(new["options"]))
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            yield f"the option {name}={now.get(name)} (it was {before.get(name)})"
+    was, is_now = ({name: (size, mark) for name, size, mark in plan["sources"]} for plan in (old, new))
+    for name in [*is_now, *(name for name in was if name not in is_now)]:
+        if name not in was:
+            yield f"the source {name} was named"
+        elif name not in is_now:
+            yield f"the source {name} was left out"
+        elif was[name] != is_now[name]:
+            yield f"the source {name} changed"
+    if (list(was) != list(is_now) and set(was) == set(is_now)) or len(old["sources"]) != len(new["sources"]):
+        yield "the sources came in this order and number"
+
+
+def _leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every plain value in nested mappings."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, tree

@@ -1,0 +1,294 @@
+"""Cleaning, stage by stage: sources -> blocks -> [worker processes] -> parts on disk -> the corpus.
+
+The main process reads and cuts sources into blocks; workers parse, filter and hash them; what they bring back is
+written in order to parts, which survive a break. Then `Assembly` drops duplicates and writes the corpus. The corpus is
+the same, byte for byte, for any number of processes and however often the cleaning was interrupted.
+
+Memory is a few blocks a process, and one part with its hashes in the end: it does not grow with the sources. Disk is
+the corpus twice while it is written.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Callable, Generator, Iterator, Optional, Sequence, Union
+
+from kogpt2_gluon import __version__
+from kogpt2_gluon.corpus.cleaning.assembly import Assembly
+from kogpt2_gluon.corpus.cleaning.blocks import BlockCleaner
+from kogpt2_gluon.corpus.cleaning.normalize import NORMALISATION
+from kogpt2_gluon.corpus.cleaning.options import RULES_VERSION, CleaningOptions, load_options
+from kogpt2_gluon.corpus.cleaning.parts import Cleaned, PartWriter, Place, make_plan, open_work, read_parts
+from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PICTURE_FILE, SAMPLES_FILE, CleaningReport
+from kogpt2_gluon.corpus.documents import Block, check_documents, read_blocks, stored_mode
+from kogpt2_gluon.corpus.first_look import check_opening
+from kogpt2_gluon.corpus.sources import Source, is_s3_url, list_sources, split_s3_url
+from kogpt2_gluon.corpus.store import CORPUS_FILE, SPLITS, CorpusWriter
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.machine.process_pool import start_processes
+from kogpt2_gluon.storage.files import replace_folder
+
+Progress = Callable[[int, int], None]
+
+_cleaner: Optional[BlockCleaner] = None  # of a worker process, set when it starts
+
+
+def clean(
+    sources: Sequence[Union[str, Path]],
+    out: Path,
+    documents: str,
+    test_share: float = 0.01,
+    progress: Optional[Progress] = None,
+    overwrite: bool = False,
+    options: Optional[CleaningOptions] = None,
+    processes: int = 1,
+    restart: bool = False,
+    split: str = "hash",
+    say: Optional[Callable[[str], None]] = None,
+) -> CleaningReport:
+    """Cleans text sources into the corpus folder `out`, which appears whole or not at all.
+
+    Parameters
+    ----------
+    sources : sequence of str or Path
+        Files, folders, or ``s3://bucket/prefix``, plain or compressed.
+    documents : str
+        What a document is, see `kogpt2_gluon.corpus.documents`.
+    test_share : float
+        About this share of the documents becomes the test split, chosen by the hash of their text; with `split`
+        ``folder`` it means nothing.
+    progress : callable
+        Told (bytes read, bytes in all) as stored.
+    overwrite : bool
+        Replace a corpus in `out`; nothing else ever is.
+    options : CleaningOptions
+        Which filters do what; by default those of the preset ``default``.
+    processes : int
+        Worker processes; with 1 all is done in this one.
+    restart : bool
+        Begin anew even if `out` + ``.work`` holds the finished parts of an interrupted cleaning; otherwise it goes on
+        behind them.
+    split : str
+        ``hash``, or ``folder``: a document belongs to the split whose name, ``train`` or ``test``, is that of the
+        nearest such folder above its source.
+    say : callable
+        Told in a few words what is done when.
+
+    Raises RecipeError for a bad argument, or if sources or options differ from those of the interrupted cleaning;
+    DataError for sources that are missing, damaged, or leave no document.
+    """
+    if not 0 <= test_share < 1:
+        raise RecipeError(f"--test-share {test_share:g}: give a share from 0 to below 1, such as 0.01")
+    assert processes >= 1 and split in ("hash", "folder"), (processes, split)
+    options = load_options(None) if options is None else options
+    files = list_sources(sources)
+    check_documents(files, documents)
+    test_sources = [_split_of_source(file) == "test" for file in files] if split == "folder" else None
+    _check_out(out, files, overwrite)
+    say = say or (lambda words: None)
+    plan = make_plan(files, documents, options.to_dict(), f"{__version__}, rules {RULES_VERSION}")
+    with open_work(work_folder(out), plan, restart) as work:
+        _make_parts(work, files, documents, options, processes, progress, say)
+        about = {
+            "normalisation": NORMALISATION.replace("NFC", options.normalize.form),
+            "options": options.to_dict(),
+            "split": split,
+            "test_share": test_share if split == "hash" else None,
+        }
+        report = _assemble(work, files, documents, options, test_sources, test_share, about, say)
+        report.split, report.test_share = split, test_share
+        if sum(report.documents.kept.values()):
+            with replace_folder(out) as folder:
+                for entry in (work / "corpus").iterdir():
+                    entry.rename(folder / entry.name)
+    if not sum(report.documents.kept.values()):
+        _raise_nothing_left(sources, documents, report)
+    return report
+
+
+# --- reading and filtering
+
+
+def _make_parts(
+    work: Path,
+    sources: Sequence[Source],
+    documents: str,
+    options: CleaningOptions,
+    processes: int,
+    progress: Optional[Progress],
+    say: Callable[[str], None],
+) -> None:
+    """Fills the work folder with the parts that are not there yet."""
+    parts = read_parts(work)
+    number, place = len(parts), parts[-1].next_place if parts else Place(0)
+    if parts:
+        say(f"going on behind {number:,} finished parts with {parts[-1].documents_slice.stop:,} documents")
+    writer: Optional[PartWriter] = None
+    blocks = _blocks(sources, documents, place, progress)
+    try:
+        for place, cleaned in _cleaned(blocks, options, documents, processes):
+            if writer is not None and writer.is_full:
+                writer.commit(place)
+                number, writer = number + 1, None
+            if writer is None:
+                writer = PartWriter(work, number, sources)
+            writer.add(place.source, cleaned)
+        if writer is not None:
+            writer.commit(Place(len(sources)))
+    finally:
+        blocks.close()
+        if writer is not None:
+            writer.abandon()
+
+
+def _blocks(
+    sources: Sequence[Source], documents: str, place: Place, progress: Optional[Progress]
+) -> Generator[tuple[Place, Block], None, None]:
+    """Every block from `place` on, and where it begins."""
+    total = sum(source.size for source in sources)
+    done = sum(source.size for source in sources[: place.source])
+
+    def on_read(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(min(done, total), total)
+
+    start = (place.line, place.offset)
+    for number in range(place.source, len(sources)):
+        for block in read_blocks(sources[number], documents, on_read, start):
+            check_opening(block, documents)
+            yield Place(number, block.line, block.offset), block
+        start = (1, 0)
+
+
+def _cleaned(
+    blocks: Iterator[tuple[Place, Block]], options: CleaningOptions, documents: str, processes: int
+) -> Iterator[tuple[Place, Cleaned]]:
+    """Every block, cleaned, in order; few are under way, so that little is read ahead."""
+    if processes == 1:
+        cleaner = BlockCleaner(options, documents)
+        for place, block in blocks:
+            yield place, cleaner.clean(block)
+        return
+    with start_processes(processes, "cleaning", _start_process, (options, documents)) as run:
+        yield from run(_clean_block, blocks)
+
+
+def _start_process(options: CleaningOptions, documents: str) -> None:
+    global _cleaner
+    _cleaner = BlockCleaner(options, documents)
+
+
+def _clean_block(placed: tuple[Place, Block]) -> tuple[Place, Cleaned]:
+    assert _cleaner is not None
+    place, block = placed
+    return place, _cleaner.clean(block)
+
+
+# --- writing
+
+
+def _assemble(
+    work: Path,
+    sources: Sequence[Source],
+    documents: str,
+    options: CleaningOptions,
+    test_sources: Optional[Sequence[bool]],
+    test_share: float,
+    about: dict[str, Any],
+    say: Callable[[str], None],
+) -> CleaningReport:
+    """Drops duplicates and writes the corpus into the folder ``corpus`` of the work folder."""
+    scratch, folder = work / "scratch", work / "corpus"
+    for path in (scratch, folder):
+        shutil.rmtree(path, ignore_errors=True)  # of an interrupted cleaning
+        path.mkdir()
+    parts = read_parts(work)
+    if not parts:  # not one block in all sources
+        return CleaningReport(bytes_read=sum(source.size for source in sources))
+    mode = stored_mode(documents)
+    assembly = Assembly(parts, sources, mode, scratch)
+    say("looking for duplicates")
+    assembly.drop_duplicates()
+    if options.near_duplicates.enabled:
+        say("looking for near duplicates")
+        assembly.drop_near_duplicates(options.near_duplicates)
+    if options.duplicate_lines.enabled:
+        say("looking for lines that documents share")
+        assembly.drop_duplicate_lines()
+    say("writing the corpus")
+    writer = CorpusWriter(folder, mode)
+    try:
+        assembly.write(writer, test_sources, test_share)
+        report = assembly.finish(folder)
+        described = [
+            {"path": source.name, "bytes": source.size, "documents": documents, "counts": counted.counts()}
+            for source, counted in zip(sources, report.sources)
+        ]
+        counts = {
+            "documents": report.documents.to_dict(),
+            "lines": report.lines.to_dict(),
+            "changed": dict(sorted(report.changed.items())),
+        }
+        writer.finish({**about, "sources": described, "counts": counts})
+    finally:
+        writer.close()
+    return report
+
+
+def _raise_nothing_left(sources: Sequence[Union[str, Path]], documents: str, report: CleaningReport) -> None:
+    dropped = report.documents.dropped
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+    hint = f"is --documents {documents} right?"
+    if dropped and max(dropped, key=lambda reason: dropped[reason]) == "bad_utf8":
+        hint = "the text is not UTF-8; if it is CP949 (EUC-KR): iconv -f cp949 -t utf-8 OLD > NEW"
+    raise DataError(
+        f"{', '.join(map(str, sources))}: no document is left of {report.documents.read:,} "
+        f"({reasons or 'nothing to read'}); {hint}"
+    )
+
+
+# --- what is asked for
+
+
+def _split_of_source(source: Source) -> str:
+    """The split whose folder the source lies in."""
+    for name in reversed(source.name.split("/")[:-1]):
+        if name in SPLITS:
+            return name
+    raise RecipeError(
+        f"{source.name}: --split folder, but no folder above it is called train or test; move it, or say --split hash"
+    )
+
+
+def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
+    """Refuses to write over what is not ours to replace, or into what is being read."""
+    if is_s3_url(out):
+        url = "s3://{}/{}".format(*split_s3_url(out))
+        raise RecipeError(
+            f"--out {url}: a corpus is written to a folder; name one, then upload it: kogpt2 files upload FOLDER {url}"
+        )
+    for folder in (out, work_folder(out)):
+        inside = [s.name for s in sources if s.path is not None and folder.resolve() in s.path.resolve().parents]
+        if inside:
+            raise RecipeError(f"--out {out}: it holds a source, {inside[0]}; choose a folder beside the sources")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise RecipeError(f"--out {out}: exists and is not a folder")
+    entries = sorted(entry.name for entry in out.iterdir())
+    if not entries:
+        return
+    foreign = sorted(set(entries) - {*SPLITS, CORPUS_FILE, BAD_UTF8_FILE, SAMPLES_FILE, PICTURE_FILE})
+    if CORPUS_FILE not in entries or foreign:
+        what = foreign[0] if foreign else f"no {CORPUS_FILE}"
+        raise RecipeError(f"--out {out}: a folder that is not just a corpus ({what}); choose another, or empty it")
+    if not overwrite:
+        raise RecipeError(f"--out {out}: a finished corpus; say --overwrite to replace it, or choose another folder")
+
+
+def work_folder(out: Path) -> Path:
+    """Where the cleaning that will be `out` keeps its finished parts."""
+    return out.resolve().with_name(out.resolve().name + ".work")

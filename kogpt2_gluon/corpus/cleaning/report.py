@@ -1,0 +1,201 @@
+"""What a cleaning read, kept and dropped: counts for documents and lines, by source and in all, and samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Iterable, Mapping, Union
+
+import xxhash
+
+from kogpt2_gluon.corpus.store import SPLITS
+
+BAD_UTF8_FILE = "bad_utf8.tsv"
+SAMPLES_FILE = "dropped.jsonl"
+PICTURE_FILE = "cleaning.html"
+PLACES_SHOWN = 5  # of the bad UTF-8 that a report quotes
+SAMPLES_PER_REASON = 20
+SAMPLE_LENGTH = 200  # characters
+
+Row = dict[str, Union[str, int, float]]
+
+
+@dataclass
+class Count:
+    """How many were read, kept in each split, and dropped for which reason; `read` is the sum of the others."""
+
+    read: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Counts some that were read and are not kept."""
+        if count:
+            self.read += count
+            self.dropped[reason] += count
+
+    def keep(self, split: str, count: int = 1) -> None:
+        """Counts some that were read and are kept."""
+        if count:
+            self.read += count
+            self.kept[split] += count
+
+    def add(self, other: Count) -> None:
+        """Adds what another counted."""
+        self.read += other.read
+        self.kept.update(other.kept)
+        self.dropped.update(other.dropped)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for `corpus.json`."""
+        kept = {split: self.kept[split] for split in SPLITS}
+        return {"read": self.read, "kept": kept, "dropped": dict(sorted(self.dropped.items()))}
+
+
+@dataclass
+class SourceReport:
+    """What became of one source. `bytes_read` is as stored (compressed, if it is); `changed` as in CleaningReport."""
+
+    name: str
+    bytes_read: int
+    documents: Count = field(default_factory=Count)
+    lines: Count = field(default_factory=Count)
+    changed: Counter[str] = field(default_factory=Counter)
+
+    def counts(self) -> dict[str, object]:
+        """Plain data for `corpus.json`."""
+        return {
+            "documents": self.documents.to_dict(),
+            "lines": self.lines.to_dict(),
+            "changed": dict(sorted(self.changed.items())),
+        }
+
+
+@dataclass
+class CleaningReport:
+    """What a cleaning read, kept and dropped; every total is the sum over `sources`.
+
+    Reasons are the names of the filters (``empty``: nothing was left; of lines also ``repeated``: equal to the one
+    before it in its document), what `documents.Rejection` names (``bad_utf8``, ``bad_json``, ...), ``duplicate``,
+    ``near_duplicate`` and ``duplicate_lines``. A record that could not be read counts as one line. `changed` counts
+    documents that a filter altered. `bytes_read` is as stored (compressed, if it is); `bytes_kept` is UTF-8 without
+    line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does. `split` and `test_share` are what
+    `clean` was told.
+    """
+
+    documents: Count = field(default_factory=Count)
+    lines: Count = field(default_factory=Count)
+    bytes_read: int = 0
+    bytes_kept: Counter[str] = field(default_factory=Counter)
+    bad_utf8_places: list[tuple[str, int]] = field(default_factory=list)  # the first few (source, byte offset)
+    bad_utf8: int = 0  # all of them
+    changed: Counter[str] = field(default_factory=Counter)
+    sources: list[SourceReport] = field(default_factory=list)
+    samples: list[Row] = field(default_factory=list)
+    split: str = "hash"
+    test_share: float = 0.01
+
+    def add_up(self) -> None:
+        """Makes the totals from the sources."""
+        for source in self.sources:
+            self.documents.add(source.documents)
+            self.lines.add(source.lines)
+            self.changed.update(source.changed)
+            self.bytes_read += source.bytes_read
+
+    def summary(self) -> str:
+        """A table of a few lines for people."""
+        rows = [("", "documents", "lines"), ("read", f"{self.documents.read:,}", f"{self.lines.read:,}")]
+        for split in SPLITS:
+            rows.append((f"kept: {split}", f"{self.documents.kept[split]:,}", f"{self.lines.kept[split]:,}"))
+        for reason in sorted({*self.documents.dropped, *self.lines.dropped}):
+            dropped = (self.documents.dropped[reason], self.lines.dropped[reason])
+            rows.append((f"dropped: {reason}", f"{dropped[0]:,}", f"{dropped[1]:,}"))
+        rows += [(f"changed: {name}", f"{count:,}", "") for name, count in sorted(self.changed.items())]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"{name:<{widths[0]}}  {docs:>{widths[1]}}  {count:>{widths[2]}}" for name, docs, count in rows]
+        lines = [line.rstrip() for line in lines]
+        kept = sum(self.bytes_kept.values())
+        lines.append(f"{self.bytes_read / 1e6:,.1f} MB read (as stored), {kept / 1e6:,.1f} MB kept")
+        for split in SPLITS:
+            if not self.documents.kept[split] and not self._is_wanted_so(split):
+                lines.append(self._missing(split))
+        if self.bad_utf8:
+            # A name that is not UTF-8 itself cannot be printed everywhere.
+            places = [(name.encode("utf-8", "replace").decode(), offset) for name, offset in self.bad_utf8_places]
+            first = ", ".join(f"{name} byte {offset}" for name, offset in places)
+            more = ", ..." if self.bad_utf8 > len(self.bad_utf8_places) else ""
+            lines.append(f"not UTF-8 at {self.bad_utf8:,} places ({BAD_UTF8_FILE} lists them): {first}{more}")
+        return "\n".join(lines)
+
+    def _is_wanted_so(self, split: str) -> bool:
+        return split == "test" and self.split == "hash" and not self.test_share
+
+    def _missing(self, split: str) -> str:
+        use = {"train": "nothing to train on", "test": "nothing to evaluate on"}[split]
+        way_out = {"train": "lower --test-share", "test": "raise --test-share"}[split]
+        if self.split == "folder":
+            way_out = f"name sources below a folder {split}/ too, or say --split hash"
+        return f"no document fell to the {split} split: {use}; {way_out}"
+
+
+@dataclass
+class Tally:
+    """What reading and filtering some documents of one source counted: all that does not go on to the next stage."""
+
+    documents: Counter[str] = field(default_factory=Counter)  # dropped, by reason
+    lines: Counter[str] = field(default_factory=Counter)  # dropped, by reason
+    changed: Counter[str] = field(default_factory=Counter)  # documents, by filter
+
+    def add(self, other: Tally) -> None:
+        """Adds what another counted."""
+        self.documents.update(other.documents)
+        self.lines.update(other.lines)
+        self.changed.update(other.changed)
+
+    def to_dict(self) -> dict[str, dict[str, int]]:
+        """Plain data; `from_dict` reads it."""
+        return {"documents": dict(self.documents), "lines": dict(self.lines), "changed": dict(self.changed)}
+
+    @classmethod
+    def from_dict(cls, about: Mapping[str, Mapping[str, int]]) -> Tally:
+        """What `to_dict` gave."""
+        return cls(Counter(about["documents"]), Counter(about["lines"]), Counter(about["changed"]))
+
+
+class Samples:
+    """Up to 20 rows of each reason: those of the smallest hashes, so that the choice depends on the rows alone."""
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._chosen: dict[str, dict[int, Row]] = {}
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        """Offers a row; its ``reason`` says what it is a sample of."""
+        chosen = self._chosen.setdefault(str(row["reason"]), {})
+        chosen[_hash(row)] = row
+        if len(chosen) > 4 * SAMPLES_PER_REASON:
+            for digest in sorted(chosen)[SAMPLES_PER_REASON:]:
+                del chosen[digest]
+
+    def rows(self) -> list[Row]:
+        """The rows chosen, by reason and hash."""
+        return [
+            chosen[digest]
+            for _, chosen in sorted(self._chosen.items())
+            for digest in sorted(chosen)[:SAMPLES_PER_REASON]
+        ]
+
+
+def _hash(row: Row) -> int:
+    text = "\0".join(f"{key}={value}" for key, value in sorted(row.items()))
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def sample_row(reason: str, source: str, **fields: Any) -> Row:
+    """A row of `dropped.jsonl`; long texts are cut."""
+    row: Row = {"reason": reason, "source": source}
+    for name, value in fields.items():
+        row[name] = value if not isinstance(value, str) or len(value) <= SAMPLE_LENGTH else value[:SAMPLE_LENGTH] + "…"
+    return row

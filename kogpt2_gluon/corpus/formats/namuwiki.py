@@ -1,0 +1,253 @@
+"""NamuWiki's database dump: one JSON array of pages, each with its text in namumark.
+
+::
+
+    [{"namespace":"0","title":"가","text":"[목차]\\n== 개요 ==\\n'''가'''는 ...","contributors":["namubot"]}, ...]
+
+Articles (namespace 0) that are no redirects become documents: headings, paragraphs and the items of lists are lines.
+The title is left out. `plain_text` does the markup.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO, Iterator, Optional
+
+from kogpt2_gluon.corpus.documents import Block, Document, Item, Rejection
+from kogpt2_gluon.corpus.formats.json_array import parse_records, read_array_blocks
+
+_REDIRECT = re.compile(r"\s*#(?:redirect|넘겨주기)\s", re.IGNORECASE)
+_DROPPED_LINKS = ("파일:", "분류:", "이미지:", "file:", "category:", "image:")
+_DROPPED_BLOCKS = ("html", "syntax", "if")
+_MACROS = (
+    "목차|tableofcontents|각주|footnote|clearfix|pagecount|date|datetime|youtube|kakaotv|nicovideo|navertv|vimeo|"
+    "include|anchor|age|dday|math|펼접|rumble|twitter"
+)
+# Every alternative ends at once or at a character that it cannot pass: the whole text is read in linear time.
+_TOKEN = re.compile(
+    r"\\(?P<escaped>[^\n])"
+    r"|(?P<block>\{\{\{(?:#!(?P<processor>[a-z]+)[^\n}]*\n?|#[0-9A-Za-z,#]{1,40} |[+-][1-5] ?)?)"
+    r"|(?P<block_end>\}\}\}|\{\{\||\|\}\}(?!\}))"
+    r"|\[ruby\((?P<ruby>[^,\n\]()]{0,200}),[^\n\]]{0,200}\)\]"
+    r"|(?P<footnote>\[\*)"
+    r"|(?P<newline>\[br\])"
+    rf"|(?P<macro>\[(?:{_MACROS})(?=[\](]))"
+    r"|(?P<link>\[\[(?P<target>[^\[\]|\n]*)(?P<bar>\|?))"
+    r"|(?P<bracket>\[)"
+    r"|(?P<end>\])"
+    r"|(?P<heading>\n(?==))"
+    r"|<math>[^<]*</math>"
+    r"|'{2,5}",
+    re.IGNORECASE,
+)
+_PAIRS = re.compile(r"(~~|--|__|\^\^|,,)(?!\1)(?=\S)([^\n]+?)\1")
+_LIST_ITEM = re.compile(r" +(?:\*|[1aAiI]\.)(?:#\d+)? ?")
+_EMPTY_PARENTHESES = re.compile(r" ?\([ ,;:·/]{0,20}\)")
+
+
+def read_blocks(name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
+    """Blocks of whole pages; DataError if the file is not a JSON array, or is cut off."""
+    return read_array_blocks(name, stream, line, offset)
+
+
+def parse_block(block: Block) -> Iterator[Item]:
+    """A document for every article of a block, or why there is none.
+
+    Reasons: ``bad_utf8``, ``bad_json``, ``missing_field``, ``field_not_text``, ``namespace`` (a template, a category,
+    ... and no article), ``redirect``, ``empty`` (no text is left without the markup).
+    """
+    for record in parse_records(block):
+        if isinstance(record, Rejection):
+            yield record
+            continue
+        page = record.value
+        reason, text = "", ""
+        if not isinstance(page, dict) or "text" not in page or "namespace" not in page:
+            reason = "missing_field"
+        elif str(page["namespace"]) != "0":
+            reason = "namespace"
+        elif not isinstance(page["text"], str):
+            reason = "field_not_text"
+        elif _REDIRECT.match(page["text"]):
+            reason = "redirect"
+        else:
+            text = plain_text(page["text"])
+            reason = "" if text else "empty"
+        if reason:
+            yield Rejection(reason, block.source, record.line, record.offset)
+        else:
+            yield Document(text, block.source, record.line, record.offset)
+
+
+def plain_text(namumark: str) -> str:
+    """The text of a page, one line for each heading, paragraph and item; linear in the page's length.
+
+    Out go tables, footnotes, macros and includes, files, categories, HTML, code with its language, comments and the
+    marks of style. Links leave what they show; ``{{{ }}}`` leaves what it holds. Markup that is not closed stays as
+    it was written.
+    """
+    text = _resolve(_without_tables(namumark.replace("\r\n", "\n")))
+    text = _EMPTY_PARENTHESES.sub("", _PAIRS.sub(r"\2", text))
+    lines = (_plain_line(line) for line in text.split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+def _plain_line(line: str) -> str:
+    if line.startswith("##"):  # a comment
+        return ""
+    item = _LIST_ITEM.match(line)
+    if item is not None:
+        line = line[item.end() :]
+    line = line.strip()
+    if line.startswith(">"):
+        return line.lstrip("> ")
+    if line.startswith("----") and not line.strip("-"):
+        return ""
+    if line.startswith("=") and line.endswith("="):
+        return line.strip("=").strip("#").strip()
+    return line
+
+
+def _without_tables(text: str) -> str:
+    """Drops the rows of tables, each from a line that begins with ``||`` (or ``|caption|``) to one that ends so."""
+    if "||" not in text:
+        return text
+    lines = text.split("\n")
+    tails = [_behind_row(line) for line in lines]
+    next_end: list[Optional[int]] = [None] * len(lines)
+    following: Optional[int] = None
+    for place in range(len(lines) - 1, -1, -1):
+        following = place if tails[place] is not None else following
+        next_end[place] = following
+    kept: list[str] = []
+    place = 0
+    while place < len(lines):
+        line = lines[place].lstrip()
+        begins = line.startswith("||") or (line.startswith("|") and tails[place] is not None)
+        if not begins:
+            kept.append(lines[place])
+            place += 1
+            continue
+        end = next_end[place]
+        if end is None:  # a row without end is its first line
+            end = place
+        tail = tails[end] or ""
+        row = "\n".join(lines[place : end + 1])
+        row = row[: len(row) - len(tail)]
+        # A block opened before the table may close in a row.
+        kept.append("}}}" * max(0, row.count("}}}") - row.count("{{{")) + tail)
+        place = end + 1
+    return "\n".join(kept)
+
+
+def _behind_row(line: str) -> Optional[str]:
+    """What stands behind a row that ends in this line (nothing, or the end of a block); None if no row does."""
+    bars = line.rfind("||")
+    if bars < 0:
+        return None
+    tail = line[bars + 2 :].strip()
+    return line[bars + 2 :] if not tail or tail.startswith("}}}") else None
+
+
+class _Output:
+    """The text written so far, with the openings that still wait for their end.
+
+    An opening is written as it stands and blanked out when its end comes, so that what it holds is never copied.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.waiting: list[tuple[str, int, str]] = []  # kind, its place in `parts`, what stands there once closed
+        self.counts = {"block": 0, "bracket": 0}
+
+    def open(self, kind: str, written: str, closed: str = "") -> None:
+        family = "block" if kind.startswith("block") else "bracket"
+        self.counts[family] += 1
+        self.waiting.append((kind, len(self.parts), closed))
+        self.parts.append(written)
+
+    def pop(self) -> tuple[str, int, str]:
+        kind, place, closed = self.waiting.pop()
+        self.counts["block" if kind.startswith("block") else "bracket"] -= 1
+        return kind, place, closed
+
+    def close(self) -> None:
+        """Ends the innermost opening."""
+        kind, place, closed = self.pop()
+        if kind.endswith("dropped"):
+            del self.parts[place:]
+        else:
+            self.parts[place] = closed
+
+    def close_block(self) -> None:
+        """Ends the innermost block; brackets left open in it stay as they were written."""
+        if self.counts["block"]:
+            while not self.waiting[-1][0].startswith("block"):
+                self.pop()
+            self.close()
+
+    def forget_brackets(self) -> None:
+        """No bracket spans a heading: those still open stay as they were written."""
+        while self.waiting and not self.waiting[-1][0].startswith("block"):
+            self.pop()
+
+
+def _resolve(text: str) -> str:
+    """Everything that has brackets: links, footnotes, macros, blocks."""
+    out = _Output()
+    position = 0
+    while True:
+        found = _TOKEN.search(text, position)
+        if found is None:
+            break
+        out.parts.append(text[position : found.start()])
+        position = found.end()
+        kind = found.lastgroup  # of the groups that hold others, the outer one
+        if kind == "link":
+            _open_link(out, found["link"], found["target"], bool(found["bar"]))
+        elif kind == "end":
+            position = _close_bracket(out, text, position)
+        elif kind == "bracket":
+            out.open("bracket", "[", "[")
+        elif kind == "footnote" or kind == "macro":
+            out.open("dropped", found.group())
+        elif kind == "block":
+            dropped = (found["processor"] or "").lower() in _DROPPED_BLOCKS
+            out.open("block dropped" if dropped else "block", found["block"])
+        elif kind == "block_end":
+            if found["block_end"] == "}}}":
+                out.close_block()
+        elif kind == "heading":
+            out.forget_brackets()
+            out.parts.append("\n")
+        elif kind == "newline":
+            out.parts.append("\n")
+        elif kind is not None:
+            out.parts.append(found[kind])  # escaped, ruby
+    out.parts.append(text[position:])
+    return "".join(out.parts)
+
+
+def _open_link(out: _Output, written: str, target: str, shows_text: bool) -> None:
+    if target.lstrip().lower().startswith(_DROPPED_LINKS):
+        out.open("link dropped", written)
+    else:
+        shown = target[1:] if target.startswith(":") else target
+        out.open("link", written, "" if shows_text else shown)
+
+
+def _close_bracket(out: _Output, text: str, position: int) -> int:
+    """Ends what the ``]`` before `position` ends; returns where to go on."""
+    if not out.waiting or out.waiting[-1][0].startswith("block"):
+        out.parts.append("]")
+        return position
+    kind = out.waiting[-1][0]
+    if kind.startswith("link"):
+        if not text.startswith("]", position):  # a lone bracket inside of a link
+            out.parts.append("]")
+            return position
+        position += 1
+    out.close()
+    if kind == "bracket":
+        out.parts.append("]")
+    return position

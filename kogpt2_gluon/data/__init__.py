@@ -1,1 +1,0 @@
-"""From text to tokens: sources, documents, cleaning, tokenizer, shards, order, reader. Nothing here needs MXNet."""

@@ -1,1 +1,0 @@
-"""Token shards on disk: made, read, cached, verified, repaired."""

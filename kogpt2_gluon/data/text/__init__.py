@@ -1,1 +1,0 @@
-"""Text: sources, formats, cleaning, the corpus on disk."""

@@ -1,0 +1,169 @@
+"""Sampling text from a network, with cached keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.model.decoding import decoder_for, weights_for
+from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+
+BLOCK = 64  # logits that _at_least looks at together
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Parameters
+    ----------
+    max_new_tokens : int
+        Where a text ends that brings no `</s>`.
+    temperature : float
+        Logits are divided by it; 0 is greedy.
+    top_k : int
+        Keep the k likeliest tokens; 0 keeps all.
+    top_p : float
+        Keep the fewest likeliest tokens that have this probability together (Holtzman et al., 2020).
+    repetition_penalty : float
+        Divides positive and multiplies negative logits of tokens already there (Keskar et al., 2019).
+    seed : int
+        Of the draws.
+    """
+
+    max_new_tokens: int = 60
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, good, wanted in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("seed", self.seed >= 0, "0 or more"),
+        ):
+            if not good:
+                raise RecipeError(f"{name}={getattr(self, name)}: it must be {wanted}")
+
+
+def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:
+    """Draws an id from `logits` (vocab_size,) after the penalty, temperature, top-k and top-p, in this order."""
+    logits = logits.astype(np.float64)
+    if sampling.repetition_penalty != 1.0 and seen:
+        ids = np.unique(np.asarray(seen))
+        logits[ids] = np.where(
+            logits[ids] > 0, logits[ids] / sampling.repetition_penalty, logits[ids] * sampling.repetition_penalty
+        )
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    logits = logits / sampling.temperature
+    order = _candidates(logits, sampling)
+    probabilities = np.exp(logits[order] - logits.max())
+    probabilities /= probabilities.sum()
+    if sampling.top_p < 1:
+        # The token that crosses top_p is kept, so at least one remains.
+        keep = 1 + int(np.searchsorted(np.cumsum(probabilities), sampling.top_p))
+        order, probabilities = order[:keep], probabilities[:keep] / probabilities[:keep].sum()
+    return int(rng.choice(order, p=probabilities))
+
+
+def _candidates(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Ids to draw from, the likeliest first where the order counts; of equal ones, the smaller id first."""
+    if 0 < sampling.top_k < logits.size:
+        likely = _at_least(logits, sampling.top_k)
+        chosen = likely[np.argpartition(-logits[likely], sampling.top_k - 1)[: sampling.top_k]]
+        return chosen[np.lexsort((chosen, -logits[chosen]))]
+    if sampling.top_k or sampling.top_p < 1:
+        return np.argsort(-logits, kind="stable")
+    return np.arange(logits.size)
+
+
+def _at_least(logits: np.ndarray, count: int) -> np.ndarray:
+    """Ids among which the `count` likeliest are, few of them: found by the largest logit of every 64."""
+    blocks = logits.size // BLOCK
+    if blocks < 2 * count:
+        return np.arange(logits.size)
+    largest = logits[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
+    # `count` blocks have a logit as large as this, so the likeliest are no smaller; NaN, should there be one, is kept.
+    return np.flatnonzero(~(logits < np.partition(largest, blocks - count)[blocks - count]))
+
+
+class Generator:
+    """A network made ready to write many texts, with its parameters as they are now.
+
+    Parameters
+    ----------
+    net : GPT2Model
+        Not hybridized (:meth:`GPT2Model.for_decoding` gives such a one).
+    ctx : mx.Context
+        None: the CPU.
+    """
+
+    def __init__(self, net: GPT2Model, ctx: Any = None):
+        self._net, self._ctx = net, ctx or mx.cpu()
+        self._weights = weights_for(net)
+
+    def ids(
+        self, prompt: Sequence[int], eos_id: int, sampling: Sampling, num_samples: int = 1, vocab_size: int = 0
+    ) -> list[list[int]]:
+        """Continues one prompt `num_samples` times; returns the new ids of each, without `</s>`.
+
+        Ids from `vocab_size` on are never drawn (0: all may be): a network may have more rows than its tokenizer has
+        pieces. The prompt goes through the network once, then one token a step for all samples together; a sample that
+        has met `</s>`, or the end of the positions, is finished.
+        """
+        net, ctx = self._net, self._ctx
+        prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
+        rngs = [np.random.default_rng([sampling.seed, sample]) for sample in range(num_samples)]
+        samples: list[list[int]] = [[] for _ in range(num_samples)]
+        running = set(range(num_samples))
+        tokens = mx.nd.array([prompt] * num_samples, ctx=ctx, dtype="int32")
+        end = min(net.max_length, len(prompt) + sampling.max_new_tokens)
+        decoder = decoder_for(net, num_samples, end, self._weights)
+        for position in range(len(prompt), end):
+            last = decoder.next_logits(tokens)[:, : vocab_size or None]  # (num_samples, vocab_size)
+            step = np.full((num_samples, 1), eos_id, np.int32)
+            for sample in sorted(running):
+                token = next_token(last[sample], prompt + samples[sample], sampling, rngs[sample])
+                if token == eos_id:
+                    running.discard(sample)
+                else:
+                    samples[sample].append(token)
+                    step[sample] = token
+            if not running or position + 1 >= net.max_length:
+                break
+            tokens = mx.nd.array(step, ctx=ctx, dtype="int32")
+        return samples
+
+
+def generate_ids(
+    net: GPT2Model,
+    prompt: Sequence[int],
+    eos_id: int,
+    sampling: Sampling,
+    num_samples: int = 1,
+    ctx: Any = None,
+    vocab_size: int = 0,
+) -> list[list[int]]:
+    """:meth:`Generator.ids` for one prompt."""
+    return Generator(net, ctx).ids(prompt, eos_id, sampling, num_samples, vocab_size)
+
+
+def generate(
+    net: GPT2Model, tokenizer: Tokenizer, prompt: str, sampling: Sampling, num_samples: int = 1, ctx: Any = None
+) -> list[str]:
+    """Continues a text as a document's beginning; returns prompt and continuation together, `num_samples` of them."""
+    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    continued = generate_ids(net, ids, tokenizer.eos_id, sampling, num_samples, ctx, tokenizer.vocab_size)
+    return [tokenizer.decode(ids[1:] + new) for new in continued]

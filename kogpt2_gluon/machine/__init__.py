@@ -1,0 +1,1 @@
+"""The machine a process runs on: MXNet, cores, GPUs, process pools."""

@@ -1,0 +1,274 @@
+"""The one door to MXNet: threads, CUDA libraries and versions are settled before it is loaded.
+
+Write ``from kogpt2_gluon.machine.runtime import mx, nlp`` in place of ``import mxnet as mx`` and ``import gluonnlp as nlp``:
+MXNet is loaded when ``mx`` or ``nlp`` is first asked of this module, and not before. Everything else here works
+without MXNet.
+
+What is settled, and why:
+
+- the number of OpenMP threads: with ``OMP_NUM_THREADS`` unset MXNet's worker thread computes with one thread only;
+  setting it gives 1.8 times the speed on two cores. MXNet reads it once, while it is being loaded.
+  ``OMP_WAIT_POLICY`` is left alone: libgomp's default measured as good as ``active``, ``passive`` 12% slower.
+- for ``mxnet-cu112``: the CUDA libraries of NVIDIA's wheels, which it links but does not know where to find.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import os
+import re
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, Optional
+
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.machine import cuda
+
+if TYPE_CHECKING:  # both come from __getattr__ below
+    mx: Any
+    nlp: Any
+
+CPU_WHEEL, CUDA_WHEEL = "mxnet", "mxnet-cu112"
+# From a checkout: the package is on no registry.
+INSTALL_CPU = "pip install -c constraints.txt -e '.[cpu]'"
+INSTALL_CUDA = "pip install -c constraints.txt -e '.[cu112]'"
+CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+_chosen_threads = 0  # what prepare() was told or MXNet was loaded with; 0: still open
+
+
+# ---- threads -----------------------------------------------------------------------------------------------------
+
+
+def prepare(threads: int = 0) -> None:
+    """Chooses the CPU threads of this process before MXNet is loaded; 0 keeps the automatic choice.
+
+    Asking for another number once MXNet is loaded is a mistake in the calling code: it could not take effect.
+    """
+    global _chosen_threads
+    assert threads >= 0, threads
+    if threads == 0 or threads == num_threads():
+        return
+    assert "mxnet" not in sys.modules, f"prepare(threads={threads}) after MXNet was loaded with {num_threads()}"
+    _chosen_threads = threads
+
+
+def num_threads() -> int:
+    """CPU threads of this process: prepare()'s, else OMP_NUM_THREADS, else the available cores / local workers."""
+    return _chosen_threads or _environment_threads() or max(1, available_cores() // local_size())
+
+
+def local_size() -> int:
+    """Workers of this job on this host, as horovodrun or mpirun tells them; 1 without either."""
+    return _first_number("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+
+
+def job_size() -> int:
+    """Workers of this job on all hosts; 1 without a launcher.
+
+    horovodrun sets its own variable only when it starts workers by Gloo; started by MPI, they have MPI's.
+    """
+    return _first_number("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def _first_number(*names: str) -> int:
+    """The first of these environment variables that holds a whole number above 0; else 1."""
+    values = (os.environ.get(name, "") for name in names)
+    return next((int(value) for value in values if value.isdigit() and int(value)), 1)
+
+
+def available_cores() -> int:
+    """Cores this process may use: its affinity, and the CPU quota of its container."""
+    return max(1, min(len(os.sched_getaffinity(0)), int(cpu_quota())))
+
+
+def cpu_quota(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float:
+    """Cores worth of CPU time that the control groups grant, as a fraction; a large number without a limit."""
+    quotas = [float(sys.maxsize)]
+    for folder in cgroup_folders("cpu", root, membership):
+        words = _read_words(folder / "cpu.max")  # version 2: "max 100000" or "150000 100000"
+        words = words or _read_words(folder / "cpu.cfs_quota_us") + _read_words(folder / "cpu.cfs_period_us")
+        if len(words) == 2 and words[0].isdigit():  # no limit reads "max" or "-1"
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas)
+
+
+def memory_limit(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> Optional[int]:
+    """Bytes of memory that the control groups grant this process; None without a limit."""
+    limits = []
+    for folder in cgroup_folders("memory", root, membership):
+        words = _read_words(folder / "memory.max") or _read_words(folder / "memory.limit_in_bytes")  # versions 2 and 1
+        limits += [int(word) for word in words if word.isdigit()]  # no limit reads "max"
+    return min(limits, default=None)
+
+
+def cgroup_folders(controller: str, root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> list[Path]:
+    """Folders of this process's control group and of those around it, of version 2 and of version 1's `controller`.
+
+    All that exist are given: inside a container `membership` may name paths of the host, of which only the top is seen.
+    """
+    folders = []
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / controller if controllers else root
+        here = top / path.strip("/")
+        folders += [folder for folder in (here, *here.parents) if folder == top or top in folder.parents]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _environment_threads() -> int:
+    """OMP_NUM_THREADS (of "4,2", nested levels, the first); 0 when unset or not a number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdigit() else 0
+
+
+def _read_words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+# ---- loading -----------------------------------------------------------------------------------------------------
+
+
+def __getattr__(name: str) -> Any:
+    """Loads MXNet when `mx` or `nlp` is first asked for."""
+    if name == "mx":
+        return _load_mxnet()
+    if name == "nlp":
+        _load_mxnet()
+        import gluonnlp
+
+        return gluonnlp
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.cache
+def _load_mxnet() -> Any:
+    # From 8 gradients of one array on, MXNet adds them up in place, which operators of a library cannot do: they would
+    # overwrite each other, silently. With this it adds up copies. Read at the first gradient, so never too late here.
+    os.environ.setdefault("MXNET_EXEC_INPLACE_GRAD_SUM_CAP", "1000")
+    # MXNet copies arrays of 200,000 numbers and more to and from NumPy by OpenMP in Python's thread, which has its own
+    # team from then on. With more threads in teams than cores, libgomp puts those that wait to sleep at once, and
+    # every later parallel region begins by waking them: a step of generation took 31 ms instead of 19.
+    os.environ.setdefault("MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1))
+    if "mxnet" in sys.modules:  # as in a notebook that began with `import mxnet`
+        warnings.warn(
+            "mxnet was imported before kogpt2_gluon.machine.runtime: its thread count is OMP_NUM_THREADS, or 1 without it",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return sys.modules["mxnet"]
+    wheel = installed_wheel()
+    if wheel is None:
+        raise KoGPT2Error(f"MXNet is not installed: {INSTALL_CPU}, or for NVIDIA GPUs {INSTALL_CUDA}")
+    check_numpy()
+    if wheel == CUDA_WHEEL:
+        _require_cuda_libraries()
+    try:
+        with _thread_environment(), warnings.catch_warnings():
+            # MXNet 1.9.1 touches aliases that NumPy 1.20 deprecated, and distutils' version classes: harmless here.
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mxnet\.numpy")
+            import mxnet
+    except (ImportError, OSError) as error:
+        raise KoGPT2Error(
+            f"{wheel} is installed but cannot be loaded: {error}; `kogpt2 doctor` looks closer"
+        ) from error
+    return mxnet
+
+
+@contextmanager
+def _thread_environment() -> Iterator[None]:
+    """OMP_NUM_THREADS as chosen while MXNet reads it; then as before, since workers started from here choose anew."""
+    global _chosen_threads
+    before, _chosen_threads = os.environ.get("OMP_NUM_THREADS"), num_threads()
+    os.environ["OMP_NUM_THREADS"] = str(_chosen_threads)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def installed_version(package: str) -> Optional[str]:
+    """Version of an installed distribution, or None; nothing is imported."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def installed_wheel() -> Optional[str]:
+    """Which MXNet is installed: "mxnet-cu112", "mxnet" (CPU only), or None."""
+    return next((wheel for wheel in (CUDA_WHEEL, CPU_WHEEL) if installed_version(wheel)), None)
+
+
+def check_numpy() -> None:
+    """KoGPT2Error when NumPy is too new: 1.24 removed names that MXNet 1.9.1 uses."""
+    version = installed_version("numpy") or "0"
+    major, minor = (int(part) for part in re.findall(r"\d+", version + ".0")[:2])
+    if (major, minor) >= (1, 24):
+        raise KoGPT2Error(f"NumPy {version} is too new for MXNet 1.9.1: pip install 'numpy<1.24'")
+
+
+def _require_cuda_libraries() -> None:
+    missing = cuda.load_libraries()
+    if missing:
+        files = ", ".join(library.file for library in missing)
+        packages = " ".join(dict.fromkeys(library.package for library in missing))
+        raise KoGPT2Error(f"{CUDA_WHEEL} lacks {files}: pip install {packages}")
+    try:
+        ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        raise KoGPT2Error(
+            f"{CUDA_WHEEL} needs NVIDIA's driver (libcuda.so.1), which this machine lacks: install the driver, or "
+            f"train on the CPU: pip uninstall -y {CUDA_WHEEL}, then {INSTALL_CPU}"
+        ) from None
+
+
+# ---- devices --------------------------------------------------------------------------------------------------------
+
+
+def context(device: str = "auto", local_rank: int = 0) -> Any:
+    """The MXNet context of a worker: mx.gpu(local_rank), or mx.cpu() for 'cpu' and for 'auto' where no GPU is.
+
+    Raises RecipeError when 'gpu' is asked for and there is none, when this worker has none of its own, or when
+    MXNet's wheel holds no code for it.
+    """
+    assert device in ("auto", "cpu", "gpu"), device
+    mxnet = _load_mxnet()
+    if device == "cpu":
+        return mxnet.cpu()
+    try:
+        count = mxnet.context.num_gpus()
+    except mxnet.MXNetError as error:
+        raise KoGPT2Error(f"the GPUs cannot be counted: {str(error).splitlines()[-1]}; see `kogpt2 doctor`") from None
+    if count == 0:
+        if device == "auto":
+            return mxnet.cpu()
+        reason = "no GPU is visible" if installed_wheel() == CUDA_WHEEL else f"this MXNet has no CUDA ({INSTALL_CUDA})"
+        raise RecipeError(
+            f"device gpu: {reason}; see `kogpt2 doctor`, or take the CPU (training.device=cpu, --device cpu)"
+        )
+    if local_rank >= count:
+        raise RecipeError(
+            f"local rank {local_rank} has no GPU of its own: {count} visible; start at most {count} a host"
+        )
+    capability = cuda.compute_capability(local_rank)
+    refusal = cuda.unsupported_gpu(f"GPU {local_rank}", *capability) if capability else None
+    if refusal:
+        raise RecipeError(refusal)
+    return mxnet.gpu(local_rank)

@@ -1,0 +1,49 @@
+"""The plain reader of evaluation: held-out tokens in their own order, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kogpt2_gluon.shards.format import Tokens
+from kogpt2_gluon.shards.shard_set import ShardSet
+
+Batch = NDArray[np.int32]
+
+
+class HeldOutReader:
+    """Held-out tokens in their own order, cut into sequences of ``seq_length + 1`` that share an end token.
+
+    The sequences are dealt to workers in turn. The last one is filled up with `<s>`, which evaluation leaves out of
+    its sums, so that any number of workers adds up the same tokens. With `max_sequences`, so many of them are read,
+    evenly spaced, since a set often begins with one source and ends with another.
+    """
+
+    def __init__(self, shards: ShardSet, seq_length: int, max_sequences: int = 0):
+        self._shards, self._seq_length = shards, seq_length
+        self._all = -(-(shards.manifest.tokens - 1) // seq_length)
+        self.num_sequences = min(self._all, max_sequences) if max_sequences else self._all
+        self._chunk: Optional[tuple[int, Tokens]] = None
+
+    def batches(self, batch_size: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
+        """This worker's sequences as int32 arrays (batch_size, seq_length + 1), the last filled up with `<s>`."""
+        mine = range(rank, self.num_sequences, size)
+        for first in range(0, len(mine), batch_size):
+            batch = np.full((batch_size, self._seq_length + 1), self._shards.manifest.special_ids["bos"], np.int32)
+            for row, sequence in zip(batch, mine[first : first + batch_size]):
+                self._copy(row, sequence * self._all // self.num_sequences * self._seq_length)
+            yield batch
+
+    def _copy(self, row: Batch, start: int) -> None:
+        """Copies tokens from `start` on, across chunks, as far as there are any."""
+        done, tokens = 0, self._shards.manifest.tokens
+        while done < len(row) and start + done < tokens:
+            chunk, offset = divmod(start + done, self._shards.chunk_tokens)
+            if self._chunk is None or self._chunk[0] != chunk:
+                self._chunk = (chunk, self._shards.read_chunk(chunk))
+            part = self._chunk[1][offset : offset + len(row) - done]
+            row[done : done + len(part)] = part
+            done += len(part)

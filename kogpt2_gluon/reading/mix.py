@@ -1,0 +1,167 @@
+"""The order over several sets of shards with weights, and over one.
+
+A lane's places are cut into periods of PERIOD sequences. In a period set ``k`` comes exactly ``shares[k]`` times, at
+places that a keyed permutation of the period gives, another one for every lane and period: lanes are out of phase, so
+that an update of many lanes holds each set's share. How often a set came before a place is its own place in that lane,
+so every set is read in its own order, at its own rate, without repeats within a pass of its own.
+
+An epoch of a mix is as many sequences as one pass over each set has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.reading.order import ChunkOrder, Order
+from kogpt2_gluon.reading.permutation import Int64Array, key_of, keys_of, permute
+
+PERIOD = 10_000
+STATE_VERSION = 2  # of the order and its state; another one's place means nothing here
+# What to do where a state is of another order, by what differs.
+_WAYS_OUT = {
+    "fingerprint": "train on the same shards in the same order, with the same weights",
+    "lanes": "restore data.max_lanes and training.total_batch_size",
+    "seed": "restore training.seed",
+    "seq_length": "restore data.seq_length",
+    "window": "restore data.window",
+}
+
+
+def shares_of(weights: Sequence[float]) -> tuple[int, ...]:
+    """Weights as parts of PERIOD, by the largest remainder, each at least 1. DataError for more sets than that."""
+    if len(weights) > PERIOD:
+        raise DataError(f"data.train: {len(weights):,} sets; at most {PERIOD:,} can be mixed")
+    exact = [weight / sum(weights) * PERIOD for weight in weights]
+    shares = [max(1, int(share)) for share in exact]
+    # Largest remainder first; shares that were raised to 1 have negative ones and are never lowered again.
+    while (missing := PERIOD - sum(shares)) != 0:
+        remainders = [each - share for each, share in zip(exact, shares)]
+        ranked = sorted(range(len(shares)), key=lambda k: remainders[k], reverse=missing > 0)
+        for k in [k for k in ranked if missing > 0 or shares[k] > 1][: abs(missing)]:
+            shares[k] += 1 if missing > 0 else -1
+    return tuple(shares)
+
+
+def show_passes(passes: float) -> str:
+    """A number of passes or epochs with two digits that count: 12.50, 0.04, 0.00031."""
+    if passes >= 0.1 or passes == 0:
+        return f"{passes:,.2f}"
+    return f"{passes:.{1 - math.floor(math.log10(passes))}f}"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The order over sets that have the same seed, seq_length, lanes and window.
+
+    Parameters
+    ----------
+    orders : tuple of Order
+        One for each set.
+    shares : tuple of int
+        Of PERIOD sequences of a lane, how many are of each set; see :func:`shares_of`.
+    """
+
+    orders: tuple[Order, ...]
+    shares: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.orders) == len(self.shares) and sum(self.shares) == PERIOD and min(self.shares) >= 1
+        assert len({(order.seed, order.seq_length, order.lanes, order.window) for order in self.orders}) == 1
+
+    @property
+    def lanes(self) -> int:
+        return self.orders[0].lanes
+
+    @property
+    def seq_length(self) -> int:
+        return self.orders[0].seq_length
+
+    @property
+    def sequences_per_epoch(self) -> int:
+        """Sequences of an epoch: the sum over the sets."""
+        return sum(order.sequences_per_epoch for order in self.orders)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The set's own, of one set; of several a SHA-256 (hex) over theirs and the shares."""
+        if len(self.orders) == 1:
+            return self.orders[0].fingerprint
+        plain = [[order.fingerprint, share] for order, share in zip(self.orders, self.shares)]
+        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+    def sets(self, lane: int, period: int) -> NDArray[np.int16]:
+        """The set of each place of one period of a lane, (PERIOD,)."""
+        if len(self.orders) == 1:
+            return np.zeros(PERIOD, np.int16)
+        key = key_of("mix", self.fingerprint, self.orders[0].seed, lane)
+        mixed = permute(np.arange(PERIOD), PERIOD, int(keys_of(key, np.array([period]))[0]))
+        return np.searchsorted(np.cumsum(self.shares), mixed, side="right").astype(np.int16)
+
+    def own_places(self, lane: int, place: int) -> Int64Array:
+        """How many of the lane's first `place` sequences are of each set: the sets' own places in that lane."""
+        if len(self.orders) == 1:
+            return np.array([place])
+        period, within = divmod(place, PERIOD)
+        scanned = np.bincount(self.sets(lane, period)[:within], minlength=len(self.orders))
+        own: Int64Array = period * np.array(self.shares) + scanned
+        return own
+
+    def passes(self, consumed: int) -> list[float]:
+        """Passes over each set when `consumed` sequences have been read over all lanes; exact at a period's end."""
+        return [consumed * share / PERIOD / order.sequences_per_epoch for order, share in zip(self.orders, self.shares)]
+
+    def chunks_from(self, lane: int, place: int) -> Iterator[tuple[int, int]]:
+        """(set, chunk) in the order in which the lane is going to need them from its sequence `place` on.
+
+        Sets are interleaved by their rates. Small sets, read whole, come first and once.
+        """
+        needed = [self._needed(lane, k, int(own)) for k, own in enumerate(self.own_places(lane, place))]
+        return ((k, chunk) for _, k, chunk in heapq.merge(*needed))
+
+    def _needed(self, lane: int, k: int, own_place: int) -> Iterator[tuple[float, int, int]]:
+        """(about how many places from now, set, chunk) of one set."""
+        order = self.orders[k]
+        large = isinstance(order, ChunkOrder)
+        pace = order.full_sequences * PERIOD / self.shares[k]
+        for number, chunk in enumerate(order.chunks_from(lane, own_place)):
+            yield max(0, number - order.window + 1) * pace if large else -1.0, k, chunk
+
+    def state(self, consumed: int) -> dict[str, Any]:
+        """What a resume needs and checks: under 1 kB. `consumed` counts sequences over all lanes."""
+        order = self.orders[0]
+        return {
+            "source": "shards",
+            "version": STATE_VERSION,
+            "fingerprint": self.fingerprint,
+            "seed": order.seed,
+            "seq_length": order.seq_length,
+            "lanes": order.lanes,
+            "window": order.window,
+            "consumed": consumed,
+        }
+
+    def check_state(self, saved: dict[str, Any], source: str) -> None:
+        """DataError if `saved`, from checkpoint `source`, is the state of another order."""
+        known = ("shards", STATE_VERSION)
+        if (found := (saved.get("source", "shards"), saved.get("version", 1))) != known:
+            raise DataError(
+                f"{source}: its data was read as {found[0]}, version {found[1]} of the order; this recipe reads "
+                f"{known[0]}, version {known[1]}, where its place means nothing: start anew in another run_dir"
+            )
+        for key, value in self.state(0).items():
+            if key != "consumed" and saved.get(key) != value:
+                raise DataError(
+                    f"{source}: its data had {key} {saved.get(key)}, now it is {value}; {_WAYS_OUT[key]}, or start "
+                    "anew in another run_dir"
+                )

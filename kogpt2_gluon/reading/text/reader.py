@@ -1,0 +1,391 @@
+"""Training text tokenized on the fly, as the original did: the reader for ``data.source: text``.
+
+Its contract is weaker than that of shards. Each worker reads its own files, dealt out by bytes from one list, and goes
+round them again until every worker has finished: that ends the epoch, so that every document comes at least once in
+it. With ``data.refresh: epoch`` the list is then read again, and files added in mid-run come in. Resuming is exact, for
+the same number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.reading.damage import Workers
+from kogpt2_gluon.reading.text.files import TextFiles, change_error, find_change, list_text_files
+from kogpt2_gluon.reading.text.tokens import (
+    NUM_FIELDS,
+    REASONS,
+    Cursor,
+    DocumentEncoder,
+    Int32Array,
+    SequenceBlock,
+    TextStream,
+    describe_rejected,
+)
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+
+STATE_VERSION = 1
+HISTORY = 8  # epochs whose lists are named in the state; all earlier ones are in one running hash
+_QUIET = REASONS.index("empty")  # blank lines are no fault
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What decides the sequences, besides the files: a resume refuses a change of any of it."""
+
+    tokenizer_sha256: str
+    documents: str
+    bpe_dropout: float
+    seq_length: int
+    seed: int
+
+
+class _ReadAhead:
+    """Blocks of sequences, the next one made by a background thread while one is in use."""
+
+    def __init__(self, blocks: Iterator[SequenceBlock]) -> None:
+        self._blocks = blocks
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=1)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tokenize", daemon=True)
+        self._thread.start()
+
+    def next(self) -> SequenceBlock:
+        assert not self._stop.is_set(), "read after close"
+        block = self._queue.get()
+        if isinstance(block, Exception):
+            self._queue.put(block)  # the thread has ended: who asks again must not wait for it
+            raise block
+        assert isinstance(block, SequenceBlock)
+        return block
+
+    def close(self) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):  # a full queue would hold the thread
+                self._queue.get(timeout=0.05)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._queue.put(next(self._blocks))
+        except Exception as error:  # raised again where the loop waits for it
+            self._queue.put(error)
+
+
+class TextReader:
+    """The batches of one worker, tokenized by a background thread.
+
+    Iterating gives one array of int32, shape (accumulate, batch_size, seq_length + 1), for every update, endlessly.
+    Collective, so to be called by all workers at the same place: the constructor, `gather` and `agree`.
+
+    Parameters
+    ----------
+    settings : TextSettings
+    folders : list of str
+        Files, folders or S3 prefixes with the text.
+    refresh : bool
+        Whether the list of files is read again when an epoch ends.
+    tokenizer : Tokenizer
+    worker : Workers
+        This worker among all; it owns `deal(size)[rank]` of the files.
+    batch_size, accumulate : int
+        Sequences of a micro step, and micro steps of an update.
+    saved : mapping, optional
+        The state to go on from, as `state` gave it.
+    source : str
+        Where that comes from, for messages.
+    """
+
+    def __init__(
+        self,
+        settings: TextSettings,
+        folders: list[str],
+        refresh: bool,
+        tokenizer: Tokenizer,
+        worker: Workers,
+        batch_size: int,
+        accumulate: int,
+        saved: Optional[Mapping[str, Any]] = None,
+        source: str = "the checkpoint",
+    ) -> None:
+        self.settings, self.tokenizer = settings, tokenizer
+        self._encoder = DocumentEncoder(tokenizer, settings.bpe_dropout)
+        self._folders, self._refresh = folders, refresh
+        self._rank, self._size = worker.rank, worker.size
+        self._shape = (accumulate, batch_size, settings.seq_length + 1)
+        self._per_update = accumulate * batch_size * worker.size
+        self.consumed = 0
+        self._epoch, self._share_read = 0, 0.0  # epochs ended, and the part of this one that is read
+        self.epoch_ended = False
+        self._reported = 0  # documents left out when the log last said so
+        self._history: list[list[Any]] = []
+        self._history_hash = ""
+        self._gathered: Optional[NDArray[np.float64]] = None
+        self._change: Optional[DataError] = None  # a file of the epoch is not what it was, as all workers know
+        files = list_text_files(folders, settings.documents, worker)
+        if saved is None:
+            self._begin_epoch(files)
+        else:
+            self._go_on(saved, files, source)
+
+    # Epochs.
+
+    def _begin_epoch(self, files: TextFiles) -> None:
+        """Starts on the files of a new epoch, and records their fingerprint."""
+        record = [self._epoch, files.fingerprint, len(files.sources), files.num_bytes]
+        self._history = [*self._history, record][-HISTORY:]
+        self._history_hash = xxhash.xxh3_128_hexdigest(f"{self._history_hash}/{files.fingerprint}".encode())
+        self._start(files, Cursor(), 0)
+
+    def _start(self, files: TextFiles, cursor: Cursor, used: int) -> None:
+        """Starts the background thread at a block of sequences, `used` of which were given out before."""
+        self.files = files
+        self._mine = [files.sources[index] for index in files.deal(self._size)[self._rank]]
+        settings = self.settings
+        self._stream = TextStream(
+            self._mine,
+            settings.documents,
+            self._encoder,
+            settings.seq_length,
+            (settings.seed, self._epoch, self._rank),
+        )
+        self._cursor, self._used = cursor, used
+        self._counts = (cursor.documents, *cursor.rejected)
+        self._block: Optional[SequenceBlock] = None
+        self._blocks = _ReadAhead(self._stream.blocks(cursor))
+
+    def _go_on(self, saved: Mapping[str, Any], present: TextFiles, source: str) -> None:
+        """Goes on from a saved state, once its files are found to be what they were."""
+        if saved.get("source") != "text" or saved.get("version") != STATE_VERSION:
+            raise DataError(
+                f"{source}: its data was read as {saved.get('source', 'shards')}, version {saved.get('version')}, not "
+                f"as text, version {STATE_VERSION}; go on with the release and the data.source that saved it"
+            )
+        for name, value in asdict(self.settings).items():
+            if saved["settings"].get(name) != value:
+                raise DataError(
+                    f"{source}: its text was read with {name}={saved['settings'].get(name)}, now it is {value}; "
+                    "restore that or start a new run"
+                )
+        if len(saved["workers"]) != self._size:
+            raise RecipeError(
+                f"{source}: saved by {len(saved['workers'])} workers, now there are {self._size}: text tokenized on "
+                f"the fly goes on with as many only; run {len(saved['workers'])}, or shard the text (`kogpt2 shard`)"
+            )
+        self.consumed, self._epoch = saved["consumed"], saved["epoch"]
+        self._share_read, self.epoch_ended = saved["share_read"], saved["epoch_ended"]
+        self._reported = saved["reported"]
+        self._history, self._history_hash = saved["history"], saved["history_hash"]
+        files = TextFiles.from_state(saved["files"])
+        if files.fingerprint != self._history[-1][1]:
+            raise DataError(f"{source}: its list of text files does not have its fingerprint; use an earlier one")
+        files.check_kept(present, self._epoch)
+        *row, used = saved["workers"][self._rank]
+        self._start(files, Cursor.from_row(row), used)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs so far; the part of the current one by the files' bytes that the workers have got through."""
+        return self._epoch + self._share_read
+
+    @property
+    def fingerprint(self) -> str:
+        """Of every list of files read so far, for the checkpoint."""
+        return self._history_hash
+
+    # Every step: a batch, and what all workers must know of one another.
+
+    def blocks(self) -> Iterator[Int32Array]:
+        """One update at a time, (1, accumulate, batch_size, seq_length + 1)."""
+        while True:
+            yield self._next_update()[np.newaxis]
+
+    def count_update(self) -> None:
+        """Counts one more update as consumed."""
+        self.consumed += self._per_update
+
+    def __iter__(self) -> Iterator[Int32Array]:
+        """The updates, each counted as consumed."""
+        for (update,) in self.blocks():
+            self.count_update()
+            yield update
+
+    def _next_update(self) -> Int32Array:
+        update = np.empty(self._shape, dtype=np.int32)
+        rows, done = update.reshape(-1, self._shape[-1]), 0
+        while done < len(rows):
+            if self._block is None:
+                self._block = self._blocks.next()
+                assert self._block.start == self._cursor, (self._block.start, self._cursor)
+            part = self._block.rows[self._used : self._used + len(rows) - done]
+            rows[done : done + len(part)] = part
+            done, self._used = done + len(part), self._used + len(part)
+            self._counts = (self._block.documents, *self._block.rejected)
+            if self._used == len(self._block.rows):
+                self._cursor, self._used, self._block = self._block.after, 0, None
+        return update
+
+    def notices(self) -> NDArray[np.float64]:
+        """What this worker adds to the sum of a step: whether it has finished its files, bytes read, counts."""
+        return np.array([self._cursor.round > 0, self._bytes_read(), *self._counts], dtype=np.float64)
+
+    def _bytes_read(self) -> int:
+        """Bytes of the worker's files that it has got through; never more than they are."""
+        read = self._bytes_before(self._cursor)
+        if self._block is None:
+            return read
+        return read + (self._bytes_before(self._block.after) - read) * self._used // len(self._block.rows)
+
+    def _bytes_before(self, cursor: Cursor) -> int:
+        if cursor.round:
+            return sum(source.size for source in self._mine)
+        order = self._stream.file_order(0)
+        # A compressed file's offsets, which are of its text, can pass its size.
+        return sum(source.size for source in order[: cursor.file]) + min(cursor.offset, order[cursor.file].size)
+
+    def agree(self, totals: NDArray[np.float64], worker: Workers) -> list[str]:
+        """Takes the sums of `notices` over all workers; ends the epoch when all have finished. Gives log lines.
+
+        What was left out is told when its number has doubled, and at the epoch's end. DataError if `gather` found a
+        file gone or changed.
+        """
+        if self._change is not None:
+            raise self._change
+        finished, bytes_read, documents, *rejected = (int(total) for total in totals)
+        lines: list[str] = []
+        self.epoch_ended = finished == self._size
+        if self.epoch_ended:
+            lines.append(
+                f"epoch {self._epoch + 1}: {documents:,} documents of {self.files.count}; "
+                + describe_rejected(rejected)
+            )
+            self._end_epoch(worker, lines)
+            return lines
+        self._share_read = bytes_read / self.files.num_bytes
+        faults = sum(rejected) - rejected[_QUIET]
+        if faults >= max(1, 2 * self._reported):
+            self._reported = faults
+            lines.append(f"epoch {self._epoch + 1}: {describe_rejected(rejected)} so far, of {documents:,} documents")
+        return lines
+
+    def _end_epoch(self, worker: Workers, lines: list[str]) -> None:
+        self._blocks.close()
+        self._epoch, self._share_read, self._reported = self._epoch + 1, 0.0, 0
+        files = self.files
+        if self._refresh:
+            files = list_text_files(self._folders, self.settings.documents, worker)
+            if change := files.compare(self.files):
+                lines.append(f"epoch {self._epoch + 1}: {change}; now {files.count}")
+        self._begin_epoch(files)
+
+    # Checkpoints.
+
+    def gather(self, worker: Workers) -> None:
+        """Brings every worker's place to all of them: to be called by all, right before rank 0 asks for `state`.
+
+        A file of the epoch that is gone or changed ends the run at the next step: what was learnt is saved first.
+        """
+        place, fault = find_change(self._mine, self._folders)
+        rows = np.zeros((self._size, NUM_FIELDS + 3))
+        rows[self._rank] = [*self._cursor.to_row(), self._used, place, fault]
+        rows = worker.sum(rows)
+        self._gathered, faults = rows[:, :-2], rows[:, -2:].astype(int)
+        for share, (place, fault) in zip(self.files.deal(self._size), faults.tolist()):
+            if fault and self._change is None:
+                self._change = change_error(self.files.sources[share[place]], fault)
+        self._gathered_at = self.consumed
+
+    def state(self) -> dict[str, Any]:
+        """What a resume needs and checks. With several workers, `gather` must have come before, at this step.
+
+        Beside the list of files (a name, a size and a mark each): about 20 numbers a worker.
+        """
+        if self._size == 1:
+            self._gathered, self._gathered_at = np.array([[*self._cursor.to_row(), self._used]], np.float64), -1
+        assert self._gathered is not None and (self._size == 1 or self._gathered_at == self.consumed), "gather first"
+        return {
+            "version": STATE_VERSION,
+            "source": "text",
+            "settings": asdict(self.settings),
+            "consumed": self.consumed,
+            "epoch": self._epoch,
+            "share_read": self._share_read,
+            "epoch_ended": self.epoch_ended,
+            "reported": self._reported,
+            "history": self._history,
+            "history_hash": self._history_hash,
+            "files": self.files.to_state(),
+            "workers": [[int(value) for value in row] for row in self._gathered],
+        }
+
+    def describe(self, num_sequences: int) -> str:
+        """The text, and how it is shared, in a line. How many epochs `num_sequences` are shows only as it is read."""
+        loads = [sum(self.files.sources[index].size for index in share) for share in self.files.deal(self._size)]
+        shares = f", {min(loads) / 1e6:,.1f} to {max(loads) / 1e6:,.1f} MB a worker" if self._size > 1 else ""
+        dropout = f", BPE-dropout {self.settings.bpe_dropout:g}" if self.settings.bpe_dropout else ""
+        return (
+            f"{', '.join(self._folders)}: {self.files.count}, {self.files.num_bytes / 1e6:,.1f} MB"
+            f"{shares}, tokenized on the fly by {self.tokenizer.path}{dropout}"
+        )
+
+    def __enter__(self) -> TextReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the background thread."""
+        self._blocks.close()
+
+
+def open_text_reader(
+    recipe: Recipe, worker: Workers, saved: Optional[Mapping[str, Any]] = None, source: str = "the checkpoint"
+) -> TextReader:
+    """The reader of a recipe with ``data.source: text``; `saved` is the reader state of a checkpoint, `source`.
+
+    RecipeError or DataError, the same on every worker, if text, tokenizer or checkpoint do not fit.
+    """
+    data, training = recipe.data, recipe.training
+    tokenizer = load_text_tokenizer(recipe)
+    settings = TextSettings(tokenizer.sha256, data.documents, data.bpe_dropout, data.seq_length, training.seed)
+    if not data.train_sets:
+        raise DataError("data.train is empty; name a folder of text files: data.train=DIR")
+    return TextReader(
+        settings,
+        data.train_sets,
+        data.refresh == "epoch",
+        tokenizer,
+        worker,
+        training.batch_size,
+        recipe.accumulate(worker.size),
+        saved,
+        source,
+    )
+
+
+def load_text_tokenizer(recipe: Recipe) -> Tokenizer:
+    """The tokenizer of `data.tokenizer`; DataError or RecipeError if it is missing or does not fit the model."""
+    data, vocab_size = recipe.data, recipe.model.vocab_size
+    if not data.tokenizer:
+        raise RecipeError("data.tokenizer is empty; name the SentencePiece model for the text: data.tokenizer=FILE")
+    tokenizer = Tokenizer.load(Path(data.tokenizer))
+    if tokenizer.vocab_size > vocab_size:
+        raise DataError(
+            f"{data.tokenizer}: it has {tokenizer.vocab_size} tokens, more than model.vocab_size={vocab_size}; "
+            f"set model.vocab_size={tokenizer.vocab_size} or more"
+        )
+    return tokenizer

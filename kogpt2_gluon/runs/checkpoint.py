@@ -1,0 +1,199 @@
+"""Checkpoints: folders that are whole or absent.
+
+``CKPT_DIR/step-NNNNNNNN/`` holds ``model.params`` (fp32, in MXNet's format, the released files' names),
+``optimizer.params`` (the optimizer's arrays, likewise), ``state.json``, ``recipe.yaml`` and ``tokenizer.model`` (with
+which the folder alone is enough to generate, evaluate or convert) and ``manifest.json`` with size and hash of each.
+
+Saving: everything is written and fsynced in a hidden folder, which is renamed as the last act; only then does the
+text file ``latest`` move, and only after that are old checkpoints removed: renamed to a hidden name first, so that
+half a checkpoint never bears the name of one. A crash at any point leaves the previous checkpoint in place, or the new
+one. Nothing here is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import xxhash
+from numpy.typing import NDArray
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.storage.files import replace_file, replace_folder
+from kogpt2_gluon.storage.params_file import read_params, write_params
+
+FORMAT_VERSION = 1
+LATEST = "latest"
+FOLDER = re.compile(r"step-(\d{8,})")
+MODEL, OPTIMIZER, STATE, RECIPE, TOKENIZER = (
+    "model.params",
+    "optimizer.params",
+    "state.json",
+    "recipe.yaml",
+    "tokenizer.model",
+)
+MANIFEST = "manifest.json"
+
+HIDDEN = ".step-*"  # half-written and half-removed checkpoints; a crash can leave some
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk, all there by its manifest's names and sizes; :meth:`verify` compares the hashes too."""
+
+    path: Path
+    files: dict[str, dict[str, Any]]
+
+    def verify(self) -> None:
+        """Compares every file with the manifest; DataError names the first that differs."""
+        for name, facts in self.files.items():
+            try:
+                same = _hash(self.path / name) == facts["xxh3_128"]
+            except OSError:
+                same = False
+            if not same:
+                raise _damaged(self.path / name)
+
+    def state(self) -> dict[str, Any]:
+        """Step, schedule, reader and fingerprints."""
+        try:
+            state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise _damaged(self.path / STATE) from None
+        return state
+
+    def recipe(self) -> Recipe:
+        return load_recipe(str(self.path / RECIPE))
+
+    def model_arrays(self) -> dict[str, NDArray[Any]]:
+        """{structural name: float32 array}; the tied matrix under both its names."""
+        return read_params(self.path / MODEL)
+
+    def optimizer_arrays(self) -> dict[str, NDArray[Any]]:
+        """{structural name:k : array}, k counting the optimizer's arrays of that parameter."""
+        return read_params(self.path / OPTIMIZER)
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.path / TOKENIZER
+
+
+def save_checkpoint(
+    ckpt_dir: Path,
+    state: Mapping[str, Any],
+    model_arrays: Arrays,
+    optimizer_arrays: Arrays,
+    recipe: Recipe,
+    tokenizer_path: Path,
+    keep: int = 0,
+) -> Path:
+    """Writes ``step-N`` for ``state['step']`` and commits it; returns its folder. One process calls this."""
+    ckpt_dir.mkdir(parents=True, exist_ok=True)
+    for leftover in ckpt_dir.glob(HIDDEN):
+        shutil.rmtree(leftover)
+    final = ckpt_dir / f"step-{state['step']:08d}"
+    with replace_folder(final) as folder:
+        write_params(folder / MODEL, model_arrays)
+        write_params(folder / OPTIMIZER, optimizer_arrays)
+        (folder / STATE).write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
+        (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+        shutil.copyfile(tokenizer_path, folder / TOKENIZER)
+        files = {
+            file.name: {"bytes": file.stat().st_size, "xxh3_128": _hash(file)} for file in sorted(folder.iterdir())
+        }
+        manifest = {"format_version": FORMAT_VERSION, "files": files}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    with replace_file(ckpt_dir / LATEST) as stream:
+        stream.write(f"{final.name}\n".encode())
+    _remove_old(ckpt_dir, final, keep)
+    return final
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint that `path` means: its folder, the folder of checkpoints, or the run folder around that."""
+    if (path / MANIFEST).is_file() or (FOLDER.fullmatch(path.name) and path.is_dir()):
+        return _read_manifest(path)
+    for ckpt_dir in (path, path / "checkpoints"):
+        newest = _newest_in(ckpt_dir)
+        if newest:
+            return _read_manifest(newest)
+    raise DataError(f"{path}: no checkpoint there (a folder step-NNNNNNNN, or one that holds such folders)")
+
+
+def newest_checkpoint(ckpt_dir: Path) -> Optional[Checkpoint]:
+    """The newest checkpoint, verified, or None if there is none. A damaged one is an error, not passed over."""
+    newest = _newest_in(ckpt_dir)
+    if newest is None:
+        return None
+    checkpoint = _read_manifest(newest)
+    checkpoint.verify()
+    return checkpoint
+
+
+def _newest_in(ckpt_dir: Path) -> Optional[Path]:
+    """The checkpoint that was saved last: `latest` names it. Without that file or that folder, the one of most steps.
+
+    The most steps alone would not do: a run that went back to an earlier step has not yet removed the later ones if it
+    dies at its first save.
+    """
+    folders = _committed(ckpt_dir)
+    try:
+        latest = ckpt_dir / (ckpt_dir / LATEST).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        latest = None
+    return latest if latest in folders else folders[0] if folders else None
+
+
+def _committed(ckpt_dir: Path) -> list[Path]:
+    """Folders with a checkpoint's name, the one of most steps first."""
+    if not ckpt_dir.is_dir():
+        return []
+    numbered = [(int(found[1]), folder) for folder in ckpt_dir.iterdir() if (found := FOLDER.fullmatch(folder.name))]
+    return [folder for _, folder in sorted(numbered, reverse=True)]
+
+
+def _read_manifest(folder: Path) -> Checkpoint:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format_version"] != FORMAT_VERSION:
+            found = manifest["format_version"]
+            raise DataError(f"{path}: format version {found!r}; this program reads {FORMAT_VERSION}")
+        listed = manifest["files"].items()
+        files = {name: {"bytes": facts["bytes"], "xxh3_128": facts["xxh3_128"]} for name, facts in listed}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a checkpoint's manifest ({type(error).__name__}: {error})") from None
+    if files.keys() != {MODEL, OPTIMIZER, STATE, RECIPE, TOKENIZER}:
+        raise DataError(f"{path}: does not list a checkpoint's files, but {', '.join(sorted(files)) or 'none'}")
+    for name, facts in files.items():
+        if not (folder / name).is_file() or (folder / name).stat().st_size != facts["bytes"]:
+            raise _damaged(folder / name)
+    return Checkpoint(folder, files)
+
+
+def _damaged(file: Path) -> DataError:
+    return DataError(f"{file}: missing, truncated or damaged; remove {file.parent} to go on from an older one")
+
+
+def _remove_old(ckpt_dir: Path, newest: Path, keep: int) -> None:
+    """Removes checkpoints after the `keep` newest, and those of later steps that an earlier course of the run left."""
+    folders = _committed(ckpt_dir)
+    place = folders.index(newest)
+    for folder in folders[:place] + (folders[place + keep :] if keep else []):
+        shutil.rmtree(folder.rename(ckpt_dir / f".{folder.name}.removed"))
+
+
+def _hash(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

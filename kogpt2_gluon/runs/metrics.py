@@ -1,0 +1,362 @@
+"""The record of a run: a line a person can read, a line a program can read, and TensorBoard events.
+
+Rank 0 owns a `Tracker`; the other ranks get a `NullTracker`, so that the training loop needs no ``if rank == 0``.
+``RUN_DIR/metrics.jsonl`` is the truth (the report is made of it): one JSON object a line, each with ``kind``
+("train" or "evaluation"), ``step``, ``time`` (Unix seconds) and ``seconds`` (spent so far, over all restarts).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Iterator, Mapping, Optional, Sequence
+
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.runs.environment import write_environment
+from kogpt2_gluon.storage.files import replace_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Eta", "NullTracker", "Tracker", "read_metrics", "tracker_for", "write_environment"]
+
+# Text made by a model may hold anything: nothing of it may steer a terminal or break a UTF-8 file.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class NullTracker:
+    """The tracker of every rank but 0: the whole interface, and nothing happens."""
+
+    def __enter__(self) -> NullTracker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def log_step(
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        grad_norm: float,
+        tokens_per_second: float,
+        memory_mb: float,
+        epoch: float,
+        tokens: int,
+        loss_scale: Optional[float] = None,
+        skipped: int = 0,
+    ) -> None:
+        """Records training after `step` updates.
+
+        Inputs: `loss` in nats per token; `grad_norm` before clipping; `tokens_per_second` of all workers over the
+        steps since the last call; `memory_mb` of this worker; `epoch` passes over the data and `tokens` trained on
+        since step 0, over all workers. NaN and infinity are recorded as null. With a `loss_scale` (float16), it and the
+        updates `skipped` so far are recorded too.
+        """
+
+    def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Records held-out figures at `step`, by name: loss (nats per token), perplexity, bits_per_byte, ..."""
+
+    def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        """Keeps generated (prompt, text) pairs in RUN_DIR/samples/step-NNNNNNNN.txt."""
+
+    def message(self, text: str) -> None:
+        """Tells the reader of the console and of log.txt something."""
+
+
+class Tracker(NullTracker):
+    """Writes RUN_DIR/metrics.jsonl, log.txt, samples/ and tensorboard/, and tells the console.
+
+    `step` is the step to go on from: what a killed run recorded after it is cut away, so that no step is recorded
+    twice; 0 starts the record anew (log.txt is only ever appended to). On a terminal a live progress display stands
+    below the lines, elsewhere there are only plain lines. Use it as a context manager.
+
+    Raises RecipeError where RUN_DIR cannot be made, DataError where its metrics.jsonl is damaged.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        num_steps: int,
+        step: int = 0,
+        tensorboard: bool = True,
+        console: Optional[Console] = None,
+    ) -> None:
+        self.run_dir, self.num_steps = Path(run_dir), num_steps
+        self._start_step, self._tensorboard, self._console = step, tensorboard, console
+        self._eta = Eta()
+        self._seconds_before = 0.0
+        self._recorded: set[tuple[str, int]] = set()  # what the file already says of the step that is gone on from
+        self._metrics: Optional[IO[str]] = None
+        self._log: Optional[IO[str]] = None
+        self._writer: Any = None
+        self._display: Optional[_Display] = None
+
+    def __enter__(self) -> Tracker:
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError(f"tracking.run_dir={self.run_dir}: cannot be made ({error.strerror})") from None
+        self._rewind()
+        self._metrics = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._log = (self.run_dir / "log.txt").open("a", encoding="utf-8")
+        if self._tensorboard:
+            self._writer = _summary_writer(self.run_dir / "tensorboard", self._start_step)
+        self._display = _Display(self._console, self.num_steps, self._start_step)
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for part in (self._display, self._writer, self._metrics, self._log):
+            if part is not None:
+                part.close()
+        self._display = self._writer = self._metrics = self._log = None
+
+    def log_step(
+        self,
+        step: int,
+        loss: float,
+        learning_rate: float,
+        grad_norm: float,
+        tokens_per_second: float,
+        memory_mb: float,
+        epoch: float,
+        tokens: int,
+        loss_scale: Optional[float] = None,
+        skipped: int = 0,
+    ) -> None:
+        self._eta.mark(step, time.monotonic())
+        eta = self._eta.seconds(self.num_steps)
+        if math.isnan(eta) and step > 0 and tokens_per_second > 0:  # the first line: believe the caller's rate
+            eta = (self.num_steps - step) * tokens / step / tokens_per_second
+        values = {
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "tokens_per_second": tokens_per_second,
+            "memory_mb": memory_mb,
+            "epoch": epoch,
+        }
+        counts, scale = {"tokens": int(tokens)}, ""
+        if loss_scale is not None:
+            values["loss_scale"], counts["skipped"] = loss_scale, int(skipped)
+            scale = f" | scale {loss_scale:.0f}, {skipped} skipped"
+        self._record("train", step, values, **counts)
+        self._say(
+            f"{self._place(step)} | loss {loss:7.4f} | lr {learning_rate:.2e} | norm {grad_norm:7.3f} | "
+            f"{tokens_per_second:>9,.0f} tok/s | {memory_mb:>7,.0f} MB | epoch {epoch:7.3f} | eta {duration(eta):>6}"
+            f"{scale}"
+        )
+        assert self._display is not None
+        self._display.update(step, loss, tokens_per_second, eta)
+
+    def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._record("evaluation", step, metrics)
+        figures = [f"{name.replace('_', ' ')} {value:,.4f}" for name, value in metrics.items()]
+        self._say(" | ".join([self._place(step), "held-out", *figures]))
+
+    def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        path = self.run_dir / "samples" / f"step-{step:08d}.txt"
+        path.parent.mkdir(exist_ok=True)
+        blocks = [f"> {' '.join(prompt.split())}\n{text.strip()}\n" for prompt, text in samples]
+        with replace_file(path) as file:
+            file.write(printable("\n".join([f"step {step}\n", *blocks])).encode("utf-8"))
+        shown = " ".join(samples[0][1].split()) if samples else ""
+        shown = shown if len(shown) <= 80 else shown[:79] + "…"
+        self._say(f"{self._place(step)} | samples | {shown} | {path}")
+
+    def message(self, text: str) -> None:
+        self._say(text)
+
+    def _place(self, step: int) -> str:
+        width = len(str(self.num_steps))
+        percent = math.floor(10000 * step / max(self.num_steps, 1)) / 100  # rounded down: 100% is the end
+        return f"step {step:>{width}}/{self.num_steps} | {percent:6.2f}%"
+
+    def _say(self, text: str) -> None:
+        assert self._log is not None and self._display is not None, "a Tracker is used inside its with block"
+        line = printable(text)
+        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        self._log.flush()
+        self._display.print(line)
+
+    def _record(self, kind: str, step: int, values: Mapping[str, float], **counts: int) -> None:
+        """One line of metrics.jsonl and its TensorBoard scalars."""
+        assert self._metrics is not None, "a Tracker is used inside its with block"
+        step, numbers = int(step), {name: float(value) for name, value in values.items()}
+        if (kind, step) in self._recorded:
+            return
+        line = {
+            "kind": kind,
+            "step": step,
+            "time": round(time.time(), 3),
+            "seconds": round(self._seconds_before + time.monotonic() - self._began, 3),
+            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+            **counts,
+        }
+        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+        self._metrics.flush()
+        if self._writer is not None:
+            for name, value in numbers.items():
+                if math.isfinite(value):  # tensorboardX warns of each of the others
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def _rewind(self) -> None:
+        """Cuts away what was recorded after the step to go on from, and a last line torn by a kill."""
+        for sample in (self.run_dir / "samples").glob("step-*.txt"):
+            number = sample.stem[5:]
+            if number.isdigit() and (int(number) > self._start_step or self._start_step == 0):
+                sample.unlink()
+        path = self.run_dir / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = [(raw, line) for raw, line in _parse(path) if line["step"] <= self._start_step and self._start_step > 0]
+        content = b"".join(raw + b"\n" for raw, _ in kept)
+        if len(content) != path.stat().st_size:
+            with replace_file(path) as file:
+                file.write(content)
+        self._recorded = {(line["kind"], line["step"]) for _, line in kept if line["step"] == self._start_step}
+        seconds = kept[-1][1].get("seconds") if kept else None
+        self._seconds_before = float(seconds) if isinstance(seconds, (int, float)) else 0.0
+
+
+def tracker_for(
+    rank: int,
+    run_dir: Path,
+    num_steps: int,
+    step: int = 0,
+    tensorboard: bool = True,
+    console: Optional[Console] = None,
+) -> NullTracker:
+    """The tracker of worker `rank`: a `Tracker` for 0, which alone writes files, a `NullTracker` for the others."""
+    return Tracker(run_dir, num_steps, step, tensorboard, console) if rank == 0 else NullTracker()
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of RUN_DIR/metrics.jsonl in order; each has at least a text `kind` and a whole `step`.
+
+    A last line torn by a kill is passed over. Raises DataError for a missing file or any other damage.
+    """
+    return [line for _, line in _parse(Path(run_dir) / "metrics.jsonl")]
+
+
+def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each line of `path` as it stands, without its end, and as an object."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: no record of a run to read here ({error.strerror}); is this a run folder?") from None
+    last = len(lines) - 1  # what follows the last line end: nothing, unless the writer was killed
+    for number, raw in enumerate(lines):
+        try:
+            line = json.loads(raw)
+        except (ValueError, RecursionError):
+            line = None
+        if isinstance(line, dict) and isinstance(line.get("kind"), str) and type(line.get("step")) is int:
+            yield raw, line
+        elif number != last:
+            raise DataError(f"{path}: line {number + 1} is not a JSON object with kind and step; mend or delete it")
+
+
+class Eta:
+    """Time to go at the rate of the last `window` log lines.
+
+    Only the time between lines of this process counts: neither its start nor, after a resume, the steps before it.
+    """
+
+    def __init__(self, window: int = 64) -> None:
+        self._marks: deque[tuple[int, float]] = deque(maxlen=window)
+
+    def mark(self, step: int, now: float) -> None:
+        """Notes that `step` was reached at `now` (seconds of any steady clock)."""
+        self._marks.append((step, now))
+
+    def seconds(self, num_steps: int) -> float:
+        """Seconds until `num_steps`; NaN before two different steps are known."""
+        if not self._marks or self._marks[-1][0] <= self._marks[0][0]:
+            return math.nan
+        (first, began), (step, now) = self._marks[0], self._marks[-1]
+        return max(num_steps - step, 0) * (now - began) / (step - first)
+
+
+def duration(seconds: float) -> str:
+    """Two units of a time: 12s, 4m05s, 2h05m, 3d04h; -- when unknown."""
+    if not math.isfinite(seconds):
+        return "--"
+    minutes, second = divmod(max(round(seconds), 0), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d{hour:02d}h"
+    if hours:
+        return f"{hours}h{minute:02d}m"
+    return f"{minutes}m{second:02d}s" if minutes else f"{second}s"
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and lone surrogates shown as U+FFFD; line ends and tabs stay."""
+    return UNPRINTABLE.sub("\ufffd", text)
+
+
+class _Display:
+    """Lines on the console, above a live progress bar where that is a terminal."""
+
+    def __init__(self, console: Optional[Console], num_steps: int, step: int) -> None:
+        self._progress: Any = None
+        self._stream: IO[str] = console.file if console is not None else sys.stdout
+        # Without a console of the caller's, only a real terminal is one: rich also believes FORCE_COLOR.
+        if not (console.is_terminal if console is not None else self._stream.isatty()):
+            return
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:6.2f}%  {task.description}"),
+            console=console,
+            expand=True,
+            refresh_per_second=2,  # the interpreter is the training loop's
+        )
+        self._task = self._progress.add_task("starting", total=num_steps, completed=step)
+        self._progress.start()
+
+    def update(self, step: int, loss: float, tokens_per_second: float, eta: float) -> None:
+        if self._progress is not None:
+            figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tok/s  eta {duration(eta):>6}"
+            self._progress.update(self._task, completed=step, description=figures)
+
+    def print(self, line: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+            return
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        print(line.encode(encoding, "replace").decode(encoding), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def _summary_writer(folder: Path, step: int) -> Any:
+    """A tensorboardX writer that goes on from `step`: TensorBoard hides what an earlier run wrote after it."""
+    # tensorboardX imports torch where it finds it, though nothing here needs it: 200 MB and a second OpenMP runtime
+    # in a process that computes with MXNet's. Hidden for the length of the import, torch stays out.
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hide:
+            del sys.modules["torch"]
+    return SummaryWriter(
+        str(folder),
+        purge_step=step + 1 if step else 0,
+        max_queue=1000,  # the queue is the training loop's shield against a slow disk
+        flush_secs=30,
+        filename_suffix=f".{time.monotonic_ns()}",  # two starts within a second must not share a file
+    )

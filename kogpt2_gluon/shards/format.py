@@ -1,0 +1,301 @@
+"""Token shards: the `.ktok` file and the folder of them with its `manifest.json`.
+
+A shard file, front to back::
+
+    tokens          little-endian <u2 (vocabulary up to 65,535) or <u4, in chunks of `chunk_bytes`
+    document ends   <u8 each: token index, within the shard, after each document that ends in it
+    chunk hashes    <u8 each: xxh3-64 of every chunk
+    footer          JSON, UTF-8: format, dtype, counts, tokenizer, xxh3-64 of the document ends
+    trailer         <u4 length of the footer, <u8 xxh3-64 of chunk hashes and footer, the magic ``KTOK0002``
+
+The trailer's hash covers the hashes of all other parts, so one comparison with the manifest ties a whole shard to it.
+Whoever reads tokens needs the chunk hashes and what follows, 8 bytes a chunk, and never the document ends, of which
+there can be more than tokens that one worker reads. Within a set, documents run on from one shard to the next and all
+chunks are full but the very last one. A folder's manifest is written last: a folder without one was never finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+from array import array
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Optional, Sequence, Union
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.shards.folders import MANIFEST as MANIFEST
+from kogpt2_gluon.shards.folders import why_no_manifest
+from kogpt2_gluon.storage.files import fsync_folder, replace_file
+
+FORMAT_VERSION = 2
+MAGIC = b"KTOK0002"
+TRAILER = struct.Struct("<IQ8s")
+TOKENIZER = "tokenizer.model"
+MIN_CHUNK_BYTES, MAX_CHUNK_BYTES = 64 << 10, 4 << 20  # the upper one is a Lustre stripe
+LARGEST_FOOTER = 64 << 10
+LARGEST_CHUNK = 1 << 30  # bytes that a manifest or footer may ask a reader to hold
+LARGEST_SHARD = 1 << 40  # tokens
+READ_SIZE = 1 << 20
+SHARD_NAME = re.compile(r"\w[\w.-]*\.ktok")  # a plain name: never a path
+
+Tokens = NDArray[np.unsignedinteger[Any]]
+
+
+def token_dtype(vocab_size: int) -> str:
+    """NumPy's name of the token type: two bytes while every id fits."""
+    return "<u2" if vocab_size <= 65535 else "<u4"
+
+
+def choose_chunk_bytes(payload_bytes: int, lanes: int = 64, chunks_per_lane: int = 8) -> int:
+    """The largest power of two from 64 KiB to 4 MiB that leaves every lane its chunks; if none does, 64 KiB.
+
+    `payload_bytes`, of all tokens, may be a guess; a low one errs towards small chunks.
+    """
+    chunk_bytes = MAX_CHUNK_BYTES
+    while chunk_bytes > MIN_CHUNK_BYTES and payload_bytes // chunk_bytes < lanes * chunks_per_lane:
+        chunk_bytes //= 2
+    return chunk_bytes
+
+
+@dataclass
+class ShardInfo:
+    """A shard as its manifest knows it. `hash` is the trailer's, in hex; `bytes` the whole file's size."""
+
+    name: str
+    bytes: int
+    tokens: int
+    documents: int
+    hash: str
+
+
+@dataclass
+class Manifest:
+    """A folder of shards. `text_bytes` counts UTF-8 bytes after the tokenizer's normalisation; `words` likewise."""
+
+    split: str
+    dtype: str
+    chunk_bytes: int
+    vocab_size: int
+    tokenizer_sha256: str
+    special_ids: dict[str, int]
+    source: str
+    tokens: int = 0
+    documents: int = 0
+    text_bytes: int = 0
+    words: int = 0
+    unknown: int = 0
+    shards: list[ShardInfo] = field(default_factory=list)
+    format_version: int = FORMAT_VERSION
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that the manifest says, but for where the text came from."""
+        plain = asdict(self)
+        del plain["source"]
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    def compare_vocabulary(self, vocab_size: int, folder: Path) -> str:
+        """DataError if a model of `vocab_size` cannot hold these tokens; a remark if it has rows to spare, else ""."""
+        if self.vocab_size > vocab_size:
+            raise DataError(
+                f"{folder}: its tokenizer has {self.vocab_size} tokens, more than model.vocab_size={vocab_size}; "
+                f"set model.vocab_size={self.vocab_size} or more"
+            )
+        if self.vocab_size == vocab_size:
+            return ""
+        return (
+            f"note: {folder}: its tokenizer has {self.vocab_size} tokens, so {vocab_size - self.vocab_size} rows of "
+            f"the model's embedding are never used; model.vocab_size={self.vocab_size} would do without them"
+        )
+
+    def save(self, folder: Path) -> None:
+        plain = {**asdict(self), "fingerprint": self.fingerprint()}
+        with replace_file(folder / MANIFEST) as file:
+            file.write((json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Reads and checks `folder`'s manifest; DataError if it is missing, damaged or of another format."""
+        path = folder / MANIFEST
+        try:
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            fingerprint = plain.pop("fingerprint")
+            if plain["format_version"] != FORMAT_VERSION:
+                found = plain["format_version"]
+                raise DataError(f"{path}: format version {found!r}; this program reads {FORMAT_VERSION}")
+            manifest = cls(**{**plain, "shards": [ShardInfo(**shard) for shard in plain["shards"]]})
+            if manifest.fingerprint() != fingerprint:
+                raise DataError(f"{path}: does not match its own fingerprint; it was edited or damaged")
+            manifest.check(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(why_no_manifest(folder)) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{path}: not a manifest of shards ({type(error).__name__}: {error})") from None
+        return manifest
+
+    def check(self, path: Path) -> None:
+        """DataError if the facts cannot all be true; `path` names the manifest."""
+        names = [shard.name for shard in self.shards]
+        for name in names:
+            if not SHARD_NAME.fullmatch(name):
+                raise DataError(f"{path}: {name!r} is no name of a shard in its folder")
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: it names a shard twice")
+        self._check_types(path)
+        itemsize = check_chunk_bytes(self.chunk_bytes, self.dtype, str(path))
+        counts = [shard.tokens for shard in self.shards]
+        if not counts or min(counts) < 1 or max(counts) > LARGEST_SHARD or sum(counts) != self.tokens:
+            raise DataError(f"{path}: its {self.tokens:,} tokens are not those of its {len(counts)} shards")
+        if any(count % (self.chunk_bytes // itemsize) for count in counts[:-1]):
+            raise DataError(f"{path}: a shard before the last one ends within a chunk")
+
+    def _check_types(self, path: Path) -> None:
+        """What JSON can hold in the place of a count or a word; everybody after this may trust them."""
+        facts = asdict(self)
+        words = {name: facts[name] for name in ("split", "dtype", "tokenizer_sha256", "source")}
+        counts = {name: facts[name] for name in ("vocab_size", "tokens", "documents", "text_bytes", "words", "unknown")}
+        special = facts["special_ids"]
+        if not isinstance(special, dict) or not {"bos", "eos"} <= special.keys():
+            raise DataError(f"{path}: its special_ids are {special!r}; they must name bos and eos")
+        counts.update({f"special_ids.{name}": token for name, token in special.items()})
+        for shard in facts["shards"]:
+            words[f"hash of {shard['name']}"] = shard["hash"]
+            counts.update({f"{name} of {shard['name']}": shard[name] for name in ("bytes", "tokens", "documents")})
+        for name, word in words.items():
+            if not isinstance(word, str):
+                raise DataError(f"{path}: its {name} is {word!r}, which is no text")
+        for name, count in counts.items():
+            if type(count) is not int or count < 0:
+                raise DataError(f"{path}: its {name} is {count!r}, which is no count")
+
+
+def check_chunk_bytes(chunk_bytes: Any, dtype: Any, place: str) -> int:
+    """Bytes of a token; DataError, naming `place`, if there are no chunks of that size and type."""
+    itemsize = {"<u2": 2, "<u4": 4}.get(str(dtype), 0)
+    possible = itemsize and type(chunk_bytes) is int and itemsize <= chunk_bytes <= LARGEST_CHUNK
+    if not possible or chunk_bytes % itemsize:
+        raise DataError(f"{place}: impossible chunks: {chunk_bytes!r} bytes of {dtype!r} tokens")
+    return itemsize
+
+
+class ShardWriter:
+    """Writes one set of shards into `folder`; tokens go in by :meth:`add`, :meth:`finish` commits the manifest.
+
+    As a context manager it closes and removes the file it was at if it is left before that.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing empty folder.
+    manifest : Manifest
+        What is known beforehand; counts and shards are filled in here.
+    shard_bytes : int
+        Largest payload of a file; rounded down to whole chunks.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, shard_bytes: int = 1 << 30):
+        self.folder, self.manifest = folder, manifest
+        self._limit = max(1, shard_bytes // manifest.chunk_bytes) * manifest.chunk_bytes
+        self._itemsize = np.dtype(manifest.dtype).itemsize
+        self._buffer = bytearray()
+        self._ends = array("Q")  # 8 bytes a document of the open shard; a list of ints would take 40
+        self._hashes: list[int] = []
+        self._file: Optional[BinaryIO] = None
+        self._written = 0  # payload bytes of the open shard
+
+    def add(self, tokens: Tokens, document_lengths: Union[Sequence[int], NDArray[np.int64]]) -> None:
+        """Appends whole documents: `tokens` (n,) of the manifest's dtype, and the length of each document in them."""
+        ends = np.cumsum(document_lengths, dtype=np.int64)
+        assert tokens.dtype == np.dtype(self.manifest.dtype) and len(tokens) == (ends[-1] if len(ends) else 0)
+        # Ends first: where a shard is closed on the way, it takes those that lie in it.
+        ends += (self._written + len(self._buffer)) // self._itemsize
+        self._ends.frombytes(ends.astype(np.uint64).tobytes())
+        self._append(tokens.tobytes())
+        self.manifest.tokens += len(tokens)
+        self.manifest.documents += len(ends)
+
+    def finish(self) -> Manifest:
+        """Writes what is left and the manifest."""
+        if self._buffer:
+            self._write_chunk(bytes(self._buffer))
+            self._buffer.clear()
+        self._close_shard()
+        fsync_folder(self.folder)  # the shards' names first, then the manifest that speaks of them
+        self.manifest.save(self.folder)
+        return self.manifest
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()  # which writes what is buffered, and fails on a full disk
+            finally:
+                (self.folder / self._name("tmp")).unlink(missing_ok=True)
+
+    def _append(self, data: bytes) -> None:
+        self._buffer += data
+        chunk_bytes = self.manifest.chunk_bytes
+        while len(self._buffer) >= chunk_bytes:
+            self._write_chunk(bytes(self._buffer[:chunk_bytes]))
+            del self._buffer[:chunk_bytes]
+
+    def _write_chunk(self, chunk: bytes) -> None:
+        if self._written == self._limit:  # only now: a document that ends just there still belongs to the full shard
+            self._close_shard()
+        if self._file is None:
+            self._file = (self.folder / self._name("tmp")).open("wb")
+        self._file.write(chunk)
+        self._hashes.append(xxhash.xxh3_64_intdigest(chunk))
+        self._written += len(chunk)
+
+    def _name(self, suffix: str) -> str:
+        return f"{self.manifest.split}-{len(self.manifest.shards):05d}.{suffix}"
+
+    def _close_shard(self) -> None:
+        """Footer, fsync, rename: a file under its final name is whole."""
+        if self._file is None:
+            return
+        tokens = self._written // self._itemsize
+        ends = np.array(self._ends, np.uint64)
+        documents = int(np.searchsorted(ends, np.uint64(tokens), side="right"))
+        ends_of_shard = ends[:documents].astype("<u8").tobytes()
+        hashes, footer = np.array(self._hashes, "<u8").tobytes(), self._footer(tokens, ends_of_shard)
+        digest = xxhash.xxh3_64_intdigest(hashes + footer)
+        for part in (ends_of_shard, hashes, footer, TRAILER.pack(len(footer), digest, MAGIC)):
+            self._file.write(part)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        path = self.folder / self._name("ktok")
+        (self.folder / self._name("tmp")).rename(path)
+        info = ShardInfo(path.name, path.stat().st_size, tokens, documents, f"{digest:016x}")
+        self.manifest.shards.append(info)
+        # A document whose last tokens are still in the buffer ends in the next shard.
+        self._ends = array("Q", (ends[documents:] - np.uint64(tokens)).tobytes())
+        self._file, self._written, self._hashes = None, 0, []
+
+    def _footer(self, tokens: int, document_ends: bytes) -> bytes:
+        manifest = self.manifest
+        footer = {
+            "format_version": FORMAT_VERSION,
+            "dtype": manifest.dtype,
+            "chunk_bytes": manifest.chunk_bytes,
+            "tokens": tokens,
+            "documents": len(document_ends) // 8,
+            "document_ends_hash": xxhash.xxh3_64_hexdigest(document_ends),
+            "chunks": len(self._hashes),
+            "vocab_size": manifest.vocab_size,
+            "tokenizer_sha256": manifest.tokenizer_sha256,
+            "special_ids": manifest.special_ids,
+        }
+        return json.dumps(footer, sort_keys=True).encode()

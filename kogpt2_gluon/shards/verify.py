@@ -1,0 +1,315 @@
+"""Checks a finished set of shards in every respect, and lists all that is wrong with it, each fault with its place.
+
+Reading for training checks what it reads, and stops at the first fault. This reads everything once, in bounded memory,
+with as many processes as are given, and goes on after a fault: a set is judged as a whole. See :mod:`.repair` for what
+can be done then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.machine.process_pool import Run, start_processes
+from kogpt2_gluon.shards.check import Fault, Index, Layout, check_chunks, check_index, without_path
+from kogpt2_gluon.shards.file_pool import available_memory
+from kogpt2_gluon.shards.folders import set_folders
+from kogpt2_gluon.shards.format import MANIFEST, READ_SIZE, TOKENIZER, Manifest, ShardInfo
+
+REPAIRED = "; repaired: "  # in the manifest's `source` of a set that lost shards: its documents may be cut there
+UNFINISHED = (".tmp", ".partial")  # what an interrupted writer leaves
+FEW_BYTES = 1 << 30  # checked sooner than processes are started
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class SetReport:
+    """What was found in one folder of shards. Counts are of what was looked at, whole or not."""
+
+    folder: str
+    fingerprint: str = ""
+    shards: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    documents: int = 0
+    bytes: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    manifest: Optional[Manifest] = None  # only one that holds
+    indexes: dict[str, Index] = field(default_factory=dict)  # by name, of every .ktok file there
+    tokenizer_sha256: str = ""  # of the file beside the shards; "" without one
+
+    def fault(self, name: str, message: str) -> None:
+        self.faults.append(Fault(str(Path(self.folder) / name) if name else self.folder, message))
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a shard, taken by itself, is what was written."""
+        return bool(self.indexes[name].hash) and not self.indexes[name].faults
+
+
+@dataclass
+class Report:
+    """What :func:`verify` found, in all sets together."""
+
+    folder: str
+    sets: list[SetReport]
+    seconds: float
+
+    @property
+    def faults(self) -> list[Fault]:
+        return [fault for each in self.sets for fault in each.faults]
+
+    @property
+    def notes(self) -> list[str]:
+        return [note for each in self.sets for note in each.notes]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: ``ok``, counts in all and by set, ``bytes``, ``seconds``, ``faults`` and ``notes``."""
+        counts = ("shards", "chunks", "tokens", "documents", "bytes")
+        return {
+            "folder": self.folder,
+            "ok": not self.faults,
+            **{name: sum(getattr(each, name) for each in self.sets) for name in counts},
+            "seconds": round(self.seconds, 3),
+            "sets": [
+                {name: getattr(each, name) for name in ("folder", "fingerprint", *counts)}
+                | {"faults": len(each.faults)}
+                for each in self.sets
+            ],
+            "faults": [asdict(fault) for fault in self.faults],
+            "notes": self.notes,
+        }
+
+    def summary(self) -> str:
+        """One line for a person."""
+        plain = self.to_dict()
+        found = count_faults(len(self.faults)) if self.faults else "all is well"
+        return (
+            f"{self.folder}: {plain['shards']:,} shards, {plain['chunks']:,} chunks, {plain['tokens']:,} tokens, "
+            f"{plain['documents']:,} documents, {plain['bytes'] / 1e6:,.1f} MB in {self.seconds:.1f} s: {found}"
+        )
+
+
+def count_faults(count: int) -> str:
+    """ "1 fault", "2 faults"."""
+    return f"{count:,} fault{'' if count == 1 else 's'}"
+
+
+def find_sets(folder: Path) -> list[Path]:
+    """The sets that DIR means: itself and those below it, at any depth. DataError if there is none."""
+    found = set_folders(folder)
+    if not found:
+        where = "no shards there, nor below it" if folder.is_dir() else "no such folder, so no shards there"
+        raise DataError(f"{folder}: {where}")
+    return found
+
+
+def verify(folder: Path, processes: int = 1, progress: Optional[Progress] = None) -> Report:
+    """Checks a folder of shards and all sets below it, such as DIR/train, DIR/test or DIR/news/train.
+
+    Parameters
+    ----------
+    folder : Path
+        DataError if there are no shards at all; whatever else is wrong is in the report.
+    processes : int
+        How many check at once; the report is the same for any number.
+    progress : callable
+        Told (bytes done, in all).
+    """
+    began = time.perf_counter()
+    folders = find_sets(folder)
+    total = sum(_size(path) for each in folders for path in each.glob("*.ktok"))
+    drop = total > available_memory() // 2
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(min(done, total), total)
+
+    with _checkers(processes if total > FEW_BYTES else 1) as run:
+        sets = [verify_set(each, run, advance, drop) for each in folders]
+    first = sets[0].manifest
+    for other in sets[1:]:
+        if first and other.manifest and other.manifest.tokenizer_sha256 != first.tokenizer_sha256:
+            other.fault(MANIFEST, f"made with another tokenizer than {sets[0].folder}")
+    return Report(str(folder), sets, time.perf_counter() - began)
+
+
+def _size(path: Path) -> int:
+    """0 of a link that leads nowhere: it becomes a fault later."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _checkers(processes: int) -> AbstractContextManager[Run]:
+    return start_processes(processes, "checking") if processes > 1 else nullcontext(map)
+
+
+def verify_set(folder: Path, run: Run, advance: Callable[[int], None], drop: bool) -> SetReport:
+    """Checks one folder of shards; `run` maps over tasks, `advance` is told of bytes done."""
+    report = SetReport(str(folder))
+    stated = _check_manifest(folder, report)  # also one that does not hold: it tells what to look for
+    names = sorted(path.name for path in folder.glob("*.ktok"))
+    known = {info.name: _layout(stated, info) for info in stated.shards} if stated else {}
+
+    indexes = run(_check_index, [(folder / name, known.get(name), drop) for name in names])
+    report.indexes = dict(zip(names, indexes))
+    for index in report.indexes.values():
+        report.bytes += index.size
+        advance(max(0, index.size - (index.layout.ends_start if index.layout else 0)))
+    tasks = [task for index in report.indexes.values() for task in index.ranges]
+    for task, faults in zip(tasks, run(check_chunks, tasks)):
+        report.indexes[task.path.name].faults += faults
+        advance((task.last - task.first) * task.layout.chunk_bytes)
+    report.faults += [fault for index in report.indexes.values() for fault in index.faults]
+
+    layouts = [index.layout for index in report.indexes.values() if index.layout]
+    report.shards, report.chunks = len(names), sum(layout.chunks for layout in layouts)
+    report.tokens, report.documents = sum(each.tokens for each in layouts), sum(each.documents for each in layouts)
+    _check_files(folder, stated, report)
+    if stated:
+        _compare_with_manifest(stated, report)
+        _check_borders(stated, report)
+    _check_tokenizer(folder, stated, report)
+    return report
+
+
+def _check_index(task: tuple[Path, Optional[Layout], bool]) -> Index:
+    return check_index(*task)
+
+
+def _layout(manifest: Manifest, info: ShardInfo) -> Layout:
+    return Layout(
+        manifest.dtype,
+        manifest.chunk_bytes,
+        info.tokens,
+        info.documents,
+        manifest.vocab_size,
+        manifest.special_ids["bos"],
+        manifest.special_ids["eos"],
+        manifest.tokenizer_sha256,
+        tuple(sorted(manifest.special_ids.items())),
+    )
+
+
+def _check_manifest(folder: Path, report: SetReport) -> Optional[Manifest]:
+    """The manifest, or as much as one that does not hold can be read; its faults go into the report."""
+    try:
+        manifest = report.manifest = Manifest.load(folder)
+        report.fingerprint = manifest.fingerprint()
+    except DataError as error:
+        there = (folder / MANIFEST).exists()
+        report.fault(MANIFEST, without_path(error, folder / MANIFEST) if there else "the manifest is missing")
+        return _read_doubtful(folder)
+    if sum(info.documents for info in manifest.shards) != manifest.documents:
+        report.fault(MANIFEST, f"its {manifest.documents:,} documents are not those of its shards")
+    return manifest
+
+
+def _read_doubtful(folder: Path) -> Optional[Manifest]:
+    """A manifest that fails its own checks, but has all that is needed to compare shards with it."""
+    try:
+        plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        plain.pop("fingerprint", None)
+        manifest = Manifest(**{**plain, "shards": [ShardInfo(**shard) for shard in plain["shards"]]})
+        manifest.check(folder / MANIFEST)
+        return manifest
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
+        return None
+
+
+def _check_files(folder: Path, stated: Optional[Manifest], report: SetReport) -> None:
+    """Missing files, and those that nobody asked for."""
+    expected = {info.name for info in stated.shards} if stated else set(report.indexes)
+    for name in sorted(expected - report.indexes.keys()):
+        report.fault(name, "this shard is missing; the manifest names it")
+    for name in sorted(report.indexes.keys() - expected):
+        report.fault(name, "a shard that the manifest does not name")
+    for path in sorted(folder.iterdir()):
+        if path.name.endswith(UNFINISHED):
+            report.fault(path.name, "left over from a writer that was interrupted; remove it")
+
+
+def _compare_with_manifest(manifest: Manifest, report: SetReport) -> None:
+    names = {info.hash: info.name for info in manifest.shards}
+    for info in manifest.shards:
+        index = report.indexes.get(info.name)
+        if index is None:
+            continue
+        if index.hash and index.hash != info.hash:
+            other = names.get(index.hash)
+            whose = f"it is {other}: their names were swapped" if other else "it is a shard of another set"
+            report.fault(info.name, f"not the shard that the manifest means by this name; {whose}")
+            continue
+        if index.size != info.bytes:
+            report.fault(info.name, f"{index.size:,} bytes, the manifest says {info.bytes:,}")
+        expected = _layout(manifest, info)
+        for name in ("dtype", "chunk_bytes", "tokens", "documents", "vocab_size", "tokenizer_sha256", "special_ids"):
+            found = getattr(index.layout, name, None)
+            if index.layout and found != getattr(expected, name):
+                report.fault(info.name, f"its footer says {name}={found}, the manifest {getattr(expected, name)}")
+
+
+def _check_borders(manifest: Manifest, report: SetReport) -> None:
+    """Documents run on from one shard to the next: where one ends, the next must begin, and only there.
+
+    A set that was repaired after a loss is cut at such places: there it is a note, not a fault.
+    """
+    repaired = REPAIRED in manifest.source
+    whole = [info.name for info in manifest.shards if info.name in report.indexes and report.is_whole(info.name)]
+    if [info.hash for info in manifest.shards] != [report.indexes[name].hash for name in whole]:
+        return  # said already; what it makes of the borders says nothing new
+    closed, before = True, ""
+    for name in whole:
+        index = report.indexes[name]
+        if index.opens != closed:
+            state = "after a document that ends" if closed else "inside a document that begins"
+            message = f"{'begins' if index.opens else 'does not begin'} with <s>, {state} in {before or 'no shard'}"
+            _tell(report, name, message, repaired)
+        closed, before = index.closed, name
+    if not closed:
+        _tell(report, before, "the set ends inside a document", repaired)
+
+
+def _tell(report: SetReport, name: str, message: str, repaired: bool) -> None:
+    if repaired:
+        report.notes.append(f"{Path(report.folder) / name}: {message} (this set was repaired after a loss)")
+    else:
+        report.fault(name, message)
+
+
+def _check_tokenizer(folder: Path, stated: Optional[Manifest], report: SetReport) -> None:
+    digest = hashlib.sha256()
+    try:
+        with (folder / TOKENIZER).open("rb") as file:
+            while block := file.read(READ_SIZE):
+                digest.update(block)
+    except FileNotFoundError:
+        report.fault(TOKENIZER, "the tokenizer is missing")
+        return
+    except OSError as error:
+        report.fault(TOKENIZER, f"cannot be read: {error.strerror}")
+        return
+    report.tokenizer_sha256 = digest.hexdigest()
+    wanted = {stated.tokenizer_sha256} if stated else _tokenizers(report)
+    if wanted and report.tokenizer_sha256 not in wanted:
+        report.fault(
+            TOKENIZER,
+            f"not the tokenizer of these shards: SHA-256 {report.tokenizer_sha256[:16]}..., theirs "
+            f"{min(wanted)[:16]}...",
+        )
+
+
+def _tokenizers(report: SetReport) -> set[str]:
+    return {index.layout.tokenizer_sha256 for index in report.indexes.values() if index.layout}

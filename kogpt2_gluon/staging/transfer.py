@@ -1,0 +1,213 @@
+"""A folder of shards, or of any files, to S3 and back: hashes compared, manifests last, what is there left alone.
+
+Whoever sees a manifest under its name, on S3 or on disk, can count on the files that it names.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, NamedTuple, Optional
+
+from kogpt2_gluon.corpus.sources import split_s3_url
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.shards.check import check_chunks, check_index
+from kogpt2_gluon.shards.format import MANIFEST, TOKENIZER, Manifest, ShardInfo
+from kogpt2_gluon.staging.staging import take_inventory
+from kogpt2_gluon.storage import s3
+from kogpt2_gluon.storage.lustre import prepare_folder, show
+from kogpt2_gluon.storage.s3 import S3Object, Transfer, list_objects
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Copied:
+    """Files and bytes that were copied, and those that were there already (`skipped`)."""
+
+    files: int = 0
+    bytes: int = 0
+    skipped_files: int = 0
+    skipped_bytes: int = 0
+    note: str = ""
+
+    def add(self, transfer: Transfer) -> None:
+        if transfer.skipped:
+            self.skipped_files, self.skipped_bytes = self.skipped_files + 1, self.skipped_bytes + transfer.size
+        else:
+            self.files, self.bytes = self.files + 1, self.bytes + transfer.size
+
+
+class RemoteSet(NamedTuple):
+    """A set on S3: its manifest's folder, and its shards by their name below the prefix."""
+
+    url: str
+    shards: dict[str, ShardInfo]
+
+
+class Remote(NamedTuple):
+    """What lies under a prefix of S3: its objects by their name below it, and what is wrong with its sets."""
+
+    objects: dict[str, S3Object]
+    sets: list[RemoteSet]
+    faults: list[str]
+
+
+class _Meter:
+    """Adds up bytes told by several threads, and lets no file count for more or less than its size."""
+
+    def __init__(self, total: int, progress: Optional[Progress]) -> None:
+        self._total, self._progress, self._lock = total, progress, threading.Lock()
+        self._before = self._now = 0
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self._now += count
+            if self._progress is not None:
+                self._progress(min(self._before + self._now, self._total), self._total)
+
+    def close_file(self, size: int) -> None:
+        self.advance(size - self._now)
+        self._before, self._now = self._before + size, 0
+
+
+def upload_folder(folder: Path, url: str, progress: Optional[Progress] = None) -> Copied:
+    """Copies a folder to ``s3://bucket/prefix``. DataError if its set is not whole, or another one is there."""
+    bucket, prefix = split_s3_url(url)
+    found = take_inventory(folder)
+    if found.faults:
+        raise DataError(f"{found.faults[0]} ({len(found.faults)} faults); nothing was uploaded")
+    root = folder.resolve()
+    names: dict[str, tuple[Path, int]] = {}
+    for each in found.files:
+        if root not in each.path.parents:
+            raise DataError(f"{show(each.path)}: a link led out of {show(folder)}; copy the file into it")
+        names[each.path.relative_to(root).as_posix()] = (each.path, each.size)
+    meter, copied = _Meter(found.num_bytes, progress), Copied()
+    for name in sorted(names, key=_manifests_last):
+        path, size = names[name]
+        copied.add(s3.upload(path, bucket, _join(prefix, name), meter.advance, overwrite=False))
+        meter.close_file(size)
+    return copied
+
+
+def download_folder(url: str, folder: Path, progress: Optional[Progress] = None) -> Copied:
+    """Copies ``s3://bucket/prefix`` to a folder. DataError if its sets are not whole, or another one is there."""
+    remote = list_remote(url)
+    if remote.faults:
+        raise DataError(f"{remote.faults[0]} ({len(remote.faults)} faults); nothing was downloaded")
+    total = sum(each.size for each in remote.objects.values())
+    _check_room(folder, remote, total)
+    copied = Copied()
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        largest = max(each.size for each in remote.objects.values())
+        copied.note = prepare_folder(folder, largest)  # folders below inherit it
+    meter = _Meter(total, progress)
+    shards = {name: info for place in remote.sets for name, info in place.shards.items()}
+    for name in sorted(remote.objects, key=_manifests_last):
+        each = remote.objects[name]
+        copied.add(_download_file(each, folder / name, shards.get(name), meter.advance))
+        meter.close_file(each.size)
+    return copied
+
+
+def _download_file(item: S3Object, path: Path, info: Optional[ShardInfo], advance: Callable[[int], None]) -> Transfer:
+    """One object. Where no hash was stored with a shard, as by other tools, the shard's own are as good."""
+
+    def is_right(there: Path) -> bool:
+        return info is not None and not _fault_of(info, there)
+
+    transfer = s3.download(item.bucket, item.key, path, advance, is_right)
+    if info is not None and transfer.checked == "size" and not transfer.skipped:
+        fault = _fault_of(info, path)
+        if fault:
+            path.unlink()
+            raise DataError(f"{transfer.url}: damaged ({fault}); upload it again")
+    return transfer
+
+
+def _fault_of(info: ShardInfo, path: Path) -> str:
+    """What is wrong with a shard, as the one that its manifest means; "" if nothing is."""
+    index = check_index(path, None, drop=False)
+    faults = [*index.faults, *(fault for task in index.ranges for fault in check_chunks(task))]
+    if faults:
+        return faults[0].message
+    return "" if index.hash == info.hash else "another shard"
+
+
+def list_remote(url: str) -> Remote:
+    """What lies under ``s3://bucket/prefix``; its manifests are read, and compared with the sizes there."""
+    bucket, prefix = split_s3_url(url)
+    prefix = prefix.rstrip("/")
+    objects: dict[str, S3Object] = {}
+    for each in list_objects(bucket, f"{prefix}/" if prefix else ""):
+        objects[_checked_name(each, prefix)] = each
+    remote = Remote(objects, [], [])
+    for name in sorted(name for name in objects if Path(name).name == MANIFEST):
+        place = name[: -len(MANIFEST)]
+        where = f"s3://{bucket}/{_join(prefix, place)}"
+        try:
+            manifest = _read_manifest(objects[name])
+        except DataError as error:
+            remote.faults.append(str(error))
+            continue
+        remote.sets.append(RemoteSet(where, {place + shard.name: shard for shard in manifest.shards}))
+        for shard in manifest.shards:
+            found = objects.get(place + shard.name)
+            if found is None or found.size != shard.bytes:
+                there = "missing" if found is None else f"{found.size:,} bytes"
+                remote.faults.append(f"{where}{shard.name}: {there}, its manifest says {shard.bytes:,} bytes")
+        if place + TOKENIZER not in objects:
+            remote.faults.append(f"{where}{TOKENIZER}: missing")
+    return remote
+
+
+def _read_manifest(item: S3Object) -> Manifest:
+    with tempfile.TemporaryDirectory() as place:
+        s3.download(item.bucket, item.key, Path(place, MANIFEST))
+        try:
+            return Manifest.load(Path(place))
+        except DataError as error:
+            raise DataError(
+                f"s3://{item.bucket}/{item.key}{str(error).replace(str(Path(place, MANIFEST)), '')}"
+            ) from None
+
+
+def _checked_name(item: S3Object, prefix: str) -> str:
+    """The name below the prefix, as a path below a folder. DataError for one that would lead elsewhere."""
+    name = item.key[len(prefix) :].removeprefix("/") if prefix else item.key
+    if not name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise DataError(f"s3://{item.bucket}/{show(Path(item.key))}: no name that a file below a folder can have")
+    return name
+
+
+def _check_room(folder: Path, remote: Remote, total: int) -> None:
+    """Nothing of another set is overwritten, and the disk is large enough."""
+    have = 0
+    for name, each in remote.objects.items():
+        path = folder / name
+        if not path.exists():
+            continue
+        if not path.is_file() or path.stat().st_size != each.size:
+            raise DataError(
+                f"{show(path)}: not what s3://{each.bucket}/{each.key} is; name another folder or remove it"
+            )
+        have += each.size
+        if path.name == MANIFEST and Manifest.load(path.parent).fingerprint() != _read_manifest(each).fingerprint():
+            raise DataError(f"{show(path)}: of another set than s3://{each.bucket}/{each.key}; name another folder")
+    existing = next(each for each in (folder.resolve(), *folder.resolve().parents) if each.exists())
+    free = shutil.disk_usage(existing).free
+    if free < total - have:
+        raise DataError(f"{show(folder)}: {free:,} bytes free, {total - have:,} are to come")
+
+
+def _manifests_last(name: str) -> tuple[bool, str]:
+    return Path(name).name == MANIFEST, name
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix.rstrip('/')}/{name}" if prefix.rstrip("/") else name

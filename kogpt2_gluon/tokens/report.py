@@ -1,0 +1,197 @@
+"""How well a tokenizer suits a text: tokens for each word and character, unknowns, and what comes back from its ids.
+
+Words, characters and bytes are those of the text before normalisation, so that tokenizers of different profiles are
+measured against the same. A word is what stands between white space; tokens are those of the text, without ``<s>`` and
+``</s>``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from kogpt2_gluon.corpus.store import SPLITS, Corpus
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+
+BATCH_BYTES = 1 << 20  # text encoded at a time
+SAMPLE_MB = 20  # of each corpus, unless said otherwise
+SAMPLE_SEED = 0x7265706F  # of the hash that draws the documents
+
+
+@dataclass
+class TextCounts:
+    """One tokenizer on one split of one corpus: sums over the documents looked at."""
+
+    model: str
+    corpus: str
+    split: str
+    documents: int = 0
+    bytes: int = 0
+    characters: int = 0
+    words: int = 0
+    tokens: int = 0
+    unknown: int = 0  # tokens that are <unk>; one stands for a run of unknown characters
+    byte_tokens: int = 0  # tokens that are single bytes
+    came_back: int = 0  # documents whose ids decode to the very text
+    came_back_normalized: int = 0  # documents whose ids decode to the text as the tokenizer normalises it
+    used: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool), repr=False)  # (vocab_size,) ids seen
+
+    def rates(self) -> dict[str, Any]:
+        """All that the report says of it, ready for JSON. Shares are from 0 to 1."""
+        plain = {key: value for key, value in asdict(self).items() if key != "used"}
+        tokens, documents = max(1, self.tokens), max(1, self.documents)
+        return {
+            **plain,
+            "tokens_per_word": self.tokens / max(1, self.words),
+            "tokens_per_character": self.tokens / max(1, self.characters),
+            "tokens_per_document": self.tokens / documents,
+            "bytes_per_token": self.bytes / tokens,
+            "unknown_rate": self.unknown / tokens,
+            "byte_rate": self.byte_tokens / tokens,
+            "round_trip_rate": self.came_back / documents,
+            "round_trip_normalized_rate": self.came_back_normalized / documents,
+            "vocabulary_used": float(self.used.mean()) if self.used.size else 0.0,
+        }
+
+
+def report_tokenizers(
+    models: Sequence[Path], corpora: Sequence[Path], split: str = "auto", sample_mb: float = SAMPLE_MB
+) -> dict[str, Any]:
+    """Measures each tokenizer on each corpus.
+
+    Parameters
+    ----------
+    models, corpora : sequences of Path
+        SentencePiece models, and folders of `kogpt2 clean`: one for each source or domain.
+    split : str
+        ``train``, ``test``, or ``auto``: the test split where there is one.
+    sample_mb : float
+        Megabytes of each corpus to look at, about. Of a larger split documents are drawn by their hash, the same on
+        any machine; all of it is read for that.
+
+    Returns
+    -------
+    dict
+        ``tokenizers``: path, SHA-256, vocabulary and unused tokens left of each. ``rows``: :meth:`TextCounts.rates`,
+        corpus by corpus, and for each corpus model by model.
+    """
+    if split not in ("auto", *SPLITS):
+        raise RecipeError(f"--split {split}: is none of auto, {', '.join(SPLITS)}")
+    if not 0 < sample_mb < 1e9:
+        raise RecipeError(f"--sample-mb {sample_mb:g}: must be above 0 (megabytes of text)")
+    tokenizers = [Tokenizer.load(path) for path in models]
+    rows = []
+    for folder in corpora:
+        rows += [counts.rates() for counts in _measure(Corpus.open(folder), split, sample_mb, tokenizers)]
+    about = [
+        {
+            "model": str(tokenizer.path),
+            "sha256": tokenizer.sha256,
+            "vocab_size": tokenizer.vocab_size,
+            "unused_left": len(tokenizer.unused),
+            "keeps_newlines": tokenizer.keeps_newlines,
+        }
+        for tokenizer in tokenizers
+    ]
+    return {"tokenizers": about, "rows": rows}
+
+
+def _measure(corpus: Corpus, split: str, sample_mb: float, tokenizers: Sequence[Tokenizer]) -> list[TextCounts]:
+    if split == "auto":
+        split = "test" if corpus.count("test") else "train"
+    if not corpus.count(split):
+        raise DataError(f"{corpus.folder}: its {split} split holds no documents")
+    results = [
+        TextCounts(str(each.path), str(corpus.folder), split, used=np.zeros(each.vocab_size, bool))
+        for each in tokenizers
+    ]
+    for batch in _batches(_sample(corpus, split, sample_mb)):
+        for counts, tokenizer in zip(results, tokenizers):
+            _add(counts, tokenizer, batch)
+    if not results[0].documents:
+        raise RecipeError(f"--sample-mb {sample_mb:g}: no document of {corpus.folder} is drawn into it; give more")
+    return results
+
+
+def _sample(corpus: Corpus, split: str, sample_mb: float) -> Iterator[str]:
+    share = sample_mb * 1e6 / max(1, corpus.size(split))
+    below = int(share * (1 << 64))
+    for document in corpus.documents(split):
+        if share >= 1 or xxhash.xxh3_64_intdigest(document.encode(), SAMPLE_SEED) < below:
+            yield document
+
+
+def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document) * 3  # a Hangul syllable takes three bytes
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _add(counts: TextCounts, tokenizer: Tokenizer, documents: list[str]) -> None:
+    texts = [document.encode() for document in documents]
+    ids, lengths = tokenizer.encode_flat(texts)
+    counts.documents += len(documents)
+    counts.bytes += sum(map(len, texts))
+    counts.characters += sum(map(len, documents))
+    counts.words += sum(len(document.split()) for document in documents)
+    counts.tokens += len(ids)
+    counts.unknown += int(np.count_nonzero(ids == tokenizer.unk_id))
+    counts.byte_tokens += int(tokenizer.byte_ids[ids].sum())
+    counts.used[ids] = True
+    for document, row in zip(documents, np.split(ids, np.cumsum(lengths)[:-1])):
+        decoded = tokenizer.decode(row.tolist())
+        counts.came_back += decoded == document
+        counts.came_back_normalized += decoded == tokenizer.normalize(document)
+
+
+COLUMNS = {  # heading -> (key, format)
+    "documents": ("documents", ",d"),
+    "tokens/word": ("tokens_per_word", ".3f"),
+    "tokens/char": ("tokens_per_character", ".3f"),
+    "bytes/token": ("bytes_per_token", ".2f"),
+    "tokens/doc": ("tokens_per_document", ",.1f"),
+    "<unk>": ("unknown_rate", ".3%"),
+    "bytes": ("byte_rate", ".3%"),
+    "comes back": ("round_trip_rate", ".2%"),
+    "normalised": ("round_trip_normalized_rate", ".2%"),
+    "vocabulary": ("vocabulary_used", ".1%"),
+}
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """The report as a table for a terminal: a row for each corpus and tokenizer, and what the columns mean."""
+    rows = report["rows"]
+    head = ["corpus", "split", "tokenizer", *COLUMNS]
+    lines = [
+        [row["corpus"], row["split"], row["model"], *(format(row[key], form) for key, form in COLUMNS.values())]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *lines)]
+    table = [
+        "  ".join(cell.ljust(width) if place < 3 else cell.rjust(width) for place, (cell, width) in columns)
+        for columns in (enumerate(zip(line, widths)) for line in [head, *lines])
+    ]
+    about = [
+        f"{each['model']}: {each['vocab_size']:,} tokens, {each['unused_left']} unused left, "
+        f"line ends {'kept' if each['keeps_newlines'] else 'not a piece'}, sha256 {each['sha256'][:16]}..."
+        for each in report["tokenizers"]
+    ]
+    meaning = (
+        "<unk>, bytes: share of tokens that are unknown, or single bytes. comes back: share of documents whose ids "
+        "decode to the very text;\nnormalised: to the text as the tokenizer normalises it. "
+        "vocabulary: share of all ids that were seen."
+    )
+    return "\n".join([*about, "", *table, "", meaning])

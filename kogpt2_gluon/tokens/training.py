@@ -1,0 +1,244 @@
+"""Training the tokenizer: SentencePiece BPE as KoGPT-2's, on all of the cleaned corpora or a sample of them.
+
+The ids of what is made here: ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2, ``<pad>`` 3, ``<unused0>`` 4, and so on, then the line
+end if it is kept, with the ``lossless`` profile 256 bytes, and the pieces that were learnt.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any, Callable, Iterator, Optional, Sequence, Union
+
+import numpy as np
+import sentencepiece
+import xxhash
+
+from kogpt2_gluon.corpus.store import Corpus
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
+
+# How text is normalised before it is cut into pieces. `nmt_nfkc` is KoGPT-2's: NFKC, and line ends and runs of spaces
+# become one space. `lossless` keeps every character but U+2581, SentencePiece's own sign for a space; what is not in
+# the vocabulary falls back to bytes, a line end to <0x0A>.
+PROFILES: dict[str, dict[str, Any]] = {
+    "nmt_nfkc": {"normalization_rule_name": "nmt_nfkc"},
+    "lossless": {"normalization_rule_name": "identity", "byte_fallback": True, "remove_extra_whitespaces": False},
+}
+# SentencePiece skips longer sentences and counts positions in a word with 16 bits. NFKC makes at most 18 characters of
+# the 3 bytes of one (U+FDFA), so that a piece without a space, cut at this length, still fits: 8192 / 3 * 18 < 65,536.
+MAX_SENTENCE_BYTES = 8192
+RESERVED = "\u2585"  # SentencePiece's inner sign for the unknown: it skips every sentence that holds one
+# The file records the trainer's thread count, though no piece depends on it: fixed, for the same bytes everywhere.
+TRAINER_THREADS = 16
+SAMPLE_MB = 2000  # text to learn from, unless said otherwise
+MEMORY_FACTOR = 4.5  # bytes that SentencePiece holds for each byte of text (measured)
+SAMPLE_SEED = 0x6B6F6770  # of the hash that draws the sample; another would draw another
+BUCKET_BITS = 16  # the sample is drawn in steps of 1 / 65,536 of the text
+
+
+def train_tokenizer(
+    corpora: Union[Path, Sequence[Path]],
+    out: Path,
+    vocab_size: int,
+    unused: int = 100,
+    character_coverage: float = 0.9995,
+    profile: str = "nmt_nfkc",
+    keep_newlines: bool = False,
+    sample_mb: float = SAMPLE_MB,
+    verbose: bool = False,
+    echo: Optional[Callable[[str], None]] = None,
+) -> Tokenizer:
+    """Trains a SentencePiece BPE model on the train splits of cleaned corpora and writes it to `out`.
+
+    Parameters
+    ----------
+    corpora : Path, or sequence of Path
+        Folders of `kogpt2 clean`.
+    out : Path
+        The `.model` file, written whole or not at all.
+    vocab_size : int
+        Counts everything: the four special pieces, the unused ones, a line end, 256 bytes with ``lossless``.
+    unused : int
+        Pieces ``<unusedN>`` for later use: :mod:`kogpt2_gluon.tokens.renaming` gives them a name.
+    character_coverage : float
+        Characters outside this most frequent share of the text become ``<unk>`` (``lossless``: bytes).
+    profile : str
+        ``nmt_nfkc`` or ``lossless``, see PROFILES.
+    keep_newlines : bool
+        Whether a line end is a piece of its own, so that a document's lines come back as lines. Without it
+        ``nmt_nfkc`` makes a space of it, as KoGPT-2's tokenizer does. The first word of a later line has no space
+        before it, and is spelled accordingly.
+    sample_mb : float
+        Megabytes (10^6 bytes) to learn from. Of a larger text just so much is used, drawn by a hash of each sentence:
+        the same ones on any machine and in any order of the corpora. SentencePiece holds 4.5 bytes for each byte.
+    verbose : bool
+        Shows SentencePiece's own log on standard error.
+    echo : callable
+        Told in one line how much of the text is used.
+
+    Raises RecipeError for an argument that cannot work, naming the value that would where there is one, and DataError
+    for a bad corpus.
+    """
+    _check_arguments(vocab_size, unused, character_coverage, profile, sample_mb)
+    folders = [corpora] if isinstance(corpora, Path) else list(corpora)
+    names = ", ".join(map(str, folders))
+    sentences = Sentences(folders, int(sample_mb * 1e6))
+    if echo:
+        echo(sentences.summary())
+    symbols = [f"<unused{number}>" for number in range(unused)] + [NEWLINE] * keep_newlines
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            character_coverage=character_coverage,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=3,
+            unk_piece="<unk>",
+            bos_piece="<s>",
+            eos_piece="</s>",
+            pad_piece="<pad>",
+            user_defined_symbols=symbols,
+            max_sentence_length=MAX_SENTENCE_BYTES,
+            input_sentence_size=0,  # all of them
+            num_threads=TRAINER_THREADS,
+            minloglevel=0 if verbose else 2,
+            **PROFILES[profile],
+        )
+    except RuntimeError as error:
+        if sentences.error is not None:
+            raise sentences.error from None
+        raise _explain(error, names, vocab_size) from None
+    with replace_file(out) as stream:
+        stream.write(model.getvalue())
+    return Tokenizer.load(out)
+
+
+def _check_arguments(vocab_size: int, unused: int, character_coverage: float, profile: str, sample_mb: float) -> None:
+    if profile not in PROFILES:
+        raise RecipeError(f"--profile {profile}: is none of {', '.join(PROFILES)}")
+    if vocab_size < 1:
+        raise RecipeError(f"--vocab-size {vocab_size}: must be above 0")
+    if unused < 0:
+        raise RecipeError(f"--unused {unused}: must not be below 0")
+    if not 0.98 <= character_coverage <= 1:
+        raise RecipeError(f"--character-coverage {character_coverage:g}: must be from 0.98 to 1")
+    if not 0 < sample_mb < 1e9:
+        raise RecipeError(f"--sample-mb {sample_mb:g}: must be above 0 (megabytes of text)")
+
+
+def _explain(error: RuntimeError, corpora: str, vocab_size: int) -> Exception:
+    """SentencePiece's complaint as one line that says what would do."""
+    message = " ".join(str(error).split())
+    too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
+    if too_small:
+        return RecipeError(
+            f"--vocab-size {vocab_size}: too small for {corpora}: its characters and the special pieces alone need "
+            f"{too_small[1]}; give at least that, or a lower --character-coverage"
+        )
+    too_high = re.search(r"set it to a value <= (\d+)", message)
+    if too_high:
+        return RecipeError(
+            f"--vocab-size {vocab_size}: too high for {corpora}: its text yields {too_high[1]} pieces; "
+            "give at most that"
+        )
+    return DataError(f"{corpora}: SentencePiece cannot train on it: {message}")
+
+
+class Sentences:
+    """The train splits as SentencePiece wants them: all sentences, or those that the hash draws.
+
+    Iterating keeps an error of ours in `error`, which would else come back as a RuntimeError. Drawing a sample takes
+    one more reading of the text, first: it adds up the bytes under each value of the hash's upper 16 bits, and the
+    sample is what lies below the value where `limit` bytes are full, so that it is never larger.
+    """
+
+    def __init__(self, folders: Sequence[Path], limit: int) -> None:
+        self._corpora = [Corpus.open(folder) for folder in folders]
+        for corpus in self._corpora:
+            if not corpus.count("train"):
+                raise DataError(
+                    f"{corpus.folder}: its train split is empty; clean it again with a smaller --test-share"
+                )
+        if len({corpus.folder.resolve() for corpus in self._corpora}) < len(self._corpora):
+            raise RecipeError(f"{', '.join(map(str, folders))}: one corpus is named twice")
+        self.error: Optional[DataError] = None
+        self.total = self.used = sum(corpus.size("train") for corpus in self._corpora)
+        self._below = 1 << BUCKET_BITS  # values of the hash that are drawn
+        if self.total > limit:
+            self._choose(limit)
+
+    def _choose(self, limit: int) -> None:
+        buckets = np.zeros(1 << BUCKET_BITS, np.int64)
+        for sentence in self._all():
+            data = sentence.encode()
+            buckets[_bucket(data)] += len(data) + 1
+        full = np.cumsum(buckets)
+        self._below = int(np.searchsorted(full, limit, side="right"))
+        self.total, self.used = int(full[-1]), int(full[self._below - 1]) if self._below else 0
+        if not self.used:
+            raise RecipeError(
+                f"--sample-mb {limit / 1e6:g}: no sentence of {', '.join(str(each.folder) for each in self._corpora)} "
+                "is drawn into so small a sample; give more"
+            )
+
+    def summary(self) -> str:
+        """How much of the text is used, in one line."""
+        if self.used == self.total:
+            used = f"all {self.total / 1e6:,.1f} MB of text"
+        else:
+            used = f"a sample of {self.used / 1e6:,.1f} of {self.total / 1e6:,.1f} MB of text"
+        return f"learning from {used}; SentencePiece needs about {MEMORY_FACTOR * self.used / 1e9 + 0.3:.1f} GB for it"
+
+    def _all(self) -> Iterator[str]:
+        for corpus in self._corpora:
+            for line in corpus.lines("train"):
+                yield from cut_sentence(line)
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for sentence in self._all():
+                if self._below == 1 << BUCKET_BITS or _bucket(sentence.encode()) < self._below:
+                    yield sentence
+        except DataError as error:
+            self.error = error
+            raise
+
+
+def _bucket(sentence: bytes) -> int:
+    """Where a sentence lies between 0 and 65,535, by its own bytes alone."""
+    return xxhash.xxh3_64_intdigest(sentence, SAMPLE_SEED) >> (64 - BUCKET_BITS)
+
+
+def cut_sentence(line: str, limit: int = MAX_SENTENCE_BYTES) -> Iterator[str]:
+    """A line in sentences that SentencePiece will not skip: at most `limit` bytes of UTF-8, and no reserved sign.
+
+    Cuts at a space, which the cut replaces: BPE is learnt from words, so that nothing is lost or changed by it. Only a
+    word that is itself too long is cut between two characters.
+    """
+    if len(line) * 4 <= limit and RESERVED not in line:
+        yield line
+        return
+    for part in line.split(RESERVED):
+        data = part.encode()
+        start = 0
+        while len(data) - start > limit:
+            end = data.rfind(b" ", start + 1, start + limit + 1)
+            if end > 0:
+                yield data[start:end].decode()
+                start = end + 1
+                continue
+            end = start + limit
+            while data[end] & 0xC0 == 0x80:  # inside a character
+                end -= 1
+            yield data[start:end].decode()
+            start = end
+        if start < len(data):
+            yield data[start:].decode()

@@ -1,0 +1,66 @@
+"""``kogpt2-launch render``: a plan as files for a scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import click
+
+from kogpt2_gluon.errors import RecipeError
+
+
+@click.command()
+@click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("--to", "target", required=True, type=click.Choice(["slurm", "mpijob", "batch", "parallelcluster"]))
+@click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path), help="Folder for the files.")
+@click.option("--image", help="Of containers, with this package, Horovod, Open MPI and sshd.  [mpijob, batch]")
+@click.option("--folder", default="/fsx", show_default=True, help="Where the shared file system is mounted.")
+@click.option("--claim", default="fsx", show_default=True, help="PersistentVolumeClaim of it.  [mpijob]")
+@click.option("--region", help="[parallelcluster]")
+@click.option("--subnet", help="Of the compute nodes; for EFA without public addresses.  [parallelcluster]")
+@click.option("--head-subnet", help="Of the head node, where it is another.  [parallelcluster]")
+@click.option("--key-name", help="Key pair for the head node.  [parallelcluster]")
+@click.option(
+    "--file-system", help="An FSx for Lustre that is there, fs-...  [parallelcluster; default: the plan's, or new]"
+)
+@click.option("--time-limit", default="7-00:00:00", show_default=True, help="[slurm, parallelcluster]")
+def render(
+    plan_file: Path,
+    target: str,
+    out: Path,
+    image: Optional[str],
+    folder: str,
+    claim: str,
+    region: Optional[str],
+    subnet: Optional[str],
+    head_subnet: Optional[str],
+    key_name: Optional[str],
+    file_system: Optional[str],
+    time_limit: str,
+) -> None:
+    """Write PLAN (a file of `plan --out`) as a job of a scheduler, which then chooses the hosts.
+
+    A file that is there already is not overwritten unless it is the same.
+
+    \b
+    Examples:
+      kogpt2-launch render plan.json --to slurm && sbatch job.sbatch
+      kogpt2-launch render plan.json --to mpijob --image REGISTRY/kogpt2:1 && kubectl apply -f mpijob.yaml
+    """
+    from kogpt2_launch.plan.plan import load_plan
+    from kogpt2_launch.render import Site, render
+
+    site = Site(image, folder, claim, region, subnet, head_subnet, key_name, file_system, time_limit)
+    files = render(load_plan(plan_file), target, site)
+    for name, text in files.items():
+        path = out / name
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+            raise RecipeError(f"{path}: there already, and different; move it away or give another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (out / name).write_text(text, encoding="utf-8")
+            click.echo(str(out / name))
+    except OSError as error:
+        raise RecipeError(f"--out {out}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,206 @@
+"""What need not be typed: EC2 instances by tag, placement group or Auto Scaling group, Slurm's allocation, FSx.
+
+What EC2 says of them beside their addresses (type, EFA interfaces, subnet) goes along, so that a plan is made for what
+is really there. Hosts are sorted by address: the same instances give the same plan.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_launch.hosts import FileSystem, Host
+from kogpt2_launch.plan.fabric import instance_type
+
+NO_BOTO3 = "asking EC2 needs boto3: pip install 'kogpt2-gluon[aws]'"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A running EC2 instance. efa: EFA interfaces attached, at most those of its type."""
+
+    id: str
+    address: str
+    type: str
+    zone: str
+    subnet: str
+    placement_group: str
+    efa: int
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """Hosts, their EC2 type if they have one, and what a person should know of them, a line each."""
+
+    hosts: Tuple[Host, ...]
+    instance_type: Optional[str] = None
+    notes: Tuple[str, ...] = ()
+
+
+def from_ec2(tag: Optional[str] = None, placement_group: Optional[str] = None, client: Any = None) -> Discovered:
+    """The running instances with a tag ``KEY=VALUE``, of a placement group, or both.
+
+    Raises RecipeError when there is none or when they cannot be workers of one run, DataError when EC2 does not answer.
+    """
+    filters = [{"Name": "instance-state-name", "Values": ["running"]}]
+    asked = []
+    if tag is not None:
+        key, equals, value = tag.partition("=")
+        if not key or not equals:
+            raise RecipeError(f"--ec2-tag {tag!r}: write KEY=VALUE")
+        filters.append({"Name": f"tag:{key}", "Values": [value]})
+        asked.append(f"tag {tag}")
+    if placement_group is not None:
+        filters.append({"Name": "placement-group-name", "Values": [placement_group]})
+        asked.append(f"placement group {placement_group}")
+    assert asked
+    with explained("EC2"):
+        instances = _describe(client or make_client("ec2"), Filters=filters)
+    return _discovered(instances, " and ".join(asked))
+
+
+def from_auto_scaling_group(name: str, autoscaling: Any = None, ec2: Any = None) -> Discovered:
+    """The instances of an Auto Scaling group that are in service. Raises as :func:`from_ec2`."""
+    with explained("EC2 Auto Scaling"):
+        pages = (autoscaling or make_client("autoscaling")).get_paginator("describe_auto_scaling_groups")
+        groups = [group for page in pages.paginate(AutoScalingGroupNames=[name]) for group in page["AutoScalingGroups"]]
+        if not groups:
+            raise RecipeError(f"--asg {name}: no Auto Scaling group of that name in this region")
+        members = groups[0]["Instances"]
+        ready = sorted(each["InstanceId"] for each in members if each["LifecycleState"] == "InService")
+        instances = _describe(ec2 or make_client("ec2"), InstanceIds=ready) if ready else []
+    found = _discovered(instances, f"Auto Scaling group {name}")
+    waiting = len(members) - len(ready)
+    notes = (f"{waiting} of {len(members)} instances of {name} are not in service and are left out",) if waiting else ()
+    return Discovered(found.hosts, found.instance_type, (*found.notes, *notes))
+
+
+def from_slurm(environment: Mapping[str, str]) -> Discovered:
+    """The nodes of the Slurm allocation that this process runs in, a slot for each GPU, or else for each task.
+
+    What was asked for counts before what is there: ``--exclusive`` gives a job all GPUs of its nodes.
+    """
+    nodes = environment.get("SLURM_JOB_NODELIST")
+    if not nodes:
+        raise RecipeError("--slurm: SLURM_JOB_NODELIST is not set; run this inside of sbatch or salloc")
+    try:
+        answer = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DataError(f"--slurm: scontrol show hostnames {nodes}: {error}") from None
+    slots = _slurm_slots(environment)
+    return Discovered(tuple(Host(name, slots) for name in answer.stdout.split()))
+
+
+def _slurm_slots(environment: Mapping[str, str]) -> int:
+    for name in ("SLURM_GPUS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_GPUS_ON_NODE"):
+        if found := re.fullmatch(r"(?:[A-Za-z][^:,]*:)?([0-9]{1,4})", environment.get(name, "")):  # 8, or a100:8
+            return int(found.group(1))
+    raise RecipeError(
+        "--slurm: none of SLURM_GPUS_PER_NODE, SLURM_NTASKS_PER_NODE and SLURM_GPUS_ON_NODE says how many workers a "
+        "node gets; allocate with --gpus-per-node=N or --ntasks-per-node=N"
+    )
+
+
+def file_system(name: str, client: Any = None) -> FileSystem:
+    """The FSx for Lustre ``fs-...``; RecipeError when it is none or cannot be used yet. Raises as :func:`from_ec2`."""
+    if not re.fullmatch(r"fs-[0-9a-f]{8,40}", name):
+        raise RecipeError(f"--file-system {name!r}: write the id of an FSx for Lustre, fs-...")
+    with explained("FSx"):
+        client = client or make_client("fsx")
+        try:
+            (found,) = client.describe_file_systems(FileSystemIds=[name])["FileSystems"]
+        except (client.exceptions.FileSystemNotFound, ValueError):
+            raise RecipeError(
+                f"--file-system {name}: no such file system in this region; check AWS_REGION and AWS_PROFILE"
+            ) from None
+    kind, state = found["FileSystemType"], found.get("Lifecycle", "AVAILABLE")
+    if kind != "LUSTRE":
+        raise RecipeError(f"--file-system {name}: of type {kind}, not LUSTRE")
+    if state not in ("AVAILABLE", "UPDATING"):
+        raise RecipeError(f"--file-system {name}: {state}, not AVAILABLE")
+    # "fsx" is the name of all of the oldest kind (SCRATCH_1), for which FSx may say none.
+    mount_name = found.get("LustreConfiguration", {}).get("MountName", "fsx")
+    return FileSystem(name, found["DNSName"], mount_name, found["SubnetIds"][0])
+
+
+# ---- EC2 ------------------------------------------------------------------------------------------------------------
+
+
+def make_client(service: str) -> Any:
+    """A client of the region and account that the environment names."""
+    import boto3
+
+    return boto3.session.Session().client(service)
+
+
+def _describe(client: Any, **arguments: Any) -> List[Instance]:
+    """The instances that EC2 names, page by page."""
+    pages = client.get_paginator("describe_instances").paginate(**arguments)
+    described = [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
+    return [_instance(each) for each in described if each["State"]["Name"] == "running"]
+
+
+def _instance(described: Dict[str, Any]) -> Instance:
+    placement, interfaces = described["Placement"], described.get("NetworkInterfaces", [])
+    return Instance(
+        id=described["InstanceId"],
+        address=described["PrivateIpAddress"],
+        type=described["InstanceType"],
+        zone=placement.get("AvailabilityZone", ""),
+        subnet=described.get("SubnetId", ""),
+        placement_group=placement.get("GroupName", ""),
+        efa=sum(each.get("InterfaceType", "").startswith("efa") for each in interfaces),
+    )
+
+
+def _discovered(instances: Sequence[Instance], asked: str) -> Discovered:
+    if not instances:
+        raise RecipeError(f"{asked}: no running instance in this region; check the name, AWS_REGION and AWS_PROFILE")
+    types = sorted({each.type for each in instances})
+    if len(types) > 1:
+        raise RecipeError(f"{asked}: instances of {', '.join(types)}; the workers of a run must be of one type")
+    kind = instance_type(types[0])
+    ordered = sorted(instances, key=lambda each: ipaddress.ip_address(each.address))
+    notes = []
+    lacking = [each.id for each in ordered if each.efa < kind.efa]
+    if lacking:
+        notes.append(
+            f"{len(lacking)} of {len(ordered)} instances have fewer EFA interfaces than the {kind.efa} that "
+            f"{kind.name} may have, {lacking[0]} first: launch them with all of them"
+        )
+    for what, values in (
+        ("availability zones", {each.zone for each in ordered}),
+        ("subnets", {each.subnet for each in ordered}),
+    ):
+        if len(values) > 1:
+            notes.append(f"the instances are in {len(values)} {what} ({', '.join(sorted(values))}): EFA needs one")
+    groups = {each.placement_group for each in ordered}
+    if kind.efa and len(ordered) > 1 and (len(groups) > 1 or "" in groups):
+        notes.append("the instances are not all in one placement group: one of kind cluster brings them close together")
+    return Discovered(tuple(Host(each.address, kind.gpus) for each in ordered), kind.name, tuple(notes))
+
+
+@contextmanager
+def explained(service: str) -> Iterator[None]:
+    """What goes wrong with AWS becomes one line with the way out."""
+    try:
+        import botocore.exceptions as errors
+    except ImportError:
+        raise RecipeError(NO_BOTO3) from None
+    try:
+        yield
+    except (errors.NoCredentialsError, errors.PartialCredentialsError, errors.CredentialRetrievalError):
+        raise RecipeError(f"{service}: no AWS credentials; set AWS_PROFILE or use an instance role") from None
+    except errors.NoRegionError:
+        raise RecipeError(f"{service}: no region is set; set AWS_DEFAULT_REGION") from None
+    except errors.ProfileNotFound as error:
+        raise RecipeError(f"{service}: {error}; check AWS_PROFILE") from None
+    except (errors.ClientError, errors.BotoCoreError) as error:
+        raise DataError(f"{service}: {' '.join(str(error).split())[:300]}") from None

@@ -1,0 +1,121 @@
+"""Environment variables that do harm, or nothing, on the network that a plan is for: a line each, with the reason.
+
+They come down from blog posts and old job scripts. A lint warns; what corrupts data is an error.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Callable, Dict, Mapping, Optional, Tuple
+
+from kogpt2_launch.plan.fabric import PLUGIN_CHEATSHEET, InstanceType
+
+WARN, ERROR = "warn", "error"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a variable, and what to do: leave it out, unless the text says otherwise."""
+
+    severity: str
+    name: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pattern of names, when it is wrong (None: always), and why."""
+
+    pattern: str
+    wrong: Optional[Callable[[str, Optional[InstanceType]], bool]]
+    severity: str
+    text: str
+    source: str
+
+
+def _has_efa(instance: Optional[InstanceType]) -> bool:
+    return instance is not None and instance.efa > 0
+
+
+def _on_efa(_value: str, instance: Optional[InstanceType]) -> bool:
+    return _has_efa(instance)
+
+
+def _forces_low_latency(value: str, instance: Optional[InstanceType]) -> bool:
+    """Whether NCCL_PROTO admits LL or LL128."""
+    return _has_efa(instance) and any(_admits(value, name) for name in ("ll", "ll128"))
+
+
+def _admits(value: str, name: str) -> bool:
+    """Whether a list such as ``a,b`` has `name`, or one such as ``^a,b`` (all but these) has it not."""
+    listed = name in [each.strip().lower() for each in value.lstrip("^").split(",")]
+    return listed != value.startswith("^")
+
+
+def _rdma_on_type_without(value: str, instance: Optional[InstanceType]) -> bool:
+    return value != "0" and instance is not None and instance.efa > 0 and not instance.gpudirect
+
+
+def _another_provider(value: str, instance: Optional[InstanceType]) -> bool:
+    return _has_efa(instance) and not _admits(value, "efa")
+
+
+NCCL_ENV, HOROVOD_SOURCE = "NCCL documentation, Environment Variables", "horovod/common/operations.cc"
+FEWER = "more channels than NCCL's own choice make messages smaller, and EFA starves: leave it out"
+RULES: Tuple[Rule, ...] = (
+    Rule(
+        "RDMAV_*",
+        None,
+        WARN,
+        "belongs to rdma-core and breaks fork() on newer kernels; the plugin sets what is needed, FI_EFA_FORK_SAFE",
+        PLUGIN_CHEATSHEET,
+    ),
+    Rule("NCCL_TREE_THRESHOLD", None, WARN, "NCCL 2.5 and later ignore it; NCCL_ALGO took its place", NCCL_ENV),
+    Rule("NCCL_MIN_NRINGS", None, WARN, f"is the old name of NCCL_MIN_NCHANNELS; {FEWER}", NCCL_ENV),
+    Rule("NCCL_MIN_NCHANNELS", _on_efa, WARN, FEWER, PLUGIN_CHEATSHEET),
+    Rule(
+        "HOROVOD_HIERARCHICAL_ALLREDUCE",
+        None,
+        WARN,
+        "does nothing: workers are started with Gloo, and this part of Horovod needs MPI",
+        HOROVOD_SOURCE,
+    ),
+    Rule("NCCL_SOCKET_NTHREADS", _on_efa, WARN, "is for sockets; EFA does not use them", PLUGIN_CHEATSHEET),
+    Rule("NCCL_NSOCKS_PERTHREAD", _on_efa, WARN, "is for sockets; EFA does not use them", PLUGIN_CHEATSHEET),
+    Rule(
+        "NCCL_PROTO",
+        _forces_low_latency,
+        ERROR,
+        "lets NCCL use LL or LL128, which need ordered 128-byte stores, and EFA on these types promises none: data may "
+        "be corrupted, silently; take simple",
+        "aws-ofi-nccl, src/platform-aws.c (v1.7.4, v1.13.2), configure_nccl_proto",
+    ),
+    Rule(
+        "FI_EFA_USE_DEVICE_RDMA",
+        _rdma_on_type_without,
+        ERROR,
+        "asks for GPUDirect, which this instance type's EFA has not",
+        PLUGIN_CHEATSHEET,
+    ),
+    Rule("FI_PROVIDER", _another_provider, ERROR, "keeps libfabric from using EFA; take efa", PLUGIN_CHEATSHEET),
+    Rule("NCCL_IB_DISABLE", _on_efa, WARN, "is for InfiniBand; EFA goes through the plugin", NCCL_ENV),
+)
+
+
+def lint(
+    variables: Mapping[str, str], instance: Optional[InstanceType], preset: Optional[Mapping[str, str]] = None
+) -> Tuple[Finding, ...]:
+    """The findings on `variables`, by name, for hosts of this type (None: not told).
+
+    Those that a preset set to the same value are meant.
+    """
+    found: Dict[Tuple[str, str], Finding] = {}
+    for name, value in sorted(variables.items()):
+        if preset is not None and preset.get(name) == value:
+            continue
+        for rule in RULES:
+            if fnmatch.fnmatchcase(name, rule.pattern) and (rule.wrong is None or rule.wrong(value, instance)):
+                found[name, rule.pattern] = Finding(rule.severity, name, rule.text, rule.source)
+    return tuple(found.values())

@@ -1,0 +1,335 @@
+"""A launch plan: everything decided before the first process starts, as a file that can be read and diffed.
+
+A plan holds no time, no random number and no look at the network: the same recipe, hosts and options give the same
+text (a plan for this machine alone also has its number of cores). Every environment variable says where its value comes
+from, and the command is a list of arguments: what a person may paste is written from it, never read back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.estimate import Estimate, estimates
+from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_launch.hosts import FileSystem, Host
+from kogpt2_launch.plan.commands import ENGINES, engine_argv, horovodrun_argv, supervisor_argv
+from kogpt2_launch.plan.environment import INTERFACE_VARIABLES, check_variable
+from kogpt2_launch.plan.lint import ERROR, Finding
+from kogpt2_launch.plan.variables import USER, Fabric, Variable, counted, rank_variables, worker_variables
+
+FORMAT = "kogpt2-launch-plan-3"
+PYTHON, LAUNCH_ID = "PYTHON", "ID"  # in commands: the interpreter on the hosts, and a number that each attempt draws
+
+# What Linux admits as an interface's name, less the characters that a shell would read.
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run on given hosts. Build it with :func:`make_plan` or read it with :func:`load_plan`."""
+
+    recipe: str  # as the user named it: a path or a shipped recipe's name
+    overrides: Tuple[str, ...]
+    fingerprint: str  # of the resolved recipe
+    run_dir: str  # the recipe's
+    hosts: Tuple[Host, ...]
+    network_interface: Optional[str]
+    env: Tuple[Variable, ...]  # sorted by name
+    batch_size: int  # sequences of one worker and micro step
+    accumulate: int  # micro steps of one update
+    seq_length: int  # tokens a sequence
+    fabric: Fabric = Fabric()
+    file_system: Optional[FileSystem] = None  # that the hosts share
+    estimate: Tuple[Estimate, ...] = ()  # time and cost on each kind of device
+
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+        return sum(host.slots for host in self.hosts)
+
+    @property
+    def total_batch_size(self) -> int:
+        return self.batch_size * self.size * self.accumulate
+
+    @property
+    def is_local(self) -> bool:
+        """Whether every worker runs on this machine."""
+        return all(host.is_local for host in self.hosts)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is one worker of localhost: by that name alone, so that the text is the same on every machine."""
+        return self.size == 1 and self.hosts[0].is_loopback
+
+    def findings(self) -> Tuple[Finding, ...]:
+        """What is wrong with the user's own variables."""
+        return self.fabric.lint({each.name: each.value for each in self.env if each.source == USER})
+
+    def ranks(self) -> List[range]:
+        """The ranks of each host: Horovod numbers the slots in the order of the hosts."""
+        first, ranks = 0, []
+        for host in self.hosts:
+            ranks.append(range(first, first + host.slots))
+            first += host.slots
+        return ranks
+
+    def worker_argv(self) -> List[str]:
+        """The command of one worker."""
+        return ["kogpt2", "train", self.recipe, *self.overrides]
+
+    def argv(self) -> List[str]:
+        """The command that starts all workers by hand; a single local worker needs no horovodrun."""
+        if self.is_alone:
+            return self.worker_argv()
+        return [*horovodrun_argv(self.hosts, self.network_interface), *self.worker_argv()]
+
+    def processes(self) -> Dict[str, List[str]]:
+        """The command of every process of ``kogpt2-launch run``: engine, each rank's supervisor, worker.
+
+        A single local worker has neither engine nor supervisor.
+        """
+        if self.is_alone:
+            return {"worker": self.worker_argv()}
+        supervisor = supervisor_argv(PYTHON, LAUNCH_ID)
+        preset = self.fabric.preset
+        engines = {each: engine_argv(each, self.hosts, self.network_interface, preset) for each in ENGINES}
+        started = {engine: [*argv, *supervisor] for engine, argv in engines.items()}
+        return {**started, "supervisor": supervisor, "worker": self.worker_argv()}
+
+    def rank_env(self) -> Tuple[Variable, ...]:
+        """What ``kogpt2-launch run`` adds to `env` for each rank; nothing without supervisors."""
+        if "supervisor" not in self.processes():
+            return ()
+        return rank_variables(self.run_dir, any(each.name == "NCCL_DEBUG" for each in self.env))
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The plan as plain data, with all that follows from it."""
+        return {
+            "format": FORMAT,
+            "recipe": {"name": self.recipe, "overrides": list(self.overrides), "fingerprint": self.fingerprint},
+            "run_dir": self.run_dir,
+            "hosts": [
+                {"name": host.name, "slots": host.slots, "ranks": list(ranks)}
+                for host, ranks in zip(self.hosts, self.ranks())
+            ],
+            "size": self.size,
+            "batch": {
+                "batch_size": self.batch_size,
+                "accumulate": self.accumulate,
+                "total_batch_size": self.total_batch_size,
+                "seq_length": self.seq_length,
+                "tokens_per_step": self.total_batch_size * self.seq_length,
+            },
+            "network_interface": self.network_interface,
+            "fabric": asdict(self.fabric),
+            "file_system": asdict(self.file_system) if self.file_system else None,
+            "findings": [asdict(each) for each in self.findings()],
+            "env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.env],
+            "estimate": [asdict(each) for each in self.estimate],
+            "rank_env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.rank_env()],
+            "processes": self.processes(),
+            "by_hand": self.argv(),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    def describe(self) -> str:
+        """The plan for people: a few aligned lines."""
+        rows = [("recipe", " ".join([self.recipe, *self.overrides])), ("fingerprint", self.fingerprint[:16])]
+        for host, ranks in zip(self.hosts, self.ranks()):
+            numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
+            here = ", this machine" if host.is_local else ""
+            rows.append(("host", f"{host.name}: {counted(host.slots, 'slot')}, {numbers}{here}"))
+        rows += [
+            ("workers", str(self.size)),
+            (
+                "total batch",
+                f"{self.total_batch_size} sequences = batch_size {self.batch_size} x {counted(self.size, 'worker')} "
+                f"x accumulate {self.accumulate}",
+            ),
+            ("tokens", f"{self.total_batch_size * self.seq_length:,} an update (seq_length {self.seq_length})"),
+            ("threads", self._describe_threads()),
+            ("network", self.network_interface or ("loopback" if self.is_local else "chosen by horovodrun")),
+        ]
+        rows += [("instance", self._describe_instance())] if self.fabric.instance else []
+        if shared := self.file_system:
+            rows += [("file system", f"{shared.id}: {shared.dns_name}@tcp:/{shared.mount_name}, {shared.subnet}")]
+        rows += [("env", f"{each.name}={each.value}  <- {each.source}") for each in self.env]
+        rows += [(each.severity, f"{each.name} {each.text} ({each.source})") for each in self.findings()]
+        rows += [("rank env", f"{each.name}={each.value}  <- {each.source}") for each in self.rank_env()]
+        rows += [(what, json.dumps(argv, ensure_ascii=False)) for what, argv in self.processes().items()]
+        settings = [f"{each.name}={each.value}" for each in self.env]
+        rows += [("by hand", shlex.join([*(["env", *settings] if settings else []), *self.argv()]))]
+        return "".join(f"{label:<12} {text}\n" for label, text in rows)
+
+    def _describe_instance(self) -> str:
+        instance = self.fabric.instance
+        assert instance is not None
+        efa = counted(instance.efa, "EFA interface") if instance.efa else "no EFA"
+        direct = ", GPUDirect" if instance.gpudirect else ""
+        return f"{instance.name}: {instance.gpus} x {instance.gpu}, {instance.gigabits:g} Gbit/s, {efa}{direct}"
+
+    def _describe_threads(self) -> str:
+        for each in self.env:
+            if each.name == "OMP_NUM_THREADS":
+                return f"{each.value} a worker"
+        return "set by each worker: the cores of its host / the slots of its host"
+
+
+def make_plan(
+    recipe: str,
+    overrides: Sequence[str],
+    hosts: Sequence[Host],
+    network_interface: Optional[str] = None,
+    env: Optional[Mapping[str, str]] = None,
+    fabric: Optional[Fabric] = None,
+    file_system: Optional[FileSystem] = None,
+) -> Plan:
+    """Plans a run of `recipe` on `hosts`.
+
+    Raises RecipeError for a bad recipe, for a total batch that this number of workers cannot share evenly, for more
+    workers on a host than its type has GPUs, and for an interface or variable (`env`: the user's own) that cannot be
+    used.
+    """
+    resolved, fabric = load_recipe(recipe, overrides), fabric or Fabric()
+    size = sum(host.slots for host in hosts)
+    accumulate = resolved.accumulate(size)
+    _check_lanes(resolved, size)
+    plan = Plan(
+        recipe=recipe,
+        overrides=tuple(overrides),
+        fingerprint=resolved.fingerprint(),
+        run_dir=str(resolved.run_dir),
+        hosts=tuple(hosts),
+        network_interface=network_interface,
+        env=worker_variables(resolved, hosts, network_interface, fabric, env or {}),
+        batch_size=resolved.training.batch_size,
+        accumulate=accumulate,
+        seq_length=resolved.data.seq_length,
+        fabric=fabric,
+        file_system=file_system,
+        estimate=estimates(resolved, size),
+    )
+    _check_interface(plan)
+    _check_gpus(plan)
+    return plan
+
+
+def is_plan(name: str) -> bool:
+    """Whether a file is a plan, whatever its name; a name of .json is meant as one."""
+    if name.endswith(".json"):
+        return True
+    try:
+        with Path(name).open(encoding="utf-8", errors="replace") as file:
+            return '"format": "kogpt2-launch-plan-' in file.read(200)
+    except OSError:
+        return False  # a shipped recipe's name, or nothing
+
+
+def load_plan(path: Path) -> Plan:
+    """Reads a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
+    again = "make it anew with kogpt2-launch plan"
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"plan {path}: not readable: {error}") from None
+    found = plain.get("format") if isinstance(plain, dict) else None
+    if found != FORMAT:
+        raise RecipeError(f"plan {path}: format {found!r} is not {FORMAT!r}; {again}")
+    try:
+        plan = _from_dict(plain)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError(f"plan {path}: incomplete ({type(error).__name__}: {error}); {again}") from None
+    # All that can be derived is derived again: an argv written into the file by hand is never started.
+    written = plan.to_dict()
+    changed = sorted(key for key in {*written, *plain} if written.get(key) != plain.get(key))
+    if changed:
+        raise RecipeError(f"plan {path}: {', '.join(changed)} does not follow from the rest of the plan; {again}")
+    _check_interface(plan)
+    _check_gpus(plan)
+    _check_variables(plan)
+    resolved = load_recipe(plan.recipe, plan.overrides)
+    if len(plan.hosts) > 1:  # on this machine alone the number of threads is its cores'
+        user = {each.name: each.value for each in plan.env if each.source == USER}
+        if worker_variables(resolved, plan.hosts, plan.network_interface, plan.fabric, user) != plan.env:
+            raise RecipeError(f"plan {path}: env does not follow from the rest of the plan; {again}")
+    batch = (resolved.training.batch_size, resolved.accumulate(plan.size), resolved.data.seq_length)
+    same = (resolved.fingerprint(), str(resolved.run_dir)) == (plan.fingerprint, plan.run_dir)
+    if not same or batch != (plan.batch_size, plan.accumulate, plan.seq_length):
+        raise RecipeError(f"plan {path}: recipe {plan.recipe} has changed since the plan was made; {again}")
+    return plan
+
+
+def _from_dict(plain: Mapping[str, Any]) -> Plan:
+    recipe, batch = plain["recipe"], plain["batch"]
+    interface, shared = plain["network_interface"], plain["file_system"]
+    # A value of another type is converted here, and then found to differ from what stands in the file.
+    return Plan(
+        recipe=str(recipe["name"]),
+        overrides=tuple(str(override) for override in recipe["overrides"]),
+        fingerprint=str(recipe["fingerprint"]),
+        run_dir=str(plain["run_dir"]),
+        hosts=tuple(Host(str(host["name"]), int(host["slots"])) for host in plain["hosts"]),
+        network_interface=None if interface is None else str(interface),
+        env=tuple(Variable(str(each["name"]), str(each["value"]), str(each["source"])) for each in plain["env"]),
+        batch_size=int(batch["batch_size"]),
+        accumulate=int(batch["accumulate"]),
+        seq_length=int(batch["seq_length"]),
+        fabric=Fabric(**{name: None if value is None else str(value) for name, value in plain["fabric"].items()}),
+        file_system=FileSystem(**{name: str(value) for name, value in shared.items()}) if shared else None,
+        estimate=tuple(Estimate(**each) for each in plain["estimate"]),
+    )
+
+
+def _check_variables(plan: Plan) -> None:
+    """Holds the variables of a plan file to the rules of those given on the command line."""
+    for each in plan.env:
+        if each.name not in INTERFACE_VARIABLES or each.value != plan.network_interface:
+            check_variable(each.name, each.value)
+    for finding in plan.fabric.lint({each.name: each.value for each in plan.env}):
+        if finding.severity == ERROR:
+            raise RecipeError(f"{finding.name}: {finding.text} ({finding.source})")
+
+
+def _check_interface(plan: Plan) -> None:
+    interface = plan.network_interface
+    if interface is None:
+        return
+    if not _INTERFACE.fullmatch(interface):
+        raise RecipeError(f"--network-interface {interface!r}: not the name of one network interface, such as eth0")
+    if all(host.is_loopback for host in plan.hosts):
+        raise RecipeError(
+            f"--network-interface {interface}: all workers run on this machine and talk over its loopback; leave it out"
+        )
+
+
+def _check_gpus(plan: Plan) -> None:
+    instance = plan.fabric.instance
+    for host in plan.hosts if instance is not None else ():
+        assert instance is not None
+        if host.slots > instance.gpus:
+            raise RecipeError(
+                f"host {host.name}: {host.slots} slots, and {instance.name} has {counted(instance.gpus, 'GPU')}; "
+                "a worker needs one of its own"
+            )
+
+
+def _check_lanes(recipe: Recipe, size: int) -> None:
+    """RecipeError if no reading order of this recipe has lanes that `size` workers can share."""
+    from kogpt2_gluon.reading.order import choose_lanes
+
+    # With data without end: what remains is the rule on batch and max_lanes, which needs no look at the data.
+    lanes = choose_lanes(1 << 40, recipe.training.total_batch_size, recipe.data.max_lanes)
+    if lanes % size:
+        raise RecipeError(
+            f"{size} workers cannot share the {lanes} reading lanes that total_batch_size="
+            f"{recipe.training.total_batch_size} and data.max_lanes={recipe.data.max_lanes} give: "
+            "use a number of workers that divides them, or raise either"
+        )

@@ -1,0 +1,142 @@
+"""The environment variables of a plan's workers, each with where its value comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Dict, Mapping, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_launch.hosts import Host, available_cores
+from kogpt2_launch.plan.environment import INTERFACE_VARIABLES, LIBRARY_PATH, check_variable, join_library_paths
+from kogpt2_launch.plan.fabric import (
+    PRESETS,
+    InstanceType,
+    Version,
+    common_settings,
+    fabric_settings,
+    instance_type,
+    parse_version,
+)
+from kogpt2_launch.plan.lint import ERROR, Finding, lint
+
+USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
+NO_PLUGIN = "none"  # in a version's place
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable of every worker, and where its value comes from."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """What the hosts are, as far as it was told: an EC2 type, versions as text, and a preset's name.
+
+    A plugin_version of ``none`` is a host of that type without EFA: NCCL takes sockets there, and nobody minds.
+    """
+
+    instance_type: Optional[str] = None
+    plugin_version: Optional[str] = None
+    libfabric_version: Optional[str] = None
+    preset: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        """RecipeError for what is not in the tables."""
+        if self.preset is not None and self.preset not in PRESETS:
+            raise RecipeError(f"--preset {self.preset}: not one of {', '.join(PRESETS)}")
+        versions = (self.plugin_version, self.libfabric)
+        _ = self.plugin  # is it one?
+        if self.instance is None and versions != (None, None):
+            raise RecipeError("--plugin-version and --libfabric-version go with --instance-type")
+
+    @property
+    def instance(self) -> Optional[InstanceType]:
+        if self.instance_type is None:
+            return None
+        instance = instance_type(self.instance_type)
+        return replace(instance, efa=0, gpudirect=False) if self.plugin_version == NO_PLUGIN else instance
+
+    @property
+    def plugin(self) -> Optional[Version]:
+        if self.plugin_version in (None, NO_PLUGIN):
+            return None
+        return parse_version(str(self.plugin_version), "--plugin-version")
+
+    @property
+    def libfabric(self) -> Optional[Version]:
+        if self.libfabric_version is None:
+            return None
+        return parse_version(self.libfabric_version, "--libfabric-version")
+
+    def settings(self) -> Dict[str, Variable]:
+        """The variables of the tables, and the preset's over them."""
+        found: Dict[str, Variable] = {}
+        if self.instance is not None:
+            tables = (*common_settings(self.instance), *fabric_settings(self.instance, self.plugin, self.libfabric))
+            found = {each.name: Variable(each.name, each.value, each.source) for each in tables}
+        for name, value in PRESETS[self.preset].items() if self.preset is not None else ():
+            found[name] = Variable(name, value, f"preset: {self.preset}")
+        return found
+
+    def lint(self, variables: Mapping[str, str]) -> Tuple[Finding, ...]:
+        """What is wrong with variables on this network."""
+        preset = PRESETS[self.preset] if self.preset is not None else None
+        return lint(variables, self.instance, preset)
+
+
+def worker_variables(
+    recipe: Recipe, hosts: Sequence[Host], interface: Optional[str], fabric: Fabric, user: Mapping[str, str]
+) -> Tuple[Variable, ...]:
+    """All of them by name: tables, preset, then ours, then the user's over all.
+
+    RecipeError for one of the user's that may not stand in a plan, or that would corrupt data.
+    """
+    chosen = fabric.settings()
+    if fabric.instance is not None:
+        # %h and %p are NCCL's own: host and process number.
+        log = str(recipe.run_dir / "nccl.%h.%p.log")
+        chosen["NCCL_DEBUG_FILE"] = Variable("NCCL_DEBUG_FILE", log, "recipe: tracking.run_dir")
+    for name in INTERFACE_VARIABLES if interface else ():
+        chosen[name] = Variable(name, str(interface), INTERFACE)
+    # Without OMP_NUM_THREADS MXNet computes on one CPU thread, and it is read when MXNet is imported. Several hosts
+    # may differ in cores while all workers get the same variables, so there each worker sets its own.
+    if recipe.training.threads:
+        threads, source = recipe.training.threads, "recipe: training.threads"
+        chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(threads), source)
+    elif len(hosts) == 1 and hosts[0].is_local:
+        cores, slots = available_cores(), hosts[0].slots
+        source = f"default: {counted(cores, 'core')} / {counted(slots, 'slot')}"
+        chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(max(1, cores // slots)), source)
+    for name, value in user.items():
+        check_variable(name, value)
+        if name == LIBRARY_PATH and name in chosen:
+            value = join_library_paths(value, chosen[name].value)
+        chosen[name] = Variable(name, value, USER)
+    for finding in fabric.lint(user):
+        if finding.severity == ERROR:
+            raise RecipeError(f"--env {finding.name}={user[finding.name]}: {finding.text} ({finding.source})")
+    return tuple(chosen[name] for name in sorted(chosen))
+
+
+def rank_variables(run_dir: str, with_nccl: bool) -> Tuple[Variable, ...]:
+    """What the supervisor of a rank (launch/host) adds to these; capitals stand for what is known only then."""
+    found = {
+        "HOROVOD_*": ("(the rank's place, and the rendezvous)", "run: the engine's, or the order of the hosts"),
+        "KOGPT2_LAUNCH_ID": ("ID", "run: one for each attempt; all that is left is found by it"),
+        "KOGPT2_LAUNCH_RANK": ("RANK", "run: which supervisor's it is"),
+        "KOGPT2_PROGRESS_FILE": ("(beside the supervisor)", "run: how far the worker has come"),
+    }
+    if with_nccl:
+        log = f"{run_dir}/launch/attempt-NN/rank-RANK.nccl.log"
+        found["NCCL_DEBUG_FILE"] = (log, "run: beside the rank's own log, and read there")
+    return tuple(Variable(name, *found[name]) for name in sorted(found))
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 slot``, ``8 slots``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

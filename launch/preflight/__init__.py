@@ -1,0 +1,1 @@
+"""Is every host of a plan ready?"""

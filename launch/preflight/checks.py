@@ -1,0 +1,328 @@
+"""The checks of ``kogpt2-launch preflight``: facts of all hosts in, findings out. Nothing here asks anybody.
+
+A check gets the plan, its recipe and what each reachable host said (probe.py), and yields a finding for every host, or
+one for all of them. What fails would end the run or spoil it; what warns makes it slower or less safe.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from kogpt2_gluon.estimate import size_of
+from kogpt2_gluon.machine.cuda import GPU_MAJORS
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.storage.lustre import Mount, mount_advice
+from kogpt2_launch.plan.fabric import parse_version, plugin_generation
+from kogpt2_launch.plan.plan import Plan
+
+PASS, WARN, FAIL = "pass", "warn", "fail"
+ALL = "all hosts"
+NETWORK_FILE_SYSTEMS = ("lustre", "nfs", "nfs4", "ceph", "glusterfs", "beegfs", "gpfs", "wekafs", "fuse.sshfs", "9p")
+CLOCK_WARN, CLOCK_FAIL = 1.0, 60.0  # seconds; AWS refuses requests that are 5 minutes off, make and logs suffer before
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found on one host, or on all; mend: the command or step that helps, empty if nothing is wrong."""
+
+    check: str
+    host: str
+    status: str
+    text: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What probe.py said on a host, and between which times of this machine's clock it did."""
+
+    host: str
+    facts: Dict[str, Any]
+    sent: float
+    received: float
+
+
+Check = Callable[[Plan, Recipe, Sequence[HostFacts]], Iterator[Finding]]
+
+
+def clock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """Each host's clock against ours, give or take half the time that asking took."""
+    for each in hosts:
+        doubt = (each.received - each.sent) / 2
+        skew = float(each.facts["time"]) - (each.sent + doubt)
+        off = max(0.0, abs(skew) - doubt)
+        status = FAIL if off > CLOCK_FAIL else WARN if off > CLOCK_WARN else PASS
+        mend = "systemctl restart chronyd" if status != PASS else ""
+        yield Finding("clock", each.host, status, f"{skew:+.1f} s, give or take {doubt:.1f}", mend)
+
+
+def code(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """One revision of this package everywhere."""
+    mend = "install the same revision on every host, or put it on the shared file system"
+    yield from _same("code", {each.host: each.facts["code"] for each in hosts}, mend)
+
+
+def packages(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """One version of each package everywhere, and an MXNet among them."""
+    for name in sorted({name for each in hosts for name in each.facts["packages"]}):
+        versions = {each.host: each.facts["packages"].get(name) for each in hosts}
+        if set(versions.values()) != {None}:
+            yield from _same(f"package {name}", versions, f"pip install the same {name} on every host")
+    for each in hosts:
+        found = each.facts["packages"]
+        if not found.get("mxnet") and not found.get("mxnet-cu112"):
+            yield Finding("package mxnet", each.host, FAIL, "no MXNet is installed", "make horovod-gpu")
+
+
+def data(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """The same shards everywhere, and all of them on the file system."""
+    for name in sorted({name for each in hosts for name in each.facts["manifests"]}):
+        hashes = {each.host: each.facts["manifests"][name]["sha256"] for each in hosts}
+        yield from _same(
+            f"data {name}", hashes, f"mount the shared file system; kogpt2 verify {name}", missing="absent"
+        )
+        released = {path for each in hosts for path in each.facts["manifests"][name]["released"]}
+        if released:
+            text = f"{len(released)} shards are only in the archive, {min(released)} first"
+            yield Finding(f"data {name}", ALL, FAIL, text, f"kogpt2 files stage {_folder(name)}")
+
+
+def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """The run's folder: on a file system that all share, writable, with room for the checkpoints."""
+    run_dir = str(recipe.run_dir)
+    kept = (recipe.checkpoint.keep or 1) + 1
+    needed = size_of(recipe).checkpoint * kept
+    for each in hosts:
+        found = each.facts["folders"].get(run_dir)
+        if found is None:
+            continue
+        if not found["writable"]:
+            yield Finding("run folder", each.host, FAIL, f"{run_dir} cannot be written", f"chown or chmod {run_dir}")
+        elif found["free"] < needed:
+            text = f"{found['free'] / 2**30:.1f} GiB are free, {needed / 2**30:.1f} wanted for {kept} checkpoints"
+            yield Finding("run folder", each.host, FAIL, text, "make room, or take a smaller checkpoint.keep")
+        else:
+            yield Finding("run folder", each.host, PASS, f"{found['free'] / 2**30:.1f} GiB free")
+    if len(hosts) > 1:
+        mounts = {each.host: _mount(each, run_dir) for each in hosts}
+        sources = {host: f"{mount.device} ({mount.kind})" if mount else None for host, mount in mounts.items()}
+        mend = f"mount one file system at {run_dir} on every host"
+        yield from _same("shared run folder", sources, mend, missing="on a disk of the host's own")
+
+
+def file_system(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """The run's folder on the plan's own FSx; a host's mount table has its address in the DNS name's place."""
+    shared = plan.file_system
+    for each in hosts if shared is not None else ():
+        assert shared is not None
+        mount = _mount(each, str(recipe.run_dir))
+        if mount is not None and mount.kind == "lustre" and mount.device.endswith(f":/{shared.mount_name}"):
+            yield Finding("file system", each.host, PASS, f"{shared.id} at {mount.point}")
+        else:
+            there = f"{mount.device} ({mount.kind})" if mount else "a disk of the host's own"
+            mend = shared.mount_command("FOLDER")
+            yield Finding("file system", each.host, FAIL, f"{recipe.run_dir} is on {there}, not on {shared.id}", mend)
+
+
+def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """Lustre mounted as it should be; nothing of other file systems."""
+    for each in hosts:
+        mount = _mount(each, str(recipe.run_dir))
+        if mount is None or mount.kind != "lustre":
+            continue
+        advice = mount_advice(mount)
+        if not advice:
+            yield Finding("mount options", each.host, PASS, ",".join(mount.options))
+        for line in advice:
+            yield Finding("mount options", each.host, WARN, line, f"mount -o remount,noatime,flock {mount.point}")
+
+
+def memory_lock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """EFA pins memory: an unlimited lock, or it cannot start."""
+    if not _has_efa(plan):
+        return
+    for each in hosts:
+        limit = each.facts["memlock"]
+        if limit == -1:
+            yield Finding("locked memory", each.host, PASS, "unlimited")
+        else:
+            mend = "echo '* - memlock unlimited' >> /etc/security/limits.conf, and log in anew"
+            yield Finding("locked memory", each.host, FAIL, f"limited to {limit / 2**20:,.0f} MiB", mend)
+
+
+def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """As many EFA devices as the type has, seen by libfabric, and the plugin that brings NCCL to them."""
+    instance = plan.fabric.instance
+    if instance is None or not instance.efa:
+        return
+    for each in hosts:
+        devices = [name for name in each.facts["infiniband"]["devices"] if name.startswith("uverbs")]
+        status = PASS if len(devices) >= instance.efa else WARN if devices else FAIL
+        mend = "" if status == PASS else f"attach {instance.efa} EFA interfaces to the instance; install the EFA driver"
+        text = f"{len(devices)} of {instance.efa} devices in /dev/infiniband"
+        yield Finding("EFA devices", each.host, status, text, mend)
+        seen = each.facts["tools"]["fi_info"]
+        domains = {line.split(":", 1)[1].strip() for line in seen["output"].splitlines() if "domain:" in line}
+        if seen["code"] == 0 and domains:
+            yield Finding("libfabric", each.host, PASS, f"provider efa with {len(domains)} domains")
+        else:
+            problem = seen["problem"] or "no domain of provider efa"
+            yield Finding("libfabric", each.host, FAIL, f"fi_info -p efa: {problem}", "run AWS's EFA installer")
+        yield from _libfabric_version(plan, each)
+        found = each.facts["plugins"]
+        if found:
+            yield Finding("NCCL plugin", each.host, PASS, found[0])
+        else:
+            mend = "install aws-ofi-nccl, or add its folder to LD_LIBRARY_PATH"
+            yield Finding("NCCL plugin", each.host, FAIL, "no libnccl-net.so: NCCL would use sockets", mend)
+
+
+def gpus(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """A GPU for each worker, of a kind that MXNet's build has code for; only where the plan names an instance type."""
+    if plan.fabric.instance is None:
+        return
+    slots = {host.name: host.slots for host in plan.hosts}
+    for each in hosts:
+        tool = each.facts["tools"]["nvidia_smi"]
+        found = [[part.strip() for part in line.split(",")] for line in tool["output"].splitlines() if line.strip()]
+        if tool["code"] != 0 or not found:
+            text = f"nvidia-smi: {tool['problem'] or 'no GPU'}"
+            yield Finding("GPUs", each.host, FAIL, text, "install NVIDIA's driver; kogpt2 doctor")
+            continue
+        kinds = Counter(row[1] for row in found)
+        text = ", ".join(f"{count} x {name}" for name, count in kinds.items())
+        strange = sorted({row[2] for row in found if int(row[2].split(".")[0]) not in GPU_MAJORS})
+        if strange:
+            text += f" (compute capability {', '.join(strange)}): mxnet-cu112 has no machine code for them"
+            mend = "train on V100, T4, A100 or A10G, and take the checkpoint to PyTorch with kogpt2 convert"
+            yield Finding("GPUs", each.host, FAIL, text, mend)
+        elif len(found) < slots[each.host]:
+            text += f" for {slots[each.host]} workers"
+            yield Finding("GPUs", each.host, FAIL, text, "plan fewer slots on this host")
+        else:
+            yield Finding("GPUs", each.host, PASS, f"{text}, driver {found[0][3]}")
+
+
+def nccl(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """One libnccl: Horovod's and MXNet's must be the same, and the plugin is made for its version."""
+    for each in hosts:
+        lines = each.facts["tools"]["ldd_mxnet"]["output"].splitlines()
+        linked = sorted({line.split("=>")[1].split("(")[0].strip() for line in lines if "libnccl" in line})
+        if "not found" in linked and each.facts["packages"].get("nvidia-nccl-cu11"):
+            linked = [f"nvidia-nccl-cu11 {each.facts['packages']['nvidia-nccl-cu11']}, loaded by kogpt2_gluon"]
+        if len(linked) > 1:
+            mend = "leave one libnccl.so.2 on LD_LIBRARY_PATH"
+            yield Finding("libnccl", each.host, FAIL, f"several: {', '.join(linked)}", mend)
+        elif linked:
+            yield Finding("libnccl", each.host, PASS, linked[0])
+
+
+def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """The plan's network interface on every host, with addresses of one subnet."""
+    name = plan.network_interface
+    if name is None:
+        return
+    subnets: Dict[str, Optional[str]] = {}
+    for each in hosts:
+        there = _subnets(each)
+        subnets[each.host] = there.get(name)
+        if name not in there:
+            others = ", ".join(sorted(there)) or "none"
+            text = f"no {name} with an IPv4 address; there are {others}"
+            yield Finding("interface", each.host, FAIL, text, "kogpt2-launch plan ... --network-interface NAME")
+    if len(hosts) > 1 and None not in subnets.values():
+        yield from _same(f"subnet of {name}", subnets, "bring the hosts into one subnet", worst=WARN)
+
+
+def ssh(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
+    """ssh from each host to another and to the first: horovodrun and mpirun start workers from one to the next."""
+    for each in hosts:
+        for peer, tool in sorted(each.facts["peers"].items()):
+            if tool["code"] == 0:
+                yield Finding("ssh", each.host, PASS, f"reaches {peer}")
+            else:
+                lines = str(tool["problem"]).splitlines() or ["no answer"]
+                mend = f"ssh-copy-id {peer} on {each.host}; ssh {peer} true must ask nothing"
+                yield Finding("ssh", each.host, FAIL, f"to {peer}: {lines[-1]}", mend)
+
+
+CHECKS: Tuple[Check, ...] = (
+    *(clock, code, packages, data, folders, file_system, mount_options, memory_lock),
+    *(efa, gpus, nccl, interface, ssh),
+)
+
+
+# ---- parts of these -------------------------------------------------------------------------------------------------
+
+
+def _same(
+    check: str, values: Dict[str, Optional[str]], mend: str, missing: str = "not installed", worst: str = FAIL
+) -> Iterator[Finding]:
+    """One finding for all if they agree; else one for each host that differs from most."""
+    common, _ = Counter(values.values()).most_common(1)[0]
+    odd = [host for host, value in values.items() if value != common or value is None]
+    if not odd:
+        yield Finding(check, ALL, PASS, str(common)[:60])
+    for host in odd:
+        others = f"; {common[:60]} on the others" if common is not None and values[host] != common else ""
+        yield Finding(check, host, worst, f"{(values[host] or missing)[:60]}{others}", mend)
+
+
+def _has_efa(plan: Plan) -> bool:
+    return plan.fabric.instance is not None and plan.fabric.instance.efa > 0
+
+
+def _libfabric_version(plan: Plan, each: HostFacts) -> Iterator[Finding]:
+    """Whether the host's libfabric is one for which the plan's variables were made."""
+    found = re.search(r"libfabric: *v?(\d+(?:\.\d+)+)", each.facts["tools"]["fi_info_version"]["output"])
+    plugin, planned = plan.fabric.plugin, plan.fabric.libfabric
+    if found is None or plugin is None or planned is None:
+        return
+    there = parse_version(found[1], "fi_info --version")
+    if plugin_generation(plugin, there) == plugin_generation(plugin, planned):
+        yield Finding("libfabric version", each.host, PASS, found[1])
+    else:
+        text = f"{found[1]}, and the plan is for {plan.fabric.libfabric_version}, which wants other variables"
+        mend = f"kogpt2-launch plan ... --libfabric-version {found[1]}"
+        yield Finding("libfabric version", each.host, FAIL, text, mend)
+
+
+def _folder(manifest: str) -> str:
+    return manifest.rpartition("/")[0] or "."
+
+
+def _mount(each: HostFacts, folder: str) -> Optional[Mount]:
+    """The network file system that `folder` lies on; None for a disk of the host's own."""
+    real = each.facts["folders"][folder]["real"]
+    best: Tuple[int, Optional[Mount]] = (-1, None)
+    for line in each.facts["mounts"].splitlines():
+        fields = line.split(" ")
+        if len(fields) < 4:
+            continue
+        device, point, kind, options = fields[:4]
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= best[0]:
+            mount = Mount(device, Path(point), kind, tuple(options.split(",")))
+            best = (len(point), mount if kind in NETWORK_FILE_SYSTEMS else None)
+    return best[1]
+
+
+def _subnets(each: HostFacts) -> Dict[str, str]:
+    """{interface: its IPv4 network}, as ``ip -json address`` has them."""
+    try:
+        described: List[Any] = json.loads(each.facts["tools"]["addresses"]["output"] or "[]")
+    except ValueError:
+        return {}
+    found = {}
+    for link in described:
+        for address in link.get("addr_info", []):
+            if address.get("family") == "inet":
+                text = f"{address['local']}/{address['prefixlen']}"
+                found[str(link.get("ifname"))] = str(ipaddress.ip_interface(text).network)
+    return found

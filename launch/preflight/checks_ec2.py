@@ -1,0 +1,115 @@
+"""What EC2 says of a plan's hosts: one subnet, a placement group, security groups that are open to themselves.
+
+For ``kogpt2-launch preflight --ec2``. The hosts must be named by their private addresses or private DNS names, as
+discovery names them; what EC2 does not know is a finding, not an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from kogpt2_launch.plan.discovery import explained, make_client
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.preflight.checks import ALL, FAIL, PASS, WARN, Finding
+
+PAGE = 200  # values that a filter of DescribeInstances takes
+EVERY_PROTOCOL = "-1"  # EFA's packets are neither TCP nor UDP
+
+
+def ec2_findings(plan: Plan, client: Any = None) -> Tuple[Finding, ...]:
+    """All findings; DataError if EC2 does not answer."""
+    with explained("EC2"):
+        client = client or make_client("ec2")
+        instances = _instances(client, [host.name for host in plan.hosts])
+        known = [each for each in instances.values() if each is not None]
+        groups = _security_groups(client, known) if known else {}
+    return (
+        *_presence(instances),
+        *_one_subnet(instances),
+        *_placement(instances, plan),
+        *_open_to_itself(instances, groups),
+    )
+
+
+def _instances(client: Any, names: List[str]) -> Dict[str, Optional[Dict[str, Any]]]:
+    """EC2's description of each host, None for one that it does not know."""
+    found: Dict[str, Dict[str, Any]] = {}
+    pages = client.get_paginator("describe_instances")
+    for filter_name, key in (("private-ip-address", "PrivateIpAddress"), ("private-dns-name", "PrivateDnsName")):
+        for start in range(0, len(names), PAGE):
+            filters = [{"Name": filter_name, "Values": names[start : start + PAGE]}]
+            for page in pages.paginate(Filters=filters):
+                for reservation in page["Reservations"]:
+                    found.update({each[key]: each for each in reservation["Instances"] if each.get(key)})
+    return {name: found.get(name) for name in names}
+
+
+def _security_groups(client: Any, instances: List[Dict[str, Any]]) -> Dict[str, Dict[str, Any]]:
+    wanted = sorted({group["GroupId"] for each in instances for group in each.get("SecurityGroups", [])})
+    if not wanted:
+        return {}
+    pages = client.get_paginator("describe_security_groups").paginate(GroupIds=wanted)
+    return {group["GroupId"]: group for page in pages for group in page["SecurityGroups"]}
+
+
+def _presence(instances: Dict[str, Optional[Dict[str, Any]]]) -> Iterator[Finding]:
+    for name, each in instances.items():
+        if each is None:
+            mend = "name hosts by their private addresses; check AWS_REGION and AWS_PROFILE"
+            yield Finding("EC2 instance", name, WARN, "EC2 knows no instance of this name here", mend)
+        elif each["State"]["Name"] != "running":
+            yield Finding("EC2 instance", name, FAIL, f"{each['InstanceId']} is {each['State']['Name']}", "start it")
+
+
+def _one_subnet(instances: Dict[str, Optional[Dict[str, Any]]]) -> Iterator[Finding]:
+    subnets = {name: each.get("SubnetId", "none") for name, each in instances.items() if each is not None}
+    if len(set(subnets.values())) == 1:
+        yield Finding("EC2 subnet", ALL, PASS, next(iter(subnets.values())))
+    for name, subnet in subnets.items() if len(set(subnets.values())) > 1 else ():
+        yield Finding("EC2 subnet", name, FAIL, subnet, "EFA does not leave a subnet: start all instances in one")
+
+
+def _placement(instances: Dict[str, Optional[Dict[str, Any]]], plan: Plan) -> Iterator[Finding]:
+    if len(plan.hosts) == 1:
+        return
+    groups = {name: each["Placement"].get("GroupName", "") for name, each in instances.items() if each is not None}
+    if len(set(groups.values())) == 1 and "" not in groups.values():
+        yield Finding("placement group", ALL, PASS, next(iter(groups.values())))
+    else:
+        mend = "start the instances in one placement group of strategy cluster"
+        for name, group in groups.items():
+            yield Finding("placement group", name, WARN, group or "in none", mend)
+
+
+def _open_to_itself(
+    instances: Dict[str, Optional[Dict[str, Any]]], groups: Dict[str, Dict[str, Any]]
+) -> Iterator[Finding]:
+    """Whether one group, common to all, lets everything in from itself and out to itself."""
+    members = [{g["GroupId"] for g in each.get("SecurityGroups", [])} for each in instances.values() if each]
+    common = sorted(set.intersection(*members)) if members else []
+    if members and not common:
+        yield Finding("security group", ALL, FAIL, "no group is common to all hosts", "put all of them into one")
+    ways = {name: _closed_ways(groups[name]) for name in common if name in groups}
+    open_ones = [name for name, closed in ways.items() if not closed]
+    if open_ones:
+        yield Finding("security group", ALL, PASS, f"{open_ones[0]} is open to itself, in and out")
+        return
+    for name, closed in ways.items():
+        rules = " && ".join(
+            f"aws ec2 authorize-security-group-{way} --group-id {name} "
+            f"--ip-permissions IpProtocol=-1,UserIdGroupPairs=[{{GroupId={name}}}]"
+            for way in closed
+        )
+        text = f"{name} is not open to itself: {' and '.join(closed)}, which EFA needs for all protocols"
+        yield Finding("security group", ALL, FAIL, text, rules)
+
+
+def _closed_ways(group: Dict[str, Any]) -> List[str]:
+    """``ingress``, ``egress``: where no rule admits all protocols of the group itself. An address range does not do."""
+    ways = {"ingress": group.get("IpPermissions", []), "egress": group.get("IpPermissionsEgress", [])}
+    return [way for way, rules in ways.items() if not any(_admits(rule, group["GroupId"]) for rule in rules)]
+
+
+def _admits(rule: Dict[str, Any], group_id: str) -> bool:
+    named = {pair.get("GroupId") for pair in rule.get("UserIdGroupPairs", [])}
+    return rule.get("IpProtocol") == EVERY_PROTOCOL and group_id in named

@@ -1,0 +1,105 @@
+"""Asks every host of a plan what it is like, in parallel, and checks the answers before anything is started."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.shards.folders import MANIFEST
+from kogpt2_launch.hosts import Host
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.preflight.checks import ALL, CHECKS, FAIL, Finding, HostFacts
+from kogpt2_launch.ssh import Answer, Shell
+
+PROBE = Path(__file__).with_name("probe.py")
+PACKAGES = (
+    *("kogpt2-gluon", "mxnet", "mxnet-cu112", "gluonnlp", "horovod", "sentencepiece", "numpy"),
+    *("nvidia-nccl-cu11", "nvidia-cudnn-cu11", "nvidia-cublas-cu11"),
+)
+ANSWER_SECONDS = 90.0
+
+
+def preflight(plan: Plan, shell: Shell, seconds: float = ANSWER_SECONDS) -> Tuple[Finding, ...]:
+    """All findings, check by check; a host that gives no answer has a single one."""
+    recipe = load_recipe(plan.recipe, plan.overrides)
+    source = PROBE.read_text(encoding="utf-8")
+    wanted = {host.name: _wanted(plan, recipe, shell, number) for number, host in enumerate(plan.hosts)}
+
+    def program(host: Host) -> str:
+        # A JSON text as a Python string: whatever is in it is data.
+        return f"{source}\n\nmain(json.loads({json.dumps(wanted[host.name])!r}))\n"
+
+    answers = shell.run_on_all(plan.hosts, program, seconds)
+    findings: List[Finding] = []
+    heard: List[HostFacts] = []
+    for answer in answers:
+        facts, problem = _facts(answer)
+        if problem:
+            mend = f"ssh {answer.host} true; see --python for its interpreter, 3.9 or later"
+            findings.append(Finding("answer", answer.host, FAIL, problem, mend))
+        else:
+            heard.append(HostFacts(answer.host, facts, answer.sent, answer.received))
+    for check in CHECKS if heard else ():
+        try:
+            findings.extend(check(plan, recipe, heard))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            text = f"an answer is not understood ({type(error).__name__}: {error})"
+            findings.append(Finding(check.__name__, ALL, FAIL, text, "kogpt2-launch preflight --json, and report it"))
+    return tuple(findings)
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """A list of objects with check, host, status, text and mend."""
+    return json.dumps([asdict(each) for each in findings], indent=1, ensure_ascii=False)
+
+
+def to_table(findings: Sequence[Finding]) -> str:
+    """A line for each finding, those alike on many hosts as one; what is wrong comes last, where it is seen."""
+    groups: Dict[Tuple[str, str, str, str], List[str]] = {}
+    for each in findings:
+        groups.setdefault((each.status, each.check, each.text, each.mend), []).append(each.host)
+    order = ["pass", "warn", "fail"]
+    lines = []
+    for (status, check, text, mend), hosts in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
+        where = hosts[0] if len(hosts) == 1 else f"{hosts[0]} and {len(hosts) - 1} more"
+        lines.append(f"{status}  {check:<20} {where:<24} {text}")
+        if mend:
+            lines.append(f"{'':<6}{'':<20} {'':<24} -> {mend}")
+    counts = [f"{sum(each.status == status for each in findings)} {status}" for status in order]
+    return "\n".join([*lines, ", ".join(counts)])
+
+
+def _wanted(plan: Plan, recipe: Recipe, shell: Shell, number: int) -> Dict[str, Any]:
+    """What host `number` is to look for."""
+    peers: List[str] = []
+    if len(plan.hosts) > 1:
+        # A ring, and each with the first: that is every way that an engine goes, without asking for all pairs.
+        peers = sorted(
+            {plan.hosts[(number + 1) % len(plan.hosts)].name, plan.hosts[0].name} - {plan.hosts[number].name}
+        )
+    shards = [*recipe.data.train_sets, *([recipe.data.test] if recipe.data.test else [])]
+    return {
+        "packages": list(PACKAGES),
+        "folders": [str(recipe.run_dir)],
+        "manifests": [f"{folder}/{MANIFEST}" for folder in shards if not str(folder).startswith("s3://")],
+        "peers": peers,
+        "ssh_port": shell.port,
+    }
+
+
+def _facts(answer: Answer) -> Tuple[Dict[str, Any], str]:
+    """The facts of an answer, and what is wrong with it."""
+    if answer.problem:
+        return {}, answer.problem
+    lines = answer.output.strip().splitlines()
+    try:
+        # A login message may stand before it.
+        facts = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        return {}, f"answered {lines[-1][:80] if lines else 'nothing'!r}, which is not a probe's answer"
+    return facts, ""

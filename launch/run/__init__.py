@@ -1,0 +1,1 @@
+"""A run of a plan: attempt after attempt, until it ends."""

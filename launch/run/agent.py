@@ -1,0 +1,59 @@
+"""The archive of launch/host, and the programs made of it that ssh hands to a host through stdin."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+from kogpt2_launch.ssh import Answer
+
+PACKAGE = "kogpt2_launch.host"
+MAIN = f"import sys\nfrom {PACKAGE}.supervisor import main\nsys.exit(main())\n"
+# All that varies comes in as JSON inside of a Python string: whatever is in it is data.
+PROGRAM = """
+import base64, json, sys, tempfile
+with tempfile.NamedTemporaryFile(suffix=".zip") as archive:
+    archive.write(base64.b64decode({archive!r}))
+    archive.flush()
+    sys.path.insert(0, archive.name)
+    from {package} import visit
+    visit.{verb}(json.loads({data!r}), archive.name)
+"""
+
+
+@lru_cache(maxsize=1)
+def archive() -> bytes:
+    """launch/host as a zip file that Python runs as it is; the same bytes for the same sources."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(zipfile.ZipInfo("__main__.py"), MAIN)
+        file.writestr(zipfile.ZipInfo("kogpt2_launch/__init__.py"), "")
+        for path in sorted((Path(__file__).parents[1] / "host").glob("*.py")):
+            file.writestr(zipfile.ZipInfo(f"kogpt2_launch/host/{path.name}"), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
+
+
+def program(verb: str, data: Dict[str, Any]) -> str:
+    """The Python program that does `verb` (a function of launch/host/visit.py) on a host."""
+    assert verb in ("prepare", "sweep")
+    packed = base64.b64encode(archive()).decode()
+    return PROGRAM.format(archive=packed, package=PACKAGE, verb=verb, data=json.dumps(data))
+
+
+def understood(answer: Answer) -> Tuple[Dict[str, Any], str]:
+    """A host's answer to such a program, and what is wrong with it."""
+    if answer.problem:
+        return {}, answer.problem
+    lines = answer.output.strip().splitlines()
+    try:
+        said = json.loads(lines[-1]) if lines else None  # a login message may stand before it
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        return {}, f"answered {lines[-1][:80] if lines else 'nothing'!r}, which is not our program's answer"
+    return said, str(said.get("problem", ""))

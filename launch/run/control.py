@@ -1,0 +1,168 @@
+"""The launcher's end of the connections to its supervisors: who is there, how far each has come, how each has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional
+
+from kogpt2_gluon.errors import PreemptedError
+from kogpt2_launch.host.link import BEAT_SECONDS, proof
+
+
+@dataclass
+class Rank:
+    """What is known of one worker; times by time.monotonic().
+
+    code : its exit code once it has ended. lost : why its supervisor is taken for dead, if it is.
+    """
+
+    number: int
+    host: str
+    pid: Optional[int] = None
+    code: Optional[int] = None
+    ended: float = 0.0
+    lost: str = ""
+    heard: float = 0.0
+    step: int = -1
+    beats: int = 0
+    moved: float = 0.0  # when step or beats last changed
+    state: str = ""
+    last_lines: List[str] = field(default_factory=list)
+    network: List[str] = field(default_factory=list)
+    spot: str = ""
+    stacks: str = ""
+
+    @property
+    def present(self) -> bool:
+        """Whether its supervisor has come at all."""
+        return self.heard > 0
+
+    @property
+    def over(self) -> bool:
+        return self.code is not None or bool(self.lost)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.lost) or self.code not in (None, 0, PreemptedError.exit_code)
+
+
+class Control:
+    """Listens for the supervisors of one attempt. ``async with Control(...) as control``."""
+
+    def __init__(
+        self, hosts: List[str], token: str, detect_seconds: float, show: Callable[[str], None], address: str = "0.0.0.0"
+    ) -> None:
+        """hosts : of each rank, in order. show : gets rank 0's lines."""
+        self.ranks = [Rank(number, host) for number, host in enumerate(hosts)]
+        self.changed = asyncio.Event()
+        self._token, self._detect, self._show, self._address = token, detect_seconds, show, address
+        self._writers: Dict[int, asyncio.StreamWriter] = {}
+
+    async def __aenter__(self) -> Control:
+        self._server = await asyncio.start_server(self._serve, self._address, 0, limit=1 << 22)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._beating = asyncio.ensure_future(self._beat())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._beating.cancel()
+        self._server.close()
+        self.release()
+
+    def release(self) -> None:
+        """Lets the supervisors go; until now those whose workers have ended have waited, and with them the engine."""
+        for writer in list(self._writers.values()):
+            writer.close()
+
+    def tell(self, kind: str, **content: Any) -> None:
+        """A message to every supervisor that is there."""
+        for writer in list(self._writers.values()):
+            writer.write(json.dumps({"kind": kind, **content}).encode() + b"\n")
+
+    def look(self) -> None:
+        """Takes supervisors for dead that have said nothing for too long."""
+        now = time.monotonic()
+        for rank in self.ranks:
+            if rank.present and not rank.over and now - rank.heard > self._detect:
+                self._lose(rank, f"nothing heard from {rank.host} for {now - rank.heard:.0f} s")
+
+    async def wait(self, seconds: float) -> None:
+        """Until something has changed, at most so long."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.changed.wait(), seconds)
+        self.changed.clear()
+
+    async def _beat(self) -> None:
+        while True:
+            self.tell("beat")
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            rank = await asyncio.wait_for(self._greet(reader, writer), self._detect)
+        except (asyncio.TimeoutError, OSError, ValueError, KeyError, TypeError, asyncio.IncompleteReadError):
+            rank = None
+        if rank is None:
+            writer.close()
+            return
+        self._writers[rank.number] = writer
+        rank.heard = rank.moved = time.monotonic()
+        self.changed.set()
+        try:
+            while line := await reader.readline():
+                rank.heard = time.monotonic()
+                self._take(rank, json.loads(line))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._lose(rank, f"the supervisor on {rank.host} is not understood: {error}")
+        if not rank.over:
+            self._lose(rank, f"the supervisor on {rank.host} has ended without a word")
+        self._writers.pop(rank.number, None)
+        writer.close()
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Optional[Rank]:
+        """The rank of a supervisor that has proved to be ours."""
+        mine = secrets.token_hex(16)
+        writer.write(json.dumps({"nonce": mine}).encode() + b"\n")
+        hello = json.loads(await reader.readline())
+        number, theirs = int(hello["rank"]), str(hello["nonce"])
+        known = proof(self._token, "worker", mine, theirs)
+        if not hmac.compare_digest(str(hello["proof"]).encode(), known.encode()):
+            return None
+        if not 0 <= number < len(self.ranks) or self.ranks[number].present:
+            return None
+        writer.write(json.dumps({"proof": proof(self._token, "launcher", theirs, mine)}).encode() + b"\n")
+        return self.ranks[number]
+
+    def _take(self, rank: Rank, message: Dict[str, Any]) -> None:
+        kind = message["kind"]
+        if kind == "beat":
+            now = (int(message["step"]), int(message["beats"]))
+            if now != (rank.step, rank.beats):
+                (rank.step, rank.beats), rank.moved = now, rank.heard
+            rank.state = str(message["state"])
+            return
+        if kind == "line":
+            self._show(str(message["text"]))
+            return
+        if kind == "started":
+            rank.pid = int(message["pid"])
+        elif kind == "network":
+            rank.network.append(str(message["text"]))
+        elif kind == "spot":
+            rank.spot = str(message["text"])
+        elif kind == "stacks":
+            rank.stacks = str(message["text"])
+        elif kind == "exit":
+            rank.code, rank.last_lines = int(message["code"]), [str(line) for line in message["lines"]]
+            rank.ended = rank.heard
+        self.changed.set()
+
+    def _lose(self, rank: Rank, why: str) -> None:
+        rank.lost, rank.ended = why, time.monotonic()
+        self.changed.set()

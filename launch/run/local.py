@@ -1,0 +1,105 @@
+"""Runs a plan on this machine: one worker directly, in this terminal; more as on any other hosts (job.py).
+
+The worker is in a session of its own, so Ctrl-C reaches this process alone, which hands the first SIGINT or SIGTERM on:
+the worker saves its state and ends (exit code 75). After a second one, or `grace` seconds, it is killed. What was
+started is told from everything else on the machine by a mark in its environment (KOGPT2_LAUNCH_ID), so a process of
+another job, or of a reused process number, is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import secrets
+import signal
+import subprocess
+import time
+from typing import Optional, Sequence
+
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_launch.host.processes import MARK, kill_marked
+from kogpt2_launch.plan.environment import worker_environment
+from kogpt2_launch.plan.plan import Plan
+from kogpt2_launch.run.attempt import Options
+from kogpt2_launch.run.job import run_job
+from kogpt2_launch.run.outcome import MEANINGS
+from kogpt2_launch.run.output import tell
+from kogpt2_launch.run.programs import find_program
+from kogpt2_launch.run.restart import Policy
+from kogpt2_launch.run.stopping import stop_file, stop_signals
+
+NO_RESTARTS = Policy(restarts=0)
+
+
+def run_local(
+    plan: Plan,
+    options: Options = Options(),  # noqa: B008 - frozen
+    policy: Policy = NO_RESTARTS,
+    worker: Optional[Sequence[str]] = None,
+) -> int:
+    """Runs `plan` here to its end, output streaming through; call it from the main thread (it takes the signals).
+
+    Parameters
+    ----------
+    plan : Plan
+        One host, and that host is this one; RecipeError otherwise.
+    options, policy
+        A single worker heeds ``options.grace`` alone: it has no supervisor, and is not started again.
+    worker : sequence of str, optional
+        The command of a worker, in place of the plan's ``kogpt2 train ...``.
+
+    Returns
+    -------
+    int
+        0 if every worker ended well, else the exit code of the first worker that failed; it is named on stderr.
+    """
+    _check_local(plan)
+    if plan.size > 1:
+        return run_job(plan, options, policy, worker)
+    argv = list(worker) if worker else [find_program("kogpt2"), *plan.worker_argv()[1:]]
+    stop_file(plan).unlink(missing_ok=True)  # of an earlier run
+    code = _run_alone(argv, plan, options.grace)
+    if code:
+        tell(f"the worker ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else ""))
+    return code
+
+
+def _check_local(plan: Plan) -> None:
+    remote = [host.name for host in plan.hosts if not host.is_local]
+    if remote:
+        raise RecipeError(
+            f"the local backend starts workers on this machine only; {', '.join(remote)} is another host: "
+            "--backend horovodrun or mpirun"
+        )
+    if len(plan.hosts) > 1:
+        raise RecipeError("the local backend runs one host; give this machine once, with all its slots")
+
+
+def _run_alone(argv: Sequence[str], plan: Plan, grace: float) -> int:
+    """The exit code of one worker, 128 + S for signal S."""
+    mark, prctl = secrets.token_hex(16), ctypes.CDLL(None).prctl
+    env = {**worker_environment({each.name: each.value for each in plan.env}, os.environ), MARK: mark}
+    with stop_signals() as received:
+        try:
+            process = subprocess.Popen(
+                argv,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=lambda: prctl(1, signal.SIGTERM),  # PR_SET_PDEATHSIG: without us it saves and ends
+            )
+        except OSError as error:
+            raise KoGPT2Error(f"{argv[0]}: cannot be started: {error.strerror}") from None
+        try:
+            deadline = float("inf")
+            while process.poll() is None and time.monotonic() < deadline and len(received) < 2:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.2)
+                if received and deadline == float("inf"):
+                    deadline = time.monotonic() + grace
+                    process.send_signal(signal.SIGTERM if received[0] == signal.SIGHUP else received[0])
+        finally:
+            kill_marked({MARK: mark})
+        code = process.wait()
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,95 @@
+"""How an attempt ended, in one line and in a report: whose end explains the others', and what one would look for."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from dataclasses import dataclass, replace
+from typing import List, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import DataError, DivergedError, PreemptedError, RecipeError
+from kogpt2_launch.run.control import Rank
+
+MEANINGS = {
+    RecipeError.exit_code: "bad recipe or argument",
+    DataError.exit_code: "bad data",
+    DivergedError.exit_code: "diverged",
+    PreemptedError.exit_code: "stopped early, state saved",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    code : the exit code of the run if it ends here. rank, host : of the failure, if it is one of theirs. step : the
+    furthest that a worker reported, -1 for none. leaving : hosts whose spot instance ends. last_lines : of the rank
+    that failed. report : for the log.
+    """
+
+    code: int
+    reason: str
+    rank: Optional[int] = None
+    host: Optional[str] = None
+    step: int = -1
+    leaving: Tuple[str, ...] = ()
+    asked: bool = False  # a person or scheduler asked for the end
+    last_lines: Tuple[str, ...] = ()
+    report: str = ""
+
+
+def reported(outcome: Outcome, ranks: Sequence[Rank], left: Sequence[str], engine_lines: Sequence[str]) -> Outcome:
+    """With the step reached, and the report. left : what could not be swept. engine_lines : the engine's last ones."""
+    lines = [outcome.reason, *left]
+    if outcome.code:
+        lines += ["", *(_describe(rank) for rank in ranks)]
+        spoke = sorted((rank for rank in ranks if rank.last_lines and rank.failed), key=explains)
+        for rank in spoke[:3]:
+            lines += ["", f"last lines of rank {rank.number} on {rank.host}:", *_indented(rank.last_lines)]
+        for rank in ranks:
+            if rank.stacks:
+                lines += ["", f"rank {rank.number} on {rank.host}:", *_indented(rank.stacks.splitlines())]
+        if any(rank.lost or not rank.present for rank in ranks):
+            lines += ["", "last lines of the engine:", *_indented(engine_lines)]
+    step = max((rank.step for rank in ranks), default=-1)
+    words = tuple(ranks[outcome.rank].last_lines) if outcome.rank is not None else ()
+    return replace(outcome, step=step, last_lines=words, report="\n".join(lines) + "\n")
+
+
+def explains(rank: Rank) -> Tuple[int, float]:
+    """Of those that failed, the smallest explains the others' end.
+
+    The first in time is not enough: a rank that leaves with a code of its own shuts Horovod down on its way out, and
+    the others, thrown out of their allreduce, may be gone (code 1) before it is.
+    """
+    if rank.code in MEANINGS:
+        return 0, rank.ended
+    killed = rank.code is not None and rank.code > 128
+    return (1 if killed or rank.lost else 2), rank.ended
+
+
+def ended(code: int) -> str:
+    """``ended with exit code 3 (bad data)``, ``was killed by SIGKILL``."""
+    if code > 128:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(code - 128).name}"
+    return f"ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else "")
+
+
+def numbers(which: Sequence[int]) -> str:
+    """``1, 2, 3``, or the first few of many."""
+    return ", ".join(map(str, which[:8])) + (f" and {len(which) - 8} more" if len(which) > 8 else "")
+
+
+def _describe(rank: Rank) -> str:
+    if not rank.present:
+        how = "never came"
+    elif rank.lost:
+        how = rank.lost
+    else:
+        how = ended(rank.code) if rank.code is not None else "still there"
+    return f"rank {rank.number} on {rank.host}: {how}, step {rank.step}"
+
+
+def _indented(lines: Sequence[str]) -> List[str]:
+    return [f"  {line}" for line in lines]

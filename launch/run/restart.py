@@ -1,0 +1,92 @@
+"""Whether a run that has failed is started again, on which hosts, and when: decided from what happened alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Callable, Optional, Sequence, Tuple
+
+from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
+from kogpt2_launch.hosts import Host
+from kogpt2_launch.run.outcome import Outcome
+
+# What these say does not get better by trying again. 127: the program is not there.
+FINAL = (RecipeError.exit_code, DataError.exit_code, DivergedError.exit_code, 127)
+FAILURES_OF_A_HOST = 2  # then it is left out
+STANDSTILLS = 2  # failures in a row without a new checkpoint; then something is wrong that a restart does not mend
+
+
+@dataclass(frozen=True)
+class Policy:
+    """restarts : at most, over the whole launch. backoff : seconds before the first one; doubled with each."""
+
+    restarts: int = 3
+    backoff: float = 10.0
+    longest: float = 300.0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An attempt that did not end well, and the step of the newest checkpoint after it (None: none is seen)."""
+
+    outcome: Outcome
+    saved: Optional[int]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """hosts : to go on with, after `wait` seconds; None: the run ends. why : one line for the log."""
+
+    hosts: Optional[Tuple[Host, ...]]
+    wait: float
+    why: str
+
+
+def decide(
+    history: Sequence[Failed],
+    first_saved: Optional[int],
+    hosts: Sequence[Host],
+    policy: Policy,
+    divides: Callable[[Sequence[Host]], bool],
+) -> Decision:
+    """What follows the last of `history`.
+
+    Parameters
+    ----------
+    first_saved : int or None
+        Step of the newest checkpoint before the first attempt.
+    hosts : sequence of Host
+        Of the last attempt.
+    divides : callable
+        Whether the batch can be shared by the workers of these hosts.
+    """
+    outcome = history[-1].outcome
+    if outcome.asked:
+        return Decision(None, 0.0, outcome.reason)
+    if outcome.code in FINAL:
+        return Decision(None, 0.0, "a restart would end the same way")
+    restarts = len(history)
+    if restarts > policy.restarts:
+        return Decision(None, 0.0, f"{policy.restarts} restarts were allowed, and made")
+    saved = [first_saved, *(each.saved for each in history)]
+    still = [now == before for before, now in zip(saved, saved[1:])]
+    if len(still) >= STANDSTILLS and all(still[-STANDSTILLS:]):
+        return Decision(None, 0.0, f"no new checkpoint in {STANDSTILLS} attempts in a row")
+    remaining, without = tuple(hosts), ""
+    if outcome.leaving:
+        remaining, without = _without(hosts, outcome.leaving), f" without {', '.join(outcome.leaving)}"
+        if not remaining or not divides(remaining):
+            return Decision(None, 0.0, f"the batch cannot be shared{without}; run again on other hosts")
+        return Decision(remaining, 0.0, f"going on{without}")
+    failures = Counter(each.outcome.host for each in history if each.outcome.host)
+    weak = tuple(host.name for host in hosts if failures[host.name] >= FAILURES_OF_A_HOST)
+    if weak:
+        fewer = _without(hosts, weak)
+        if fewer and divides(fewer):
+            remaining, without = fewer, f" without {', '.join(weak)}, which failed {FAILURES_OF_A_HOST} times"
+    wait = min(policy.longest, policy.backoff * 2 ** (restarts - 1))
+    return Decision(remaining, wait, f"restart {restarts} of {policy.restarts} in {wait:g} s{without}")
+
+
+def _without(hosts: Sequence[Host], names: Sequence[str]) -> Tuple[Host, ...]:
+    return tuple(host for host in hosts if host.name not in names)

@@ -1,0 +1,136 @@
+"""Two real hosts on one machine: namespaces of network, processes, mounts and names, each with an sshd of its own.
+
+Needs root. Everything belongs to the two first processes of the namespaces: when these end, all is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+from kogpt2_launch.host.processes import MARK, RANK_MARK, process_state
+
+HOSTS = ("h1", "h2")
+TOOLS = ("unshare", "nsenter", "ip", "ssh-keygen", "/usr/sbin/sshd")
+# The first process: it names the host, starts sshd, and reaps whatever loses its parent. /tmp becomes the host's own,
+# but for folders that are there already, which are shared as all other files are.
+INIT = """
+set -e
+mount --make-rprivate /
+hostname "$1"
+mount --bind "$2/hosts" /etc/hosts
+mount --bind "$2/ssh" /root/.ssh
+mkdir -p /run/sshd
+mount --bind /tmp /mnt
+mount -t tmpfs -o mode=1777 none /tmp
+for folder in /mnt/*/; do mkdir "/tmp/$(basename "$folder")"; mount --bind "$folder" "/tmp/$(basename "$folder")"; done
+umount -l /mnt
+ip link set lo up
+touch "$2/$1.up"
+until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
+ip address add "$3/24" dev eth0
+ip link set eth0 up
+/usr/sbin/sshd -f "$2/sshd_config" -D &
+while :; do sleep 1000 & wait $!; done
+"""
+
+
+def why_not() -> str:
+    """Why this machine cannot have them; empty if it can."""
+    if os.geteuid() != 0:
+        return "namespaces need root"
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)} (make system-packages)"
+    tried = subprocess.run(["unshare", "--net", "--pid", "--fork", "--mount", "--uts", "true"], capture_output=True)
+    return f"no namespaces here: {tried.stderr.decode().strip()}" if tried.returncode else ""
+
+
+class Cluster:
+    """h1 (10.77.0.1) and h2 (10.77.0.2), joined by eth0."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ssh = folder / "ssh"
+        ssh.mkdir(mode=0o700)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(ssh / "id_ed25519")], check=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "host_key")], check=True)
+        shutil.copy(ssh / "id_ed25519.pub", ssh / "authorized_keys")
+        (ssh / "config").write_text("StrictHostKeyChecking no\nLogLevel ERROR\n")
+        (folder / "hosts").write_text("127.0.0.1 localhost\n10.77.0.1 h1\n10.77.0.2 h2\n")
+        (folder / "sshd_config").write_text(
+            f"Port 22\nHostKey {folder / 'host_key'}\nPermitRootLogin yes\nUsePAM no\nStrictModes no\nPidFile none\n"
+            "AuthorizedKeysFile /root/.ssh/authorized_keys\n"
+        )
+        Path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
+        self.shells = [self._start(host, f"10.77.0.{number}") for number, host in enumerate(HOSTS, start=1)]
+        self.pids: Dict[str, int] = {}
+        for host, shell in zip(HOSTS, self.shells):
+            wait_for(lambda host=host: (folder / f"{host}.up").exists(), f"{host} is up")
+            children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()
+            self.pids[host] = int(children[0])
+        one, two = (f"kogpt2{os.getpid() % 100000}{end}" for end in "ab")
+        subprocess.run(["ip", "link", "add", one, "type", "veth", "peer", "name", two], check=True)
+        for name, host in zip((one, two), HOSTS):
+            subprocess.run(["ip", "link", "set", name, "netns", str(self.pids[host]), "name", "eth0"], check=True)
+        wait_for(lambda: self.run("h1", "ssh", "h2", "true", check=False).returncode == 0, "ssh from h1 to h2")
+        wait_for(lambda: self.run("h2", "ssh", "h1", "true", check=False).returncode == 0, "ssh from h2 to h1")
+
+    def _start(self, host: str, address: str) -> subprocess.Popen:
+        spaces = ["--net", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        argv = ["unshare", *spaces, "bash", "-c", INIT, "init", host, str(self.folder), address]
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def argv(self, host: str, *argv: object) -> List[str]:
+        """A command that runs on a host."""
+        spaces = ["--mount", "--uts", "--net", "--pid"]
+        return ["nsenter", "--target", str(self.pids[host]), *spaces, f"--wd={Path.cwd()}", *map(str, argv)]
+
+    def run(self, host: str, *argv: object, check: bool = True, **options: object) -> subprocess.CompletedProcess:
+        return subprocess.run(self.argv(host, *argv), capture_output=True, text=True, check=check, **options)
+
+    def link(self, host: str, state: str) -> None:
+        """Cuts a host from the network (``down``), or joins it again (``up``)."""
+        self.run(host, "ip", "link", "set", "eth0", state)
+
+    def close(self) -> None:
+        for shell in self.shells:
+            shell.kill()
+            shell.wait()
+
+
+def wait_for(is_so, what: str, seconds: float = 30.0) -> None:
+    """Until it is so; AssertionError after that time."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+def launched(rank: int | None = None) -> List[int]:
+    """The living processes that any launch has started, on all hosts of this machine, or the workers of a rank."""
+    wanted = f"{MARK}=" if rank is None else f"{RANK_MARK}={rank}\0"
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            variables = "\0" + (entry / "environ").read_text(errors="replace") if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if f"\0{wanted}" in variables and process_state(int(entry.name)) not in ("Z", "X", ""):
+            found.append(int(entry.name))
+    return found
+
+
+def command_lines(pids: Sequence[int]) -> List[str]:
+    """What they are, for a message."""
+    lines = []
+    for pid in pids:
+        try:
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")[:150])
+        except OSError:
+            continue
+    return lines

@@ -1,0 +1,60 @@
+"""A small checkpoint to convert, with a tokenizer trained on the spot."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import sentencepiece
+
+from kogpt2_gluon.recipe import parse_recipe
+from tests.helpers import ROOT
+
+ORIGINAL = ROOT / "tests" / "storage" / "original"
+SYMBOLS = [f"<unused{number}>" for number in range(12)]
+OWN_SENTENCES = """오늘은 날씨가 맑아서 강변을 걸었다.
+이 영화는 정말 재미있게 봤어요!
+배우들의 연기가 훌륭했고 음악도 좋았다.
+2024년 3월 5일, 서울에서 열린 회의에 120명이 참석했습니다.
+그 책은 아직 읽지 못했지만 꼭 읽어 볼 생각이에요.
+할머니께서 직접 만드신 김치를 보내 주셨다.
+Python 3.11과 NumPy를 설치한 뒤 다시 실행해 보세요.
+값이 15,000원에서 9,900원으로 내렸다.
+왜 그렇게 늦었는지 아무도 묻지 않았다.
+학생들은 도서관에서 조용히 공부하고 있다.""".splitlines()
+
+
+def train(sentences: list[str], vocab_size: int, **options) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        vocab_size=vocab_size,
+        **{
+            "model_type": "bpe",
+            "pad_id": 3,
+            "unk_id": 0,
+            "bos_id": 1,
+            "eos_id": 2,
+            "user_defined_symbols": SYMBOLS,
+            **options,
+        },
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def make_checkpoint(folder: Path, tokenizer: bytes, **model) -> Path:
+    folder.mkdir(exist_ok=True)
+    sizes = {"units": 96, "vocab_size": 501, "max_length": 64, "num_layers": 3, "num_heads": 6, **model}
+    recipe = parse_recipe({"name": "tiny", "model": sizes, "data": {"seq_length": 32}})
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    state = {"step": 1200, "evaluation": {"loss": 3.25, "bits_per_byte": 1.53}}
+    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    (folder / "tokenizer.model").write_bytes(tokenizer)
+    shutil.copyfile(ORIGINAL / "tiny.params", folder / "model.params")
+    return folder

@@ -1,0 +1,156 @@
+"""A checkpoint as a Hugging Face folder: the network, its model card, and a folder that is whole or not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kogpt2_gluon.convert.huggingface import convert_checkpoint
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.storage.params_file import read_params, write_params
+from tests.convert.convert_helpers import ORIGINAL, make_checkpoint
+from tests.helpers import ROOT
+
+# --- the network
+
+
+def test_logits_are_those_of_the_original_network(checkpoint, tmp_path, transformers):
+    torch = pytest.importorskip("torch", reason="runs the converted network")
+    convert_checkpoint(checkpoint, tmp_path / "out")
+    net, loading = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"] and not loading["mismatched_keys"]
+    assert net.dtype == torch.float32
+    reference = np.load(ORIGINAL / "tiny.npz")
+    with torch.no_grad():
+        logits = net.eval()(torch.tensor(reference["tokens"][:, :-1], dtype=torch.long)).logits.numpy()
+    assert np.abs(logits - reference["logits"]).max() <= 1e-5 * np.abs(reference["logits"]).max()
+
+
+def test_configuration(checkpoint, tmp_path, transformers):
+    convert_checkpoint(checkpoint, tmp_path / "out")
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
+    assert (config.n_embd, config.n_layer, config.n_head, config.n_positions, config.vocab_size) == (96, 3, 6, 64, 501)
+    assert (config.activation_function, config.layer_norm_epsilon, config.resid_pdrop) == ("gelu", 1e-5, 0.1)
+    generation = transformers.GenerationConfig.from_pretrained(tmp_path / "out")
+    for ids in (config, generation):
+        assert (ids.bos_token_id, ids.eos_token_id, ids.pad_token_id) == (1, 2, 3)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == 64
+
+
+def test_model_card_says_what_it_is(checkpoint, tmp_path):
+    convert_checkpoint(checkpoint, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    for fact in (
+        "389,952 parameters",
+        "Recipe `tiny`, step 1,200: 307,200 tokens",
+        "| bits per byte | 1.53 |",
+        "`</s>` 2",
+    ):
+        assert fact in card
+    (checkpoint / "state.json").write_text('{"step": 7}')
+    convert_checkpoint(checkpoint, tmp_path / "plain")
+    assert "Held-out" not in (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
+
+
+def drop(name):
+    return lambda arrays: arrays.pop(name)
+
+
+def put(name, array):
+    return lambda arrays: arrays.update({name: array})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop("_ffn_ln.1.beta"), r"_ffn_ln\.1\.beta is missing from it; the recipe has 3 layers"),
+        (drop("_logits_proj.weight"), r"_logits_proj\.weight is missing"),
+        (put("_attn_ln.3.beta", np.ones(96, np.float32)), r"_attn_ln\.3\.beta is no parameter of the network"),
+        (
+            put("_attn_ln.0.beta", np.ones(95, np.float32)),
+            r"_attn_ln\.0\.beta has shape \(95,\), but the recipe .* \(96,\)",
+        ),
+        (put("_attn_ln.0.beta", np.ones(96, np.float16)), r"_attn_ln\.0\.beta is float16; only float32"),
+        (put("_embed.weight", np.ones((501, 96), np.float32)), r"_embed\.weight and _logits_proj\.weight differ"),
+    ],
+)
+def test_parameters_that_cannot_be_mapped_are_named(change, message, checkpoint, tmp_path):
+    arrays = read_params(checkpoint / "model.params")
+    change(arrays)
+    write_params(checkpoint / "model.params", arrays)
+    with pytest.raises(DataError, match=message) as caught:
+        convert_checkpoint(checkpoint, tmp_path / "out")
+    assert "model.params: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_recipe_of_another_size_is_refused(tmp_path, small_tokenizer):
+    for sizes, message in (
+        ({"num_layers": 2}, r"is no parameter of the network \(and 11 more\); the recipe has 2 layers"),
+        ({"max_length": 128}, r"_pos_embed\.weight has shape \(64, 96\), but the recipe makes it \(128, 96\)"),
+        ({"vocab_size": 100}, r"it has \d+ pieces, more than model\.vocab_size=100"),
+    ):
+        ckpt = make_checkpoint(tmp_path / "ckpt", small_tokenizer, **sizes)
+        with pytest.raises(DataError, match=message):
+            convert_checkpoint(ckpt, tmp_path / "out")
+
+
+# --- the folder
+
+
+def test_the_folder_appears_whole_or_not_at_all(checkpoint, tmp_path, monkeypatch):
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kogpt2_gluon.convert.huggingface._model_card", full_disk)
+        with pytest.raises(RecipeError, match="out: cannot be written: No space left"):
+            convert_checkpoint(checkpoint, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    (tmp_path / "out").mkdir()  # an empty folder may be there
+    convert_checkpoint(checkpoint, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
+    convert_checkpoint(checkpoint, tmp_path / "new" / "folder" / "out")
+
+
+def test_occupied_places_are_refused(checkpoint, tmp_path):
+    with pytest.raises(RecipeError, match="the folder is not empty"):
+        convert_checkpoint(checkpoint, checkpoint)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RecipeError, match="file: it is a file"):
+        convert_checkpoint(checkpoint, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"steps": 3}'])
+def test_a_state_that_is_none(content, checkpoint, tmp_path):
+    (checkpoint / "state.json").write_text(content)
+    with pytest.raises(DataError, match=r"state\.json: (not JSON|it has no \"step\")"):
+        convert_checkpoint(checkpoint, tmp_path / "out")
+
+
+def test_needs_neither_mxnet_nor_torch_nor_transformers(checkpoint, tmp_path):
+    code = """
+import sys
+from pathlib import Path
+for name in ("mxnet", "torch", "transformers", "gluonnlp", "horovod"):
+    sys.modules[name] = None  # importing it now fails
+from kogpt2_gluon.convert.huggingface import convert_checkpoint
+convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+    command = [sys.executable, "-c", code, str(checkpoint), str(tmp_path / "out")]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=120)
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size > 4 * 389_952

@@ -1,0 +1,140 @@
+"""Sampling: greedy against full forward passes, the filters against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.inference.generation import Sampling, generate_ids, next_token
+from kogpt2_gluon.inference.generation import _candidates as candidates
+from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.model.gpt2 import GPT2Model
+
+VOCAB, EOS = 50, 2
+GREEDY = Sampling(max_new_tokens=12, temperature=0)
+
+
+@pytest.fixture(scope="module")
+def net():
+    mx.random.seed(5)
+    net = GPT2Model(units=32, vocab_size=VOCAB, max_length=24, num_layers=2, num_heads=4)
+    net.initialize(mx.init.Normal(0.6))  # wide enough that the network has opinions
+    return net
+
+
+def full_forward_greedy(net, prompt, count):
+    ids = list(prompt)
+    for _ in range(count):
+        logits, _ = net(mx.nd.array([ids], dtype="int32"))
+        token = int(logits[0, -1].asnumpy().argmax())
+        if token == EOS:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("prompt", [[1], [1, 5, 9, 30], list(range(3, 15))])
+def test_greedy_is_the_argmax_of_full_passes(net, prompt):
+    expected = full_forward_greedy(net, prompt, 12)
+    assert expected
+    assert generate_ids(net, prompt, EOS, GREEDY) == [expected]
+    assert generate_ids(net, prompt, EOS, GREEDY, num_samples=3) == [expected] * 3
+
+
+def test_seeds_repeat_and_samples_differ(net):
+    sampling = Sampling(max_new_tokens=15, temperature=1.5, seed=3)
+    first = generate_ids(net, [1, 7], EOS, sampling, num_samples=4)
+    assert first == generate_ids(net, [1, 7], EOS, sampling, num_samples=4)
+    assert len({tuple(sample) for sample in first}) > 1
+    # A sample does not depend on how many are drawn beside it.
+    assert generate_ids(net, [1, 7], EOS, sampling, num_samples=1) == first[:1]
+    assert first != generate_ids(net, [1, 7], EOS, Sampling(15, 1.5, seed=4), num_samples=4)
+
+
+def test_the_end_of_the_positions_ends_a_text(net):
+    endless = -1  # no such id, so nothing ends early
+    for length in (1, 23, 24, 60):
+        prompt = [1 + i % 40 for i in range(length)]
+        (new,) = generate_ids(net, prompt, endless, Sampling(max_new_tokens=100, temperature=0))
+        assert len(new) == 24 - min(length, 23)
+
+
+def test_a_sample_stops_at_its_end_and_the_others_go_on(net):
+    sampling = Sampling(max_new_tokens=20, temperature=3.0, seed=0)
+    free = generate_ids(net, [1], -1, sampling, num_samples=6)
+    end = free[0][3]
+    stopped = generate_ids(net, [1], end, sampling, num_samples=6)
+    for with_end, without in zip(stopped, free):
+        assert with_end == (without[: without.index(end)] if end in without else without)
+
+
+LOGITS = st.lists(st.floats(-8, 8), min_size=4, max_size=12).map(np.array)
+
+
+def drawn(logits, sampling, seen=(), draws=300):
+    rng = np.random.default_rng(0)
+    return {next_token(logits, list(seen), sampling, rng) for _ in range(draws)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(LOGITS, st.integers(1, 4))
+def test_top_k_draws_only_the_k_likeliest(logits, k):
+    kth = np.sort(logits)[-k]
+    assert all(logits[token] >= kth for token in drawn(logits, Sampling(top_k=k), draws=60))
+
+
+@pytest.mark.parametrize("size", [128, 1000, 50_000, 51_201])
+@pytest.mark.parametrize("k", [1, 2, 40, 127])
+def test_top_k_of_many(size, k):
+    """Those that sorting gives, the likeliest first, where only a few of many logits are looked at; with ties."""
+    for digits in (1, 6):
+        logits = np.random.default_rng(k).normal(size=size).round(digits)
+        chosen = candidates(logits, Sampling(top_k=k))
+        np.testing.assert_array_equal(logits[chosen], np.sort(logits)[::-1][:k])
+        assert len(set(chosen)) == k
+
+
+@settings(max_examples=40, deadline=None)
+@given(LOGITS, st.floats(0.05, 1.0))
+def test_top_p_draws_only_the_nucleus(logits, p):
+    probabilities = np.exp(logits - logits.max())
+    probabilities /= probabilities.sum()
+    for token in drawn(logits, Sampling(top_p=p), draws=60):
+        # what is likelier than a drawn token does not reach p without it
+        assert probabilities[probabilities > probabilities[token]].sum() <= p + 1e-9
+
+
+def test_draws_follow_the_probabilities():
+    logits = np.log(np.array([0.5, 0.3, 0.2]))
+    rng = np.random.default_rng(1)
+    counts = np.bincount([next_token(logits, [], Sampling(), rng) for _ in range(20000)]) / 20000
+    np.testing.assert_allclose(counts, [0.5, 0.3, 0.2], atol=0.015)
+    cold = np.bincount([next_token(logits, [], Sampling(temperature=0.5), rng) for _ in range(20000)]) / 20000
+    np.testing.assert_allclose(cold, np.array([25, 9, 4]) / 38, atol=0.015)
+
+
+def test_repetition_penalty_pushes_seen_tokens_down_whatever_their_sign():
+    greedy = Sampling(temperature=0, repetition_penalty=2.0)
+    rng = np.random.default_rng(0)
+    assert next_token(np.array([3.0, 2.0]), [0], greedy, rng) == 1
+    assert next_token(np.array([-1.0, -1.5]), [0], greedy, rng) == 1
+    assert next_token(np.array([3.0, 2.0]), [], greedy, rng) == 0
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("temperature", -0.1),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("repetition_penalty", 0),
+        ("max_new_tokens", 0),
+    ],
+)
+def test_settings_out_of_range_are_named(field, value):
+    with pytest.raises(RecipeError, match=field):
+        Sampling(**{field: value})

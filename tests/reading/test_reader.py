@@ -1,0 +1,441 @@
+"""The training reader: the stream that the order promises, for any number of workers and after any stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+import pytest
+
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.reading import lanes, reader
+from kogpt2_gluon.reading.mix import Mix
+from kogpt2_gluon.reading.order import ChunkOrder, SequenceOrder
+from kogpt2_gluon.reading.reader import TrainingReader, training_mix
+from kogpt2_gluon.recipe import Recipe, parse_recipe
+from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
+from tests.reading.order_helpers import CHUNK, SEQ, read_lane, write_set
+
+FIRST = (1000, 1_000_000, 2_000_000)  # first tokens of the three sets
+TOKENS = (70 * CHUNK + 61, 540 * CHUNK, 5 * CHUNK + 40)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Sets of 70 full chunks and a tail, of 540 chunks, and of 5 chunks and a tail; no token is in two of them."""
+    work = tmp_path_factory.mktemp("reader")
+    for number, (first, tokens) in enumerate(zip(FIRST, TOKENS)):
+        write_set(work / f"set{number}", tokens, first)
+    return [work / f"set{number}" for number in range(3)]
+
+
+@pytest.fixture()
+def shards(folders: list[Path]) -> Iterator[ShardSet]:
+    with ShardSet(folders[0]) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["chunk", "sequence"])
+def dealt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of dealing, whatever the set's size."""
+    monkeypatch.setattr(reader, "SMALL_SET_BYTES", 0 if request.param == "chunk" else 1 << 40)
+    return str(request.param)
+
+
+@pytest.fixture()
+def by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "SMALL_SET_BYTES", 0)
+
+
+@pytest.fixture(autouse=True)
+def little_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These updates are tiny: thousands of them would be made, in every test, to be thrown away."""
+    monkeypatch.setattr(reader, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(reader, "READ_AHEAD_BYTES", 40_000)
+    monkeypatch.setattr(reader, "SPARE_BYTES", 20_000)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+def recipe(total_batch_size: int = 8, **data: object) -> Recipe:
+    settings = {"seq_length": SEQ, "window": 3, **data}
+    return parse_recipe({"data": settings, "training": {"total_batch_size": total_batch_size, "seed": 5}})
+
+
+def read(opened: TrainingReader, updates: int) -> np.ndarray:
+    """(updates, accumulate, batch_size, seq_length + 1)."""
+    with opened:
+        return np.stack([update for update, _ in zip(opened, range(updates))])
+
+
+def set_of(rows: np.ndarray) -> np.ndarray:
+    """The set of each row, by its first token."""
+    return np.searchsorted(FIRST, rows[..., 0], side="right") - 1
+
+
+def expected_rows(mix: Mix, lane: int, count: int, which: tuple[int, ...] = (0,)) -> np.ndarray:
+    """The lane's first sequences, cut from the sets' token arrays."""
+    sets = np.concatenate([mix.sets(lane, period) for period in range(count // 10_000 + 1)])[:count]
+    rows = np.empty((count, SEQ + 1), np.int64)
+    for k, order in enumerate(mix.orders):
+        where = np.flatnonzero(sets == k)
+        for row, (chunk, offset) in zip(where, read_lane(order, lane, len(where))):
+            start = FIRST[which[k]] + chunk * CHUNK + offset
+            rows[row] = np.arange(start, start + SEQ + 1)
+    return rows
+
+
+# --- the stream
+
+
+def test_the_sequences_are_those_of_the_order(shards: ShardSet, dealt: str) -> None:
+    mix = training_mix([shards], recipe(), 1)
+    assert (mix.lanes, mix.orders[0].num_full, mix.orders[0].tail_tokens) == (8, 70, 61)
+    assert isinstance(mix.orders[0], ChunkOrder if dealt == "chunk" else SequenceOrder)
+    updates = 2 * mix.sequences_per_epoch // 8
+    found = read(TrainingReader([shards], mix, batch_size=4, accumulate=2), updates)
+    assert found.shape == (updates, 2, 4, SEQ + 1) and found.dtype == np.int32
+    of_lane = found.reshape(updates, 8, SEQ + 1)
+    for lane in range(8):
+        assert np.array_equal(of_lane[:, lane], expected_rows(mix, lane, updates))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (lanes, "PIECE", 1),
+        (lanes, "PIECE", 5),
+        (lanes, "LARGEST_TABLE", 3),
+        (lanes, "TASK_BYTES", 1),
+        (reader, "SPARE_BYTES", 0),
+        (reader, "SPARE_BYTES", 30_000),
+        (reader, "BLOCK_BYTES", 1),
+        (reader, "BLOCK_BYTES", 200_000),
+        (reader, "READ_AHEAD_BYTES", 1),
+        (reader, "READ_THREADS", 1),
+    ],
+)
+def test_how_much_is_made_at_a_time_changes_nothing(
+    shards: ShardSet, by_chunk: None, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: int
+) -> None:
+    mix = training_mix([shards], recipe(), 1)
+    monkeypatch.setattr(module, name, value)
+    if name == "PIECE":
+        monkeypatch.setattr(reader, name, value)
+    found = read(TrainingReader([shards], mix, 8, 1), 120).reshape(120, 8, SEQ + 1)
+    for lane in (0, 5):
+        assert np.array_equal(found[:, lane], expected_rows(mix, lane, 120))
+
+
+def test_one_lane_reads_each_sequence_once_an_epoch(shards: ShardSet, dealt: str) -> None:
+    mix = training_mix([shards], recipe(max_lanes=1), 1)
+    per_epoch = mix.sequences_per_epoch
+    assert per_epoch == 70 * 6 + 3
+    rows = read(TrainingReader([shards], mix, 1, 1), 3 * per_epoch).reshape(3, per_epoch, SEQ + 1)
+    for epoch in rows:
+        starts = np.sort(epoch[:, 0])
+        assert (np.diff(starts) >= SEQ).all()  # no two overlap, so each is there once
+    assert not np.array_equal(rows[0], rows[1])
+
+
+@pytest.mark.parametrize("size", [2, 4, 8, 16, 32, 64])
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_update_is_the_same_set_for_any_number_of_workers(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch, number: int, size: int
+) -> None:
+    """Of a large set, and of a small one with far fewer chunks than workers."""
+    monkeypatch.setattr(reader, "SMALL_SET_BYTES", 10_000)
+    with ShardSet(folders[number]) as shards:
+        mix = training_mix([shards], recipe(64), size)
+        assert mix.lanes == 64 and isinstance(mix.orders[0], ChunkOrder if number == 1 else SequenceOrder)
+        one = read(TrainingReader([shards], mix, 16, 4), 12)
+        parts = [read(TrainingReader([shards], mix, 1, 64 // size, rank, size), 12) for rank in range(size)]
+    rows = np.concatenate([part.reshape(12, -1, SEQ + 1) for part in parts], axis=1)
+    assert np.array_equal(rows, one.reshape(12, 64, SEQ + 1))  # even in the same order, worker after worker
+
+
+def test_a_chunk_of_a_large_set_is_read_by_one_worker_only(shards: ShardSet, by_chunk: None) -> None:
+    """Within an epoch: the rows of two workers never come from the same chunk."""
+    mix = training_mix([shards], recipe(), 2)
+    updates = mix.sequences_per_epoch // 8 - mix.orders[0].full_sequences  # every lane is still in its first epoch
+    chunks = [
+        set(((read(TrainingReader([shards], mix, 4, 1, rank, 2), updates)[..., 0] - 1000) // CHUNK).ravel().tolist())
+        for rank in (0, 1)
+    ]
+    assert chunks[0] and chunks[1] and not chunks[0] & chunks[1]
+
+
+@pytest.mark.parametrize("done", [1, 2, 17, 60, 153])
+def test_goes_on_exactly_where_it_stopped(shards: ShardSet, dealt: str, done: int) -> None:
+    mix = training_mix([shards], recipe(), 2)
+    whole = read(TrainingReader([shards], mix, 2, 2, 1, 2), done + 20)
+    with TrainingReader([shards], mix, 2, 2, 1, 2) as opened:
+        for _, update in zip(range(done), opened):
+            assert update.shape == (2, 2, SEQ + 1)
+        state = opened.state()  # however much was read ahead
+    assert state == {**mix.state(8 * done), "skipped": 0}
+    resumed = read(TrainingReader([shards], mix, 2, 2, 1, 2, consumed=state["consumed"]), 20)
+    assert np.array_equal(resumed, whole[done:])
+    other_size = read(TrainingReader([shards], mix, 4, 1, 1, 2, consumed=state["consumed"]), 20)
+    assert np.array_equal(other_size.reshape(20, 4, -1), whole[done:].reshape(20, 4, -1))
+
+
+def test_epoch_counts_what_was_consumed(shards: ShardSet) -> None:
+    mix = training_mix([shards], recipe(), 1)
+    with TrainingReader([shards], mix, 8, 1) as opened:
+        ended, updates = [], iter(opened)
+        for _ in range(110):
+            next(updates)
+            ended.append(opened.epoch_ended)
+        assert opened.epoch == 110 * 8 / 423
+    assert [number + 1 for number, end in enumerate(ended) if end] == [53, 106]  # the first update past 423 and 846
+
+
+def test_updates_can_be_wrapped_and_are_never_written_again(shards: ShardSet) -> None:
+    mix = training_mix([shards], recipe(), 1)
+    with TrainingReader([shards], mix, 4, 2) as opened:
+        kept = [(update, update.copy()) for update, _ in zip(opened, range(3000))]
+    for update, copy in kept:
+        assert update.flags.c_contiguous and update.dtype == np.int32 and np.array_equal(update, copy)
+
+
+@pytest.mark.parametrize("dealt", ["chunk", "sequence"], indirect=True)
+def test_one_short_chunk_is_enough(tmp_path: Path, dealt: str) -> None:
+    tokens = write_set(tmp_path / "set", 40)
+    with ShardSet(tmp_path / "set") as shards:
+        mix = training_mix([shards], recipe(4), 1)
+        assert mix.lanes == (1 if dealt == "chunk" else 4)
+        assert (mix.orders[0].num_full, mix.sequences_per_epoch) == (0, 2)
+        rows = read(TrainingReader([shards], mix, 4, 1), 50).reshape(200, SEQ + 1)
+    for row in rows:
+        start = int(row[0]) - 1000
+        assert np.array_equal(row, tokens[start : start + SEQ + 1])
+    if dealt == "chunk":
+        assert all(abs(int(one[0]) - int(other[0])) == SEQ for one, other in rows.reshape(100, 2, SEQ + 1))
+
+
+# --- several sets
+
+
+@pytest.fixture()
+def three(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ShardSet]]:
+    """Two sets dealt by the chunk and one by the sequence."""
+    monkeypatch.setattr(reader, "SMALL_SET_BYTES", 10_000)
+    sets = [ShardSet(folder) for folder in folders]
+    yield sets
+    for opened in sets:
+        opened.close()
+
+
+def mixed(folders: list[Path], total_batch_size: int = 8) -> Recipe:
+    return recipe(total_batch_size, train={str(folder): weight for folder, weight in zip(folders, (0.5, 0.3, 0.2))})
+
+
+def test_a_mix_is_its_sets_each_in_its_own_order(folders: list[Path], three: list[ShardSet]) -> None:
+    mix = training_mix(three, mixed(folders), 1)
+    assert [type(order) for order in mix.orders] == [ChunkOrder, ChunkOrder, SequenceOrder] and mix.lanes == 8
+    found = read(TrainingReader(three, mix, 8, 1), 1300).reshape(1300, 8, SEQ + 1)
+    for lane in (0, 3, 7):
+        assert np.array_equal(found[:, lane], expected_rows(mix, lane, 1300, which=(0, 1, 2)))
+    shares = np.bincount(set_of(found).ravel()) / found[..., 0].size
+    assert np.abs(shares - [0.5, 0.3, 0.2]).max() < 0.02
+
+
+def test_a_mix_repeats_nothing_within_a_sets_own_pass(folders: list[Path], three: list[ShardSet]) -> None:
+    one_lane = mixed(folders, 1)
+    mix = training_mix(three, one_lane, 1)
+    rows = read(TrainingReader(three, mix, 1, 1), 3000).reshape(3000, SEQ + 1)
+    for k, order in enumerate(mix.orders):
+        own = rows[set_of(rows) == k][:, 0]
+        per_epoch = order.sequences_per_epoch
+        passes = [own[start : start + per_epoch] for start in range(0, len(own), per_epoch)]
+        assert len(passes) > 1 or k == 1
+        for each in passes:
+            assert (np.diff(np.sort(each)) >= SEQ).all()
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_a_mix_is_the_same_for_any_number_of_workers_and_resumes(
+    folders: list[Path], three: list[ShardSet], size: int
+) -> None:
+    mix = training_mix(three, mixed(folders), size)
+    one = read(TrainingReader(three, mix, 8, 1), 1500).reshape(1500, 8, SEQ + 1)
+    per_worker = 8 // size
+    for done in (0, 1, 1249, 1250, 1490):  # 1,250 updates of 8 are a period
+        parts = [
+            read(TrainingReader(three, mix, per_worker, 1, rank, size, consumed=8 * done), 10) for rank in range(size)
+        ]
+        rows = np.concatenate([part.reshape(10, -1, SEQ + 1) for part in parts], axis=1)
+        assert np.array_equal(rows, one[done : done + 10])
+
+
+def test_a_list_of_sets_is_one_corpus(folders: list[Path], three: list[ShardSet]) -> None:
+    mix = training_mix(three, recipe(train=[str(folder) for folder in folders]), 1)
+    sizes = np.array([order.sequences_per_epoch for order in mix.orders])
+    assert np.abs(np.array(mix.shares) / 10_000 - sizes / sizes.sum()).max() < 1e-4
+    with TrainingReader(three, mix, 8, 1) as opened:
+        lines = opened.describe(10 * mix.sequences_per_epoch).splitlines()
+    assert len(lines) == 4 and "are 10.00 epochs; 8 lanes" in lines[3]
+    for folder, line in zip(folders, lines):
+        passes = float(line.rsplit(", ", 1)[1].split()[0])
+        assert line.startswith(f"{folder}: ") and abs(passes - 10) < 0.2
+
+
+# --- reading ahead
+
+
+def test_chunks_in_use_are_bounded_and_read_once_an_epoch(
+    shards: ShardSet, by_chunk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory: a lane holds `window` chunks and one more. Reading: once each, though some strips are empty."""
+    mix = training_mix([shards], recipe(1, window=8), 1)
+    assert mix.lanes == 1 and mix.orders[0].full_sequences < 8
+    reads: list[int] = []
+    whole = shards.read_into
+    monkeypatch.setattr(shards, "read_into", lambda chunk, out: reads.append(chunk) or whole(chunk, out))
+    monkeypatch.setattr(reader, "SPARE_BYTES", 0)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(reader, "READ_THREADS", 1)  # one after the other
+    with TrainingReader([shards], mix, 1, 1) as opened:
+        (stream,) = opened._lanes[0]._streams
+        assert len(stream._tokens) == 9 * CHUNK
+        for _ in zip(range(3 * mix.sequences_per_epoch), opened):
+            pass
+    for epoch in range(3):
+        assert sorted(reads[71 * epoch : 71 * (epoch + 1)]) == list(range(71))
+
+
+def test_reads_ahead_but_not_for_ever(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    update_bytes = 8 * (SEQ + 1) * 4
+    monkeypatch.setattr(reader, "BLOCK_BYTES", 2 * update_bytes)
+    monkeypatch.setattr(reader, "READ_AHEAD_BYTES", 5 * update_bytes)  # two blocks of two
+    mix = training_mix([shards], recipe(), 1)
+    made = threading.Semaphore(0)
+    whole = TrainingReader._next_block
+    monkeypatch.setattr(TrainingReader, "_next_block", lambda self, updates: (whole(self, updates), made.release())[0])
+    with TrainingReader([shards], mix, 8, 1) as opened:
+        for _ in range(3):  # the queue, and the one that waits to get in
+            assert made.acquire(timeout=30)
+        assert not made.acquire(timeout=0.2)
+        next(iter(opened))
+        assert made.acquire(timeout=30)
+
+
+@pytest.mark.parametrize("consume", [0, 1, 7])
+def test_close_ends_the_threads(shards: ShardSet, dealt: str, consume: int) -> None:
+    opened = TrainingReader([shards], training_mix([shards], recipe(), 1), 8, 1)
+    for _ in zip(range(consume), opened):
+        pass
+    opened.close()
+    opened.close()
+    assert not opened._thread.is_alive()
+    with pytest.raises(AssertionError, match="after close"):
+        next(iter(opened))
+
+
+def test_close_at_any_moment(shards: ShardSet, dealt: str) -> None:
+    mix = training_mix([shards], recipe(), 1)
+    for pause in np.linspace(0, 0.02, 25):
+        opened = TrainingReader([shards], mix, 8, 1)
+        time.sleep(pause)
+        opened.close()
+        assert not opened._thread.is_alive()
+
+
+def test_an_error_while_reading_ahead_reaches_the_loop(
+    tmp_path: Path, by_chunk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the updates of every block that was still good."""
+    monkeypatch.setattr(reader, "SPARE_BYTES", 0)
+    monkeypatch.setattr(reader, "BLOCK_BYTES", 1)
+    write_set(tmp_path / "set", 70 * CHUNK)
+    with ShardSet(tmp_path / "set") as shards:
+        mix = training_mix([shards], recipe(), 1)
+        whole = read(TrainingReader([shards], mix, 8, 1), 50)
+    order = mix.orders[0]
+    assert isinstance(order, ChunkOrder)
+    later = int(order.elements(5, 6, 1)[0])  # not among the chunks that are read when the reader is made
+    path = tmp_path / "set" / f"train-{later // 4:05d}.ktok"
+    data = bytearray(path.read_bytes())
+    data[(later % 4) * CHUNK * 4 + 50] ^= 1
+    path.write_bytes(data)
+    good = 0
+    with ShardSet(tmp_path / "set") as shards, TrainingReader([shards], mix, 8, 1) as opened:
+        updates = iter(opened)
+        with pytest.raises(CorruptChunkError, match=rf"{path.name}: chunk {later % 4} at byte {(later % 4) * 400}"):
+            while good < 50:
+                assert np.array_equal(next(updates), whole[good])
+                good += 1
+        assert 5 < good < 50 and opened.consumed == 8 * good
+        with pytest.raises(DataError):  # and again for whoever asks again: it does not wait for ever
+            next(iter(opened))
+
+
+def test_an_error_at_the_start_leaves_no_thread(tmp_path: Path, dealt: str) -> None:
+    write_set(tmp_path / "set", 70 * CHUNK)
+    with ShardSet(tmp_path / "set") as shards:
+        mix = training_mix([shards], recipe(), 1)
+        for path in (tmp_path / "set").glob("*.ktok"):
+            path.write_bytes(bytes(path.stat().st_size))
+        with pytest.raises(DataError):
+            TrainingReader([shards], mix, 8, 1)
+
+
+# --- what cannot work
+
+
+def test_too_few_tokens(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", 16)
+    with ShardSet(tmp_path / "set") as shards, pytest.raises(DataError) as caught:
+        training_mix([shards], recipe(), 1)
+    assert str(tmp_path / "set") in str(caught.value) and "16 tokens" in str(caught.value)
+    assert "data.seq_length=16" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_sequence_longer_than_a_chunk(shards: ShardSet) -> None:
+    with pytest.raises(DataError, match="seq_length=100"):
+        training_mix([shards], recipe(seq_length=CHUNK), 1)
+    assert training_mix([shards], recipe(seq_length=CHUNK - 1), 1).sequences_per_epoch == 70
+
+
+@pytest.mark.parametrize(
+    ("size", "total_batch_size", "message"),
+    [(3, 24, "a power of two"), (16, 16, "128 chunks"), (8, 12, "divisible by 8")],
+)
+def test_workers_that_cannot_share_the_lanes(
+    shards: ShardSet, by_chunk: None, size: int, total_batch_size: int, message: str
+) -> None:
+    """A set above the limit that was forced into few chunks lowers the lanes."""
+    with pytest.raises(RecipeError) as caught:
+        training_mix([shards], recipe(total_batch_size), size)
+    text = str(caught.value)
+    assert text.startswith(f"{size} workers cannot share the") and message in text and "\n" not in text
+    assert str(shards.folder) in text and f"total_batch_size={total_batch_size}" in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ({"tokenizer_sha256": "1" * 64}, "tokenizer_sha256"),
+        ({"vocab_size": 10**7 + 1}, "vocab_size"),
+        ({"special_ids": {"unk": 0, "bos": 2, "eos": 1, "pad": 3}}, "special_ids"),
+    ],
+)
+def test_sets_that_do_not_fit_together(shards: ShardSet, tmp_path: Path, facts: dict[str, Any], named: str) -> None:
+    write_set(tmp_path / "set", 1000, **facts)
+    with ShardSet(tmp_path / "set") as other, pytest.raises(DataError, match=f"its {named} is") as caught:
+        training_mix([shards, other], recipe(), 1)
+    assert str(tmp_path / "set") in str(caught.value) and str(shards.folder) in str(caught.value)
+
+
+def test_a_set_named_twice(folders: list[Path], shards: ShardSet) -> None:
+    with ShardSet(folders[0]) as again, pytest.raises(DataError, match="the same shards as"):
+        training_mix([shards, again], recipe(), 1)

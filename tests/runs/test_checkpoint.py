@@ -1,0 +1,378 @@
+"""Checkpoints: exactly what was saved comes back, and a crash or damage never costs more than one of them."""
+
+from __future__ import annotations
+
+import json
+import pickletools
+import shutil
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.recipe import Recipe, parse_recipe
+from kogpt2_gluon.runs import checkpoint as module
+from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
+from kogpt2_gluon.storage import files as files_module
+from kogpt2_gluon.storage.params_file import read_params
+
+FILES = ["model.params", "optimizer.params", "recipe.yaml", "state.json", "tokenizer.model"]
+RECIPE = parse_recipe({"name": "a test", "about": "한국어", "model": {"units": 16, "num_heads": 2, "num_layers": 1}})
+
+
+def arrays(seed: int) -> dict[str, np.ndarray]:
+    draw = np.random.RandomState(seed)
+    return {
+        "_embed.weight": draw.randn(7, 3).astype("float32"),
+        "_final_ln.gamma": np.array([np.inf, -0.0, np.float32(1e-45), np.nan], dtype="float32"),
+        "_ffn_layers.0._hidden_map.bias": draw.randn(5).astype("float32"),
+    }
+
+
+def moments(seed: int) -> dict[str, np.ndarray]:
+    """Two arrays a parameter, one of them a view that runs backwards."""
+    return {f"{name}:{k}": array[:: 1 - 2 * k] for name, array in arrays(seed).items() for k in (0, 1)}
+
+
+@pytest.fixture()
+def ckpt_dir(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "checkpoints"
+
+
+def save(ckpt_dir: Path, step: int, keep: int = 0, recipe: Recipe = RECIPE) -> Path:
+    tokenizer = ckpt_dir.parent / "source.model"
+    tokenizer.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.write_bytes(b"not a real tokenizer, but its bytes")
+    state = {"step": step, "loss_scale": 0.1 + 0.2, "reader": {"consumed": step * 8}, "evaluation": None}
+    return save_checkpoint(ckpt_dir, state, arrays(step), moments(step), recipe, tokenizer, keep)
+
+
+def steps(ckpt_dir: Path) -> list[int]:
+    return sorted(int(folder.name[5:]) for folder in ckpt_dir.iterdir() if folder.name.startswith("step-"))
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    """Names in order, dtypes and bits."""
+    return list(one) == list(other) and all(
+        array.dtype == other[name].dtype
+        and array.shape == other[name].shape
+        and array.tobytes() == other[name].tobytes()
+        for name, array in one.items()
+    )
+
+
+def check_whole(checkpoint: Checkpoint, step: int) -> None:
+    checkpoint.verify()
+    assert checkpoint.path.name == f"step-{step:08d}"
+    assert checkpoint.state()["step"] == step
+    assert same(checkpoint.model_arrays(), arrays(step))
+
+
+# --- what is saved
+
+
+def test_everything_comes_back(ckpt_dir: Path) -> None:
+    path = save(ckpt_dir, 120)
+    assert path == ckpt_dir / "step-00000120"
+    assert sorted(file.name for file in path.iterdir()) == sorted([*FILES, "manifest.json"])
+    found = open_checkpoint(path)
+    check_whole(found, 120)
+    assert found.state() == {
+        "step": 120,
+        "loss_scale": 0.1 + 0.2,
+        "reader": {"consumed": 960},
+        "evaluation": None,
+    }
+    assert same(found.optimizer_arrays(), moments(120))
+    assert found.recipe() == RECIPE
+    assert found.tokenizer_path.read_bytes() == b"not a real tokenizer, but its bytes"
+    assert (ckpt_dir / "latest").read_bytes() == b"step-00000120\n"
+    assert sorted(entry.name for entry in ckpt_dir.iterdir()) == ["latest", "step-00000120"]
+
+
+def test_an_optimizer_without_arrays(ckpt_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(b"t")
+    path = save_checkpoint(ckpt_dir, {"step": 1}, arrays(1), {}, RECIPE, tmp_path / "t")
+    open_checkpoint(path).verify()
+    assert open_checkpoint(path).optimizer_arrays() == {}
+
+
+def test_nothing_is_a_pickle(ckpt_dir: Path) -> None:
+    """Every file is text, JSON or arrays that NumPy alone reads; as pickles they are nonsense."""
+    path = save(ckpt_dir, 3)
+    for file in [*path.iterdir(), ckpt_dir / "latest"]:
+        with pytest.raises(ValueError), file.open("rb") as stream:
+            for _ in pickletools.genops(stream):
+                pass
+    for name in ("state.json", "manifest.json"):
+        json.loads((path / name).read_text(encoding="utf-8"))
+    for name in ("model.params", "optimizer.params"):
+        assert all(array.dtype == np.float32 for array in read_params(path / name).values())
+
+
+def test_large_steps_keep_their_order(ckpt_dir: Path) -> None:
+    for step in (99_999_999, 100_000_000):
+        save(ckpt_dir, step)
+    (ckpt_dir / "latest").unlink()
+    assert open_checkpoint(ckpt_dir).state()["step"] == 100_000_000
+
+
+# --- which are kept
+
+
+def test_keep_prunes_the_oldest(ckpt_dir: Path) -> None:
+    for step in (10, 20, 30, 40):
+        save(ckpt_dir, step, keep=2)
+    assert steps(ckpt_dir) == [30, 40]
+    save(ckpt_dir, 50, keep=0)
+    assert steps(ckpt_dir) == [30, 40, 50]
+    save(ckpt_dir, 60, keep=1)
+    assert steps(ckpt_dir) == [60]
+    assert sorted(entry.name for entry in ckpt_dir.iterdir()) == ["latest", "step-00000060"]
+
+
+def test_later_steps_of_an_earlier_course_are_removed(ckpt_dir: Path) -> None:
+    for step in (10, 20, 30):
+        save(ckpt_dir, step)
+    save(ckpt_dir, 15, keep=3)
+    assert steps(ckpt_dir) == [10, 15]
+    check_whole(newest_checkpoint(ckpt_dir), 15)
+
+
+def test_the_same_step_again_takes_the_place_of_the_first(ckpt_dir: Path) -> None:
+    save(ckpt_dir, 10)
+    changed = parse_recipe({**RECIPE.to_dict(), "name": "another"})
+    save(ckpt_dir, 10, recipe=changed)
+    assert newest_checkpoint(ckpt_dir).recipe().name == "another"
+    assert sorted(entry.name for entry in ckpt_dir.iterdir()) == ["latest", "step-00000010"]
+
+
+def test_other_files_are_left_alone(ckpt_dir: Path) -> None:
+    ckpt_dir.mkdir(parents=True)
+    for name in ("step-best", "step-1", "notes.txt", ".hidden"):
+        (ckpt_dir / name).write_text("mine", encoding="utf-8")
+    for step in (1, 2):
+        save(ckpt_dir, step, keep=1)
+    assert {entry.name for entry in ckpt_dir.iterdir()} == {
+        *("step-best", "step-1", "notes.txt", ".hidden"),
+        *("latest", "step-00000002"),
+    }
+
+
+# --- finding one
+
+
+@pytest.mark.parametrize("where", ["", "checkpoints", "checkpoints/step-00000020", "checkpoints/step-00000010"])
+def test_open_by_run_folder_ckpt_dir_or_step(ckpt_dir: Path, where: str) -> None:
+    for step in (10, 20):
+        save(ckpt_dir, step)
+    check_whole(open_checkpoint(ckpt_dir.parent / where), 10 if where.endswith("10") else 20)
+
+
+def test_open_a_copy_under_another_name(ckpt_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(save(ckpt_dir, 10), tmp_path / "released")
+    assert open_checkpoint(tmp_path / "released").state()["step"] == 10
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "file", "missing", "step-00000001"):
+        with pytest.raises(DataError, match="no checkpoint there") as caught:
+            open_checkpoint(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+        assert newest_checkpoint(tmp_path / name) is None
+
+
+@pytest.mark.parametrize("text", ["", "step-00000099\n", "../other\n", ".", "\ufffd", "notes.txt"])
+def test_latest_that_names_no_checkpoint_is_passed_over(ckpt_dir: Path, text: str) -> None:
+    for step in (10, 20):
+        save(ckpt_dir, step)
+    (ckpt_dir / "latest").write_text(text, encoding="utf-8")
+    check_whole(newest_checkpoint(ckpt_dir), 20)
+    (ckpt_dir / "latest").write_bytes(b"\xff\xfe")
+    check_whole(newest_checkpoint(ckpt_dir), 20)
+
+
+# --- damage
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [flip, shorten, Path.unlink])
+def test_damage_is_an_error_that_names_the_file(ckpt_dir: Path, damage: Callable[[Path], Any], name: str) -> None:
+    save(ckpt_dir, 10)
+    path = save(ckpt_dir, 20)
+    damage(path / name)
+    for attempt in (
+        lambda: open_checkpoint(ckpt_dir.parent).verify(),
+        lambda: newest_checkpoint(ckpt_dir),  # the older one is whole, but going back is the user's choice
+    ):
+        with pytest.raises(DataError) as caught:
+            attempt()
+        message = str(caught.value)
+        assert str(path / name) in message and f"remove {path}" in message and "\n" not in message
+    if damage is not flip:
+        with pytest.raises(DataError, match=name):
+            open_checkpoint(path)
+    shutil.rmtree(path)  # as the message says
+    check_whole(newest_checkpoint(ckpt_dir), 10)
+
+
+def test_damage_after_it_was_opened(ckpt_dir: Path) -> None:
+    found = open_checkpoint(save(ckpt_dir, 10))
+    (found.path / "state.json").write_text("{", encoding="utf-8")
+    for attempt in (found.state, found.verify):
+        with pytest.raises(DataError, match="state"):
+            attempt()
+    for file in found.path.iterdir():
+        file.unlink()
+    for attempt in (found.state, found.verify, found.model_arrays, found.optimizer_arrays):
+        with pytest.raises(DataError, match="step-00000010"):
+            attempt()
+
+
+def drop(name: str) -> Callable[[dict], None]:
+    return lambda manifest: manifest["files"].pop(name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(drop(name) for name in FILES),
+        lambda manifest: manifest["files"].update({"../x": {"bytes": 1, "xxh3_128": ""}}),
+        lambda manifest: manifest["files"].update({"..": {"bytes": 1, "xxh3_128": ""}}),
+        lambda manifest: manifest.update(files=[]),
+        lambda manifest: manifest.pop("files"),
+        lambda manifest: manifest.update(format_version=2),
+        lambda manifest: manifest["files"]["state.json"].pop("bytes"),
+    ],
+)
+def test_a_manifest_of_something_else(ckpt_dir: Path, change: Callable[[dict], None]) -> None:
+    path = save(ckpt_dir, 10) / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        newest_checkpoint(ckpt_dir)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}"])
+def test_a_manifest_that_is_none(ckpt_dir: Path, text: Any) -> None:
+    save(ckpt_dir, 10)
+    path = save(ckpt_dir, 20) / "manifest.json"
+    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+    for attempt in (open_checkpoint, newest_checkpoint):
+        with pytest.raises(DataError) as caught:
+            attempt(ckpt_dir)
+        assert str(path) in str(caught.value)
+
+
+# --- crashes
+
+
+class PowerCut(BaseException):
+    """Nothing of ours catches it to clean up after itself, except to let it pass."""
+
+
+class Crash:
+    """Lets the `at`-th call of the wrapped functions fail, before or after its work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, after: bool, error: type[BaseException]):
+        self.calls, self._at, self._after, self._error = 0, at, after, error
+        for owner, name in [
+            (module, "write_params"),
+            (module.shutil, "copyfile"),
+            (Path, "write_text"),
+            (Path, "rename"),
+            (Path, "replace"),
+            (files_module.os, "fsync"),
+            (module, "_remove_old"),
+        ]:
+            monkeypatch.setattr(owner, name, self._wrap(getattr(owner, name)))
+
+    def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            self.calls += 1
+            fails = self.calls == self._at
+            if fails and not self._after:
+                raise self._error()
+            result = function(*arguments, **named)
+            if fails:
+                raise self._error()
+            return result
+
+        return wrapped
+
+
+def count_calls(tmp_path: Path) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        crash = Crash(patch, at=0, after=False, error=OSError)
+        for step in (10, 20):
+            save(tmp_path / "count", step)
+        first = crash.calls
+        save(tmp_path / "count", 15, keep=1)  # as in the test: later and older ones go
+        return crash.calls - first
+
+
+@pytest.mark.parametrize(("error", "clean_up"), [(OSError, True), (PowerCut, False)])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_save_that_fails_anywhere_leaves_one_to_go_on_from(
+    tmp_path: Path, error: type[BaseException], after: bool, clean_up: bool
+) -> None:
+    """A run that went back to step 10 saves step 15 and fails, at every call that touches the disk in turn.
+
+    Without `clean_up` nothing is put right on the way out either, as when the machine dies.
+    """
+    calls = count_calls(tmp_path)
+    assert calls >= 20
+    outcomes = set()
+    for at in range(1, calls + 1):
+        ckpt_dir = tmp_path / f"at{at}" / "checkpoints"
+        for step in (10, 20):
+            save(ckpt_dir, step)
+        (ckpt_dir / "latest").write_text("step-00000010\n", encoding="utf-8")
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(error):
+            if not clean_up:
+                patch.setattr(files_module.shutil, "rmtree", lambda *_, **__: None)
+                patch.setattr(Path, "unlink", lambda *_, **__: None)
+            Crash(patch, at, after, error)
+            save(ckpt_dir, 15, keep=1)
+        found = newest_checkpoint(ckpt_dir)
+        assert found.state()["step"] in (10, 15)  # never 20, which the run has left behind
+        check_whole(found, found.state()["step"])
+        outcomes.add(found.state()["step"])
+        for folder in ckpt_dir.glob("step-*"):  # what bears the name of a checkpoint is one
+            open_checkpoint(folder).verify()
+        save(ckpt_dir, 15, keep=1)
+        check_whole(newest_checkpoint(ckpt_dir), 15)
+        assert not list(ckpt_dir.glob(".step-*")) and steps(ckpt_dir) == [15]
+    assert outcomes == {10, 15}
+
+
+def test_a_failed_save_frees_its_space(ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(ckpt_dir, 10)
+    Crash(monkeypatch, at=2, after=True, error=OSError)  # the disk is full after both files of arrays
+    with pytest.raises(OSError):
+        save(ckpt_dir, 20)
+    assert sorted(entry.name for entry in ckpt_dir.iterdir()) == ["latest", "step-00000010"]
+
+
+def test_an_array_that_cannot_be_stored_harms_nothing(ckpt_dir: Path, tmp_path: Path) -> None:
+    save(ckpt_dir, 10)
+    (tmp_path / "t").write_bytes(b"t")
+    with pytest.raises(DataError, match="complex"):
+        save_checkpoint(ckpt_dir, {"step": 20}, {"a": np.ones(2, "complex64")}, {}, RECIPE, tmp_path / "t")
+    check_whole(newest_checkpoint(ckpt_dir), 10)

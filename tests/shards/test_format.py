@@ -1,0 +1,398 @@
+"""Token shards: what goes in comes out, whatever is damaged is named, and nobody sees half a set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.reading.order import choose_lanes
+from kogpt2_gluon.shards.format import MANIFEST, Manifest, ShardWriter, choose_chunk_bytes, token_dtype
+from kogpt2_gluon.shards.shard_set import ShardSet
+from tests.shards.shard_helpers import SPECIAL, edit_manifest, flip, parts_of, read_back
+
+
+def empty_manifest(chunk_bytes: int = 256, dtype: str = "<u2") -> Manifest:
+    return Manifest("train", dtype, chunk_bytes, 50000 if dtype == "<u2" else 70000, "5a" * 32, SPECIAL, "a test")
+
+
+def write_set(
+    folder: Path,
+    lengths: list[int],
+    chunk_bytes: int = 256,
+    shard_bytes: int = 1024,
+    dtype: str = "<u2",
+    batch: int = 3,
+) -> np.ndarray:
+    """Writes documents of these lengths, `batch` at a time; returns all tokens."""
+    folder.mkdir(parents=True)
+    tokens = np.random.RandomState(sum(lengths)).randint(0, 50000, sum(lengths)).astype(dtype)
+    with ShardWriter(folder, empty_manifest(chunk_bytes, dtype), shard_bytes) as writer:
+        start = 0
+        for first in range(0, len(lengths), batch):
+            group = lengths[first : first + batch]
+            writer.add(tokens[start : start + sum(group)], group)
+            start += sum(group)
+        writer.finish()
+    return tokens
+
+
+# --- round trip
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(
+        st.one_of(st.integers(0, 40), st.sampled_from([0, 16, 32, 64, 128, 200])), min_size=1, max_size=60
+    ),
+    dtype=st.sampled_from(["<u2", "<u4"]),
+    chunk_bytes=st.sampled_from([32, 64, 128]),
+    chunks_a_shard=st.integers(1, 4),
+    batch=st.integers(1, 9),
+)
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory,
+    lengths: list[int],
+    dtype: str,
+    chunk_bytes: int,
+    chunks_a_shard: int,
+    batch: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("round") / "set"
+    if not sum(lengths):
+        lengths = [*lengths, 1]
+    tokens = write_set(folder, lengths, chunk_bytes, chunks_a_shard * chunk_bytes, dtype, batch)
+    with ShardSet(folder) as shards:
+        assert np.array_equal(read_back(shards), tokens)
+        assert shards.manifest.tokens == len(tokens) and shards.manifest.documents == len(lengths)
+        assert shards.num_chunks == shards.num_full + bool(shards.tail_tokens)
+        ends, before = [], 0
+        for info in shards.manifest.shards:
+            footer, of_shard, hashes, payload = parts_of(folder / info.name)
+            assert footer["tokens"] == info.tokens <= chunks_a_shard * shards.chunk_tokens
+            assert footer["documents"] == info.documents == len(of_shard)
+            assert payload == tokens[before : before + info.tokens].tobytes()
+            cut = [payload[start : start + chunk_bytes] for start in range(0, len(payload), chunk_bytes)]
+            assert hashes.tolist() == [xxhash.xxh3_64_intdigest(chunk) for chunk in cut]
+            ends += (of_shard.astype(np.int64) + before).tolist()
+            before += info.tokens
+        assert ends == np.cumsum(lengths).tolist()
+    shutil.rmtree(folder)
+
+
+def test_a_document_that_ends_at_a_border_belongs_to_what_it_fills(tmp_path: Path) -> None:
+    tokens = write_set(tmp_path / "set", [128, 384, 512, 512, 7], chunk_bytes=256, shard_bytes=1024, batch=1)
+    shards = Manifest.load(tmp_path / "set").shards
+    assert [shard.tokens for shard in shards] == [512, 512, 512, 7]
+    assert [parts_of(tmp_path / "set" / shard.name)[1].tolist() for shard in shards] == [[128, 512], [512], [512], [7]]
+    with ShardSet(tmp_path / "set") as opened:
+        assert (opened.num_full, opened.tail_tokens, opened.num_chunks) == (12, 7, 13)
+        assert np.array_equal(read_back(opened), tokens)
+
+
+def test_no_short_chunk_when_the_tokens_fill_the_last(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", [1024])
+    with ShardSet(tmp_path / "set") as shards:
+        assert (shards.num_full, shards.tail_tokens, shards.num_chunks) == (8, 0, 8)
+
+
+def test_the_footer_names_what_the_file_is(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", [700], dtype="<u4")
+    footer, *_ = parts_of(tmp_path / "set" / "train-00000.ktok")
+    assert footer == {
+        "format_version": 2,
+        "dtype": "<u4",
+        "chunk_bytes": 256,
+        "tokens": 256,
+        "documents": 0,
+        "document_ends_hash": xxhash.xxh3_64_hexdigest(b""),
+        "chunks": 4,
+        "vocab_size": 70000,
+        "tokenizer_sha256": "5a" * 32,
+        "special_ids": SPECIAL,
+    }
+
+
+def test_memory_does_not_grow_with_the_documents(tmp_path: Path) -> None:
+    """Of a shard's metadata only the chunk hashes stay: 8 bytes each."""
+    write_set(tmp_path / "set", [1] * 20000, chunk_bytes=4096, shard_bytes=1 << 20, batch=20000)
+    with ShardSet(tmp_path / "set") as shards:
+        read_back(shards)
+        hashes = shards._hashes[0]
+        assert hashes.base is None and hashes.nbytes == 8 * shards.num_chunks
+
+
+def test_short_reads_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system may give less than was asked for."""
+    tokens = write_set(tmp_path / "set", [300] * 5)
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, offset: whole(file, [buffers[0][:13]], offset))
+    with ShardSet(tmp_path / "set") as shards:
+        assert np.array_equal(read_back(shards), tokens)
+
+
+def test_same_tokens_give_the_same_files_and_fingerprint(tmp_path: Path) -> None:
+    write_set(tmp_path / "one", [50] * 40, batch=1)
+    write_set(tmp_path / "two", [50] * 40, batch=7)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["manifest.json", "train-00000.ktok", "train-00001.ktok", "train-00002.ktok", "train-00003.ktok"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    write_set(tmp_path / "three", [50] * 39 + [51])
+    prints = [Manifest.load(tmp_path / name).fingerprint() for name in ("one", "two", "three")]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize(("vocab", "dtype"), [(8, "<u2"), (65535, "<u2"), (65536, "<u4"), (100_000, "<u4")])
+def test_token_dtype(vocab: int, dtype: str) -> None:
+    assert token_dtype(vocab) == dtype
+    assert np.array([vocab - 1]).astype(dtype)[0] == vocab - 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "chunk_bytes"),
+    [(0, 64 << 10), (32 << 20, 64 << 10), (64 << 20, 128 << 10), ((64 << 20) - 1, 64 << 10), (10**12, 4 << 20)],
+)
+def test_choose_chunk_bytes(payload: int, chunk_bytes: int) -> None:
+    assert choose_chunk_bytes(payload) == chunk_bytes
+
+
+def test_chosen_chunks_give_every_lane_its_share() -> None:
+    """From 32 MiB of tokens on, all 64 lanes have at least 8 chunks."""
+    for exponent in range(25, 36):
+        for payload in (1 << exponent, (1 << exponent) * 5 // 4, (2 << exponent) - 1):
+            assert choose_lanes(payload // choose_chunk_bytes(payload), 64, 64) == 64
+
+
+# --- damage
+
+
+@pytest.fixture()
+def damaged(tmp_path: Path) -> Path:
+    """A set of three shards of 8 chunks and one shorter one, still whole."""
+    write_set(tmp_path / "set", [100] * 130, chunk_bytes=1024, shard_bytes=8192)
+    assert len(Manifest.load(tmp_path / "set").shards) == 4
+    return tmp_path / "set"
+
+
+def check_error(folder: Path, *names: str) -> str:
+    """Opening and reading `folder` to its end is a DataError of one line that holds all of `names`."""
+    with pytest.raises(DataError) as caught, ShardSet(folder) as shards:
+        read_back(shards)
+    message = str(caught.value)
+    assert "\n" not in message and all(name in message for name in names), message
+    return message
+
+
+SECOND = "train-00001.ktok"
+
+
+@pytest.mark.parametrize("length", [0, 19, 4096, 8192, -1])
+def test_truncated(damaged: Path, length: int) -> None:
+    os.truncate(damaged / SECOND, length if length >= 0 else (damaged / SECOND).stat().st_size - 1)
+    check_error(damaged, str(damaged / SECOND), "its manifest says")
+
+
+@pytest.mark.parametrize("length", [0, 19, 4096, 8192, 8300])
+def test_truncated_after_it_was_opened(damaged: Path, length: int) -> None:
+    with ShardSet(damaged) as shards:
+        os.truncate(damaged / SECOND, length)
+        for _ in range(2):  # an error leaves nothing half-open
+            with pytest.raises(DataError, match=SECOND):
+                read_back(shards)
+
+
+@pytest.mark.parametrize("offset", [0, 1023, 1024, 8191])
+def test_flipped_byte_in_the_tokens(damaged: Path, offset: int) -> None:
+    flip(damaged / SECOND, offset)
+    chunk = offset // 1024
+    check_error(damaged, str(damaged / SECOND), f"chunk {chunk} at byte {chunk * 1024}")
+    with ShardSet(damaged) as shards:  # the other chunks can be read
+        assert len(shards.read_chunk(8 + (chunk + 1) % 8)) == 512
+
+
+def metadata_places(path: Path) -> dict[str, int]:
+    _, ends, hashes, payload = parts_of(path)
+    return {
+        "document ends": len(payload),
+        "last document end": len(payload) + ends.nbytes - 8,
+        "hashes": len(payload) + ends.nbytes,
+        "footer": len(payload) + ends.nbytes + hashes.nbytes + 5,
+        "footer length": path.stat().st_size - 20,
+        "trailer hash": path.stat().st_size - 12,
+        "magic": path.stat().st_size - 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["document ends", "last document end", "hashes", "footer", "footer length", "trailer hash", "magic"],
+)
+def test_flipped_byte_behind_the_tokens(damaged: Path, place: str) -> None:
+    flip(damaged / SECOND, metadata_places(damaged / SECOND)[place])
+    check_error(damaged, str(damaged / SECOND), "KTOK0002" if place == "magic" else "")
+    with ShardSet(damaged) as shards:
+        shards.read_chunk(0)
+        for _ in range(2):
+            with pytest.raises(DataError, match=SECOND):
+                shards.read_chunk(8)
+        assert len(shards.read_chunk(16)) == 512  # the other shards can be read
+
+
+def test_missing_shard(damaged: Path) -> None:
+    (damaged / SECOND).unlink()
+    check_error(damaged, str(damaged / SECOND), "missing")
+
+
+def test_missing_shard_after_opening(damaged: Path) -> None:
+    with ShardSet(damaged) as shards:
+        (damaged / SECOND).unlink()
+        with pytest.raises(DataError, match=SECOND):
+            shards.read_chunk(8)
+
+
+def test_swapped_shards(damaged: Path) -> None:
+    (damaged / SECOND).rename(damaged / "aside")
+    (damaged / "train-00000.ktok").rename(damaged / SECOND)
+    (damaged / "aside").rename(damaged / "train-00000.ktok")
+    check_error(damaged, str(damaged / "train-0000"), "manifest")
+
+
+def test_a_shard_of_another_set(damaged: Path, tmp_path: Path) -> None:
+    write_set(tmp_path / "other", [100] * 129 + [101], chunk_bytes=1024, shard_bytes=8192)
+    shutil.copy(tmp_path / "other" / SECOND, damaged / SECOND)
+    check_error(damaged, str(damaged / SECOND), "manifest")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plain: plain.update(tokens=plain["tokens"] + 1), "own fingerprint"),
+        (lambda plain: plain.update(vocab_size=60000), "own fingerprint"),
+        (lambda plain: plain["shards"].reverse(), "own fingerprint"),
+        (lambda plain: plain["shards"].pop(), "own fingerprint"),
+        (lambda plain: plain.pop("fingerprint"), "fingerprint"),
+        (lambda plain: plain.pop("tokens"), "own fingerprint"),
+        (lambda plain: plain.pop("split"), "split"),
+        (lambda plain: plain.update(more=1), "more"),
+        (lambda plain: plain.update(shards=None), "TypeError"),
+        (lambda plain: plain.update(shards=[3]), "TypeError"),
+        (lambda plain: plain.update(format_version=1), "this program reads 2"),
+    ],
+)
+def test_edited_manifest(damaged: Path, change: Callable[[dict], None], message: str) -> None:
+    edit_manifest(damaged, change, sign=False)
+    check_error(damaged, str(damaged / MANIFEST), message)
+
+
+@pytest.mark.parametrize("name", ["../x.ktok", "/etc/passwd", "..", ".", "", "a/b.ktok", "a\0.ktok", ".x.ktok", "x", 5])
+def test_a_manifest_names_no_file_outside_its_folder(damaged: Path, name: object) -> None:
+    edit_manifest(damaged, lambda plain: plain["shards"][1].update(name=name), sign=True)
+    check_error(damaged, str(damaged / MANIFEST))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: plain.update(tokens=plain["tokens"] + 1),
+        lambda plain: plain.update(dtype="<f4"),
+        lambda plain: plain.update(dtype="object"),
+        lambda plain: plain.update(chunk_bytes=0),
+        lambda plain: plain.update(chunk_bytes=-2),
+        lambda plain: plain.update(chunk_bytes=2048 * 3),
+        lambda plain: plain.update(shards=[], tokens=0),
+        lambda plain: plain["shards"][0].update(tokens=0),
+        lambda plain: plain["shards"][0].update(tokens="many"),
+    ],
+)
+def test_a_signed_manifest_that_cannot_be_true(damaged: Path, change: Callable[[dict], None]) -> None:
+    edit_manifest(damaged, change, sign=True)
+    check_error(damaged, str(damaged / MANIFEST))
+
+
+@pytest.mark.parametrize("key", ["tokens", "documents", "bytes", "hash"])
+def test_a_signed_manifest_that_does_not_fit_its_shards(damaged: Path, key: str) -> None:
+    def change(plain: dict) -> None:
+        last = plain["shards"][-1]
+        last[key] = "0" * 16 if key == "hash" else last[key] + 1
+        plain["tokens"] = sum(shard["tokens"] for shard in plain["shards"])
+
+    edit_manifest(damaged, change, sign=True)
+    check_error(damaged, str(damaged / "train-00003.ktok"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "\ud800", "{}"])
+def test_a_manifest_that_is_none(damaged: Path, text: str) -> None:
+    (damaged / MANIFEST).write_bytes(text.encode("utf-8", "surrogatepass"))
+    check_error(damaged, str(damaged / MANIFEST))
+
+
+def test_no_manifest_says_what_was_meant(damaged: Path, tmp_path: Path) -> None:
+    (tmp_path / "all" / "news").mkdir(parents=True)
+    damaged.rename(tmp_path / "all" / "news" / "train")
+    for folder in (tmp_path / "all", tmp_path / "all" / "news"):
+        check_error(folder, f"did you mean {tmp_path / 'all' / 'news' / 'train'}?")
+    check_error(tmp_path / "none", "does not exist")
+    with pytest.raises(DataError, match=r"^s3://b/x: .*kogpt2 files download s3://b/x DIR"):
+        Manifest.load(Path("s3://b/x"))
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    check_error(tmp_path, str(tmp_path), "kogpt2 shard")
+    check_error(tmp_path / "none", str(tmp_path / "none"), "kogpt2 shard")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    check_error(tmp_path / "file", str(tmp_path / "file"))
+
+
+def test_an_interrupted_write_leaves_no_manifest(tmp_path: Path) -> None:
+    tokens = np.zeros(2000, "<u2")
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path, empty_manifest(), 1024) as writer:
+        writer.add(tokens, [2000])
+        raise KeyboardInterrupt
+    assert {path.suffix for path in tmp_path.iterdir()} == {".ktok"}  # whole ones
+    with pytest.raises(DataError, match="make shards with"):
+        ShardSet(tmp_path)
+
+
+def test_a_crash_leaves_only_whole_shards_under_their_names(tmp_path: Path) -> None:
+    """Without any clean-up, as after a power cut."""
+    writer = ShardWriter(tmp_path, empty_manifest(), 1024)
+    writer.add(np.zeros(1300, "<u2"), [1300])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "train-00000.ktok",
+        "train-00001.ktok",
+        "train-00002.tmp",
+    ]
+    for name in ("train-00000.ktok", "train-00001.ktok"):
+        assert parts_of(tmp_path / name)[0]["tokens"] == 512
+    with writer:
+        pass
+
+
+def test_a_full_disk_leaves_no_half_shard(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, empty_manifest(), 1024)
+    with pytest.raises(OSError, match="No space left"), writer:  # from its clean-up
+        writer.add(np.zeros(700, "<u2"), [700])  # a whole shard, and some of the next one, not on disk yet
+        assert writer._file is not None
+        os.dup2(full := os.open("/dev/full", os.O_WRONLY), writer._file.fileno())
+        os.close(full)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".ktok"]
+
+
+def test_a_manifest_that_promises_more_than_its_files_hold(damaged: Path) -> None:
+    """Before any memory is taken for it."""
+
+    def change(plain: dict) -> None:
+        plain["shards"][-1]["tokens"] = 1 << 39
+        plain["tokens"] = sum(shard["tokens"] for shard in plain["shards"])
+
+    edit_manifest(damaged, change, sign=True)
+    check_error(damaged, str(damaged / "train-00003.ktok"), "cannot hold")

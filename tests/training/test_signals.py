@@ -1,0 +1,114 @@
+"""A request to stop by signal or by file, and the progress that a supervisor reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kogpt2_gluon.errors import PreemptedError
+from kogpt2_gluon.runs.checkpoint import newest_checkpoint
+from kogpt2_gluon.training import signals
+from kogpt2_gluon.training.progress import VARIABLE, Progress
+from kogpt2_gluon.training.signals import StopRequest
+
+
+@pytest.fixture
+def terminated():
+    """What a SIGTERM does without a StopRequest: it is counted."""
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    yield received
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_first_signal_is_noted_and_the_second_acts(terminated, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert not stop.wanted
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wanted and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not terminated  # the same request, by another way
+        monkeypatch.setattr(signals, "ECHO_SECONDS", 0.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert terminated == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_second_ctrl_c_acts_at_once():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wanted
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_sigterm_does_not_take_the_exit_code_of_what_has_been_saved(terminated):
+    with pytest.raises(PreemptedError), StopRequest():
+        raise PreemptedError("saved")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert not terminated
+
+
+def test_file_asks_to_stop_and_one_from_before_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "LOOK_SECONDS", 0.0)
+    path = tmp_path / "stop"
+    path.touch()
+    with StopRequest(path) as stop:
+        assert not path.exists() and not stop.wanted
+        path.touch()
+        assert stop.wanted
+        path.unlink()
+        assert stop.wanted  # once asked is asked
+    with StopRequest(tmp_path / "nowhere" / "stop") as stop:
+        assert not stop.wanted
+
+
+def test_the_file_is_looked_for_now_and_then_only(tmp_path):
+    path = tmp_path / "stop"
+    with StopRequest(path) as stop:
+        assert not stop.wanted
+        path.touch()
+        assert not stop.wanted  # the last look was just now
+
+
+def test_progress_is_one_short_line(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "progress"))
+    progress = Progress()
+    for step in range(3):
+        progress.at_step(step)
+        progress.beat()
+    assert (tmp_path / "progress").read_text().split() == ["2", "6"]
+    progress.close()
+
+
+def test_progress_is_nothing_without_a_supervisor(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    progress = Progress()
+    progress.at_step(1)
+    progress.close()
+
+
+def test_training_stops_by_its_file_and_goes_on(tiny, tmp_path):
+    """Exit code 75, the state saved; the next run removes the file and makes the rest."""
+    run_dir = tmp_path / "run"
+    settings = [*tiny, "training.num_steps=100000", "checkpoint.interval=0", "evaluation.interval=0"]
+    argv = [sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "demo", *settings]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (run_dir / "metrics.jsonl").exists() or "step" not in (run_dir / "metrics.jsonl").read_text():
+            assert process.poll() is None
+            time.sleep(0.05)
+        (run_dir / "stop").touch()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 75 and "run again to go on" in errors
+    step = newest_checkpoint(run_dir / "checkpoints").state()["step"]
+    again = [*argv, f"training.num_steps={step + 1}"]
+    assert subprocess.run(again, capture_output=True, check=False).returncode == 0
+    assert not (run_dir / "stop").exists()
