@@ -72,9 +72,11 @@ test-all: $(TEST) $(PCLUSTER)/.ready ## everything: slow tests too, the other Py
 	$(BIN)/python -m pytest
 	$(MAKE) test-pythons test-cu112
 
-lint: $(TEST) ## ruff and mypy
+lint: $(TEST) ## ruff, the order of imports, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	mkdir -p $(VENV)/names && ln -sfn ../../launch $(VENV)/names/kogpt2_launch
 	$(BIN)/mypy
 
 format: $(TEST) ## lets ruff rewrite what it can

@@ -45,8 +45,9 @@ LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: another reading of the JSON corpora, to compare ours with
 # kubernetes-validate: the published schemas of pods
 SCHEMAS = ["kubernetes-validate>=1.37", "jsonschema>=4.23"]
-TEST = ["pytest>=7", "pytest-timeout>=2", "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *SCHEMAS, *AWS, *LAUNCH]
-LINT = ["ruff>=0.5", "mypy>=1.8", "types-PyYAML", "types-psutil"]
+PYTEST = ["pytest>=7", "pytest-timeout>=2", "pytest-xdist>=3.5"]
+TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *SCHEMAS, *AWS, *LAUNCH]
+LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
 
 setup(
     name="kogpt2-gluon",

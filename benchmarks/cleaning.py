@@ -34,7 +34,7 @@ import tempfile
 import time
 import unicodedata
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable
 
 import numpy as np
 import psutil
@@ -147,7 +147,7 @@ def measure_near_duplicates(arguments: argparse.Namespace, work: Path) -> Result
     return result
 
 
-def _measure_near_duplicates(arguments: argparse.Namespace, work: Path, kind: str, peers: Optional[Path]) -> Result:
+def _measure_near_duplicates(arguments: argparse.Namespace, work: Path, kind: str, peers: Path | None) -> Result:
     options = NearDuplicateOptions(enabled=True, min_chars=10)
     texts = [text for text in read_texts(arguments, kind, 1e6 * arguments.mb) if len(text) >= 10]
     data = "\n".join(texts).encode("utf-8", "surrogatepass")
@@ -205,7 +205,7 @@ def edited(text: str, share: float, rng: random.Random) -> str:
     return "".join(letters)
 
 
-def make_peers(folder: Path) -> Union[Path, str]:
+def make_peers(folder: Path) -> Path | str:
     """The peers' Python, whose environment is made once; or why it cannot be made."""
     python = folder / "bin" / "python"
     try:

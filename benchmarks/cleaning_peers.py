@@ -15,7 +15,7 @@ import re
 import time
 import unicodedata
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 HTML = re.compile(r"<[^<>]{1,200}>")
 URL = re.compile(r"(?:https?://|www\.)\S+")
@@ -27,7 +27,7 @@ HANGUL = re.compile(r"[가-힣ㄱ-ㅎㅏ-ㅣ]")
 SYMBOL = re.compile(r"[^\w\s]")
 
 
-def plain_filter(document: str) -> Optional[str]:
+def plain_filter(document: str) -> str | None:
     """One document through the kinds of filter that the preset `web` has, as such loops are mostly written."""
     lines = []
     for line in document.split("\n"):
@@ -51,7 +51,7 @@ def shingles(text: str, size: int) -> set[str]:
     return {text[start : start + size] for start in range(len(text) - size + 1)}
 
 
-def first_similar(mine: set[str], candidates: Any, sets: dict[int, set[str]], threshold: float) -> Optional[int]:
+def first_similar(mine: set[str], candidates: Any, sets: dict[int, set[str]], threshold: float) -> int | None:
     for other in candidates:
         if len(mine & sets[other]) >= threshold * len(mine | sets[other]):
             return int(other)

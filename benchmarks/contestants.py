@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from conditions import conditions
 
@@ -109,7 +109,7 @@ def figures(rounds: Sequence[Mapping[str, Result]], name: str, key: str) -> list
     return [round_[name][key] for round_ in rounds]
 
 
-def ratio(rounds: Sequence[Mapping[str, Result]], ours: str, theirs: str, key: str) -> Optional[float]:
+def ratio(rounds: Sequence[Mapping[str, Result]], ours: str, theirs: str, key: str) -> float | None:
     """The median over the rounds of ours / theirs; None where either did not run."""
     if not rounds or not all(ours in round_ and theirs in round_ for round_ in rounds):
         return None
@@ -141,7 +141,7 @@ def speed_conditions(threads: int) -> dict[str, Any]:
     }
 
 
-def installed(package: str) -> Optional[str]:
+def installed(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

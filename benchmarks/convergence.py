@@ -24,7 +24,6 @@ import sys
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Optional
 
 import click
 import numpy as np
@@ -74,7 +73,7 @@ def main(
     only: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
-    out: Optional[Path],
+    out: Path | None,
 ) -> None:
     """Trains what is missing, then compares."""
     chosen = only or tuple(CONTESTANTS)

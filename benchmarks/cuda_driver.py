@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 
@@ -142,7 +142,7 @@ class CudaDriver:
         """Device to device, on the default stream; does not wait."""
         self._call("cuMemcpyDtoDAsync_v2", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size), None)
 
-    def seconds(self, start: Callable[[], Optional[object]], times: int) -> float:
+    def seconds(self, start: Callable[[], object | None], times: int) -> float:
         """What one call of `start` takes on the GPU: `times` of them between two events, one before them untimed."""
         events = [ctypes.c_void_p(), ctypes.c_void_p()]
         for event in events:

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from contestants import (
@@ -39,7 +39,7 @@ from contestants import (
 )
 
 from kogpt2_gluon.errors import KoGPT2Error
-from kogpt2_gluon.machine import runtime
+from kogpt2_gluon.machine import limits, runtime
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
 HERE = Path(__file__).resolve().parent
@@ -198,7 +198,7 @@ def names_of(text: str) -> list[str]:
     return names
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line, see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
@@ -208,7 +208,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--peers", type=names_of, default=["stock", "hf"], help=f"of {','.join(PEERS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2, help="timed generations of a contestant in a round")
-    parser.add_argument("--threads", type=int, default=runtime.available_cores())
+    parser.add_argument("--threads", type=int, default=limits.available_cores())
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--child", choices=("ours", "hf"), help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="section.key=value, changes to the recipe kogpt2_base")

@@ -2,12 +2,12 @@
 
     python benchmarks/network_scaling.py SHARDS [--dir network] [--rounds 3] [--json]
 
-The two hosts are namespaces of this machine (tests/chaos/netns_helpers.py; needs root), a worker of one thread on each, and
-`tc` holds the link between them to a rate. Training of recipes/small_cpu.yaml's network on SHARDS (train/ and test/, as
-`benchmarks/reviews.sh` makes them) is timed without a limit and at 10, 100 and 1000 Mbit/s, in turn, for some rounds;
-an update's time is the median of its run's steps. What an update takes without a limit is taken for the compute, and
-the bandwidth that an allreduce reaches is fitted at 100 Mbit/s; kogpt2_gluon/scaling.py then says what it takes at the
-other two. Exit code 1 if it is off by more than 15%.
+The two hosts are namespaces of this machine (tests/chaos/netns_helpers.py; needs root), a worker of one thread on
+each, and `tc` holds the link between them to a rate. Training of recipes/small_cpu.yaml's network on SHARDS (train/
+and test/, as `benchmarks/reviews.sh` makes them) is timed without a limit and at 10, 100 and 1000 Mbit/s, in turn,
+for some rounds; an update's time is the median of its run's steps. What an update takes without a limit is taken for
+the compute, and the bandwidth that an allreduce reaches is fitted at 100 Mbit/s; kogpt2_gluon/scaling.py then says
+what it takes at the other two. Exit code 1 if it is off by more than 15%.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Optional
 
 import click
 from conditions import conditions
@@ -51,7 +50,7 @@ def main(shards: Path, folder: Path, rounds: int, as_json: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hosts").mkdir()
     cluster = Cluster(folder / "hosts")
-    seconds: dict[Optional[int], list[float]] = {rate: [] for rate in RATES}
+    seconds: dict[int | None, list[float]] = {rate: [] for rate in RATES}
     try:
         for number in range(rounds):
             for rate in RATES:
@@ -74,7 +73,7 @@ def main(shards: Path, folder: Path, rounds: int, as_json: bool) -> None:
     sys.exit(0 if result["largest"] <= ALLOWED else 1)
 
 
-def limit(cluster: Cluster, rate: Optional[int]) -> None:
+def limit(cluster: Cluster, rate: int | None) -> None:
     """Holds both ends of the link to a rate in Mbit/s."""
     for host in HOSTS:
         cluster.run(host, "tc", "qdisc", "del", "dev", "eth0", "root", check=False)
@@ -84,7 +83,7 @@ def limit(cluster: Cluster, rate: Optional[int]) -> None:
             cluster.run(host, "tc", "qdisc", "add", "dev", "eth0", "root", *shape)
 
 
-def timed(cluster: Cluster, shards: Path, run_dir: Path, rate: Optional[int]) -> float:
+def timed(cluster: Cluster, shards: Path, run_dir: Path, rate: int | None) -> float:
     """Seconds of an update: the median of a run's steps, the first left out."""
     settings = {
         "training.num_steps": STEPS[rate],
@@ -111,7 +110,7 @@ def timed(cluster: Cluster, shards: Path, run_dir: Path, rate: Optional[int]) ->
     return statistics.median(tokens / line["tokens_per_second"] for line in steps)
 
 
-def judge(seconds: dict[Optional[int], float]) -> dict:
+def judge(seconds: dict[int | None, float]) -> dict:
     """The fit at one rate, and the predictions at the others."""
     model = load_recipe("small_cpu", []).model
     embedding = model.vocab_size * model.units

@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from conditions import conditions
@@ -286,7 +286,7 @@ def table(result: dict[str, Any]) -> str:
         f"({chunks['plain_gb_per_second']:.1f} GB/s)",
         f"{'batches':<18} {'M tokens/s':>10} {'start, s':>9} {'memory, MB':>11} {'ours is':>8}",
     ]
-    rows: list[tuple[str, dict[str, float], Optional[float]]] = [("ours", batches["ours"], None)]
+    rows: list[tuple[str, dict[str, float], float | None]] = [("ours", batches["ours"], None)]
     rows += [(kind, peer, peer["ratio"]) for kind, peer in batches["peers"].items()]
     for name, row, ratio in rows:
         times = f"{ratio:.1f} x" if ratio else ""

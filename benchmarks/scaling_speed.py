@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from contestants import (
@@ -38,7 +38,7 @@ from contestants import (
 from training_speed import RATE, measure_steps, recipe_of, shape_of, write_tokens
 
 from kogpt2_gluon.errors import KoGPT2Error
-from kogpt2_gluon.machine import runtime
+from kogpt2_gluon.machine import limits, runtime
 from kogpt2_gluon.recipe import Recipe
 
 HERE = Path(__file__).resolve().parent
@@ -61,7 +61,7 @@ def allreduce_seconds(parts: Any, repeats: int) -> dict[str, list[float]]:
     return seconds
 
 
-def run_as_child(arguments: argparse.Namespace, recipe: Recipe) -> Optional[Result]:
+def run_as_child(arguments: argparse.Namespace, recipe: Recipe) -> Result | None:
     """One worker; the result is rank 0's to tell."""
     from kogpt2_gluon.training.setup import set_up
 
@@ -148,7 +148,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line, see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=shape_of, default=(2, 256), help="batch_size x seq_length of a micro step")
@@ -168,7 +168,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         if result:
             print(json.dumps(result), flush=True)
         return
-    if runtime.available_cores() < CORES:
+    if limits.available_cores() < CORES:
         raise SystemExit(f"error: this compares two workers with two threads: it needs {CORES} cores")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # the contestants inherit it
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:

@@ -30,7 +30,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from contestants import (
@@ -48,7 +48,7 @@ from contestants import (
 from reader_sets import SPECIAL, make_tokenizer
 
 from kogpt2_gluon.errors import KoGPT2Error
-from kogpt2_gluon.machine import runtime
+from kogpt2_gluon.machine import limits, runtime
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter, token_dtype
 
@@ -244,7 +244,7 @@ def names_of(text: str) -> list[str]:
     return names
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line, see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=shape_of, default=(2, 256), help="batch_size x seq_length; default 2x256")
@@ -253,7 +253,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=2, help="steps before those that are timed")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of a contestant in a round")
-    parser.add_argument("--threads", type=int, default=runtime.available_cores())
+    parser.add_argument("--threads", type=int, default=limits.available_cores())
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--work", type=Path, help="folder for the data; default: a temporary one")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)

@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable
 
 import psutil
 from rich.console import Console, Group
@@ -24,8 +25,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kogpt2_gluon.errors import KoGPT2Error
-from kogpt2_gluon.machine import cuda, runtime
+from kogpt2_gluon.machine import cuda, job, limits, runtime
 from kogpt2_gluon.ops.build import check_requirements
+from kogpt2_gluon.wording import gib
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
@@ -161,7 +163,7 @@ def examine_tools() -> list[Finding]:
 # ---- MXNet and Horovod, each in a process of its own -------------------------------------------------------------
 
 
-def examine_mxnet(wheel: Optional[str]) -> list[Finding]:
+def examine_mxnet(wheel: str | None) -> list[Finding]:
     """Loads MXNet, computes a product, and tells features and threads."""
     if wheel is None:
         return []
@@ -176,7 +178,7 @@ def examine_mxnet(wheel: Optional[str]) -> list[Finding]:
     return [
         Finding("mxnet", "load", f"{facts['version']}, computes on the CPU; {facts['gpus']} GPUs visible"),
         Finding("mxnet", "features", value, FAIL if lacking else OK, reinstall if lacking else ""),
-        _threads(facts["threads"], runtime.available_cores(), runtime.local_size()),
+        _threads(facts["threads"], limits.available_cores(), job.local_size()),
     ]
 
 
@@ -188,7 +190,7 @@ def _threads(threads: int, cores: int, workers: int) -> Finding:
     return Finding("mxnet", "threads", value, WARN, f"unset OMP_NUM_THREADS, or set it to {fair}")
 
 
-def examine_horovod(wheel: Optional[str]) -> list[Finding]:
+def examine_horovod(wheel: str | None) -> list[Finding]:
     """Loads Horovod's MXNet extension and tells what it was built with."""
     if wheel is None or not runtime.installed_version("horovod"):
         return []
@@ -266,7 +268,7 @@ def examine_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[Finding]:
     sets = ", ".join(name if name in flags else f"no {name}" for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16"))
     slow = "avx2" not in flags
     return [
-        Finding("cpu", "model", f"{model.group(1) if model else 'unknown'}; {runtime.available_cores()} cores to use"),
+        Finding("cpu", "model", f"{model.group(1) if model else 'unknown'}; {limits.available_cores()} cores to use"),
         Finding(
             "cpu",
             "instructions",
@@ -289,14 +291,14 @@ def examine_operators() -> list[Finding]:
 
 def examine_memory() -> list[Finding]:
     """Memory of the machine, and the limit of its container where there is one."""
-    memory, limit = psutil.virtual_memory(), runtime.memory_limit()
+    memory, limit = psutil.virtual_memory(), limits.memory_limit()
     scarce = memory.available < 2 * GIB
-    value = f"{_gib(memory.available)} available of {_gib(memory.total)}"
+    value = f"{gib(memory.available)} available of {gib(memory.total)}"
     findings = [Finding("memory", "ram", value, WARN if scarce else OK, "close other programs" if scarce else "")]
     if limit is not None and limit < memory.total:
         tight = limit < 4 * GIB
         mend = "give the container more memory (docker run --memory)" if tight else ""
-        findings.append(Finding("memory", "container limit", _gib(limit), WARN if tight else OK, mend))
+        findings.append(Finding("memory", "container limit", gib(limit), WARN if tight else OK, mend))
     return findings
 
 
@@ -316,19 +318,15 @@ def examine_disk() -> list[Finding]:
             continue
         scarce = free < least * GIB
         findings.append(
-            Finding("disk", name, f"{_gib(free)} free in {path}", WARN if scarce else OK, mend if scarce else "")
+            Finding("disk", name, f"{gib(free)} free in {path}", WARN if scarce else OK, mend if scarce else "")
         )
     return findings
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"
 
 
 # ---- GPUs --------------------------------------------------------------------------------------------------------
 
 
-def examine_gpus(wheel: Optional[str], gpus: Sequence[cuda.Gpu]) -> list[Finding]:
+def examine_gpus(wheel: str | None, gpus: Sequence[cuda.Gpu]) -> list[Finding]:
     """Whether there are GPUs, whether the installed MXNet uses them, and whether it can run on them at all."""
     with_cuda = wheel == runtime.CUDA_WHEEL
     findings = [_driver(with_cuda)]
@@ -370,7 +368,7 @@ def examine_cuda_libraries() -> list[Finding]:
     ]
 
 
-def _run(command: Sequence[str], cwd: Optional[Path] = None) -> Optional[subprocess.CompletedProcess[str]]:
+def _run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str] | None:
     """A finished process with its text, or None when it cannot start or does not end in time."""
     try:
         return subprocess.run(

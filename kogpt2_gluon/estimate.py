@@ -1,4 +1,4 @@
-"""What a recipe takes: parameters, memory, disk, time and cost, predicted without MXNet.
+"""What a recipe takes: parameters, memory, disk, time and cost, predicted without opening a file or loading MXNet.
 
 Every prediction says what it rests on. Operations follow Kaplan et al. (2020): 6 a parameter and token for forward and
 backward, and 12 x layers x units x length more for attention. Speeds are peak rates of the makers' data sheets times a
@@ -7,15 +7,11 @@ utilisation that is an assumption, not a measurement, except for the CPU's, whic
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Optional
 
-from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.machine.runtime import job_size
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
 from kogpt2_gluon.scaling import NETWORKS, Work, speedup
+from kogpt2_gluon.wording import rough_duration
 
 FLOAT_BYTES = 4
 # Moments of the optimizer, in arrays of a parameter's size; all the recipe's optimizers keep two.
@@ -78,7 +74,7 @@ class Estimate:
 
     device: str
     seconds: float
-    dollars: Optional[float]
+    dollars: float | None
     basis: str
 
 
@@ -144,31 +140,6 @@ def size_of(recipe: Recipe) -> Size:
     )
 
 
-def describe(recipe: Recipe, size: int = 0) -> str:
-    """The text of `kogpt2 train --dry-run` for `size` workers (0: as many as a launcher started)."""
-    size = size or job_size()
-    accumulate = recipe.accumulate(size)
-    sizes, training = size_of(recipe), recipe.training
-    tokens = recipe.tokens_per_step * training.num_steps
-    kept = recipe.checkpoint.keep or max(
-        1, training.num_steps // max(1, recipe.checkpoint.interval or training.num_steps)
-    )
-    lines = [
-        recipe.to_yaml().rstrip(),
-        "",
-        f"parameters         {sizes.parameters:,}",
-        f"batch              {training.batch_size} sequences x {size} worker(s) x {accumulate} micro step(s) "
-        f"= {training.total_batch_size} of {recipe.data.seq_length} tokens",
-        f"tokens             {recipe.tokens_per_step:,} a step, {tokens:,} in {training.num_steps:,} steps"
-        + _data(recipe, tokens),
-        f"memory             {_gib(sizes.memory)} a worker: weights {_gib(sizes.weights)}, gradients "
-        f"{_gib(sizes.gradients)}, optimizer {_gib(sizes.optimizer)}, activations about {_gib(sizes.activations)}",
-        f"disk               {_gib(sizes.checkpoint)} a checkpoint, {_gib(sizes.checkpoint * (kept + 1))} at most",
-        *time_and_cost(recipe, size),
-    ]
-    return "\n".join(lines)
-
-
 def estimates(recipe: Recipe, size: int) -> tuple[Estimate, ...]:
     """How long `size` workers take on each kind of device, and for how much, evaluation left out."""
     found = []
@@ -187,7 +158,7 @@ def time_and_cost(recipe: Recipe, size: int) -> list[str]:
     lines = ["time and cost      by peak x utilisation and the model of scaling.py; evaluation left out:"]
     for each in estimates(recipe, size):
         cost = f", about ${each.dollars:,.0f}" if each.dollars is not None else ""
-        lines.append(f"  {size} x {each.device:<26} {_duration(each.seconds)}{cost}  ({each.basis})")
+        lines.append(f"  {size} x {each.device:<26} {rough_duration(each.seconds)}{cost}  ({each.basis})")
     return [*lines, *scaling_lines(recipe)]
 
 
@@ -214,63 +185,3 @@ def scaling_lines(recipe: Recipe) -> list[str]:
             told = ", ".join(f"{speedup(work, count, network):.1f} of {count}" for count in SCALES)
             lines.append(f"  {device.name:<30}: {told} ({network.name}; {network.basis})")
     return lines
-
-
-def check_data(recipe: Recipe, size: int = 0) -> None:
-    """Raises what `kogpt2 train` would of the data that the recipe names, for `size` workers (0: as launched).
-
-    An empty data.train is no fault: a recipe can be estimated before there is data.
-    """
-    from kogpt2_gluon.reading.open_sets import open_held_out, open_shards, training_tokenizer
-    from kogpt2_gluon.reading.reader import training_mix
-    from kogpt2_gluon.reading.text.files import Alone, list_text_files
-
-    data, size = recipe.data, size or job_size()
-    tokenizer = training_tokenizer(recipe) if data.train_sets else None
-    with ExitStack() as opened:
-        if held_out := open_held_out(recipe, tokenizer):
-            opened.callback(held_out.close)
-        if data.source == "text" and data.train_sets:
-            list_text_files(data.train_sets, data.documents, Alone()).deal(size)
-        elif data.train_sets:
-            sets = []
-            for folder in data.train_sets:
-                sets.append(open_shards(folder, "data.train", recipe))
-                opened.callback(sets[-1].close)
-            training_mix(sets, recipe, size)
-
-
-def _data(recipe: Recipe, tokens: int) -> str:
-    """How many passes that is and whether the vocabulary fits, where the shards are there to be asked."""
-    from kogpt2_gluon.reading.mix import show_passes
-    from kogpt2_gluon.shards.format import Manifest
-
-    folders = recipe.data.train_sets
-    if not folders:
-        return "; epochs unknown (data.train is empty)"
-    if recipe.data.source == "text":
-        return "; epochs unknown (text is tokenized on the fly)"
-    try:
-        manifests = [Manifest.load(Path(folder)) for folder in folders]
-    except DataError as error:
-        return f"; epochs unknown ({error})"
-    sizes = [manifest.tokens for manifest in manifests]
-    lines = [f" = {show_passes(tokens / sum(sizes))} epochs of {sum(sizes):,}"]
-    shares = recipe.data.train_weights or [size / sum(sizes) for size in sizes]
-    if len(folders) > 1:
-        for folder, size, share in zip(folders, sizes, shares):
-            passes = tokens * share / size
-            lines.append(f"  {folder}: {size:,} tokens, {share:.2%} of what is read, {show_passes(passes)} passes")
-    remarks = [each.compare_vocabulary(recipe.model.vocab_size, Path(at)) for each, at in zip(manifests, folders)]
-    return "\n".join([*lines, *filter(None, remarks)])
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60), (48 * 3600, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / divisor:.1f} {unit}"
-    return f"{seconds / 86400:.1f} days"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any, Mapping, Optional, Sequence, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -24,9 +25,9 @@ def option(
     default: Any,
     meaning: str,
     *,
-    minimum: Optional[float] = None,
-    maximum: Optional[float] = None,
-    choices: Optional[Sequence[str]] = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence[str] | None = None,
 ) -> Any:
     """A dataclass field with its meaning and the values it admits."""
     metadata = {"help": meaning, "minimum": minimum, "maximum": maximum, "choices": choices}
@@ -205,7 +206,7 @@ def _weight(path: str, value: Any) -> float:
     return weight
 
 
-def _number(value: Any, hint: type) -> Union[int, float]:
+def _number(value: Any, hint: type) -> int | float:
     kind = "a whole number" if hint is int else "a number"
     try:  # PyYAML reads 1e-4 as a text: YAML 1.1 wants 1.0e-4
         number = float(value) if not isinstance(value, bool) else float("nan")
@@ -216,7 +217,7 @@ def _number(value: Any, hint: type) -> Union[int, float]:
     return (value if isinstance(value, int) else int(number)) if hint is int else number
 
 
-def _check_range(number: Union[int, float], rules: Mapping[str, Any]) -> Union[int, float]:
+def _check_range(number: int | float, rules: Mapping[str, Any]) -> int | float:
     if rules["minimum"] is not None and number < rules["minimum"]:
         raise ValueError(f"{number} is below {rules['minimum']:g}")
     if rules["maximum"] is not None and number > rules["maximum"]:

@@ -12,9 +12,10 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any
 
 import yaml
 
@@ -77,7 +78,7 @@ class DataRecipe:
         return list(self.train) if isinstance(self.train, (list, dict)) else [self.train] if self.train else []
 
     @property
-    def train_weights(self) -> Optional[list[float]]:
+    def train_weights(self) -> list[float] | None:
         """Each set's share of the sequences, adding up to 1; None where the sets' sizes decide."""
         if not isinstance(self.train, dict):
             return None

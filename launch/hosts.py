@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, List, Tuple
 
 from kogpt2_gluon.errors import RecipeError
 
@@ -61,18 +61,18 @@ class FileSystem:
         return f"mount -t lustre -o noatime,flock {self.dns_name}@tcp:/{self.mount_name} {folder}"
 
 
-def parse_hosts(text: str) -> Tuple[Host, ...]:
+def parse_hosts(text: str) -> tuple[Host, ...]:
     """Hosts of ``h1:8,h2:8``; RecipeError for anything else, and for a host named twice."""
     return _unique(_parse_item(item.strip(), f"--hosts {text!r}") for item in text.split(","))
 
 
-def read_hostfile(path: Path) -> Tuple[Host, ...]:
+def read_hostfile(path: Path) -> tuple[Host, ...]:
     """Hosts of a hostfile, one a line: ``h1 slots=8`` (Horovod, Open MPI) or ``h1:8`` (MPICH); ``#`` comments."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"hostfile {path}: not readable: {error}") from None
-    hosts: List[Host] = []
+    hosts: list[Host] = []
     for number, line in enumerate(lines, start=1):
         entry = line.partition("#")[0].strip()
         if entry:
@@ -116,9 +116,9 @@ def _parse_slots(text: str, where: str) -> int:
     return int(text)
 
 
-def _unique(hosts: Iterable[Host]) -> Tuple[Host, ...]:
+def _unique(hosts: Iterable[Host]) -> tuple[Host, ...]:
     """The hosts as they come; RecipeError if one is named twice (Horovod would number its local ranks twice)."""
-    seen: List[Host] = []
+    seen: list[Host] = []
     for host in hosts:
         if any(host.name.lower() == other.name.lower() for other in seen):
             raise RecipeError(f"host {host.name} is named twice; give it once, with all its slots")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_launch.hosts import Host
@@ -31,7 +32,7 @@ class Answer:
     """
 
     host: str
-    code: Optional[int]
+    code: int | None
     output: str
     errors: str
     sent: float
@@ -61,13 +62,13 @@ class Shell:
     """
 
     python: str = "python3"
-    port: Optional[int] = None
+    port: int | None = None
 
     def __post_init__(self) -> None:
         if not _PATH.fullmatch(self.python) or self.python.startswith("-"):
             raise RecipeError(f"--python {self.python!r}: not a path of letters, digits and _ . / + -")
 
-    def argv(self, host: Host) -> List[str]:
+    def argv(self, host: Host) -> list[str]:
         """The command that runs a program from stdin on `host`."""
         if host.is_local:
             return [self.python, "-"]
@@ -77,7 +78,7 @@ class Shell:
     def run(self, host: Host, program: str, seconds: float = 60.0) -> Answer:
         """Runs a Python program there and waits for its end; never raises for what happens on the host."""
         sent = time.time()
-        code: Optional[int]
+        code: int | None
         try:
             done = subprocess.run(
                 self.argv(host), input=program.encode(), capture_output=True, timeout=seconds, check=False
@@ -92,7 +93,7 @@ class Shell:
 
     def run_on_all(
         self, hosts: Sequence[Host], program: Callable[[Host], str], seconds: float = 60.0
-    ) -> Tuple[Answer, ...]:
+    ) -> tuple[Answer, ...]:
         """The answers of all hosts, in their order, each asked with a program of its own."""
         with ThreadPoolExecutor(max_workers=max(1, min(MAX_PARALLEL, len(hosts)))) as pool:
             answers: Iterable[Answer] = pool.map(lambda host: self.run(host, program(host), seconds), hosts)

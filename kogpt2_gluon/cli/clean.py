@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Optional
 
 import click
 
@@ -38,10 +38,10 @@ def clean(
     sources: tuple[str, ...],
     out: Path,
     documents: str,
-    filters: Optional[str],
+    filters: str | None,
     overrides: tuple[str, ...],
     processes: int,
-    test_share: Optional[float],
+    test_share: float | None,
     split: str,
     overwrite: bool,
     restart: bool,
@@ -61,7 +61,7 @@ def clean(
     from kogpt2_gluon.corpus.cleaning import clean as run
     from kogpt2_gluon.corpus.cleaning.page import render_cleaning
     from kogpt2_gluon.errors import RecipeError
-    from kogpt2_gluon.machine.runtime import available_cores
+    from kogpt2_gluon.machine.limits import available_cores
     from kogpt2_gluon.storage.files import replace_file
 
     if split == "folder" and test_share is not None:

@@ -29,7 +29,7 @@ def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
     \b
     Example: kogpt2 verify shards --json
     """
-    from kogpt2_gluon.machine.runtime import available_cores
+    from kogpt2_gluon.machine.limits import available_cores
     from kogpt2_gluon.shards.repair import repair_set, why_not
     from kogpt2_gluon.shards.verify import count_faults
     from kogpt2_gluon.shards.verify import verify as run

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Callable, Iterable, Iterator, NamedTuple, Optional, Union
+from typing import BinaryIO, Callable, NamedTuple, Union
 
 from kogpt2_gluon.corpus.sources import READ_SIZE, Source, local_source
 from kogpt2_gluon.errors import DataError, RecipeError
@@ -123,7 +124,7 @@ def check_documents(sources: Iterable[Source], documents: str) -> None:
 
 
 def read_documents(
-    source: Union[Source, str, Path], documents: str, on_read: Optional[Callable[[int], None]] = None
+    source: Source | str | Path, documents: str, on_read: Callable[[int], None] | None = None
 ) -> Iterator[Item]:
     """Every document of a source, in order, or why it could not be read: `read_blocks`, then `parse_block`.
 
@@ -138,7 +139,7 @@ def read_documents(
 def read_blocks(
     source: Source,
     documents: str,
-    on_read: Optional[Callable[[int], None]] = None,
+    on_read: Callable[[int], None] | None = None,
     start: tuple[int, int] = (1, 0),
 ) -> Iterator[Block]:
     """The blocks of a source from `start` on, in order: every byte that holds a record is in one of them.
@@ -160,7 +161,7 @@ def read_blocks(
             yield from _read_text_blocks(source.name, stream, documents == "blank-line", line, offset)
 
 
-def _pass_over(stream: BinaryIO, source: Source, offset: int, on_read: Optional[Callable[[int], None]]) -> None:
+def _pass_over(stream: BinaryIO, source: Source, offset: int, on_read: Callable[[int], None] | None) -> None:
     """Moves a stream just opened to `offset`, without reading what lies before it where that is possible."""
     if offset and stream.seekable():
         stream.seek(offset)

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections import Counter
-from typing import Iterator
+from collections.abc import Iterator
 
 from kogpt2_gluon.corpus.documents import BYTE_ORDER_MARK, FORMAT_SUFFIXES, Block
 from kogpt2_gluon.errors import DataError

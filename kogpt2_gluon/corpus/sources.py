@@ -7,9 +7,10 @@ import io
 import lzma
 import re
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, Optional, Protocol, Union, cast
+from typing import Any, BinaryIO, Callable, Protocol, cast
 
 import zstandard
 
@@ -39,7 +40,7 @@ def _gzip() -> _Decompressor:
 class _Bounded:
     """A decompressor that gives READ_SIZE at a time: 45 bytes of bz2 can hold 45 MB."""
 
-    def __init__(self, inner: Union[bz2.BZ2Decompressor, lzma.LZMADecompressor]) -> None:
+    def __init__(self, inner: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
         self._inner = inner
 
     @property
@@ -90,7 +91,7 @@ class Source:
     mark: str
 
     @property
-    def path(self) -> Optional[Path]:
+    def path(self) -> Path | None:
         """Where it lies on a mounted file system; None for an object of S3."""
         return None if self.name.startswith("s3://") else Path(self.name)
 
@@ -101,7 +102,7 @@ class Source:
         plain = name.with_suffix("") if name.suffix.lower() in DECOMPRESSORS else name
         return plain.suffix.lower()
 
-    def open(self, on_read: Optional[Callable[[int], None]] = None) -> BinaryIO:
+    def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
         """A stream of its bytes; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are unpacked on the way.
 
         `on_read` is called with the number of bytes of each block read from disk or network. A stream that is not
@@ -114,7 +115,7 @@ class Source:
             return raw
         return io.BufferedReader(_Unpacked(self.name, raw, suffix), READ_SIZE)
 
-    def _open_raw(self, on_read: Optional[Callable[[int], None]]) -> io.RawIOBase:
+    def _open_raw(self, on_read: Callable[[int], None] | None) -> io.RawIOBase:
         path = self.path
         if path is None:
             from kogpt2_gluon.storage.s3 import S3Stream
@@ -126,7 +127,7 @@ class Source:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def local_source(path: Union[str, Path]) -> Source:
+def local_source(path: str | Path) -> Source:
     """The source that a file is. DataError if there is none, or it may not be looked at."""
     try:
         status = Path(path).stat()
@@ -137,19 +138,19 @@ def local_source(path: Union[str, Path]) -> Source:
     return Source(str(path), status.st_size, str(status.st_mtime_ns))
 
 
-def is_s3_url(argument: Union[str, Path]) -> bool:
+def is_s3_url(argument: str | Path) -> bool:
     """Whether an argument means S3 (``s3://bucket/...``) and not a file."""
     return S3_URL.fullmatch(str(argument)) is not None
 
 
-def split_s3_url(url: Union[str, Path]) -> tuple[str, str]:
+def split_s3_url(url: str | Path) -> tuple[str, str]:
     """(bucket, key or prefix) of ``s3://bucket/key``."""
     found = S3_URL.fullmatch(str(url))
     assert found is not None, url
     return found["bucket"], found["key"]
 
 
-def list_sources(arguments: Iterable[Union[str, Path]]) -> list[Source]:
+def list_sources(arguments: Iterable[str | Path]) -> list[Source]:
     """The files that SRC arguments mean: a file, all files below a folder, or all objects below an S3 prefix, sorted.
 
     Hidden files and folders (a leading dot) are passed over unless named outright; links are followed, each folder
@@ -197,7 +198,7 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
 class _CountedFile(io.FileIO):
     """A file that reports every block read from disk: what a progress bar counts, compressed or not."""
 
-    def __init__(self, path: Path, on_read: Optional[Callable[[int], None]]) -> None:
+    def __init__(self, path: Path, on_read: Callable[[int], None] | None) -> None:
         super().__init__(str(path))
         self._path, self._on_read = path, on_read
 
@@ -221,7 +222,7 @@ class _Unpacked(io.RawIOBase):
     def __init__(self, name: str, raw: BinaryIO, suffix: str) -> None:
         self._name, self._raw, self._suffix = name, raw, suffix
         self._start = DECOMPRESSORS[suffix]
-        self._member: Optional[_Decompressor] = self._start()
+        self._member: _Decompressor | None = self._start()
         self._packed = b""  # read, not yet given to the decompressor
         self._position = 0  # compressed bytes given to it
         self._plain = memoryview(b"")  # unpacked, not yet asked for
@@ -240,7 +241,7 @@ class _Unpacked(io.RawIOBase):
         self._plain = self._plain[count:]
         return count
 
-    def _next_block(self) -> Optional[bytes]:
+    def _next_block(self) -> bytes | None:
         """More unpacked bytes (perhaps none yet), or None at the end of the file."""
         if isinstance(self._member, _Bounded) and self._member.has_more:
             return self._unpack(self._member, b"")

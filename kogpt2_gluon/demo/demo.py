@@ -32,7 +32,7 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print) -> None:
     from kogpt2_gluon.machine import runtime
 
     runtime.prepare(recipe.training.threads)
-    from kogpt2_gluon.inference.loading import generate_from_checkpoint
+    from kogpt2_gluon.inference.generation import generate_from_checkpoint
     from kogpt2_gluon.runs.metrics import read_metrics
     from kogpt2_gluon.training.loop import train
 
@@ -90,7 +90,7 @@ def _make_shards(work_dir: Path, vocab_size: int, echo: Callable[[str], None]) -
     from kogpt2_gluon.corpus.cleaning import clean
     from kogpt2_gluon.corpus.store import SPLITS
     from kogpt2_gluon.demo.sentences.sample_text import write_sample_corpus
-    from kogpt2_gluon.machine.runtime import available_cores
+    from kogpt2_gluon.machine.limits import available_cores
     from kogpt2_gluon.shards.sharding import shard_corpus
     from kogpt2_gluon.tokens.training import train_tokenizer
 

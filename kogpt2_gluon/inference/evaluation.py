@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.reading.held_out import HeldOutReader
 from kogpt2_gluon.shards.shard_set import ShardSet
 
@@ -104,3 +107,25 @@ def evaluate(
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
+
+
+def evaluate_checkpoint(
+    path: Path,
+    data: Path,
+    batch_size: int = 8,
+    seq_length: int = 0,
+    device: str = "auto",
+    precision: str = "float32",
+    ops: str = "auto",
+) -> LanguageModelScore:
+    """Scores a checkpoint on shards made with its own tokenizer; DataError if they were not."""
+    net, tokenizer, recipe, ctx = load_checkpoint(path, device, precision, ops)
+    seq_length = seq_length or recipe.data.seq_length
+    if not 1 <= seq_length <= net.max_length:
+        raise RecipeError(f"seq_length={seq_length}: the network takes 1 to {net.max_length} tokens at a time")
+    with ShardSet(data) as shards:
+        if shards.manifest.tokenizer_sha256 != tokenizer.sha256:
+            raise DataError(f"{data}: made with another tokenizer than {path} was trained with; shard the text again")
+        loss_block = LanguageModelLoss(net)
+        loss_block.hybridize(static_alloc=True, static_shape=True)
+        return evaluate(loss_block, shards, seq_length, batch_size, ctx)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import decoder_for, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
@@ -167,3 +169,18 @@ def generate(
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
     continued = generate_ids(net, ids, tokenizer.eos_id, sampling, num_samples, ctx, tokenizer.vocab_size)
     return [tokenizer.decode(ids[1:] + new) for new in continued]
+
+
+def generate_from_checkpoint(
+    path: Path,
+    prompt: str,
+    num_samples: int = 1,
+    device: str = "auto",
+    precision: str = "float32",
+    ops: str = "auto",
+    **sampling: Any,
+) -> list[str]:
+    """Continuations of `prompt`; `sampling` are the fields of :class:`Sampling`."""
+    chosen = Sampling(**sampling)
+    net, tokenizer, _, ctx = load_checkpoint(path, device, precision, ops)
+    return generate(net, tokenizer, prompt, chosen, num_samples, ctx)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 GPU_MAJORS = (5, 6, 7, 8)  # the wheel holds sm_50, 60, 70, 80 and 86; such code runs on any later minor, no other major
 
@@ -70,7 +70,7 @@ def driver_state() -> str:
     return f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
 
 
-def compute_capability(ordinal: int) -> Optional[tuple[int, int]]:
+def compute_capability(ordinal: int) -> tuple[int, int] | None:
     """(major, minor) of a visible GPU, asked of the driver; None when it cannot tell."""
     device, part, parts = ctypes.c_int(), ctypes.c_int(), []
     try:
@@ -86,7 +86,7 @@ def compute_capability(ordinal: int) -> Optional[tuple[int, int]]:
     return parts[0], parts[1]
 
 
-def unsupported_gpu(name: str, major: int, minor: int) -> Optional[str]:
+def unsupported_gpu(name: str, major: int, minor: int) -> str | None:
     """Why MXNet's wheel cannot run on a GPU, with the way out, in one sentence; None when it can."""
     if major in GPU_MAJORS:
         return None
@@ -104,7 +104,7 @@ class Gpu:
     name: str
     driver: str
     memory_mib: str
-    capability: Optional[tuple[int, int]]
+    capability: tuple[int, int] | None
 
 
 def list_gpus() -> list[Gpu]:

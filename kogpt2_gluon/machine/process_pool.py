@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import connection
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, TypeVar
 
 from kogpt2_gluon.errors import KoGPT2Error
 
@@ -26,7 +26,7 @@ Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # as `map`
 
 @contextmanager
 def start_processes(
-    processes: int, name: str, start: Optional[Callable[..., None]] = None, arguments: tuple[Any, ...] = ()
+    processes: int, name: str, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[Run]:
     """Processes that work through tasks; gives a lazy `map` with results in the order of the tasks.
 
@@ -53,7 +53,7 @@ def start_processes(
             raise
 
 
-def _start(start: Optional[Callable[..., None]], arguments: tuple[Any, ...]) -> None:
+def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if start is not None:

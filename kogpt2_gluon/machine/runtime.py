@@ -1,8 +1,8 @@
 """The one door to MXNet: threads, CUDA libraries and versions are settled before it is loaded.
 
-Write ``from kogpt2_gluon.machine.runtime import mx, nlp`` in place of ``import mxnet as mx`` and ``import gluonnlp as nlp``:
-MXNet is loaded when ``mx`` or ``nlp`` is first asked of this module, and not before. Everything else here works
-without MXNet.
+Write ``from kogpt2_gluon.machine.runtime import mx, nlp`` in place of ``import mxnet as mx`` and
+``import gluonnlp as nlp``: MXNet is loaded when ``mx`` or ``nlp`` is first asked of this module, and not before.
+Everything else here works without MXNet.
 
 What is settled, and why:
 
@@ -21,12 +21,14 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Optional
+from typing import TYPE_CHECKING, Any
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_gluon.machine import cuda
+from kogpt2_gluon.machine.job import local_size
+from kogpt2_gluon.machine.limits import available_cores
 
 if TYPE_CHECKING:  # both come from __getattr__ below
     mx: Any
@@ -36,7 +38,6 @@ CPU_WHEEL, CUDA_WHEEL = "mxnet", "mxnet-cu112"
 # From a checkout: the package is on no registry.
 INSTALL_CPU = "pip install -c constraints.txt -e '.[cpu]'"
 INSTALL_CUDA = "pip install -c constraints.txt -e '.[cu112]'"
-CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 _chosen_threads = 0  # what prepare() was told or MXNet was loaded with; 0: still open
 
@@ -62,81 +63,10 @@ def num_threads() -> int:
     return _chosen_threads or _environment_threads() or max(1, available_cores() // local_size())
 
 
-def local_size() -> int:
-    """Workers of this job on this host, as horovodrun or mpirun tells them; 1 without either."""
-    return _first_number("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
-
-
-def job_size() -> int:
-    """Workers of this job on all hosts; 1 without a launcher.
-
-    horovodrun sets its own variable only when it starts workers by Gloo; started by MPI, they have MPI's.
-    """
-    return _first_number("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-
-
-def _first_number(*names: str) -> int:
-    """The first of these environment variables that holds a whole number above 0; else 1."""
-    values = (os.environ.get(name, "") for name in names)
-    return next((int(value) for value in values if value.isdigit() and int(value)), 1)
-
-
-def available_cores() -> int:
-    """Cores this process may use: its affinity, and the CPU quota of its container."""
-    return max(1, min(len(os.sched_getaffinity(0)), int(cpu_quota())))
-
-
-def cpu_quota(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float:
-    """Cores worth of CPU time that the control groups grant, as a fraction; a large number without a limit."""
-    quotas = [float(sys.maxsize)]
-    for folder in cgroup_folders("cpu", root, membership):
-        words = _read_words(folder / "cpu.max")  # version 2: "max 100000" or "150000 100000"
-        words = words or _read_words(folder / "cpu.cfs_quota_us") + _read_words(folder / "cpu.cfs_period_us")
-        if len(words) == 2 and words[0].isdigit():  # no limit reads "max" or "-1"
-            quotas.append(int(words[0]) / int(words[1]))
-    return min(quotas)
-
-
-def memory_limit(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> Optional[int]:
-    """Bytes of memory that the control groups grant this process; None without a limit."""
-    limits = []
-    for folder in cgroup_folders("memory", root, membership):
-        words = _read_words(folder / "memory.max") or _read_words(folder / "memory.limit_in_bytes")  # versions 2 and 1
-        limits += [int(word) for word in words if word.isdigit()]  # no limit reads "max"
-    return min(limits, default=None)
-
-
-def cgroup_folders(controller: str, root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> list[Path]:
-    """Folders of this process's control group and of those around it, of version 2 and of version 1's `controller`.
-
-    All that exist are given: inside a container `membership` may name paths of the host, of which only the top is seen.
-    """
-    folders = []
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        top = root / controller if controllers else root
-        here = top / path.strip("/")
-        folders += [folder for folder in (here, *here.parents) if folder == top or top in folder.parents]
-    return [folder for folder in folders if folder.is_dir()]
-
-
 def _environment_threads() -> int:
     """OMP_NUM_THREADS (of "4,2", nested levels, the first); 0 when unset or not a number."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdigit() else 0
-
-
-def _read_words(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []
 
 
 # ---- loading -----------------------------------------------------------------------------------------------------
@@ -165,7 +95,7 @@ def _load_mxnet() -> Any:
     os.environ.setdefault("MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1))
     if "mxnet" in sys.modules:  # as in a notebook that began with `import mxnet`
         warnings.warn(
-            "mxnet was imported before kogpt2_gluon.machine.runtime: its thread count is OMP_NUM_THREADS, or 1 without it",
+            "mxnet was imported before kogpt2_gluon.machine.runtime: its thread count is OMP_NUM_THREADS, or 1 without",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -203,7 +133,7 @@ def _thread_environment() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def installed_version(package: str) -> Optional[str]:
+def installed_version(package: str) -> str | None:
     """Version of an installed distribution, or None; nothing is imported."""
     try:
         return importlib.metadata.version(package)
@@ -211,7 +141,7 @@ def installed_version(package: str) -> Optional[str]:
         return None
 
 
-def installed_wheel() -> Optional[str]:
+def installed_wheel() -> str | None:
     """Which MXNet is installed: "mxnet-cu112", "mxnet" (CPU only), or None."""
     return next((wheel for wheel in (CUDA_WHEEL, CPU_WHEEL) if installed_version(wheel)), None)
 

@@ -6,7 +6,7 @@ B is the batch size, T the number of new tokens, C `units`, H `num_heads`, D = C
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -126,12 +126,12 @@ class FusedDecoder(Decoder):
         return scores
 
 
-def weights_for(net: GPT2Model) -> Optional[FusedWeights]:
+def weights_for(net: GPT2Model) -> FusedWeights | None:
     """What decoders of this network share, to be made once; None where they take the network itself."""
     return FusedWeights(net) if isinstance(net.ops, FusedCpuOps) else None
 
 
-def decoder_for(net: GPT2Model, batch_size: int, capacity: int, weights: Optional[FusedWeights] = None) -> Decoder:
+def decoder_for(net: GPT2Model, batch_size: int, capacity: int, weights: FusedWeights | None = None) -> Decoder:
     """The fastest decoder for a network's operators; a network that is not hybridized, and initialized.
 
     `weights` : what :func:`weights_for` gave of it; None: made now.

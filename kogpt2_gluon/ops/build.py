@@ -27,11 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_gluon.machine import runtime  # MXNet is loaded by what needs it, not by importing this
-from kogpt2_gluon.machine.runtime import available_cores, installed_version, num_threads
+from kogpt2_gluon.machine.limits import available_cores
+from kogpt2_gluon.machine.runtime import installed_version, num_threads
 
 SOURCES = Path(__file__).parent / "src"
 ONEDNN, ONEDNN_HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
@@ -197,7 +197,7 @@ def _onednn_files() -> _OneDNN:
     return _OneDNN(library, include)
 
 
-def _installed_file(package: str, name: str) -> Optional[Path]:
+def _installed_file(package: str, name: str) -> Path | None:
     try:
         files = importlib.metadata.distribution(package).files or []
     except importlib.metadata.PackageNotFoundError:

@@ -9,13 +9,14 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any
 
 from kogpt2_gluon.errors import KoGPT2Error
-from kogpt2_gluon.machine.runtime import available_cores
+from kogpt2_gluon.machine.limits import available_cores
 from kogpt2_gluon.storage.files import replace_folder
 
 SOURCES = Path(__file__).resolve().parent / "src"
@@ -48,14 +49,14 @@ class CudaBuild:
     """
 
     library: Path
-    mxnet_library: Optional[Path]
+    mxnet_library: Path | None
     compiled: list[str]
     not_compiled: list[str]
     nvcc_version: str
     log: Path
 
 
-def find_nvcc() -> Optional[Path]:
+def find_nvcc() -> Path | None:
     """The CUDA compiler: that of CUDA_HOME or CUDA_PATH, else on PATH, else where NVIDIA installs it."""
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     for place in (*(str(Path(home) / "bin") for home in homes), None, "/usr/local/cuda/bin"):
@@ -120,7 +121,7 @@ def _nvcc_version(nvcc: Path) -> str:
     return found.group(1)
 
 
-def mxnet_folder() -> Optional[Path]:
+def mxnet_folder() -> Path | None:
     """Where MXNet is installed with the header and source for operator libraries. It is not loaded for that."""
     found = importlib.util.find_spec("mxnet")
     for place in (found.submodule_search_locations or []) if found else []:
@@ -134,7 +135,7 @@ def _source_files() -> list[Path]:
     return sorted(path for part in ("common", "cuda") for path in (SOURCES / part).iterdir() if path.is_file())
 
 
-def _fingerprint(version: str, architectures: list[str], mxnet: Optional[Path]) -> str:
+def _fingerprint(version: str, architectures: list[str], mxnet: Path | None) -> str:
     """A name for all that goes into the libraries."""
     digest = hashlib.sha256(json.dumps([version, architectures, FLAGS, KERNEL_FLAGS]).encode())
     files = _source_files() + (
@@ -145,7 +146,7 @@ def _fingerprint(version: str, architectures: list[str], mxnet: Optional[Path]) 
     return digest.hexdigest()[:16]
 
 
-def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str], mxnet: Optional[Path]) -> None:
+def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str], mxnet: Path | None) -> None:
     """Both libraries and the log, into `folder`; the object files are removed again."""
     code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     sources = [path for path in _source_files() if path.suffix == ".cu"]

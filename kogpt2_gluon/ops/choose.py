@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.ops.build import OperatorsUnavailable, instruction_set, load_cpu_operators
@@ -81,7 +81,7 @@ def _on_gpu(ops: str, precision: str, dropout: float) -> StockOps:
     return StockOps(precision, dropout)
 
 
-def _reason_against(load: Callable[[], Any]) -> Optional[str]:
+def _reason_against(load: Callable[[], Any]) -> str | None:
     try:
         load()
     except OperatorsUnavailable as error:

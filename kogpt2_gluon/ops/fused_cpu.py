@@ -5,7 +5,7 @@ Each operator's file there says what it computes, forward and backward, and what
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops.parameters import requests, shared_request, value
@@ -38,7 +38,7 @@ class EmbeddingRows:
 
     def __init__(self, embed: Any):
         self._weight = embed.weight
-        self._pass: Optional[tuple[Any, Any]] = None  # tokens, and the array whose gradient are their rows
+        self._pass: tuple[Any, Any] | None = None  # tokens, and the array whose gradient are their rows
 
     def inputs(self, tokens: Any) -> tuple[Any, Any]:
         """What `embedding` takes as `rows` for these tokens (B, T): the matrix (V, C) and an array (B, T, C)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from kogpt2_gluon.machine.runtime import mx
 
@@ -39,7 +39,7 @@ class RetracedBlock(mx.gluon.HybridBlock):
     say nothing. A block inside of another hybridized one is traced as a part of it.
     """
 
-    def __init__(self, prefix: Optional[str] = None, params: Any = None):
+    def __init__(self, prefix: str | None = None, params: Any = None):
         super().__init__(prefix=prefix, params=params)
         self._watched: list = []  # the parameters, listed once: doing it for each call takes a millisecond
         self._traced_with: list = []
@@ -54,7 +54,7 @@ class RetracedBlock(mx.gluon.HybridBlock):
                 self._traced_with = now
         return super().forward(x, *args)
 
-    def register_child(self, block: Any, name: Optional[str] = None) -> None:
+    def register_child(self, block: Any, name: str | None = None) -> None:
         """As HybridBlock's."""
         super().register_child(block, name)
         self._watched = []

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,7 @@ def line_plot(
     height: int = 230,
     log: bool = False,
     from_zero: bool = False,
-    top: Optional[float] = None,
+    top: float | None = None,
 ) -> str:
     """The series over steps as one <svg>; "" when there is no finite value at all.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ class HeldOutReader:
         self._shards, self._seq_length = shards, seq_length
         self._all = -(-(shards.manifest.tokens - 1) // seq_length)
         self.num_sequences = min(self._all, max_sequences) if max_sequences else self._all
-        self._chunk: Optional[tuple[int, Tokens]] = None
+        self._chunk: tuple[int, Tokens] | None = None
 
     def batches(self, batch_size: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """This worker's sequences as int32 arrays (batch_size, seq_length + 1), the last filled up with `<s>`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.reading.text.reader import load_text_tokenizer
@@ -49,7 +49,7 @@ def open_shards(folder: str, key: str, recipe: Recipe, open_set: Callable[[Path]
     return shards
 
 
-def open_held_out(recipe: Recipe, tokenizer: Optional[Tokenizer]) -> Optional[ShardSet]:
+def open_held_out(recipe: Recipe, tokenizer: Tokenizer | None) -> ShardSet | None:
     """The held-out shards, None if the recipe names none; DataError if they are of another tokenizer than `tokenizer`.
 
     Without a `tokenizer` (no training data is named yet) only the set itself is checked.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -16,7 +16,7 @@ UInt64Array = NDArray[np.uint64]
 Int64Array = NDArray[np.int64]
 
 
-def key_of(*parts: Union[str, int]) -> int:
+def key_of(*parts: str | int) -> int:
     """A 64-bit key from texts and numbers."""
     return xxhash.xxh3_64_intdigest("/".join(map(str, parts)).encode())
 

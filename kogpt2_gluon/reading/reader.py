@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ class NodeWorkers(Workers, Protocol):
 
 
 def open_training_reader(
-    recipe: Recipe, worker: NodeWorkers, saved_state: Optional[dict[str, Any]] = None, source: str = "the checkpoint"
+    recipe: Recipe, worker: NodeWorkers, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
 ) -> Reader:
     """The reader of a recipe's training data, on one worker.
 
@@ -210,8 +210,8 @@ class TrainingReader:
         rank: int = 0,
         size: int = 1,
         consumed: int = 0,
-        damage: Optional[Damage] = None,
-        cache: Optional[NodeCache] = None,
+        damage: Damage | None = None,
+        cache: NodeCache | None = None,
     ):
         assert mix.lanes % size == 0 and consumed % mix.lanes == 0
         self.mix, self.consumed = mix, consumed

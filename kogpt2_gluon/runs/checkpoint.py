@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import xxhash
 from numpy.typing import NDArray
@@ -128,7 +128,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     raise DataError(f"{path}: no checkpoint there (a folder step-NNNNNNNN, or one that holds such folders)")
 
 
-def newest_checkpoint(ckpt_dir: Path) -> Optional[Checkpoint]:
+def newest_checkpoint(ckpt_dir: Path) -> Checkpoint | None:
     """The newest checkpoint, verified, or None if there is none. A damaged one is an error, not passed over."""
     newest = _newest_in(ckpt_dir)
     if newest is None:
@@ -138,7 +138,7 @@ def newest_checkpoint(ckpt_dir: Path) -> Optional[Checkpoint]:
     return checkpoint
 
 
-def _newest_in(ckpt_dir: Path) -> Optional[Path]:
+def _newest_in(ckpt_dir: Path) -> Path | None:
     """The checkpoint that was saved last: `latest` names it. Without that file or that folder, the one of most steps.
 
     The most steps alone would not do: a run that went back to an earlier step has not yet removed the later ones if it

@@ -10,9 +10,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any
 
 import psutil
 
@@ -96,7 +97,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _git_revision(root: Path) -> Optional[dict[str, Any]]:
+def _git_revision(root: Path) -> dict[str, Any] | None:
     """Commit of the checkout that this package runs from, and whether tracked files differ; None if installed."""
     commit = _output("git", "-C", str(root), "rev-parse", "HEAD") if (root / ".git").exists() else None
     if commit is None:
@@ -119,7 +120,7 @@ def _gpus() -> list[str]:
     return (listed or "").strip().splitlines()
 
 
-def _output(*command: str) -> Optional[str]:
+def _output(*command: str) -> str | None:
     """What a command prints; None where it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=10, check=True, stdin=subprocess.DEVNULL)

@@ -13,12 +13,14 @@ import re
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Iterator, Mapping, Optional, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.runs.environment import write_environment
 from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +50,7 @@ class NullTracker:
         memory_mb: float,
         epoch: float,
         tokens: int,
-        loss_scale: Optional[float] = None,
+        loss_scale: float | None = None,
         skipped: int = 0,
     ) -> None:
         """Records training after `step` updates.
@@ -85,17 +87,17 @@ class Tracker(NullTracker):
         num_steps: int,
         step: int = 0,
         tensorboard: bool = True,
-        console: Optional[Console] = None,
+        console: Console | None = None,
     ) -> None:
         self.run_dir, self.num_steps = Path(run_dir), num_steps
         self._start_step, self._tensorboard, self._console = step, tensorboard, console
         self._eta = Eta()
         self._seconds_before = 0.0
         self._recorded: set[tuple[str, int]] = set()  # what the file already says of the step that is gone on from
-        self._metrics: Optional[IO[str]] = None
-        self._log: Optional[IO[str]] = None
+        self._metrics: IO[str] | None = None
+        self._log: IO[str] | None = None
         self._writer: Any = None
-        self._display: Optional[_Display] = None
+        self._display: _Display | None = None
 
     def __enter__(self) -> Tracker:
         try:
@@ -127,7 +129,7 @@ class Tracker(NullTracker):
         memory_mb: float,
         epoch: float,
         tokens: int,
-        loss_scale: Optional[float] = None,
+        loss_scale: float | None = None,
         skipped: int = 0,
     ) -> None:
         self._eta.mark(step, time.monotonic())
@@ -231,7 +233,7 @@ def tracker_for(
     num_steps: int,
     step: int = 0,
     tensorboard: bool = True,
-    console: Optional[Console] = None,
+    console: Console | None = None,
 ) -> NullTracker:
     """The tracker of worker `rank`: a `Tracker` for 0, which alone writes files, a `NullTracker` for the others."""
     return Tracker(run_dir, num_steps, step, tensorboard, console) if rank == 0 else NullTracker()
@@ -284,20 +286,6 @@ class Eta:
         return max(num_steps - step, 0) * (now - began) / (step - first)
 
 
-def duration(seconds: float) -> str:
-    """Two units of a time: 12s, 4m05s, 2h05m, 3d04h; -- when unknown."""
-    if not math.isfinite(seconds):
-        return "--"
-    minutes, second = divmod(max(round(seconds), 0), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days}d{hour:02d}h"
-    if hours:
-        return f"{hours}h{minute:02d}m"
-    return f"{minutes}m{second:02d}s" if minutes else f"{second}s"
-
-
 def printable(text: str) -> str:
     """`text` with control characters and lone surrogates shown as U+FFFD; line ends and tabs stay."""
     return UNPRINTABLE.sub("\ufffd", text)
@@ -306,7 +294,7 @@ def printable(text: str) -> str:
 class _Display:
     """Lines on the console, above a live progress bar where that is a terminal."""
 
-    def __init__(self, console: Optional[Console], num_steps: int, step: int) -> None:
+    def __init__(self, console: Console | None, num_steps: int, step: int) -> None:
         self._progress: Any = None
         self._stream: IO[str] = console.file if console is not None else sys.stdout
         # Without a console of the caller's, only a real terminal is one: rich also believes FORCE_COLOR.

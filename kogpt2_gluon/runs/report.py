@@ -6,16 +6,18 @@ import html
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import yaml
 
 from kogpt2_gluon.pages.page import PAGE, STYLE
 from kogpt2_gluon.pages.plot import Array, Series, figure, line_plot, short, smooth
-from kogpt2_gluon.runs.metrics import duration, printable, read_metrics
+from kogpt2_gluon.runs.metrics import printable, read_metrics
 from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.wording import duration
 
 SAMPLE_BYTES = 20_000  # of the samples file
 TABLE_ROWS = 40
@@ -169,7 +171,7 @@ def _block(title: str, svg: str, remarks: Sequence[str], style: str) -> str:
     )
 
 
-def _cut(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: Array) -> Optional[float]:
+def _cut(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: Array) -> float | None:
     """Where to cut the loss axis so that the fall of the first 5% of steps does not flatten all the rest."""
     if len(steps) < 50:
         return None

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -39,8 +39,8 @@ class Fault:
 
     file: str
     message: str
-    chunk: Optional[int] = None
-    offset: Optional[int] = None
+    chunk: int | None = None
+    offset: int | None = None
 
     def __str__(self) -> str:
         chunk = "" if self.chunk is None else f" chunk {self.chunk}"
@@ -97,13 +97,13 @@ class Index:
     path: Path
     size: int = 0
     hash: str = ""
-    layout: Optional[Layout] = None
+    layout: Layout | None = None
     ranges: list[ChunkRange] = field(default_factory=list)
     opens: bool = False
     closed: bool = False
     faults: list[Fault] = field(default_factory=list)
 
-    def fault(self, message: str, offset: Optional[int] = None) -> None:
+    def fault(self, message: str, offset: int | None = None) -> None:
         self.faults.append(Fault(str(self.path), message, None, offset))
 
 
@@ -115,11 +115,11 @@ class ChunkRange:
     layout: Layout
     first: int
     last: int  # exclusive
-    ends: Optional[tuple[int, int]]
+    ends: tuple[int, int] | None
     drop: bool = False
 
 
-def check_index(path: Path, known: Optional[Layout] = None, drop: bool = False) -> Index:
+def check_index(path: Path, known: Layout | None = None, drop: bool = False) -> Index:
     """Checks trailer, footer, chunk hashes as a whole, and document ends. `known` is what the manifest says of it.
 
     `drop` tells the kernel not to keep what is read. Every fault is in the result; none is raised.
@@ -160,7 +160,7 @@ def _bytes(array: NDArray[Any]) -> memoryview:
     return array.view(np.uint8).data
 
 
-def _read_footer(found: Index, pool: FilePool) -> Optional[Layout]:
+def _read_footer(found: Index, pool: FilePool) -> Layout | None:
     """The layout that the footer tells, if trailer and footer hold; sets the trailer's hash."""
     path, end = found.path, found.size - TRAILER.size
     trailer = bytearray(TRAILER.size)
@@ -218,7 +218,7 @@ def _parse_footer(footer: bytes) -> tuple[Layout, int]:
     return layout, int(plain["chunks"])
 
 
-def _check_ends(found: Index, layout: Layout, pool: FilePool, drop: bool) -> Optional[list[int]]:
+def _check_ends(found: Index, layout: Layout, pool: FilePool, drop: bool) -> list[int] | None:
     """Checks the document ends; returns how many of them lie before each range, None if they are not in order.
 
     The list has two numbers a range: of the ends before its first token, and of those up to its end.
@@ -260,7 +260,7 @@ def _borders(layout: Layout) -> NDArray[np.int64]:
     return borders
 
 
-def _ranges(path: Path, layout: Layout, counts: Optional[list[int]], drop: bool) -> Iterator[ChunkRange]:
+def _ranges(path: Path, layout: Layout, counts: list[int] | None, drop: bool) -> Iterator[ChunkRange]:
     borders = _borders(layout).tolist()
     for number in range(0, len(borders), 2):
         ends = None if counts is None else (counts[number], counts[number + 1])
@@ -271,7 +271,7 @@ def _ranges(path: Path, layout: Layout, counts: Optional[list[int]], drop: bool)
 def check_chunks(task: ChunkRange) -> list[Fault]:
     """Checks hashes and token ids of some chunks, and the tokens around each document end in them."""
     layout, pool, faults = task.layout, FilePool(), []
-    hashes: list[Optional[int]] = [None] * (task.last - task.first)  # None: cut off, so that its chunk cannot be judged
+    hashes: list[int | None] = [None] * (task.last - task.first)  # None: cut off, so that its chunk cannot be judged
     buffer = np.empty(layout.chunk_tokens, layout.dtype)
     try:
         stored = np.zeros(len(hashes), "<u8")
@@ -290,7 +290,7 @@ def check_chunks(task: ChunkRange) -> list[Fault]:
 
 
 def _check_chunk(
-    task: ChunkRange, pool: FilePool, chunk: int, tokens: Tokens, expected: Optional[int], ends: _EndsOf
+    task: ChunkRange, pool: FilePool, chunk: int, tokens: Tokens, expected: int | None, ends: _EndsOf
 ) -> list[Fault]:
     layout, file = task.layout, str(task.path)
     offset = chunk * layout.chunk_bytes

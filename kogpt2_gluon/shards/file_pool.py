@@ -13,10 +13,10 @@ import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.machine.runtime import memory_limit
+from kogpt2_gluon.machine.limits import memory_limit
 
 MAX_OPEN = 128  # well below the usual limit of 1,024 descriptors a process, with several sets open
 PAUSES = (0.1, 0.3, 1.0, 3.0)  # seconds before the second, third, fourth and fifth try
@@ -71,7 +71,7 @@ class FilePool:
         self._open: OrderedDict[Path, _OpenFile] = OrderedDict()
         self._identity: dict[Path, tuple[int, ...]] = {}
         self._lock = threading.Lock()
-        self.on_change: Optional[Callable[[Path], None]] = None  # told of a file that is another than when first opened
+        self.on_change: Callable[[Path], None] | None = None  # told of a file that is another than when first opened
 
     def __len__(self) -> int:
         return len(self._open)

@@ -22,9 +22,10 @@ import os
 import re
 import struct
 from array import array
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Optional, Sequence, Union
+from typing import Any, BinaryIO
 
 import numpy as np
 import xxhash
@@ -207,10 +208,10 @@ class ShardWriter:
         self._buffer = bytearray()
         self._ends = array("Q")  # 8 bytes a document of the open shard; a list of ints would take 40
         self._hashes: list[int] = []
-        self._file: Optional[BinaryIO] = None
+        self._file: BinaryIO | None = None
         self._written = 0  # payload bytes of the open shard
 
-    def add(self, tokens: Tokens, document_lengths: Union[Sequence[int], NDArray[np.int64]]) -> None:
+    def add(self, tokens: Tokens, document_lengths: Sequence[int] | NDArray[np.int64]) -> None:
         """Appends whole documents: `tokens` (n,) of the manifest's dtype, and the length of each document in them."""
         ends = np.cumsum(document_lengths, dtype=np.int64)
         assert tokens.dtype == np.dtype(self.manifest.dtype) and len(tokens) == (ends[-1] if len(ends) else 0)

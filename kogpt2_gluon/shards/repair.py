@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Optional, Union, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,7 @@ def why_not(report: SetReport) -> str:
     return ""
 
 
-def _plan(report: SetReport, done: Repair) -> tuple[dict[str, str], Manifest, Optional[Path]]:
+def _plan(report: SetReport, done: Repair) -> tuple[dict[str, str], Manifest, Path | None]:
     """Name that a shard is to have -> name that it has; the new manifest; the right tokenizer, if it is elsewhere."""
     keep = _choose(report, done)
     _check_fits(report, keep)
@@ -345,7 +345,7 @@ class _Texts(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[bytes]: ...
 
-    def __getitem__(self, index: Union[int, slice]) -> Union[bytes, Sequence[bytes]]:
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
         assert not isinstance(index, slice)
         ids = self._ids[self._ends[index - 1] if index else 0 : self._ends[index]]
         text = b"".join([self._spelling[token] for token in ids.tolist()])

@@ -6,7 +6,7 @@ import json
 import time
 from bisect import bisect_right
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import xxhash
@@ -76,7 +76,7 @@ class ShardSet:
     def __init__(
         self,
         folder: Path,
-        drop_behind: Optional[bool] = None,
+        drop_behind: bool | None = None,
         max_open: int = MAX_OPEN,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,8 @@ class Task(NamedTuple):
 
 
 # Of a worker process, set when it starts.
-_tokenizer: Optional[Tokenizer] = None
-_counter: Optional[TokenCounter] = None
+_tokenizer: Tokenizer | None = None
+_counter: TokenCounter | None = None
 _cuts = False  # whether long documents are encoded in segments
 
 
@@ -67,7 +67,7 @@ def shard_corpus(
     split: str,
     processes: int = 1,
     chunk_bytes: int = 0,
-    progress: Optional[Callable[[int, int], None]] = None,
+    progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Tokenizes one split of a corpus into `out`; every document becomes ``<s> text </s>``.

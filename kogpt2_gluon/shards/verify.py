@@ -13,7 +13,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.process_pool import Run, start_processes
@@ -42,7 +42,7 @@ class SetReport:
     bytes: int = 0
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    manifest: Optional[Manifest] = None  # only one that holds
+    manifest: Manifest | None = None  # only one that holds
     indexes: dict[str, Index] = field(default_factory=dict)  # by name, of every .ktok file there
     tokenizer_sha256: str = ""  # of the file beside the shards; "" without one
 
@@ -111,7 +111,7 @@ def find_sets(folder: Path) -> list[Path]:
     return found
 
 
-def verify(folder: Path, processes: int = 1, progress: Optional[Progress] = None) -> Report:
+def verify(folder: Path, processes: int = 1, progress: Progress | None = None) -> Report:
     """Checks a folder of shards and all sets below it, such as DIR/train, DIR/test or DIR/news/train.
 
     Parameters
@@ -185,7 +185,7 @@ def verify_set(folder: Path, run: Run, advance: Callable[[int], None], drop: boo
     return report
 
 
-def _check_index(task: tuple[Path, Optional[Layout], bool]) -> Index:
+def _check_index(task: tuple[Path, Layout | None, bool]) -> Index:
     return check_index(*task)
 
 
@@ -203,7 +203,7 @@ def _layout(manifest: Manifest, info: ShardInfo) -> Layout:
     )
 
 
-def _check_manifest(folder: Path, report: SetReport) -> Optional[Manifest]:
+def _check_manifest(folder: Path, report: SetReport) -> Manifest | None:
     """The manifest, or as much as one that does not hold can be read; its faults go into the report."""
     try:
         manifest = report.manifest = Manifest.load(folder)
@@ -217,7 +217,7 @@ def _check_manifest(folder: Path, report: SetReport) -> Optional[Manifest]:
     return manifest
 
 
-def _read_doubtful(folder: Path) -> Optional[Manifest]:
+def _read_doubtful(folder: Path) -> Manifest | None:
     """A manifest that fails its own checks, but has all that is needed to compare shards with it."""
     try:
         plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -229,7 +229,7 @@ def _read_doubtful(folder: Path) -> Optional[Manifest]:
         return None
 
 
-def _check_files(folder: Path, stated: Optional[Manifest], report: SetReport) -> None:
+def _check_files(folder: Path, stated: Manifest | None, report: SetReport) -> None:
     """Missing files, and those that nobody asked for."""
     expected = {info.name for info in stated.shards} if stated else set(report.indexes)
     for name in sorted(expected - report.indexes.keys()):
@@ -289,7 +289,7 @@ def _tell(report: SetReport, name: str, message: str, repaired: bool) -> None:
         report.fault(name, message)
 
 
-def _check_tokenizer(folder: Path, stated: Optional[Manifest], report: SetReport) -> None:
+def _check_tokenizer(folder: Path, stated: Manifest | None, report: SetReport) -> None:
     digest = hashlib.sha256()
     try:
         with (folder / TOKENIZER).open("rb") as file:

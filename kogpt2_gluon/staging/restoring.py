@@ -6,10 +6,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.lustre import Lustre, show
+from kogpt2_gluon.wording import gigabytes
 
 BATCH = 16  # files restored at once
 ATTEMPTS = 2  # of a restore that ends without data
@@ -41,7 +42,7 @@ class Restoring:
         lustre: Lustre,
         files: Sequence[DataFile],
         batch: int = BATCH,
-        progress: Optional[Progress] = None,
+        progress: Progress | None = None,
         say: Say = lambda words: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -161,9 +162,4 @@ class Restoring:
         done, total = self._done_bytes + sum(self._moved.values()), self._total()
         seconds = (self._clock() - self._began) * (total - done) / done if done else None
         left = "" if seconds is None or done == total else f", about {max(1, round(seconds / 60))} min to go"
-        return f"{self._done_files:,} of {len(self._files):,} files, {format_size(done)} of {format_size(total)}{left}"
-
-
-def format_size(count: int) -> str:
-    """Bytes in GB or MB."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+        return f"{self._done_files:,} of {len(self._files):,} files, {gigabytes(done)} of {gigabytes(total)}{left}"

@@ -11,13 +11,14 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.folders import set_folders
 from kogpt2_gluon.shards.format import MANIFEST, TOKENIZER, Manifest
-from kogpt2_gluon.staging.restoring import BATCH, LOST, DataFile, Progress, Restoring, Say, format_size
+from kogpt2_gluon.staging.restoring import BATCH, LOST, DataFile, Progress, Restoring, Say
 from kogpt2_gluon.storage.lustre import Lustre, find_mount, mount_advice, show
+from kogpt2_gluon.wording import gigabytes
 
 ASK_AT_ONCE = 256  # files in one question to lfs
 
@@ -107,7 +108,7 @@ def _list_set(place: Path, found: Inventory) -> None:
     _add_file(place / MANIFEST, None, found)
 
 
-def _add_file(path: Path, size: Optional[int], found: Inventory) -> None:
+def _add_file(path: Path, size: int | None, found: Inventory) -> None:
     try:
         actual = path.stat().st_size
     except OSError as error:
@@ -138,7 +139,7 @@ def stage(
     folder: Path,
     dry_run: bool = False,
     batch: int = BATCH,
-    progress: Optional[Progress] = None,
+    progress: Progress | None = None,
     say: Say = lambda words: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Report:
@@ -154,7 +155,7 @@ def stage(
         assert lustre is not None
         if report.free_bytes < report.released_bytes:
             report.notes.append(
-                f"only {format_size(report.free_bytes)} free for {format_size(report.released_bytes)} to restore"
+                f"only {gigabytes(report.free_bytes)} free for {gigabytes(report.released_bytes)} to restore"
             )
         failed = Restoring(lustre, released, batch, progress, say, sleep).run()
         report.restored_files = len(released) - len(failed)
@@ -182,7 +183,7 @@ def status(folder: Path) -> Report:
     return report
 
 
-def _describe(found: Inventory) -> tuple[Report, Optional[Lustre]]:
+def _describe(found: Inventory) -> tuple[Report, Lustre | None]:
     """What can be told of a folder without lfs; and lfs, if the folder is on Lustre and there is one."""
     report = Report(
         show(found.folder),
@@ -207,9 +208,7 @@ def _describe(found: Inventory) -> tuple[Report, Optional[Lustre]]:
     return report, lustre
 
 
-def _find_released(
-    found: Inventory, report: Report, lustre: Optional[Lustre]
-) -> tuple[list[DataFile], dict[Path, str]]:
+def _find_released(found: Inventory, report: Report, lustre: Lustre | None) -> tuple[list[DataFile], dict[Path, str]]:
     """The files that are released, and what is wrong with those that cannot come back."""
     released: list[DataFile] = []
     lost: dict[Path, str] = {}
@@ -230,7 +229,7 @@ def _find_released(
     return released, lost
 
 
-def _try_to_read(file: DataFile) -> Optional[str]:
+def _try_to_read(file: DataFile) -> str | None:
     try:
         with file.path.open("rb", buffering=0) as stream:
             if file.size and len(stream.read(1)) != 1:
@@ -242,15 +241,15 @@ def _try_to_read(file: DataFile) -> Optional[str]:
 
 def report_lines(report: Report, staged: bool) -> list[str]:
     """A report for a person, but for its faults; the first line is the summary."""
-    free = "" if report.file_system == "s3" else f", {format_size(report.free_bytes)} free"
-    plain = [f"{report.folder}: {report.files:,} files, {format_size(report.bytes)}{free}"]
+    free = "" if report.file_system == "s3" else f", {gigabytes(report.free_bytes)} free"
+    plain = [f"{report.folder}: {report.files:,} files, {gigabytes(report.bytes)}{free}"]
     faulty = report.faulty_sets
     if whole := [each for each in report.sets if each not in faulty]:
         plain.append(f"  manifest whole: {', '.join(whole)}")
     if faulty:
         plain.append(f"  faulty: {', '.join(faulty)}")
     if report.on_lustre:
-        plain.append(f"  released: {report.released_files:,} files, {format_size(report.released_bytes)}")
+        plain.append(f"  released: {report.released_files:,} files, {gigabytes(report.released_bytes)}")
     if staged and report.released_files:
         plain.append(f"  restored: {report.restored_files:,} files")
     plain += [f"  layout of {line}" for line in report.layout]

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 from kogpt2_gluon.corpus.sources import split_s3_url
 from kogpt2_gluon.errors import DataError
@@ -59,7 +59,7 @@ class Remote(NamedTuple):
 class _Meter:
     """Adds up bytes told by several threads, and lets no file count for more or less than its size."""
 
-    def __init__(self, total: int, progress: Optional[Progress]) -> None:
+    def __init__(self, total: int, progress: Progress | None) -> None:
         self._total, self._progress, self._lock = total, progress, threading.Lock()
         self._before = self._now = 0
 
@@ -74,7 +74,7 @@ class _Meter:
         self._before, self._now = self._before + size, 0
 
 
-def upload_folder(folder: Path, url: str, progress: Optional[Progress] = None) -> Copied:
+def upload_folder(folder: Path, url: str, progress: Progress | None = None) -> Copied:
     """Copies a folder to ``s3://bucket/prefix``. DataError if its set is not whole, or another one is there."""
     bucket, prefix = split_s3_url(url)
     found = take_inventory(folder)
@@ -94,7 +94,7 @@ def upload_folder(folder: Path, url: str, progress: Optional[Progress] = None) -
     return copied
 
 
-def download_folder(url: str, folder: Path, progress: Optional[Progress] = None) -> Copied:
+def download_folder(url: str, folder: Path, progress: Progress | None = None) -> Copied:
     """Copies ``s3://bucket/prefix`` to a folder. DataError if its sets are not whole, or another one is there."""
     remote = list_remote(url)
     if remote.faults:
@@ -115,7 +115,7 @@ def download_folder(url: str, folder: Path, progress: Optional[Progress] = None)
     return copied
 
 
-def _download_file(item: S3Object, path: Path, info: Optional[ShardInfo], advance: Callable[[int], None]) -> Transfer:
+def _download_file(item: S3Object, path: Path, info: ShardInfo | None, advance: Callable[[int], None]) -> Transfer:
     """One object. Where no hash was stored with a shard, as by other tools, the shard's own are as good."""
 
     def is_right(there: Path) -> bool:

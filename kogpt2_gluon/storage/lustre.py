@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 from kogpt2_gluon.errors import DataError
 
@@ -66,7 +66,7 @@ class HsmAction(NamedTuple):
 class Stripes(NamedTuple):
     """One extent of a layout, to byte `end` or, if None, the file's: stripes of `size` bytes on `osts`, -1 for all."""
 
-    end: Optional[int]
+    end: int | None
     osts: int
     size: int
 
@@ -76,14 +76,14 @@ class Stripes(NamedTuple):
         return f"{count} x {self.size / (1 << 20):g} MiB{until}"
 
 
-def find_mount(path: Path, mounts: Optional[Path] = None) -> Optional[Mount]:
+def find_mount(path: Path, mounts: Path | None = None) -> Mount | None:
     """The file system that holds `path`, or will once it is made; None where /proc/mounts does not say."""
     try:
         lines = (mounts or MOUNTS).read_bytes().splitlines()
     except OSError:
         return None
     place = path.resolve()
-    found: Optional[Mount] = None
+    found: Mount | None = None
     for line in lines:
         fields = [os.fsdecode(_OCTAL.sub(lambda m: bytes([int(m[1], 8) & 255]), part)) for part in line.split(b" ")]
         if len(fields) < 4:
@@ -137,14 +137,14 @@ class Lustre:
         self._command, self._timeout = command, timeout
 
     @classmethod
-    def find(cls) -> Optional[Lustre]:
+    def find(cls) -> Lustre | None:
         """The lfs on the PATH, None without one."""
         command = shutil.which("lfs")
         return cls(command) if command else None
 
-    def states(self, paths: Sequence[Path]) -> dict[Path, Union[HsmState, DataError]]:
+    def states(self, paths: Sequence[Path]) -> dict[Path, HsmState | DataError]:
         """The HSM state of each file, or why it cannot be told."""
-        found: dict[Path, Union[HsmState, DataError]] = {}
+        found: dict[Path, HsmState | DataError] = {}
         left = list(paths)
         while left:  # lfs stops at the first file it cannot answer for
             done = self._run("hsm_state", *left)
@@ -192,8 +192,8 @@ class Lustre:
         name = _argument(path)
         out = out[len(name) :] if out.startswith(name) else out  # older versions print it first
         stripes: list[Stripes] = []
-        end: Optional[int] = None
-        count: Optional[int] = None
+        end: int | None = None
+        count: int | None = None
         for field, value in _FIELD.findall(out):
             if field.endswith(b"e_end"):
                 end = None if value in (b"EOF", b"-1") else int(value)
@@ -221,7 +221,7 @@ class Lustre:
         self._checked(folder, "setstripe", *arguments, folder)
         return stripes
 
-    def _run(self, verb: str, *arguments: Union[str, Path]) -> subprocess.CompletedProcess[bytes]:
+    def _run(self, verb: str, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
         argv = [_argument(each) if isinstance(each, Path) else each for each in arguments]
         place = next(each for each in arguments if isinstance(each, Path))
         try:
@@ -239,7 +239,7 @@ class Lustre:
         except OSError as error:
             raise DataError(f"{self._command}: cannot be run: {error.strerror}") from None
 
-    def _checked(self, place: Path, verb: str, *arguments: Union[str, Path]) -> bytes:
+    def _checked(self, place: Path, verb: str, *arguments: str | Path) -> bytes:
         done = self._run(verb, *arguments)
         if done.returncode:
             raise _failure(place, verb, done)

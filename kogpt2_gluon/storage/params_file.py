@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Mapping, Union
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ DTYPES = {
 FLAGS = {dtype: flag for flag, dtype in DTYPES.items()}
 
 
-def read_params(path: Union[str, os.PathLike[str]]) -> dict[str, Array]:
+def read_params(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Every array of a `.params` file by name, in the file's order.
 
     Arrays are dense, in C order and own their memory; dtypes are float16/32/64, (u)int8/16/32/64 or bool. Raises
@@ -55,7 +56,7 @@ def read_params(path: Union[str, os.PathLike[str]]) -> dict[str, Array]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def write_params(target: Union[str, os.PathLike[str], BinaryIO], arrays: Mapping[str, Array]) -> None:
+def write_params(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, Array]) -> None:
     """Writes `arrays` as `mx.nd.save` would, array by array: nothing is held twice.
 
     `target` is a path, which is created or overwritten, or a binary file open for writing. Making the write atomic and
@@ -190,5 +191,5 @@ class _Reader:
             raise self.error(f"{what} ends early: the file shrank while it was read")
         self.offset += len(buffer)
 
-    def error(self, message: str, at: Union[int, None] = None) -> DataError:
+    def error(self, message: str, at: int | None = None) -> DataError:
         return DataError(f"{self.name}: byte {self.offset if at is None else at}: {message}")

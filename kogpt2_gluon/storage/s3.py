@@ -11,10 +11,11 @@ import hashlib
 import io
 import os
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.storage.files import replace_file
@@ -75,7 +76,7 @@ class Transfer:
 
 
 @functools.lru_cache(maxsize=4)
-def _make_client(process: int, settings: tuple[Optional[str], ...]) -> Any:
+def _make_client(process: int, settings: tuple[str | None, ...]) -> Any:
     try:
         import boto3
         from botocore.config import Config
@@ -176,7 +177,7 @@ class S3Stream(io.RawIOBase):
     """
 
     def __init__(
-        self, bucket: str, key: str, size: int, etag: str, on_read: Optional[Callable[[int], None]] = None
+        self, bucket: str, key: str, size: int, etag: str, on_read: Callable[[int], None] | None = None
     ) -> None:
         self._bucket, self._key, self._size, self._etag, self._on_read = bucket, key, size, etag, on_read
         self._url = _url(bucket, key)
@@ -258,7 +259,7 @@ def file_hash(path: Path, kind: str = "sha256") -> str:
 
 
 def upload(
-    path: Path, bucket: str, key: str, progress: Optional[Callable[[int], None]] = None, overwrite: bool = True
+    path: Path, bucket: str, key: str, progress: Callable[[int], None] | None = None, overwrite: bool = True
 ) -> Transfer:
     """Copies a file to S3: large ones in parts, THREADS at once, each part with a SHA-256 that S3 checks on arrival.
 
@@ -302,8 +303,8 @@ def download(
     bucket: str,
     key: str,
     path: Path,
-    progress: Optional[Callable[[int], None]] = None,
-    is_right: Optional[Callable[[Path], bool]] = None,
+    progress: Callable[[int], None] | None = None,
+    is_right: Callable[[Path], bool] | None = None,
 ) -> Transfer:
     """Copies an object to a file, which takes its name only when all of it is there and its hash is right.
 
@@ -346,7 +347,7 @@ def _expected_hash(about: dict[str, Any]) -> tuple[str, str]:
     return "size", ""
 
 
-def _head(client: Any, bucket: str, key: str) -> Optional[dict[str, Any]]:
+def _head(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
     """What S3 says of an object, None if there is none."""
     from botocore.exceptions import ClientError
 

@@ -11,7 +11,6 @@ import heapq
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import sentencepiece
@@ -52,7 +51,7 @@ class BPEDropout:
         self._defined = {piece: chr(FIRST_SURROGATE + number) for number, piece in enumerate(defined)}
         longest_first = sorted(map(re.escape, defined), key=len, reverse=True)
         self._find_defined = re.compile("|".join(longest_first)) if defined else None
-        self._bytes: Optional[Int32Array] = None
+        self._bytes: Int32Array | None = None
         if kind.byte_fallback:
             names = [f"<0x{value:02X}>" for value in range(256)]
             self._bytes = np.array([self._processor.piece_to_id(name) for name in names], np.int32)

@@ -9,7 +9,7 @@ is normalised after all. The counts are the same either way.
 from __future__ import annotations
 
 import re
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Iterable, Optional, Sequence, Union
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -61,7 +62,7 @@ class Tokenizer:
             raise DataError(f"{self.path}: a tokenizer without the piece {piece}, which documents need")
         return token
 
-    def _find(self, piece: str) -> Optional[int]:
+    def _find(self, piece: str) -> int | None:
         token: int = self._processor.piece_to_id(piece)  # the id of <unk> if there is no such piece
         return token if self._processor.id_to_piece(token) == piece else None
 
@@ -152,7 +153,7 @@ class Tokenizer:
 
     def spell(self, text: bytes) -> bytes:
         """UTF-8 to the UTF-8 that is cut into pieces: normalised, each space as U+2581, perhaps one more in front."""
-        spelt: Union[str, bytes] = self._processor.normalize(text)
+        spelt: str | bytes = self._processor.normalize(text)
         return spelt.encode() if isinstance(spelt, str) else spelt
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence, Union
+from typing import Any, Callable
 
 import numpy as np
 import sentencepiece
@@ -40,7 +41,7 @@ BUCKET_BITS = 16  # the sample is drawn in steps of 1 / 65,536 of the text
 
 
 def train_tokenizer(
-    corpora: Union[Path, Sequence[Path]],
+    corpora: Path | Sequence[Path],
     out: Path,
     vocab_size: int,
     unused: int = 100,
@@ -49,7 +50,7 @@ def train_tokenizer(
     keep_newlines: bool = False,
     sample_mb: float = SAMPLE_MB,
     verbose: bool = False,
-    echo: Optional[Callable[[str], None]] = None,
+    echo: Callable[[str], None] | None = None,
 ) -> Tokenizer:
     """Trains a SentencePiece BPE model on the train splits of cleaned corpora and writes it to `out`.
 
@@ -169,7 +170,7 @@ class Sentences:
                 )
         if len({corpus.folder.resolve() for corpus in self._corpora}) < len(self._corpora):
             raise RecipeError(f"{', '.join(map(str, folders))}: one corpus is named twice")
-        self.error: Optional[DataError] = None
+        self.error: DataError | None = None
         self.total = self.used = sum(corpus.size("train") for corpus in self._corpora)
         self._below = 1 << BUCKET_BITS  # values of the hash that are drawn
         if self.total > limit:

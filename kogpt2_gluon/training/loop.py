@@ -1,7 +1,7 @@
 """The training loop, top to bottom.
 
 A step: every worker adds up the gradients of its micro steps, the workers average them, the global norm is clipped, the
-optimizer moves the parameters. In float16 it may take several attempts (training/precision.py). What happens between
+optimizer moves the parameters. In float16 it may take several attempts (training/loss_scale.py). What happens between
 steps (log, evaluation, checkpoint, stop) is decided from numbers that are the same on every worker, so that all of them
 always meet in the same collective operation.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,7 @@ MAY_CHANGE = {
 }
 
 
-def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Optional[Checkpoint]:
+def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Checkpoint | None:
     """The checkpoint to go on from: the newest (``auto``), none (``never``), or the one at a path.
 
     Rank 0 looks, and all workers take the step it found: on a shared file system two workers can see different things.

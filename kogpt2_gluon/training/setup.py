@@ -17,7 +17,7 @@ from kogpt2_gluon.reading.open_sets import open_held_out, training_tokenizer
 from kogpt2_gluon.reading.reader import open_training_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.batches import device_batches
-from kogpt2_gluon.training.precision import loss_scale_for
+from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.resume import check_same_run, find_resume_point, restore_state
 from kogpt2_gluon.training.state import Parts, TrainState

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from kogpt2_gluon.errors import PreemptedError
 
@@ -24,7 +24,7 @@ class StopRequest:
     to its hosts. One left from before is removed on entering, or by the launcher, whose restarts heed it.
     """
 
-    def __init__(self, stop_file: Optional[Path] = None) -> None:
+    def __init__(self, stop_file: Path | None = None) -> None:
         self._wanted, self._stop_file, self._looked = False, stop_file, 0.0
         self._previous: dict[int, Any] = {}
         self._noted = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.loss import LanguageModelLoss
@@ -12,7 +12,7 @@ from kogpt2_gluon.reading.reader import Batch, Reader
 from kogpt2_gluon.runs.checkpoint import Checkpoint
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.training.precision import LossScale
+from kogpt2_gluon.training.loss_scale import LossScale
 from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import Worker
@@ -23,9 +23,9 @@ class TrainState:
     """What changes from step to step and is saved besides arrays, loss scale and the reader's place."""
 
     step: int = 0  # updates made
-    skipped: int = 0  # updates left out because their gradients overflowed; training/precision.py
-    epoch_perplexity: Optional[float] = None  # held-out, at the end of the last whole epoch; for the stop rule
-    evaluation: Optional[dict[str, Any]] = None  # the last one, with the step and the attempt after which it was made
+    skipped: int = 0  # updates left out because their gradients overflowed; training/loss_scale.py
+    epoch_perplexity: float | None = None  # held-out, at the end of the last whole epoch; for the stop rule
+    evaluation: dict[str, Any] | None = None  # the last one, with the step and the attempt after which it was made
     stop_rule_met: bool = False
 
     @property
@@ -42,7 +42,7 @@ class Parts:
     worker: Worker
     progress: Progress
     ctx: Any
-    held_out: Optional[ShardSet]
+    held_out: ShardSet | None
     tokenizer: Tokenizer
     net: GPT2Model
     decoder: GPT2Model  # the same parameters, for generation
@@ -51,7 +51,7 @@ class Parts:
     loss_scale: LossScale
     reader: Reader
     batches: Iterator[tuple[Batch, Any]]  # the tokens of each update, in NumPy and on the device
-    resumed: Optional[Checkpoint]
+    resumed: Checkpoint | None
     changed: list[str]  # settings that differ from the checkpoint's
 
     def __enter__(self) -> Parts:

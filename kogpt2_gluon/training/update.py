@@ -10,8 +10,8 @@ import numpy as np
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.runtime import mx, nlp
 from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
+from kogpt2_gluon.model.precision import take_masters
 from kogpt2_gluon.recipe import TrainingRecipe
-from kogpt2_gluon.training.precision import take_masters
 from kogpt2_gluon.training.worker import Worker
 
 NORM_SLICE = 1 << 16

@@ -21,13 +21,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
 from kogpt2_gluon.errors import KoGPT2Error, PreemptedError
 from kogpt2_gluon.machine import runtime
-from kogpt2_gluon.machine.runtime import job_size, mx
+from kogpt2_gluon.machine.job import job_size
+from kogpt2_gluon.machine.runtime import mx
 
 HEAD = 32  # float64 numbers in the first part of a sum, whose shape is the same wherever a worker stands
 
@@ -43,7 +44,7 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         """Tells the other workers of an error that is about to end this one."""
 
     def mean_gradients(self, gradients: dict[str, Any], as_float16: bool = False) -> None:
@@ -88,11 +89,11 @@ class HorovodWorker(Worker):
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        self._averaged: Optional[tuple[dict[str, Any], bool]] = None  # what mean_gradients was last given
+        self._averaged: tuple[dict[str, Any], bool] | None = None  # what mean_gradients was last given
         self._before_sum = False  # whether that was in the step that this worker is still in
         self._others_know = False  # that a worker is about to end
 
-    def __exit__(self, kind: Any, error: Optional[BaseException], traceback: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         """Meets the other workers in their next sum, whatever they do until then, and tells them to end too."""
         if not isinstance(error, Exception) or isinstance(error, PreemptedError):  # all workers stop at one step
             return

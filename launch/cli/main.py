@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Tuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -54,22 +54,22 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan (JSON) to this file too.")
 def plan(
     recipe: str,
-    overrides: Tuple[str, ...],
-    hosts: Optional[str],
-    hostfile: Optional[Path],
-    ec2_tag: Optional[str],
-    placement_group: Optional[str],
-    asg: Optional[str],
+    overrides: tuple[str, ...],
+    hosts: str | None,
+    hostfile: Path | None,
+    ec2_tag: str | None,
+    placement_group: str | None,
+    asg: str | None,
     slurm: bool,
-    file_system: Optional[str],
-    network_interface: Optional[str],
-    instance_type: Optional[str],
-    plugin_version: Optional[str],
-    libfabric_version: Optional[str],
-    preset: Optional[str],
-    variables: Tuple[str, ...],
+    file_system: str | None,
+    network_interface: str | None,
+    instance_type: str | None,
+    plugin_version: str | None,
+    libfabric_version: str | None,
+    preset: str | None,
+    variables: tuple[str, ...],
     as_json: bool,
-    out: Optional[Path],
+    out: Path | None,
 ) -> None:
     """Print what a run on these hosts would be, and start nothing.
 
@@ -120,8 +120,8 @@ def plan(
 def preflight(
     ctx: click.Context,
     plan_file: Path,
-    python: Optional[str],
-    port: Optional[int],
+    python: str | None,
+    port: int | None,
     timeout: float,
     ec2: bool,
     as_json: bool,
@@ -156,11 +156,11 @@ def preflight(
 
 
 def _hosts(
-    hosts: Optional[str],
-    hostfile: Optional[Path],
-    ec2_tag: Optional[str],
-    placement_group: Optional[str],
-    asg: Optional[str],
+    hosts: str | None,
+    hostfile: Path | None,
+    ec2_tag: str | None,
+    placement_group: str | None,
+    asg: str | None,
     slurm: bool,
 ) -> Discovered:
     """The hosts that the options name, in one of the ways; this machine if none does."""

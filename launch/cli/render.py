@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
 
 import click
 
@@ -29,14 +28,14 @@ def render(
     plan_file: Path,
     target: str,
     out: Path,
-    image: Optional[str],
+    image: str | None,
     folder: str,
     claim: str,
-    region: Optional[str],
-    subnet: Optional[str],
-    head_subnet: Optional[str],
-    key_name: Optional[str],
-    file_system: Optional[str],
+    region: str | None,
+    subnet: str | None,
+    head_subnet: str | None,
+    key_name: str | None,
+    file_system: str | None,
     time_limit: str,
 ) -> None:
     """Write PLAN (a file of `plan --out`) as a job of a scheduler, which then chooses the hosts.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Tuple
 
 import click
 
@@ -37,20 +36,20 @@ RUN_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 def run(
     ctx: click.Context,
     plan_or_recipe: str,
-    overrides: Tuple[str, ...],
-    backend: Optional[str],
-    size: Optional[int],
-    variables: Tuple[str, ...],
-    python: Optional[str],
-    port: Optional[int],
-    restarts: Optional[int],
+    overrides: tuple[str, ...],
+    backend: str | None,
+    size: int | None,
+    variables: tuple[str, ...],
+    python: str | None,
+    port: int | None,
+    restarts: int | None,
     backoff: float,
     detect_seconds: float,
     hang_seconds: float,
     start_seconds: float,
     grace: float,
     stopped_is_done: bool,
-    metadata: Optional[str],
+    metadata: str | None,
 ) -> None:
     """Run a plan (a .json file of `plan --out`) on its hosts, or a recipe on this machine.
 

@@ -10,7 +10,8 @@ import secrets
 import select
 import socket
 import time
-from typing import Any, Dict, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 BEAT_SECONDS = 1.0  # how often each end says that it is there
 
@@ -23,7 +24,7 @@ class Link:
         self.heard = time.monotonic()
 
     @classmethod
-    def connect(cls, launch: Dict[str, Any], rank: int) -> Link:
+    def connect(cls, launch: dict[str, Any], rank: int) -> Link:
         """Reaches the launcher, and makes sure that it is the one; OSError if not."""
         seconds = float(launch["detect_seconds"])
         connection = socket.create_connection((launch["address"], launch["port"]), timeout=seconds)
@@ -53,7 +54,7 @@ class Link:
         except OSError:
             self.closed = True
 
-    def receive(self) -> Iterator[Dict[str, Any]]:
+    def receive(self) -> Iterator[dict[str, Any]]:
         """The messages that have arrived."""
         try:
             part = self.connection.recv(65536)

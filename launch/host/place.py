@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any
 
 RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 LOCAL_RANK_VARIABLES = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 
 
-def rank_of(engine: Mapping[str, str]) -> Optional[int]:
+def rank_of(engine: Mapping[str, str]) -> int | None:
     """The rank that an engine gave this process; None if none did."""
     return next((int(engine[name]) for name in RANK_VARIABLES if name in engine), None)
 
 
-def local_rank_of(engine: Mapping[str, str]) -> Optional[int]:
+def local_rank_of(engine: Mapping[str, str]) -> int | None:
     """The same among the workers of this host."""
     return next((int(engine[name]) for name in LOCAL_RANK_VARIABLES if name in engine), None)
 
 
-def place(launch: Dict[str, Any], rank: int, engine: Mapping[str, str]) -> Dict[str, str]:
+def place(launch: dict[str, Any], rank: int, engine: Mapping[str, str]) -> dict[str, str]:
     """Horovod's variables for a rank: horovodrun has set them; for another engine they follow from the plan."""
     if "HOROVOD_RANK" in engine:
         return {name: engine[name] for name in engine if name.startswith("HOROVOD_")}

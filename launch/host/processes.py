@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List
 
 MARK, RANK_MARK = "KOGPT2_LAUNCH_ID", "KOGPT2_LAUNCH_RANK"
 
@@ -23,7 +22,7 @@ def process_state(pid: int) -> str:
         return ""
 
 
-def marked(marks: Dict[str, str]) -> List[int]:
+def marked(marks: dict[str, str]) -> list[int]:
     """The living processes of this user with these variables in their environment, but for this one."""
     wanted = [f"{name}={value}".encode() for name, value in marks.items()]
     found = []
@@ -56,7 +55,7 @@ def stacks(pid: int) -> str:
     return f"{heading}\n{(done.stdout + done.stderr).strip()[:20000]}"
 
 
-def kill_marked(marks: Dict[str, str], seconds: float = 5.0) -> int:
+def kill_marked(marks: dict[str, str], seconds: float = 5.0) -> int:
     """SIGKILL to all processes with these marks until none is left; how many are left after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

@@ -26,7 +26,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Deque, Dict, List, Optional
+from typing import Any
 
 from kogpt2_launch.host.link import BEAT_SECONDS, Link
 from kogpt2_launch.host.place import local_rank_of, place, rank_of
@@ -65,14 +65,14 @@ def main() -> int:
 class Supervisor:
     """One worker from its start to its end."""
 
-    def __init__(self, launch: Dict[str, Any], rank: int, where: Dict[str, str], folder: Path, link: Link) -> None:
+    def __init__(self, launch: dict[str, Any], rank: int, where: dict[str, str], folder: Path, link: Link) -> None:
         """where : Horovod's variables of this rank. folder : the launch's, on this host."""
         self.launch, self.rank, self.where, self.folder, self.link = launch, rank, where, folder, link
         self.log_dir = Path(launch["cwd"], launch["log_dir"])
         self.progress_file = folder / f"rank-{rank}.progress"
         self.nccl_file = self.log_dir / f"rank-{rank:05d}.nccl.log"
-        self.last_lines: Deque[str] = deque(maxlen=LAST_LINES)
-        self.kill_at: Optional[float] = None  # when a worker that was asked to end is killed
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self.kill_at: float | None = None  # when a worker that was asked to end is killed
         self.output_closed = False
         self.network_told, self.nccl_offset, self.unfinished_line = False, 0, b""
         self.next_beat = self.next_spot = 0.0
@@ -123,7 +123,7 @@ class Supervisor:
         os.set_blocking(worker.stdout.fileno(), False)
         return worker
 
-    def _environment(self) -> Dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         """The worker's: what the launcher sent, what is this host's own, and its place among the workers."""
         own = {name: os.environ[name] for name in OWN_TO_HOST if name in os.environ}
         env = {**self.launch["env"], **own, **self.where}
@@ -161,7 +161,7 @@ class Supervisor:
                 self._signal(signal.SIGKILL)
         return self.worker.returncode if self.worker.returncode >= 0 else 128 - self.worker.returncode
 
-    def _obey(self, message: Dict[str, Any]) -> None:
+    def _obey(self, message: dict[str, Any]) -> None:
         if message["kind"] == "save":
             self._signal(signal.SIGTERM)
         elif message["kind"] == "end":
@@ -187,7 +187,7 @@ class Supervisor:
         """What the worker started goes with it, even what has left its process group."""
         kill_marked({MARK: self.launch["id"], RANK_MARK: str(self.rank)})
 
-    def _progress(self) -> Dict[str, Any]:
+    def _progress(self) -> dict[str, Any]:
         """The step that the worker last wrote down, and the state of its process (R, S, D; T: stopped)."""
         try:
             step, beats = self.progress_file.read_text(encoding="ascii").split()
@@ -212,7 +212,7 @@ class Supervisor:
         if final and self.unfinished_line:
             self._keep([self.unfinished_line])
 
-    def _keep(self, lines: List[bytes]) -> None:
+    def _keep(self, lines: list[bytes]) -> None:
         texts = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
         self.last_lines.extend(text[-2000:] for text in texts if text.strip())
         if self.rank == 0:

@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from kogpt2_launch.host.processes import MARK, kill_marked
 
 ARCHIVE, LAUNCH = "agent.zip", "launch.json"
 
 
-def prepare(data: Dict[str, Any], archive: str) -> None:
+def prepare(data: dict[str, Any], archive: str) -> None:
     """Makes the launch's folder, of mode 700, with the archive and launch.json in it.
 
     The launcher's address is what this ssh connection came from: whoever reached us that way can be reached so.
@@ -34,7 +34,7 @@ def prepare(data: Dict[str, Any], archive: str) -> None:
     print(json.dumps({"problem": problem, "address": launch["address"]}))
 
 
-def sweep(data: Dict[str, Any], archive: str) -> None:
+def sweep(data: dict[str, Any], archive: str) -> None:
     """Ends what is left of a launch on this host, and removes its folder."""
     left = kill_marked({MARK: data["id"]})
     shutil.rmtree(data["folder"], ignore_errors=True)

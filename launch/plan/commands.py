@@ -8,7 +8,8 @@ it is the program to start and what finding it needs, and no more. The workers' 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_launch.host.processes import MARK
@@ -30,21 +31,21 @@ def launch_folder(launch_id: str) -> str:
     return f"/tmp/kogpt2-launch-{launch_id}"
 
 
-def supervisor_argv(python: str, launch_id: str) -> List[str]:
+def supervisor_argv(python: str, launch_id: str) -> list[str]:
     """What an engine starts for every rank (launch/host)."""
     return [python, f"{launch_folder(launch_id)}/agent.zip"]
 
 
 def engine_argv(
-    engine: str, hosts: Sequence[Host], interface: Optional[str], preset: Optional[str], port: Optional[int] = None
-) -> List[str]:
+    engine: str, hosts: Sequence[Host], interface: str | None, preset: str | None, port: int | None = None
+) -> list[str]:
     """An engine's command up to the program that it starts. preset : a name of fabric.PRESETS."""
     if engine == HOROVODRUN:
         return horovodrun_argv(hosts, interface, port)
     return mpirun_argv(hosts, interface, port, PRESET_MAPPING.get(preset or ""))
 
 
-def horovodrun_argv(hosts: Sequence[Host], interface: Optional[str], port: Optional[int] = None) -> List[str]:
+def horovodrun_argv(hosts: Sequence[Host], interface: str | None, port: int | None = None) -> list[str]:
     """horovodrun up to the program. port : of sshd.
 
     ``--disable-cache``: it would otherwise believe an hour-old answer about hosts and interfaces.
@@ -56,8 +57,8 @@ def horovodrun_argv(hosts: Sequence[Host], interface: Optional[str], port: Optio
 
 
 def mpirun_argv(
-    hosts: Sequence[Host], interface: Optional[str], port: Optional[int] = None, mapping: Optional[str] = None
-) -> List[str]:
+    hosts: Sequence[Host], interface: str | None, port: int | None = None, mapping: str | None = None
+) -> list[str]:
     """Open MPI's mpirun up to the program.
 
     No binding (MXNet's threads need the cores), ranks slot by slot as the plan numbers them, and TCP for Open MPI's own
@@ -75,7 +76,7 @@ def mpirun_argv(
     return [*argv, "-mca", "orte_keep_fqdn_hostnames", "1", "-mca", "plm_rsh_args", " ".join(ssh)]
 
 
-def engine_environment(ours: Mapping[str, str], mark: str) -> Dict[str, str]:
+def engine_environment(ours: Mapping[str, str], mark: str) -> dict[str, str]:
     """What the engine itself needs; all of it may be read by others."""
     return {
         **{name: ours[name] for name in PASSED_ON if name in ours},

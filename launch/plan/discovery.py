@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_launch.hosts import FileSystem, Host
@@ -37,12 +38,12 @@ class Instance:
 class Discovered:
     """Hosts, their EC2 type if they have one, and what a person should know of them, a line each."""
 
-    hosts: Tuple[Host, ...]
-    instance_type: Optional[str] = None
-    notes: Tuple[str, ...] = ()
+    hosts: tuple[Host, ...]
+    instance_type: str | None = None
+    notes: tuple[str, ...] = ()
 
 
-def from_ec2(tag: Optional[str] = None, placement_group: Optional[str] = None, client: Any = None) -> Discovered:
+def from_ec2(tag: str | None = None, placement_group: str | None = None, client: Any = None) -> Discovered:
     """The running instances with a tag ``KEY=VALUE``, of a placement group, or both.
 
     Raises RecipeError when there is none or when they cannot be workers of one run, DataError when EC2 does not answer.
@@ -140,14 +141,14 @@ def make_client(service: str) -> Any:
     return boto3.session.Session().client(service)
 
 
-def _describe(client: Any, **arguments: Any) -> List[Instance]:
+def _describe(client: Any, **arguments: Any) -> list[Instance]:
     """The instances that EC2 names, page by page."""
     pages = client.get_paginator("describe_instances").paginate(**arguments)
     described = [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
     return [_instance(each) for each in described if each["State"]["Name"] == "running"]
 
 
-def _instance(described: Dict[str, Any]) -> Instance:
+def _instance(described: dict[str, Any]) -> Instance:
     placement, interfaces = described["Placement"], described.get("NetworkInterfaces", [])
     return Instance(
         id=described["InstanceId"],

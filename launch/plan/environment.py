@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from typing import Dict, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from kogpt2_gluon.errors import RecipeError
 
@@ -65,7 +65,7 @@ def check_variable(name: str, value: str) -> None:
         raise RecipeError(f"--env {name}: the value holds a line break or another control character")
 
 
-def inherited(environment: Mapping[str, str]) -> Dict[str, str]:
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """The part of `environment` that workers inherit: on the allowlist, not like a secret, no other job's rank."""
     return {
         name: value
@@ -76,7 +76,7 @@ def inherited(environment: Mapping[str, str]) -> Dict[str, str]:
     }
 
 
-def worker_environment(planned: Mapping[str, str], ours: Mapping[str, str]) -> Dict[str, str]:
+def worker_environment(planned: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
     """What the workers get: the allowed part of our environment, and the plan's variables over it."""
     env = {**inherited(ours), **planned}
     if LIBRARY_PATH in ours and LIBRARY_PATH in planned:
@@ -89,9 +89,9 @@ def join_library_paths(first: str, second: str) -> str:
     return ":".join(dict.fromkeys([*first.split(":"), *second.split(":")]))
 
 
-def parse_variables(settings: Sequence[str]) -> Dict[str, str]:
+def parse_variables(settings: Sequence[str]) -> dict[str, str]:
     """The variables of repeated ``--env K=V``; the last of a name counts."""
-    variables: Dict[str, str] = {}
+    variables: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.machine.cuda import GPU_MAJORS
 
-Version = Tuple[int, ...]
+Version = tuple[int, ...]
 
 EC2 = "EC2 DescribeInstanceTypes"
 PLUGIN_CHEATSHEET = "aws-ofi-nccl, doc/efa-env-var.md"
@@ -59,7 +58,7 @@ def _type(
     return InstanceType(name, gpu, gpus, capability, gigabits, efa, gpudirect, EC2)
 
 
-INSTANCE_TYPES: Dict[str, InstanceType] = {
+INSTANCE_TYPES: dict[str, InstanceType] = {
     each.name: each
     for each in (
         _type("p3.2xlarge", "V100", 1, 70, 10),
@@ -133,8 +132,8 @@ def plugin_generation(plugin: Version, libfabric: Version) -> str:
 
 
 def fabric_settings(
-    instance: InstanceType, plugin: Optional[Version] = None, libfabric: Optional[Version] = None
-) -> Tuple[Setting, ...]:
+    instance: InstanceType, plugin: Version | None = None, libfabric: Version | None = None
+) -> tuple[Setting, ...]:
     """The variables that this type's network needs with these versions.
 
     RecipeError where the type has EFA and a version is not given: they decide what is needed.
@@ -171,7 +170,7 @@ EFA_LIBRARIES = (
 )
 
 
-def common_settings(instance: InstanceType) -> Tuple[Setting, ...]:
+def common_settings(instance: InstanceType) -> tuple[Setting, ...]:
     """What every GPU worker gets: libraries, a record of what NCCL did, and sums in float32."""
     libraries = Setting("LD_LIBRARY_PATH", ":".join(EFA_LIBRARIES), f"{instance.name}: EFA, Open MPI and the plugin")
     return (
@@ -185,7 +184,7 @@ def common_settings(instance: InstanceType) -> Tuple[Setting, ...]:
 
 # Settings of their time, by name: what GluonNLP trained BERT with over EFA in 2019. Newer NCCL ignores
 # NCCL_TREE_THRESHOLD.
-PRESETS: Dict[str, Dict[str, str]] = {
+PRESETS: dict[str, dict[str, str]] = {
     "period-2019": {
         "FI_EFA_TX_MIN_CREDITS": "64",
         "HOROVOD_FUSION_THRESHOLD": "268435456",

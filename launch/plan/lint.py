@@ -6,8 +6,9 @@ They come down from blog posts and old job scripts. A lint warns; what corrupts 
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Callable, Dict, Mapping, Optional, Tuple
+from typing import Callable
 
 from kogpt2_launch.plan.fabric import PLUGIN_CHEATSHEET, InstanceType
 
@@ -29,21 +30,21 @@ class Rule:
     """A pattern of names, when it is wrong (None: always), and why."""
 
     pattern: str
-    wrong: Optional[Callable[[str, Optional[InstanceType]], bool]]
+    wrong: Callable[[str, InstanceType | None], bool] | None
     severity: str
     text: str
     source: str
 
 
-def _has_efa(instance: Optional[InstanceType]) -> bool:
+def _has_efa(instance: InstanceType | None) -> bool:
     return instance is not None and instance.efa > 0
 
 
-def _on_efa(_value: str, instance: Optional[InstanceType]) -> bool:
+def _on_efa(_value: str, instance: InstanceType | None) -> bool:
     return _has_efa(instance)
 
 
-def _forces_low_latency(value: str, instance: Optional[InstanceType]) -> bool:
+def _forces_low_latency(value: str, instance: InstanceType | None) -> bool:
     """Whether NCCL_PROTO admits LL or LL128."""
     return _has_efa(instance) and any(_admits(value, name) for name in ("ll", "ll128"))
 
@@ -54,17 +55,17 @@ def _admits(value: str, name: str) -> bool:
     return listed != value.startswith("^")
 
 
-def _rdma_on_type_without(value: str, instance: Optional[InstanceType]) -> bool:
+def _rdma_on_type_without(value: str, instance: InstanceType | None) -> bool:
     return value != "0" and instance is not None and instance.efa > 0 and not instance.gpudirect
 
 
-def _another_provider(value: str, instance: Optional[InstanceType]) -> bool:
+def _another_provider(value: str, instance: InstanceType | None) -> bool:
     return _has_efa(instance) and not _admits(value, "efa")
 
 
 NCCL_ENV, HOROVOD_SOURCE = "NCCL documentation, Environment Variables", "horovod/common/operations.cc"
 FEWER = "more channels than NCCL's own choice make messages smaller, and EFA starves: leave it out"
-RULES: Tuple[Rule, ...] = (
+RULES: tuple[Rule, ...] = (
     Rule(
         "RDMAV_*",
         None,
@@ -105,13 +106,13 @@ RULES: Tuple[Rule, ...] = (
 
 
 def lint(
-    variables: Mapping[str, str], instance: Optional[InstanceType], preset: Optional[Mapping[str, str]] = None
-) -> Tuple[Finding, ...]:
+    variables: Mapping[str, str], instance: InstanceType | None, preset: Mapping[str, str] | None = None
+) -> tuple[Finding, ...]:
     """The findings on `variables`, by name, for hosts of this type (None: not told).
 
     Those that a preset set to the same value are meant.
     """
-    found: Dict[Tuple[str, str], Finding] = {}
+    found: dict[tuple[str, str], Finding] = {}
     for name, value in sorted(variables.items()):
         if preset is not None and preset.get(name) == value:
             continue

@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.estimate import Estimate, estimates
 from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.wording import counted
 from kogpt2_launch.hosts import FileSystem, Host
 from kogpt2_launch.plan.commands import ENGINES, engine_argv, horovodrun_argv, supervisor_argv
 from kogpt2_launch.plan.environment import INTERFACE_VARIABLES, check_variable
 from kogpt2_launch.plan.lint import ERROR, Finding
-from kogpt2_launch.plan.variables import USER, Fabric, Variable, counted, rank_variables, worker_variables
+from kogpt2_launch.plan.variables import USER, Fabric, Variable, rank_variables, worker_variables
 
 FORMAT = "kogpt2-launch-plan-3"
 PYTHON, LAUNCH_ID = "PYTHON", "ID"  # in commands: the interpreter on the hosts, and a number that each attempt draws
@@ -35,18 +37,18 @@ class Plan:
     """One run on given hosts. Build it with :func:`make_plan` or read it with :func:`load_plan`."""
 
     recipe: str  # as the user named it: a path or a shipped recipe's name
-    overrides: Tuple[str, ...]
+    overrides: tuple[str, ...]
     fingerprint: str  # of the resolved recipe
     run_dir: str  # the recipe's
-    hosts: Tuple[Host, ...]
-    network_interface: Optional[str]
-    env: Tuple[Variable, ...]  # sorted by name
+    hosts: tuple[Host, ...]
+    network_interface: str | None
+    env: tuple[Variable, ...]  # sorted by name
     batch_size: int  # sequences of one worker and micro step
     accumulate: int  # micro steps of one update
     seq_length: int  # tokens a sequence
     fabric: Fabric = Fabric()
-    file_system: Optional[FileSystem] = None  # that the hosts share
-    estimate: Tuple[Estimate, ...] = ()  # time and cost on each kind of device
+    file_system: FileSystem | None = None  # that the hosts share
+    estimate: tuple[Estimate, ...] = ()  # time and cost on each kind of device
 
     @property
     def size(self) -> int:
@@ -67,11 +69,11 @@ class Plan:
         """Whether it is one worker of localhost: by that name alone, so that the text is the same on every machine."""
         return self.size == 1 and self.hosts[0].is_loopback
 
-    def findings(self) -> Tuple[Finding, ...]:
+    def findings(self) -> tuple[Finding, ...]:
         """What is wrong with the user's own variables."""
         return self.fabric.lint({each.name: each.value for each in self.env if each.source == USER})
 
-    def ranks(self) -> List[range]:
+    def ranks(self) -> list[range]:
         """The ranks of each host: Horovod numbers the slots in the order of the hosts."""
         first, ranks = 0, []
         for host in self.hosts:
@@ -79,17 +81,17 @@ class Plan:
             first += host.slots
         return ranks
 
-    def worker_argv(self) -> List[str]:
+    def worker_argv(self) -> list[str]:
         """The command of one worker."""
         return ["kogpt2", "train", self.recipe, *self.overrides]
 
-    def argv(self) -> List[str]:
+    def argv(self) -> list[str]:
         """The command that starts all workers by hand; a single local worker needs no horovodrun."""
         if self.is_alone:
             return self.worker_argv()
         return [*horovodrun_argv(self.hosts, self.network_interface), *self.worker_argv()]
 
-    def processes(self) -> Dict[str, List[str]]:
+    def processes(self) -> dict[str, list[str]]:
         """The command of every process of ``kogpt2-launch run``: engine, each rank's supervisor, worker.
 
         A single local worker has neither engine nor supervisor.
@@ -102,13 +104,13 @@ class Plan:
         started = {engine: [*argv, *supervisor] for engine, argv in engines.items()}
         return {**started, "supervisor": supervisor, "worker": self.worker_argv()}
 
-    def rank_env(self) -> Tuple[Variable, ...]:
+    def rank_env(self) -> tuple[Variable, ...]:
         """What ``kogpt2-launch run`` adds to `env` for each rank; nothing without supervisors."""
         if "supervisor" not in self.processes():
             return ()
         return rank_variables(self.run_dir, any(each.name == "NCCL_DEBUG" for each in self.env))
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The plan as plain data, with all that follows from it."""
         return {
             "format": FORMAT,
@@ -187,10 +189,10 @@ def make_plan(
     recipe: str,
     overrides: Sequence[str],
     hosts: Sequence[Host],
-    network_interface: Optional[str] = None,
-    env: Optional[Mapping[str, str]] = None,
-    fabric: Optional[Fabric] = None,
-    file_system: Optional[FileSystem] = None,
+    network_interface: str | None = None,
+    env: Mapping[str, str] | None = None,
+    fabric: Fabric | None = None,
+    file_system: FileSystem | None = None,
 ) -> Plan:
     """Plans a run of `recipe` on `hosts`.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.wording import counted
 from kogpt2_launch.hosts import Host, available_cores
 from kogpt2_launch.plan.environment import INTERFACE_VARIABLES, LIBRARY_PATH, check_variable, join_library_paths
 from kogpt2_launch.plan.fabric import (
@@ -40,10 +41,10 @@ class Fabric:
     A plugin_version of ``none`` is a host of that type without EFA: NCCL takes sockets there, and nobody minds.
     """
 
-    instance_type: Optional[str] = None
-    plugin_version: Optional[str] = None
-    libfabric_version: Optional[str] = None
-    preset: Optional[str] = None
+    instance_type: str | None = None
+    plugin_version: str | None = None
+    libfabric_version: str | None = None
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         """RecipeError for what is not in the tables."""
@@ -55,27 +56,27 @@ class Fabric:
             raise RecipeError("--plugin-version and --libfabric-version go with --instance-type")
 
     @property
-    def instance(self) -> Optional[InstanceType]:
+    def instance(self) -> InstanceType | None:
         if self.instance_type is None:
             return None
         instance = instance_type(self.instance_type)
         return replace(instance, efa=0, gpudirect=False) if self.plugin_version == NO_PLUGIN else instance
 
     @property
-    def plugin(self) -> Optional[Version]:
+    def plugin(self) -> Version | None:
         if self.plugin_version in (None, NO_PLUGIN):
             return None
         return parse_version(str(self.plugin_version), "--plugin-version")
 
     @property
-    def libfabric(self) -> Optional[Version]:
+    def libfabric(self) -> Version | None:
         if self.libfabric_version is None:
             return None
         return parse_version(self.libfabric_version, "--libfabric-version")
 
-    def settings(self) -> Dict[str, Variable]:
+    def settings(self) -> dict[str, Variable]:
         """The variables of the tables, and the preset's over them."""
-        found: Dict[str, Variable] = {}
+        found: dict[str, Variable] = {}
         if self.instance is not None:
             tables = (*common_settings(self.instance), *fabric_settings(self.instance, self.plugin, self.libfabric))
             found = {each.name: Variable(each.name, each.value, each.source) for each in tables}
@@ -83,15 +84,15 @@ class Fabric:
             found[name] = Variable(name, value, f"preset: {self.preset}")
         return found
 
-    def lint(self, variables: Mapping[str, str]) -> Tuple[Finding, ...]:
+    def lint(self, variables: Mapping[str, str]) -> tuple[Finding, ...]:
         """What is wrong with variables on this network."""
         preset = PRESETS[self.preset] if self.preset is not None else None
         return lint(variables, self.instance, preset)
 
 
 def worker_variables(
-    recipe: Recipe, hosts: Sequence[Host], interface: Optional[str], fabric: Fabric, user: Mapping[str, str]
-) -> Tuple[Variable, ...]:
+    recipe: Recipe, hosts: Sequence[Host], interface: str | None, fabric: Fabric, user: Mapping[str, str]
+) -> tuple[Variable, ...]:
     """All of them by name: tables, preset, then ours, then the user's over all.
 
     RecipeError for one of the user's that may not stand in a plan, or that would corrupt data.
@@ -123,7 +124,7 @@ def worker_variables(
     return tuple(chosen[name] for name in sorted(chosen))
 
 
-def rank_variables(run_dir: str, with_nccl: bool) -> Tuple[Variable, ...]:
+def rank_variables(run_dir: str, with_nccl: bool) -> tuple[Variable, ...]:
     """What the supervisor of a rank (launch/host) adds to these; capitals stand for what is known only then."""
     found = {
         "HOROVOD_*": ("(the rank's place, and the rendezvous)", "run: the engine's, or the order of the hosts"),
@@ -135,8 +136,3 @@ def rank_variables(run_dir: str, with_nccl: bool) -> Tuple[Variable, ...]:
         log = f"{run_dir}/launch/attempt-NN/rank-RANK.nccl.log"
         found["NCCL_DEBUG_FILE"] = (log, "run: beside the rank's own log, and read there")
     return tuple(Variable(name, *found[name]) for name in sorted(found))
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 slot``, ``8 slots``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

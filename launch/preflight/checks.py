@@ -10,9 +10,10 @@ import ipaddress
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable
 
 from kogpt2_gluon.estimate import size_of
 from kogpt2_gluon.machine.cuda import GPU_MAJORS
@@ -43,7 +44,7 @@ class HostFacts:
     """What probe.py said on a host, and between which times of this machine's clock it did."""
 
     host: str
-    facts: Dict[str, Any]
+    facts: dict[str, Any]
     sent: float
     received: float
 
@@ -228,7 +229,7 @@ def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterato
     name = plan.network_interface
     if name is None:
         return
-    subnets: Dict[str, Optional[str]] = {}
+    subnets: dict[str, str | None] = {}
     for each in hosts:
         there = _subnets(each)
         subnets[each.host] = there.get(name)
@@ -252,7 +253,7 @@ def ssh(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Find
                 yield Finding("ssh", each.host, FAIL, f"to {peer}: {lines[-1]}", mend)
 
 
-CHECKS: Tuple[Check, ...] = (
+CHECKS: tuple[Check, ...] = (
     *(clock, code, packages, data, folders, file_system, mount_options, memory_lock),
     *(efa, gpus, nccl, interface, ssh),
 )
@@ -262,7 +263,7 @@ CHECKS: Tuple[Check, ...] = (
 
 
 def _same(
-    check: str, values: Dict[str, Optional[str]], mend: str, missing: str = "not installed", worst: str = FAIL
+    check: str, values: dict[str, str | None], mend: str, missing: str = "not installed", worst: str = FAIL
 ) -> Iterator[Finding]:
     """One finding for all if they agree; else one for each host that differs from most."""
     common, _ = Counter(values.values()).most_common(1)[0]
@@ -297,10 +298,10 @@ def _folder(manifest: str) -> str:
     return manifest.rpartition("/")[0] or "."
 
 
-def _mount(each: HostFacts, folder: str) -> Optional[Mount]:
+def _mount(each: HostFacts, folder: str) -> Mount | None:
     """The network file system that `folder` lies on; None for a disk of the host's own."""
     real = each.facts["folders"][folder]["real"]
-    best: Tuple[int, Optional[Mount]] = (-1, None)
+    best: tuple[int, Mount | None] = (-1, None)
     for line in each.facts["mounts"].splitlines():
         fields = line.split(" ")
         if len(fields) < 4:
@@ -313,10 +314,10 @@ def _mount(each: HostFacts, folder: str) -> Optional[Mount]:
     return best[1]
 
 
-def _subnets(each: HostFacts) -> Dict[str, str]:
+def _subnets(each: HostFacts) -> dict[str, str]:
     """{interface: its IPv4 network}, as ``ip -json address`` has them."""
     try:
-        described: List[Any] = json.loads(each.facts["tools"]["addresses"]["output"] or "[]")
+        described: list[Any] = json.loads(each.facts["tools"]["addresses"]["output"] or "[]")
     except ValueError:
         return {}
     found = {}

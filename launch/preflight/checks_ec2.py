@@ -6,7 +6,8 @@ discovery names them; what EC2 does not know is a finding, not an error.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 from kogpt2_launch.plan.discovery import explained, make_client
 from kogpt2_launch.plan.plan import Plan
@@ -16,7 +17,7 @@ PAGE = 200  # values that a filter of DescribeInstances takes
 EVERY_PROTOCOL = "-1"  # EFA's packets are neither TCP nor UDP
 
 
-def ec2_findings(plan: Plan, client: Any = None) -> Tuple[Finding, ...]:
+def ec2_findings(plan: Plan, client: Any = None) -> tuple[Finding, ...]:
     """All findings; DataError if EC2 does not answer."""
     with explained("EC2"):
         client = client or make_client("ec2")
@@ -31,9 +32,9 @@ def ec2_findings(plan: Plan, client: Any = None) -> Tuple[Finding, ...]:
     )
 
 
-def _instances(client: Any, names: List[str]) -> Dict[str, Optional[Dict[str, Any]]]:
+def _instances(client: Any, names: list[str]) -> dict[str, dict[str, Any] | None]:
     """EC2's description of each host, None for one that it does not know."""
-    found: Dict[str, Dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     pages = client.get_paginator("describe_instances")
     for filter_name, key in (("private-ip-address", "PrivateIpAddress"), ("private-dns-name", "PrivateDnsName")):
         for start in range(0, len(names), PAGE):
@@ -44,7 +45,7 @@ def _instances(client: Any, names: List[str]) -> Dict[str, Optional[Dict[str, An
     return {name: found.get(name) for name in names}
 
 
-def _security_groups(client: Any, instances: List[Dict[str, Any]]) -> Dict[str, Dict[str, Any]]:
+def _security_groups(client: Any, instances: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     wanted = sorted({group["GroupId"] for each in instances for group in each.get("SecurityGroups", [])})
     if not wanted:
         return {}
@@ -52,7 +53,7 @@ def _security_groups(client: Any, instances: List[Dict[str, Any]]) -> Dict[str, 
     return {group["GroupId"]: group for page in pages for group in page["SecurityGroups"]}
 
 
-def _presence(instances: Dict[str, Optional[Dict[str, Any]]]) -> Iterator[Finding]:
+def _presence(instances: dict[str, dict[str, Any] | None]) -> Iterator[Finding]:
     for name, each in instances.items():
         if each is None:
             mend = "name hosts by their private addresses; check AWS_REGION and AWS_PROFILE"
@@ -61,7 +62,7 @@ def _presence(instances: Dict[str, Optional[Dict[str, Any]]]) -> Iterator[Findin
             yield Finding("EC2 instance", name, FAIL, f"{each['InstanceId']} is {each['State']['Name']}", "start it")
 
 
-def _one_subnet(instances: Dict[str, Optional[Dict[str, Any]]]) -> Iterator[Finding]:
+def _one_subnet(instances: dict[str, dict[str, Any] | None]) -> Iterator[Finding]:
     subnets = {name: each.get("SubnetId", "none") for name, each in instances.items() if each is not None}
     if len(set(subnets.values())) == 1:
         yield Finding("EC2 subnet", ALL, PASS, next(iter(subnets.values())))
@@ -69,7 +70,7 @@ def _one_subnet(instances: Dict[str, Optional[Dict[str, Any]]]) -> Iterator[Find
         yield Finding("EC2 subnet", name, FAIL, subnet, "EFA does not leave a subnet: start all instances in one")
 
 
-def _placement(instances: Dict[str, Optional[Dict[str, Any]]], plan: Plan) -> Iterator[Finding]:
+def _placement(instances: dict[str, dict[str, Any] | None], plan: Plan) -> Iterator[Finding]:
     if len(plan.hosts) == 1:
         return
     groups = {name: each["Placement"].get("GroupName", "") for name, each in instances.items() if each is not None}
@@ -82,7 +83,7 @@ def _placement(instances: Dict[str, Optional[Dict[str, Any]]], plan: Plan) -> It
 
 
 def _open_to_itself(
-    instances: Dict[str, Optional[Dict[str, Any]]], groups: Dict[str, Dict[str, Any]]
+    instances: dict[str, dict[str, Any] | None], groups: dict[str, dict[str, Any]]
 ) -> Iterator[Finding]:
     """Whether one group, common to all, lets everything in from itself and out to itself."""
     members = [{g["GroupId"] for g in each.get("SecurityGroups", [])} for each in instances.values() if each]
@@ -104,12 +105,12 @@ def _open_to_itself(
         yield Finding("security group", ALL, FAIL, text, rules)
 
 
-def _closed_ways(group: Dict[str, Any]) -> List[str]:
+def _closed_ways(group: dict[str, Any]) -> list[str]:
     """``ingress``, ``egress``: where no rule admits all protocols of the group itself. An address range does not do."""
     ways = {"ingress": group.get("IpPermissions", []), "egress": group.get("IpPermissionsEgress", [])}
     return [way for way, rules in ways.items() if not any(_admits(rule, group["GroupId"]) for rule in rules)]
 
 
-def _admits(rule: Dict[str, Any], group_id: str) -> bool:
+def _admits(rule: dict[str, Any], group_id: str) -> bool:
     named = {pair.get("GroupId") for pair in rule.get("UserIdGroupPairs", [])}
     return rule.get("IpProtocol") == EVERY_PROTOCOL and group_id in named

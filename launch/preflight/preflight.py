@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.shards.folders import MANIFEST
@@ -22,7 +23,7 @@ PACKAGES = (
 ANSWER_SECONDS = 90.0
 
 
-def preflight(plan: Plan, shell: Shell, seconds: float = ANSWER_SECONDS) -> Tuple[Finding, ...]:
+def preflight(plan: Plan, shell: Shell, seconds: float = ANSWER_SECONDS) -> tuple[Finding, ...]:
     """All findings, check by check; a host that gives no answer has a single one."""
     recipe = load_recipe(plan.recipe, plan.overrides)
     source = PROBE.read_text(encoding="utf-8")
@@ -33,8 +34,8 @@ def preflight(plan: Plan, shell: Shell, seconds: float = ANSWER_SECONDS) -> Tupl
         return f"{source}\n\nmain(json.loads({json.dumps(wanted[host.name])!r}))\n"
 
     answers = shell.run_on_all(plan.hosts, program, seconds)
-    findings: List[Finding] = []
-    heard: List[HostFacts] = []
+    findings: list[Finding] = []
+    heard: list[HostFacts] = []
     for answer in answers:
         facts, problem = _facts(answer)
         if problem:
@@ -58,7 +59,7 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 def to_table(findings: Sequence[Finding]) -> str:
     """A line for each finding, those alike on many hosts as one; what is wrong comes last, where it is seen."""
-    groups: Dict[Tuple[str, str, str, str], List[str]] = {}
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
     for each in findings:
         groups.setdefault((each.status, each.check, each.text, each.mend), []).append(each.host)
     order = ["pass", "warn", "fail"]
@@ -72,9 +73,9 @@ def to_table(findings: Sequence[Finding]) -> str:
     return "\n".join([*lines, ", ".join(counts)])
 
 
-def _wanted(plan: Plan, recipe: Recipe, shell: Shell, number: int) -> Dict[str, Any]:
+def _wanted(plan: Plan, recipe: Recipe, shell: Shell, number: int) -> dict[str, Any]:
     """What host `number` is to look for."""
-    peers: List[str] = []
+    peers: list[str] = []
     if len(plan.hosts) > 1:
         # A ring, and each with the first: that is every way that an engine goes, without asking for all pairs.
         peers = sorted(
@@ -90,7 +91,7 @@ def _wanted(plan: Plan, recipe: Recipe, shell: Shell, number: int) -> Dict[str, 
     }
 
 
-def _facts(answer: Answer) -> Tuple[Dict[str, Any], str]:
+def _facts(answer: Answer) -> tuple[dict[str, Any], str]:
     """The facts of an answer, and what is wrong with it."""
     if answer.problem:
         return {}, answer.problem

@@ -18,13 +18,13 @@ import sys
 import time
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 TOOL_SECONDS = 20
 GPU_QUERY = "index,name,compute_cap,driver_version,memory.total"
 
 
-def main(wanted: Dict[str, Any]) -> None:
+def main(wanted: dict[str, Any]) -> None:
     """Prints the facts. wanted: packages, folders, manifests, peers (host names), ssh_port."""
     facts = {
         "time": time.time(),
@@ -50,7 +50,7 @@ def main(wanted: Dict[str, Any]) -> None:
     print(json.dumps(facts))
 
 
-def run(argv: List[Optional[str]]) -> Dict[str, Any]:
+def run(argv: list[str | None]) -> dict[str, Any]:
     """What a tool said; code None when it is not there or did not end."""
     if argv[-1] is None or shutil.which(str(argv[0])) is None:
         return {"code": None, "output": "", "problem": "not installed"}
@@ -65,7 +65,7 @@ def run(argv: List[Optional[str]]) -> Dict[str, Any]:
     return {"code": done.returncode, "output": done.stdout[:100_000], "problem": done.stderr.strip()[-300:]}
 
 
-def library(package: str, name: str) -> Optional[str]:
+def library(package: str, name: str) -> str | None:
     """A library inside of an installed package, found without importing it."""
     found = util.find_spec(package)
     for place in (found.submodule_search_locations or []) if found else []:
@@ -75,7 +75,7 @@ def library(package: str, name: str) -> Optional[str]:
     return None
 
 
-def names(path: str) -> List[str]:
+def names(path: str) -> list[str]:
     """What is in a folder; nothing where there is none."""
     try:
         return sorted(each.name for each in Path(path).iterdir())
@@ -83,7 +83,7 @@ def names(path: str) -> List[str]:
         return []
 
 
-def plugins() -> List[str]:
+def plugins() -> list[str]:
     """The aws-ofi-nccl libraries where its installers put them, and on LD_LIBRARY_PATH."""
     places = ["/opt/aws-ofi-nccl", "/opt/amazon/ofi-nccl"]
     found = {str(path) for place in places for path in sorted(Path(place).glob("**/libnccl-net*.so"))}
@@ -92,7 +92,7 @@ def plugins() -> List[str]:
     return sorted(found)
 
 
-def version(package: str) -> Optional[str]:
+def version(package: str) -> str | None:
     """Of an installed distribution."""
     try:
         return metadata.version(package)
@@ -100,7 +100,7 @@ def version(package: str) -> Optional[str]:
         return None
 
 
-def code_revision(package: str) -> Optional[str]:
+def code_revision(package: str) -> str | None:
     """A hash of the package's source files: two checkouts are the same if it is."""
     found = util.find_spec(package)
     if found is None or not found.submodule_search_locations:
@@ -120,7 +120,7 @@ def text(path: str) -> str:
         return ""
 
 
-def folder(name: str) -> Dict[str, Any]:
+def folder(name: str) -> dict[str, Any]:
     """A folder that a run reads or writes, or the nearest one above it that is there."""
     path = Path(name)
     place = next((each for each in (path, *path.parents) if each.is_dir()), Path("/"))
@@ -133,7 +133,7 @@ def folder(name: str) -> Dict[str, Any]:
     }
 
 
-def manifest(name: str) -> Dict[str, Any]:
+def manifest(name: str) -> dict[str, Any]:
     """A shard manifest's hash, and which shards beside it lie on tape or in the object store only."""
     path = Path(name)
     try:
@@ -148,7 +148,7 @@ def manifest(name: str) -> Dict[str, Any]:
     return {"sha256": digest, "problem": "", "released": released}
 
 
-def reach(host: str, port: Optional[int]) -> Dict[str, Any]:
+def reach(host: str, port: int | None) -> dict[str, Any]:
     """Whether ssh from here to another host works without a question."""
     options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=accept-new"]
     return run(["ssh", *options, *(["-p", str(port)] if port else []), host, "true"])

@@ -7,7 +7,7 @@ plan stands in YAML, JSON or quoted shell words, never inside of a script's text
 
 from __future__ import annotations
 
-from typing import Callable, Dict
+from collections.abc import Callable
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_launch.plan.plan import Plan
@@ -19,7 +19,7 @@ from kogpt2_launch.render.slurm import slurm
 
 __all__ = ["Files", "Site", "plan_arguments", "render"]
 
-TARGETS: Dict[str, Callable[[Plan, Site], Files]] = {
+TARGETS: dict[str, Callable[[Plan, Site], Files]] = {
     "slurm": slurm,
     "mpijob": mpijob,
     "batch": batch,

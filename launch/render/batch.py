@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict
+from typing import Any
 
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.render.common import (
@@ -56,7 +56,7 @@ def batch(plan: Plan, site: Site) -> Files:
     need_interface(plan, "batch")
     instance, slots = plan.fabric.instance, plan.hosts[0].slots
     resources = [{"type": "VCPU", "value": str(slots * 4)}, {"type": "MEMORY", "value": str(slots * WORKER_GIB * 1024)}]
-    linux: Dict[str, Any] = {"sharedMemorySize": 8192}
+    linux: dict[str, Any] = {"sharedMemorySize": 8192}
     if instance is not None:
         resources.append({"type": "GPU", "value": str(slots)})
         devices = [f"/dev/infiniband/uverbs{number}" for number in range(instance.efa)]

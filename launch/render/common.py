@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import yaml
 
@@ -12,7 +12,7 @@ from kogpt2_gluon.errors import PreemptedError, RecipeError
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.plan.variables import USER
 
-Files = Dict[str, str]  # texts by file name
+Files = dict[str, str]  # texts by file name
 PREEMPTED = PreemptedError.exit_code
 SAVE_SECONDS = 180  # between a scheduler's SIGTERM and its SIGKILL
 WORKER_GIB = 12  # of a host's memory, for a worker and what it reads ahead; the smallest types have 16 a GPU
@@ -34,14 +34,14 @@ done"""
 class Site:
     """What a plan does not know of the place where it will run; each target says which of these it wants."""
 
-    image: Optional[str] = None  # of containers
+    image: str | None = None  # of containers
     folder: str = "/fsx"  # where the shared file system is mounted, and the working folder
     claim: str = "fsx"  # PersistentVolumeClaim of it
-    region: Optional[str] = None
-    subnet: Optional[str] = None  # of the compute nodes
-    head_subnet: Optional[str] = None  # of the head node, where another
-    key_name: Optional[str] = None
-    file_system: Optional[str] = None  # fs-..., of FSx for Lustre
+    region: str | None = None
+    subnet: str | None = None  # of the compute nodes
+    head_subnet: str | None = None  # of the head node, where another
+    key_name: str | None = None
+    file_system: str | None = None  # fs-..., of FSx for Lustre
     time_limit: str = "7-00:00:00"
 
     def need(self, target: str, **options: str) -> None:
@@ -57,7 +57,7 @@ def need_interface(plan: Plan, target: str) -> None:
         raise RecipeError(f"render --to {target}: make the plan with --network-interface, as it is there (often eth0)")
 
 
-def plan_arguments(plan: Plan) -> List[str]:
+def plan_arguments(plan: Plan) -> list[str]:
     """The arguments of ``kogpt2-launch plan`` that make this plan again, its hosts left out."""
     arguments = [plan.recipe, *plan.overrides]
     options = {
@@ -81,6 +81,6 @@ def job_name(plan: Plan) -> str:
     return (kept if kept[:1].isalpha() else f"kogpt2-{kept}")[:40].rstrip("-")
 
 
-def to_yaml(data: Dict[str, Any]) -> str:
+def to_yaml(data: dict[str, Any]) -> str:
     """As YAML; through JSON, so that what stands in two places is written out in both."""
     return yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, default_flow_style=False, width=110)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any
 
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.render.common import (
@@ -28,8 +28,8 @@ def mpijob(plan: Plan, site: Site) -> Files:
     site.need("mpijob", image="--image")
     need_interface(plan, "mpijob")
     instance, slots = plan.fabric.instance, plan.hosts[0].slots
-    limits: Dict[str, Any] = {}
-    requests: Dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    requests: dict[str, Any] = {}
     if instance is not None:
         limits["nvidia.com/gpu"] = slots
         if instance.efa:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_launch.plan.plan import Plan
@@ -21,7 +21,7 @@ def parallelcluster(plan: Plan, site: Site) -> Files:
     instance = plan.fabric.instance
     if instance is None:
         raise RecipeError("render --to parallelcluster: make the plan with --instance-type")
-    compute: Dict[str, Any] = {
+    compute: dict[str, Any] = {
         "Name": "gpu",
         "Instances": [{"InstanceType": instance.name}],
         "MinCount": 0,
@@ -31,7 +31,7 @@ def parallelcluster(plan: Plan, site: Site) -> Files:
     if instance.efa:
         compute["Efa"] = {"Enabled": True}
     # Retain: checkpoints are not deleted with the cluster.
-    lustre: Dict[str, Any] = {"StorageCapacity": 1200, "DeploymentType": "SCRATCH_2", "DeletionPolicy": "Retain"}
+    lustre: dict[str, Any] = {"StorageCapacity": 1200, "DeploymentType": "SCRATCH_2", "DeletionPolicy": "Retain"}
     file_system = site.file_system or (plan.file_system.id if plan.file_system else None)
     if file_system is not None:
         lustre = {"FileSystemId": file_system}

@@ -8,7 +8,7 @@ import json
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any
 
 from kogpt2_launch.ssh import Answer
 
@@ -38,14 +38,14 @@ def archive() -> bytes:
     return packed.getvalue()
 
 
-def program(verb: str, data: Dict[str, Any]) -> str:
+def program(verb: str, data: dict[str, Any]) -> str:
     """The Python program that does `verb` (a function of launch/host/visit.py) on a host."""
     assert verb in ("prepare", "sweep")
     packed = base64.b64encode(archive()).decode()
     return PROGRAM.format(archive=packed, package=PACKAGE, verb=verb, data=json.dumps(data))
 
 
-def understood(answer: Answer) -> Tuple[Dict[str, Any], str]:
+def understood(answer: Answer) -> tuple[dict[str, Any], str]:
     """A host's answer to such a program, and what is wrong with it."""
     if answer.problem:
         return {}, answer.problem

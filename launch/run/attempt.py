@@ -15,10 +15,11 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable
 
 from kogpt2_gluon.errors import PreemptedError
 from kogpt2_launch.hosts import Host
@@ -57,7 +58,7 @@ class Options:
     hang: float = 900.0
     start: float = 1800.0
     grace: float = 120.0
-    metadata: Optional[str] = None  # another address of the instance metadata service, as tests have
+    metadata: str | None = None  # another address of the instance metadata service, as tests have
 
 
 async def run_attempt(
@@ -66,7 +67,7 @@ async def run_attempt(
     options: Options,
     log_dir: Path,
     show: Callable[[str], None],
-    requests: List[int],
+    requests: list[int],
     seen: Callable[[Sequence[Rank]], None] = lambda ranks: None,
 ) -> Outcome:
     """Runs `argv` once on every slot of `plan`.
@@ -117,19 +118,19 @@ class Attempt:
         plan: Plan,
         options: Options,
         control: Control,
-        launch: Dict[str, Any],
+        launch: dict[str, Any],
         log_dir: Path,
-        requests: List[int],
+        requests: list[int],
         seen: Callable[[Sequence[Rank]], None],
     ) -> None:
         self.plan, self.options, self.control, self.launch = plan, options, control, launch
         self.log_dir, self.requests, self.seen = log_dir, requests, seen
         self.folder = launch_folder(launch["id"])
-        self.deadline: Optional[float] = None  # after a request to stop
+        self.deadline: float | None = None  # after a request to stop
         self.grace = 2.0  # for the others, once one has failed
 
     async def run(self) -> Outcome:
-        engine: Optional[asyncio.subprocess.Process] = None
+        engine: asyncio.subprocess.Process | None = None
         try:
             outcome = await self._prepare()
             if outcome is None:
@@ -142,7 +143,7 @@ class Attempt:
 
     # ---- on the hosts ----
 
-    async def _prepare(self) -> Optional[Outcome]:
+    async def _prepare(self) -> Outcome | None:
         """None when every host has its archive and launch.json."""
 
         def prepared(host: Host) -> str:
@@ -176,7 +177,7 @@ class Attempt:
                 preexec_fn=lambda: prctl(1, signal.SIGKILL),
             )
 
-    async def _end(self, engine: Optional[asyncio.subprocess.Process]) -> List[str]:
+    async def _end(self, engine: asyncio.subprocess.Process | None) -> list[str]:
         """Ends all that this attempt started; what could not be swept."""
         control = self.control
         control.tell("end", grace=self.grace)
@@ -260,14 +261,14 @@ class Attempt:
         which = f"; rank {numbers(absent)} never came" if absent else ""
         return Outcome(1, f"{self.options.engine} ended with exit code {code}{which}: {self._engine_words()}")
 
-    def _engine_lines(self) -> List[str]:
+    def _engine_lines(self) -> list[str]:
         log = self.log_dir / "engine.log"
         return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-30:] if log.exists() else []
 
     def _engine_words(self) -> str:
         return (self._engine_lines() or ["it said nothing"])[-1][:300]
 
-    def _asked_to_stop(self, now: float) -> Optional[Outcome]:
+    def _asked_to_stop(self, now: float) -> Outcome | None:
         """Hands a request to stop on to the workers; an outcome when they have had their time, or are asked twice."""
         if (self.requests or self._leaving()) and self.deadline is None:
             if self.requests and any(rank.pid is None for rank in self.control.ranks):
@@ -286,10 +287,10 @@ class Attempt:
     def _signal_code(self) -> int:
         return 128 + self.requests[0] if self.requests else 1
 
-    def _leaving(self) -> Tuple[str, ...]:
+    def _leaving(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(rank.host for rank in self.control.ranks if rank.spot))
 
-    def _wrong_network(self) -> Optional[Outcome]:
+    def _wrong_network(self) -> Outcome | None:
         """A run that planned EFA and has NCCL on sockets is several times slower, and would say so nowhere."""
         instance = self.plan.fabric.instance
         if instance is None or not instance.efa or len(self.plan.hosts) == 1:
@@ -304,7 +305,7 @@ class Attempt:
                     return Outcome(1, reason, rank.number, rank.host)
         return None
 
-    def _late(self, seconds: float) -> Optional[Outcome]:
+    def _late(self, seconds: float) -> Outcome | None:
         if seconds <= self.options.start:
             return None
         absent = [rank.number for rank in self.control.ranks if not rank.present]
@@ -316,7 +317,7 @@ class Attempt:
             return Outcome(1, reason, waiting[0].number, waiting[0].host)
         return None
 
-    async def _hung(self, now: float) -> Optional[Outcome]:
+    async def _hung(self, now: float) -> Outcome | None:
         """Everybody waits: for the rank that stands furthest behind, or whose process is stopped."""
         there = [rank for rank in self.control.ranks if not rank.over]
         if not there or any(rank.beats == 0 for rank in there):

@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable
 
 from kogpt2_gluon.errors import PreemptedError
 from kogpt2_launch.host.link import BEAT_SECONDS, proof
@@ -24,8 +24,8 @@ class Rank:
 
     number: int
     host: str
-    pid: Optional[int] = None
-    code: Optional[int] = None
+    pid: int | None = None
+    code: int | None = None
     ended: float = 0.0
     lost: str = ""
     heard: float = 0.0
@@ -33,8 +33,8 @@ class Rank:
     beats: int = 0
     moved: float = 0.0  # when step or beats last changed
     state: str = ""
-    last_lines: List[str] = field(default_factory=list)
-    network: List[str] = field(default_factory=list)
+    last_lines: list[str] = field(default_factory=list)
+    network: list[str] = field(default_factory=list)
     spot: str = ""
     stacks: str = ""
 
@@ -56,13 +56,13 @@ class Control:
     """Listens for the supervisors of one attempt. ``async with Control(...) as control``."""
 
     def __init__(
-        self, hosts: List[str], token: str, detect_seconds: float, show: Callable[[str], None], address: str = "0.0.0.0"
+        self, hosts: list[str], token: str, detect_seconds: float, show: Callable[[str], None], address: str = "0.0.0.0"
     ) -> None:
         """hosts : of each rank, in order. show : gets rank 0's lines."""
         self.ranks = [Rank(number, host) for number, host in enumerate(hosts)]
         self.changed = asyncio.Event()
         self._token, self._detect, self._show, self._address = token, detect_seconds, show, address
-        self._writers: Dict[int, asyncio.StreamWriter] = {}
+        self._writers: dict[int, asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Control:
         self._server = await asyncio.start_server(self._serve, self._address, 0, limit=1 << 22)
@@ -125,7 +125,7 @@ class Control:
         self._writers.pop(rank.number, None)
         writer.close()
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Optional[Rank]:
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Rank | None:
         """The rank of a supervisor that has proved to be ours."""
         mine = secrets.token_hex(16)
         writer.write(json.dumps({"nonce": mine}).encode() + b"\n")
@@ -139,7 +139,7 @@ class Control:
         writer.write(json.dumps({"proof": proof(self._token, "launcher", theirs, mine)}).encode() + b"\n")
         return self.ranks[number]
 
-    def _take(self, rank: Rank, message: Dict[str, Any]) -> None:
+    def _take(self, rank: Rank, message: dict[str, Any]) -> None:
         kind = message["kind"]
         if kind == "beat":
             now = (int(message["step"]), int(message["beats"]))

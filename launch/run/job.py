@@ -15,8 +15,9 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 from kogpt2_gluon.errors import DataError, KoGPT2Error, PreemptedError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
@@ -38,7 +39,7 @@ from kogpt2_launch.run.stopping import stop_file, stop_signals
 STATUS_SECONDS = 2.0
 
 
-def run_job(plan: Plan, options: Options, policy: Policy, worker: Optional[Sequence[str]] = None) -> int:
+def run_job(plan: Plan, options: Options, policy: Policy, worker: Sequence[str] | None = None) -> int:
     """Runs a plan through an engine, output of rank 0 on stdout; call it from the main thread (it takes the signals).
 
     Parameters
@@ -68,15 +69,15 @@ def _check_engine(plan: Plan, options: Options) -> None:
 class Job:
     """The attempts of one launch."""
 
-    def __init__(self, plan: Plan, options: Options, policy: Policy, worker: Optional[Sequence[str]]) -> None:
+    def __init__(self, plan: Plan, options: Options, policy: Policy, worker: Sequence[str] | None) -> None:
         self.plan, self.options, self.policy, self.worker = plan, options, policy, worker
         self.recipe: Recipe = load_recipe(plan.recipe, plan.overrides)
         self.folder = self.recipe.run_dir / "launch"
-        self.requests: List[int] = []
+        self.requests: list[int] = []
         self.show = Shown()
         self.ranks: Sequence[Rank] = ()
         self.number, self._told = 0, 0.0
-        self._writing: Optional[asyncio.Future[None]] = None
+        self._writing: asyncio.Future[None] | None = None
 
     async def run(self) -> int:
         self.stop = asyncio.Event()
@@ -84,7 +85,7 @@ class Job:
         check_inherited(self.plan)
         with locked(self.folder), stop_signals(lambda: loop.call_soon_threadsafe(wake)) as self.requests:
             stop_file(self.plan).unlink(missing_ok=True)  # of an earlier launch
-            history: List[Failed] = []
+            history: list[Failed] = []
             first_saved = self._saved()
             while True:
                 outcome = await self._attempt()
@@ -138,7 +139,7 @@ class Job:
     def _asked(self) -> bool:
         return bool(self.requests) or stop_file(self.plan).exists()
 
-    def _planned(self, hosts: Tuple[Host, ...]) -> Plan:
+    def _planned(self, hosts: tuple[Host, ...]) -> Plan:
         """The same plan on fewer hosts."""
         plan = self.plan
         if hosts == plan.hosts:
@@ -154,7 +155,7 @@ class Job:
             return False
         return True
 
-    def _saved(self) -> Optional[int]:
+    def _saved(self) -> int | None:
         """The step of the newest complete checkpoint, if its folder is seen from here."""
         try:
             newest = newest_checkpoint(self.recipe.ckpt_dir)
@@ -176,7 +177,7 @@ class Job:
 
     def _write_status(self, state: str, text: str) -> asyncio.Future[None]:
         now = time.monotonic()
-        status: Dict[str, Any] = {
+        status: dict[str, Any] = {
             "state": state,
             "text": text,
             "launcher": {"host": socket.gethostname(), "pid": os.getpid()},

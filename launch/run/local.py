@@ -15,7 +15,7 @@ import secrets
 import signal
 import subprocess
 import time
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_launch.host.processes import MARK, kill_marked
@@ -36,7 +36,7 @@ def run_local(
     plan: Plan,
     options: Options = Options(),  # noqa: B008 - frozen
     policy: Policy = NO_RESTARTS,
-    worker: Optional[Sequence[str]] = None,
+    worker: Sequence[str] | None = None,
 ) -> int:
     """Runs `plan` here to its end, output streaming through; call it from the main thread (it takes the signals).
 

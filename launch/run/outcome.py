@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import List, Optional, Sequence, Tuple
 
 from kogpt2_gluon.errors import DataError, DivergedError, PreemptedError, RecipeError
 from kogpt2_launch.run.control import Rank
@@ -29,12 +29,12 @@ class Outcome:
 
     code: int
     reason: str
-    rank: Optional[int] = None
-    host: Optional[str] = None
+    rank: int | None = None
+    host: str | None = None
     step: int = -1
-    leaving: Tuple[str, ...] = ()
+    leaving: tuple[str, ...] = ()
     asked: bool = False  # a person or scheduler asked for the end
-    last_lines: Tuple[str, ...] = ()
+    last_lines: tuple[str, ...] = ()
     report: str = ""
 
 
@@ -56,7 +56,7 @@ def reported(outcome: Outcome, ranks: Sequence[Rank], left: Sequence[str], engin
     return replace(outcome, step=step, last_lines=words, report="\n".join(lines) + "\n")
 
 
-def explains(rank: Rank) -> Tuple[int, float]:
+def explains(rank: Rank) -> tuple[int, float]:
     """Of those that failed, the smallest explains the others' end.
 
     The first in time is not enough: a rank that leaves with a code of its own shuts Horovod down on its way out, and
@@ -91,5 +91,5 @@ def _describe(rank: Rank) -> str:
     return f"rank {rank.number} on {rank.host}: {how}, step {rank.step}"
 
 
-def _indented(lines: Sequence[str]) -> List[str]:
+def _indented(lines: Sequence[str]) -> list[str]:
     return [f"  {line}" for line in lines]

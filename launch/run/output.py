@@ -7,7 +7,7 @@ import os
 import queue
 import sys
 import threading
-from typing import Optional, TextIO
+from typing import TextIO
 
 CLOSE_SECONDS = 5.0  # for a slow reader to get the last lines
 
@@ -16,7 +16,7 @@ class Shown:
     """Writes lines to stdout from a thread of its own: a reader that stands still (Ctrl-S, say) delays nobody."""
 
     def __init__(self) -> None:
-        self._lines: queue.SimpleQueue[Optional[str]] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, daemon=True)
         self._thread.start()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable, Optional, Sequence, Tuple
+from typing import Callable
 
 from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_launch.hosts import Host
@@ -30,21 +31,21 @@ class Failed:
     """An attempt that did not end well, and the step of the newest checkpoint after it (None: none is seen)."""
 
     outcome: Outcome
-    saved: Optional[int]
+    saved: int | None
 
 
 @dataclass(frozen=True)
 class Decision:
     """hosts : to go on with, after `wait` seconds; None: the run ends. why : one line for the log."""
 
-    hosts: Optional[Tuple[Host, ...]]
+    hosts: tuple[Host, ...] | None
     wait: float
     why: str
 
 
 def decide(
     history: Sequence[Failed],
-    first_saved: Optional[int],
+    first_saved: int | None,
     hosts: Sequence[Host],
     policy: Policy,
     divides: Callable[[Sequence[Host]], bool],
@@ -88,5 +89,5 @@ def decide(
     return Decision(remaining, wait, f"restart {restarts} of {policy.restarts} in {wait:g} s{without}")
 
 
-def _without(hosts: Sequence[Host], names: Sequence[str]) -> Tuple[Host, ...]:
+def _without(hosts: Sequence[Host], names: Sequence[str]) -> tuple[Host, ...]:
     return tuple(host for host in hosts if host.name not in names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import STOP_FILE
@@ -13,7 +13,7 @@ from kogpt2_gluon.recipe import STOP_FILE
 STALE_SECONDS = 30.0
 
 
-def read_status(run_dir: Path) -> Dict[str, Any]:
+def read_status(run_dir: Path) -> dict[str, Any]:
     """status.json of a run folder; DataError if there is none, or it cannot be understood."""
     path = run_dir / "launch" / "status.json"
     try:
@@ -32,7 +32,7 @@ def read_status(run_dir: Path) -> Dict[str, Any]:
     return status
 
 
-def describe(status: Dict[str, Any]) -> str:
+def describe(status: dict[str, Any]) -> str:
     """The status for people: a line about the launch, one for each rank."""
     age = time.time() - float(status["updated"])
     launcher = status["launcher"]

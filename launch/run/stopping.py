@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Callable, Iterator, List, Optional
+from typing import Callable
 
 from kogpt2_gluon.recipe import STOP_FILE
 from kogpt2_launch.plan.plan import Plan
@@ -21,16 +22,16 @@ def stop_file(plan: Plan) -> Path:
 
 
 @contextlib.contextmanager
-def stop_signals(wake: Callable[[], object] = lambda: None) -> Iterator[List[int]]:
+def stop_signals(wake: Callable[[], object] = lambda: None) -> Iterator[list[int]]:
     """The SIGINTs, SIGTERMs and SIGHUPs that arrive inside the block, in order; they have no other effect there.
 
     A list that grows; `wake` is called each time. A SIGHUP that is ignored stays so (nohup), and a SIGTERM soon after
     another signal is the same request. Enter it in the main thread.
     """
-    received: List[int] = []
+    received: list[int] = []
     last = 0.0
 
-    def note(number: int, _frame: Optional[FrameType]) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         nonlocal last
         now = time.monotonic()
         if number == signal.SIGTERM and received and now - last < ECHO_SECONDS:

@@ -9,8 +9,8 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Sequence
 
 from kogpt2_launch.host.processes import MARK, RANK_MARK, process_state
 
@@ -68,7 +68,7 @@ class Cluster:
         )
         Path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
         self.shells = [self._start(host, f"10.77.0.{number}") for number, host in enumerate(HOSTS, start=1)]
-        self.pids: Dict[str, int] = {}
+        self.pids: dict[str, int] = {}
         for host, shell in zip(HOSTS, self.shells):
             wait_for(lambda host=host: (folder / f"{host}.up").exists(), f"{host} is up")
             children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()
@@ -85,7 +85,7 @@ class Cluster:
         argv = ["unshare", *spaces, "bash", "-c", INIT, "init", host, str(self.folder), address]
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
-    def argv(self, host: str, *argv: object) -> List[str]:
+    def argv(self, host: str, *argv: object) -> list[str]:
         """A command that runs on a host."""
         spaces = ["--mount", "--uts", "--net", "--pid"]
         return ["nsenter", "--target", str(self.pids[host]), *spaces, f"--wd={Path.cwd()}", *map(str, argv)]
@@ -111,7 +111,7 @@ def wait_for(is_so, what: str, seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def launched(rank: int | None = None) -> List[int]:
+def launched(rank: int | None = None) -> list[int]:
     """The living processes that any launch has started, on all hosts of this machine, or the workers of a rank."""
     wanted = f"{MARK}=" if rank is None else f"{RANK_MARK}={rank}\0"
     found = []
@@ -125,7 +125,7 @@ def launched(rank: int | None = None) -> List[int]:
     return found
 
 
-def command_lines(pids: Sequence[int]) -> List[str]:
+def command_lines(pids: Sequence[int]) -> list[str]:
     """What they are, for a message."""
     lines = []
     for pid in pids:

@@ -1,4 +1,6 @@
-"""Proves the mxnet-cu112 installation on a machine without an NVIDIA driver: `python tests/install/cu112_check.py --venv DIR`.
+"""Proves the mxnet-cu112 installation on a machine without an NVIDIA driver.
+
+    python tests/install/cu112_check.py --venv DIR
 
 In a clean virtual environment at DIR it installs `.[cu112]` (3.3 GB on disk), builds a stub of NVIDIA's driver, lets
 `kogpt2 doctor` look, and trains five steps on the CPU through the CUDA build. LD_LIBRARY_PATH names the stub only:

@@ -2,7 +2,7 @@
 # The core on other Pythons: installed from setup.py's bounds (no constraints), imported, and trained for a few steps.
 # Usage: tests/install/pythons.sh 3.9 3.10     Each Python must be on the PATH or under pyenv.
 set -euo pipefail
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kogpt2_gluon import doctor
 from kogpt2_gluon.doctor import FAIL, OK, WARN, Finding
-from kogpt2_gluon.machine import cuda, runtime
+from kogpt2_gluon.machine import cuda, limits, runtime
 from tests.helpers import ROOT
 
 
@@ -70,7 +70,7 @@ def test_command_as_json():
 
 
 def test_threads_in_use_against_cores(monkeypatch):
-    cores = runtime.available_cores()
+    cores = limits.available_cores()
     assert by_name(doctor.examine_mxnet("mxnet"))["threads"].value == f"{cores} (cores {cores}, local workers 1)"
     monkeypatch.setenv("OMP_NUM_THREADS", str(cores + 3))
     told = by_name(doctor.examine_mxnet("mxnet"))["threads"]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kogpt2_gluon.machine import cuda, runtime
+from kogpt2_gluon.machine import cuda, limits, runtime
 from tests.helpers import ROOT
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "LD_LIBRARY_PATH")
@@ -107,7 +107,7 @@ def test_threads_are_applied_and_the_environment_is_left_as_it_was():
 
 
 def test_threads_without_a_word_are_all_cores():
-    cores = runtime.available_cores()
+    cores = limits.available_cores()
     assert count()[:2] == count(OMP_NUM_THREADS=str(cores))[:2]
 
 
@@ -142,7 +142,7 @@ def test_prepare_after_loading():
 
 def test_one_core_by_affinity():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    assert run(code + "from kogpt2_gluon.machine.runtime import available_cores; print(available_cores())") == "1"
+    assert run(code + "from kogpt2_gluon.machine.limits import available_cores; print(available_cores())") == "1"
 
 
 def write(path, text):
@@ -158,20 +158,20 @@ def test_limits_of_control_groups(tmp_path):
     write(tmp_path / "two/a/memory.max", "4096\n")
     write(tmp_path / "two/a/b/memory.max", "max\n")
     membership.write_text("0::/a/b\n")
-    assert runtime.cpu_quota(tmp_path / "two", membership) == 2.5
-    assert runtime.memory_limit(tmp_path / "two", membership) == 4096
+    assert limits.cpu_quota(tmp_path / "two", membership) == 2.5
+    assert limits.memory_limit(tmp_path / "two", membership) == 4096
     # Version 1 in a container: the path is the host's, only the top is visible.
     write(tmp_path / "one/cpu/cpu.cfs_quota_us", "150000\n")
     write(tmp_path / "one/cpu/cpu.cfs_period_us", "50000\n")
     write(tmp_path / "one/memory/memory.limit_in_bytes", "8192\n")
     membership.write_text("7:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n")
-    assert runtime.cpu_quota(tmp_path / "one", membership) == 3.0
-    assert runtime.memory_limit(tmp_path / "one", membership) == 8192
+    assert limits.cpu_quota(tmp_path / "one", membership) == 3.0
+    assert limits.memory_limit(tmp_path / "one", membership) == 8192
     # No limit, and no groups at all.
     write(tmp_path / "one/cpu/cpu.cfs_quota_us", "-1\n")
-    assert runtime.cpu_quota(tmp_path / "one", membership) > 1e6
-    assert runtime.cpu_quota(tmp_path / "none", tmp_path / "absent") > 1e6
-    assert runtime.memory_limit(tmp_path / "none", tmp_path / "absent") is None
+    assert limits.cpu_quota(tmp_path / "one", membership) > 1e6
+    assert limits.cpu_quota(tmp_path / "none", tmp_path / "absent") > 1e6
+    assert limits.memory_limit(tmp_path / "none", tmp_path / "absent") is None
 
 
 # ---- what is missing is said in one line -------------------------------------------------------------------------

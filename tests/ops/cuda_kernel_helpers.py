@@ -11,7 +11,7 @@ import subprocess
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class Device(ABC):
     def workspace(self, name: str, *sizes: int) -> Array:
         return self.empty((self.returns(f"{name}_workspace", *sizes),), np.uint8)
 
-    def dropout(self, seed: Optional[np.ndarray], probability: float, site: int) -> Optional[Array]:
+    def dropout(self, seed: np.ndarray | None, probability: float, site: int) -> Array | None:
         """A Dropout in device memory from a seed array, or None for a null pointer."""
         if seed is None:
             return None
@@ -144,7 +144,7 @@ def run_compiler(*command: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def build_for_host(folder: Path, mxnet: Optional[Path] = None) -> Path:
+def build_for_host(folder: Path, mxnet: Path | None = None) -> Path:
     """Compiles the kernels with g++; with MXNet's folder, its operators for "cpu" too."""
     library = folder / "libkogpt2_cuda_on_host.so"
     sources = sorted(path for path in CUDA_SOURCES.glob("*.cu") if mxnet or not path.name.startswith("mxnet_"))

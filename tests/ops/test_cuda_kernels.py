@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Optional
 
 import numpy as np
 import pytest
@@ -72,7 +71,7 @@ def test_masks_differ_by_site_and_seed_and_prediction_drops_nothing(device: Devi
 @pytest.mark.parametrize("probability", [None, 0.2])
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_bias_gelu(
-    device: Device, dtype: np.dtype, rows: int, columns: int, probability: Optional[float], shift: int
+    device: Device, dtype: np.dtype, rows: int, columns: int, probability: float | None, shift: int
 ) -> None:
     data, bias = random((rows, columns), dtype, 1, 2.0), random((columns,), dtype, 2)
     gradient, before = random((rows, columns), dtype, 3), random((columns,), dtype, 4)
@@ -125,7 +124,7 @@ def test_gelu_over_its_range(device: Device) -> None:
 @pytest.mark.parametrize("probability", [None, 0.2])
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_bias_dropout_residual(
-    device: Device, dtype: np.dtype, rows: int, columns: int, probability: Optional[float], shift: int
+    device: Device, dtype: np.dtype, rows: int, columns: int, probability: float | None, shift: int
 ) -> None:
     data, bias = random((rows, columns), dtype, 1), random((columns,), dtype, 2)
     residual, gradient = random((rows, columns), dtype, 3), random((rows, columns), dtype, 4)
@@ -211,7 +210,7 @@ def test_layer_norm_keeps_its_digits_far_from_zero(device: Device) -> None:
     ("batch", "queries", "keys"), [(1, 1, 1), (3, 5, 5), (2, 3, 9), (2, 24, 24), (1, 1, 40), (1, 3, 1040), (1, 2, 1101)]
 )
 def test_causal_softmax(
-    device: Device, dtype: np.dtype, batch: int, queries: int, keys: int, probability: Optional[float]
+    device: Device, dtype: np.dtype, batch: int, queries: int, keys: int, probability: float | None
 ) -> None:
     shape, scale = (batch, queries, keys), 0.125
     scores, gradient = random(shape, dtype, 1, 12.0), random(shape, dtype, 2)

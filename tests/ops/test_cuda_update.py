@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +185,7 @@ def test_unknown_rules_are_refused(device: Device, optimizer: int, step: int) ->
     network = Network(device, np.float32)
     network.put_gradients(gradients_of(1, 1.0))
     tensors, chunks, count, workspace = network.tables()
-    rule: Optional[UpdateRule] = UpdateRule(optimizer, step, RATE, BETA1, BETA2, EPSILON, 1.0, 1.0)
+    rule: UpdateRule | None = UpdateRule(optimizer, step, RATE, BETA1, BETA2, EPSILON, 1.0, 1.0)
     arguments = (tensors, len(SIZES), chunks, count, ctypes.byref(rule), workspace, None)
     assert device.returns("fused_update", *arguments) == 1
     assert np.array_equal(network.masters[3].get(), network.start[3])

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.estimate import describe, flops_per_token, size_of
+from kogpt2_gluon.estimate import flops_per_token, size_of
 from kogpt2_gluon.recipe import DataRecipe, Recipe, known_keys, load_recipe, parse_recipe
+from kogpt2_gluon.training.dry_run import describe
 from tests.helpers import ROOT
 
 SHIPPED = sorted(file.stem for file in (ROOT / "recipes").glob("*.yaml"))

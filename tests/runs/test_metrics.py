@@ -17,7 +17,8 @@ from rich.console import Console
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.runs import metrics
-from kogpt2_gluon.runs.metrics import Eta, NullTracker, Tracker, duration, read_metrics, tracker_for
+from kogpt2_gluon.runs.metrics import Eta, NullTracker, Tracker, read_metrics, tracker_for
+from kogpt2_gluon.wording import duration
 from tests.helpers import ROOT
 from tests.runs.tracking_helpers import HOSTILE, log
 
@@ -307,7 +308,8 @@ class TestEta:
 def test_nothing_heavy_is_imported(tmp_path):
     """Neither MXNet nor, by way of tensorboardX, torch enters a process that tracks."""
     program = (
-        "import sys; from pathlib import Path; from kogpt2_gluon.runs import report; from kogpt2_gluon.runs.metrics import Tracker\n"
+        "import sys; from pathlib import Path; from kogpt2_gluon.runs import report\n"
+        "from kogpt2_gluon.runs.metrics import Tracker\n"
         "assert 'rich' not in sys.modules and 'tensorboardX' not in sys.modules\n"
         "with Tracker(Path(sys.argv[1]), 5) as tracker: tracker.message('hello')\n"
         "assert 'tensorboardX' in sys.modules and 'torch' not in sys.modules and 'mxnet' not in sys.modules\n"

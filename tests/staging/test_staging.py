@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -215,7 +216,7 @@ def test_lustre_without_its_tool(fake: FakeLustre, shards: Path, monkeypatch: py
 class PlayedLustre:
     """Files that come back after `looks` questions, or not; in memory, for many cases and for time."""
 
-    def __init__(self, looks: dict[Path, Optional[int]], failures: dict[Path, int]) -> None:
+    def __init__(self, looks: dict[Path, int | None], failures: dict[Path, int]) -> None:
         self.looks, self.failures = looks, failures
         self.left: dict[Path, int] = {}
         self.back: set[Path] = set()

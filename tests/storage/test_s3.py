@@ -6,9 +6,10 @@ import gzip
 import hashlib
 import io
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any
 
 import pytest
 
@@ -119,18 +120,18 @@ def test_documents_from_s3_and_going_on(store: Any, monkeypatch: pytest.MonkeyPa
 class Cut(io.BytesIO):
     """A body that gives `size` bytes and then breaks, or ends."""
 
-    def __init__(self, data: bytes, size: int, error: Optional[Exception]) -> None:
+    def __init__(self, data: bytes, size: int, error: Exception | None) -> None:
         super().__init__(data[:size])
         self._error = error
 
-    def read(self, count: Optional[int] = -1) -> bytes:
+    def read(self, count: int | None = -1) -> bytes:
         data = super().read(count)
         if not data and self._error is not None:
             raise self._error
         return data
 
 
-def answer(data: bytes, begin: int, size: int, error: Optional[Exception]) -> dict[str, Any]:
+def answer(data: bytes, begin: int, size: int, error: Exception | None) -> dict[str, Any]:
     rest = data[begin:]
     return {"Body": StreamingBody(Cut(rest, size, error), None), "ContentLength": len(rest)}
 

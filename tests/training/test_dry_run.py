@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.estimate import check_data, describe
 from kogpt2_gluon.reading.mix import show_passes
 from kogpt2_gluon.reading.open_sets import training_tokenizer
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.training.dry_run import check_data, describe
 from tests.helpers import kogpt2
 from tests.reading.text.text_reader_helpers import recipe_for, write_text
 

@@ -15,16 +15,18 @@ import pytest
 
 from kogpt2_gluon.errors import DivergedError, PreemptedError
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.model import precision as model_precision
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
+from kogpt2_gluon.model.precision import cast_network
 from kogpt2_gluon.ops.stock import StockOps
 from kogpt2_gluon.reading.reader import training_mix
 from kogpt2_gluon.recipe import TrainingRecipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.shards.shard_set import ShardSet
-from kogpt2_gluon.training import loop, precision
-from kogpt2_gluon.training.precision import DynamicLossScale, LossScale, cast_network
+from kogpt2_gluon.training import loop, loss_scale
+from kogpt2_gluon.training.loss_scale import DynamicLossScale, LossScale
 from kogpt2_gluon.training.resume import restore_state
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.update import Update
@@ -130,7 +132,7 @@ def test_gradients_that_float16_would_lose_survive_with_a_scale():
     """One micro step of 64: without a scale float16 gets 6 to 76% of each gradient wrong, with it 0.1%."""
     exact = gradients_of(StockOps(), 1.0, accumulate=64)
     half = StockOps("float16_emulated")
-    unscaled, scaled = (gradients_of(half, scale, accumulate=64) for scale in (1.0, precision.INITIAL_SCALE))
+    unscaled, scaled = (gradients_of(half, scale, accumulate=64) for scale in (1.0, loss_scale.INITIAL_SCALE))
     for name, gradient in exact.items():
         errors = [np.linalg.norm(each[name] - gradient) / np.linalg.norm(gradient) for each in (scaled, unscaled)]
         assert errors[0] < 0.002 and errors[1] > 0.05, (name, errors)
@@ -146,7 +148,7 @@ def test_emulated_overflow_is_real():
 @pytest.fixture
 def half_arrays(monkeypatch):
     """float16 parameter and gradient arrays, as on a GPU. A CPU has no products of them, but all an update needs."""
-    monkeypatch.setattr(precision, "working_dtype", lambda name, ctx: name)
+    monkeypatch.setattr(model_precision, "working_dtype", lambda name, ctx: name)
 
 
 @pytest.mark.parametrize("optimizer", ["bertadam", "adamw", "adam", "lamb"])
@@ -228,7 +230,7 @@ def files(run_dir):
 
 
 def test_a_skipped_update_is_no_step(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**24)
+    monkeypatch.setattr(loss_scale, "INITIAL_SCALE", 2.0**24)
     seeds, derive_seed = [], loop.derive_seed
     monkeypatch.setattr(
         loop, "derive_seed", lambda recipe, *purpose: seeds.append(purpose) or derive_seed(recipe, *purpose)
@@ -254,7 +256,7 @@ def test_a_skipped_update_is_no_step(tiny, tmp_path, monkeypatch):
 
 
 def test_float16_learns_as_float32_does(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**10)  # nothing is skipped, so both read the same
+    monkeypatch.setattr(loss_scale, "INITIAL_SCALE", 2.0**10)  # nothing is skipped, so both read the same
     options = ["training.num_steps=40", "training.learning_rate=1e-2", "training.warmup_ratio=0.1", "model.dropout=0"]
     assert train(tiny, *options).skipped == 0
     options += ["training.precision=float32", "training.ops=stock", f"tracking.run_dir={tmp_path / 'float32'}"]
@@ -269,8 +271,8 @@ def test_float16_learns_as_float32_does(tiny, tmp_path, monkeypatch):
 )
 def test_resume_in_the_middle_of_skips_is_bit_exact(tiny, tmp_path, monkeypatch, attempt):
     """Stopped after an attempt, made or skipped, before and after the first step, and gone on with: equal bits."""
-    monkeypatch.setattr(precision, "INITIAL_SCALE", 2.0**24)
-    monkeypatch.setattr(precision, "WINDOW", 3)  # up again soon, into the next overflow
+    monkeypatch.setattr(loss_scale, "INITIAL_SCALE", 2.0**24)
+    monkeypatch.setattr(loss_scale, "WINDOW", 3)  # up again soon, into the next overflow
     options = ["training.num_steps=12", "training.total_batch_size=16"]
     straight = train(tiny, *options, f"tracking.run_dir={tmp_path / 'straight'}")
     assert straight.skipped > 4
@@ -399,10 +401,10 @@ print("fine", worker.rank)
 ONE_OVERFLOWS = """
 import hashlib, sys
 from kogpt2_gluon.recipe import load_recipe
-from kogpt2_gluon.training import loop, precision
+from kogpt2_gluon.training import loop, loss_scale
 from kogpt2_gluon.training.update import Update
 
-precision.INITIAL_SCALE = 4.0
+loss_scale.INITIAL_SCALE = 4.0
 rank, attempts, start = [], [], Update.start
 
 def reduce(self, reduce=Update.reduce):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.inference.loading import evaluate_checkpoint
+from kogpt2_gluon.inference.evaluation import evaluate_checkpoint
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics

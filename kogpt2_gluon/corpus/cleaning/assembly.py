@@ -12,10 +12,10 @@ import bisect
 import json
 import math
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
 
 import numpy as np
 import xxhash
@@ -175,7 +175,7 @@ class Assembly:
 
     # --- what is left
 
-    def write(self, writer: CorpusWriter, test_sources: Optional[Sequence[bool]], test_share: float) -> None:
+    def write(self, writer: CorpusWriter, test_sources: Sequence[bool] | None, test_share: float) -> None:
         """Writes the documents that are left, and counts them.
 
         They fall to the test split by hash, about `test_share` of them, or with the source they come from.
@@ -220,7 +220,7 @@ class Assembly:
 
     # --- counting
 
-    def _count(self, reason: str, part: Part, dropped: Mask, lines: Optional[Integers] = None) -> None:
+    def _count(self, reason: str, part: Part, dropped: Mask, lines: Integers | None = None) -> None:
         """Counts dropped documents of a part under a reason with all their lines, or `lines` of every document."""
         if lines is None:
             lines = np.where(dropped, part.array("lines"), 0)

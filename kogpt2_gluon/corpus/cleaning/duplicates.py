@@ -9,9 +9,10 @@ The chance that any two different texts among n are taken for equal is n * n / 2
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, Iterable, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt

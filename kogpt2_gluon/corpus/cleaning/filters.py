@@ -11,8 +11,9 @@ took it, or took the last of it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Sample(NamedTuple):
 class CleanedBatch:
     """What became of a batch; for every document, lines in = lines kept + lines dropped."""
 
-    texts: list[Optional[str]]  # None: dropped; lines are parted by "\n", none is empty
+    texts: list[str | None]  # None: dropped; lines are parted by "\n", none is empty
     reasons: list[str]  # "" if kept, else what took it
     lines: Counter[str] = field(default_factory=Counter)  # dropped lines by reason
     line_counts: list[int] = field(default_factory=list)  # lines of each kept document
@@ -210,7 +211,7 @@ class _Run:
     # --- the end
 
     def _finish(self) -> CleanedBatch:
-        texts: list[Optional[str]] = [None] * len(self._reasons)
+        texts: list[str | None] = [None] * len(self._reasons)
         lines, owners = self.lines, self._owners()
         kept = np.flatnonzero(self._left)
         if len(kept):

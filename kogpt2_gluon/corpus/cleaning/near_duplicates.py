@@ -25,7 +25,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,7 @@ def drop_near_duplicates(
     read_document: Callable[[int], str],
     work: Path,
     options: NearDuplicateOptions,
-    progress: Optional[Callable[[int, int], None]] = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> NearDuplicateReport:
     """Marks every document that is nearly the same as an earlier, kept one.
 

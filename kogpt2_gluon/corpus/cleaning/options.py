@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any
 
 import yaml
 
@@ -279,7 +280,7 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load_options(path: Optional[str], overrides: Sequence[str] = ()) -> CleaningOptions:
+def load_options(path: str | None, overrides: Sequence[str] = ()) -> CleaningOptions:
     """Options from a YAML file or a preset's name (None: the defaults), then `section.key=value` overrides.
 
     Raises RecipeError naming every fault at once: unknown keys with the nearest known one, values out of range, bases

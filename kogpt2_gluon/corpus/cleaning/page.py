@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from typing import Sequence
+from collections.abc import Sequence
 from unicodedata import east_asian_width
 
 from kogpt2_gluon.corpus.cleaning.report import CleaningReport, SourceReport

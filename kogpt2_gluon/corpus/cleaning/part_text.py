@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt

@@ -13,10 +13,11 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +51,8 @@ class Cleaned(NamedTuple):
     sizes: Integers
     hashes: Hashes
     lines: Integers
-    line_hashes: Optional[Hashes]
-    keys: Optional[Hashes]
+    line_hashes: Hashes | None
+    keys: Hashes | None
     tally: Tally
     samples: list[Row]
     bad_utf8: list[int]

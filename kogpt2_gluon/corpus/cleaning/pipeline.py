@@ -11,8 +11,9 @@ the corpus twice while it is written.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterator, Optional, Sequence, Union
+from typing import Any, Callable
 
 from kogpt2_gluon import __version__
 from kogpt2_gluon.corpus.cleaning.assembly import Assembly
@@ -31,21 +32,21 @@ from kogpt2_gluon.storage.files import replace_folder
 
 Progress = Callable[[int, int], None]
 
-_cleaner: Optional[BlockCleaner] = None  # of a worker process, set when it starts
+_cleaner: BlockCleaner | None = None  # of a worker process, set when it starts
 
 
 def clean(
-    sources: Sequence[Union[str, Path]],
+    sources: Sequence[str | Path],
     out: Path,
     documents: str,
     test_share: float = 0.01,
-    progress: Optional[Progress] = None,
+    progress: Progress | None = None,
     overwrite: bool = False,
-    options: Optional[CleaningOptions] = None,
+    options: CleaningOptions | None = None,
     processes: int = 1,
     restart: bool = False,
     split: str = "hash",
-    say: Optional[Callable[[str], None]] = None,
+    say: Callable[[str], None] | None = None,
 ) -> CleaningReport:
     """Cleans text sources into the corpus folder `out`, which appears whole or not at all.
 
@@ -116,7 +117,7 @@ def _make_parts(
     documents: str,
     options: CleaningOptions,
     processes: int,
-    progress: Optional[Progress],
+    progress: Progress | None,
     say: Callable[[str], None],
 ) -> None:
     """Fills the work folder with the parts that are not there yet."""
@@ -124,7 +125,7 @@ def _make_parts(
     number, place = len(parts), parts[-1].next_place if parts else Place(0)
     if parts:
         say(f"going on behind {number:,} finished parts with {parts[-1].documents_slice.stop:,} documents")
-    writer: Optional[PartWriter] = None
+    writer: PartWriter | None = None
     blocks = _blocks(sources, documents, place, progress)
     try:
         for place, cleaned in _cleaned(blocks, options, documents, processes):
@@ -143,7 +144,7 @@ def _make_parts(
 
 
 def _blocks(
-    sources: Sequence[Source], documents: str, place: Place, progress: Optional[Progress]
+    sources: Sequence[Source], documents: str, place: Place, progress: Progress | None
 ) -> Generator[tuple[Place, Block], None, None]:
     """Every block from `place` on, and where it begins."""
     total = sum(source.size for source in sources)
@@ -195,7 +196,7 @@ def _assemble(
     sources: Sequence[Source],
     documents: str,
     options: CleaningOptions,
-    test_sources: Optional[Sequence[bool]],
+    test_sources: Sequence[bool] | None,
     test_share: float,
     about: dict[str, Any],
     say: Callable[[str], None],
@@ -238,7 +239,7 @@ def _assemble(
     return report
 
 
-def _raise_nothing_left(sources: Sequence[Union[str, Path]], documents: str, report: CleaningReport) -> None:
+def _raise_nothing_left(sources: Sequence[str | Path], documents: str, report: CleaningReport) -> None:
     dropped = report.documents.dropped
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
     hint = f"is --documents {documents} right?"

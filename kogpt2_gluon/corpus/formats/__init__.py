@@ -11,7 +11,8 @@ stream, which stands at `offset`, into blocks of whole records; `parse_block(blo
 from __future__ import annotations
 
 import importlib
-from typing import BinaryIO, Iterator, cast
+from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 from kogpt2_gluon.corpus.documents import Block, Item
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, BinaryIO, Iterator, NamedTuple, Optional, Union
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 from kogpt2_gluon.corpus import documents
 from kogpt2_gluon.corpus.documents import BYTE_ORDER_MARK, Block, Rejection, make_block
@@ -35,11 +36,11 @@ class _Scanner:
     ended, `fault` where something stands that cannot stand between elements.
     """
 
-    def __init__(self, data: Union[bytes, bytearray], closers: bytes, first: bool) -> None:
+    def __init__(self, data: bytes | bytearray, closers: bytes, first: bool) -> None:
         self.data, self._closers, self._first = data, closers, first
         self.spans: list[tuple[int, int]] = []
-        self.tail: Optional[int] = None
-        self.fault: Optional[int] = None
+        self.tail: int | None = None
+        self.fault: int | None = None
         self._depth = 0
         self._position = 0  # all before it is done
         self._begin = 0  # of the element, while the depth is not 0
@@ -89,7 +90,7 @@ class _Scanner:
             self.fault = place
 
 
-def _closing_quote(data: Union[bytes, bytearray], position: int, begin: int) -> int:
+def _closing_quote(data: bytes | bytearray, position: int, begin: int) -> int:
     """Where the string that begins at `begin` ends, searched from `position` on; -1 if not in `data`."""
     while True:
         quote = data.find(b'"', position)
@@ -103,9 +104,7 @@ def _closing_quote(data: Union[bytes, bytearray], position: int, begin: int) -> 
         position = quote + 1
 
 
-def read_array_blocks(
-    name: str, stream: BinaryIO, line: int, offset: int, key: Optional[str] = None
-) -> Iterator[Block]:
+def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: str | None = None) -> Iterator[Block]:
     """Blocks of whole elements of the array that is the file, or that stands under `key` in the file's one object.
 
     An object under `key` counts as an array of one. From the start the stream is read past what comes before the
@@ -148,7 +147,7 @@ def read_array_blocks(
             return
 
 
-def _read_head(name: str, stream: BinaryIO, buffer: bytearray, key: Optional[str]) -> int:
+def _read_head(name: str, stream: BinaryIO, buffer: bytearray, key: str | None) -> int:
     """Fills `buffer` as far as the beginning of the array; returns where its first element would begin."""
     while True:
         more = stream.read(max(documents.BLOCK_BYTES, len(buffer)))  # doubling: each try begins at the start
@@ -191,7 +190,7 @@ def _find_key(data: bytearray, position: int, key: str) -> int:
         position = quote + 1
 
 
-def _check_tail(name: str, stream: BinaryIO, tail: bytes, offset: int, key: Optional[str]) -> None:
+def _check_tail(name: str, stream: BinaryIO, tail: bytes, offset: int, key: str | None) -> None:
     """Reads from the array's end to the file's, which tells a whole file from one cut off in between."""
     last = tail.strip(_SPACE)[-1:]
     if key is None and len(tail.strip(_SPACE)) > 1:
@@ -208,7 +207,7 @@ def _check_tail(name: str, stream: BinaryIO, tail: bytes, offset: int, key: Opti
         raise DataError(f"{name}: truncated: it ends behind the array at byte {offset:,} without closing its object")
 
 
-def parse_records(block: Block) -> Iterator[Union[Record, Rejection]]:
+def parse_records(block: Block) -> Iterator[Record | Rejection]:
     """The elements in a block of `read_array_blocks`, each parsed, or rejected as ``bad_utf8`` or ``bad_json``."""
     # Which separator stands first was settled when the block was cut; here either will do.
     begins_array = not block.data.lstrip(_SPACE).startswith(b",")

@@ -18,7 +18,8 @@ transcription (``{laughing}``, ``&name&``) stay: they are text, which filters ma
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO, Iterator, Optional
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from kogpt2_gluon.corpus.documents import Block, Document, Item, Rejection
 from kogpt2_gluon.corpus.formats.json_array import parse_records, read_array_blocks
@@ -56,7 +57,7 @@ def parse_block(block: Block) -> Iterator[Item]:
             yield Rejection("empty", block.source, record.line, record.offset)
 
 
-def _pieces(text: Any) -> Optional[list[Any]]:
+def _pieces(text: Any) -> list[Any] | None:
     if isinstance(text, dict):
         for key in PIECES:
             if isinstance(text.get(key), list):

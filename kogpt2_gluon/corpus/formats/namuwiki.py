@@ -11,7 +11,8 @@ The title is left out. `plain_text` does the markup.
 from __future__ import annotations
 
 import re
-from typing import BinaryIO, Iterator, Optional
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from kogpt2_gluon.corpus.documents import Block, Document, Item, Rejection
 from kogpt2_gluon.corpus.formats.json_array import parse_records, read_array_blocks
@@ -114,8 +115,8 @@ def _without_tables(text: str) -> str:
         return text
     lines = text.split("\n")
     tails = [_behind_row(line) for line in lines]
-    next_end: list[Optional[int]] = [None] * len(lines)
-    following: Optional[int] = None
+    next_end: list[int | None] = [None] * len(lines)
+    following: int | None = None
     for place in range(len(lines) - 1, -1, -1):
         following = place if tails[place] is not None else following
         next_end[place] = following
@@ -140,7 +141,7 @@ def _without_tables(text: str) -> str:
     return "\n".join(kept)
 
 
-def _behind_row(line: str) -> Optional[str]:
+def _behind_row(line: str) -> str | None:
     """What stands behind a row that ends in this line (nothing, or the end of a block); None if no row does."""
     bars = line.rfind("||")
     if bars < 0:

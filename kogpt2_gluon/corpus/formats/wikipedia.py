@@ -17,7 +17,8 @@ by itself: a document type that declares entities cannot come before it, so ther
 from __future__ import annotations
 
 import re
-from typing import BinaryIO, Iterator
+from collections.abc import Iterator
+from typing import BinaryIO
 from xml.etree import ElementTree
 
 from kogpt2_gluon.corpus import documents

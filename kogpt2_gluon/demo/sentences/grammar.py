@@ -1,9 +1,9 @@
 """Just enough Korean grammar to write correct sentences: particles, conjugation, number words.
 
 Everything works on precomposed syllables: U+AC00 + (initial * 21 + vowel) * 28 + final. A predicate is a bare stem
-(보, 맵, 만들); its class is looked up in :mod:`kogpt2_gluon.demo.sentences.words`, so that an unknown stem is an error at
-once and never a wrong form. An ending is written in the fullest shape that a grammar lists it under (으면, 아서, 는데)
-and takes the shape that the stem asks for (보면, 매워서, 맛있는데).
+(보, 맵, 만들); its class is looked up in :mod:`kogpt2_gluon.demo.sentences.words`, so that an unknown stem is an error
+at once and never a wrong form. An ending is written in the fullest shape that a grammar lists it under (으면, 아서,
+는데) and takes the shape that the stem asks for (보면, 매워서, 맛있는데).
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import random
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Iterator, NamedTuple, Sequence, TypeVar
+from typing import NamedTuple, TypeVar
 
 from kogpt2_gluon.demo.sentences.grammar import (
     PARTICLES,

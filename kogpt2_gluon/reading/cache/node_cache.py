@@ -28,7 +28,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Optional, Union
 
 import numpy as np
 import xxhash
@@ -76,8 +75,8 @@ class NodeCache:
         self.mode, self.root, self.limit = mode, Path(folder), int(gib * (1 << 30))
         self.sets: list[CachedShardSet] = []
         self._stop = threading.Event()
-        self._thread: Optional[threading.Thread] = None
-        self._progress: Optional[_Progress] = None
+        self._thread: threading.Thread | None = None
+        self._progress: _Progress | None = None
 
     def open(self, folder: Path) -> ShardSet:
         """A set of shards whose chunks are looked for in the cache first.
@@ -102,7 +101,7 @@ class NodeCache:
         self.sets.append(opened)
         return opened
 
-    def start(self, plan: Optional[Plan] = None, lanes: Sequence[int] = (), own: Sequence[int] = ()) -> None:
+    def start(self, plan: Plan | None = None, lanes: Sequence[int] = (), own: Sequence[int] = ()) -> None:
         """Begins to copy in the background, unless another process of the node does so already.
 
         For `window`: `plan` gives, for a lane, an iterator of the (set, chunk) that it reads from now on; `lanes` are
@@ -112,7 +111,7 @@ class NodeCache:
         if self.mode == "off":
             return
         folders = [self.root / opened.fingerprint for opened in self.sets]
-        fetcher: Union[FullFetcher, WindowFetcher]
+        fetcher: FullFetcher | WindowFetcher
         if self.mode == "full":
             fetcher = FullFetcher(self.root, self.sets, folders, self.limit, self._stop)
         else:
@@ -243,7 +242,7 @@ class CachedShardSet(ShardSet):
             return self._discard(path, "damaged")
         return True
 
-    def _discard_full(self, path: Path, reason: Optional[str]) -> bool:
+    def _discard_full(self, path: Path, reason: str | None) -> bool:
         """As :meth:`_discard`; but a good copy that another worker's report has put in its place stays."""
         if self._copy_pool.is_current(path):
             return self._discard(path, reason)
@@ -251,7 +250,7 @@ class CachedShardSet(ShardSet):
         self._forget_copy(path)
         return False
 
-    def _discard(self, path: Path, reason: Optional[str]) -> bool:
+    def _discard(self, path: Path, reason: str | None) -> bool:
         """Removes a copy that is not what it should be; False, as for a copy that is not there."""
         logger.warning("%s: removed from the cache (%s); read from %s instead", path, reason, self.folder)
         self._copy_pool.forget(path)
@@ -310,7 +309,7 @@ class _Upcoming:
         self._items, self._count = items, 0
         self._next: deque[tuple[int, int]] = deque(islice(items, self.NEAR))
 
-    def pass_over(self, item: tuple[int, int]) -> Optional[int]:
+    def pass_over(self, item: tuple[int, int]) -> int | None:
         """The new count if `item` is among the next; None if it is another lane's, or was passed over before."""
         if item not in self._next:
             return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import Optional
 
 from kogpt2_gluon.corpus.documents import FORMAT_SUFFIXES, Document, parse_block, read_blocks
 from kogpt2_gluon.corpus.sources import Source
@@ -37,7 +36,7 @@ def check_corpora(sources: Collection[Source], documents: str) -> None:
             )
 
 
-def _stored_mode(folder: Path) -> Optional[str]:
+def _stored_mode(folder: Path) -> str | None:
     """How the documents of a split's folder are stored, None if it is not one of a corpus."""
     folder = folder.resolve()
     if folder.name not in SPLITS:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -118,7 +118,7 @@ class TextReader:
         worker: Workers,
         batch_size: int,
         accumulate: int,
-        saved: Optional[Mapping[str, Any]] = None,
+        saved: Mapping[str, Any] | None = None,
         source: str = "the checkpoint",
     ) -> None:
         self.settings, self.tokenizer = settings, tokenizer
@@ -133,8 +133,8 @@ class TextReader:
         self._reported = 0  # documents left out when the log last said so
         self._history: list[list[Any]] = []
         self._history_hash = ""
-        self._gathered: Optional[NDArray[np.float64]] = None
-        self._change: Optional[DataError] = None  # a file of the epoch is not what it was, as all workers know
+        self._gathered: NDArray[np.float64] | None = None
+        self._change: DataError | None = None  # a file of the epoch is not what it was, as all workers know
         files = list_text_files(folders, settings.documents, worker)
         if saved is None:
             self._begin_epoch(files)
@@ -164,7 +164,7 @@ class TextReader:
         )
         self._cursor, self._used = cursor, used
         self._counts = (cursor.documents, *cursor.rejected)
-        self._block: Optional[SequenceBlock] = None
+        self._block: SequenceBlock | None = None
         self._blocks = _ReadAhead(self._stream.blocks(cursor))
 
     def _go_on(self, saved: Mapping[str, Any], present: TextFiles, source: str) -> None:
@@ -353,7 +353,7 @@ class TextReader:
 
 
 def open_text_reader(
-    recipe: Recipe, worker: Workers, saved: Optional[Mapping[str, Any]] = None, source: str = "the checkpoint"
+    recipe: Recipe, worker: Workers, saved: Mapping[str, Any] | None = None, source: str = "the checkpoint"
 ) -> TextReader:
     """The reader of a recipe with ``data.source: text``; `saved` is the reader state of a checkpoint, `source`.
 

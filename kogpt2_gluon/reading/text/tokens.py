@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
-from typing import Optional, Union
 
 import numpy as np
 import xxhash
@@ -32,7 +31,7 @@ REASONS = ("bad_utf8", "bad_json", "missing_field", "field_not_text", "bad_unico
 Int32Array = NDArray[np.int32]
 
 
-def derive_key(*parts: Union[str, int]) -> int:
+def derive_key(*parts: str | int) -> int:
     """A 64-bit key from texts and numbers, the same on every machine."""
     return xxhash.xxh3_64_intdigest("/".join(map(str, parts)).encode())
 
@@ -72,7 +71,7 @@ class DocumentEncoder:
         return tokens, len(texts) - len(valid)
 
 
-def _utf8(text: str) -> Optional[bytes]:
+def _utf8(text: str) -> bytes | None:
     try:
         return text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell

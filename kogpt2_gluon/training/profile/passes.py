@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 import sentencepiece
@@ -58,8 +58,8 @@ Show = Callable[[str, int, int], None]  # what is being done, steps done of it, 
 
 
 def profile(
-    recipe: Recipe, steps: int, out: Path, synthetic: bool = False, warmup: int = 3, show: Optional[Show] = None
-) -> Optional[Profile]:
+    recipe: Recipe, steps: int, out: Path, synthetic: bool = False, warmup: int = 3, show: Show | None = None
+) -> Profile | None:
     """Runs some steps of `recipe` and measures where their time goes; writes ``OUT/trace.json``.
 
     Parameters
@@ -93,7 +93,7 @@ def profile(
 
 def _measure(
     recipe: Recipe, parts: Parts, steps: int, warmup: int, synthetic: bool, out: Path, scratch: Path, show: Show
-) -> Optional[Profile]:
+) -> Profile | None:
     """The passes, and what they give."""
     run = Passes(recipe, parts, scratch, show)
     run.steps("warming up", warmup)
@@ -148,7 +148,7 @@ class Passes:
         clock = PhaseClock(self._parts)
         return self._run(what, count, clock.parts(), clock), clock.spans
 
-    def _run(self, what: str, count: int, parts: Parts, clock: Optional[PhaseClock]) -> float:
+    def _run(self, what: str, count: int, parts: Parts, clock: PhaseClock | None) -> float:
         recipe, stop = self._recipe, StopRequest()  # not entered: Ctrl-C just ends a profile
         folder = self._scratch / what
         with tracker_for(

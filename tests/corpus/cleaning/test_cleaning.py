@@ -7,7 +7,6 @@ import json
 import lzma
 import unicodedata
 from pathlib import Path
-from typing import Optional
 
 import pytest
 import zstandard
@@ -177,7 +176,7 @@ def test_hostile_text_reconciles(data: bytes, documents: str, test_share: float)
 
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(st.lists(st.one_of(hostile_text, st.text(st.characters(categories=["Cs", "Cc", "Lo"])), st.none()), max_size=8))
-def test_hostile_records_reconcile(texts: list[Optional[str]]) -> None:
+def test_hostile_records_reconcile(texts: list[str | None]) -> None:
     with folder_in_memory() as name:
         records = [{"text": "first"}, *({"text": text} for text in texts)]
         source = write(Path(name) / "a.json", "\n".join(json.dumps(record) for record in records).encode())

@@ -8,7 +8,7 @@ import os
 import random
 import unicodedata
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -293,7 +293,7 @@ def test_the_verb_reads_s3_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "out.work").exists() and "near_duplicate" in done.output
 
 
-def _fail_at(real: Any, name: str, opened: Optional[list[str]] = None) -> Any:
+def _fail_at(real: Any, name: str, opened: list[str] | None = None) -> Any:
     def open_source(self: Source, on_read: Any = None) -> Any:
         if opened is not None:
             opened.append(self.name)

@@ -7,7 +7,6 @@ import json
 import re
 import unicodedata
 from itertools import groupby
-from typing import Optional
 
 import numpy as np
 import pytest
@@ -84,11 +83,11 @@ texts_of_pieces = st.lists(st.one_of(st.sampled_from(PIECES), st.characters()), 
 
 
 @functools.cache
-def cleaner(*overrides: str, preset: Optional[str] = None) -> TextCleaner:
+def cleaner(*overrides: str, preset: str | None = None) -> TextCleaner:
     return TextCleaner(load_options(preset, overrides))
 
 
-def clean_one(text: str, *overrides: str) -> Optional[str]:
+def clean_one(text: str, *overrides: str) -> str | None:
     return cleaner(*overrides).clean([text]).texts[0]
 
 

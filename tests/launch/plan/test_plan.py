@@ -350,7 +350,8 @@ def test_help_loads_neither_mxnet_nor_the_recipe_reader():
 
 def test_planning_loads_no_mxnet(recipe):
     program = (
-        "import sys; from kogpt2_launch.plan.plan import make_plan; from kogpt2_launch.hosts import Host; import kogpt2_launch.run.local\n"
+        "import sys, kogpt2_launch.run.local\n"
+        "from kogpt2_launch.plan.plan import make_plan; from kogpt2_launch.hosts import Host\n"
         f"make_plan({recipe!r}, [], [Host('h1', 2)]); print('mxnet' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List
 
 from tests.chaos import netns_helpers
 from tests.chaos.netns_helpers import HOSTS, Cluster, launched, wait_for
@@ -76,7 +75,7 @@ class Slurm:
         # Jobs inherit this: the package of this checkout, and its commands.
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
-        self.daemons: List[subprocess.Popen] = []
+        self.daemons: list[subprocess.Popen] = []
         self._start_munged()
         self._start("h1", "slurmctld", "-D")
         for host in HOSTS:
@@ -112,12 +111,12 @@ class Slurm:
         """The number of the job; its folder is that of the script."""
         return self.run("sbatch", "--parsable", *options, script, cwd=script.parent).stdout.strip()
 
-    def job(self, number: str) -> Dict[str, str]:
+    def job(self, number: str) -> dict[str, str]:
         """What Slurm knows of a job."""
         words = self.run("scontrol", "show", "job", "--oneliner", number).stdout.split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, number: str, seconds: float) -> Dict[str, str]:
+    def wait(self, number: str, seconds: float) -> dict[str, str]:
         """The job once it has ended for good."""
         wait_for(lambda: self.job(number)["JobState"] in ENDED, f"job {number} ends", seconds)
         return self.job(number)
@@ -128,7 +127,7 @@ class Slurm:
         self.run("scancel", "--user=root", check=False)
         wait_for(lambda: not self.run("squeue", "-h").stdout, "no job is left")
 
-    def launched(self) -> List[int]:
+    def launched(self) -> list[int]:
         """The living processes that any launch has started on these two hosts."""
         ours = {Path(f"/proc/{pid}/ns/pid").readlink() for pid in self.cluster.pids.values()}
         found = []

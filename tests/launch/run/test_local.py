@@ -212,7 +212,8 @@ def test_worker_saves_and_ends_when_its_launcher_is_gone(recipe, tmp_path):
     for number in (signal.SIGKILL, signal.SIGHUP):
         worker = [sys.executable, str(script), str(tmp_path), "0"]
         code = (
-            "from kogpt2_launch.run.local import run_local; from kogpt2_launch.plan.plan import make_plan; from kogpt2_launch.hosts import Host\n"
+            "from kogpt2_launch.run.local import run_local; from kogpt2_launch.plan.plan import make_plan\n"
+            "from kogpt2_launch.hosts import Host\n"
             f"run_local(make_plan({recipe!r}, [], [Host('localhost', 1)]), worker={worker!r})"
         )
         launcher = psutil.Popen([sys.executable, "-c", code], start_new_session=True)

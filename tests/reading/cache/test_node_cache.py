@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 import pytest
@@ -530,7 +530,7 @@ def test_training_reads_the_same_with_a_cache(
     monkeypatch.setattr(reader_module, "BLOCK_BYTES", 4000)
     monkeypatch.setattr(reader_module, "READ_AHEAD_BYTES", 8000)
 
-    def read(kind: str, rank: int, count: int, state: Optional[dict[str, Any]] = None) -> tuple[np.ndarray, dict, int]:
+    def read(kind: str, rank: int, count: int, state: dict[str, Any] | None = None) -> tuple[np.ndarray, dict, int]:
         data = {"train": {str(shards / "train"): 3, str(shards / "test"): 1}, "seq_length": 32, "cache": kind}
         data |= {"cache_dir": "" if kind == "off" else str(root), "cache_gib": 0.001, "window": 2}
         recipe = parse_recipe(

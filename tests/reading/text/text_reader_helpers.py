@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def stream(sources: list[Source], tokenizer: Tokenizer, kind: str = "line", **ot
     return TextStream(sources, kind, encoder, SEQ, other.get("key", (5, 0, 0)))
 
 
-def first_round(opened: TextStream, start: Optional[Cursor] = None) -> list[SequenceBlock]:
+def first_round(opened: TextStream, start: Cursor | None = None) -> list[SequenceBlock]:
     blocks = []
     for block in opened.blocks(start or Cursor()):
         blocks.append(block)

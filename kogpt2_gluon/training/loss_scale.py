@@ -23,9 +23,7 @@ own. A run of `num_steps` reads ``(num_steps + skipped) * total_batch_size`` seq
 
 from __future__ import annotations
 
-from typing import Any, Optional
-
-from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
+from typing import Any
 
 # Start, window and cap are those of NVIDIA's Apex and of MXNet's own contrib.amp.
 INITIAL_SCALE = 2.0**16
@@ -48,7 +46,7 @@ class LossScale:
         """Counts an update whose gradients are `finite`, on all workers, or not."""
         self.exhausted = not finite
 
-    def state(self) -> Optional[dict[str, Any]]:
+    def state(self) -> dict[str, Any] | None:
         """For the checkpoint, plain data."""
         return None
 
@@ -66,7 +64,7 @@ class DynamicLossScale(LossScale):
         What :meth:`state` gave; None: a new one.
     """
 
-    def __init__(self, saved: Optional[dict[str, Any]] = None):
+    def __init__(self, saved: dict[str, Any] | None = None):
         saved = saved or {"scale": INITIAL_SCALE, "clean_updates": 0, "skipped_at_smallest": 0}
         self.scale: float = saved["scale"]
         self.clean_updates: int = saved["clean_updates"]  # in a row, since the scale last changed
@@ -94,30 +92,6 @@ class DynamicLossScale(LossScale):
         }
 
 
-def loss_scale_for(precision: str, saved: Optional[dict[str, Any]] = None) -> LossScale:
+def loss_scale_for(precision: str, saved: dict[str, Any] | None = None) -> LossScale:
     """The loss scale of a `training.precision`, as a checkpoint left it, or new where that run had none."""
     return DynamicLossScale(saved) if precision == "float16" else LossScale()
-
-
-def working_dtype(precision: str, ctx: Any) -> str:
-    """The format of the network's parameter and gradient arrays."""
-    return "float16" if precision == "float16" and ctx.device_type == "gpu" else "float32"
-
-
-def cast_network(net: GPT2Model, precision: str) -> None:
-    """Gives a network that was initialized in float32 the arrays that `precision` computes with."""
-    for parameter in structural_parameters(net).values():
-        dtype = working_dtype(precision, parameter.data().context)
-        if dtype != "float32":
-            parameter.cast(dtype)
-
-
-def take_masters(net: GPT2Model, precision: str) -> dict[str, Any]:
-    """{structural name: float32 NDArray} to make updates in; casts the network, which is in float32 so far.
-
-    Where it computes with float32 arrays the masters are these arrays. Else the network gets copies, and whoever
-    changes a master brings its copy up to date.
-    """
-    masters = {name: parameter.data() for name, parameter in structural_parameters(net).items()}
-    cast_network(net, precision)
-    return masters

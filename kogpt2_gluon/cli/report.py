@@ -1,0 +1,22 @@
+"""The verb `kogpt2 report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kogpt2_gluon.cli.options import FOLDER
+
+
+@click.command(no_args_is_help=True)
+@click.argument("run_dir", type=FOLDER)
+def report(run_dir: Path) -> None:
+    """A run's folder -> RUN_DIR/report.html: its curves, recipe and samples on one page.
+
+    \b
+    Example: kogpt2 report runs/demo
+    """
+    from kogpt2_gluon.runs.report import write_report
+
+    click.echo(write_report(run_dir))

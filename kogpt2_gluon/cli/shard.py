@@ -1,0 +1,56 @@
+"""The verb `kogpt2 shard`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from kogpt2_gluon.cli.options import ANY_PATH, FOLDER
+from kogpt2_gluon.cli.progress_bar import progress_bar
+
+
+@click.command(no_args_is_help=True)
+@click.argument("corpus", type=ANY_PATH)
+@click.option("--tokenizer", "tokenizer_path", required=True, type=ANY_PATH, help="SentencePiece model.")
+@click.option("--out", required=True, type=FOLDER, help="Folder for OUT/train and OUT/test.")
+@click.option("--processes", default=0, type=click.IntRange(min=0), help="Tokenizing processes; 0: one a core.")
+@click.option(
+    "--chunk-kib",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", *map(str, (64, 128, 256, 512, 1024, 2048, 4096))]),
+)
+def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_kib: str) -> None:
+    """Corpus + tokenizer -> token shards (.ktok) with a manifest, for train and test.
+
+    \b
+    Example: kogpt2 shard corpus --tokenizer tokenizer.model --out shards
+    """
+    from kogpt2_gluon.corpus.store import SPLITS, Corpus
+    from kogpt2_gluon.machine.runtime import available_cores
+    from kogpt2_gluon.shards.sharding import shard_corpus
+
+    opened = Corpus.open(corpus)
+    chunk_bytes = 0 if chunk_kib == "auto" else int(chunk_kib) << 10
+    for split in SPLITS:
+        size = opened.size(split)
+        if split == "test" and not size:
+            continue
+        with progress_bar(f"sharding {split}") as bar:
+            manifest = shard_corpus(
+                corpus,
+                tokenizer_path,
+                out / split,
+                split,
+                processes or available_cores(),
+                chunk_bytes,
+                bar.show,
+                say=partial(click.echo, err=True),
+            )
+        click.echo(
+            f"{out / split}: {manifest.documents:,} documents, {manifest.tokens:,} tokens, "
+            f"{manifest.text_bytes / max(1, manifest.tokens - 2 * manifest.documents):.2f} bytes a token, "
+            f"{manifest.unknown / manifest.tokens:.3%} unknown"
+        )

@@ -1,0 +1,42 @@
+"""Numbers as words: sizes, durations, counts. One place, so that every message says them the same way."""
+
+from __future__ import annotations
+
+import math
+
+
+def gib(size: float) -> str:
+    """Memory in GiB, or in MiB below one: ``1.50 GiB``, ``512 MiB``."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes of files in GB, or in MB below one: ``1.5 GB``, ``512.0 MB``."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def rough_duration(seconds: float) -> str:
+    """A predicted time in one unit: ``90.0 s``, ``5.0 min``, ``12.3 h``, ``6.5 days``."""
+    for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60), (48 * 3600, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / divisor:.1f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def duration(seconds: float) -> str:
+    """A time in two units: ``12s``, ``4m05s``, ``2h05m``, ``3d04h``; ``--`` when it is unknown."""
+    if not math.isfinite(seconds):
+        return "--"
+    minutes, second = divmod(max(round(seconds), 0), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d{hour:02d}h"
+    if hours:
+        return f"{hours}h{minute:02d}m"
+    return f"{minutes}m{second:02d}s" if minutes else f"{second}s"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: ``1 slot``, ``8 slots``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
