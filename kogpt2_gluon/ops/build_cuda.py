@@ -25,6 +25,8 @@ ARCHITECTURES = ("70", "75", "80", "86")
 FLAGS = ("-std=c++17", "-diag-suppress=1675", "-Xcompiler", "-fPIC,-Wall")  # 1675: pragmas that are g++'s
 # The launch functions are marked for export, nothing else is; MXNet looks for names of its own in the wrapper.
 KERNEL_FLAGS = ("-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v")
+# As in build.py: Horovod makes MXNet's classes of the same names global, and the process would crash when it loads us.
+LINK_FLAGS = ("-shared", "-Xlinker", "-Bsymbolic")
 LIBRARY, MXNET_LIBRARY, RECORD, LOG = "libkogpt2_cuda.so", "libkogpt2_cuda_mxnet.so", "build.json", "build.log"
 
 
@@ -169,7 +171,7 @@ def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str
     for library, parts in ((LIBRARY, kernels), (MXNET_LIBRARY, list(jobs) if mxnet else [])):
         if parts:
             objects = [folder / f"{path.stem}.o" for path in parts]
-            _run([nvcc, "-shared", *code[:1], *objects, "-o", folder / library], f"nvcc {version}, {library}")
+            _run([nvcc, *LINK_FLAGS, *code[:1], *objects, "-o", folder / library], f"nvcc {version}, {library}")
     for path in jobs:
         (folder / f"{path.stem}.o").unlink()
 

@@ -220,9 +220,9 @@ def test_old_processor(tmp_path):
 
 
 def test_tight_container(monkeypatch):
-    monkeypatch.setattr(runtime, "memory_limit", lambda: 2**30)
+    monkeypatch.setattr(limits, "memory_limit", lambda: 2**30)
     limit = by_name(doctor.examine_memory())["container limit"]
-    assert (limit.value, limit.status) == ("1.0 GiB", WARN)
+    assert (limit.value, limit.status) == ("1.00 GiB", WARN)
 
 
 def test_no_compiler(monkeypatch):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cuda_driver import CudaDriver, open_library
+from kogpt2_gluon.ops.build import LINK_FLAGS
 from tests.helpers import ROOT
 
 CUDA_SOURCES = ROOT / "kogpt2_gluon" / "ops" / "src" / "cuda"
@@ -163,7 +164,7 @@ def build_for_host(folder: Path, mxnet: Path | None = None) -> Path:
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         objects = list(pool.map(compile_one, sources))
-    run_compiler("g++", "-shared", *objects, "-o", str(library))
+    run_compiler("g++", *LINK_FLAGS, *objects, "-o", str(library))
     return library
 
 

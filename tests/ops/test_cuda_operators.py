@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run
 from tests.ops import cuda_operators_check
 
 pytest_plugins = ["tests.ops.cuda_kernel_fixtures"]
@@ -32,3 +32,12 @@ def results(host_library: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", [function.__name__ for function in cuda_operators_check.CHECKS])
 def test_operator(results: dict[str, str], name: str) -> None:
     assert results[name] == "", results[name]
+
+
+def test_they_load_after_horovod(host_library: Path) -> None:
+    """Horovod makes MXNet's symbols global: without -Bsymbolic they replace the library's own, and loading crashes."""
+    code = (
+        "import sys, horovod.mxnet; from kogpt2_gluon.machine.runtime import mx; mx.library.load(sys.argv[1], False)\n"
+        "print(hasattr(mx.nd, 'kogpt2_cuda_layer_norm'))"
+    )
+    assert run(sys.executable, "-c", code, host_library).stdout.splitlines()[-1] == "True"

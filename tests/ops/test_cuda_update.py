@@ -119,7 +119,7 @@ def own_optimizer(name: str) -> Any:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_same_steps_as_the_stock_optimizers(device: Device, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("test_cuda_update.DECAYS", [0.01] * len(SIZES))
+    monkeypatch.setattr(f"{__name__}.DECAYS", [0.01] * len(SIZES))
     network = Network(device, np.float32)
     stock = own_optimizer(optimizer)
     stock.rescale_grad = 0.25

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from kogpt2_gluon.cli.main import ops as cli_ops
+from kogpt2_gluon.cli import ops as cli_ops
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.ops import build
 
