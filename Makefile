@@ -65,11 +65,15 @@ $(PCLUSTER)/.ready: constraints.txt
 	$(PCLUSTER)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps aws-parallelcluster
 	touch $@
 
+# Half of a test run is waiting, so more processes than cores run side by side. OpenMP's threads must not spin then.
+TEST_PROCESSES ?= 4
+PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+
 test: $(TEST) ## the test suite
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: $(TEST) $(PCLUSTER)/.ready ## everything: slow tests too, the other Pythons, the GPU build on a CPU
-	$(BIN)/python -m pytest
+	$(PYTEST)
 	$(MAKE) test-pythons test-cu112
 
 lint: $(TEST) ## ruff, the order of imports, mypy

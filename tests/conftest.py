@@ -17,6 +17,19 @@ pytest.register_assert_rewrite(
 )  # its asserts show their values, as those of a test file do
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file share a process (pytest-xdist), since they share fixtures.
+
+    All tests on two hosts share one: the hosts' names and addresses exist once on a machine. They wait more than they
+    compute, so they begin first and run next to the others.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("netns") is None)
+    for item in items:
+        group = "two-hosts" if item.get_closest_marker("netns") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train/ and test/ shards of the package's own sentences; vocabulary 600, 4 KiB chunks."""
