@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import Recipe, load_recipe
-from kogpt2_gluon.storage.files import replace_file, replace_folder
+from kogpt2_gluon.storage.files import move, replace_folder, write_file
 from kogpt2_gluon.storage.params_file import read_params, write_params
 
 FORMAT_VERSION = 1
@@ -47,7 +47,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk, all there by its manifest's names and sizes; :meth:`verify` compares the hashes too."""
+    """A checkpoint on disk. Its files have the manifest's names and sizes; :meth:`verify` compares the hashes too.
+
+    Only this module knows the names of the files in the folder.
+    """
 
     path: Path
     files: dict[str, dict[str, Any]]
@@ -63,23 +66,31 @@ class Checkpoint:
                 raise _damaged(self.path / name)
 
     def state(self) -> dict[str, Any]:
-        """Step, schedule, reader and fingerprints."""
+        """The content of state.json: step, schedule, reader and fingerprints. DataError if it names no step."""
+        path = self.path / STATE
         try:
-            state: dict[str, Any] = json.loads((self.path / STATE).read_text(encoding="utf-8"))
+            state = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise _damaged(self.path / STATE) from None
+            raise _damaged(path) from None
+        if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+            raise DataError(f'{path}: it has no "step", so it is not the state of a run')
         return state
 
     def recipe(self) -> Recipe:
+        """The recipe that the run was started with."""
         return load_recipe(str(self.path / RECIPE))
 
     def model_arrays(self) -> dict[str, NDArray[Any]]:
-        """{structural name: float32 array}; the tied matrix under both its names."""
-        return read_params(self.path / MODEL)
+        """Reads {structural name: float32 array}; the tied matrix is there under both its names."""
+        return read_params(self.model_path)
 
     def optimizer_arrays(self) -> dict[str, NDArray[Any]]:
-        """{structural name:k : array}, k counting the optimizer's arrays of that parameter."""
+        """Reads {"structural name:k": array}, where k counts the optimizer's arrays of that parameter."""
         return read_params(self.path / OPTIMIZER)
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / MODEL
 
     @property
     def tokenizer_path(self) -> Path:
@@ -111,8 +122,7 @@ def save_checkpoint(
         }
         manifest = {"format_version": FORMAT_VERSION, "files": files}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    with replace_file(ckpt_dir / LATEST) as stream:
-        stream.write(f"{final.name}\n".encode())
+    write_file(ckpt_dir / LATEST, f"{final.name}\n".encode())
     _remove_old(ckpt_dir, final, keep)
     return final
 
@@ -188,7 +198,9 @@ def _remove_old(ckpt_dir: Path, newest: Path, keep: int) -> None:
     folders = _committed(ckpt_dir)
     place = folders.index(newest)
     for folder in folders[:place] + (folders[place + keep :] if keep else []):
-        shutil.rmtree(folder.rename(ckpt_dir / f".{folder.name}.removed"))
+        removed = ckpt_dir / f".{folder.name}.removed"
+        move(folder, removed)
+        shutil.rmtree(removed)
 
 
 def _hash(path: Path) -> str:

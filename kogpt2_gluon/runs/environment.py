@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.storage.files import write_file
 
 PACKAGES = (
     *("kogpt2-gluon", "mxnet", "mxnet-cu112", "gluonnlp", "horovod", "numpy", "sentencepiece"),
@@ -57,8 +57,7 @@ def write_environment(run_dir: Path) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / "env.json"
     text = json.dumps(collect_environment(run_dir), indent=2, ensure_ascii=False) + "\n"
-    with replace_file(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+    write_file(path, text.encode("utf-8", "backslashreplace"))
     return path
 
 

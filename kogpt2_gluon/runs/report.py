@@ -16,7 +16,7 @@ import yaml
 from kogpt2_gluon.pages.page import PAGE, STYLE
 from kogpt2_gluon.pages.plot import Array, Series, figure, line_plot, short, smooth
 from kogpt2_gluon.runs.metrics import printable, read_metrics
-from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.wording import duration
 
 SAMPLE_BYTES = 20_000  # of the samples file
@@ -32,8 +32,7 @@ def write_report(run_dir: Path) -> Path:
     """
     run_dir = Path(run_dir)
     path = run_dir / "report.html"
-    with replace_file(path) as file:
-        file.write(render_report(run_dir).encode("utf-8", "replace"))
+    write_file(path, render_report(run_dir).encode("utf-8", "replace"))
     return path
 
 

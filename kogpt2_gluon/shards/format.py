@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import struct
 from array import array
@@ -34,7 +33,7 @@ from numpy.typing import NDArray
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.folders import MANIFEST as MANIFEST
 from kogpt2_gluon.shards.folders import why_no_manifest
-from kogpt2_gluon.storage.files import fsync_folder, replace_file
+from kogpt2_gluon.storage.files import commit_file, write_file
 
 FORMAT_VERSION = 2
 MAGIC = b"KTOK0002"
@@ -118,8 +117,7 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         plain = {**asdict(self), "fingerprint": self.fingerprint()}
-        with replace_file(folder / MANIFEST) as file:
-            file.write((json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+        write_file(folder / MANIFEST, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -228,8 +226,7 @@ class ShardWriter:
             self._write_chunk(bytes(self._buffer))
             self._buffer.clear()
         self._close_shard()
-        fsync_folder(self.folder)  # the shards' names first, then the manifest that speaks of them
-        self.manifest.save(self.folder)
+        self.manifest.save(self.folder)  # last: the shards that it names are on disk under their names
         return self.manifest
 
     def __enter__(self) -> ShardWriter:
@@ -263,7 +260,7 @@ class ShardWriter:
         return f"{self.manifest.split}-{len(self.manifest.shards):05d}.{suffix}"
 
     def _close_shard(self) -> None:
-        """Footer, fsync, rename: a file under its final name is whole."""
+        """Writes the footer and gives the file its final name: a file under that name is whole."""
         if self._file is None:
             return
         tokens = self._written // self._itemsize
@@ -274,11 +271,8 @@ class ShardWriter:
         digest = xxhash.xxh3_64_intdigest(hashes + footer)
         for part in (ends_of_shard, hashes, footer, TRAILER.pack(len(footer), digest, MAGIC)):
             self._file.write(part)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
         path = self.folder / self._name("ktok")
-        (self.folder / self._name("tmp")).rename(path)
+        commit_file(self._file, path)
         info = ShardInfo(path.name, path.stat().st_size, tokens, documents, f"{digest:016x}")
         self.manifest.shards.append(info)
         # A document whose last tokens are still in the buffer ends in the next shard.

@@ -38,7 +38,7 @@ from kogpt2_gluon.shards.folders import ASIDE
 from kogpt2_gluon.shards.format import SHARD_NAME, TOKENIZER, Manifest, ShardInfo, Tokens
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.shards.verify import REPAIRED, SetReport
-from kogpt2_gluon.storage.files import fsync_folder, replace_file
+from kogpt2_gluon.storage.files import move, write_file
 from kogpt2_gluon.tokens.counts import TokenCounter
 from kogpt2_gluon.tokens.tokenizer import SPACE, Tokenizer
 
@@ -230,8 +230,7 @@ def _replace_tokenizer(folder: Path, right: Path, done: Repair) -> None:
     data = right.read_bytes()
     if os.path.lexists(folder / TOKENIZER):
         done.actions.append(f"{TOKENIZER}: moved to {_move_aside(folder, TOKENIZER)}")
-    with replace_file(folder / TOKENIZER) as file:
-        file.write(data)
+    write_file(folder / TOKENIZER, data)
     done.actions.append(f"{TOKENIZER}: copied from {right}, the tokenizer of these shards")
 
 
@@ -241,9 +240,7 @@ def _move_aside(folder: Path, name: str) -> str:
     while target.exists():
         number += 1
         target = folder / ASIDE / f"{name}.{number}"
-    (folder / name).rename(target)
-    fsync_folder(folder / ASIDE)
-    fsync_folder(folder)
+    move(folder / name, target)
     return f"{ASIDE}/{target.name}"
 
 
@@ -251,11 +248,10 @@ def _rename(folder: Path, keep: dict[str, str], done: Repair) -> None:
     """Gives swapped shards their names, over names that no shard has: a cycle of names leaves no other way."""
     wrong = {name: having for name, having in keep.items() if name != having}
     for name, having in wrong.items():
-        (folder / having).rename(folder / f"renaming-{name}")
+        move(folder / having, folder / f"renaming-{name}")
         done.actions.append(f"{having}: renamed to {name}, which it is")
     for name in wrong:
-        (folder / f"renaming-{name}").rename(folder / name)
-    fsync_folder(folder)
+        move(folder / f"renaming-{name}", folder / name)
 
 
 def _recount(folder: Path, manifest: Manifest, done: Repair) -> None:

@@ -1,4 +1,12 @@
-"""Files written so that a crash never leaves half a file under its name."""
+"""Durable writes: after a crash or a power cut, a name holds all of its old content or all of its new one.
+
+Every durable write of the package goes through this module. Content is forced onto the disk before the rename that
+gives it its name, and the folder is forced onto it after the rename. A folder that replaces another needs two renames:
+a power cut between them leaves the old one whole, but under a temporary name.
+
+Use :func:`write_file`, :func:`replace_file`, :func:`replace_folder` or :func:`new_folder` for what is written in one
+go, and :func:`commit_file` or :func:`commit_folder` at the end of a temporary file or folder that was open for long.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +19,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def fsync_stream(stream: BinaryIO) -> None:
+    """Forces onto the disk what was written to a file so far."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
 def fsync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable: a rename is safe against a power cut only after this."""
+    """Forces the names in a folder onto the disk: a rename is safe against a power cut only after this."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -20,14 +34,42 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _partial(path: Path) -> Path:
-    """A hidden name beside `path` that no other process uses, on this host or on one sharing the file system."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+def move(path: Path, target: Path) -> None:
+    """Renames a file or folder whose content is on disk already; the new name is on disk when this returns."""
+    path.rename(target)
+    fsync_folder(target.parent)
+    if target.parent != path.parent:
+        fsync_folder(path.parent)
+
+
+def commit_file(stream: BinaryIO, path: Path) -> None:
+    """Closes a file that was written under a temporary name in the same folder, and gives it the name `path`.
+
+    All of the file is on disk before it is renamed. A file that has the name already is replaced.
+    """
+    fsync_stream(stream)
+    stream.close()
+    move(Path(stream.name), path)
+
+
+def commit_folder(folder: Path, path: Path) -> None:
+    """Gives a folder, filled under a temporary name next to it, the name `path`: all files in it are on disk before.
+
+    Its files must be closed. OSError if `path` exists and is not an empty folder.
+    """
+    _fsync_tree(folder)
+    move(folder, path)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a whole file, which is on disk under its name when this returns; see :func:`replace_file`."""
+    with replace_file(path) as stream:
+        stream.write(content)
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write, which takes the name `path` only when all of it is on disk.
+    """Yields a binary file to write, which takes the name `path` when the block ends and all of it is on disk.
 
     Missing parent folders are made. If the block raises, `path` is as it was and nothing else is left.
     """
@@ -36,8 +78,7 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("xb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            fsync_stream(stream)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -47,28 +88,57 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the name `path` only when all of it is on disk.
+    """Yields an empty folder to fill, which takes the name `path` when the block ends and all of it is on disk.
 
-    Missing parent folders are made. A folder that bears the name already is moved aside, then removed: the caller
-    has made sure that it may go. If the block raises, `path` is as it was and nothing else is left.
+    Missing parent folders are made. A folder that has the name already is moved aside, then removed: the caller has
+    made sure that it may go. If the block raises, `path` is as it was and nothing else is left.
     """
     path = path.resolve()  # a link to a folder stays a link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial, aside = _partial(path), _partial(path)
-    partial.mkdir()
-    try:
-        yield partial
-        _fsync_tree(partial)
-        if path.exists():
-            path.rename(aside)
-        partial.rename(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        if aside.exists() and not path.exists():
-            aside.rename(path)
-        raise
+    aside = _partial(path)
+    with _partial_folder(path) as partial:
+        try:
+            yield partial
+            _fsync_tree(partial)
+            if path.exists():
+                path.rename(aside)
+            partial.rename(path)
+        except BaseException:
+            if aside.exists() and not path.exists():
+                aside.rename(path)
+            raise
     fsync_folder(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill, which takes the name `path` when the block ends and all of it is on disk.
+
+    Unlike :func:`replace_folder` it never removes anything: OSError if by then `path` is more than an empty folder.
+    Missing parent folders are made. If the block raises, `path` is as it was and nothing else is left.
+    """
+    path = path.resolve()
+    with _partial_folder(path) as partial:
+        yield partial
+        commit_folder(partial, path)
+
+
+@contextmanager
+def _partial_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder with a temporary name next to `path`, which is removed if the block raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        partial.mkdir()
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _partial(path: Path) -> Path:
+    """A hidden name next to `path` that no other process uses, on this host or on one that shares the file system."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
 
 
 def _fsync_tree(folder: Path) -> None:

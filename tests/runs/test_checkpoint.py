@@ -17,6 +17,7 @@ from kogpt2_gluon.runs import checkpoint as module
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage import files as files_module
 from kogpt2_gluon.storage.params_file import read_params
+from tests.storage.crash_helpers import Crash, PowerCut, count_operations, without_clean_up
 
 FILES = ["model.params", "optimizer.params", "recipe.yaml", "state.json", "tokenizer.model"]
 RECIPE = parse_recipe({"name": "a test", "about": "한국어", "model": {"units": 16, "num_heads": 2, "num_layers": 1}})
@@ -283,48 +284,21 @@ def test_a_manifest_that_is_none(ckpt_dir: Path, text: Any) -> None:
 # --- crashes
 
 
-class PowerCut(BaseException):
-    """Nothing of ours catches it to clean up after itself, except to let it pass."""
-
-
-class Crash:
-    """Lets the `at`-th call of the wrapped functions fail, before or after its work."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, after: bool, error: type[BaseException]):
-        self.calls, self._at, self._after, self._error = 0, at, after, error
-        for owner, name in [
-            (module, "write_params"),
-            (module.shutil, "copyfile"),
-            (Path, "write_text"),
-            (Path, "rename"),
-            (Path, "replace"),
-            (files_module.os, "fsync"),
-            (module, "_remove_old"),
-        ]:
-            monkeypatch.setattr(owner, name, self._wrap(getattr(owner, name)))
-
-    def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any, **named: Any) -> Any:
-            self.calls += 1
-            fails = self.calls == self._at
-            if fails and not self._after:
-                raise self._error()
-            result = function(*arguments, **named)
-            if fails:
-                raise self._error()
-            return result
-
-        return wrapped
+OPERATIONS = [
+    (module, "write_params"),
+    (module.shutil, "copyfile"),
+    (Path, "write_text"),
+    (Path, "rename"),
+    (Path, "replace"),
+    (files_module.os, "fsync"),
+    (module, "_remove_old"),
+]
 
 
 def count_calls(tmp_path: Path) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        crash = Crash(patch, at=0, after=False, error=OSError)
-        for step in (10, 20):
-            save(tmp_path / "count", step)
-        first = crash.calls
-        save(tmp_path / "count", 15, keep=1)  # as in the test: later and older ones go
-        return crash.calls - first
+    for step in (10, 20):
+        save(tmp_path / "count", step)
+    return count_operations(lambda: save(tmp_path / "count", 15, keep=1), OPERATIONS)  # later and older ones go
 
 
 @pytest.mark.parametrize(("error", "clean_up"), [(OSError, True), (PowerCut, False)])
@@ -346,9 +320,8 @@ def test_a_save_that_fails_anywhere_leaves_one_to_go_on_from(
         (ckpt_dir / "latest").write_text("step-00000010\n", encoding="utf-8")
         with pytest.MonkeyPatch.context() as patch, pytest.raises(error):
             if not clean_up:
-                patch.setattr(files_module.shutil, "rmtree", lambda *_, **__: None)
-                patch.setattr(Path, "unlink", lambda *_, **__: None)
-            Crash(patch, at, after, error)
+                without_clean_up(patch)
+            Crash(patch, at, after, error, OPERATIONS)
             save(ckpt_dir, 15, keep=1)
         found = newest_checkpoint(ckpt_dir)
         assert found.state()["step"] in (10, 15)  # never 20, which the run has left behind
@@ -364,7 +337,9 @@ def test_a_save_that_fails_anywhere_leaves_one_to_go_on_from(
 
 def test_a_failed_save_frees_its_space(ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(ckpt_dir, 10)
-    Crash(monkeypatch, at=2, after=True, error=OSError)  # the disk is full after both files of arrays
+    Crash(
+        monkeypatch, 2, after=True, error=OSError, operations=OPERATIONS
+    )  # the disk is full after both files of arrays
     with pytest.raises(OSError):
         save(ckpt_dir, 20)
     assert sorted(entry.name for entry in ckpt_dir.iterdir()) == ["latest", "step-00000010"]

@@ -18,6 +18,7 @@ from kogpt2_gluon.reading.order import choose_lanes
 from kogpt2_gluon.shards.format import MANIFEST, Manifest, ShardWriter, choose_chunk_bytes, token_dtype
 from kogpt2_gluon.shards.shard_set import ShardSet
 from tests.shards.shard_helpers import SPECIAL, edit_manifest, flip, parts_of, read_back
+from tests.storage.crash_helpers import Crash, PowerCut, count_operations, without_clean_up
 
 
 def empty_manifest(chunk_bytes: int = 256, dtype: str = "<u2") -> Manifest:
@@ -375,6 +376,33 @@ def test_a_crash_leaves_only_whole_shards_under_their_names(tmp_path: Path) -> N
         assert parts_of(tmp_path / name)[0]["tokens"] == 512
     with writer:
         pass
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_write_that_fails_anywhere_leaves_whole_shards_and_no_manifest_or_a_whole_set(
+    tmp_path: Path, after: bool
+) -> None:
+    """Every call that touches the disk fails in turn, and nothing is tidied up, as after a power cut."""
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        with ShardWriter(folder, empty_manifest(), 1024) as writer:
+            writer.add(np.zeros(1300, "<u2"), [1300])
+            writer.finish()
+
+    calls = count_operations(lambda: write(tmp_path / "whole"))
+    assert calls >= 15
+    for at in range(2, calls + 1):  # the first is the test's own mkdir
+        folder = tmp_path / f"at{at}"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
+            without_clean_up(patch)
+            Crash(patch, at, after, PowerCut)
+            write(folder)
+        for path in folder.glob("*.ktok"):
+            assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
+        if (folder / MANIFEST).exists():
+            assert len(list(folder.glob("*.ktok"))) == 3
+            ShardSet(folder).close()
 
 
 def test_a_full_disk_leaves_no_half_shard(tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""Durable writes: whatever fails, and wherever, a name holds all of the old or all of the new, and it can be redone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from kogpt2_gluon.storage.files import (
+    commit_file,
+    commit_folder,
+    move,
+    new_folder,
+    replace_file,
+    replace_folder,
+    write_file,
+)
+from tests.storage.crash_helpers import Crash, PowerCut, count_operations, recorded, without_clean_up
+
+Action = Callable[[Path], None]
+
+
+def content(path: Path) -> object:
+    """The bytes of a file, or of all files of a folder by their names; None if there is nothing."""
+    if path.is_dir():
+        return {each.relative_to(path).as_posix(): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+    return path.read_bytes() if path.exists() else None
+
+
+def fill(folder: Path) -> None:
+    (folder / "sub").mkdir(exist_ok=True)
+    (folder / "sub" / "a").write_bytes(b"new")
+    (folder / "b").write_bytes(b"new too")
+
+
+def nothing(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+
+
+def old_file(path: Path) -> None:
+    nothing(path)
+    path.write_bytes(b"old")
+
+
+def old_folder(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "a").write_bytes(b"old")
+
+
+def empty_folder(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def by_write_file(path: Path) -> None:
+    write_file(path, b"new")
+
+
+def by_commit_file(path: Path) -> None:
+    with path.with_name(".tmp").open("wb") as stream:
+        stream.write(b"new")
+        commit_file(stream, path)
+
+
+def by_replace_folder(path: Path) -> None:
+    with replace_folder(path) as folder:
+        fill(folder)
+
+
+def by_new_folder(path: Path) -> None:
+    with new_folder(path) as folder:
+        fill(folder)
+
+
+def by_commit_folder(path: Path) -> None:
+    folder = path.with_name(".tmp")
+    folder.mkdir(exist_ok=True)
+    fill(folder)
+    commit_folder(folder, path)
+
+
+WAYS = [
+    (by_write_file, nothing),
+    (by_write_file, old_file),
+    (by_commit_file, nothing),
+    (by_commit_file, old_file),
+    (by_replace_folder, nothing),
+    (by_replace_folder, old_folder),
+    (by_new_folder, nothing),
+    (by_new_folder, empty_folder),
+    (by_commit_folder, nothing),
+]
+
+
+@pytest.mark.parametrize(("error", "clean_up"), [(OSError, True), (PowerCut, False)])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("write", "before"), WAYS)
+def test_a_write_that_fails_anywhere_leaves_the_old_or_the_new(
+    tmp_path: Path, write: Action, before: Action, after: bool, error: type[BaseException], clean_up: bool
+) -> None:
+    before(tmp_path / "count" / "it")
+    calls = count_operations(lambda: write(tmp_path / "count" / "it"))
+    new = content(tmp_path / "count" / "it")
+    assert calls >= 4
+    for at in range(1, calls + 1):
+        path = tmp_path / f"at{at}" / "it"
+        before(path)
+        old = content(path)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(error):
+            if not clean_up:
+                without_clean_up(patch)
+            Crash(patch, at, after, error)
+            write(path)
+        found = content(path)
+        if write is by_replace_folder and found is None and not clean_up:
+            # Between its two renames the old folder has a temporary name, and is whole there.
+            found = next((content(each) for each in path.parent.glob(".it.*.partial") if content(each) == old), None)
+        assert found in (old, new)
+        if clean_up and found != new and write not in (by_commit_file, by_commit_folder):  # their callers tidy up
+            assert [each.name for each in path.parent.iterdir()] == ([] if old is None else ["it"])
+        if write not in (by_new_folder, by_commit_folder) or found != new:
+            write(path)
+        assert content(path) == new
+
+
+@pytest.mark.parametrize(
+    ("write", "before", "expected"),
+    [
+        (by_write_file, nothing, ["sync *", "name it", "sync ."]),
+        (by_commit_file, old_file, ["sync *", "name it", "sync ."]),
+        (by_new_folder, nothing, ["sync */b", "sync */sub/a", "sync */sub", "sync *", "name it", "sync ."]),
+        (by_commit_folder, nothing, ["sync *", "sync */b", "sync */sub", "sync */sub/a", "name it", "sync ."]),
+        (by_replace_folder, old_folder, ["sync *", "sync */b", "sync */sub", "sync */sub/a", "name it", "sync ."]),
+    ],
+)
+def test_content_is_on_disk_before_its_name_and_the_name_after(
+    tmp_path: Path, write: Action, before: Action, expected: list[str]
+) -> None:
+    folder = tmp_path / "folder"
+    before(folder / "it")
+    with recorded(folder) as done:
+        write(folder / "it")
+    named = done.index("name it")
+    assert sorted(each for each in done[:named] if each != "name *") == sorted(expected[:-2])
+    assert done[named:] == ["name it", "sync ."]
+
+
+def test_a_move_makes_both_folders_durable(tmp_path: Path) -> None:
+    for name in ("from", "to"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "from" / "it").write_bytes(b"it")
+    with recorded(tmp_path) as done:
+        move(tmp_path / "from" / "it", tmp_path / "to" / "it")
+    assert done == ["name to/it", "sync to", "sync from"]
+
+
+def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
+    old_file(tmp_path / "file")
+    old_folder(tmp_path / "folder")
+    with pytest.raises(KeyboardInterrupt), replace_file(tmp_path / "file") as stream:
+        stream.write(b"half")
+        raise KeyboardInterrupt
+    for way, name in ((replace_folder, "folder"), (new_folder, "new")):
+        with pytest.raises(ValueError, match="stop"), way(tmp_path / name) as partial:
+            fill(partial)
+            raise ValueError("stop")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["a", "file", "folder"]
+
+
+def test_parents_are_made_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    write_file(tmp_path / "new" / "deep", b"whole")
+    assert (tmp_path / "new" / "deep").read_bytes() == b"whole"
+    old_folder(tmp_path / "folder")
+    (tmp_path / "link").symlink_to("folder")
+    by_replace_folder(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert content(tmp_path / "folder") == {"sub/a": b"new", "b": b"new too"}
+
+
+def test_a_new_folder_takes_nobodys_place(tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    with pytest.raises(OSError), new_folder(path) as folder:
+        fill(folder)
+        old_folder(path)  # somebody was faster
+    assert content(path) == {"a": b"old"}
+    assert [each.name for each in tmp_path.iterdir()] == ["it"]
