@@ -44,7 +44,7 @@ def test_good_uses_of_the_words_pass(words):
 
 
 def test_a_phrase_is_found_over_the_end_of_a_line():
-    first, rest = "_".join(("is", "to_be")).split("_", 1)
+    first, rest = "is", " ".join(("to", "be"))
     assert _found(f"# It {first}\n# {rest} here.\n", ".py") == [(1, f"{first} {rest}")]
     assert _found(f"It {first}\n{rest} here.\n", ".md") == [(1, f"{first} {rest}")]
     assert _found(f"# It {first}\nx = 1\n# {rest} here.\n", ".py") == []
