@@ -61,11 +61,20 @@ def install(venv: Path) -> None:
     pinned = ["-c", str(constraints)] if constraints.is_file() else []
     with tempfile.TemporaryDirectory(prefix="cu112-source-") as name:
         # A copy: pip builds where the source lies, and what it leaves there would go into later wheels.
-        litter = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "runs", "demo-run")
-        source = shutil.copytree(ROOT, Path(name) / "source", ignore=litter)
+        source = copy_tracked(Path(name) / "source")
         subprocess.run([str(venv / "bin" / "pip"), "install", "--quiet", *pinned, f"{source}[cu112]"], check=True)
     size = sum(path.lstat().st_size for path in venv.rglob("*") if path.is_file() and not path.is_symlink())
     say(f"installed in {time.monotonic() - began:.0f} s, {size / 1e9:.1f} GB on disk")
+
+
+def copy_tracked(folder: Path) -> Path:
+    """Copies the files that git tracks, so that nothing which runs left in the checkout comes along."""
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
 
 
 def mxnet_library(venv: Path) -> Path:
