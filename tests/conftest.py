@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.helpers import CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from kogpt2_gluon.runs.checkpoint import Checkpoint
 
 pytest.register_assert_rewrite(
     "tests.corpus.cleaning.cleaning_helpers", "tests.shards.shard_helpers"
@@ -83,11 +87,11 @@ def small_tokenizer() -> bytes:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, small_tokenizer: bytes) -> Path:
-    """The folder of a tiny checkpoint that can be converted."""
+def checkpoint(tmp_path: Path, small_tokenizer: bytes) -> Checkpoint:
+    """A tiny checkpoint that can be converted."""
     from tests.convert.convert_helpers import make_checkpoint
 
-    return make_checkpoint(tmp_path / "step-00001200", small_tokenizer)
+    return make_checkpoint(tmp_path / "checkpoints", small_tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from kogpt2_gluon.cli.options import ANY_PATH, FOLDER
 @click.argument("out", type=FOLDER)
 @click.option("--to", "target", default="huggingface", show_default=True, type=click.Choice(["huggingface"]))
 def convert(checkpoint: Path, out: Path, target: str) -> None:
-    """Checkpoint -> a folder that PyTorch's transformers load. Needs neither torch nor MXNet.
+    """Checkpoint -> a folder that transformers (PyTorch) can load. Needs neither torch nor MXNet.
 
     \b
     Example: kogpt2 convert runs/demo OUT --to huggingface
@@ -22,7 +22,5 @@ def convert(checkpoint: Path, out: Path, target: str) -> None:
     from kogpt2_gluon.convert.huggingface import convert_checkpoint
     from kogpt2_gluon.runs.checkpoint import open_checkpoint
 
-    opened = open_checkpoint(checkpoint)
-    opened.verify()
-    convert_checkpoint(opened.path, out)
+    convert_checkpoint(open_checkpoint(checkpoint), out)
     click.echo(f"{out}: load it with GPT2LMHeadModel.from_pretrained and AutoTokenizer.from_pretrained({str(out)!r})")

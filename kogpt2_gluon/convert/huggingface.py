@@ -1,114 +1,57 @@
 """A checkpoint as a Hugging Face folder, for ``GPT2LMHeadModel`` and ``AutoTokenizer``.
 
 KoGPT-2 is GPT-2 with the erf GELU, which transformers calls "gelu" ("gelu_new", its GPT-2 default, is the tanh form).
-The arrays are renamed and the dense ones transposed, as GPT-2's ``Conv1D`` keeps weights as (in, out) and Gluon's
-``Dense`` as (out, in); nothing is rounded. Neither MXNet nor PyTorch nor a GPU is needed.
+The arrays are renamed by the table in :mod:`.names`; nothing is rounded. Neither MXNet nor PyTorch nor a GPU is needed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from kogpt2_gluon.convert.names import parameters_of, to_transformers
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.recipe import ModelRecipe, Recipe, load_recipe
-from kogpt2_gluon.storage.params_file import read_params
-
-Float32s = npt.NDArray[np.float32]
-
-EMBEDDING, TIED_COPY = "_embed.weight", "_logits_proj.weight"
+from kogpt2_gluon.recipe import ModelRecipe, Recipe
+from kogpt2_gluon.runs.checkpoint import Checkpoint
+from kogpt2_gluon.storage.files import new_folder
 
 
-def convert_checkpoint(ckpt: Path, out: Path) -> None:
-    """Writes checkpoint folder `ckpt` as folder `out`, which appears complete or not at all.
+def convert_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
+    """Verifies a checkpoint and writes it as folder `out`, which appears complete or not at all.
 
-    `ckpt` holds model.params (float32), recipe.yaml, tokenizer.model and state.json. Raises RecipeError if `out` exists
-    and is not an empty folder, DataError naming the array, piece or file that cannot be mapped.
+    Raises RecipeError if `out` exists and is not an empty folder, DataError naming the array, piece or file that cannot
+    be converted.
     """
     _refuse_occupied(out)
-    recipe = load_recipe(str(ckpt / "recipe.yaml"))
-    state = _read_state(ckpt / "state.json")
-    source = SentencePieceBPE(ckpt / "tokenizer.model")
+    checkpoint.verify()
+    recipe, state = checkpoint.recipe(), checkpoint.state()
+    source = SentencePieceBPE(checkpoint.tokenizer_path)
     _check_tokenizer(source, recipe.model)
     tokenizer = tokenizer_json(source)
-    tensors = rename_arrays(read_params(ckpt / "model.params"), recipe.model, str(ckpt / "model.params"))
-    with _new_folder(out) as folder:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # transformers insists on the mark
-        (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-        _write_json(folder / "config.json", model_config(recipe.model, source))
-        _write_json(folder / "generation_config.json", _token_ids(source))
-        _write_json(folder / "tokenizer_config.json", _tokenizer_config(recipe.model, source))
-        _write_json(folder / "special_tokens_map.json", _special_tokens(source))
-        (folder / "README.md").write_text(_model_card(recipe, state, source), encoding="utf-8")
-        shutil.copymode(folder / "README.md", folder / "model.safetensors")  # safetensors makes it private
-
-
-def rename_arrays(arrays: dict[str, npt.NDArray[Any]], model: ModelRecipe, source: str) -> dict[str, Float32s]:
-    """Structural names -> GPT2LMHeadModel's names; the tied matrix once. `source` names the file in messages.
-
-    Raises DataError for a missing or unknown name, a shape that the recipe does not have, another dtype than float32,
-    or tied copies that differ.
-    """
-    expected = {name: shape for name, _, shape in parameters_of(model)}
-    expected[TIED_COPY] = expected[EMBEDDING]
-    for names, fault in (
-        (sorted(expected.keys() - arrays.keys()), "is missing from it"),
-        (sorted(arrays.keys() - expected.keys()), "is no parameter of the network"),
-    ):
-        if names:
-            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise DataError(f"{source}: {names[0]} {fault}{more}; the recipe has {model.num_layers} layers")
-    for name, array in arrays.items():
-        if array.shape != expected[name]:
-            raise DataError(f"{source}: {name} has shape {array.shape}, but the recipe makes it {expected[name]}")
-        if array.dtype != np.float32:
-            raise DataError(f"{source}: {name} is {array.dtype}; only float32 is converted")
-    if not np.array_equal(arrays[EMBEDDING], arrays[TIED_COPY]):
-        raise DataError(f"{source}: {EMBEDDING} and {TIED_COPY} differ; they are one tied matrix in GPT-2")
-    return {
-        target: np.ascontiguousarray(arrays[name].T if _is_dense(name) else arrays[name])
-        for name, target, _ in parameters_of(model)
-    }
-
-
-def parameters_of(model: ModelRecipe) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(structural name, transformers' name, shape in Gluon) of every parameter; the tied matrix once."""
-    units, hidden = model.units, 4 * model.units
-    yield EMBEDDING, "transformer.wte.weight", (model.vocab_size, units)
-    yield "_pos_embed.weight", "transformer.wpe.weight", (model.max_length, units)
-    dense = {  # Gluon's name: (transformers' name, out, in)
-        "_self_attention_layers.{}._multi_head_qkv_proj": ("attn.c_attn", 3 * units, units),
-        "_self_attention_layers.{}._out_proj": ("attn.c_proj", units, units),
-        "_ffn_layers.{}._hidden_map": ("mlp.c_fc", hidden, units),
-        "_ffn_layers.{}._out_map": ("mlp.c_proj", units, hidden),
-    }
-    for layer in range(model.num_layers):
-        for name, (target, size_out, size_in) in dense.items():
-            yield f"{name.format(layer)}.weight", f"transformer.h.{layer}.{target}.weight", (size_out, size_in)
-            yield f"{name.format(layer)}.bias", f"transformer.h.{layer}.{target}.bias", (size_out,)
-        for name, target in (("_attn_ln", "ln_1"), ("_ffn_ln", "ln_2")):
-            yield f"{name}.{layer}.gamma", f"transformer.h.{layer}.{target}.weight", (units,)
-            yield f"{name}.{layer}.beta", f"transformer.h.{layer}.{target}.bias", (units,)
-    yield "_final_ln.gamma", "transformer.ln_f.weight", (units,)
-    yield "_final_ln.beta", "transformer.ln_f.bias", (units,)
-
-
-def _is_dense(name: str) -> bool:
-    return name.endswith(".weight") and name.startswith(("_self_attention_layers.", "_ffn_layers."))
+    tensors = to_transformers(checkpoint.model_arrays(), recipe.model, str(checkpoint.model_path))
+    try:
+        with new_folder(out) as folder:
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # transformers needs the mark
+            (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+            _write_json(folder / "config.json", model_config(recipe.model, source))
+            _write_json(folder / "generation_config.json", _token_ids(source))
+            _write_json(folder / "tokenizer_config.json", _tokenizer_config(recipe.model, source))
+            _write_json(folder / "special_tokens_map.json", _special_tokens(source))
+            (folder / "README.md").write_text(_model_card(recipe, state, source), encoding="utf-8")
+            shutil.copymode(folder / "README.md", folder / "model.safetensors")  # safetensors makes it private
+    except (OSError, SafetensorError) as error:  # the latter also for a full disk
+        raise RecipeError(f"{out}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def model_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, Any]:
-    """config.json of transformers' GPT2Config."""
+    """Return the content of config.json, which transformers reads as a GPT2Config."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -160,38 +103,11 @@ def _check_tokenizer(tokenizer: SentencePieceBPE, model: ModelRecipe) -> None:
             raise DataError(f"tokenizer {tokenizer.path}: it has no {name} piece, which documents are delimited with")
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise DataError(f"{path}: not JSON") from None
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise DataError(f'{path}: it has no "step", so this is not the state of a run')
-    return state
-
-
 def _refuse_occupied(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise RecipeError(f"{out}: the folder is not empty; name a new one, or empty it")
     if out.exists() and not out.is_dir():
         raise RecipeError(f"{out}: it is a file; name a folder")
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends well, and is removed when it does not."""
-    out = out.resolve()
-    folder = out.parent / f".{out.name}.{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        folder.rename(out)  # an empty folder of that name is replaced
-    except OSError as error:
-        raise RecipeError(f"{out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -202,7 +118,7 @@ def _model_card(recipe: Recipe, state: dict[str, Any], tokenizer: SentencePieceB
     model, training = recipe.model, recipe.training
     normalisation = tokenizer.proto.normalizer_spec.name or "identity"
     tokens = state["step"] * recipe.tokens_per_step
-    parameters = sum(int(np.prod(shape)) for _, _, shape in parameters_of(model))
+    parameters = sum(int(np.prod(each.shape)) for each in parameters_of(model))
     special = ", ".join(f"`{piece}` {tokenizer.ids[piece]}" for piece in _special_tokens(tokenizer).values())
     return f"""---
 language: ko
@@ -247,7 +163,7 @@ and the batch are a reconstruction. These weights are not the ones that SK telec
 
 
 def _evaluation_table(evaluation: Any) -> str:
-    """The figures of state.json's `evaluation`, if it has any, as a section of the card."""
+    """Return the figures of a state's `evaluation` as a section of the card, or "" if there are none."""
     if not isinstance(evaluation, dict):
         return ""
     figures = {key: value for key, value in evaluation.items() if isinstance(value, (int, float))}

@@ -51,7 +51,7 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print) -> None:
     from kogpt2_gluon.runs.checkpoint import open_checkpoint
 
     converted = work_dir / "huggingface"
-    convert_checkpoint(open_checkpoint(work_dir / "run").path, converted)
+    convert_checkpoint(open_checkpoint(work_dir / "run"), converted)
     echo(f"  {converted}")
 
     held_out = [line for line in read_metrics(work_dir / "run") if line["kind"] == "evaluation"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
-import shutil
 from pathlib import Path
+from typing import Callable
 
 import sentencepiece
 
 from kogpt2_gluon.recipe import parse_recipe
+from kogpt2_gluon.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from kogpt2_gluon.storage.params_file import read_params
 from tests.helpers import ROOT
 
 ORIGINAL = ROOT / "tests" / "storage" / "original"
@@ -48,13 +49,15 @@ def train(sentences: list[str], vocab_size: int, **options) -> bytes:
     return model.getvalue()
 
 
-def make_checkpoint(folder: Path, tokenizer: bytes, **model) -> Path:
-    folder.mkdir(exist_ok=True)
+def make_checkpoint(
+    folder: Path, tokenizer: bytes, change: Callable[[dict], object] = len, state: dict | None = None, **model: int
+) -> Checkpoint:
+    """A checkpoint below `folder`, its arrays those of the original network after `change`; `model` overrides sizes."""
     sizes = {"units": 96, "vocab_size": 501, "max_length": 64, "num_layers": 3, "num_heads": 6, **model}
     recipe = parse_recipe({"name": "tiny", "model": sizes, "data": {"seq_length": 32}})
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    state = {"step": 1200, "evaluation": {"loss": 3.25, "bits_per_byte": 1.53}}
-    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    (folder / "tokenizer.model").write_bytes(tokenizer)
-    shutil.copyfile(ORIGINAL / "tiny.params", folder / "model.params")
-    return folder
+    arrays = read_params(ORIGINAL / "tiny.params")
+    change(arrays)
+    state = state or {"step": 1200, "evaluation": {"loss": 3.25, "bits_per_byte": 1.53}}
+    folder.mkdir(exist_ok=True)
+    (folder / "source.model").write_bytes(tokenizer)
+    return open_checkpoint(save_checkpoint(folder, state, arrays, {}, recipe, folder / "source.model"))

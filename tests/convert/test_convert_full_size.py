@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import build_model, named_parameters
 from kogpt2_gluon.recipe import load_recipe
-from kogpt2_gluon.storage.params_file import write_params
+from kogpt2_gluon.runs.checkpoint import open_checkpoint, save_checkpoint
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
@@ -32,13 +30,10 @@ def test_logits_of_the_full_network(shards: Path, tmp_path: Path):
     tokens = np.random.RandomState(0).randint(0, 50000, (2, 48)).astype(np.int32)
     ours = net(mx.nd.array(tokens, dtype="int32"))[0].asnumpy()
 
-    checkpoint = tmp_path / "step-00000001"
-    checkpoint.mkdir()
-    write_params(checkpoint / "model.params", {name: p.data().asnumpy() for name, p in named_parameters(net).items()})
-    (checkpoint / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    (checkpoint / "state.json").write_text(json.dumps({"step": 1, "evaluation": None}))
-    shutil.copyfile(shards / "tokenizer.model", checkpoint / "tokenizer.model")
-    convert_checkpoint(checkpoint, tmp_path / "converted")
+    arrays = {name: parameter.data().asnumpy() for name, parameter in named_parameters(net).items()}
+    state = {"step": 1, "evaluation": None}
+    path = save_checkpoint(tmp_path / "checkpoints", state, arrays, {}, recipe, shards / "tokenizer.model")
+    convert_checkpoint(open_checkpoint(path), tmp_path / "converted")
 
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "converted")
     assert sum(parameter.numel() for parameter in model.parameters()) == 124_242_432

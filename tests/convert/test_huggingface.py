@@ -7,12 +7,16 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
+from kogpt2_gluon.convert import huggingface
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
+from kogpt2_gluon.convert.names import from_transformers, parameters_of, to_transformers
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.storage.params_file import read_params, write_params
 from tests.convert.convert_helpers import ORIGINAL, make_checkpoint
 from tests.helpers import ROOT
+from tests.shards.shard_helpers import flip
+from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
 
 # --- the network
 
@@ -40,7 +44,7 @@ def test_configuration(checkpoint, tmp_path, transformers):
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == 64
 
 
-def test_model_card_says_what_it_is(checkpoint, tmp_path):
+def test_model_card_says_what_it_is(checkpoint, small_tokenizer, tmp_path):
     convert_checkpoint(checkpoint, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     for fact in (
@@ -50,8 +54,7 @@ def test_model_card_says_what_it_is(checkpoint, tmp_path):
         "`</s>` 2",
     ):
         assert fact in card
-    (checkpoint / "state.json").write_text('{"step": 7}')
-    convert_checkpoint(checkpoint, tmp_path / "plain")
+    convert_checkpoint(make_checkpoint(tmp_path / "other", small_tokenizer, state={"step": 7}), tmp_path / "plain")
     assert "Held-out" not in (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
 
 
@@ -66,9 +69,9 @@ def put(name, array):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (drop("_ffn_ln.1.beta"), r"_ffn_ln\.1\.beta is missing from it; the recipe has 3 layers"),
+        (drop("_ffn_ln.1.beta"), r"_ffn_ln\.1\.beta is missing; the recipe has 3 layers"),
         (drop("_logits_proj.weight"), r"_logits_proj\.weight is missing"),
-        (put("_attn_ln.3.beta", np.ones(96, np.float32)), r"_attn_ln\.3\.beta is no parameter of the network"),
+        (put("_attn_ln.3.beta", np.ones(96, np.float32)), r"_attn_ln\.3\.beta is not a parameter of the network"),
         (
             put("_attn_ln.0.beta", np.ones(95, np.float32)),
             r"_attn_ln\.0\.beta has shape \(95,\), but the recipe .* \(96,\)",
@@ -77,24 +80,36 @@ def put(name, array):
         (put("_embed.weight", np.ones((501, 96), np.float32)), r"_embed\.weight and _logits_proj\.weight differ"),
     ],
 )
-def test_parameters_that_cannot_be_mapped_are_named(change, message, checkpoint, tmp_path):
-    arrays = read_params(checkpoint / "model.params")
-    change(arrays)
-    write_params(checkpoint / "model.params", arrays)
+def test_parameters_that_cannot_be_converted_are_named(change, message, small_tokenizer, tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "changed", small_tokenizer, change)
     with pytest.raises(DataError, match=message) as caught:
         convert_checkpoint(checkpoint, tmp_path / "out")
     assert "model.params: " in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_names_and_numbers_come_back(checkpoint):
+    """The table of names serves both ways, bit for bit; what transformers calls them is in the test of the logits."""
+    arrays, model = checkpoint.model_arrays(), checkpoint.recipe().model
+    there = to_transformers(arrays, model, "a")
+    assert len({each.in_transformers for each in parameters_of(model)}) == len(there) == len(arrays) - 1
+    back = from_transformers(there, model, "b")
+    assert back.keys() == arrays.keys()
+    assert all(back[name].tobytes() == arrays[name].tobytes() for name in arrays)
+    turned = [each.name for each in parameters_of(model) if each.transposed]
+    assert len(turned) == 4 * model.num_layers and not any(name.endswith("bias") for name in turned)
+    with pytest.raises(DataError, match=r"b: transformer\.wte\.weight is missing"):
+        from_transformers({name: there[name] for name in there if "wte" not in name}, model, "b")
+
+
 def test_a_recipe_of_another_size_is_refused(tmp_path, small_tokenizer):
     for sizes, message in (
-        ({"num_layers": 2}, r"is no parameter of the network \(and 11 more\); the recipe has 2 layers"),
+        ({"num_layers": 2}, r"is not a parameter of the network \(and 11 more\); the recipe has 2 layers"),
         ({"max_length": 128}, r"_pos_embed\.weight has shape \(64, 96\), but the recipe makes it \(128, 96\)"),
         ({"vocab_size": 100}, r"it has \d+ pieces, more than model\.vocab_size=100"),
     ):
-        ckpt = make_checkpoint(tmp_path / "ckpt", small_tokenizer, **sizes)
+        checkpoint = make_checkpoint(tmp_path / "other", small_tokenizer, **sizes)
         with pytest.raises(DataError, match=message):
-            convert_checkpoint(ckpt, tmp_path / "out")
+            convert_checkpoint(checkpoint, tmp_path / "out")
 
 
 # --- the folder
@@ -106,10 +121,14 @@ def test_the_folder_appears_whole_or_not_at_all(checkpoint, tmp_path, monkeypatc
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("kogpt2_gluon.convert.huggingface._model_card", full_disk)
-        with pytest.raises(RecipeError, match="out: cannot be written: No space left"):
-            convert_checkpoint(checkpoint, tmp_path / "out")
+    def full_disk_under_rust(*args, **kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    for name, function in (("_model_card", full_disk), ("save_file", full_disk_under_rust)):
+        with monkeypatch.context() as patch:
+            patch.setattr(huggingface, name, function)
+            with pytest.raises(RecipeError, match=r"out: cannot be written: .*No space left"):
+                convert_checkpoint(checkpoint, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     (tmp_path / "out").mkdir()  # an empty folder may be there
     convert_checkpoint(checkpoint, tmp_path / "out")
@@ -128,18 +147,41 @@ def test_the_folder_appears_whole_or_not_at_all(checkpoint, tmp_path, monkeypatc
 
 def test_occupied_places_are_refused(checkpoint, tmp_path):
     with pytest.raises(RecipeError, match="the folder is not empty"):
-        convert_checkpoint(checkpoint, checkpoint)
+        convert_checkpoint(checkpoint, checkpoint.path)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RecipeError, match="file: it is a file"):
         convert_checkpoint(checkpoint, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"steps": 3}'])
-def test_a_state_that_is_none(content, checkpoint, tmp_path):
-    (checkpoint / "state.json").write_text(content)
-    with pytest.raises(DataError, match=r"state\.json: (not JSON|it has no \"step\")"):
+def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
+    flip(checkpoint.model_path, 1000)
+    with pytest.raises(DataError, match=r"model\.params: missing, truncated or damaged"):
         convert_checkpoint(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("error", "raised"), [(OSError, RecipeError), (PowerCut, PowerCut)])
+def test_a_conversion_that_fails_anywhere_leaves_a_whole_folder_or_none(checkpoint, tmp_path, after, error, raised):
+    """Every call that touches the disk fails in turn; after a power cut nothing is tidied up either."""
+    operations = [*FILE_OPERATIONS, (huggingface, "save_file")]
+    reads = count_operations(lambda: (checkpoint.verify(), checkpoint.recipe(), checkpoint.state()), operations)
+    reads += 2  # the tokenizer, and the arrays
+    calls = count_operations(lambda: convert_checkpoint(checkpoint, tmp_path / "whole"), operations)
+    assert calls >= reads + 20
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    for at in range(reads + 1, calls + 1):
+        out = tmp_path / f"at{at}" / "out"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(raised):
+            if error is PowerCut:
+                without_clean_up(patch)
+            Crash(patch, at, after, error, operations)
+            convert_checkpoint(checkpoint, out)
+        if out.exists():
+            assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+        elif error is OSError and out.parent.exists():
+            assert not list(out.parent.iterdir())
 
 
 def test_needs_neither_mxnet_nor_torch_nor_transformers(checkpoint, tmp_path):
@@ -149,8 +191,9 @@ from pathlib import Path
 for name in ("mxnet", "torch", "transformers", "gluonnlp", "horovod"):
     sys.modules[name] = None  # importing it now fails
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
-convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
+convert_checkpoint(open_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))
 """
-    command = [sys.executable, "-c", code, str(checkpoint), str(tmp_path / "out")]
+    command = [sys.executable, "-c", code, str(checkpoint.path), str(tmp_path / "out")]
     subprocess.run(command, check=True, cwd=ROOT, timeout=120)
     assert (tmp_path / "out" / "model.safetensors").stat().st_size > 4 * 389_952

@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.storage.params_file import read_params, write_params
 from tests.convert.convert_helpers import OWN_SENTENCES, SYMBOLS, make_checkpoint, train
 from tests.helpers import REAL_TEXT
 
@@ -53,11 +52,12 @@ def pair(request, transformers, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     model = train(real_lines(), 6000, **PROFILES[request.param])
     sp = sentencepiece.SentencePieceProcessor(model_proto=model)
-    ckpt = make_checkpoint(folder / "ckpt", model, vocab_size=6000)
-    arrays = read_params(ckpt / "model.params")
     rows = np.zeros((6000, 96), np.float32)
-    write_params(ckpt / "model.params", {**arrays, "_embed.weight": rows, "_logits_proj.weight": rows})
-    convert_checkpoint(ckpt, folder / "out")
+
+    def more_rows(arrays):
+        arrays.update({"_embed.weight": rows, "_logits_proj.weight": rows})
+
+    convert_checkpoint(make_checkpoint(folder / "ckpt", model, more_rows, vocab_size=6000), folder / "out")
     return transformers.AutoTokenizer.from_pretrained(folder / "out"), sp
 
 
@@ -230,20 +230,18 @@ def changed(model: bytes, change) -> bytes:
     ],
 )
 def test_tokenizers_that_cannot_be_mapped_are_refused(change, message, tmp_path, small_tokenizer):
-    ckpt = make_checkpoint(tmp_path / "ckpt", changed(small_tokenizer, change))
+    checkpoint = make_checkpoint(tmp_path / "changed", changed(small_tokenizer, change))
     with pytest.raises(DataError, match=message) as caught:
-        convert_checkpoint(ckpt, tmp_path / "out")
+        convert_checkpoint(checkpoint, tmp_path / "out")
     assert "tokenizer.model: " in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_other_model_types_and_other_files_are_refused(checkpoint, tmp_path):
-    (checkpoint / "tokenizer.model").write_bytes(train(OWN_SENTENCES * 20, 200, model_type="unigram"))
-    with pytest.raises(DataError, match="its model type is not BPE"):
-        convert_checkpoint(checkpoint, tmp_path / "out")
-    (checkpoint / "tokenizer.model").write_bytes(b"not a model")
-    with pytest.raises(DataError, match=r"tokenizer\.model: not a SentencePiece model"):
-        convert_checkpoint(checkpoint, tmp_path / "out")
-    (checkpoint / "tokenizer.model").unlink()
+def test_other_model_types_and_other_files_are_refused(tmp_path):
+    unigram = train(OWN_SENTENCES * 20, 200, model_type="unigram")
+    for model, message in ((unigram, "its model type is not BPE"), (b"not a model", "not a SentencePiece model")):
+        checkpoint = make_checkpoint(tmp_path / "other", model)
+        with pytest.raises(DataError, match=rf"tokenizer\.model: {message}"):
+            convert_checkpoint(checkpoint, tmp_path / "out")
     with pytest.raises(DataError, match=r"tokenizer\.model: cannot be read: No such file"):
-        convert_checkpoint(checkpoint, tmp_path / "out")
+        SentencePieceBPE(tmp_path / "tokenizer.model")

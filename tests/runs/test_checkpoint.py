@@ -244,6 +244,14 @@ def test_damage_after_it_was_opened(ckpt_dir: Path) -> None:
             attempt()
 
 
+@pytest.mark.parametrize("text", ["[]", "3", '{"steps": 3}', '{"step": "3"}'])
+def test_a_state_without_a_step(ckpt_dir: Path, text: str) -> None:
+    found = open_checkpoint(save(ckpt_dir, 10))
+    (found.path / "state.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r'state\.json: it has no "step"'):
+        found.state()
+
+
 def drop(name: str) -> Callable[[dict], None]:
     return lambda manifest: manifest["files"].pop(name)
 
