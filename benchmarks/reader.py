@@ -31,6 +31,7 @@ from conditions import conditions
 from reader_peers import READ, measure, resident_mb
 from reader_sets import CHUNK_BYTES, make_tokenizer, recipe_for, write_random, write_sparse
 
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.reader import open_training_reader
 from kogpt2_gluon.shards.shard_set import ShardSet
 
@@ -48,17 +49,11 @@ PEERS = {  # peer: numbers of worker processes that are tried; the best counts
 Rounds = dict[str, list[dict[str, float]]]  # of each reader, one result a round
 
 
-class OneOf:
-    """A worker of a job that is not there: rank 0 of `size`."""
-
-    rank = local_rank = 0
-    local_size = 1
+class OneOf(Worker):
+    """Rank 0 of `size` workers, the others of which are not there."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        return values
 
 
 # What one child process measures.

@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.shards.format import Tokens
 from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
-
-
-class Workers(Protocol):
-    """What a reader needs to know of the run's workers; see training/worker.py."""
-
-    rank: int
-    size: int
-
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum of `values` (any shape) over the workers."""
 
 
 class Damage:
@@ -65,20 +56,20 @@ class Damage:
         with self._lock:
             return np.array([float(len(self._found))])
 
-    def agree(self, totals: NDArray[np.float64], worker: Workers) -> list[str]:
+    def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
         """The log lines of newly found damage, the same on all workers; `totals` is the sum of their notices."""
         rows = int(totals[0])
         if rows == 0:
             return []
-        table = np.zeros((worker.size, rows, 2))
+        table = np.zeros((rows, 2))  # (number of the set + 1, chunk); a row of zeros is none
         with self._lock:
             mine = sorted(self._found)[:rows]
-        table[worker.rank, : len(mine)] = np.array([(number + 1, chunk) for number, chunk in mine]).reshape(-1, 2)
-        places = {(int(number) - 1, int(chunk)) for number, chunk in worker.sum(table).reshape(-1, 2) if number}
-        new = sorted(places - self._known)
+        table[: len(mine)] = np.array([(number + 1, chunk) for number, chunk in mine]).reshape(-1, 2)
+        chunks = {(int(number) - 1, int(chunk)) for number, chunk in worker.gather(table).reshape(-1, 2) if number}
+        new = sorted(chunks - self._known)
         with self._lock:
-            self._known |= places
-            self._found -= places
+            self._known |= chunks
+            self._found -= chunks
         lines = []
         for number, chunk in new:
             self.skipped += 1

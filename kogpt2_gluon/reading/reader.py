@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.cache.node_cache import NodeCache, node_lanes
-from kogpt2_gluon.reading.damage import Damage, Workers
+from kogpt2_gluon.reading.damage import Damage
 from kogpt2_gluon.reading.lanes import PIECE, ChunkStream, Lane, SequenceStream, Stream, read_whole
 from kogpt2_gluon.reading.mix import PERIOD, Mix, shares_of, show_passes
 from kogpt2_gluon.reading.open_sets import check_alike, open_shards
@@ -70,10 +71,10 @@ class Reader(Protocol):
     def notices(self) -> NDArray[np.float64]:
         """A few numbers, always as many, that every worker adds to the sums it makes in each step anyway."""
 
-    def agree(self, totals: NDArray[np.float64], worker: Workers) -> list[str]:
+    def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
         """Called on all workers with the sums of their notices; may communicate. Lines for the log, the same on all."""
 
-    def gather(self, worker: Workers) -> None:
+    def gather(self, worker: Worker) -> None:
         """Called on all workers before rank 0 asks for the state to save it; may communicate."""
 
     def state(self) -> dict[str, Any]:
@@ -86,23 +87,16 @@ class Reader(Protocol):
         """Ends threads and closes files."""
 
 
-class NodeWorkers(Workers, Protocol):
-    """Workers that know their node."""
-
-    local_rank: int
-    local_size: int
-
-
 def open_training_reader(
-    recipe: Recipe, worker: NodeWorkers, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
+    recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
 ) -> Reader:
     """The reader of a recipe's training data, on one worker.
 
     Parameters
     ----------
     recipe : Recipe
-    worker : NodeWorkers
-        Of the run; see training/worker.py. All of them open their reader together.
+    worker : Worker
+        All workers open their readers together.
     saved_state : dict, optional
         What :meth:`Reader.state` gave, to go on from there; DataError if it is of other data or another order.
     source : str
@@ -255,11 +249,11 @@ class TrainingReader:
         """See :class:`Reader`."""
         return self._damage.notices()
 
-    def agree(self, totals: NDArray[np.float64], worker: Workers) -> list[str]:
+    def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
         """See :class:`Reader`."""
         return self._damage.agree(totals, worker)
 
-    def gather(self, worker: Workers) -> None:
+    def gather(self, worker: Worker) -> None:
         """Nothing to do: every worker knows the whole state."""
 
     def state(self) -> dict[str, Any]:

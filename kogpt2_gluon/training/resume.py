@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.training.state import Parts, TrainState
-from kogpt2_gluon.training.worker import Worker
 
 # What may differ between a checkpoint and the recipe that goes on from it; anything else is another run.
 MAY_CHANGE = {
@@ -41,8 +41,7 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Checkpoint
     if resume not in ("auto", "never"):
         checkpoint = open_checkpoint(Path(resume))
         checkpoint.verify()
-        step = checkpoint.state()["step"]
-        if worker.sum(np.array([float(step)]))[0] != step * worker.size:
+        if not worker.all_equal(checkpoint.state()["step"]):
             raise DataError(f"{resume}: the workers see different checkpoints there; name a step-NNNNNNNN folder")
         return checkpoint
     found = newest_checkpoint(ckpt_dir) if worker.rank == 0 else None
@@ -50,8 +49,8 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Checkpoint
         raise RecipeError(
             f"{ckpt_dir}: holds {found.path.name} already; --resume auto goes on from it, or change run_dir"
         )
-    place = int(worker.sum(np.array([found.state()["step"] + 1.0 if found else 0.0]))[0])  # 0: there is none
-    return open_checkpoint(ckpt_dir / f"step-{place - 1:08d}") if place else None
+    name = worker.broadcast(found.path.name if found else None)
+    return open_checkpoint(ckpt_dir / name) if name else None
 
 
 def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
@@ -119,7 +118,7 @@ def save_state(recipe: Recipe, parts: Parts) -> None:
             parts.tokenizer.path,
             keep=recipe.checkpoint.keep,
         )
-    parts.worker.sum(np.zeros(1))
+    parts.worker.barrier()
 
 
 def _finite(value: Any) -> Any:

@@ -1,15 +1,20 @@
-"""This process among the workers of a run: rank, size, and the few collective operations training needs.
+"""The workers of a run that Horovod connects; :class:`kogpt2_gluon.machine.worker.Worker` says what a worker does.
 
-Started by horovodrun or mpirun, a worker is one of many; otherwise it is alone and every operation is the identity.
-Horovod is imported only when there is more than this process.
+A worker that horovodrun or mpirun started is one of many; any other process is a worker alone. Horovod is imported only
+when there is more than this process.
 
-**One worker's fault.** A file that one worker cannot read must end them all, with that worker's message and exit code.
-If it just left, Horovod would fail whatever the others have under way, many operations at once, and MXNet 1.9.1 does
-not survive that: each failing operation is appended to one unguarded vector by the thread it fails in
-(``ThreadedEngine::AddToGlobalExceptions``, src/engine/threaded_engine.h), which corrupts the heap now and then: the
-other workers crash, and with them goes the exit code. So every worker is entered (``with worker:``), and one that meets
-an error first takes part in what the others do next, a step's gradients and a sum, and tells them in that sum. They
-raise there, with nothing under way.
+**One worker's fault.** If one worker cannot read a file, all workers must end, with that worker's message and exit
+code. It cannot simply leave: Horovod would then fail all operations that the others have under way, many at once, and
+MXNet 1.9.1 does not survive that. Each failing operation is appended to one unguarded vector by the thread that it
+fails in (``ThreadedEngine::AddToGlobalExceptions``, src/engine/threaded_engine.h). Now and then that corrupts the heap,
+so the other workers crash, and the exit code is lost. Therefore every worker is entered (``with worker:``), and a
+worker that meets an error still takes part in what the others do next, a step's gradients and a sum, and announces its
+end in that sum. The others raise an error there, when they have nothing under way.
+
+Every collective operation on plain data is a sum (:meth:`HorovodWorker._add_up`), and the gradients and the broadcast
+of parameters have one before or after them. So whichever operation the others are in, the first thing that they wait
+for is the short head of a sum, which has the same shape in all of them, and in which the end of a worker can be
+announced.
 """
 
 from __future__ import annotations
@@ -19,51 +24,20 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kogpt2_gluon.errors import KoGPT2Error, PreemptedError
 from kogpt2_gluon.machine import runtime
 from kogpt2_gluon.machine.job import job_size
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.machine.worker import Float64Array, Worker
 
-HEAD = 32  # float64 numbers in the first part of a sum, whose shape is the same wherever a worker stands
-
-
-class Worker:
-    """Rank 0 of 1; see :class:`HorovodWorker` for the others."""
-
-    rank = 0
-    size = 1
-    local_rank = 0
-    local_size = 1
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        """Tells the other workers of an error that is about to end this one."""
-
-    def mean_gradients(self, gradients: dict[str, Any], as_float16: bool = False) -> None:
-        """Replaces each gradient by its mean over the workers, in place.
-
-        With `as_float16` it travels as float16, divided before the sum: the sum over 64 workers would pass 65,504 where
-        a mean is 1,024. A gradient that does not fit float16 becomes infinite on every worker.
-        """
-
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        """The sum of float64 `values` (any shape) over the workers; every worker gets it, and waits for it."""
-        return values
-
-    def broadcast_parameters(self, parameters: dict[str, Any]) -> None:
-        """Gives every worker rank 0's values."""
-
-    def waiting(self) -> AbstractContextManager[None]:
-        """Around a wait for a collective operation: the end of another worker becomes a KoGPT2Error."""
-        return nullcontext()
+HEAD = 32  # float64 numbers in the head of a sum, which has this shape whatever operation the sum is part of
 
 
 class HorovodWorker(Worker):
@@ -109,7 +83,7 @@ class HorovodWorker(Worker):
 
     def mean_gradients(self, gradients: dict[str, Any], as_float16: bool = False) -> None:
         if self._averaged is None:
-            self.sum(np.zeros(0))  # a worker that met an error in its first step cannot take part in what follows
+            self.barrier()  # a worker that met an error in its first step cannot take part in what follows
         self._averaged, self._before_sum = (gradients, as_float16), True
         hvd = self._hvd
         for name, gradient in gradients.items():
@@ -121,7 +95,7 @@ class HorovodWorker(Worker):
             if half is not gradient:
                 mx.nd.cast(half, dtype=gradient.dtype, out=gradient)
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
+    def sum(self, values: ArrayLike) -> Float64Array:
         total, ending = self._add_up(values)
         self._before_sum = False
         if ending:
@@ -129,8 +103,8 @@ class HorovodWorker(Worker):
             raise _another_ended()
         return total
 
-    def _add_up(self, values: np.ndarray, ending: bool = False) -> tuple[np.ndarray, bool]:
-        """The sum over the workers, and whether one of them is ending; then the sum may be worth nothing."""
+    def _add_up(self, values: ArrayLike, ending: bool = False) -> tuple[Float64Array, bool]:
+        """Returns the sum over the workers, and True if one of them is ending; the sum means nothing then."""
         flat = np.asarray(values, np.float64).ravel()
         head = np.zeros(HEAD)
         head[0], head[1 : 1 + min(flat.size, HEAD - 1)] = ending, flat[: HEAD - 1]
@@ -142,14 +116,14 @@ class HorovodWorker(Worker):
             parts.append(np.zeros(flat.size - HEAD + 1))
         return np.concatenate(parts).reshape(np.shape(values)), bool(head[0])
 
-    def _allreduce(self, values: np.ndarray, name: str) -> np.ndarray:
+    def _allreduce(self, values: Float64Array, name: str) -> Float64Array:
         array = mx.nd.array(values, dtype="float64", ctx=mx.cpu())
         with self.waiting():
-            total: np.ndarray = self._hvd.allreduce(array, op=self._hvd.Sum, name=name).asnumpy()
+            total: Float64Array = self._hvd.allreduce(array, op=self._hvd.Sum, name=name).asnumpy()
         return total
 
     def broadcast_parameters(self, parameters: dict[str, Any]) -> None:
-        self.sum(np.zeros(0))  # who has met an error so far says so here
+        self.barrier()  # a worker that has met an error so far announces it here
         for name, parameter in parameters.items():
             for array in parameter.list_data():
                 self._hvd.broadcast_(array, root_rank=0, name=f"parameter.{name}")

@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading import reader
 from kogpt2_gluon.reading.damage import Damage
 from kogpt2_gluon.reading.reader import TrainingReader, training_mix
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
+from tests.machine.thread_workers import on_workers
 from tests.reading.order_helpers import CHUNK, SEQ, write_set
-
-
-class Workers:
-    """Some workers as threads; `sum` adds up over all of them and makes each wait for the others."""
-
-    def __init__(self, size: int):
-        self.size, self.sums = size, 0
-        self._values: list[Any] = [None] * size
-        self._barrier = threading.Barrier(size, timeout=30)
-
-    def run(self, work: Callable[[Any], Any]) -> list[Any]:
-        found: list[Any] = [None] * self.size
-
-        def one(rank: int) -> None:
-            try:
-                found[rank] = work(_Worker(self, rank))
-            except BaseException as error:
-                self._barrier.abort()
-                found[rank] = error
-
-        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(self.size)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for each in found:
-            if isinstance(each, BaseException):
-                raise each
-        return found
-
-    def add(self, rank: int, values: np.ndarray) -> np.ndarray:
-        self._values[rank] = values.copy()
-        self._barrier.wait()
-        total = np.sum(self._values, axis=0)
-        self._barrier.wait()
-        return total
-
-
-class _Worker:
-    def __init__(self, workers: Workers, rank: int):
-        self._workers, self.rank, self.size = workers, rank, workers.size
-        self.local_rank, self.local_size, self.sums = rank, workers.size, 0
-
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        self.sums += 1
-        return self._workers.add(self.rank, values)
 
 
 def damage(folder: Path, *chunks: int) -> None:
@@ -122,7 +77,7 @@ def test_all_workers_say_the_same(folder: Path) -> None:
             assert worker.sums == sums + 1  # nothing new costs nothing
             return first, second, account.skipped, len(account.notices())
 
-    found = Workers(4).run(work)
+    found = on_workers(4, work)
     assert all(each == found[0] for each in found)
     first, second, skipped, length = found[0]
     assert second == [] and skipped == 13 and length == 1
@@ -149,7 +104,7 @@ def test_training_goes_on_without_the_chunk(
             account = Damage([shards], skip)
             with TrainingReader([shards], mix, 8 // size, 1, rank, size, damage=account) as opened:
                 rows = np.stack([update for update, _ in zip(opened, range(60))])
-                account.agree(opened.notices(), Workers(1).run(lambda worker: worker)[0])
+                account.agree(opened.notices(), Worker())
                 return rows.reshape(60, -1, SEQ + 1), opened.state()
 
     whole, _ = read(0, 1, skip=False)

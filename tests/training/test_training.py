@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -252,18 +251,3 @@ def test_the_launcher_runs_the_real_thing(tiny, tmp_path):
     assert len(losses(tmp_path / "run")) == 8
     done = run(*command[:-2], f"data.train={tmp_path}", "--np", 2, code=3)
     assert "no manifest.json there" in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(("given", "used"), [(None, "10"), ("2.5", "2.5")])
-def test_horovods_thread_leaves_the_core_to_its_worker(given, used):
-    """On CPUs it talks to the others every 10 ms, not every millisecond, unless told otherwise."""
-    program = """
-import os
-from kogpt2_gluon.training.worker import HorovodWorker
-HorovodWorker()
-print(os.environ["HOROVOD_CYCLE_TIME"])
-"""
-    environment = {name: value for name, value in os.environ.items() if name != "HOROVOD_CYCLE_TIME"}
-    environment.update({"HOROVOD_CYCLE_TIME": given} if given else {})
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == used

@@ -111,65 +111,6 @@ def test_a_fault_of_one_workers_file_ends_all_workers(text, tmp_path):
     assert "wiki_news_corpus_1.gz: " in done.stdout + done.stderr
 
 
-# Two workers do the same things over and over; each time one of them, in turn, meets an error at another place.
-MEETING = """
-import sys
-import numpy as np
-from kogpt2_gluon.errors import DataError, KoGPT2Error, PreemptedError
-from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.training.worker import start_worker
-
-def work(worker, fail_at, as_float16):
-    def place(name):
-        if name == fail_at:
-            raise DataError(f"met before {name}")
-    place("the first sum")
-    assert worker.sum(np.arange(6.0).reshape(2, 3)).tolist() == [[0, 2, 4], [6, 8, 10]]
-    place("the broadcast")
-    parameters = {f"p{i}": mx.gluon.Parameter(f"p{i}", shape=(50, i + 1)) for i in range(20)}
-    for parameter in parameters.values():
-        parameter.initialize(mx.init.Constant(worker.rank + 1.0))
-    worker.broadcast_parameters(parameters)
-    assert all((parameter.data().asnumpy() == 1).all() for parameter in parameters.values())
-    for step in range(1, 3):
-        place(f"the gradients of step {step}")
-        for parameter in parameters.values():
-            parameter.grad()[:] = worker.rank
-        gradients = {name: parameter.grad() for name, parameter in parameters.items()}
-        worker.mean_gradients(gradients, as_float16)
-        place(f"the sum of step {step}")
-        assert worker.sum(np.full(100, 1.5)).tolist() == [3.0] * 100
-        assert all((gradient.asnumpy() == 0.5).all() for gradient in gradients.values())
-    place("the end")
-    worker.sum(np.zeros(1))
-    raise PreemptedError("saved")
-
-places = ["the first sum", "the broadcast", "the gradients of step 1", "the sum of step 1", "the gradients of step 2",
-          "the sum of step 2", None, "the end"]
-for number, fail_at in enumerate(places):
-    worker = start_worker()
-    try:
-        with worker:
-            work(worker, fail_at if worker.rank == number % 2 else None, number > 2)
-    except KoGPT2Error as error:
-        print(f"({number}, {worker.rank}) {error}", flush=True)
-sys.exit(75)
-"""
-
-
-def test_a_worker_that_meets_an_error_tells_the_others_wherever_they_are():
-    """And no operation of theirs fails: all go on with the same Horovod, and in the end leave as they please."""
-    done = run(HORUN, "--gloo", "-np", 2, sys.executable, "-c", MEETING, code=1, timeout=90)
-    places = ["the first sum", "the broadcast", "the gradients of step 1", "the sum of step 1"]
-    places += ["the gradients of step 2", "the sum of step 2", None, "the end"]
-    for number, place in enumerate(places):
-        ours, theirs = f"met before {place}", "another worker has ended"
-        ours, theirs = (ours, theirs) if place else ("saved", "saved")
-        assert f"({number}, {number % 2}) {ours}" in done.stdout
-        assert f"({number}, {1 - number % 2}) {theirs}" in done.stdout
-    assert done.stdout.count(") ") == 2 * len(places), done.stdout
-
-
 def test_tokens_on_the_device_are_copies():
     """Memory that Python lends MXNet is given back by MXNet's own threads, and aborts the process if it is ending."""
     from kogpt2_gluon.machine.runtime import mx

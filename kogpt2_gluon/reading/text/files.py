@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from kogpt2_gluon.corpus.documents import check_documents
 from kogpt2_gluon.corpus.sources import Source, is_s3_url, list_sources, local_source
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
-from kogpt2_gluon.reading.damage import Workers
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text.checks import check_corpora, check_field
 
 GONE, CHANGED = 1, 2  # what can befall a file of the list
@@ -97,14 +95,13 @@ class TextFiles:
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def list_text_files(folders: Sequence[str], documents: str, worker: Workers) -> TextFiles:
+def list_text_files(folders: Sequence[str], documents: str, worker: Worker) -> TextFiles:
     """The files below `folders`, or an S3 prefix, that can hold `documents`: rank 0 looks, every worker gets its list.
 
     A fault that rank 0 finds is raised by all workers alike: DataError for a missing or empty folder or a file that
     cannot hold such documents.
     """
-    answer = _look(folders, documents) if worker.rank == 0 else {}
-    answer = json.loads(broadcast(json.dumps(answer).encode(), worker))
+    answer = worker.broadcast(_look(folders, documents) if worker.rank == 0 else None)
     if "error" in answer:
         raise (RecipeError if answer["exit_code"] == RecipeError.exit_code else DataError)(answer["error"])
     return TextFiles.from_state(answer["files"])
@@ -121,25 +118,6 @@ def _look(folders: Sequence[str], documents: str) -> dict[str, Any]:
     except KoGPT2Error as error:
         return {"error": str(error).replace("--documents ", "data.documents="), "exit_code": error.exit_code}
     return {"files": TextFiles(tuple(sources[name] for name in sorted(sources))).to_state()}
-
-
-class Alone:
-    """A worker without others, for whom every sum is his own."""
-
-    rank, size = 0, 1
-
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return values
-
-
-def broadcast(data: bytes, worker: Workers) -> bytes:
-    """Rank 0's `data` on every worker: their number first, then four bytes in each float64 of a sum."""
-    mine = data if worker.rank == 0 else b""
-    size = int(worker.sum(np.array([float(len(mine))]))[0])
-    numbers = np.zeros(-(-size // 4))
-    if worker.rank == 0:
-        numbers[:] = np.frombuffer(mine.ljust(4 * len(numbers), b"\0"), dtype="<u4")
-    return worker.sum(numbers).astype("<u4").tobytes()[:size]
 
 
 def check_unchanged(source: Source) -> None:

@@ -21,10 +21,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.reading.damage import Workers
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text.files import TextFiles, change_error, find_change, list_text_files
 from kogpt2_gluon.reading.text.tokens import (
-    NUM_FIELDS,
     REASONS,
     Cursor,
     DocumentEncoder,
@@ -99,7 +98,7 @@ class TextReader:
     refresh : bool
         Whether the list of files is read again when an epoch ends.
     tokenizer : Tokenizer
-    worker : Workers
+    worker : Worker
         This worker among all; it owns `deal(size)[rank]` of the files.
     batch_size, accumulate : int
         Sequences of a micro step, and micro steps of an update.
@@ -115,7 +114,7 @@ class TextReader:
         folders: list[str],
         refresh: bool,
         tokenizer: Tokenizer,
-        worker: Workers,
+        worker: Worker,
         batch_size: int,
         accumulate: int,
         saved: Mapping[str, Any] | None = None,
@@ -256,7 +255,7 @@ class TextReader:
         # A compressed file's offsets, which are of its text, can pass its size.
         return sum(source.size for source in order[: cursor.file]) + min(cursor.offset, order[cursor.file].size)
 
-    def agree(self, totals: NDArray[np.float64], worker: Workers) -> list[str]:
+    def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
         """Takes the sums of `notices` over all workers; ends the epoch when all have finished. Gives log lines.
 
         What was left out is told when its number has doubled, and at the epoch's end. DataError if `gather` found a
@@ -281,7 +280,7 @@ class TextReader:
             lines.append(f"epoch {self._epoch + 1}: {describe_rejected(rejected)} so far, of {documents:,} documents")
         return lines
 
-    def _end_epoch(self, worker: Workers, lines: list[str]) -> None:
+    def _end_epoch(self, worker: Worker, lines: list[str]) -> None:
         self._blocks.close()
         self._epoch, self._share_read, self._reported = self._epoch + 1, 0.0, 0
         files = self.files
@@ -293,15 +292,13 @@ class TextReader:
 
     # Checkpoints.
 
-    def gather(self, worker: Workers) -> None:
+    def gather(self, worker: Worker) -> None:
         """Brings every worker's place to all of them: to be called by all, right before rank 0 asks for `state`.
 
         A file of the epoch that is gone or changed ends the run at the next step: what was learnt is saved first.
         """
         place, fault = find_change(self._mine, self._folders)
-        rows = np.zeros((self._size, NUM_FIELDS + 3))
-        rows[self._rank] = [*self._cursor.to_row(), self._used, place, fault]
-        rows = worker.sum(rows)
+        rows = worker.gather([*self._cursor.to_row(), self._used, place, fault])  # (size, NUM_FIELDS + 3)
         self._gathered, faults = rows[:, :-2], rows[:, -2:].astype(int)
         for share, (place, fault) in zip(self.files.deal(self._size), faults.tolist()):
             if fault and self._change is None:
@@ -353,7 +350,7 @@ class TextReader:
 
 
 def open_text_reader(
-    recipe: Recipe, worker: Workers, saved: Mapping[str, Any] | None = None, source: str = "the checkpoint"
+    recipe: Recipe, worker: Worker, saved: Mapping[str, Any] | None = None, source: str = "the checkpoint"
 ) -> TextReader:
     """The reader of a recipe with ``data.source: text``; `saved` is the reader state of a checkpoint, `source`.
 

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Callable
 
 import numpy as np
@@ -20,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading import reader as reader_module
 from kogpt2_gluon.reading.cache import fetch as cache_fetch
 from kogpt2_gluon.reading.cache import node_cache as cache_module
@@ -540,8 +540,10 @@ def test_training_reads_the_same_with_a_cache(
                 "training": {"batch_size": 4, "total_batch_size": 8},
             }
         )
-        worker = SimpleNamespace(rank=rank, size=size, local_rank=rank, local_size=size)
-        with open_training_reader(recipe, worker, state) as reader:  # type: ignore[arg-type, attr-defined]
+        worker = Worker()
+        worker.rank = worker.local_rank = rank
+        worker.size = worker.local_size = size
+        with open_training_reader(recipe, worker, state) as reader:  # type: ignore[attr-defined]
             if kind != "off" and state is not None:
                 until(lambda: any(root.glob("*/*.tokens")) or any(root.glob("*/*.chunk")))
             updates = np.stack([update for _, update in zip(range(count), reader)])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.reading.text.files import TextFiles, broadcast, list_text_files
-from tests.reading.text.text_reader_helpers import on_workers
+from kogpt2_gluon.reading.text.files import TextFiles, list_text_files
+from tests.machine.thread_workers import on_workers
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -36,13 +36,6 @@ def test_a_new_list_is_compared_with_the_old_one() -> None:
     new = TextFiles((Source("b", 2, "1"), Source("c", 1, "1"), Source("d", 1, "1"), Source("e", 1, "1")))
     assert new.compare(old) == "2 added, 1 gone, 1 changed" and new.compare(new) == ""
     assert len({old.fingerprint, new.fingerprint, TextFiles(old.sources[:2]).fingerprint}) == 3
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(data=st.binary(max_size=300), size=st.integers(1, 4))
-def test_broadcast_brings_every_byte(data: bytes, size: int) -> None:
-    got = on_workers(size, lambda worker: broadcast(data if worker.rank == 0 else b"other", worker))
-    assert got == [data] * size
 
 
 def test_names_that_are_not_utf8_reach_every_worker(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus import documents
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.open_sets import training_tokenizer
 from kogpt2_gluon.reading.reader import open_training_reader
 from kogpt2_gluon.reading.text import tokens as text_tokens
@@ -27,11 +28,10 @@ from kogpt2_gluon.reading.text.reader import TextReader, open_text_reader
 from kogpt2_gluon.reading.text.tokens import REASONS
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.helpers import run
+from tests.machine.thread_workers import on_workers
 from tests.reading.text.text_reader_helpers import (
     SEQ,
-    One,
     first_round,
-    on_workers,
     recipe_for,
     steps,
     stream,
@@ -176,17 +176,17 @@ def test_files_come_and_go_at_the_epochs_border(tmp_path: Path, model: Path, ref
     def listed(reader: TextReader) -> list[str]:
         return [Path(source.name).name for source in reader.files.sources]
 
-    with open_text_reader(recipe, One()) as reader:
-        steps(reader, One(), 2)
+    with open_text_reader(recipe, Worker()) as reader:
+        steps(reader, Worker(), 2)
         (folder / "later").write_text("새 글\n" * 50, encoding="utf-8")  # "new text"
-        _, heard = steps(reader, One(), 0, until_epoch=1)
+        _, heard = steps(reader, Worker(), 0, until_epoch=1)
         assert heard[-1][3][0].endswith(" of 3 text files; nothing left out")
         if refresh == "never":
             assert listed(reader) == names and len(heard[-1][3]) == 1
             return
         assert listed(reader) == ["later", *names]
         assert heard[-1][3][1:] == ["epoch 2: 1 added; now 4 text files"]
-        steps(reader, One(), 0, until_epoch=2)
+        steps(reader, Worker(), 0, until_epoch=2)
         history = reader.state()["history"]
         assert [entry[2] for entry in history] == [3, 4, 4]
         assert history[0][1] != history[1][1] == history[2][1]
@@ -214,17 +214,17 @@ def test_resume_checks_the_files_of_its_epoch(tmp_path: Path, model: Path, chang
     folder = tmp_path / "text"
     write_text(folder, 3)
     recipe = recipe_for(model, folder, refresh="epoch")
-    with open_text_reader(recipe, One()) as reader:
-        steps(reader, One(), 3)
+    with open_text_reader(recipe, Worker()) as reader:
+        steps(reader, Worker(), 3)
         saved = reader.state()
-        expected, _ = steps(reader, One(), 3)
+        expected, _ = steps(reader, Worker(), 3)
     path = folder / "wiki_news_corpus_01"
     if change == "added":
         (folder / "later").write_text("새 글\n", encoding="utf-8")
-        with open_text_reader(recipe, One(), saved) as reader:
+        with open_text_reader(recipe, Worker(), saved) as reader:
             assert len(reader.files.sources) == 3
-            assert np.array_equal(steps(reader, One(), 3)[0], expected)
-            _, heard = steps(reader, One(), 0, until_epoch=1)
+            assert np.array_equal(steps(reader, Worker(), 3)[0], expected)
+            _, heard = steps(reader, Worker(), 0, until_epoch=1)
             assert "1 added" in heard[-1][3][1]
         return
     if change == "gone":
@@ -234,15 +234,15 @@ def test_resume_checks_the_files_of_its_epoch(tmp_path: Path, model: Path, chang
     else:
         os.utime(path, ns=(1, 1))
     with pytest.raises(DataError, match=f"{path}: {'is gone' if change == 'gone' else 'has changed'}"):
-        open_text_reader(recipe, One(), saved)
+        open_text_reader(recipe, Worker(), saved)
 
 
 @pytest.mark.parametrize("change", ["gone", "changed"])
 def test_a_file_that_vanishes_or_changes_in_mid_epoch_is_named(tmp_path: Path, model: Path, change: str) -> None:
     folder = tmp_path / "text"
     write_text(folder, 6)
-    with open_text_reader(recipe_for(model, folder), One()) as reader:
-        steps(reader, One(), 1)
+    with open_text_reader(recipe_for(model, folder), Worker()) as reader:
+        steps(reader, Worker(), 1)
         last = Path(reader._stream.file_order(0)[-1].name)
         if change == "gone":
             last.unlink()
@@ -250,7 +250,7 @@ def test_a_file_that_vanishes_or_changes_in_mid_epoch_is_named(tmp_path: Path, m
             last.write_text("다른 글\n", encoding="utf-8")
         wanted = "no such file" if change == "gone" else "changed since this epoch began"
         with pytest.raises(DataError, match=f"{last}: {wanted}"):
-            steps(reader, One(), 0, until_epoch=1)
+            steps(reader, Worker(), 0, until_epoch=1)
         with pytest.raises(DataError, match=str(last)):  # and again, rather than wait for ever
             next(iter(reader))
 
@@ -289,14 +289,14 @@ def test_folders_without_text_are_named(tmp_path: Path, model: Path) -> None:
             (tmp_path / name / f"{number}.txt").write_bytes(content)
     for name in ("empty", "only_empty"):
         with pytest.raises(DataError, match=name):
-            open_text_reader(recipe_for(model, tmp_path / name), One())
+            open_text_reader(recipe_for(model, tmp_path / name), Worker())
     for name, reason in (("blank", "2 empty"), ("binary", "1 bad_utf8")):
-        reader = open_text_reader(recipe_for(model, tmp_path / name), One())
+        reader = open_text_reader(recipe_for(model, tmp_path / name), Worker())
         with pytest.raises(DataError, match=rf"{name}/0\.txt: no document there .*{reason}"):
             next(iter(reader))
         reader.close()
     with pytest.raises(DataError, match="nowhere"):
-        open_text_reader(recipe_for(model, tmp_path / "nowhere"), One())
+        open_text_reader(recipe_for(model, tmp_path / "nowhere"), Worker())
 
 
 def test_a_fault_that_rank_0_finds_reaches_every_worker(tmp_path: Path, model: Path) -> None:
@@ -316,7 +316,7 @@ def test_recipes_that_cannot_work_say_so(tmp_path: Path, model: Path) -> None:
 
     def refused(error: type[KoGPT2Error], match: str, saved: Any = None, **data: object) -> None:
         with pytest.raises(error, match=match):
-            open_text_reader(recipe_for(model, folder, **data), One(), saved)
+            open_text_reader(recipe_for(model, folder, **data), Worker(), saved)
 
     refused(RecipeError, "data.tokenizer is empty", tokenizer="")
     refused(DataError, "data.train is empty", train="")
@@ -325,14 +325,14 @@ def test_recipes_that_cannot_work_say_so(tmp_path: Path, model: Path) -> None:
     small = recipe_for(model, folder)
     small.model.vocab_size = 50
     with pytest.raises(DataError, match="more than model"):
-        open_text_reader(small, One())
+        open_text_reader(small, Worker())
 
     def too_many(worker: Any) -> None:
         with pytest.raises(RecipeError, match="3 workers cannot share 2 text files"):
             open_text_reader(recipe_for(model, folder, 3), worker)
 
     on_workers(3, too_many)
-    with open_text_reader(recipe_for(model, folder), One()) as reader:
+    with open_text_reader(recipe_for(model, folder), Worker()) as reader:
         saved = reader.state()
     refused(DataError, "seq_length=8, now it is 16", saved=saved, seq_length=16)
     refused(DataError, "bpe_dropout=0.0, now it is 0.5", saved=saved, bpe_dropout=0.5)
@@ -345,11 +345,11 @@ def test_recipes_that_cannot_work_say_so(tmp_path: Path, model: Path) -> None:
 def test_training_names_the_checkpoint_and_the_tokenizer(tmp_path: Path, model: Path) -> None:
     """Through the doors that training uses."""
     write_text(tmp_path / "text", 2)
-    with open_text_reader(recipe_for(model, tmp_path / "text"), One()) as reader:
+    with open_text_reader(recipe_for(model, tmp_path / "text"), Worker()) as reader:
         saved = reader.state()
     other = recipe_for(model, tmp_path / "text", seq_length=16)
     with pytest.raises(DataError, match=r"^runs/a/step-00000003: its text was read with seq_length=8, now it is 16"):
-        open_training_reader(other, One(), saved, "runs/a/step-00000003")
+        open_training_reader(other, Worker(), saved, "runs/a/step-00000003")
     assert training_tokenizer(other).path == model
     other.model.vocab_size = 50
     with pytest.raises(DataError, match=r"more than model\.vocab_size=50"):
@@ -361,13 +361,13 @@ def test_a_list_of_folders_is_read_as_one(tmp_path: Path, model: Path) -> None:
     write_text(tmp_path / "b", 3, seed=2)
     recipe = recipe_for(model, tmp_path)
     recipe.data.train = [str(tmp_path / "a"), str(tmp_path / "b")]
-    with open_text_reader(recipe, One()) as reader:
+    with open_text_reader(recipe, Worker()) as reader:
         assert len(reader.files.sources) == 5
 
 
 def test_reading_after_close_is_a_bug(tmp_path: Path, model: Path) -> None:
     write_text(tmp_path / "text", 1)
-    reader = open_text_reader(recipe_for(model, tmp_path / "text"), One())
+    reader = open_text_reader(recipe_for(model, tmp_path / "text"), Worker())
     reader.close()
     with pytest.raises(AssertionError, match="after close"):
         next(iter(reader))

@@ -1,11 +1,10 @@
-"""Workers without Horovod, small text files, and what a stream of tokens should hold."""
+"""Small text files, and what a stream of tokens should hold."""
 
 from __future__ import annotations
 
 import random
-import threading
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,57 +18,6 @@ from kogpt2_gluon.tokens.tokenizer import Tokenizer
 SEQ = 8
 SENTENCE = "오늘은 날씨가 맑아서 강변을 걸었다 이 영화는 정말 재미있게 봤어요"  # fine weather; a good film
 WORDS = SENTENCE.split()
-
-
-class One:
-    """A worker alone."""
-
-    rank, size = 0, 1
-    local_rank, local_size = 0, 1
-
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        return values
-
-
-class Among:
-    """One of several workers, each in a thread of its own, that add up as Horovod's do."""
-
-    def __init__(self, rank: int, size: int, barrier: threading.Barrier, table: list[Any]) -> None:
-        self.rank, self.size, self._barrier, self._table = rank, size, barrier, table
-
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        self._table[self.rank] = np.array(values, np.float64)
-        self._barrier.wait()
-        total: np.ndarray = np.sum(self._table, axis=0)
-        self._barrier.wait()
-        return total
-
-
-def on_workers(size: int, job: Callable[[Any], Any]) -> list[Any]:
-    """What `job(worker)` gives on each of `size` workers; the first error that was not a broken barrier's."""
-    if size == 1:
-        return [job(One())]
-    barrier, table = threading.Barrier(size, timeout=60), [None] * size
-    results: list[Any] = [None] * size
-    errors: list[BaseException] = []
-
-    def work(rank: int) -> None:
-        try:
-            results[rank] = job(Among(rank, size, barrier, table))
-        except BaseException as error:
-            errors.append(error)
-            barrier.abort()
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for error in errors:
-        if not isinstance(error, threading.BrokenBarrierError):
-            raise error
-    assert not errors
-    return results
 
 
 def recipe_for(model: Path, folder: Path, size: int = 1, **data: object) -> Recipe:
