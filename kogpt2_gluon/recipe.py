@@ -22,7 +22,6 @@ import yaml
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import Loader, Paths, from_plain, keys_of, option, to_yaml
 
-STOP_FILE = "stop"  # in the run folder
 WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed
 
 
@@ -191,11 +190,6 @@ class Recipe:
     @property
     def run_dir(self) -> Path:
         return Path(self.tracking.run_dir)
-
-    @property
-    def stop_file(self) -> Path:
-        """A file that, once there, makes a running training save its state and end."""
-        return self.run_dir / STOP_FILE
 
     @property
     def ckpt_dir(self) -> Path:

@@ -8,12 +8,11 @@ import sys
 from typing import Any, Callable
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine import job
 from kogpt2_gluon.ops.build import OperatorsUnavailable, instruction_set, load_cpu_operators
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 from kogpt2_gluon.ops.fused_cuda import FusedCudaOps, load_cuda_operators
 from kogpt2_gluon.ops.stock import StockOps
-
-LOCAL_RANKS = ("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 
 
 def choose_ops(ops: str, precision: str, ctx: Any, dropout: float) -> StockOps:
@@ -92,5 +91,5 @@ def _reason_against(load: Callable[[], Any]) -> str | None:
 @functools.cache
 def _say(message: str) -> None:
     """A line on stderr, once a process and by one worker of each host: hosts may differ in what they have."""
-    if all(os.environ.get(name, "0") == "0" for name in LOCAL_RANKS):
+    if not job.local_rank():
         print(message, file=sys.stderr)

@@ -19,6 +19,7 @@ import psutil
 from kogpt2_gluon.errors import DivergedError, PreemptedError
 from kogpt2_gluon.inference.evaluation import evaluate, scored_sums
 from kogpt2_gluon.inference.generation import Sampling, generate
+from kogpt2_gluon.machine import job
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.metrics import tracker_for, write_environment
@@ -57,7 +58,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
     state, worker, num_steps = parts.state, parts.worker, recipe.training.num_steps
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, state.step, recipe.tracking.tensorboard)
     # One worker looks for the file: what it sees goes to all in each step's sum.
-    stop_file = recipe.stop_file if worker.rank == 0 else None
+    stop_file = job.stop_file(recipe.run_dir) if worker.rank == 0 else None
     with parts, tracker, StopRequest(stop_file) as stop:
         if worker.rank == 0:
             (recipe.run_dir / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")

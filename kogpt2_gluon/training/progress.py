@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-VARIABLE = "KOGPT2_PROGRESS_FILE"  # set by launch/host/supervisor.py
+from kogpt2_gluon.machine import job
 
 
 class Progress:
@@ -15,15 +15,14 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        name = os.environ.get(VARIABLE)
+        name = os.environ.get(job.PROGRESS_FILE)
         self._file = Path(name).open("wb", buffering=0) if name else None  # noqa: SIM115 - see close
         self._step = self._beats = 0
 
     def beat(self) -> None:
         self._beats += 1
         if self._file:
-            # In one piece and of one length, so that a reader never sees half of it.
-            os.pwrite(self._file.fileno(), f"{self._step:>15} {self._beats:>15}\n".encode("ascii"), 0)
+            os.pwrite(self._file.fileno(), job.progress_line(self._step, self._beats), 0)
 
     def at_step(self, step: int) -> None:
         self._step = step

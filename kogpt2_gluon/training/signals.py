@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.errors import PreemptedError
+from kogpt2_gluon.machine import job
 
 LOOK_SECONDS = 2.0  # a look at a shared file system takes a millisecond or so
-LAUNCHED = "KOGPT2_LAUNCH_ID"  # set by kogpt2-launch run
-ECHO_SECONDS = 3.0  # a scheduler's SIGTERM may come straight and through the launcher: that is one request
 
 
 class StopRequest:
@@ -37,7 +36,7 @@ class StopRequest:
         return self._wanted
 
     def __enter__(self) -> StopRequest:
-        if self._stop_file and LAUNCHED not in os.environ:
+        if self._stop_file and job.LAUNCH_ID not in os.environ:
             self._stop_file.unlink(missing_ok=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
@@ -60,7 +59,7 @@ class StopRequest:
             self._noted = now
             self.ask()
             self._restore(signal.SIGINT)
-        elif now - self._noted >= ECHO_SECONDS:
+        elif now - self._noted >= job.ECHO_SECONDS:
             self._restore(number)
             os.kill(os.getpid(), number)
 

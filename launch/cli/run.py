@@ -76,7 +76,6 @@ def run(
     from kogpt2_launch.run.job import run_job
     from kogpt2_launch.run.local import run_local
     from kogpt2_launch.run.restart import Policy
-    from kogpt2_launch.run.stopping import stop_file
     from kogpt2_launch.ssh import Shell
 
     if is_plan(plan_or_recipe):
@@ -92,7 +91,7 @@ def run(
     code = (run_local if backend == "local" else run_job)(
         plan, options, Policy(restarts if restarts is not None else 0 if backend == "local" else 3, backoff)
     )
-    ctx.exit(0 if stopped_is_done and code == PreemptedError.exit_code and stop_file(plan).exists() else code)
+    ctx.exit(0 if stopped_is_done and code == PreemptedError.exit_code and plan.stop_file.exists() else code)
 
 
 @click.command()

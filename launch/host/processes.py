@@ -11,8 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-MARK, RANK_MARK = "KOGPT2_LAUNCH_ID", "KOGPT2_LAUNCH_RANK"
-
 
 def process_state(pid: int) -> str:
     """R running, S or D waiting, T stopped, Z ended; empty if there is none."""

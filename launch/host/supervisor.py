@@ -15,7 +15,6 @@ takes the other for dead. Messages:
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -28,9 +27,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from kogpt2_gluon.machine import job
 from kogpt2_launch.host.link import BEAT_SECONDS, Link
-from kogpt2_launch.host.place import local_rank_of, place, rank_of
-from kogpt2_launch.host.processes import MARK, RANK_MARK, kill_marked, process_state, stacks
+from kogpt2_launch.host.place import place
+from kogpt2_launch.host.processes import kill_marked, process_state, stacks
 from kogpt2_launch.host.spot import METADATA, spot_notice
 
 OWN_TO_HOST = ("HOME", "USER", "LOGNAME", "SHELL")
@@ -46,7 +46,7 @@ def main() -> int:
     """
     folder = Path(sys.argv[0]).resolve().parent
     launch = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
-    rank = rank_of(os.environ)
+    rank = job.rank()
     if rank is None:
         print("supervisor: no engine has said which worker this is", file=sys.stderr)
         return 2
@@ -93,7 +93,7 @@ class Supervisor:
             self.log.close()
             self.link.send("exit", code=code, lines=list(self.last_lines))
         self.link.wait_for_release(float(self.launch["detect_seconds"]))
-        if local_rank_of(os.environ) in (0, None):
+        if not job.local_rank():
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -101,14 +101,6 @@ class Supervisor:
         argv = list(self.launch["argv"])
         if "/" not in argv[0] and (beside := Path(sys.executable).with_name(argv[0])).exists():
             argv[0] = str(beside)
-        # Looked up before the fork: between fork and exec little is safe.
-        prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
-
-        def die_with_parent() -> None:
-            prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGKILL)
-
         worker = subprocess.Popen(
             argv,
             cwd=self.launch["cwd"],
@@ -117,7 +109,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=job.end_with_parent(),
         )
         assert worker.stdout
         os.set_blocking(worker.stdout.fileno(), False)
@@ -127,8 +119,8 @@ class Supervisor:
         """The worker's: what the launcher sent, what is this host's own, and its place among the workers."""
         own = {name: os.environ[name] for name in OWN_TO_HOST if name in os.environ}
         env = {**self.launch["env"], **own, **self.where}
-        env[MARK], env[RANK_MARK] = self.launch["id"], str(self.rank)
-        env["KOGPT2_PROGRESS_FILE"] = str(self.progress_file)
+        env[job.LAUNCH_ID], env[job.LAUNCH_RANK] = self.launch["id"], str(self.rank)
+        env[job.PROGRESS_FILE] = str(self.progress_file)
         if "NCCL_DEBUG" in env:
             env["NCCL_DEBUG_FILE"] = str(self.nccl_file)
         return env
@@ -185,15 +177,12 @@ class Supervisor:
 
     def _end_all_of_it(self) -> None:
         """What the worker started goes with it, even what has left its process group."""
-        kill_marked({MARK: self.launch["id"], RANK_MARK: str(self.rank)})
+        kill_marked({job.LAUNCH_ID: self.launch["id"], job.LAUNCH_RANK: str(self.rank)})
 
     def _progress(self) -> dict[str, Any]:
         """The step that the worker last wrote down, and the state of its process (R, S, D; T: stopped)."""
-        try:
-            step, beats = self.progress_file.read_text(encoding="ascii").split()
-        except (OSError, ValueError):
-            step, beats = "-1", "0"
-        return {"step": int(step), "beats": int(beats), "state": process_state(self.worker.pid)}
+        step, beats = job.read_progress(self.progress_file)
+        return {"step": step, "beats": beats, "state": process_state(self.worker.pid)}
 
     def _read_output(self, final: bool = False) -> None:
         assert self.worker.stdout

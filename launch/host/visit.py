@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from kogpt2_launch.host.processes import MARK, kill_marked
+from kogpt2_gluon.machine import job
+from kogpt2_launch.host.processes import kill_marked
 
 ARCHIVE, LAUNCH = "agent.zip", "launch.json"
 
@@ -36,6 +37,6 @@ def prepare(data: dict[str, Any], archive: str) -> None:
 
 def sweep(data: dict[str, Any], archive: str) -> None:
     """Ends what is left of a launch on this host, and removes its folder."""
-    left = kill_marked({MARK: data["id"]})
+    left = kill_marked({job.LAUNCH_ID: data["id"]})
     shutil.rmtree(data["folder"], ignore_errors=True)
     print(json.dumps({"problem": f"{left} processes do not end" if left else ""}))

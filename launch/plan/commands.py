@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kogpt2_gluon.errors import KoGPT2Error
-from kogpt2_launch.host.processes import MARK
+from kogpt2_gluon.machine import job
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.ssh import OPTIONS as SSH_OPTIONS
 
@@ -81,7 +81,7 @@ def engine_environment(ours: Mapping[str, str], mark: str) -> dict[str, str]:
     return {
         **{name: ours[name] for name in PASSED_ON if name in ours},
         **ROOT_MAY_RUN,
-        MARK: mark,
+        job.LAUNCH_ID: mark,
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine import job
 
 ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ"),  # the account
@@ -29,8 +30,8 @@ ALLOWED = (
 
 # What horovodrun (with --gloo) sets for every worker, over whatever was asked for, without a word.
 SET_BY_HOROVODRUN = (
-    *("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE", "HOROVOD_CROSS_RANK"),
-    *("HOROVOD_CROSS_SIZE", "HOROVOD_HOSTNAME", "HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS"),
+    *(name for name in job.HOROVODRUN if name),
+    *("HOROVOD_CROSS_RANK", "HOROVOD_CROSS_SIZE", "HOROVOD_HOSTNAME", "HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS"),
     *("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
 )
 LIBRARY_PATH = "LD_LIBRARY_PATH"

@@ -17,6 +17,7 @@ from typing import Any
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.estimate import Estimate, estimates
+from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.wording import counted
 from kogpt2_launch.hosts import FileSystem, Host
@@ -54,6 +55,11 @@ class Plan:
     def size(self) -> int:
         """Number of workers."""
         return sum(host.slots for host in self.hosts)
+
+    @property
+    def stop_file(self) -> Path:
+        """The file that ``kogpt2-launch stop`` leaves: workers look for it, and the launcher between attempts."""
+        return job.stop_file(self.run_dir)
 
     @property
     def total_batch_size(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.wording import counted
 from kogpt2_launch.hosts import Host, available_cores
@@ -128,9 +129,9 @@ def rank_variables(run_dir: str, with_nccl: bool) -> tuple[Variable, ...]:
     """What the supervisor of a rank (launch/host) adds to these; capitals stand for what is known only then."""
     found = {
         "HOROVOD_*": ("(the rank's place, and the rendezvous)", "run: the engine's, or the order of the hosts"),
-        "KOGPT2_LAUNCH_ID": ("ID", "run: one for each attempt; all that is left is found by it"),
-        "KOGPT2_LAUNCH_RANK": ("RANK", "run: which supervisor's it is"),
-        "KOGPT2_PROGRESS_FILE": ("(beside the supervisor)", "run: how far the worker has come"),
+        job.LAUNCH_ID: ("ID", "run: one for each attempt; all that is left is found by it"),
+        job.LAUNCH_RANK: ("RANK", "run: which supervisor's it is"),
+        job.PROGRESS_FILE: ("(beside the supervisor)", "run: how far the worker has come"),
     }
     if with_nccl:
         log = f"{run_dir}/launch/attempt-NN/rank-RANK.nccl.log"

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.render.common import PREEMPTED, SAVE_SECONDS, WAIT, Files, Site, job_name, plan_arguments
-from kogpt2_launch.run.stopping import stop_file
 
 SBATCH = """\
 #!/bin/bash
@@ -49,6 +48,6 @@ def slurm(plan: Plan, site: Site) -> Files:
         preempted=PREEMPTED,
         wait=WAIT,
         arguments=" ".join(map(shlex.quote, plan_arguments(plan))),
-        stop_file=shlex.quote(str(stop_file(plan))),
+        stop_file=shlex.quote(str(plan.stop_file)),
     )
     return {"job.sbatch": script}

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kogpt2_gluon.machine import job
 from kogpt2_launch.ssh import Answer
 
 PACKAGE = "kogpt2_launch.host"
@@ -28,13 +29,22 @@ with tempfile.NamedTemporaryFile(suffix=".zip") as archive:
 
 @lru_cache(maxsize=1)
 def archive() -> bytes:
-    """launch/host as a zip file that Python runs as it is; the same bytes for the same sources."""
+    """launch/host and the contract with the worker (machine/job.py) as a zip file that Python runs as it is.
+
+    Equal sources give equal bytes. The package `kogpt2_gluon` in it holds that one file, so the archive may only ever
+    be on the path of the supervisor itself: a worker is another process, and finds the installed package.
+    """
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(zipfile.ZipInfo("__main__.py"), MAIN)
-        file.writestr(zipfile.ZipInfo("kogpt2_launch/__init__.py"), "")
-        for path in sorted((Path(__file__).parents[1] / "host").glob("*.py")):
-            file.writestr(zipfile.ZipInfo(f"kogpt2_launch/host/{path.name}"), path.read_bytes(), zipfile.ZIP_DEFLATED)
+        for package in ("kogpt2_launch", "kogpt2_gluon", "kogpt2_gluon/machine"):
+            file.writestr(zipfile.ZipInfo(f"{package}/__init__.py"), "")
+        sources = {
+            f"kogpt2_launch/host/{path.name}": path for path in (Path(__file__).parents[1] / "host").glob("*.py")
+        }
+        sources["kogpt2_gluon/machine/job.py"] = Path(job.__file__)
+        for name in sorted(sources):
+            file.writestr(zipfile.ZipInfo(name), sources[name].read_bytes(), zipfile.ZIP_DEFLATED)
     return packed.getvalue()
 
 

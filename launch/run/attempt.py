@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import secrets
 import signal
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from kogpt2_gluon.errors import PreemptedError
+from kogpt2_gluon.machine import job
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.plan.commands import (
     HOROVODRUN,
@@ -37,7 +37,6 @@ from kogpt2_launch.run.agent import program, understood
 from kogpt2_launch.run.control import Control, Rank
 from kogpt2_launch.run.outcome import Outcome, ended, explains, numbers, reported
 from kogpt2_launch.run.programs import find_program
-from kogpt2_launch.run.stopping import stop_file
 from kogpt2_launch.ssh import Shell
 
 SETTLE_SECONDS = 3.0  # after a first failure: the rank whose exit code says why may end a little later
@@ -163,7 +162,6 @@ class Attempt:
         plan, options = self.plan, self.options
         argv = engine_argv(options.engine, plan.hosts, plan.network_interface, plan.fabric.preset, options.shell.port)
         argv = [find_program(argv[0]), *argv[1:], *supervisor_argv(options.shell.python, self.launch["id"])]
-        prctl = ctypes.CDLL(None).prctl
         with (self.log_dir / "engine.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *argv,
@@ -172,9 +170,9 @@ class Attempt:
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                # PR_SET_PDEATHSIG comes once for each thread of ours that ends, and horovodrun's handler of SIGTERM
-                # locks itself out when it is interrupted by another. The supervisors end by themselves.
-                preexec_fn=lambda: prctl(1, signal.SIGKILL),
+                # SIGKILL, not SIGTERM: the signal comes once for each thread of ours that ends, and horovodrun's
+                # handler of SIGTERM locks itself out when another interrupts it. The supervisors end by themselves.
+                preexec_fn=job.end_with_parent(),
             )
 
     async def _end(self, engine: asyncio.subprocess.Process | None) -> list[str]:
@@ -247,7 +245,7 @@ class Attempt:
         stopped = [rank for rank in ranks if rank.code == PreemptedError.exit_code]
         if not stopped:
             return Outcome(0, "done")
-        leaving, asked = self._leaving(), bool(self.requests) or stop_file(self.plan).exists()
+        leaving, asked = self._leaving(), bool(self.requests) or self.plan.stop_file.exists()
         if leaving:
             why = f"{', '.join(leaving)} leaves ({next(rank.spot for rank in ranks if rank.spot)})"
         elif asked:

@@ -34,7 +34,7 @@ from kogpt2_launch.run.control import Rank
 from kogpt2_launch.run.outcome import Outcome
 from kogpt2_launch.run.output import Shown, tell, write
 from kogpt2_launch.run.restart import Decision, Failed, Policy, decide
-from kogpt2_launch.run.stopping import stop_file, stop_signals
+from kogpt2_launch.run.stopping import stop_signals
 
 STATUS_SECONDS = 2.0
 
@@ -84,7 +84,7 @@ class Job:
         wake, loop = self.stop.set, asyncio.get_running_loop()
         check_inherited(self.plan)
         with locked(self.folder), stop_signals(lambda: loop.call_soon_threadsafe(wake)) as self.requests:
-            stop_file(self.plan).unlink(missing_ok=True)  # of an earlier launch
+            self.plan.stop_file.unlink(missing_ok=True)  # of an earlier launch
             history: list[Failed] = []
             first_saved = self._saved()
             while True:
@@ -137,7 +137,7 @@ class Job:
                 await asyncio.wait_for(self.stop.wait(), min(STATUS_SECONDS, left))
 
     def _asked(self) -> bool:
-        return bool(self.requests) or stop_file(self.plan).exists()
+        return bool(self.requests) or self.plan.stop_file.exists()
 
     def _planned(self, hosts: tuple[Host, ...]) -> Plan:
         """The same plan on fewer hosts."""

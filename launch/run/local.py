@@ -9,7 +9,6 @@ another job, or of a reused process number, is never touched.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import signal
@@ -18,7 +17,8 @@ import time
 from collections.abc import Sequence
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
-from kogpt2_launch.host.processes import MARK, kill_marked
+from kogpt2_gluon.machine import job
+from kogpt2_launch.host.processes import kill_marked
 from kogpt2_launch.plan.environment import worker_environment
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.run.attempt import Options
@@ -27,7 +27,7 @@ from kogpt2_launch.run.outcome import MEANINGS
 from kogpt2_launch.run.output import tell
 from kogpt2_launch.run.programs import find_program
 from kogpt2_launch.run.restart import Policy
-from kogpt2_launch.run.stopping import stop_file, stop_signals
+from kogpt2_launch.run.stopping import stop_signals
 
 NO_RESTARTS = Policy(restarts=0)
 
@@ -58,7 +58,7 @@ def run_local(
     if plan.size > 1:
         return run_job(plan, options, policy, worker)
     argv = list(worker) if worker else [find_program("kogpt2"), *plan.worker_argv()[1:]]
-    stop_file(plan).unlink(missing_ok=True)  # of an earlier run
+    plan.stop_file.unlink(missing_ok=True)  # of an earlier run
     code = _run_alone(argv, plan, options.grace)
     if code:
         tell(f"the worker ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else ""))
@@ -78,8 +78,8 @@ def _check_local(plan: Plan) -> None:
 
 def _run_alone(argv: Sequence[str], plan: Plan, grace: float) -> int:
     """The exit code of one worker, 128 + S for signal S."""
-    mark, prctl = secrets.token_hex(16), ctypes.CDLL(None).prctl
-    env = {**worker_environment({each.name: each.value for each in plan.env}, os.environ), MARK: mark}
+    mark = secrets.token_hex(16)
+    env = {**worker_environment({each.name: each.value for each in plan.env}, os.environ), job.LAUNCH_ID: mark}
     with stop_signals() as received:
         try:
             process = subprocess.Popen(
@@ -87,7 +87,7 @@ def _run_alone(argv: Sequence[str], plan: Plan, grace: float) -> int:
                 env=env,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=lambda: prctl(1, signal.SIGTERM),  # PR_SET_PDEATHSIG: without us it saves and ends
+                preexec_fn=job.end_with_parent(signal.SIGTERM),  # it saves its state first
             )
         except OSError as error:
             raise KoGPT2Error(f"{argv[0]}: cannot be started: {error.strerror}") from None
@@ -100,6 +100,6 @@ def _run_alone(argv: Sequence[str], plan: Plan, grace: float) -> int:
                     deadline = time.monotonic() + grace
                     process.send_signal(signal.SIGTERM if received[0] == signal.SIGHUP else received[0])
         finally:
-            kill_marked({MARK: mark})
+            kill_marked({job.LAUNCH_ID: mark})
         code = process.wait()
     return code if code >= 0 else 128 - code

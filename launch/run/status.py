@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.recipe import STOP_FILE
+from kogpt2_gluon.machine import job
 
 STALE_SECONDS = 30.0
 
@@ -58,7 +58,7 @@ def ask_to_stop(run_dir: Path) -> Path:
     status = {} if alone else read_status(run_dir)
     if status.get("state") in ("done", "ended"):
         raise DataError(f"{run_dir}: its launch has ended; there is nothing to stop")
-    path = run_dir / STOP_FILE
+    path = job.stop_file(run_dir)
     path.touch()
     return path
 

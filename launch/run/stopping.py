@@ -1,4 +1,4 @@
-"""Requests to stop: signals to the launcher, and the file that ``kogpt2-launch stop`` leaves in the run's folder."""
+"""Requests to stop by signals to the launcher."""
 
 from __future__ import annotations
 
@@ -6,19 +6,10 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Callable
 
-from kogpt2_gluon.recipe import STOP_FILE
-from kogpt2_launch.plan.plan import Plan
-
-ECHO_SECONDS = 3.0  # a scheduler's SIGTERM may come straight and through its script: that is one request
-
-
-def stop_file(plan: Plan) -> Path:
-    """What ``kogpt2-launch stop`` leaves; workers look for it, and the launcher between attempts."""
-    return Path(plan.run_dir, STOP_FILE)
+from kogpt2_gluon.machine import job
 
 
 @contextlib.contextmanager
@@ -34,7 +25,7 @@ def stop_signals(wake: Callable[[], object] = lambda: None) -> Iterator[list[int
     def note(number: int, _frame: FrameType | None) -> None:
         nonlocal last
         now = time.monotonic()
-        if number == signal.SIGTERM and received and now - last < ECHO_SECONDS:
+        if number == signal.SIGTERM and received and now - last < job.ECHO_SECONDS:
             return
         last = now
         received.append(number)

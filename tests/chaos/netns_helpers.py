@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kogpt2_launch.host.processes import MARK, RANK_MARK, process_state
+from kogpt2_gluon.machine.job import LAUNCH_ID, LAUNCH_RANK
+from kogpt2_launch.host.processes import process_state
 
 HOSTS = ("h1", "h2")
 TOOLS = ("unshare", "nsenter", "ip", "ssh-keygen", "/usr/sbin/sshd")
@@ -113,7 +114,7 @@ def wait_for(is_so, what: str, seconds: float = 30.0) -> None:
 
 def launched(rank: int | None = None) -> list[int]:
     """The living processes that any launch has started, on all hosts of this machine, or the workers of a rank."""
-    wanted = f"{MARK}=" if rank is None else f"{RANK_MARK}={rank}\0"
+    wanted = f"{LAUNCH_ID}=" if rank is None else f"{LAUNCH_RANK}={rank}\0"
     found = []
     for entry in Path("/proc").iterdir():
         try:

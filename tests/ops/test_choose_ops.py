@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine import job
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops import choose
 from kogpt2_gluon.ops.build import INSTRUCTION_SETS, OperatorsUnavailable
@@ -17,13 +18,14 @@ from kogpt2_gluon.ops.stock import StockOps
 from tests.helpers import run
 
 REASON = "no C++ compiler (g++) was found: install g++"
+LOCAL_RANKS = [each.local_rank for each in job.NUMBERINGS]
 
 
 @pytest.fixture(autouse=True)
 def first_time(monkeypatch):
     """As in a process that has said nothing yet, on the first worker of a host."""
     choose._say.cache_clear()
-    for name in choose.LOCAL_RANKS:
+    for name in LOCAL_RANKS:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -69,7 +71,7 @@ def test_auto_without_a_compiler_says_so_once(no_compiler, capsys):
         assert word in err
 
 
-@pytest.mark.parametrize("name", choose.LOCAL_RANKS)
+@pytest.mark.parametrize("name", LOCAL_RANKS)
 def test_one_worker_a_host_speaks(no_compiler, capsys, monkeypatch, name):
     monkeypatch.setenv(name, "3")
     choose_ops("auto", "float32", mx.cpu(), 0.0)

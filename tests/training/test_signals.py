@@ -11,9 +11,10 @@ import time
 import pytest
 
 from kogpt2_gluon.errors import PreemptedError
+from kogpt2_gluon.machine import job
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint
 from kogpt2_gluon.training import signals
-from kogpt2_gluon.training.progress import VARIABLE, Progress
+from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.signals import StopRequest
 
 
@@ -34,7 +35,7 @@ def test_first_signal_is_noted_and_the_second_acts(terminated, monkeypatch):
         assert stop.wanted and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         os.kill(os.getpid(), signal.SIGTERM)
         assert not terminated  # the same request, by another way
-        monkeypatch.setattr(signals, "ECHO_SECONDS", 0.0)
+        monkeypatch.setattr(job, "ECHO_SECONDS", 0.0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert terminated == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is before
@@ -77,17 +78,17 @@ def test_the_file_is_looked_for_now_and_then_only(tmp_path):
 
 
 def test_progress_is_one_short_line(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "progress"))
+    monkeypatch.setenv(job.PROGRESS_FILE, str(tmp_path / "progress"))
     progress = Progress()
     for step in range(3):
         progress.at_step(step)
         progress.beat()
-    assert (tmp_path / "progress").read_text().split() == ["2", "6"]
+    assert job.read_progress(tmp_path / "progress") == (2, 6)
     progress.close()
 
 
 def test_progress_is_nothing_without_a_supervisor(monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(job.PROGRESS_FILE, raising=False)
     progress = Progress()
     progress.at_step(1)
     progress.close()

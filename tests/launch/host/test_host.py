@@ -14,9 +14,10 @@ import time
 
 import pytest
 
+from kogpt2_gluon.machine.job import LAUNCH_ID
 from kogpt2_launch.host.link import Link
 from kogpt2_launch.host.place import place
-from kogpt2_launch.host.processes import MARK, kill_marked, marked, process_state, stacks
+from kogpt2_launch.host.processes import kill_marked, marked, process_state, stacks
 from kogpt2_launch.host.spot import spot_notice
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.run.agent import archive, program, understood
@@ -157,10 +158,10 @@ def sleeper(**variables):
 
 
 def test_only_marked_processes_are_found_and_ended():
-    ours, other = sleeper(**{MARK: "one"}), sleeper(**{MARK: "two"})
+    ours, other = sleeper(**{LAUNCH_ID: "one"}), sleeper(**{LAUNCH_ID: "two"})
     try:
-        assert marked({MARK: "one"}) == [ours.pid]
-        assert kill_marked({MARK: "one"}) == 0
+        assert marked({LAUNCH_ID: "one"}) == [ours.pid]
+        assert kill_marked({LAUNCH_ID: "one"}) == 0
         assert ours.wait(5) == -signal.SIGKILL and other.poll() is None
     finally:
         for each in (ours, other):
@@ -195,7 +196,12 @@ def test_the_archive_is_the_same_each_time_and_runs_alone(tmp_path):
     (tmp_path / "agent.zip").write_bytes(archive())
     (tmp_path / "launch.json").write_text("{}")
     done = subprocess.run(
-        [sys.executable, "-I", str(tmp_path / "agent.zip")], capture_output=True, text=True, env={}, check=False
+        # -S: without the installed packages, as on a host whose interpreter has none.
+        [sys.executable, "-I", "-S", str(tmp_path / "agent.zip")],
+        capture_output=True,
+        text=True,
+        env={},
+        check=False,
     )
     assert done.returncode == 2 and "no engine has said which worker this is" in done.stderr
 
@@ -209,7 +215,7 @@ def test_hosts_are_prepared_and_swept(tmp_path):
     assert folder.stat().st_mode & 0o777 == 0o700 and (folder / "launch.json").stat().st_mode & 0o777 == 0o600
     _, problem = understood(shell.run(host, program("prepare", data)))
     assert "File exists" in problem  # a folder that somebody else has made is not used
-    left = sleeper(**{MARK: "this"})
+    left = sleeper(**{LAUNCH_ID: "this"})
     _, problem = understood(shell.run(host, program("sweep", {"id": "this", "folder": str(folder)})))
     assert not problem and not folder.exists() and left.wait(5) == -signal.SIGKILL
 

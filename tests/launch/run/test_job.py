@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import kogpt2_gluon
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_launch.cli.main import main
 from kogpt2_launch.hosts import Host, parse_hosts
@@ -186,6 +187,12 @@ def test_what_runs_is_what_the_plan_says(launch, monkeypatch):
     assert worker["KOGPT2_LAUNCH_ID"] == mark and worker["KOGPT2_LAUNCH_RANK"] == "1"
     (log,) = [each.value for each in added if each.name == "NCCL_DEBUG_FILE"]
     assert worker["NCCL_DEBUG_FILE"] == log.replace("NN", "01").replace("RANK", "00001")
+
+
+def test_a_worker_imports_the_installed_package(launch):
+    """The archive on the hosts has a package of the same name, with one file in it."""
+    assert launch("import kogpt2_gluon.recipe\n(folder / f'from-{rank}').write_text(kogpt2_gluon.__file__)") == 0
+    assert (launch.folder.parents[1] / "from-1").read_text() == kogpt2_gluon.__file__
 
 
 def test_launcher_that_is_asked_to_stop_does_not_start_again(launch):

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.machine import job
 from kogpt2_launch.cli.main import main
-from kogpt2_launch.host.processes import MARK
 from kogpt2_launch.hosts import Host, parse_hosts
 from kogpt2_launch.plan.plan import make_plan
 from kogpt2_launch.run import local as run
@@ -76,7 +76,7 @@ def nothing_left():
 
 def launched(process):
     try:
-        return MARK in process.environ() and process.status() != psutil.STATUS_ZOMBIE
+        return job.LAUNCH_ID in process.environ() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
@@ -150,7 +150,7 @@ def test_single_worker_that_cannot_start(recipe):
 
 
 def test_second_signal_ends_a_worker_that_does_not_listen(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(stopping, "ECHO_SECONDS", 0.5)
+    monkeypatch.setattr(job, "ECHO_SECONDS", 0.5)
     code = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
