@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
 import click
 
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.errors import DataError
+
+if TYPE_CHECKING:
+    from kogpt2_gluon.shards.verify import VerifyReport
 
 
 @click.command(no_args_is_help=True)
@@ -24,43 +27,34 @@ def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
     DIR is a folder of shards, or one with such folders at any depth below it, as DIR/train or DIR/news/train. Manifest,
     sizes, hashes, token ids, document ends and the tokenizer are checked. With --repair damaged shards are moved into
     damaged/ in their folder, swapped ones get their names back, a new manifest is written, and the result is checked
-    again. What no repair can mend is left as it is, and said.
+    again. A set that cannot be repaired is left as it is, and the reason is printed.
 
     \b
     Example: kogpt2 verify shards --json
     """
     from kogpt2_gluon.machine.limits import available_cores
-    from kogpt2_gluon.shards.repair import repair_set, why_not
-    from kogpt2_gluon.shards.verify import count_faults
+    from kogpt2_gluon.shards.repair import is_beyond_repair, refusals, repair_sets
     from kogpt2_gluon.shards.verify import verify as run
+    from kogpt2_gluon.wording import counted
 
-    with progress_bar("verifying") as bar:
-        report = run(folder, processes or available_cores(), bar.show)
+    def check(title: str) -> VerifyReport:
+        with progress_bar(title) as bar:
+            return run(folder, processes or available_cores(), bar.show)
+
+    say: Callable[[str], object] = (lambda line: None) if as_json else click.echo
+    report = check("verifying")
     plain = report.to_dict()
-    if not as_json:
-        for line in [*report.faults, *report.notes, report.summary()]:
-            click.echo(line)
-    mendable = [each for each in report.sets if each.faults and not why_not(each)]
-    if repair and mendable:
-        repairs = []
-        for each in mendable:
-            repairs.append(repair_set(each))
-            if not as_json:
-                click.echo("\n".join(repairs[-1].lines()))
-        with progress_bar("verifying again") as bar:
-            report = run(folder, processes or available_cores(), bar.show)
-        plain = {**report.to_dict(), "repaired": [asdict(done) for done in repairs], "before": plain}
-        if not as_json:
-            for line in [*report.faults, report.summary()]:
-                click.echo(line)
-    refused = [reason for each in report.sets if each.faults and (reason := why_not(each))]
+    for line in report.lines():
+        say(line)
     if repair:
-        plain["refused"] = refused
+        repairs = repair_sets(report, lambda: check("verifying again"), say)
+        report, plain = repairs.after, repairs.to_dict()
     if as_json:
         click.echo(json.dumps(plain, ensure_ascii=False))
         sys.exit(DataError.exit_code if report.faults else 0)
     if report.faults:
-        for reason in refused[1:] if repair else []:  # the first closes what is said
-            click.echo(f"not repaired: {reason}")
-        advice = refused[0] if refused and (repair or not mendable) else "--repair mends what can be"
-        raise DataError(f"{folder}: {count_faults(len(report.faults))}; {advice}")
+        reasons = refusals(report) if repair or is_beyond_repair(report) else []
+        for reason in reasons[1:] if repair else []:  # the first one is in the closing line
+            say(f"not repaired: {reason}")
+        advice = reasons[0] if reasons else "--repair fixes what can be fixed"
+        raise DataError(f"{folder}: {counted(len(report.faults), 'fault')}; {advice}")

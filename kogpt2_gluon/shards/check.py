@@ -1,8 +1,8 @@
 """One shard file, checked on its own: every hash, every token id, every document end.
 
-A shard is checked in two steps, each of which other processes can do: what lies behind its tokens
-(:func:`check_index`), then its tokens, a range of chunks at a time (:func:`check_chunks`). Memory is a chunk and some
-blocks of document ends, whatever the shard's size.
+A shard is checked in two steps, each of which other processes can do: first the parts after its tokens
+(:func:`check_index`), then its tokens, a range of chunks at a time (:func:`check_chunks`). The memory for it is a chunk
+and some pieces of the document ends, whatever the shard's size.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _COUNTS = ("tokens", "documents", "chunks", "chunk_bytes", "vocab_size")
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is not as it was written: in which file, and where it is known, which chunk and byte of it."""
+    """Something in a file that differs from what was written, with the chunk and byte where these are known."""
 
     file: str
     message: str
@@ -50,7 +50,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a shard's parts lie and what its tokens are, as its own footer or else its manifest says."""
+    """The places of a shard's parts and the type of its tokens, from its own footer or else from its manifest."""
 
     dtype: str
     chunk_bytes: int
@@ -87,11 +87,11 @@ class Layout:
 
 @dataclass
 class Index:
-    """What lies behind a shard's tokens, and what was found wrong with it.
+    """The parts of a shard after its tokens, as :func:`check_index` read them, and all faults of the shard.
 
-    `hash` is the trailer's, "" if it does not hold; `layout` None if nothing says where the tokens end. `ranges` are
-    the tasks of :func:`check_chunks`; `opens` tells whether the first token is ``<s>``, `closed` whether the last one
-    ends a document.
+    `hash` is the trailer's, "" if it is wrong; `layout` is None if nothing says where the tokens end. `ranges` are the
+    tasks for :func:`check_chunks`. `opens` is True if the first token is ``<s>``, `closed` if the last one ends a
+    document.
     """
 
     path: Path
@@ -109,7 +109,7 @@ class Index:
 
 @dataclass(frozen=True)
 class ChunkRange:
-    """Chunks of a shard, and which of its document ends lie in them (None: they are not in order)."""
+    """A range of a shard's chunks, and of the document ends in them (None if the ends are not in order)."""
 
     path: Path
     layout: Layout
@@ -120,9 +120,9 @@ class ChunkRange:
 
 
 def check_index(path: Path, known: Layout | None = None, drop: bool = False) -> Index:
-    """Checks trailer, footer, chunk hashes as a whole, and document ends. `known` is what the manifest says of it.
+    """Checks trailer, footer, the list of chunk hashes, and document ends. `known` is the layout in the manifest.
 
-    `drop` tells the kernel not to keep what is read. Every fault is in the result; none is raised.
+    `drop` asks the kernel not to keep what is read. Every fault is in the result; none is raised.
     """
     found = Index(path)
     pool = FilePool()
@@ -151,7 +151,7 @@ def check_index(path: Path, known: Layout | None = None, drop: bool = False) -> 
 
 
 def without_path(error: DataError, path: Path) -> str:
-    """The message without the file's name, which a Fault has of its own."""
+    """Return the message without the file's name, which a Fault has in a field of its own."""
     start = f"{path}: "
     return str(error)[len(start) :] if str(error).startswith(start) else str(error)
 
@@ -161,7 +161,7 @@ def _bytes(array: NDArray[Any]) -> memoryview:
 
 
 def _read_footer(found: Index, pool: FilePool) -> Layout | None:
-    """The layout that the footer tells, if trailer and footer hold; sets the trailer's hash."""
+    """Return the layout in the footer, None if trailer or footer are damaged; sets the hash if all hashes are right."""
     path, end = found.path, found.size - TRAILER.size
     trailer = bytearray(TRAILER.size)
     if end < 0 or pool.read(path, memoryview(trailer), end) < len(trailer):
@@ -195,12 +195,12 @@ def _read_footer(found: Index, pool: FilePool) -> Layout | None:
 
 
 def _parse_footer(footer: bytes) -> tuple[Layout, int]:
-    """Layout and number of chunks; an error of some kind if the footer is none."""
+    """Return the layout and the number of chunks. Raises some error if this is not a footer."""
     plain = json.loads(footer)
     if plain["format_version"] != FORMAT_VERSION:
         raise DataError(f"format version {plain['format_version']!r}; this program reads {FORMAT_VERSION}")
     if any(not isinstance(plain[name], int) or plain[name] < 0 for name in _COUNTS) or not plain["tokens"]:
-        raise DataError("its counts are no counts")
+        raise DataError("its counts are not counts")
     check_chunk_bytes(plain["chunk_bytes"], plain["dtype"], "footer")
     special = {str(name): int(token) for name, token in plain["special_ids"].items()}
     layout = Layout(
@@ -219,9 +219,9 @@ def _parse_footer(footer: bytes) -> tuple[Layout, int]:
 
 
 def _check_ends(found: Index, layout: Layout, pool: FilePool, drop: bool) -> list[int] | None:
-    """Checks the document ends; returns how many of them lie before each range, None if they are not in order.
+    """Checks the document ends; returns how many lie before and in each range, None if they are not in order.
 
-    The list has two numbers a range: of the ends before its first token, and of those up to its end.
+    The list has two numbers for each range: the ends before its first token, and the ends up to its last.
     """
     borders = _borders(layout)
     counts = np.zeros(len(borders), np.int64)
@@ -253,7 +253,7 @@ def _check_ends(found: Index, layout: Layout, pool: FilePool, drop: bool) -> lis
 
 
 def _borders(layout: Layout) -> NDArray[np.int64]:
-    """First token and end of each range of chunks, one after another."""
+    """Return first token and end of each range of chunks, as (first, end, first, end, ...)."""
     step = max(1, RANGE_BYTES // layout.chunk_bytes) * layout.chunk_tokens
     starts = np.arange(0, layout.tokens, step, dtype=np.int64)
     borders: NDArray[np.int64] = np.stack([starts, np.minimum(starts + step, layout.tokens)], axis=1).reshape(-1)
@@ -269,9 +269,9 @@ def _ranges(path: Path, layout: Layout, counts: list[int] | None, drop: bool) ->
 
 
 def check_chunks(task: ChunkRange) -> list[Fault]:
-    """Checks hashes and token ids of some chunks, and the tokens around each document end in them."""
+    """Checks the hashes and token ids of a range of chunks, and the tokens around each document end in it."""
     layout, pool, faults = task.layout, FilePool(), []
-    hashes: list[int | None] = [None] * (task.last - task.first)  # None: cut off, so that its chunk cannot be judged
+    hashes: list[int | None] = [None] * (task.last - task.first)  # None: it is cut off, and its chunk cannot be checked
     buffer = np.empty(layout.chunk_tokens, layout.dtype)
     try:
         stored = np.zeros(len(hashes), "<u8")
@@ -321,7 +321,7 @@ def _check_chunk(
 
 
 class _EndsOf:
-    """A range's document ends, read as they are needed: all at once they can take more than the tokens."""
+    """Reads a range's document ends as they are needed: all at once they can take more memory than the tokens."""
 
     def __init__(self, task: ChunkRange, pool: FilePool) -> None:
         self._task, self._pool = task, pool
@@ -329,7 +329,7 @@ class _EndsOf:
         self._block = np.empty(0, np.int64)
 
     def between(self, start: int, end: int) -> NDArray[np.int64]:
-        """Ends from token `start` to `end`, both inclusive: these two are the borders that neighbours share."""
+        """Return the ends from token `start` to `end`, both inclusive: neighbouring chunks share these two borders."""
         parts = [self._block]
         while self._next < self._last and (not len(parts[-1]) or parts[-1][-1] <= end):
             block = np.empty(min(READ_SIZE // 8, self._last - self._next), "<u8")

@@ -1,4 +1,4 @@
-"""Reading many files at places all over them: few descriptors, several threads, and a file system that stumbles.
+"""Reads many files at scattered places: with few descriptors, in several threads, and again where a read failed.
 
 A shared file system can fail a read for a moment: a server that restarts answers with EIO, a client that was cut off
 finds its handles stale. Such a read is tried again, with a new descriptor and growing pauses, before it ends a run.
@@ -20,7 +20,7 @@ from kogpt2_gluon.machine.limits import memory_limit
 
 MAX_OPEN = 128  # well below the usual limit of 1,024 descriptors a process, with several sets open
 PAUSES = (0.1, 0.3, 1.0, 3.0)  # seconds before the second, third, fourth and fifth try
-# What a moment's failure of NFS or Lustre looks like. ENXIO and ESHUTDOWN are a Lustre target that is being moved.
+# The errors of NFS and Lustre that pass. ENXIO and ESHUTDOWN come from a Lustre target that is being moved.
 PASSING = frozenset(
     {
         errno.EIO,
@@ -38,25 +38,25 @@ logger = logging.getLogger(__name__)
 
 
 class _OpenFile:
-    """A descriptor, how many threads are reading from it, and whether the last of them has to close it."""
+    """A descriptor, the number of threads that read from it, and whether the last of them must close it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor, self.users, self.retired = descriptor, 0, False
 
 
 class FilePool:
-    """Descriptors of many files, the least recently used closed first, never one that a thread reads from.
+    """Open descriptors of many files. The least recently used are closed first, but never while a thread reads.
 
     Parameters
     ----------
     max_open : int
-        Most descriptors kept open; threads that read more files than that at once go above it meanwhile.
+        The most descriptors that are kept open. While threads read more files than that at once, there are more.
     random_access : bool
-        Tell the kernel not to read on behind what is asked for.
+        Ask the kernel not to read beyond the range of a read.
     pauses : sequence of float
-        Seconds before each new try of a read that failed in a passing way.
+        Seconds before each new try of a read that failed with a passing error.
     sleep : callable
-        Waits so many seconds.
+        Called with the seconds to wait.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class FilePool:
         self._open: OrderedDict[Path, _OpenFile] = OrderedDict()
         self._identity: dict[Path, tuple[int, ...]] = {}
         self._lock = threading.Lock()
-        self.on_change: Callable[[Path], None] | None = None  # told of a file that is another than when first opened
+        self.on_change: Callable[[Path], None] | None = None  # called with a file that was replaced
 
     def __len__(self) -> int:
         return len(self._open)
 
     def read(self, path: Path, buffer: memoryview, offset: int, drop: bool = False) -> int:
-        """Fills `buffer` (of bytes) from byte `offset` of a file on; returns how many bytes there were.
+        """Fills `buffer` (of bytes) from byte `offset` of a file; returns the number of bytes that there were.
 
-        With `drop` the kernel is told not to keep the range in memory after. Raises DataError naming file and byte
-        where the file cannot be read, after new tries if the failure may pass.
+        With `drop` the kernel is asked to forget the range afterwards. Raises DataError, naming file and byte, if the
+        file cannot be read; an error that may pass is tried again first.
         """
         for pause in (*self._pauses, None):
             try:
@@ -97,7 +97,7 @@ class FilePool:
         raise AssertionError("the last try returns or raises")
 
     def read_once(self, path: Path, buffer: memoryview, offset: int, drop: bool = False) -> int:
-        """As :meth:`read`, without new tries and with the OSError as it is."""
+        """Does what :meth:`read` does, but tries once only and lets an OSError through."""
         entry = self._borrow(path)
         try:
             return _read_at(entry.descriptor, buffer, offset, drop)
@@ -105,7 +105,7 @@ class FilePool:
             self._give_back(entry)
 
     def forget(self, path: Path) -> None:
-        """Closes a file, as soon as no thread reads from it; the next read opens it anew."""
+        """Closes a file as soon as no thread reads from it; the next read opens it again."""
         with self._lock:
             entry = self._open.pop(path, None)
             if entry is not None:
@@ -113,7 +113,7 @@ class FilePool:
                 self._close_unused(entry)
 
     def is_current(self, path: Path) -> bool:
-        """Whether the name still belongs to the file that was last opened here, and not to one put in its place."""
+        """Return True if the name still belongs to the file that was last opened here, and not to a replacement."""
         try:
             status = path.stat()
         except OSError:
@@ -121,21 +121,21 @@ class FilePool:
         return self._identity.get(path, ())[:2] == (status.st_dev, status.st_ino)
 
     def close(self) -> None:
-        """Closes all files that no thread reads from; the others when their reads end."""
+        """Closes all files: those that a thread reads from when the read ends, the others at once."""
         with self._lock:
             paths = list(self._open)
         for path in paths:
             self.forget(path)
 
     def _borrow(self, path: Path) -> _OpenFile:
-        """An open file, which stays open until it is given back."""
+        """Return an open file, which stays open until it is given back."""
         with self._lock:
             entry = self._open.get(path)
             if entry is not None:
                 entry.users += 1
                 self._open.move_to_end(path)
                 return entry
-        return self._add(path)  # without the lock: to open a file on a shared file system can take a while
+        return self._add(path)  # without the lock: opening a file on a shared file system can take a while
 
     def _give_back(self, entry: _OpenFile) -> None:
         with self._lock:
@@ -163,7 +163,7 @@ class FilePool:
         return entry
 
     def _note_identity(self, path: Path, descriptor: int) -> None:
-        """Descriptors come and go; whoever trusts what was read before must know if the file was replaced meanwhile."""
+        """Calls `on_change` if the file was replaced since it was first opened: what was checked of it is void then."""
         status = os.fstat(descriptor)
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if self._identity.setdefault(path, identity) != identity:
@@ -172,7 +172,7 @@ class FilePool:
                 self.on_change(path)
 
     def _evict(self) -> None:
-        """With the lock held: closes the least recently used files above the limit."""
+        """Closes the least recently used files above the limit. The caller holds the lock."""
         for path, entry in list(self._open.items()):
             if not entry.users:
                 del self._open[path]
@@ -188,7 +188,7 @@ class FilePool:
 
 
 def _read_at(descriptor: int, buffer: memoryview, offset: int, drop: bool) -> int:
-    """Fills `buffer` as far as the file goes. One read may bring less than asked for."""
+    """Fills `buffer` as far as the file goes, in more than one read where a read brings less than it was asked for."""
     size, done = len(buffer), 0
     while done < size:
         count = os.preadv(descriptor, [buffer[done:] if done else buffer], offset + done)
@@ -201,7 +201,7 @@ def _read_at(descriptor: int, buffer: memoryview, offset: int, drop: bool) -> in
 
 
 def available_memory() -> int:
-    """Bytes of this machine's memory that are free or only cache files, at most what the control groups grant."""
+    """Return the bytes of memory that are free or only cache files, at most the limit of the control groups."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     return min(free, memory_limit() or free)

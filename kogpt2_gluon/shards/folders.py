@@ -1,4 +1,4 @@
-"""Where the sets of shards lie below a folder: DIR itself, DIR/train, DIR/news/train, at any depth."""
+"""Sets of shards as folders: the names of their files, and how to find them in DIR, DIR/train, DIR/news/train, ..."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 from kogpt2_gluon.corpus.store import SPLITS
 from kogpt2_gluon.errors import DataError
 
-ASIDE = "damaged"  # the folder, in a set, for what is no part of it any more
 MANIFEST = "manifest.json"
-SUFFIX = ".ktok"
+TOKENIZER = "tokenizer.model"
+SUFFIX = ".ktok"  # of a shard's name
+ASIDE = "damaged"  # the folder inside a set that takes what a repair moves out of the set
 ANY_DEPTH = 100
 
 
 def set_folders(folder: Path, depth: int = ANY_DEPTH) -> list[Path]:
-    """`folder` and those at most `depth` levels below it that hold a manifest of shards or shards; train before test.
+    """List the sets of shards in `folder` and at most `depth` levels below it; train comes before test.
 
-    Hidden and unfinished folders, and what a repair moved aside, do not count. Links to folders are followed, but not
-    to what was seen already, nor up to where `folder` lies. DataError if a folder cannot be listed.
+    A folder is a set if it holds shards, or a manifest that names shards. Hidden and unfinished folders, and what a
+    repair moved aside, do not count. Links to folders are followed, but not to a folder that was seen already, nor to a
+    parent of `folder`. DataError if a folder cannot be listed.
     """
     found: list[Path] = []
     if folder.is_dir():
@@ -50,16 +52,16 @@ def _collect(folder: Path, depth: int, seen: set[tuple[int, int]], found: list[P
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links that lead in a circle
+    except OSError:  # a circle of links
         return False
 
 
 def _names_shards(manifest: Path) -> bool:
-    """Other folders have files of this name too, such as checkpoints."""
+    """Return True if a manifest names shards: other folders, such as checkpoints, have a file of this name too."""
     try:
         return SUFFIX.encode() in manifest.read_bytes()
     except OSError:
-        return True  # a fault, to be told by whoever loads it
+        return True  # loading the set will report the fault
 
 
 def _is_left_out(name: str, in_set: bool) -> bool:
@@ -76,11 +78,11 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def why_no_manifest(folder: Path) -> str:
-    """The message for a folder that was to be a set of shards and has no manifest."""
+    """Return the error message for a folder that should be a set of shards and has no manifest."""
     place = str(folder)
     if place.startswith("s3:/"):
         url = "s3://" + place[len("s3:/") :].lstrip("/")  # Path makes one slash of two
-        return f"{url}: a set of shards is read from a folder; first: kogpt2 files download {url} DIR"
+        return f"{url}: a set of shards is read from a folder; run first: kogpt2 files download {url} DIR"
     if not folder.exists():
         return f"{folder}: does not exist; make shards with `kogpt2 shard`"
     try:

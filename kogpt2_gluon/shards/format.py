@@ -9,9 +9,10 @@ A shard file, front to back::
     trailer         <u4 length of the footer, <u8 xxh3-64 of chunk hashes and footer, the magic ``KTOK0002``
 
 The trailer's hash covers the hashes of all other parts, so one comparison with the manifest ties a whole shard to it.
-Whoever reads tokens needs the chunk hashes and what follows, 8 bytes a chunk, and never the document ends, of which
-there can be more than tokens that one worker reads. Within a set, documents run on from one shard to the next and all
-chunks are full but the very last one. A folder's manifest is written last: a folder without one was never finished.
+A reader of tokens needs the chunk hashes (8 bytes a chunk) and the parts after them, but never the document ends: there
+can be more of them than of the tokens that one worker reads. Within a set, documents run on from one shard to the next,
+and all chunks are full except the very last one. A folder's manifest is written last: a folder without one was never
+finished.
 """
 
 from __future__ import annotations
@@ -31,33 +32,34 @@ import xxhash
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.shards.folders import MANIFEST as MANIFEST
-from kogpt2_gluon.shards.folders import why_no_manifest
+from kogpt2_gluon.shards.folders import MANIFEST as MANIFEST  # who reads or writes sets imports them from here
+from kogpt2_gluon.shards.folders import SUFFIX, why_no_manifest
+from kogpt2_gluon.shards.folders import TOKENIZER as TOKENIZER
 from kogpt2_gluon.storage.files import commit_file, write_file
 
 FORMAT_VERSION = 2
 MAGIC = b"KTOK0002"
 TRAILER = struct.Struct("<IQ8s")
-TOKENIZER = "tokenizer.model"
 MIN_CHUNK_BYTES, MAX_CHUNK_BYTES = 64 << 10, 4 << 20  # the upper one is a Lustre stripe
 LARGEST_FOOTER = 64 << 10
 LARGEST_CHUNK = 1 << 30  # bytes that a manifest or footer may ask a reader to hold
 LARGEST_SHARD = 1 << 40  # tokens
 READ_SIZE = 1 << 20
-SHARD_NAME = re.compile(r"\w[\w.-]*\.ktok")  # a plain name: never a path
+UNFINISHED = ".tmp"  # instead of SUFFIX, while a shard is written
+SHARD_NAME = re.compile(rf"\w[\w.-]*{re.escape(SUFFIX)}")  # a plain name: never a path
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 
 
 def token_dtype(vocab_size: int) -> str:
-    """NumPy's name of the token type: two bytes while every id fits."""
+    """Return NumPy's name of the token type: two bytes if every id fits, else four."""
     return "<u2" if vocab_size <= 65535 else "<u4"
 
 
 def choose_chunk_bytes(payload_bytes: int, lanes: int = 64, chunks_per_lane: int = 8) -> int:
-    """The largest power of two from 64 KiB to 4 MiB that leaves every lane its chunks; if none does, 64 KiB.
+    """Return the largest power of two from 64 KiB to 4 MiB that leaves every lane its chunks; if none does, 64 KiB.
 
-    `payload_bytes`, of all tokens, may be a guess; a low one errs towards small chunks.
+    `payload_bytes`, the size of all tokens, may be a guess: too low a guess gives small chunks.
     """
     chunk_bytes = MAX_CHUNK_BYTES
     while chunk_bytes > MIN_CHUNK_BYTES and payload_bytes // chunk_bytes < lanes * chunks_per_lane:
@@ -67,7 +69,7 @@ def choose_chunk_bytes(payload_bytes: int, lanes: int = 64, chunks_per_lane: int
 
 @dataclass
 class ShardInfo:
-    """A shard as its manifest knows it. `hash` is the trailer's, in hex; `bytes` the whole file's size."""
+    """A shard's entry in the manifest. `hash` is the trailer's, in hex; `bytes` is the size of the whole file."""
 
     name: str
     bytes: int
@@ -78,7 +80,7 @@ class ShardInfo:
 
 @dataclass
 class Manifest:
-    """A folder of shards. `text_bytes` counts UTF-8 bytes after the tokenizer's normalisation; `words` likewise."""
+    """The content of a set's manifest. `text_bytes` (UTF-8) and `words` count text as the tokenizer normalises it."""
 
     split: str
     dtype: str
@@ -96,13 +98,13 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that the manifest says, but for where the text came from."""
+        """Return a SHA-256 (hex) of everything in the manifest except `source`, where the text came from."""
         plain = asdict(self)
         del plain["source"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def compare_vocabulary(self, vocab_size: int, folder: Path) -> str:
-        """DataError if a model of `vocab_size` cannot hold these tokens; a remark if it has rows to spare, else ""."""
+        """Return a note if a model of `vocab_size` has unused rows, else "". DataError if it has too few rows."""
         if self.vocab_size > vocab_size:
             raise DataError(
                 f"{folder}: its tokenizer has {self.vocab_size} tokens, more than model.vocab_size={vocab_size}; "
@@ -121,7 +123,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Reads and checks `folder`'s manifest; DataError if it is missing, damaged or of another format."""
+        """Reads and checks the manifest in `folder`. DataError if it is missing, damaged or of another format."""
         path = folder / MANIFEST
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))
@@ -140,11 +142,11 @@ class Manifest:
         return manifest
 
     def check(self, path: Path) -> None:
-        """DataError if the facts cannot all be true; `path` names the manifest."""
+        """Raises DataError if these facts cannot all be true. `path` names the manifest in the message."""
         names = [shard.name for shard in self.shards]
         for name in names:
             if not SHARD_NAME.fullmatch(name):
-                raise DataError(f"{path}: {name!r} is no name of a shard in its folder")
+                raise DataError(f"{path}: {name!r} is not a name that a shard in its folder can have")
         if len(set(names)) < len(names):
             raise DataError(f"{path}: it names a shard twice")
         self._check_types(path)
@@ -156,7 +158,7 @@ class Manifest:
             raise DataError(f"{path}: a shard before the last one ends within a chunk")
 
     def _check_types(self, path: Path) -> None:
-        """What JSON can hold in the place of a count or a word; everybody after this may trust them."""
+        """Raises DataError for a value of another type: JSON can hold anything in the place of a count or a word."""
         facts = asdict(self)
         words = {name: facts[name] for name in ("split", "dtype", "tokenizer_sha256", "source")}
         counts = {name: facts[name] for name in ("vocab_size", "tokens", "documents", "text_bytes", "words", "unknown")}
@@ -169,14 +171,14 @@ class Manifest:
             counts.update({f"{name} of {shard['name']}": shard[name] for name in ("bytes", "tokens", "documents")})
         for name, word in words.items():
             if not isinstance(word, str):
-                raise DataError(f"{path}: its {name} is {word!r}, which is no text")
+                raise DataError(f"{path}: its {name} is {word!r}, which is not a text")
         for name, count in counts.items():
             if type(count) is not int or count < 0:
-                raise DataError(f"{path}: its {name} is {count!r}, which is no count")
+                raise DataError(f"{path}: its {name} is {count!r}, which is not a count")
 
 
 def check_chunk_bytes(chunk_bytes: Any, dtype: Any, place: str) -> int:
-    """Bytes of a token; DataError, naming `place`, if there are no chunks of that size and type."""
+    """Return the bytes of a token. DataError, naming `place`, if chunks of that size and type are impossible."""
     itemsize = {"<u2": 2, "<u4": 4}.get(str(dtype), 0)
     possible = itemsize and type(chunk_bytes) is int and itemsize <= chunk_bytes <= LARGEST_CHUNK
     if not possible or chunk_bytes % itemsize:
@@ -185,18 +187,18 @@ def check_chunk_bytes(chunk_bytes: Any, dtype: Any, place: str) -> int:
 
 
 class ShardWriter:
-    """Writes one set of shards into `folder`; tokens go in by :meth:`add`, :meth:`finish` commits the manifest.
+    """Writes one set of shards into `folder`: :meth:`add` takes tokens, :meth:`finish` commits the manifest.
 
-    As a context manager it closes and removes the file it was at if it is left before that.
+    Use it as a context manager: if the block is left before `finish`, the unfinished file is removed.
 
     Parameters
     ----------
     folder : Path
         An existing empty folder.
     manifest : Manifest
-        What is known beforehand; counts and shards are filled in here.
+        The facts that are known in advance; counts and shards are filled in here.
     shard_bytes : int
-        Largest payload of a file; rounded down to whole chunks.
+        The largest payload of a file, which is rounded down to whole chunks.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, shard_bytes: int = 1 << 30):
@@ -213,7 +215,7 @@ class ShardWriter:
         """Appends whole documents: `tokens` (n,) of the manifest's dtype, and the length of each document in them."""
         ends = np.cumsum(document_lengths, dtype=np.int64)
         assert tokens.dtype == np.dtype(self.manifest.dtype) and len(tokens) == (ends[-1] if len(ends) else 0)
-        # Ends first: where a shard is closed on the way, it takes those that lie in it.
+        # Ends go first: a shard that is closed on the way takes the ends that lie in it.
         ends += (self._written + len(self._buffer)) // self._itemsize
         self._ends.frombytes(ends.astype(np.uint64).tobytes())
         self._append(tokens.tobytes())
@@ -221,7 +223,7 @@ class ShardWriter:
         self.manifest.documents += len(ends)
 
     def finish(self) -> Manifest:
-        """Writes what is left and the manifest."""
+        """Writes the rest of the tokens, then the manifest, which is returned."""
         if self._buffer:
             self._write_chunk(bytes(self._buffer))
             self._buffer.clear()
@@ -236,9 +238,9 @@ class ShardWriter:
         if self._file is not None:
             file, self._file = self._file, None
             try:
-                file.close()  # which writes what is buffered, and fails on a full disk
+                file.close()  # this writes what is buffered, and fails on a full disk
             finally:
-                (self.folder / self._name("tmp")).unlink(missing_ok=True)
+                (self.folder / self._name(UNFINISHED)).unlink(missing_ok=True)
 
     def _append(self, data: bytes) -> None:
         self._buffer += data
@@ -248,16 +250,16 @@ class ShardWriter:
             del self._buffer[:chunk_bytes]
 
     def _write_chunk(self, chunk: bytes) -> None:
-        if self._written == self._limit:  # only now: a document that ends just there still belongs to the full shard
+        if self._written == self._limit:  # not sooner: a document that ends just there still belongs to the full shard
             self._close_shard()
         if self._file is None:
-            self._file = (self.folder / self._name("tmp")).open("wb")
+            self._file = (self.folder / self._name(UNFINISHED)).open("wb")
         self._file.write(chunk)
         self._hashes.append(xxhash.xxh3_64_intdigest(chunk))
         self._written += len(chunk)
 
     def _name(self, suffix: str) -> str:
-        return f"{self.manifest.split}-{len(self.manifest.shards):05d}.{suffix}"
+        return f"{self.manifest.split}-{len(self.manifest.shards):05d}{suffix}"
 
     def _close_shard(self) -> None:
         """Writes the footer and gives the file its final name: a file under that name is whole."""
@@ -271,7 +273,7 @@ class ShardWriter:
         digest = xxhash.xxh3_64_intdigest(hashes + footer)
         for part in (ends_of_shard, hashes, footer, TRAILER.pack(len(footer), digest, MAGIC)):
             self._file.write(part)
-        path = self.folder / self._name("ktok")
+        path = self.folder / self._name(SUFFIX)
         commit_file(self._file, path)
         info = ShardInfo(path.name, path.stat().st_size, tokens, documents, f"{digest:016x}")
         self.manifest.shards.append(info)

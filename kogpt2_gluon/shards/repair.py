@@ -1,20 +1,20 @@
 """Makes a damaged set of shards usable again, from the shards that are whole.
 
-What is done, in this order, so that it can be interrupted and run again:
+A repair takes these steps, in this order, so that it can be interrupted and run again:
 
-- A wrong or missing tokenizer.model is copied from a set beside this one, if one has the right file.
-- Damaged shards, and whole ones that belong to no place of the set, are moved into ``damaged/`` below the folder;
-  nothing is ever deleted, and no shard's bytes are changed.
+- A wrong or missing tokenizer.model is copied from a set next to this one, if one has the right file.
+- Damaged shards, and whole ones that do not belong to the set, are moved into ``damaged/`` below the folder. Nothing is
+  ever deleted, and no shard's bytes are changed.
 - Shards whose names were swapped get their names back, by their hashes.
-- A new manifest names what is left, in the old one's order if that can be read, else in the order of names.
+- A new manifest names the shards that are left, in the old one's order if that can be read, else in the order of names.
 
-Chunks before a set's last are all full, so shards behind a lost one still fit. The document that ran into the lost
-shard then runs on with the rest of the one that came out of it, or stops short: two documents a gap are cut at most, in
-sequences that run across documents anyway. The manifest's `source` says which shards were lost, and `verify` then takes
-such cuts for what they are.
+All chunks before a set's last are full, so the shards after a lost one still fit. The document that ran into the lost
+shard then runs on with the rest of the one that came out of it, or stops short: a gap cuts two documents at most, in
+sequences that run across documents anyway. The manifest's `source` says which shards were lost, so that `verify` knows
+these cuts.
 
-The text's bytes, words and unknown tokens stand in the manifest alone. They are taken from the old one if nothing was
-lost, and counted again from the tokens otherwise, which needs the set's tokenizer beside it.
+The counts of the text's bytes, words and unknown tokens exist in the manifest alone. They are taken from the old one if
+nothing was lost, and otherwise counted again from the tokens, which needs the set's tokenizer (see :mod:`.recount`).
 """
 
 from __future__ import annotations
@@ -23,54 +23,96 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import overload
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Callable
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.check import Index, Layout
-from kogpt2_gluon.shards.file_pool import FilePool
-from kogpt2_gluon.shards.folders import ASIDE
-from kogpt2_gluon.shards.format import SHARD_NAME, TOKENIZER, Manifest, ShardInfo, Tokens
+from kogpt2_gluon.shards.folders import ASIDE, SUFFIX, TOKENIZER
+from kogpt2_gluon.shards.format import SHARD_NAME, Manifest, ShardInfo
+from kogpt2_gluon.shards.recount import recount
 from kogpt2_gluon.shards.shard_set import ShardSet
-from kogpt2_gluon.shards.verify import REPAIRED, SetReport
+from kogpt2_gluon.shards.verify import REPAIRED, SetReport, VerifyReport
 from kogpt2_gluon.storage.files import move, write_file
-from kogpt2_gluon.tokens.counts import TokenCounter
-from kogpt2_gluon.tokens.tokenizer import SPACE, Tokenizer
+from kogpt2_gluon.wording import counted
 
-NUMBERED = re.compile(r"(.+)-([0-9]{5})\.ktok")
-MOST_GAPS = 1000  # of numbers left out, beyond which they are no numbers of shards
-PLACEHOLDER = "가"  # stands for an unknown character: most of them are Hangul, three bytes each
+NUMBERED = re.compile(rf"(.+)-([0-9]{{5}}){re.escape(SUFFIX)}")
+MOST_GAPS = 1000  # if more numbers than these are left out between names, they do not number shards
 
 
 @dataclass
 class Repair:
-    """What was done to one folder, in lines for a person, and what the set lost by it."""
+    """The actions of a repair of one folder, as lines for a person, and what its set lost."""
 
     folder: str
     actions: list[str] = field(default_factory=list)
     lost_shards: list[str] = field(default_factory=list)
-    lost_tokens: int = 0  # of those the old manifest knew
+    lost_tokens: int = 0  # counted for shards that the old manifest names
     lost_documents: int = 0
 
     def lines(self) -> list[str]:
-        """What a person is told."""
+        """Return every action, and the loss, each as a line."""
         lines = [f"{self.folder}: {action}" for action in self.actions]
         if self.lost_shards:
-            count = f" ({self.lost_tokens:,} tokens, {self.lost_documents:,} documents)" if self.lost_tokens else ""
+            lost = f"{counted(self.lost_tokens, 'token')}, {counted(self.lost_documents, 'document')}"
             lines.append(
-                f"{self.folder}: lost {', '.join(self.lost_shards)}{count}; the documents that ran into them or out of "
-                "them are cut"
+                f"{self.folder}: lost {', '.join(self.lost_shards)}{f' ({lost})' if self.lost_tokens else ''}; "
+                "documents are cut where these shards are missing"
             )
         return lines
 
 
+@dataclass
+class Repairs:
+    """The result of :func:`repair_sets`: the reports before and after, the repairs, and why the rest is as it was."""
+
+    before: VerifyReport
+    after: VerifyReport  # the one before, if nothing was repaired
+    done: list[Repair]
+    refused: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return for JSON the last report with ``refused`` and, if a set was repaired, ``repaired`` and ``before``."""
+        plain = self.after.to_dict()
+        if self.done:
+            plain |= {"repaired": [asdict(each) for each in self.done], "before": self.before.to_dict()}
+        return {**plain, "refused": self.refused}
+
+
+def repair_sets(
+    report: VerifyReport, verify_again: Callable[[], VerifyReport], say: Callable[[str], object] = lambda line: None
+) -> Repairs:
+    """Repairs every set of a report that has faults and can be repaired, and checks all of them again.
+
+    `say` is called with each line of a repair as soon as that is done, then with the faults that are left.
+    """
+    done = []
+    for each in report.sets:
+        if each.faults and not why_not(each):
+            done.append(repair_set(each))
+            for line in done[-1].lines():
+                say(line)
+    after = verify_again() if done else report
+    if done:
+        for line in [*map(str, after.faults), after.summary()]:
+            say(line)
+    return Repairs(report, after, done, refusals(after))
+
+
+def refusals(report: VerifyReport) -> list[str]:
+    """Return why sets with faults cannot be repaired: a line for each of them."""
+    return [reason for each in report.sets if each.faults and (reason := why_not(each))]
+
+
+def is_beyond_repair(report: VerifyReport) -> bool:
+    """Return True if no set with faults can be repaired."""
+    return len(refusals(report)) == sum(bool(each.faults) for each in report.sets)
+
+
 def repair_set(report: SetReport) -> Repair:
-    """Repairs the folder of a report; DataError, before anything is changed, if that cannot be done."""
+    """Repairs the folder of a report. DataError, before anything is changed, if it cannot be repaired."""
     done, folder = Repair(report.folder), Path(report.folder)
     if not report.faults:
         return done
@@ -81,17 +123,23 @@ def repair_set(report: SetReport) -> Repair:
         done.actions.append(f"{name}: moved to {_move_aside(folder, name)}")
     _rename(folder, keep, done)
     if report.manifest is None or done.lost_shards:
-        _recount(folder, manifest, done)
+        recount(folder, manifest)
+        syllables = f", with a Hangul syllable for each of {counted(manifest.unknown, 'unknown token')}"
+        done.actions.append(
+            f"counted {counted(manifest.text_bytes, 'text byte')} and {counted(manifest.words, 'word')} "
+            f"from the tokens{syllables if manifest.unknown else ''}"
+        )
     manifest.save(folder)
-    ShardSet(folder).close()  # it loads, or it says why not
+    ShardSet(folder).close()  # raises an error if the set cannot be loaded
     done.actions.append(
-        f"wrote a manifest of {len(keep)} shards, {manifest.tokens:,} tokens, {manifest.documents:,} documents"
+        f"wrote a manifest of {counted(len(keep), 'shard')}, {counted(manifest.tokens, 'token')}, "
+        f"{counted(manifest.documents, 'document')}"
     )
     return done
 
 
 def why_not(report: SetReport) -> str:
-    """Why :func:`repair_set` cannot mend a set with faults; "" if it can. Changes nothing."""
+    """Return why :func:`repair_set` cannot repair a set with faults, or "" if it can. Changes nothing."""
     try:
         _plan(report, Repair(report.folder))
     except DataError as error:
@@ -100,7 +148,7 @@ def why_not(report: SetReport) -> str:
 
 
 def _plan(report: SetReport, done: Repair) -> tuple[dict[str, str], Manifest, Path | None]:
-    """Name that a shard is to have -> name that it has; the new manifest; the right tokenizer, if it is elsewhere."""
+    """Return {the right name of a shard: its present name}, the new manifest, and the tokenizer to copy, if any."""
     keep = _choose(report, done)
     _check_fits(report, keep)
     manifest = _new_manifest(report, keep, done)
@@ -108,12 +156,12 @@ def _plan(report: SetReport, done: Repair) -> tuple[dict[str, str], Manifest, Pa
     if report.tokenizer_sha256 != manifest.tokenizer_sha256:
         tokenizer = _find_tokenizer(report, manifest.tokenizer_sha256)
     elif manifest == report.manifest and set(keep.items()) == {(name, name) for name in report.indexes}:
-        raise DataError(f"{report.faults[0]}; no repair can mend that")
+        raise DataError(f"{report.faults[0]}; no repair can fix that")
     return keep, manifest, tokenizer
 
 
 def _choose(report: SetReport, done: Repair) -> dict[str, str]:
-    """Which whole shards make up the set: the name that each is to have, in the set's order -> the name it has."""
+    """Return the whole shards of the set, in its order: {the right name of a shard: its present name}."""
     whole = {name: index for name, index in report.indexes.items() if report.is_whole(name)}
     if report.manifest is None:
         keep = _choose_by_footer(whole)
@@ -132,7 +180,7 @@ def _choose(report: SetReport, done: Repair) -> dict[str, str]:
 
 
 def _choose_by_footer(whole: dict[str, Index]) -> dict[str, str]:
-    """Without a manifest: the shards of the tokenizer and format that most tokens have, each once, by name."""
+    """Choose the shards without a manifest: of the tokenizer and format that most tokens have, each once, by name."""
     tokens: Counter[Layout] = Counter()
     for index in whole.values():
         tokens[_kind(index)] += _layout(index).tokens
@@ -147,12 +195,12 @@ def _choose_by_footer(whole: dict[str, Index]) -> dict[str, str]:
 
 
 def _gaps(names: Sequence[str]) -> list[str]:
-    """Names that the numbers in `names` leave out, before and between them: train-00001.ktok, of 0 and 2."""
+    """Return the numbered names that are missing before and between `names`, as train-00001.ktok is between 0 and 2."""
     found = [match for match in map(NUMBERED.fullmatch, names) if match]
     there = {int(match[2]) for match in found}
     prefix = found[0][1] if found else ""
     missing = set(range(max(there, default=-1) + 1)) - there
-    return [f"{prefix}-{number:05d}.ktok" for number in missing] if len(missing) <= MOST_GAPS else []
+    return [f"{prefix}-{number:05d}{SUFFIX}" for number in missing] if len(missing) <= MOST_GAPS else []
 
 
 def _layout(index: Index) -> Layout:
@@ -161,7 +209,7 @@ def _layout(index: Index) -> Layout:
 
 
 def _kind(index: Index) -> Layout:
-    """What the shards of one set have in common."""
+    """Return the part of a shard's layout that all shards of one set have in common."""
     return replace(_layout(index), tokens=0, documents=0, document_ends_hash="")
 
 
@@ -212,13 +260,13 @@ def _new_manifest(report: SetReport, keep: dict[str, str], done: Repair) -> Mani
 
 
 def _find_tokenizer(report: SetReport, sha256: str) -> Path:
-    """The set's tokenizer in a set beside it: train/ and test/ have the same. DataError if it is not there."""
+    """Find the set's tokenizer in a set next to it, as test/ is to train/. DataError if it is not there."""
     folder = Path(report.folder)
     for path in sorted(folder.absolute().parent.glob(f"*/{TOKENIZER}")):
         try:
             if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
                 return path
-        except OSError:  # not for us to read
+        except OSError:  # we may not read this one
             continue
     fault = "not the tokenizer" if report.tokenizer_sha256 else "missing: the tokenizer"
     raise DataError(
@@ -245,104 +293,10 @@ def _move_aside(folder: Path, name: str) -> str:
 
 
 def _rename(folder: Path, keep: dict[str, str], done: Repair) -> None:
-    """Gives swapped shards their names, over names that no shard has: a cycle of names leaves no other way."""
+    """Gives swapped shards their names back, by way of names that no shard has: shards can be swapped in a circle."""
     wrong = {name: having for name, having in keep.items() if name != having}
     for name, having in wrong.items():
         move(folder / having, folder / f"renaming-{name}")
         done.actions.append(f"{having}: renamed to {name}, which it is")
     for name in wrong:
         move(folder / f"renaming-{name}", folder / name)
-
-
-def _recount(folder: Path, manifest: Manifest, done: Repair) -> None:
-    """Counts text bytes, words and unknown tokens of what is left, over the whole set."""
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
-    counter = TokenCounter(tokenizer)
-    spelling = _spelling(tokenizer)
-    manifest.text_bytes = manifest.words = manifest.unknown = 0
-    for ids, lengths in _documents(folder, manifest, tokenizer):
-        text_bytes, words = counter.count(ids, lengths, _Texts(spelling, ids, lengths))
-        manifest.text_bytes += int(text_bytes.sum())
-        manifest.words += int(words.sum())
-        manifest.unknown += int((ids == tokenizer.unk_id).sum())
-    exact = f", and {manifest.unknown:,} unknown tokens taken for one Hangul syllable each" if manifest.unknown else ""
-    done.actions.append(
-        f"counted {manifest.text_bytes:,} text bytes and {manifest.words:,} words from the tokens{exact}"
-    )
-
-
-def _documents(
-    folder: Path, manifest: Manifest, tokenizer: Tokenizer
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
-    """Ids of whole documents, without <s> and </s>, and how many each has; a chunk's worth at a time.
-
-    The chunks were checked a moment ago, and the manifest that a ShardSet needs is not written yet.
-    """
-    left: NDArray[np.int32] = np.empty(0, np.int32)
-    for part in _chunks(folder, manifest):
-        tokens = np.concatenate([left, part.astype(np.int32)])
-        ends = np.flatnonzero(tokens == tokenizer.eos_id) + 1
-        if len(ends):
-            yield _without_borders(tokens[: ends[-1]], ends, tokenizer)
-            left = tokens[ends[-1] :]
-        else:
-            left = tokens
-    if len(left):  # a document that was cut at the set's end
-        yield _without_borders(left, np.array([len(left)]), tokenizer)
-
-
-def _chunks(folder: Path, manifest: Manifest) -> Iterator[Tokens]:
-    pool, buffer = FilePool(), np.empty(manifest.chunk_bytes, np.uint8)
-    itemsize = np.dtype(manifest.dtype).itemsize
-    try:
-        for info in manifest.shards:
-            for offset in range(0, info.tokens * itemsize, manifest.chunk_bytes):
-                part = buffer[: min(manifest.chunk_bytes, info.tokens * itemsize - offset)]
-                if pool.read(folder / info.name, part.data, offset, drop=True) < len(part):
-                    raise DataError(f"{folder / info.name}: ends before byte {offset + len(part):,}")
-                yield part.view(manifest.dtype)
-    finally:
-        pool.close()
-
-
-def _without_borders(
-    tokens: NDArray[np.int32], ends: NDArray[np.int64], tokenizer: Tokenizer
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    text = (tokens != tokenizer.bos_id) & (tokens != tokenizer.eos_id)
-    return tokens[text], np.diff(np.cumsum(text)[ends - 1], prepend=0)
-
-
-def _spelling(tokenizer: Tokenizer) -> list[bytes]:
-    """What each id adds to a text, in UTF-8; what is unknown, one syllable."""
-    table = []
-    for token, piece in enumerate(tokenizer.pieces):
-        if tokenizer.byte_ids[token]:
-            table.append(bytes([int(piece[3:5], 16)]))  # <0xEA>
-        elif token == tokenizer.unk_id:
-            table.append(PLACEHOLDER.encode())
-        else:
-            table.append(b"" if tokenizer.is_special(token) else piece.replace(SPACE, " ").encode())
-    return table
-
-
-class _Texts(Sequence[bytes]):
-    """The texts of documents, put together only if they are asked for."""
-
-    def __init__(self, spelling: list[bytes], ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
-        self._spelling, self._ids = spelling, ids
-        self._ends = np.cumsum(lengths)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        assert not isinstance(index, slice)
-        ids = self._ids[self._ends[index - 1] if index else 0 : self._ends[index]]
-        text = b"".join([self._spelling[token] for token in ids.tolist()])
-        return text.decode("utf-8", "replace").encode()  # a character of byte pieces can be cut in two

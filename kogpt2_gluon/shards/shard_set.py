@@ -1,4 +1,4 @@
-"""A folder of token shards, open for reading: whole chunks, each checked against its hash."""
+"""Reads a set of token shards: whole chunks, each checked against its hash."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from kogpt2_gluon.shards.format import (
 )
 
 
-class Place(NamedTuple):
-    """Where a chunk lies: its shard's place in the manifest, its number in that shard, its first byte, its tokens."""
+class ChunkPlace(NamedTuple):
+    """The place of a chunk: its shard's index in the manifest, its number in that shard, its first byte, its tokens."""
 
     shard: int
     within: int
@@ -36,10 +36,10 @@ class Place(NamedTuple):
 
 
 class CorruptChunkError(DataError):
-    """A chunk that is not what was written. The rest of its set may be whole; a reader may go on without it.
+    """Raised for a chunk that differs from what was written. The rest of its set may be whole, and a reader may go on.
 
-    `path` is the shard's file, `shard` its name, `chunk` the chunk's number in the set, `within` in the shard, `offset`
-    its first byte in the file; `damage` says all that, without advice.
+    `path` is the shard's file, `shard` its name, `chunk` the chunk's number in the set, `within` its number in the
+    shard, `offset` its first byte in the file. `damage` is the message without advice.
     """
 
     def __init__(self, path: Path, chunk: int, within: int, offset: int) -> None:
@@ -55,22 +55,22 @@ class CorruptChunkError(DataError):
 
 
 class ShardSet:
-    """A folder of shards, open for reading by any number of threads at once. Memory is 9 bytes a chunk.
+    """A set of shards, open for reading by any number of threads at once. It needs 9 bytes of memory a chunk.
 
-    Sizes are compared with the manifest at once, a shard's footer and hashes when the shard is first touched, a chunk
-    with its hash when it is first read. Whoever needs each read checked asks for it with ``verify=True``.
+    Sizes are compared with the manifest at once, a shard's footer and hashes when the shard is first used, a chunk with
+    its hash when it is first read. Pass ``verify=True`` to check a chunk at every read.
 
     Parameters
     ----------
     folder : Path
         A folder that `kogpt2 shard` wrote. DataError if its manifest is missing or bad, or a shard has another size.
     drop_behind : bool, optional
-        Whether the kernel is to forget a chunk after it was read. By default, if the set is larger than half of the
-        memory that is free: a smaller one stays cached from one pass to the next, a larger one would push out all else.
+        Make the kernel forget a chunk after it was read. The default is True if the set is larger than half of the
+        free memory: a smaller set stays cached from one pass to the next, a larger one would push out everything else.
     max_open : int
-        Most file descriptors kept open.
+        The most file descriptors that are kept open.
     sleep : callable
-        How to wait before a failed read is tried again.
+        Called with the seconds to wait before a failed read is tried again.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ShardSet:
         self._first_chunk = [0]
         for shard in self.manifest.shards:
             self._first_chunk.append(self._first_chunk[-1] - (-shard.tokens // self.chunk_tokens))
-        self._check_sizes()  # before anything is made as large as the manifest says
+        self._check_sizes()  # before memory is allocated by what the manifest says
         self._hashes: dict[int, NDArray[np.uint64]] = {}
         self._verified = bytearray(self.num_chunks)
         self._drop = self.num_bytes > available_memory() // 2 if drop_behind is None else drop_behind
@@ -112,24 +112,24 @@ class ShardSet:
 
     @property
     def num_full(self) -> int:
-        """Full chunks."""
+        """The number of full chunks."""
         return self.manifest.tokens // self.chunk_tokens
 
     @property
     def tokenizer_path(self) -> Path:
         return self.folder / TOKENIZER
 
-    def locate(self, chunk: int) -> Place:
-        """Where a chunk of the set lies."""
+    def locate(self, chunk: int) -> ChunkPlace:
+        """Find a chunk of the set."""
         if not 0 <= chunk < self.num_chunks:
             raise IndexError(f"chunk {chunk} of {self.num_chunks}")
         shard = bisect_right(self._first_chunk, chunk) - 1
         within = chunk - self._first_chunk[shard]
         tokens = min(self.chunk_tokens, self.manifest.shards[shard].tokens - within * self.chunk_tokens)
-        return Place(shard, within, within * self.manifest.chunk_bytes, tokens)
+        return ChunkPlace(shard, within, within * self.manifest.chunk_bytes, tokens)
 
     def chunk_hash(self, chunk: int) -> int:
-        """xxh3-64 of a chunk's bytes, from its shard's own list, which the manifest vouches for."""
+        """Return the xxh3-64 of a chunk's bytes, from its shard's list, which the manifest's hash covers."""
         place = self.locate(chunk)
         return int(self._hashes_of(place.shard)[place.within])
 
@@ -143,7 +143,7 @@ class ShardSet:
         place = self.locate(chunk)
         view = self._bytes_of(out, place)
         read = self._pool.read(self._paths[place.shard], view, place.offset, self._drop)
-        # Asked only now: the read may have found another file than the one that was checked.
+        # Only now: the read may have found that the file is not the one that was checked.
         check = verify or not self._verified[chunk]
         if read < len(view) or (check and xxhash.xxh3_64_intdigest(view) != self.chunk_hash(chunk)):
             raise CorruptChunkError(self._paths[place.shard], chunk, place.within, place.offset)
@@ -151,11 +151,11 @@ class ShardSet:
         return place.tokens
 
     def chunks_of(self, shard: int) -> range:
-        """Numbers of a shard's chunks; shards count from 0, in the manifest's order."""
+        """Return the numbers of a shard's chunks; shards count from 0, in the manifest's order."""
         return range(self._first_chunk[shard], self._first_chunk[shard + 1])
 
     def read_chunk(self, chunk: int) -> Tokens:
-        """Tokens of a chunk in an array of their own: (chunk_tokens,) or fewer for the last. As :meth:`read_into`."""
+        """Return a chunk's tokens in a new array, (chunk_tokens,) or fewer for the last; see :meth:`read_into`."""
         tokens = np.empty(self.locate(chunk).tokens, dtype=self.dtype)
         self.read_into(chunk, tokens)
         return tokens
@@ -170,8 +170,8 @@ class ShardSet:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _bytes_of(self, out: Tokens, place: Place) -> memoryview:
-        """The part of `out` that a chunk fills, as bytes."""
+    def _bytes_of(self, out: Tokens, place: ChunkPlace) -> memoryview:
+        """Return the part of `out` that a chunk fills, as bytes."""
         assert out.dtype == self.dtype and out.ndim == 1 and len(out) >= place.tokens
         return out.view(np.uint8)[: place.tokens * self.dtype.itemsize].data
 
@@ -180,7 +180,7 @@ class ShardSet:
             try:
                 size = path.stat().st_size
             except FileNotFoundError:
-                raise DataError(f"{path}: this shard is missing; the manifest beside it names it") from None
+                raise DataError(f"{path}: this shard is missing; its manifest names it") from None
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {error.strerror}") from None
             if size != info.bytes:
@@ -189,14 +189,14 @@ class ShardSet:
                 raise DataError(f"{path}: {size:,} bytes cannot hold the {info.tokens:,} tokens of its manifest")
 
     def _forget(self, path: Path) -> None:
-        """A shard's file was replaced while it was not open: nothing that was checked of it holds any more."""
+        """Forgets what was checked of a shard, because its file was replaced while it was not open."""
         shard = self._paths.index(path)
         self._hashes.pop(shard, None)
         chunks = self.chunks_of(shard)
         self._verified[chunks.start : chunks.stop] = bytes(len(chunks))
 
     def _hashes_of(self, shard: int) -> NDArray[np.uint64]:
-        """Chunk hashes of a shard, which is tied to the manifest by its trailer's hash."""
+        """Return the chunk hashes of a shard, which its trailer's hash ties to the manifest."""
         hashes = self._hashes.get(shard)
         if hashes is None:
             hashes = self._hashes[shard] = self._checked_hashes(shard)
@@ -220,15 +220,15 @@ class ShardSet:
         ):
             raise DataError(f"{path}: its chunk hashes or footer are damaged (from byte {start})")
         if f"{trailer_hash:016x}" != info.hash or start != info.tokens * self.dtype.itemsize + 8 * info.documents:
-            raise DataError(f"{path}: not the shard that the manifest beside it means; make this set again")
+            raise DataError(f"{path}: not the shard that its manifest names; make this set again")
         self._check_document_ends(shard, index[8 * count :].tobytes())
         return index[: 8 * count].view("<u8").copy()
 
     def _check_document_ends(self, shard: int, footer: bytes) -> None:
         """Compares a shard's document ends with their hash, unless they are longer than the longest chunk.
 
-        Nothing here uses them: of a corpus of short lines they can be more than a worker reads of the shard otherwise.
-        `kogpt2 verify` checks them always.
+        Nothing here uses them, and for a corpus of short lines they can be more bytes than a worker reads of the shard.
+        `kogpt2 verify` always checks them.
         """
         info, path = self.manifest.shards[shard], self._paths[shard]
         ends, start = bytearray(8 * info.documents), info.tokens * self.dtype.itemsize
@@ -237,6 +237,6 @@ class ShardSet:
         try:
             stated = json.loads(footer)["document_ends_hash"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise DataError(f"{path}: its footer is none of format {FORMAT_VERSION}") from None
+            raise DataError(f"{path}: its footer is not one of format {FORMAT_VERSION}") from None
         if self._pool.read(path, memoryview(ends), start) < len(ends) or xxhash.xxh3_64_hexdigest(ends) != stated:
             raise DataError(f"{path}: its document ends are damaged (from byte {start})")

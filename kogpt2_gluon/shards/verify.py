@@ -1,8 +1,8 @@
-"""Checks a finished set of shards in every respect, and lists all that is wrong with it, each fault with its place.
+"""Checks every part of finished sets of shards, and lists all faults, each with its place.
 
-Reading for training checks what it reads, and stops at the first fault. This reads everything once, in bounded memory,
-with as many processes as are given, and goes on after a fault: a set is judged as a whole. See :mod:`.repair` for what
-can be done then.
+A reader of a training run checks the chunks that it reads, and stops at the first fault. :func:`verify` reads
+everything once, in bounded memory, with as many processes as are given, and goes on after a fault. See :mod:`.repair`
+for what can be done about faults.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.process_pool import Run, start_processes
 from kogpt2_gluon.shards.check import Fault, Index, Layout, check_chunks, check_index, without_path
 from kogpt2_gluon.shards.file_pool import available_memory
-from kogpt2_gluon.shards.folders import set_folders
-from kogpt2_gluon.shards.format import MANIFEST, READ_SIZE, TOKENIZER, Manifest, ShardInfo
+from kogpt2_gluon.shards.folders import MANIFEST, SUFFIX, TOKENIZER, set_folders
+from kogpt2_gluon.shards.format import READ_SIZE, UNFINISHED, Manifest, ShardInfo
+from kogpt2_gluon.wording import counted, gigabytes
 
 REPAIRED = "; repaired: "  # in the manifest's `source` of a set that lost shards: its documents may be cut there
-UNFINISHED = (".tmp", ".partial")  # what an interrupted writer leaves
-FEW_BYTES = 1 << 30  # checked sooner than processes are started
-
-Progress = Callable[[int, int], None]
+LEFT_OVER = (UNFINISHED, ".partial")  # suffixes of files that an interrupted writer leaves
+FEW_BYTES = 1 << 30  # so much is checked faster by one process than others can start
 
 
 @dataclass
 class SetReport:
-    """What was found in one folder of shards. Counts are of what was looked at, whole or not."""
+    """The faults of one folder of shards, and counts of what was checked there, whole or not."""
 
     folder: str
     fingerprint: str = ""
@@ -42,21 +41,21 @@ class SetReport:
     bytes: int = 0
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    manifest: Manifest | None = None  # only one that holds
+    manifest: Manifest | None = None  # None also if it fails its own checks
     indexes: dict[str, Index] = field(default_factory=dict)  # by name, of every .ktok file there
-    tokenizer_sha256: str = ""  # of the file beside the shards; "" without one
+    tokenizer_sha256: str = ""  # of the file next to the shards; "" if there is none
 
     def fault(self, name: str, message: str) -> None:
         self.faults.append(Fault(str(Path(self.folder) / name) if name else self.folder, message))
 
     def is_whole(self, name: str) -> bool:
-        """Whether a shard, taken by itself, is what was written."""
+        """Return True if a shard, taken by itself, is what was written."""
         return bool(self.indexes[name].hash) and not self.indexes[name].faults
 
 
 @dataclass
-class Report:
-    """What :func:`verify` found, in all sets together."""
+class VerifyReport:
+    """The result of :func:`verify`: a report for each set."""
 
     folder: str
     sets: list[SetReport]
@@ -71,7 +70,7 @@ class Report:
         return [note for each in self.sets for note in each.notes]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``ok``, counts in all and by set, ``bytes``, ``seconds``, ``faults`` and ``notes``."""
+        """Return for JSON: ``ok``, counts in all and by set, ``bytes``, ``seconds``, ``faults`` and ``notes``."""
         counts = ("shards", "chunks", "tokens", "documents", "bytes")
         return {
             "folder": self.folder,
@@ -88,22 +87,19 @@ class Report:
         }
 
     def summary(self) -> str:
-        """One line for a person."""
+        """Return counts, time and the number of faults in one line."""
         plain = self.to_dict()
-        found = count_faults(len(self.faults)) if self.faults else "all is well"
-        return (
-            f"{self.folder}: {plain['shards']:,} shards, {plain['chunks']:,} chunks, {plain['tokens']:,} tokens, "
-            f"{plain['documents']:,} documents, {plain['bytes'] / 1e6:,.1f} MB in {self.seconds:.1f} s: {found}"
-        )
+        counts = ", ".join(counted(plain[f"{noun}s"], noun) for noun in ("shard", "chunk", "token", "document"))
+        found = counted(len(self.faults), "fault") if self.faults else "no faults"
+        return f"{self.folder}: {counts}, {gigabytes(plain['bytes'])} in {self.seconds:.1f} s: {found}"
 
-
-def count_faults(count: int) -> str:
-    """ "1 fault", "2 faults"."""
-    return f"{count:,} fault{'' if count == 1 else 's'}"
+    def lines(self) -> list[str]:
+        """Return every fault and note, then the summary, for a person."""
+        return [*map(str, self.faults), *self.notes, self.summary()]
 
 
 def find_sets(folder: Path) -> list[Path]:
-    """The sets that DIR means: itself and those below it, at any depth. DataError if there is none."""
+    """Return the sets in DIR: itself and those below it, at any depth. DataError if there is none."""
     found = set_folders(folder)
     if not found:
         where = "no shards there, nor below it" if folder.is_dir() else "no such folder, so no shards there"
@@ -111,21 +107,21 @@ def find_sets(folder: Path) -> list[Path]:
     return found
 
 
-def verify(folder: Path, processes: int = 1, progress: Progress | None = None) -> Report:
+def verify(folder: Path, processes: int = 1, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
     """Checks a folder of shards and all sets below it, such as DIR/train, DIR/test or DIR/news/train.
 
     Parameters
     ----------
     folder : Path
-        DataError if there are no shards at all; whatever else is wrong is in the report.
+        DataError if there are no shards at all; every other fault is in the report.
     processes : int
-        How many check at once; the report is the same for any number.
+        How many processes check at once; the report is the same for any number.
     progress : callable
-        Told (bytes done, in all).
+        Called with (bytes done, bytes in all).
     """
     began = time.perf_counter()
     folders = find_sets(folder)
-    total = sum(_size(path) for each in folders for path in each.glob("*.ktok"))
+    total = sum(_size(path) for each in folders for path in each.glob(f"*{SUFFIX}"))
     drop = total > available_memory() // 2
     done = 0
 
@@ -141,11 +137,11 @@ def verify(folder: Path, processes: int = 1, progress: Progress | None = None) -
     for other in sets[1:]:
         if first and other.manifest and other.manifest.tokenizer_sha256 != first.tokenizer_sha256:
             other.fault(MANIFEST, f"made with another tokenizer than {sets[0].folder}")
-    return Report(str(folder), sets, time.perf_counter() - began)
+    return VerifyReport(str(folder), sets, time.perf_counter() - began)
 
 
 def _size(path: Path) -> int:
-    """0 of a link that leads nowhere: it becomes a fault later."""
+    """Return a file's size, or 0 for a link that leads nowhere: it becomes a fault later."""
     try:
         return path.stat().st_size
     except OSError:
@@ -157,10 +153,10 @@ def _checkers(processes: int) -> AbstractContextManager[Run]:
 
 
 def verify_set(folder: Path, run: Run, advance: Callable[[int], None], drop: bool) -> SetReport:
-    """Checks one folder of shards; `run` maps over tasks, `advance` is told of bytes done."""
+    """Checks one folder of shards. `run` maps a function over tasks, `advance` is called with bytes that are done."""
     report = SetReport(str(folder))
-    stated = _check_manifest(folder, report)  # also one that does not hold: it tells what to look for
-    names = sorted(path.name for path in folder.glob("*.ktok"))
+    stated = _check_manifest(folder, report)  # even one that fails its own checks says what to look for
+    names = sorted(path.name for path in folder.glob(f"*{SUFFIX}"))
     known = {info.name: _layout(stated, info) for info in stated.shards} if stated else {}
 
     indexes = run(_check_index, [(folder / name, known.get(name), drop) for name in names])
@@ -204,7 +200,7 @@ def _layout(manifest: Manifest, info: ShardInfo) -> Layout:
 
 
 def _check_manifest(folder: Path, report: SetReport) -> Manifest | None:
-    """The manifest, or as much as one that does not hold can be read; its faults go into the report."""
+    """Return the manifest, even if it fails its own checks; None if it cannot be used. Its faults are reported."""
     try:
         manifest = report.manifest = Manifest.load(folder)
         report.fingerprint = manifest.fingerprint()
@@ -218,7 +214,7 @@ def _check_manifest(folder: Path, report: SetReport) -> Manifest | None:
 
 
 def _read_doubtful(folder: Path) -> Manifest | None:
-    """A manifest that fails its own checks, but has all that is needed to compare shards with it."""
+    """Return a manifest that fails its own checks but can be compared with the shards; None for any other."""
     try:
         plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         plain.pop("fingerprint", None)
@@ -230,14 +226,14 @@ def _read_doubtful(folder: Path) -> Manifest | None:
 
 
 def _check_files(folder: Path, stated: Manifest | None, report: SetReport) -> None:
-    """Missing files, and those that nobody asked for."""
+    """Reports files that are missing, that the manifest does not name, or that an interrupted writer left."""
     expected = {info.name for info in stated.shards} if stated else set(report.indexes)
     for name in sorted(expected - report.indexes.keys()):
         report.fault(name, "this shard is missing; the manifest names it")
     for name in sorted(report.indexes.keys() - expected):
         report.fault(name, "a shard that the manifest does not name")
     for path in sorted(folder.iterdir()):
-        if path.name.endswith(UNFINISHED):
+        if path.name.endswith(LEFT_OVER):
             report.fault(path.name, "left over from a writer that was interrupted; remove it")
 
 
@@ -262,27 +258,27 @@ def _compare_with_manifest(manifest: Manifest, report: SetReport) -> None:
 
 
 def _check_borders(manifest: Manifest, report: SetReport) -> None:
-    """Documents run on from one shard to the next: where one ends, the next must begin, and only there.
+    """Checks that documents run on from one shard to the next, so that one begins where and only where another ends.
 
-    A set that was repaired after a loss is cut at such places: there it is a note, not a fault.
+    A repair after a loss may cut documents: in a repaired set such a place is a note, not a fault.
     """
     repaired = REPAIRED in manifest.source
     whole = [info.name for info in manifest.shards if info.name in report.indexes and report.is_whole(info.name)]
     if [info.hash for info in manifest.shards] != [report.indexes[name].hash for name in whole]:
-        return  # said already; what it makes of the borders says nothing new
+        return  # the missing or damaged shards are reported already, and their borders would say nothing new
     closed, before = True, ""
     for name in whole:
         index = report.indexes[name]
         if index.opens != closed:
             state = "after a document that ends" if closed else "inside a document that begins"
             message = f"{'begins' if index.opens else 'does not begin'} with <s>, {state} in {before or 'no shard'}"
-            _tell(report, name, message, repaired)
+            _report_border(report, name, message, repaired)
         closed, before = index.closed, name
     if not closed:
-        _tell(report, before, "the set ends inside a document", repaired)
+        _report_border(report, before, "the set ends inside a document", repaired)
 
 
-def _tell(report: SetReport, name: str, message: str, repaired: bool) -> None:
+def _report_border(report: SetReport, name: str, message: str, repaired: bool) -> None:
     if repaired:
         report.notes.append(f"{Path(report.folder) / name}: {message} (this set was repaired after a loss)")
     else:
@@ -302,12 +298,12 @@ def _check_tokenizer(folder: Path, stated: Manifest | None, report: SetReport) -
         report.fault(TOKENIZER, f"cannot be read: {error.strerror}")
         return
     report.tokenizer_sha256 = digest.hexdigest()
-    wanted = {stated.tokenizer_sha256} if stated else _tokenizers(report)
-    if wanted and report.tokenizer_sha256 not in wanted:
+    expected = {stated.tokenizer_sha256} if stated else _tokenizers(report)
+    if expected and report.tokenizer_sha256 not in expected:
         report.fault(
             TOKENIZER,
             f"not the tokenizer of these shards: SHA-256 {report.tokenizer_sha256[:16]}..., theirs "
-            f"{min(wanted)[:16]}...",
+            f"{min(expected)[:16]}...",
         )
 
 

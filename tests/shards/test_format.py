@@ -123,7 +123,7 @@ def test_the_footer_names_what_the_file_is(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_documents(tmp_path: Path) -> None:
-    """Of a shard's metadata only the chunk hashes stay: 8 bytes each."""
+    """Only the chunk hashes of a shard's metadata stay in memory: 8 bytes each."""
     write_set(tmp_path / "set", [1] * 20000, chunk_bytes=4096, shard_bytes=1 << 20, batch=20000)
     with ShardSet(tmp_path / "set") as shards:
         read_back(shards)
@@ -416,7 +416,7 @@ def test_a_full_disk_leaves_no_half_shard(tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_promises_more_than_its_files_hold(damaged: Path) -> None:
-    """Before any memory is taken for it."""
+    """Such a manifest is refused before memory is allocated for it."""
 
     def change(plain: dict) -> None:
         plain["shards"][-1]["tokens"] = 1 << 39

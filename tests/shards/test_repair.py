@@ -1,4 +1,4 @@
-"""Repair: a usable set of the shards that are whole, nothing deleted, every loss told."""
+"""Repair: a usable set of the shards that are whole, nothing deleted, every loss reported."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_repair_mends_special_ids(folder: Path) -> None:
+def test_repair_restores_special_ids(folder: Path) -> None:
     before = Manifest.load(folder)
     edit_manifest(folder, lambda plain: plain["special_ids"].update(eos=9), sign=True)
     repaired(folder)
     assert Manifest.load(folder) == before
 
 
-def test_a_repair_is_told_though_the_next_fails(tmp_path: Path) -> None:
+def test_a_repair_is_reported_though_the_next_set_is_refused(tmp_path: Path) -> None:
     for name in ("train", "test"):
         write_documents(tmp_path / name, LENGTHS)
     swap(tmp_path / "train")
@@ -56,7 +56,7 @@ def test_the_command_repairs(shards: Path, tmp_path: Path) -> None:
     assert plain["repaired"][0]["actions"]
 
 
-def test_what_no_repair_can_mend_is_said(tmp_path: Path) -> None:
+def test_a_set_that_cannot_be_repaired_is_reported(tmp_path: Path) -> None:
     write_documents(tmp_path / "set", [100] * 20)  # one shard of 4 chunks
     flip(tmp_path / "set" / FIRST, 1500)
     for options in ([], ["--repair"]):
@@ -88,12 +88,12 @@ def test_a_set_of_another_tokenizer_is_beyond_repair(tmp_path: Path) -> None:
     write_documents(tmp_path / "test", [50] * 9, tokenizer=b"another")
     before = (tmp_path / "test" / MANIFEST).stat().st_mtime_ns
     done = CliRunner().invoke(cli, ["verify", str(tmp_path), "--repair"])
-    assert isinstance(done.exception, DataError) and "no repair can mend that" in str(done.exception)
+    assert isinstance(done.exception, DataError) and "no repair can fix that" in str(done.exception)
     assert (tmp_path / "test" / MANIFEST).stat().st_mtime_ns == before
 
 
 def repaired(folder: Path) -> str:
-    """Repairs, and checks that the result is well and loads; returns what was said."""
+    """Repairs, checks that the result has no faults and loads, and returns the lines that were printed."""
     report = verify(folder)
     assert report.faults
     (done,) = [repair_set(each) for each in report.sets if each.faults]
@@ -261,7 +261,7 @@ def test_unknown_tokens_count_as_a_syllable(real: Path) -> None:
 
     reseal(real / FIRST, change)
     (real / MANIFEST).unlink()
-    assert "unknown tokens taken for one Hangul syllable each" in repaired(real)
+    assert "with a Hangul syllable for each of" in repaired(real)
     after = Manifest.load(real)
     assert after.unknown > 20 and after.tokens == before.tokens
     assert after.text_bytes == pytest.approx(before.text_bytes, rel=0.01)

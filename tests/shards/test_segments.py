@@ -116,7 +116,7 @@ def cut_every(patch: pytest.MonkeyPatch, size: int) -> None:
 def test_beside_a_cut_any_plain_character_stays_as_it_is(
     counter: TokenCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every character that a cut may follow or precede, and what else could be beside a space."""
+    """Every character that a cut may follow or precede, and others that could be next to a space."""
     cut_every(monkeypatch, 1)
     signs = [*map(chr, range(0x21, 0x7F)), *map(chr, range(0xA000, 0xD000))]
     texts = [f"가 {sign} {sign} 나".encode() for sign in signs]

@@ -1,4 +1,4 @@
-"""Reading shards: many threads, few descriptors, a file system that stumbles, files that change under the reader."""
+"""Reading shards: many threads, few descriptors, a file system that fails now and then, files that change under the reader."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_any_chunks_in_any_order(
             expected = tokens[start : start + shards.chunk_tokens]
             assert shards.read_into(chunk, out, verify=data.draw(st.booleans())) == len(expected)
             assert np.array_equal(out[: len(expected)], expected)
-            assert (out[shards.chunk_tokens :] == 7).all()  # what lies behind a full chunk is the caller's
+            assert (out[shards.chunk_tokens :] == 7).all()  # the rest of the buffer is the caller's
             assert open_files(folder) <= max_open
         for chunk in (-1, shards.num_chunks):
             with pytest.raises(IndexError):
@@ -154,7 +154,7 @@ def test_truncated_under_the_reader(folder: Path) -> None:
 
 
 def test_many_document_ends_are_left_to_verify(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They can be more than all the tokens that a worker reads of a shard."""
+    """Document ends can be more bytes than all the tokens that a worker reads of a shard."""
     flip(folder / SECOND, 8192 + 3)
     with ShardSet(folder) as shards, pytest.raises(DataError, match=r"ends are damaged \(from byte 8192"):
         read_back(shards)
@@ -220,7 +220,7 @@ def test_no_descriptor_is_closed_while_it_is_read_from(folder: Path, monkeypatch
         assert open_files(folder) == 0  # its last user closed it
 
 
-# --- a file system that stumbles
+# --- a file system that fails now and then
 
 
 class Stumbling:
@@ -296,7 +296,7 @@ def test_a_stale_file_name_is_opened_again(folder: Path, monkeypatch: pytest.Mon
     assert waited == [PAUSES[0]]
 
 
-# --- what the kernel is told
+# --- what the kernel is asked to do
 
 
 @pytest.mark.parametrize(("memory", "dropped"), [(10**12, False), (1000, True)])

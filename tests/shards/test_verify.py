@@ -1,4 +1,4 @@
-"""`kogpt2 verify`: no change goes unnoticed, each fault has its place, and repair loses only what is lost."""
+"""`kogpt2 verify`: every change of a set is found, and each fault has its place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     chunks_a_shard=st.integers(1, 4),
     chunks_a_task=st.integers(1, 3),
 )
-def test_what_the_writer_writes_is_well(
+def test_a_set_that_was_written_has_no_faults(
     tmp_path_factory: pytest.TempPathFactory,
     lengths: list[int],
     dtype: str,
@@ -47,7 +47,7 @@ def test_what_the_writer_writes_is_well(
     chunks_a_shard: int,
     chunks_a_task: int,
 ) -> None:
-    folder = tmp_path_factory.mktemp("well") / "set"
+    folder = tmp_path_factory.mktemp("written") / "set"
     tokens = write_documents(folder, lengths, chunk_bytes, chunks_a_shard * chunk_bytes, dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_check, "RANGE_BYTES", chunks_a_task * chunk_bytes)
@@ -61,7 +61,7 @@ def test_what_the_writer_writes_is_well(
     shutil.rmtree(folder)
 
 
-def test_real_shards_are_well(shards: Path) -> None:
+def test_real_shards_have_no_faults(shards: Path) -> None:
     report = verify(shards)
     assert report.faults == [] and [Path(each.folder).name for each in report.sets] == ["train", "test"]
     for each in report.sets:
@@ -79,7 +79,7 @@ def test_progress_ends_at_all_bytes(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set whose shards are damaged and put right again, one example after another."""
+    """A set whose shards each example damages, and then restores."""
     folder = tmp_path_factory.mktemp("template") / "set"
     write_documents(folder, LENGTHS)
     return folder
@@ -88,7 +88,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(shard=st.integers(0, 3), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_found(template: Path, shard: int, place: float, bit: int) -> None:
-    """By verify, with its place, and by whoever reads the set."""
+    """Verify finds it, with its place, and so does a reader of the set."""
     path = sorted(template.glob("*.ktok"))[shard]
     whole = path.read_bytes()
     data = bytearray(whole)
@@ -214,7 +214,7 @@ def test_edited_manifest(folder: Path, change: Callable[[dict], None], sign: boo
     ],
 )
 def test_a_signed_manifest_of_another_kind(folder: Path, change: Callable[[dict], None]) -> None:
-    """Whoever knows how a fingerprint is made can put anything in."""
+    """A manifest with the right fingerprint can still hold anything."""
     edit_manifest(folder, change, sign=True)
     assert str(folder / MANIFEST) in messages(folder)
     with pytest.raises(DataError, match=MANIFEST):
@@ -288,7 +288,7 @@ def test_a_hostile_footer(folder: Path, change: Callable[[dict], None]) -> None:
     reseal(folder / FIRST, lambda footer, *_: change(footer))
     faults = found(verify(folder))
     assert faults and {name for name, _, _ in faults} == {FIRST}
-    (folder / MANIFEST).unlink()  # and with nothing else to tell its layout
+    (folder / MANIFEST).unlink()  # so that nothing says what its layout is
     assert FIRST in messages(folder)
 
 

@@ -47,7 +47,7 @@ from kogpt2_gluon.reading.cache.fetch import (
 )
 from kogpt2_gluon.shards.file_pool import FilePool
 from kogpt2_gluon.shards.format import Tokens
-from kogpt2_gluon.shards.shard_set import Place, ShardSet
+from kogpt2_gluon.shards.shard_set import ChunkPlace, ShardSet
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ class CachedShardSet(ShardSet):
         super().close()
         self._copy_pool.close()
 
-    def _read_full(self, chunk: int, place: Place, view: memoryview, verify: bool) -> bool:
+    def _read_full(self, chunk: int, place: ChunkPlace, view: memoryview, verify: bool) -> bool:
         path = copy_path(self._copies, self, place.shard)
         try:
             read = self._copy_pool.read_once(path, view, place.offset, self._drop)
@@ -227,7 +227,7 @@ class CachedShardSet(ShardSet):
         self._copy_verified[chunk] = 1
         return True
 
-    def _read_window(self, chunk: int, place: Place, view: memoryview, verify: bool) -> bool:
+    def _read_window(self, chunk: int, place: ChunkPlace, view: memoryview, verify: bool) -> bool:
         """Always checked: it is read once."""
         path = chunk_path(self._copies, chunk)
         try:
