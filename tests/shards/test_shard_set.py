@@ -1,4 +1,4 @@
-"""Reading shards: many threads, few descriptors, a file system that fails now and then, files that change under the reader."""
+"""Reading shards: many threads, few descriptors, reads that fail now and then, files that change under the reader."""
 
 from __future__ import annotations
 
