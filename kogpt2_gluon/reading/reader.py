@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +25,7 @@ from kogpt2_gluon.reading.order import (
     SequenceOrder,
     choose_lanes,
 )
+from kogpt2_gluon.reading.read_ahead import ReadAhead
 from kogpt2_gluon.reading.text.reader import open_text_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.shards.shard_set import ShardSet
@@ -217,17 +215,15 @@ class TrainingReader:
         update_bytes = int(np.prod(self._shape)) * 4
         self._block_updates = max(1, BLOCK_BYTES // update_bytes)
         waiting = max(1, READ_AHEAD_BYTES // (self._block_updates * update_bytes))
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=waiting)
-        self._stop = threading.Event()
+        self._ahead: ReadAhead[Batch] | None = None
         self._executor = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read-chunk")
-        self._thread = threading.Thread(target=self._read_ahead, name="read-ahead", daemon=True)
         owned = mix.lanes // size
         try:
             self._lanes = self._open_lanes(range(rank * owned, (rank + 1) * owned), consumed // mix.lanes)
         except BaseException:
             self.close()
             raise
-        self._thread.start()
+        self._ahead = ReadAhead(self._make_blocks(), waiting, name="read-ahead")
 
     @property
     def epoch(self) -> float:
@@ -273,13 +269,9 @@ class TrainingReader:
 
     def blocks(self) -> Iterator[Batch]:
         """See :class:`Reader`."""
+        assert self._ahead is not None
         while True:
-            assert not self._stop.is_set(), "read after close"
-            block = self._queue.get()
-            if isinstance(block, Exception):
-                self._queue.put(block)  # the thread has ended: who asks again must not wait for it
-                raise block
-            yield block
+            yield self._ahead.take()
 
     def count_update(self) -> None:
         """See :class:`Reader`."""
@@ -300,10 +292,8 @@ class TrainingReader:
 
     def close(self) -> None:
         """Ends the threads and closes the sets."""
-        self._stop.set()
-        while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):  # a full queue would hold the thread
-                self._queue.get(timeout=0.05)
+        if self._ahead is not None:
+            self._ahead.close()
         self._executor.shutdown(cancel_futures=True)
         self._cache.close()
         for shards in self._sets:
@@ -329,14 +319,12 @@ class TrainingReader:
         group = 1 + min(spare, PIECE // max(1, order.full_sequences))
         return [ChunkStream(order, lane, start, group, dtype, read, self._executor) for lane, start in zip(lanes, own)]
 
-    def _read_ahead(self) -> None:
-        updates = 1  # the first ones come soon
-        try:
-            while not self._stop.is_set():
-                self._queue.put(self._next_block(updates))
-                updates = min(2 * updates, self._block_updates)
-        except Exception as error:  # raised again where the loop waits for it
-            self._queue.put(error)
+    def _make_blocks(self) -> Iterator[Batch]:
+        """Makes the blocks, in the thread that reads ahead. The first ones are small, and so there sooner."""
+        updates = 1
+        while True:
+            yield self._next_block(updates)
+            updates = min(2 * updates, self._block_updates)
 
     def _next_block(self, updates: int) -> Batch:
         """(updates, accumulate, batch_size, seq_length + 1). Of each update a lane has neighbouring rows."""

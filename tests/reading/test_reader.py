@@ -314,6 +314,10 @@ def test_chunks_in_use_are_bounded_and_read_once_an_epoch(
         assert sorted(reads[71 * epoch : 71 * (epoch + 1)]) == list(range(71))
 
 
+def threads_named(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
 def test_reads_ahead_but_not_for_ever(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
     update_bytes = 8 * (SEQ + 1) * 4
     monkeypatch.setattr(reader, "BLOCK_BYTES", 2 * update_bytes)
@@ -337,7 +341,7 @@ def test_close_ends_the_threads(shards: ShardSet, dealt: str, consume: int) -> N
         pass
     opened.close()
     opened.close()
-    assert not opened._thread.is_alive()
+    assert not threads_named("read-ahead")
     with pytest.raises(AssertionError, match="after close"):
         next(iter(opened))
 
@@ -348,7 +352,7 @@ def test_close_at_any_moment(shards: ShardSet, dealt: str) -> None:
         opened = TrainingReader([shards], mix, 8, 1)
         time.sleep(pause)
         opened.close()
-        assert not opened._thread.is_alive()
+        assert not threads_named("read-ahead")
 
 
 def test_an_error_while_reading_ahead_reaches_the_loop(

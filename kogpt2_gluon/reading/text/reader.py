@@ -8,9 +8,6 @@ the same number of workers.
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.reading.read_ahead import ReadAhead
 from kogpt2_gluon.reading.text.files import TextFiles, change_error, find_change, list_text_files
 from kogpt2_gluon.reading.text.tokens import (
     REASONS,
@@ -49,39 +47,6 @@ class TextSettings:
     bpe_dropout: float
     seq_length: int
     seed: int
-
-
-class _ReadAhead:
-    """Blocks of sequences, the next one made by a background thread while one is in use."""
-
-    def __init__(self, blocks: Iterator[SequenceBlock]) -> None:
-        self._blocks = blocks
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=1)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tokenize", daemon=True)
-        self._thread.start()
-
-    def next(self) -> SequenceBlock:
-        assert not self._stop.is_set(), "read after close"
-        block = self._queue.get()
-        if isinstance(block, Exception):
-            self._queue.put(block)  # the thread has ended: who asks again must not wait for it
-            raise block
-        assert isinstance(block, SequenceBlock)
-        return block
-
-    def close(self) -> None:
-        self._stop.set()
-        while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):  # a full queue would hold the thread
-                self._queue.get(timeout=0.05)
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                self._queue.put(next(self._blocks))
-        except Exception as error:  # raised again where the loop waits for it
-            self._queue.put(error)
 
 
 class TextReader:
@@ -164,7 +129,7 @@ class TextReader:
         self._cursor, self._used = cursor, used
         self._counts = (cursor.documents, *cursor.rejected)
         self._block: SequenceBlock | None = None
-        self._blocks = _ReadAhead(self._stream.blocks(cursor))
+        self._blocks = ReadAhead(self._stream.blocks(cursor), waiting=1, name="tokenize")
 
     def _go_on(self, saved: Mapping[str, Any], present: TextFiles, source: str) -> None:
         """Goes on from a saved state, once its files are found to be what they were."""
@@ -227,7 +192,7 @@ class TextReader:
         rows, done = update.reshape(-1, self._shape[-1]), 0
         while done < len(rows):
             if self._block is None:
-                self._block = self._blocks.next()
+                self._block = self._blocks.take()
                 assert self._block.start == self._cursor, (self._block.start, self._cursor)
             part = self._block.rows[self._used : self._used + len(rows) - done]
             rows[done : done + len(part)] = part
