@@ -32,7 +32,7 @@ from reader_peers import READ, measure, resident_mb
 from reader_sets import CHUNK_BYTES, make_tokenizer, recipe_for, write_random, write_sparse
 
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading.reader import open_training_reader
+from kogpt2_gluon.reading.training_data import open_training_reader
 from kogpt2_gluon.shards.shard_set import ShardSet
 
 HERE = Path(__file__).resolve().parent

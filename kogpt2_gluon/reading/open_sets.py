@@ -1,4 +1,4 @@
-"""The sets of shards and the tokenizer that a recipe names: found, opened, and checked to go together."""
+"""Opens the sets of shards that a recipe names, with their tokenizer, and checks that they fit together."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.reading.text.reader import load_text_tokenizer
+import numpy as np
+
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.reading.mix import Mix, shares_of
+from kogpt2_gluon.reading.order import (
+    MIN_CHUNKS_PER_LANE,
+    SMALL_SET_BYTES,
+    ChunkOrder,
+    Order,
+    SequenceOrder,
+    choose_lanes,
+)
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.shards.format import MANIFEST, TOKENIZER, Manifest
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
-def training_tokenizer(recipe: Recipe) -> Tokenizer:
-    """The tokenizer of a recipe's training data, of all its sets.
+def tokenizer_of_sets(recipe: Recipe) -> Tokenizer:
+    """Returns the tokenizer that a recipe's training sets were made with.
 
     RecipeError or DataError if there is none, it is not the shards' own, or it has more tokens than the model.
     """
-    if recipe.data.source == "text":
-        return load_text_tokenizer(recipe)
     if not recipe.data.train_sets:
         raise DataError("data.train is empty; name a folder that `kogpt2 shard` wrote: data.train=DIR")
     sets = [(Path(folder), Manifest.load(Path(folder))) for folder in recipe.data.train_sets]
@@ -76,3 +84,51 @@ def check_alike(sets: Sequence[tuple[Path, Manifest]]) -> None:
                 )
         if (other := seen.setdefault(manifest.fingerprint(), folder)) is not folder:
             raise DataError(f"{folder}: the same shards as {other}; name them once in data.train")
+
+
+def training_mix(sets: Sequence[ShardSet], recipe: Recipe, size: int) -> Mix:
+    """The order in which `recipe` reads `sets`; says in one line why it cannot, for this many workers."""
+    check_alike([(shards.folder, shards.manifest) for shards in sets])
+    data, training = recipe.data, recipe.training
+    num_chunks = [1 << 40 if _is_small(shards) else shards.num_chunks for shards in sets]  # a small set has no say
+    fewest = int(np.argmin(num_chunks))
+    lanes = choose_lanes(num_chunks[fewest], training.total_batch_size, data.max_lanes)
+    if lanes % size:
+        raise RecipeError(
+            f"{size} workers cannot share the {lanes} reading lanes of {sets[fewest].folder} "
+            f"({sets[fewest].num_chunks} chunks, training.total_batch_size={training.total_batch_size}, "
+            f"data.max_lanes={data.max_lanes}); {_way_out(size, lanes)}"
+        )
+    orders: list[Order] = []
+    for shards in sets:
+        kind = SequenceOrder if _is_small(shards) else ChunkOrder
+        order = kind(
+            fingerprint=shards.fingerprint,
+            num_full=shards.num_full,
+            chunk_tokens=shards.chunk_tokens,
+            tail_tokens=shards.tail_tokens,
+            seed=training.seed,
+            seq_length=data.seq_length,
+            lanes=lanes,
+            window=data.window,
+        )
+        if order.sequences_per_epoch == 0:
+            raise DataError(
+                f"{shards.folder}: {shards.manifest.tokens:,} tokens are too few for one sequence of "
+                f"data.seq_length={data.seq_length}; use more text or a smaller seq_length"
+            )
+        orders.append(order)
+    return Mix(tuple(orders), shares_of(data.train_weights or [order.sequences_per_epoch for order in orders]))
+
+
+def _is_small(shards: ShardSet) -> bool:
+    return shards.manifest.tokens * shards.dtype.itemsize <= SMALL_SET_BYTES
+
+
+def _way_out(size: int, lanes: int) -> str:
+    if size & (size - 1):
+        return "lanes are a power of two, so run a number of workers that is one"
+    return (
+        f"run a number of workers that divides {lanes}, or make more of them: total_batch_size and max_lanes divisible "
+        f"by {size}, and in a set above 32 MiB {size * MIN_CHUNKS_PER_LANE} chunks (`kogpt2 shard` without --chunk-kib)"
+    )

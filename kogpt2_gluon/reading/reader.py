@@ -1,335 +1,112 @@
-"""The endless shuffled reader of training, over one or several sets of token shards."""
+"""The endless shuffled reader of training, as the training loop sees it.
+
+There are two: :class:`kogpt2_gluon.reading.shard_reader.ShardReader` reads token shards,
+:class:`kogpt2_gluon.reading.text.reader.TextReader` tokenizes text on the fly.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading.cache.node_cache import NodeCache, node_lanes
-from kogpt2_gluon.reading.damage import Damage
-from kogpt2_gluon.reading.lanes import PIECE, ChunkStream, Lane, SequenceStream, Stream, read_whole
-from kogpt2_gluon.reading.mix import PERIOD, Mix, shares_of, show_passes
-from kogpt2_gluon.reading.open_sets import check_alike, open_shards
-from kogpt2_gluon.reading.order import (
-    MIN_CHUNKS_PER_LANE,
-    SMALL_SET_BYTES,
-    ChunkOrder,
-    Order,
-    SequenceOrder,
-    choose_lanes,
-)
-from kogpt2_gluon.reading.read_ahead import ReadAhead
-from kogpt2_gluon.reading.text.reader import open_text_reader
-from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.shards.shard_set import ShardSet
 
 Batch = NDArray[np.int32]
-
-BLOCK_BYTES = 4 << 20  # of updates made at a time
-READ_AHEAD_BYTES = 32 << 20  # of updates that wait for the training loop; at least one block waits
-SPARE_BYTES = 32 << 20  # of chunks that are read ahead beyond the one a lane has in reserve
-READ_THREADS = 4  # that read and check chunks; both let go of Python's lock
+AnyReader = TypeVar("AnyReader", bound="Reader")
 
 
-class Reader(Protocol):
-    """What the training loop asks of a reader.
+class Reader(ABC):
+    """The batches of one worker, made by a background thread before they are asked for.
 
-    `consumed` counts the sequences of all workers in the updates that were used, `epoch` passes over the data;
-    `epoch_ended` says whether the last update completed one.
+    Opening a reader, :meth:`agree` and :meth:`gather` are collective: all workers call them at the same point. What
+    was only read ahead counts nowhere: `consumed`, `epoch` and `state` are about the updates that were used.
+
+    Attributes
+    ----------
+    consumed : int
+        Sequences, over all workers, in the updates that were used.
+    sequences_per_update : int
+        Sequences, over all workers, in one update.
     """
 
-    consumed: int
+    def __init__(self, sequences_per_update: int, consumed: int) -> None:
+        self.sequences_per_update, self.consumed = sequences_per_update, consumed
 
-    @property
-    def epoch(self) -> float: ...
+    # The batches.
 
-    @property
-    def epoch_ended(self) -> bool: ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the data."""
-
+    @abstractmethod
     def blocks(self) -> Iterator[Batch]:
-        """Some updates at a time, endlessly: C-contiguous int32 (updates, accumulate, batch_size, seq_length + 1).
+        """Yields some updates at a time, endlessly: C-contiguous, int32.
 
-        No block is written to again. Whoever uses an update says so by :meth:`count_update`.
+        The shape is (updates, accumulate, batch_size, seq_length + 1). No block is written to again. Call
+        :meth:`count_update` for every update that is used.
         """
 
     def count_update(self) -> None:
         """Counts one more update as consumed."""
-
-    def notices(self) -> NDArray[np.float64]:
-        """A few numbers, always as many, that every worker adds to the sums it makes in each step anyway."""
-
-    def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
-        """Called on all workers with the sums of their notices; may communicate. Lines for the log, the same on all."""
-
-    def gather(self, worker: Worker) -> None:
-        """Called on all workers before rank 0 asks for the state to save it; may communicate."""
-
-    def state(self) -> dict[str, Any]:
-        """For the checkpoint: plain data of what was consumed, whatever was read ahead; under 1 kB for shards."""
-
-    def describe(self, num_sequences: int) -> str:
-        """What is read, in a few lines; `num_sequences` are those of the whole run."""
-
-    def close(self) -> None:
-        """Ends threads and closes files."""
-
-
-def open_training_reader(
-    recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
-) -> Reader:
-    """The reader of a recipe's training data, on one worker.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    worker : Worker
-        All workers open their readers together.
-    saved_state : dict, optional
-        What :meth:`Reader.state` gave, to go on from there; DataError if it is of other data or another order.
-    source : str
-        Where that state comes from, for messages.
-    """
-    if recipe.data.source == "text":
-        return open_text_reader(recipe, worker, saved_state, source)
-    cache = NodeCache(recipe.data.cache, recipe.data.cache_dir, recipe.data.cache_gib)
-    sets = [open_shards(folder, "data.train", recipe, cache.open) for folder in recipe.data.train_sets]
-    mix = training_mix(sets, recipe, worker.size)
-    if saved_state is not None:
-        mix.check_state(saved_state, source)
-    state = saved_state or {"consumed": 0, "skipped": 0}
-    place = state["consumed"] // mix.lanes
-    node = node_lanes(mix.lanes, worker.rank, worker.size, worker.local_rank, worker.local_size)
-    cache.start(lambda lane: mix.chunks_from(lane, place), *node)
-    return TrainingReader(
-        sets,
-        mix,
-        recipe.training.batch_size,
-        recipe.accumulate(worker.size),
-        worker.rank,
-        worker.size,
-        state["consumed"],
-        Damage(sets, recipe.data.corrupt == "skip", state["skipped"]),
-        cache,
-    )
-
-
-def training_mix(sets: Sequence[ShardSet], recipe: Recipe, size: int) -> Mix:
-    """The order in which `recipe` reads `sets`; says in one line why it cannot, for this many workers."""
-    check_alike([(shards.folder, shards.manifest) for shards in sets])
-    data, training = recipe.data, recipe.training
-    num_chunks = [1 << 40 if _is_small(shards) else shards.num_chunks for shards in sets]  # a small set has no say
-    fewest = int(np.argmin(num_chunks))
-    lanes = choose_lanes(num_chunks[fewest], training.total_batch_size, data.max_lanes)
-    if lanes % size:
-        raise RecipeError(
-            f"{size} workers cannot share the {lanes} reading lanes of {sets[fewest].folder} "
-            f"({sets[fewest].num_chunks} chunks, training.total_batch_size={training.total_batch_size}, "
-            f"data.max_lanes={data.max_lanes}); {_way_out(size, lanes)}"
-        )
-    orders: list[Order] = []
-    for shards in sets:
-        kind = SequenceOrder if _is_small(shards) else ChunkOrder
-        order = kind(
-            fingerprint=shards.fingerprint,
-            num_full=shards.num_full,
-            chunk_tokens=shards.chunk_tokens,
-            tail_tokens=shards.tail_tokens,
-            seed=training.seed,
-            seq_length=data.seq_length,
-            lanes=lanes,
-            window=data.window,
-        )
-        if order.sequences_per_epoch == 0:
-            raise DataError(
-                f"{shards.folder}: {shards.manifest.tokens:,} tokens are too few for one sequence of "
-                f"data.seq_length={data.seq_length}; use more text or a smaller seq_length"
-            )
-        orders.append(order)
-    return Mix(tuple(orders), shares_of(data.train_weights or [order.sequences_per_epoch for order in orders]))
-
-
-def _is_small(shards: ShardSet) -> bool:
-    return shards.manifest.tokens * shards.dtype.itemsize <= SMALL_SET_BYTES
-
-
-def _way_out(size: int, lanes: int) -> str:
-    if size & (size - 1):
-        return "lanes are a power of two, so run a number of workers that is one"
-    return (
-        f"run a number of workers that divides {lanes}, or make more of them: total_batch_size and max_lanes divisible "
-        f"by {size}, and in a set above 32 MiB {size * MIN_CHUNKS_PER_LANE} chunks (`kogpt2 shard` without --chunk-kib)"
-    )
-
-
-class TrainingReader:
-    """The batches of one worker, made ahead by a background thread, many updates at a time.
-
-    Parameters
-    ----------
-    sets, mix : sequence of ShardSet, Mix
-        With the mix of :func:`training_mix`.
-    batch_size, accumulate : int
-        Sequences of a micro step, and micro steps of an update.
-    rank, size : int
-        This worker and their number; the worker owns ``mix.lanes / size`` neighbouring lanes.
-    consumed : int
-        Sequences, over all workers, that earlier updates used.
-    damage : Damage, optional
-        What reads chunks and decides about damaged ones; by default they raise CorruptChunkError.
-    cache : NodeCache, optional
-        That the sets were opened with. The reader closes it and the sets with itself.
-
-    An error of a chunk shows at most one block of updates early.
-    """
-
-    def __init__(
-        self,
-        sets: Sequence[ShardSet],
-        mix: Mix,
-        batch_size: int,
-        accumulate: int,
-        rank: int = 0,
-        size: int = 1,
-        consumed: int = 0,
-        damage: Damage | None = None,
-        cache: NodeCache | None = None,
-    ):
-        assert mix.lanes % size == 0 and consumed % mix.lanes == 0
-        self.mix, self.consumed = mix, consumed
-        self._sets, self._damage = sets, damage or Damage(sets, skip=False)
-        self._cache = cache or NodeCache()
-        self._shape = (accumulate, batch_size, mix.seq_length + 1)
-        self._per_update = accumulate * batch_size * size
-        assert self._per_update % mix.lanes == 0
-        update_bytes = int(np.prod(self._shape)) * 4
-        self._block_updates = max(1, BLOCK_BYTES // update_bytes)
-        waiting = max(1, READ_AHEAD_BYTES // (self._block_updates * update_bytes))
-        self._ahead: ReadAhead[Batch] | None = None
-        self._executor = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read-chunk")
-        owned = mix.lanes // size
-        try:
-            self._lanes = self._open_lanes(range(rank * owned, (rank + 1) * owned), consumed // mix.lanes)
-        except BaseException:
-            self.close()
-            raise
-        self._ahead = ReadAhead(self._make_blocks(), waiting, name="read-ahead")
-
-    @property
-    def epoch(self) -> float:
-        """Epochs so far, counting what the training loop has consumed."""
-        return self.consumed / self.mix.sequences_per_epoch
-
-    @property
-    def epoch_ended(self) -> bool:
-        """Whether the last update was the one that completed an epoch."""
-        before, per_epoch = max(0, self.consumed - self._per_update), self.mix.sequences_per_epoch
-        return self.consumed // per_epoch > before // per_epoch
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the mix."""
-        return self.mix.fingerprint
-
-    def notices(self) -> NDArray[np.float64]:
-        """See :class:`Reader`."""
-        return self._damage.notices()
-
-    def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
-        """See :class:`Reader`."""
-        return self._damage.agree(totals, worker)
-
-    def gather(self, worker: Worker) -> None:
-        """Nothing to do: every worker knows the whole state."""
-
-    def state(self) -> dict[str, Any]:
-        """See :class:`Reader`. `skipped` counts damaged chunks; one that is met again after a resume counts again."""
-        return {**self.mix.state(self.consumed), "skipped": self._damage.skipped}
-
-    def describe(self, num_sequences: int) -> str:
-        """One line for each set, and one for the whole."""
-        lines = []
-        for shards, share, passes in zip(self._sets, self.mix.shares, self.mix.passes(num_sequences)):
-            line = f"{shards.folder}: {shards.manifest.tokens:,} tokens, {shards.num_chunks} chunks"
-            several = f", {share / PERIOD:.2%} of the sequences, {show_passes(passes)} passes"
-            lines.append(line + several * (len(self._sets) > 1))
-        epochs = num_sequences / self.mix.sequences_per_epoch
-        lines.append(f"{num_sequences:,} sequences are {show_passes(epochs)} epochs; {self.mix.lanes} lanes")
-        return "\n".join(lines)
-
-    def blocks(self) -> Iterator[Batch]:
-        """See :class:`Reader`."""
-        assert self._ahead is not None
-        while True:
-            yield self._ahead.take()
-
-    def count_update(self) -> None:
-        """See :class:`Reader`."""
-        self.consumed += self._per_update
+        self.consumed += self.sequences_per_update
 
     def __iter__(self) -> Iterator[Batch]:
-        """The updates one by one, each counted as consumed."""
+        """Yields the updates one by one, (accumulate, batch_size, seq_length + 1), each counted as consumed."""
         for block in self.blocks():
             for update in block:
                 self.count_update()
                 yield update
 
-    def __enter__(self) -> TrainingReader:
+    # Where it is in the data.
+
+    @property
+    @abstractmethod
+    def epoch(self) -> float:
+        """Passes over the data so far."""
+
+    @property
+    @abstractmethod
+    def epoch_ended(self) -> bool:
+        """True if the last update completed an epoch."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Identifies the data, in the checkpoint."""
+
+    @abstractmethod
+    def describe(self, num_sequences: int) -> str:
+        """Says in a few lines what is read; `num_sequences` are those of the whole run."""
+
+    # What the workers exchange.
+
+    @abstractmethod
+    def notices(self) -> NDArray[np.float64]:
+        """Returns a few numbers, always as many, that every worker adds to the sums of each step."""
+
+    @abstractmethod
+    def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
+        """Takes the sums of all workers' notices, after each step; returns lines for the log, the same on all workers.
+
+        It may exchange more with the other workers, and raises DataError where they find that the data has changed.
+        """
+
+    @abstractmethod
+    def gather(self, worker: Worker) -> None:
+        """Brings together what :meth:`state` needs to know of the other workers. Call it before rank 0 saves."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Returns what a resume needs and checks, as plain data for the checkpoint."""
+
+    # Its end.
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the threads and closes the files."""
+
+    def __enter__(self: AnyReader) -> AnyReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Ends the threads and closes the sets."""
-        if self._ahead is not None:
-            self._ahead.close()
-        self._executor.shutdown(cancel_futures=True)
-        self._cache.close()
-        for shards in self._sets:
-            shards.close()
-
-    def _open_lanes(self, lanes: range, place: int) -> list[Lane]:
-        """Opens each set's streams and waits for the chunks of their first sequences."""
-        streams = [self._open_streams(k, lanes, place) for k in range(len(self._sets))]
-        for each in streams:
-            for stream in each:
-                stream.wait(1)
-        return [Lane(self.mix, lane, place, list(of_lane)) for lane, *of_lane in zip(lanes, *streams)]
-
-    def _open_streams(self, k: int, lanes: range, place: int) -> list[Stream]:
-        """The streams of set `k`, one for each lane."""
-        order, dtype, read = self.mix.orders[k], self._sets[k].dtype, partial(self._damage.read, k)
-        own = [int(self.mix.own_places(lane, place)[k]) for lane in lanes]
-        if isinstance(order, SequenceOrder):
-            tokens = read_whole(order, dtype, read)
-            return [SequenceStream(order, lane, start, tokens) for lane, start in zip(lanes, own)]
-        assert isinstance(order, ChunkOrder)
-        spare = SPARE_BYTES // (2 * len(lanes) * len(self._sets) * order.chunk_tokens * dtype.itemsize)
-        group = 1 + min(spare, PIECE // max(1, order.full_sequences))
-        return [ChunkStream(order, lane, start, group, dtype, read, self._executor) for lane, start in zip(lanes, own)]
-
-    def _make_blocks(self) -> Iterator[Batch]:
-        """Makes the blocks, in the thread that reads ahead. The first ones are small, and so there sooner."""
-        updates = 1
-        while True:
-            yield self._next_block(updates)
-            updates = min(2 * updates, self._block_updates)
-
-    def _next_block(self, updates: int) -> Batch:
-        """(updates, accumulate, batch_size, seq_length + 1). Of each update a lane has neighbouring rows."""
-        block = np.empty((updates, *self._shape), dtype=np.int32)
-        rows = block.reshape(updates, len(self._lanes), -1, self._shape[-1])
-        for number, lane in enumerate(self._lanes):
-            lane.fill(rows[:, number])
-        return block

@@ -13,9 +13,9 @@ from kogpt2_gluon.estimate import size_of, time_and_cost
 from kogpt2_gluon.machine.job import job_size
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.mix import show_passes
-from kogpt2_gluon.reading.open_sets import open_held_out, open_shards, training_tokenizer
-from kogpt2_gluon.reading.reader import training_mix
+from kogpt2_gluon.reading.open_sets import open_held_out, open_shards, training_mix
 from kogpt2_gluon.reading.text.files import list_text_files
+from kogpt2_gluon.reading.training_data import training_tokenizer
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.wording import gib

@@ -13,8 +13,8 @@ from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.ops.choose import choose_ops
-from kogpt2_gluon.reading.open_sets import open_held_out, training_tokenizer
-from kogpt2_gluon.reading.reader import open_training_reader
+from kogpt2_gluon.reading.open_sets import open_held_out
+from kogpt2_gluon.reading.training_data import open_training_reader, training_tokenizer
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.loss_scale import loss_scale_for

@@ -10,9 +10,10 @@ import pytest
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading import reader
+from kogpt2_gluon.reading import open_sets, shard_reader
 from kogpt2_gluon.reading.damage import Damage
-from kogpt2_gluon.reading.reader import TrainingReader, training_mix
+from kogpt2_gluon.reading.open_sets import training_mix
+from kogpt2_gluon.reading.shard_reader import ShardReader
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
 from tests.machine.thread_workers import on_workers
@@ -93,8 +94,8 @@ def test_training_goes_on_without_the_chunk(
     folder: Path, monkeypatch: pytest.MonkeyPatch, small_set_bytes: int
 ) -> None:
     """The same sequences but for those of the damaged chunk, whose neighbour's come twice; the same for 1 and 2."""
-    monkeypatch.setattr(reader, "SMALL_SET_BYTES", small_set_bytes)
-    monkeypatch.setattr(reader, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", small_set_bytes)
+    monkeypatch.setattr(shard_reader, "BLOCK_BYTES", 20_000)
     settings = {"seq_length": SEQ, "window": 3, "max_lanes": 8}
     recipe = parse_recipe({"data": settings, "training": {"total_batch_size": 8}})
 
@@ -102,7 +103,7 @@ def test_training_goes_on_without_the_chunk(
         with ShardSet(folder) as shards:
             mix = training_mix([shards], recipe, size)
             account = Damage([shards], skip)
-            with TrainingReader([shards], mix, 8 // size, 1, rank, size, damage=account) as opened:
+            with ShardReader([shards], mix, 8 // size, 1, rank, size, damage=account) as opened:
                 rows = np.stack([update for update, _ in zip(opened, range(60))])
                 account.agree(opened.notices(), Worker())
                 return rows.reshape(60, -1, SEQ + 1), opened.state()

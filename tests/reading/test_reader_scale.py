@@ -11,8 +11,9 @@ import pytest
 import xxhash
 
 from kogpt2_gluon.reading.mix import Mix
+from kogpt2_gluon.reading.open_sets import training_mix
 from kogpt2_gluon.reading.order import ChunkOrder
-from kogpt2_gluon.reading.reader import TrainingReader, training_mix
+from kogpt2_gluon.reading.shard_reader import ShardReader
 from kogpt2_gluon.recipe import Recipe, parse_recipe
 from kogpt2_gluon.shards.format import Manifest, ShardWriter
 from kogpt2_gluon.shards.shard_set import ShardSet
@@ -66,9 +67,9 @@ def ten_billion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def open_reader(shards: ShardSet, rank: int, size: int, consumed: int) -> tuple[Mix, TrainingReader]:
+def open_reader(shards: ShardSet, rank: int, size: int, consumed: int) -> tuple[Mix, ShardReader]:
     mix = training_mix([shards], recipe(64), size)
-    return mix, TrainingReader([shards], mix, 1, 64 // size, rank, size, consumed)
+    return mix, ShardReader([shards], mix, 1, 64 // size, rank, size, consumed)
 
 
 @pytest.mark.parametrize("consumed", [0, 64 * 10**6])
@@ -100,7 +101,7 @@ def test_memory_is_that_of_the_window(tmp_path: Path, seq_length: int) -> None:
         with ShardSet(tmp_path / "set") as shards:
             mix = training_mix([shards], recipe(4, seq_length), 1)
             assert mix.lanes == 4
-            with TrainingReader([shards], mix, 4, 1) as opened:
+            with ShardReader([shards], mix, 4, 1) as opened:
                 for _ in zip(range(3000), opened):
                     pass
         assert tracemalloc.get_traced_memory()[1] < 4 * (8 + 1) * CHUNK_BYTES + 100 * MB

@@ -10,7 +10,7 @@ import pytest
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.reading.mix import show_passes
-from kogpt2_gluon.reading.open_sets import training_tokenizer
+from kogpt2_gluon.reading.training_data import training_tokenizer
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest
 from kogpt2_gluon.tokens.tokenizer import Tokenizer

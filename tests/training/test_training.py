@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from kogpt2_gluon.reading.reader import training_mix
+from kogpt2_gluon.reading.open_sets import training_mix
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics

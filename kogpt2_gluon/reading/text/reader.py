@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.read_ahead import ReadAhead
+from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.reading.text.files import TextFiles, change_error, find_change, list_text_files
 from kogpt2_gluon.reading.text.tokens import (
     REASONS,
@@ -49,11 +50,8 @@ class TextSettings:
     seed: int
 
 
-class TextReader:
+class TextReader(Reader):
     """The batches of one worker, tokenized by a background thread.
-
-    Iterating gives one array of int32, shape (accumulate, batch_size, seq_length + 1), for every update, endlessly.
-    Collective, so to be called by all workers at the same place: the constructor, `gather` and `agree`.
 
     Parameters
     ----------
@@ -85,15 +83,14 @@ class TextReader:
         saved: Mapping[str, Any] | None = None,
         source: str = "the checkpoint",
     ) -> None:
+        super().__init__(accumulate * batch_size * worker.size, consumed=0)
         self.settings, self.tokenizer = settings, tokenizer
         self._encoder = DocumentEncoder(tokenizer, settings.bpe_dropout)
         self._folders, self._refresh = folders, refresh
         self._rank, self._size = worker.rank, worker.size
         self._shape = (accumulate, batch_size, settings.seq_length + 1)
-        self._per_update = accumulate * batch_size * worker.size
-        self.consumed = 0
         self._epoch, self._share_read = 0, 0.0  # epochs ended, and the part of this one that is read
-        self.epoch_ended = False
+        self._epoch_ended = False
         self._reported = 0  # documents left out when the log last said so
         self._history: list[list[Any]] = []
         self._history_hash = ""
@@ -150,7 +147,7 @@ class TextReader:
                 f"the fly goes on with as many only; run {len(saved['workers'])}, or shard the text (`kogpt2 shard`)"
             )
         self.consumed, self._epoch = saved["consumed"], saved["epoch"]
-        self._share_read, self.epoch_ended = saved["share_read"], saved["epoch_ended"]
+        self._share_read, self._epoch_ended = saved["share_read"], saved["epoch_ended"]
         self._reported = saved["reported"]
         self._history, self._history_hash = saved["history"], saved["history_hash"]
         files = TextFiles.from_state(saved["files"])
@@ -166,26 +163,20 @@ class TextReader:
         return self._epoch + self._share_read
 
     @property
+    def epoch_ended(self) -> bool:
+        return self._epoch_ended
+
+    @property
     def fingerprint(self) -> str:
-        """Of every list of files read so far, for the checkpoint."""
+        """Identifies every list of files read so far."""
         return self._history_hash
 
     # Every step: a batch, and what all workers must know of one another.
 
     def blocks(self) -> Iterator[Int32Array]:
-        """One update at a time, (1, accumulate, batch_size, seq_length + 1)."""
+        """Yields one update at a time, (1, accumulate, batch_size, seq_length + 1)."""
         while True:
             yield self._next_update()[np.newaxis]
-
-    def count_update(self) -> None:
-        """Counts one more update as consumed."""
-        self.consumed += self._per_update
-
-    def __iter__(self) -> Iterator[Int32Array]:
-        """The updates, each counted as consumed."""
-        for (update,) in self.blocks():
-            self.count_update()
-            yield update
 
     def _next_update(self) -> Int32Array:
         update = np.empty(self._shape, dtype=np.int32)
@@ -230,8 +221,8 @@ class TextReader:
             raise self._change
         finished, bytes_read, documents, *rejected = (int(total) for total in totals)
         lines: list[str] = []
-        self.epoch_ended = finished == self._size
-        if self.epoch_ended:
+        self._epoch_ended = finished == self._size
+        if self._epoch_ended:
             lines.append(
                 f"epoch {self._epoch + 1}: {documents:,} documents of {self.files.count}; "
                 + describe_rejected(rejected)
@@ -285,7 +276,7 @@ class TextReader:
             "consumed": self.consumed,
             "epoch": self._epoch,
             "share_read": self._share_read,
-            "epoch_ended": self.epoch_ended,
+            "epoch_ended": self._epoch_ended,
             "reported": self._reported,
             "history": self._history,
             "history_hash": self._history_hash,
@@ -303,14 +294,7 @@ class TextReader:
             f"{shares}, tokenized on the fly by {self.tokenizer.path}{dropout}"
         )
 
-    def __enter__(self) -> TextReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Ends the background thread."""
         self._blocks.close()
 
 

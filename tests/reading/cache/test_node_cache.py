@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading import reader as reader_module
+from kogpt2_gluon.reading import open_sets, shard_reader
 from kogpt2_gluon.reading.cache import fetch as cache_fetch
 from kogpt2_gluon.reading.cache import node_cache as cache_module
 from kogpt2_gluon.reading.cache.fetch import MARK, POLL, FullFetcher, WindowFetcher, make_room
 from kogpt2_gluon.reading.cache.node_cache import CachedShardSet, NodeCache, claim_folder, node_lanes
-from kogpt2_gluon.reading.reader import open_training_reader
+from kogpt2_gluon.reading.training_data import open_training_reader
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
 from tests.shards.shard_helpers import flip, read_back, write_documents
@@ -526,9 +526,9 @@ def test_training_reads_the_same_with_a_cache(
 ) -> None:
     """A run, and a resume from its middle with a warm cache; on a set dealt by chunks and on a small one beside it."""
     with ShardSet(shards / "test") as small:
-        monkeypatch.setattr(reader_module, "SMALL_SET_BYTES", small.manifest.tokens * small.dtype.itemsize)
-    monkeypatch.setattr(reader_module, "BLOCK_BYTES", 4000)
-    monkeypatch.setattr(reader_module, "READ_AHEAD_BYTES", 8000)
+        monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", small.manifest.tokens * small.dtype.itemsize)
+    monkeypatch.setattr(shard_reader, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(shard_reader, "READ_AHEAD_BYTES", 8000)
 
     def read(kind: str, rank: int, count: int, state: dict[str, Any] | None = None) -> tuple[np.ndarray, dict, int]:
         data = {"train": {str(shards / "train"): 3, str(shards / "test"): 1}, "seq_length": 32, "cache": kind}

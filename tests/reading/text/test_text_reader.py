@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 from kogpt2_gluon.corpus import documents
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading.open_sets import training_tokenizer
-from kogpt2_gluon.reading.reader import open_training_reader
 from kogpt2_gluon.reading.text import tokens as text_tokens
 from kogpt2_gluon.reading.text.reader import TextReader, open_text_reader
 from kogpt2_gluon.reading.text.tokens import REASONS
+from kogpt2_gluon.reading.training_data import open_training_reader, training_tokenizer
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.helpers import run
 from tests.machine.thread_workers import on_workers

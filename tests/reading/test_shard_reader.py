@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.reading import lanes, reader
+from kogpt2_gluon.reading import lanes, open_sets, shard_reader
 from kogpt2_gluon.reading.mix import Mix
+from kogpt2_gluon.reading.open_sets import training_mix
 from kogpt2_gluon.reading.order import ChunkOrder, SequenceOrder
-from kogpt2_gluon.reading.reader import TrainingReader, training_mix
+from kogpt2_gluon.reading.shard_reader import ShardReader
 from kogpt2_gluon.recipe import Recipe, parse_recipe
 from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
 from tests.reading.order_helpers import CHUNK, SEQ, read_lane, write_set
@@ -42,21 +43,21 @@ def shards(folders: list[Path]) -> Iterator[ShardSet]:
 @pytest.fixture(params=["chunk", "sequence"])
 def dealt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of dealing, whatever the set's size."""
-    monkeypatch.setattr(reader, "SMALL_SET_BYTES", 0 if request.param == "chunk" else 1 << 40)
+    monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", 0 if request.param == "chunk" else 1 << 40)
     return str(request.param)
 
 
 @pytest.fixture()
 def by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "SMALL_SET_BYTES", 0)
+    monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", 0)
 
 
 @pytest.fixture(autouse=True)
 def little_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """These updates are tiny: thousands of them would be made, in every test, to be thrown away."""
-    monkeypatch.setattr(reader, "BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(reader, "READ_AHEAD_BYTES", 40_000)
-    monkeypatch.setattr(reader, "SPARE_BYTES", 20_000)
+    monkeypatch.setattr(shard_reader, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(shard_reader, "READ_AHEAD_BYTES", 40_000)
+    monkeypatch.setattr(shard_reader, "SPARE_BYTES", 20_000)
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def recipe(total_batch_size: int = 8, **data: object) -> Recipe:
     return parse_recipe({"data": settings, "training": {"total_batch_size": total_batch_size, "seed": 5}})
 
 
-def read(opened: TrainingReader, updates: int) -> np.ndarray:
+def read(opened: ShardReader, updates: int) -> np.ndarray:
     """(updates, accumulate, batch_size, seq_length + 1)."""
     with opened:
         return np.stack([update for update, _ in zip(opened, range(updates))])
@@ -102,7 +103,7 @@ def test_the_sequences_are_those_of_the_order(shards: ShardSet, dealt: str) -> N
     assert (mix.lanes, mix.orders[0].num_full, mix.orders[0].tail_tokens) == (8, 70, 61)
     assert isinstance(mix.orders[0], ChunkOrder if dealt == "chunk" else SequenceOrder)
     updates = 2 * mix.sequences_per_epoch // 8
-    found = read(TrainingReader([shards], mix, batch_size=4, accumulate=2), updates)
+    found = read(ShardReader([shards], mix, batch_size=4, accumulate=2), updates)
     assert found.shape == (updates, 2, 4, SEQ + 1) and found.dtype == np.int32
     of_lane = found.reshape(updates, 8, SEQ + 1)
     for lane in range(8):
@@ -116,12 +117,12 @@ def test_the_sequences_are_those_of_the_order(shards: ShardSet, dealt: str) -> N
         (lanes, "PIECE", 5),
         (lanes, "LARGEST_TABLE", 3),
         (lanes, "TASK_BYTES", 1),
-        (reader, "SPARE_BYTES", 0),
-        (reader, "SPARE_BYTES", 30_000),
-        (reader, "BLOCK_BYTES", 1),
-        (reader, "BLOCK_BYTES", 200_000),
-        (reader, "READ_AHEAD_BYTES", 1),
-        (reader, "READ_THREADS", 1),
+        (shard_reader, "SPARE_BYTES", 0),
+        (shard_reader, "SPARE_BYTES", 30_000),
+        (shard_reader, "BLOCK_BYTES", 1),
+        (shard_reader, "BLOCK_BYTES", 200_000),
+        (shard_reader, "READ_AHEAD_BYTES", 1),
+        (shard_reader, "READ_THREADS", 1),
     ],
 )
 def test_how_much_is_made_at_a_time_changes_nothing(
@@ -130,8 +131,8 @@ def test_how_much_is_made_at_a_time_changes_nothing(
     mix = training_mix([shards], recipe(), 1)
     monkeypatch.setattr(module, name, value)
     if name == "PIECE":
-        monkeypatch.setattr(reader, name, value)
-    found = read(TrainingReader([shards], mix, 8, 1), 120).reshape(120, 8, SEQ + 1)
+        monkeypatch.setattr(shard_reader, name, value)
+    found = read(ShardReader([shards], mix, 8, 1), 120).reshape(120, 8, SEQ + 1)
     for lane in (0, 5):
         assert np.array_equal(found[:, lane], expected_rows(mix, lane, 120))
 
@@ -140,7 +141,7 @@ def test_one_lane_reads_each_sequence_once_an_epoch(shards: ShardSet, dealt: str
     mix = training_mix([shards], recipe(max_lanes=1), 1)
     per_epoch = mix.sequences_per_epoch
     assert per_epoch == 70 * 6 + 3
-    rows = read(TrainingReader([shards], mix, 1, 1), 3 * per_epoch).reshape(3, per_epoch, SEQ + 1)
+    rows = read(ShardReader([shards], mix, 1, 1), 3 * per_epoch).reshape(3, per_epoch, SEQ + 1)
     for epoch in rows:
         starts = np.sort(epoch[:, 0])
         assert (np.diff(starts) >= SEQ).all()  # no two overlap, so each is there once
@@ -153,12 +154,12 @@ def test_an_update_is_the_same_set_for_any_number_of_workers(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch, number: int, size: int
 ) -> None:
     """Of a large set, and of a small one with far fewer chunks than workers."""
-    monkeypatch.setattr(reader, "SMALL_SET_BYTES", 10_000)
+    monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", 10_000)
     with ShardSet(folders[number]) as shards:
         mix = training_mix([shards], recipe(64), size)
         assert mix.lanes == 64 and isinstance(mix.orders[0], ChunkOrder if number == 1 else SequenceOrder)
-        one = read(TrainingReader([shards], mix, 16, 4), 12)
-        parts = [read(TrainingReader([shards], mix, 1, 64 // size, rank, size), 12) for rank in range(size)]
+        one = read(ShardReader([shards], mix, 16, 4), 12)
+        parts = [read(ShardReader([shards], mix, 1, 64 // size, rank, size), 12) for rank in range(size)]
     rows = np.concatenate([part.reshape(12, -1, SEQ + 1) for part in parts], axis=1)
     assert np.array_equal(rows, one.reshape(12, 64, SEQ + 1))  # even in the same order, worker after worker
 
@@ -168,7 +169,7 @@ def test_a_chunk_of_a_large_set_is_read_by_one_worker_only(shards: ShardSet, by_
     mix = training_mix([shards], recipe(), 2)
     updates = mix.sequences_per_epoch // 8 - mix.orders[0].full_sequences  # every lane is still in its first epoch
     chunks = [
-        set(((read(TrainingReader([shards], mix, 4, 1, rank, 2), updates)[..., 0] - 1000) // CHUNK).ravel().tolist())
+        set(((read(ShardReader([shards], mix, 4, 1, rank, 2), updates)[..., 0] - 1000) // CHUNK).ravel().tolist())
         for rank in (0, 1)
     ]
     assert chunks[0] and chunks[1] and not chunks[0] & chunks[1]
@@ -177,21 +178,21 @@ def test_a_chunk_of_a_large_set_is_read_by_one_worker_only(shards: ShardSet, by_
 @pytest.mark.parametrize("done", [1, 2, 17, 60, 153])
 def test_goes_on_exactly_where_it_stopped(shards: ShardSet, dealt: str, done: int) -> None:
     mix = training_mix([shards], recipe(), 2)
-    whole = read(TrainingReader([shards], mix, 2, 2, 1, 2), done + 20)
-    with TrainingReader([shards], mix, 2, 2, 1, 2) as opened:
+    whole = read(ShardReader([shards], mix, 2, 2, 1, 2), done + 20)
+    with ShardReader([shards], mix, 2, 2, 1, 2) as opened:
         for _, update in zip(range(done), opened):
             assert update.shape == (2, 2, SEQ + 1)
         state = opened.state()  # however much was read ahead
     assert state == {**mix.state(8 * done), "skipped": 0}
-    resumed = read(TrainingReader([shards], mix, 2, 2, 1, 2, consumed=state["consumed"]), 20)
+    resumed = read(ShardReader([shards], mix, 2, 2, 1, 2, consumed=state["consumed"]), 20)
     assert np.array_equal(resumed, whole[done:])
-    other_size = read(TrainingReader([shards], mix, 4, 1, 1, 2, consumed=state["consumed"]), 20)
+    other_size = read(ShardReader([shards], mix, 4, 1, 1, 2, consumed=state["consumed"]), 20)
     assert np.array_equal(other_size.reshape(20, 4, -1), whole[done:].reshape(20, 4, -1))
 
 
 def test_epoch_counts_what_was_consumed(shards: ShardSet) -> None:
     mix = training_mix([shards], recipe(), 1)
-    with TrainingReader([shards], mix, 8, 1) as opened:
+    with ShardReader([shards], mix, 8, 1) as opened:
         ended, updates = [], iter(opened)
         for _ in range(110):
             next(updates)
@@ -202,7 +203,7 @@ def test_epoch_counts_what_was_consumed(shards: ShardSet) -> None:
 
 def test_updates_can_be_wrapped_and_are_never_written_again(shards: ShardSet) -> None:
     mix = training_mix([shards], recipe(), 1)
-    with TrainingReader([shards], mix, 4, 2) as opened:
+    with ShardReader([shards], mix, 4, 2) as opened:
         kept = [(update, update.copy()) for update, _ in zip(opened, range(3000))]
     for update, copy in kept:
         assert update.flags.c_contiguous and update.dtype == np.int32 and np.array_equal(update, copy)
@@ -215,7 +216,7 @@ def test_one_short_chunk_is_enough(tmp_path: Path, dealt: str) -> None:
         mix = training_mix([shards], recipe(4), 1)
         assert mix.lanes == (1 if dealt == "chunk" else 4)
         assert (mix.orders[0].num_full, mix.sequences_per_epoch) == (0, 2)
-        rows = read(TrainingReader([shards], mix, 4, 1), 50).reshape(200, SEQ + 1)
+        rows = read(ShardReader([shards], mix, 4, 1), 50).reshape(200, SEQ + 1)
     for row in rows:
         start = int(row[0]) - 1000
         assert np.array_equal(row, tokens[start : start + SEQ + 1])
@@ -229,7 +230,7 @@ def test_one_short_chunk_is_enough(tmp_path: Path, dealt: str) -> None:
 @pytest.fixture()
 def three(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ShardSet]]:
     """Two sets dealt by the chunk and one by the sequence."""
-    monkeypatch.setattr(reader, "SMALL_SET_BYTES", 10_000)
+    monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", 10_000)
     sets = [ShardSet(folder) for folder in folders]
     yield sets
     for opened in sets:
@@ -243,7 +244,7 @@ def mixed(folders: list[Path], total_batch_size: int = 8) -> Recipe:
 def test_a_mix_is_its_sets_each_in_its_own_order(folders: list[Path], three: list[ShardSet]) -> None:
     mix = training_mix(three, mixed(folders), 1)
     assert [type(order) for order in mix.orders] == [ChunkOrder, ChunkOrder, SequenceOrder] and mix.lanes == 8
-    found = read(TrainingReader(three, mix, 8, 1), 1300).reshape(1300, 8, SEQ + 1)
+    found = read(ShardReader(three, mix, 8, 1), 1300).reshape(1300, 8, SEQ + 1)
     for lane in (0, 3, 7):
         assert np.array_equal(found[:, lane], expected_rows(mix, lane, 1300, which=(0, 1, 2)))
     shares = np.bincount(set_of(found).ravel()) / found[..., 0].size
@@ -253,7 +254,7 @@ def test_a_mix_is_its_sets_each_in_its_own_order(folders: list[Path], three: lis
 def test_a_mix_repeats_nothing_within_a_sets_own_pass(folders: list[Path], three: list[ShardSet]) -> None:
     one_lane = mixed(folders, 1)
     mix = training_mix(three, one_lane, 1)
-    rows = read(TrainingReader(three, mix, 1, 1), 3000).reshape(3000, SEQ + 1)
+    rows = read(ShardReader(three, mix, 1, 1), 3000).reshape(3000, SEQ + 1)
     for k, order in enumerate(mix.orders):
         own = rows[set_of(rows) == k][:, 0]
         per_epoch = order.sequences_per_epoch
@@ -268,11 +269,11 @@ def test_a_mix_is_the_same_for_any_number_of_workers_and_resumes(
     folders: list[Path], three: list[ShardSet], size: int
 ) -> None:
     mix = training_mix(three, mixed(folders), size)
-    one = read(TrainingReader(three, mix, 8, 1), 1500).reshape(1500, 8, SEQ + 1)
+    one = read(ShardReader(three, mix, 8, 1), 1500).reshape(1500, 8, SEQ + 1)
     per_worker = 8 // size
     for done in (0, 1, 1249, 1250, 1490):  # 1,250 updates of 8 are a period
         parts = [
-            read(TrainingReader(three, mix, per_worker, 1, rank, size, consumed=8 * done), 10) for rank in range(size)
+            read(ShardReader(three, mix, per_worker, 1, rank, size, consumed=8 * done), 10) for rank in range(size)
         ]
         rows = np.concatenate([part.reshape(10, -1, SEQ + 1) for part in parts], axis=1)
         assert np.array_equal(rows, one[done : done + 10])
@@ -282,7 +283,7 @@ def test_a_list_of_sets_is_one_corpus(folders: list[Path], three: list[ShardSet]
     mix = training_mix(three, recipe(train=[str(folder) for folder in folders]), 1)
     sizes = np.array([order.sequences_per_epoch for order in mix.orders])
     assert np.abs(np.array(mix.shares) / 10_000 - sizes / sizes.sum()).max() < 1e-4
-    with TrainingReader(three, mix, 8, 1) as opened:
+    with ShardReader(three, mix, 8, 1) as opened:
         lines = opened.describe(10 * mix.sequences_per_epoch).splitlines()
     assert len(lines) == 4 and "are 10.00 epochs; 8 lanes" in lines[3]
     for folder, line in zip(folders, lines):
@@ -302,10 +303,10 @@ def test_chunks_in_use_are_bounded_and_read_once_an_epoch(
     reads: list[int] = []
     whole = shards.read_into
     monkeypatch.setattr(shards, "read_into", lambda chunk, out: reads.append(chunk) or whole(chunk, out))
-    monkeypatch.setattr(reader, "SPARE_BYTES", 0)
-    monkeypatch.setattr(reader, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(reader, "READ_THREADS", 1)  # one after the other
-    with TrainingReader([shards], mix, 1, 1) as opened:
+    monkeypatch.setattr(shard_reader, "SPARE_BYTES", 0)
+    monkeypatch.setattr(shard_reader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(shard_reader, "READ_THREADS", 1)  # one after the other
+    with ShardReader([shards], mix, 1, 1) as opened:
         (stream,) = opened._lanes[0]._streams
         assert len(stream._tokens) == 9 * CHUNK
         for _ in zip(range(3 * mix.sequences_per_epoch), opened):
@@ -320,13 +321,13 @@ def threads_named(name: str) -> list[threading.Thread]:
 
 def test_reads_ahead_but_not_for_ever(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
     update_bytes = 8 * (SEQ + 1) * 4
-    monkeypatch.setattr(reader, "BLOCK_BYTES", 2 * update_bytes)
-    monkeypatch.setattr(reader, "READ_AHEAD_BYTES", 5 * update_bytes)  # two blocks of two
+    monkeypatch.setattr(shard_reader, "BLOCK_BYTES", 2 * update_bytes)
+    monkeypatch.setattr(shard_reader, "READ_AHEAD_BYTES", 5 * update_bytes)  # two blocks of two
     mix = training_mix([shards], recipe(), 1)
     made = threading.Semaphore(0)
-    whole = TrainingReader._next_block
-    monkeypatch.setattr(TrainingReader, "_next_block", lambda self, updates: (whole(self, updates), made.release())[0])
-    with TrainingReader([shards], mix, 8, 1) as opened:
+    whole = ShardReader._next_block
+    monkeypatch.setattr(ShardReader, "_next_block", lambda self, updates: (whole(self, updates), made.release())[0])
+    with ShardReader([shards], mix, 8, 1) as opened:
         for _ in range(3):  # the queue, and the one that waits to get in
             assert made.acquire(timeout=30)
         assert not made.acquire(timeout=0.2)
@@ -336,7 +337,7 @@ def test_reads_ahead_but_not_for_ever(shards: ShardSet, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("consume", [0, 1, 7])
 def test_close_ends_the_threads(shards: ShardSet, dealt: str, consume: int) -> None:
-    opened = TrainingReader([shards], training_mix([shards], recipe(), 1), 8, 1)
+    opened = ShardReader([shards], training_mix([shards], recipe(), 1), 8, 1)
     for _ in zip(range(consume), opened):
         pass
     opened.close()
@@ -349,7 +350,7 @@ def test_close_ends_the_threads(shards: ShardSet, dealt: str, consume: int) -> N
 def test_close_at_any_moment(shards: ShardSet, dealt: str) -> None:
     mix = training_mix([shards], recipe(), 1)
     for pause in np.linspace(0, 0.02, 25):
-        opened = TrainingReader([shards], mix, 8, 1)
+        opened = ShardReader([shards], mix, 8, 1)
         time.sleep(pause)
         opened.close()
         assert not threads_named("read-ahead")
@@ -359,12 +360,12 @@ def test_an_error_while_reading_ahead_reaches_the_loop(
     tmp_path: Path, by_chunk: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the updates of every block that was still good."""
-    monkeypatch.setattr(reader, "SPARE_BYTES", 0)
-    monkeypatch.setattr(reader, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(shard_reader, "SPARE_BYTES", 0)
+    monkeypatch.setattr(shard_reader, "BLOCK_BYTES", 1)
     write_set(tmp_path / "set", 70 * CHUNK)
     with ShardSet(tmp_path / "set") as shards:
         mix = training_mix([shards], recipe(), 1)
-        whole = read(TrainingReader([shards], mix, 8, 1), 50)
+        whole = read(ShardReader([shards], mix, 8, 1), 50)
     order = mix.orders[0]
     assert isinstance(order, ChunkOrder)
     later = int(order.elements(5, 6, 1)[0])  # not among the chunks that are read when the reader is made
@@ -373,7 +374,7 @@ def test_an_error_while_reading_ahead_reaches_the_loop(
     data[(later % 4) * CHUNK * 4 + 50] ^= 1
     path.write_bytes(data)
     good = 0
-    with ShardSet(tmp_path / "set") as shards, TrainingReader([shards], mix, 8, 1) as opened:
+    with ShardSet(tmp_path / "set") as shards, ShardReader([shards], mix, 8, 1) as opened:
         updates = iter(opened)
         with pytest.raises(CorruptChunkError, match=rf"{path.name}: chunk {later % 4} at byte {(later % 4) * 400}"):
             while good < 50:
@@ -391,7 +392,7 @@ def test_an_error_at_the_start_leaves_no_thread(tmp_path: Path, dealt: str) -> N
         for path in (tmp_path / "set").glob("*.ktok"):
             path.write_bytes(bytes(path.stat().st_size))
         with pytest.raises(DataError):
-            TrainingReader([shards], mix, 8, 1)
+            ShardReader([shards], mix, 8, 1)
 
 
 # --- what cannot work
