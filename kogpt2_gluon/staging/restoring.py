@@ -1,4 +1,4 @@
-"""Brings files back whose data Lustre has released to its archive (HSM), many at a time, keeping account of it."""
+"""Restores files whose data Lustre has released to its archive (HSM), many at a time, and records how each ended."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Callable, NamedTuple
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.lustre import Lustre, show
-from kogpt2_gluon.wording import gigabytes
+from kogpt2_gluon.wording import counted, gigabytes, rough_duration
 
 BATCH = 16  # files restored at once
-ATTEMPTS = 2  # of a restore that ends without data
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks at what is under way
-PATIENCE = 1800.0  # seconds without a byte restored before it is given up
-SAY_EVERY = 30.0  # seconds between two lines that say how far it is
-LOST = "its data is lost from the archive; write the file anew"
+ATTEMPTS = 2  # for a restore that ends without data
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two looks at the files under way
+PATIENCE = 1800.0  # seconds without a restored byte, after which it gives up
+SAY_EVERY = 30.0  # seconds between two status lines
+LOST = "its data is lost from the archive; write the file again"
 
-Progress = Callable[[int, int], None]
-Say = Callable[[str], None]
+Progress = Callable[[int, int], None]  # called with (bytes done, bytes in all)
+Say = Callable[[str], None]  # called with a status line
 
 
 class DataFile(NamedTuple):
@@ -31,10 +31,10 @@ class DataFile(NamedTuple):
 
 
 class Restoring:
-    """Brings released files back, `batch` at a time, and keeps account of it.
+    """Restores released files, `batch` at a time.
 
-    Lustre does not say that a restore has failed: the file stays released, and no action goes on any more. Seen twice
-    running, that is a failure; each file gets ATTEMPTS.
+    Lustre does not report that a restore has failed: the file stays released, and no action is running any more. If
+    that is seen twice in a row, the restore has failed. Each file gets ATTEMPTS.
     """
 
     def __init__(
@@ -52,14 +52,17 @@ class Restoring:
         self._sleep, self._clock = sleep, clock
         self._files = {each.path: each for each in files}
         self._waiting = deque(self._files)
-        self._running: dict[Path, int] = {}  # -> looks in a row that found it idle
+        self._running: dict[Path, int] = {}  # file -> looks in a row that found no action running
         self._attempts = dict.fromkeys(self._files, 0)
-        self._moved: dict[Path, int] = {}  # bytes, of files under way
+        self._moved: dict[Path, int] = {}  # file under way -> bytes restored
         self._done_files = self._done_bytes = 0
         self._failed: dict[Path, str] = {}
 
     def run(self) -> dict[Path, str]:
-        """Returns the files that failed, each with the reason. DataError if nothing moves for PATIENCE seconds."""
+        """Restores all files; returns those that failed, each with the reason.
+
+        DataError if not a byte is restored for PATIENCE seconds.
+        """
         self._began = self._said = self._advanced = self._clock()
         wait, before = FIRST_WAIT, -1
         try:
@@ -72,20 +75,21 @@ class Restoring:
                     wait, before, self._advanced = FIRST_WAIT, position, now
                 elif now - self._advanced > PATIENCE:
                     raise DataError(
-                        f"{show(next(iter(self._running)))}: nothing was restored for {PATIENCE / 60:.0f} min, "
-                        f"{len(self._running)} files are under way; look at the data repository's state, then run again"
+                        f"{show(next(iter(self._running)))}: nothing was restored for {rough_duration(PATIENCE)} "
+                        f"({counted(len(self._running), 'file')} under way); check the data repository, then run again"
                     )
-                self._tell(now)
+                self._report(now)
                 if self._running:
                     self._sleep(wait)
                     wait = min(LONGEST_WAIT, wait * 1.5)
         except KeyboardInterrupt:
-            self._say(f"interrupted; {self._state()}; the servers go on with {len(self._running)}: run it again later")
+            running = counted(len(self._running), "file")
+            self._say(f"interrupted; {self._state()}; the servers go on restoring {running}, so run this again later")
             raise
         return self._failed
 
     def _request(self) -> None:
-        """Asks for as many files as may be under way."""
+        """Asks for more files, until `batch` are under way."""
         asked = [self._waiting.popleft() for _ in range(min(self._batch - len(self._running), len(self._waiting)))]
         if not asked:
             return
@@ -98,7 +102,7 @@ class Restoring:
             if len(asked) == 1:
                 self._end_attempt(asked[0], str(error))
                 return
-            for path in asked:  # one bad file has the whole request refused
+            for path in asked:  # lfs refuses the whole request because of one bad file
                 try:
                     self._lustre.restore([path])
                 except DataError as its_error:
@@ -127,7 +131,7 @@ class Restoring:
             self._moved[path] = min(action.moved, self._files[path].size)
             return
         self._running[path] += 1
-        if self._running[path] >= 2:  # once is no proof: it may have ended between the two questions
+        if self._running[path] >= 2:  # once proves nothing: it may have ended between the two questions
             self._end_attempt(path, f"{show(path)}: the restore ended without its data; see the data repository's log")
 
     def _finish(self, path: Path) -> None:
@@ -145,10 +149,10 @@ class Restoring:
             self._failed[path] = problem
 
     def _position(self) -> int:
-        """Grows with every byte and every file that is dealt with."""
+        """Return a number that grows with every byte and every attempt: if it stays the same, nothing moves."""
         return self._done_bytes + sum(self._moved.values()) + self._done_files + sum(self._attempts.values())
 
-    def _tell(self, now: float) -> None:
+    def _report(self, now: float) -> None:
         if self._progress is not None:
             self._progress(self._done_bytes + sum(self._moved.values()), self._total())
         if now - self._said >= SAY_EVERY:
@@ -161,5 +165,5 @@ class Restoring:
     def _state(self) -> str:
         done, total = self._done_bytes + sum(self._moved.values()), self._total()
         seconds = (self._clock() - self._began) * (total - done) / done if done else None
-        left = "" if seconds is None or done == total else f", about {max(1, round(seconds / 60))} min to go"
+        left = "" if seconds is None or done == total else f", about {rough_duration(seconds)} to go"
         return f"{self._done_files:,} of {len(self._files):,} files, {gigabytes(done)} of {gigabytes(total)}{left}"

@@ -1,7 +1,7 @@
 """Makes sure, before a run, that its data is there: all files, of the right size, and on Lustre with their data.
 
-A released file is restored when it is first read, one after the other and with the whole job waiting. Here they are
-asked for many at a time, by one process, before the job starts.
+Lustre restores a released file when it is first read: one file after the other, while the whole job waits. Here one
+process asks for many at a time, before the job starts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.shards.folders import set_folders
-from kogpt2_gluon.shards.format import MANIFEST, TOKENIZER, Manifest
+from kogpt2_gluon.shards.folders import MANIFEST, TOKENIZER, set_folders
+from kogpt2_gluon.shards.format import Manifest
+from kogpt2_gluon.staging.report import FolderReport
 from kogpt2_gluon.staging.restoring import BATCH, LOST, DataFile, Progress, Restoring, Say
 from kogpt2_gluon.storage.lustre import Lustre, find_mount, mount_advice, show
 from kogpt2_gluon.wording import gigabytes
@@ -25,7 +26,7 @@ ASK_AT_ONCE = 256  # files in one question to lfs
 
 @dataclass
 class Inventory:
-    """What lies in a folder: the `sets` (folders with a manifest), the files, and what is wrong with them."""
+    """The content of a folder: its `sets` (folders with a manifest), its files, and what is wrong with them."""
 
     folder: Path
     sets: list[Path] = field(default_factory=list)
@@ -37,44 +38,11 @@ class Inventory:
         return sum(each.size for each in self.files)
 
 
-@dataclass
-class Report:
-    """What :func:`stage` or :func:`status` found in one folder, in files and bytes."""
-
-    folder: str
-    file_system: str = ""
-    on_lustre: bool = False
-    mount_options: list[str] = field(default_factory=list)
-    free_bytes: int = 0
-    sets: list[str] = field(default_factory=list)
-    files: int = 0
-    bytes: int = 0
-    released_files: int = 0
-    released_bytes: int = 0
-    restored_files: int = 0
-    layout: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def faulty_sets(self) -> list[str]:
-        """Those of `sets` that have a fault."""
-        return [each for each in self.sets if any(_owner(fault, self.sets) == each for fault in self.faults)]
-
-
-def _owner(fault: str, sets: list[str]) -> str:
-    """The set that a fault lies in, "" if in none: the innermost whose folder, as named or resolved, it begins with."""
-    names = {name.rstrip("/") + "/": each for each in sets for name in (each, str(Path(each).resolve()))}
-    if "." in sets:
-        names[""] = "."
-    return names[max(found, key=len)] if (found := [name for name in names if fault.startswith(name)]) else ""
-
-
 def take_inventory(folder: Path) -> Inventory:
-    """Lists a folder: sets of shards, itself or at any depth below, and other files. Or it lists one file.
+    """Lists the sets of shards in a folder, itself or at any depth below, and other files. Or it lists one file.
 
-    A set's files are those its manifest names; each that is missing or has another size is a fault. Outside of sets,
-    all files count but hidden ones. Raises DataError if there is nothing at all.
+    A set's files are those that its manifest names; each that is missing or has another size is a fault. Outside of
+    sets all files count except hidden ones. Raises DataError if there is nothing at all.
     """
     found = Inventory(folder)
     if folder.is_file():
@@ -86,7 +54,7 @@ def take_inventory(folder: Path) -> Inventory:
             found.sets.append(place)
             _list_set(place, found)
         else:
-            found.faults.append(f"{show(place)}: shards without a manifest: `kogpt2 verify {show(place)} --repair`")
+            found.faults.append(f"{show(place)}: shards without a manifest; run: kogpt2 verify {show(place)} --repair")
             found.files += _list_files(place, leave=places)
     if folder not in places:
         found.files += _list_files(folder, leave=places)
@@ -112,7 +80,7 @@ def _add_file(path: Path, size: int | None, found: Inventory) -> None:
     try:
         actual = path.stat().st_size
     except OSError as error:
-        found.faults.append(f"{show(path)}: missing ({error.strerror}); the manifest beside it names it")
+        found.faults.append(f"{show(path)}: missing ({error.strerror}); its manifest names it")
         return
     if size is not None and actual != size:
         found.faults.append(f"{show(path)}: {actual:,} bytes, its manifest says {size:,}")
@@ -120,10 +88,10 @@ def _add_file(path: Path, size: int | None, found: Inventory) -> None:
 
 
 def _list_files(folder: Path, leave: list[Path]) -> list[DataFile]:
-    """All files below a folder, hidden ones, links to folders and folders to `leave` aside, in order of their names."""
+    """List all files below a folder in order of their names, except hidden ones and those in folders to `leave` out."""
     files: list[DataFile] = []
 
-    def refuse(error: OSError) -> None:  # os.walk alone would pass the folder over
+    def refuse(error: OSError) -> None:  # os.walk alone would skip the folder
         raise DataError(f"{show(Path(error.filename))}: cannot be listed: {error.strerror}") from None
 
     for place, folders, names in os.walk(folder, onerror=refuse):
@@ -142,11 +110,12 @@ def stage(
     progress: Progress | None = None,
     say: Say = lambda words: None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Report:
-    """Restores what is released in `folder`, then reads a byte of each file. What is wrong is in the report's `faults`.
+) -> FolderReport:
+    """Restores the released files in `folder`, then reads a byte of each file. Faults are in the report.
 
-    With `dry_run` nothing is restored or read. `progress` is told (bytes restored, of how many), `say` a line now and
-    then. After an interruption the same call goes on: the servers finish what they were asked for.
+    With `dry_run` nothing is restored or read. `progress` is called with (bytes restored, bytes to restore), `say` with
+    a status line now and then. After an interruption the same call goes on: the servers finish what they were asked
+    for.
     """
     found = take_inventory(folder)
     report, lustre = _describe(found)
@@ -161,14 +130,14 @@ def stage(
         report.restored_files = len(released) - len(failed)
         unreadable.update(failed)
     report.faults += unreadable.values()
-    if not dry_run:  # a file that is released still would keep us waiting
+    if not dry_run:  # reading a file that is still released would wait for its data
         problems = [_try_to_read(each) for each in found.files if each.path not in unreadable]
         report.faults += [problem for problem in problems if problem]
     return report
 
 
-def status(folder: Path) -> Report:
-    """Sizes, manifest, and on Lustre layout, mount options and released files of a folder; changes nothing."""
+def status(folder: Path) -> FolderReport:
+    """Report sizes and manifests of a folder, and on Lustre its layout, mount options and released files."""
     found = take_inventory(folder)
     report, lustre = _describe(found)
     report.faults += _find_released(found, report, lustre)[1].values()
@@ -183,9 +152,9 @@ def status(folder: Path) -> Report:
     return report
 
 
-def _describe(found: Inventory) -> tuple[Report, Lustre | None]:
-    """What can be told of a folder without lfs; and lfs, if the folder is on Lustre and there is one."""
-    report = Report(
+def _describe(found: Inventory) -> tuple[FolderReport, Lustre | None]:
+    """Return the part of the report that needs no lfs; and lfs, if the folder is on Lustre and there is one."""
+    report = FolderReport(
         show(found.folder),
         sets=[show(each) for each in found.sets],
         files=len(found.files),
@@ -208,8 +177,10 @@ def _describe(found: Inventory) -> tuple[Report, Lustre | None]:
     return report, lustre
 
 
-def _find_released(found: Inventory, report: Report, lustre: Lustre | None) -> tuple[list[DataFile], dict[Path, str]]:
-    """The files that are released, and what is wrong with those that cannot come back."""
+def _find_released(
+    found: Inventory, report: FolderReport, lustre: Lustre | None
+) -> tuple[list[DataFile], dict[Path, str]]:
+    """Return the released files, and what is wrong with those that cannot come back; counts go into the report."""
     released: list[DataFile] = []
     lost: dict[Path, str] = {}
     if lustre is None:
@@ -230,6 +201,7 @@ def _find_released(found: Inventory, report: Report, lustre: Lustre | None) -> t
 
 
 def _try_to_read(file: DataFile) -> str | None:
+    """Return what is wrong with a file whose first byte cannot be read; None if it can."""
     try:
         with file.path.open("rb", buffering=0) as stream:
             if file.size and len(stream.read(1)) != 1:
@@ -237,27 +209,3 @@ def _try_to_read(file: DataFile) -> str | None:
     except OSError as error:
         return f"{show(file.path)}: cannot be read: {error.strerror}"
     return None
-
-
-def report_lines(report: Report, staged: bool) -> list[str]:
-    """A report for a person, but for its faults; the first line is the summary."""
-    free = "" if report.file_system == "s3" else f", {gigabytes(report.free_bytes)} free"
-    plain = [f"{report.folder}: {report.files:,} files, {gigabytes(report.bytes)}{free}"]
-    faulty = report.faulty_sets
-    if whole := [each for each in report.sets if each not in faulty]:
-        plain.append(f"  manifest whole: {', '.join(whole)}")
-    if faulty:
-        plain.append(f"  faulty: {', '.join(faulty)}")
-    if report.on_lustre:
-        plain.append(f"  released: {report.released_files:,} files, {gigabytes(report.released_bytes)}")
-    if staged and report.released_files:
-        plain.append(f"  restored: {report.restored_files:,} files")
-    plain += [f"  layout of {line}" for line in report.layout]
-    if report.on_lustre:
-        plain.append(f"  mounted with {','.join(report.mount_options)}")
-    return plain + [f"  note: {line}" for line in report.notes]
-
-
-def to_dict(report: Report) -> dict[str, Any]:
-    """For JSON: every field of the report, ``faulty_sets`` and ``ok``."""
-    return {**vars(report), "faulty_sets": report.faulty_sets, "ok": not report.faults}

@@ -1,6 +1,6 @@
-"""A folder of shards, or of any files, to S3 and back: hashes compared, manifests last, what is there left alone.
+"""Copies a folder of shards, or of any files, to S3 and back, compares hashes, and skips what is there already.
 
-Whoever sees a manifest under its name, on S3 or on disk, can count on the files that it names.
+Manifests are copied last: where a manifest is, on S3 or on disk, the files that it names are there too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Callable, NamedTuple
 from kogpt2_gluon.corpus.sources import split_s3_url
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.check import check_chunks, check_index
-from kogpt2_gluon.shards.format import MANIFEST, TOKENIZER, Manifest, ShardInfo
+from kogpt2_gluon.shards.folders import MANIFEST, TOKENIZER
+from kogpt2_gluon.shards.format import Manifest, ShardInfo
+from kogpt2_gluon.staging.report import FolderReport
+from kogpt2_gluon.staging.restoring import Progress
 from kogpt2_gluon.staging.staging import take_inventory
 from kogpt2_gluon.storage import s3
 from kogpt2_gluon.storage.lustre import prepare_folder, show
 from kogpt2_gluon.storage.s3 import S3Object, Transfer, list_objects
-
-Progress = Callable[[int, int], None]
+from kogpt2_gluon.wording import counted, gigabytes
 
 
 @dataclass
@@ -40,6 +42,12 @@ class Copied:
         else:
             self.files, self.bytes = self.files + 1, self.bytes + transfer.size
 
+    def summary(self) -> str:
+        """Return the counts in one line."""
+        there = f", {counted(self.skipped_files, 'file')} ({gigabytes(self.skipped_bytes)}) already there"
+        copied = f"{counted(self.files, 'file')}, {gigabytes(self.bytes)} copied"
+        return copied + (there if self.skipped_files else "")
+
 
 class RemoteSet(NamedTuple):
     """A set on S3: its manifest's folder, and its shards by their name below the prefix."""
@@ -49,7 +57,7 @@ class RemoteSet(NamedTuple):
 
 
 class Remote(NamedTuple):
-    """What lies under a prefix of S3: its objects by their name below it, and what is wrong with its sets."""
+    """The content of a prefix of S3: its objects by their name below it, and what is wrong with its sets."""
 
     objects: dict[str, S3Object]
     sets: list[RemoteSet]
@@ -57,7 +65,7 @@ class Remote(NamedTuple):
 
 
 class _Meter:
-    """Adds up bytes told by several threads, and lets no file count for more or less than its size."""
+    """Adds up the progress of several threads, and counts every file with exactly its size once it is closed."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total, self._progress, self._lock = total, progress, threading.Lock()
@@ -75,16 +83,16 @@ class _Meter:
 
 
 def upload_folder(folder: Path, url: str, progress: Progress | None = None) -> Copied:
-    """Copies a folder to ``s3://bucket/prefix``. DataError if its set is not whole, or another one is there."""
+    """Copies a folder to ``s3://bucket/prefix``. DataError if its sets are not whole, or others are there."""
     bucket, prefix = split_s3_url(url)
     found = take_inventory(folder)
     if found.faults:
-        raise DataError(f"{found.faults[0]} ({len(found.faults)} faults); nothing was uploaded")
+        raise DataError(f"{found.faults[0]} ({counted(len(found.faults), 'fault')}); nothing was uploaded")
     root = folder.resolve()
     names: dict[str, tuple[Path, int]] = {}
     for each in found.files:
         if root not in each.path.parents:
-            raise DataError(f"{show(each.path)}: a link led out of {show(folder)}; copy the file into it")
+            raise DataError(f"{show(each.path)}: a link led out of {show(folder)}; copy the file into that folder")
         names[each.path.relative_to(root).as_posix()] = (each.path, each.size)
     meter, copied = _Meter(found.num_bytes, progress), Copied()
     for name in sorted(names, key=_manifests_last):
@@ -95,10 +103,10 @@ def upload_folder(folder: Path, url: str, progress: Progress | None = None) -> C
 
 
 def download_folder(url: str, folder: Path, progress: Progress | None = None) -> Copied:
-    """Copies ``s3://bucket/prefix`` to a folder. DataError if its sets are not whole, or another one is there."""
+    """Copies ``s3://bucket/prefix`` to a folder. DataError if its sets are not whole, or others are there."""
     remote = list_remote(url)
     if remote.faults:
-        raise DataError(f"{remote.faults[0]} ({len(remote.faults)} faults); nothing was downloaded")
+        raise DataError(f"{remote.faults[0]} ({counted(len(remote.faults), 'fault')}); nothing was downloaded")
     total = sum(each.size for each in remote.objects.values())
     _check_room(folder, remote, total)
     copied = Copied()
@@ -116,7 +124,7 @@ def download_folder(url: str, folder: Path, progress: Progress | None = None) ->
 
 
 def _download_file(item: S3Object, path: Path, info: ShardInfo | None, advance: Callable[[int], None]) -> Transfer:
-    """One object. Where no hash was stored with a shard, as by other tools, the shard's own are as good."""
+    """Copies one object. If no hash was stored with a shard, as by other tools, the shard's own hashes are checked."""
 
     def is_right(there: Path) -> bool:
         return info is not None and not _fault_of(info, there)
@@ -131,7 +139,7 @@ def _download_file(item: S3Object, path: Path, info: ShardInfo | None, advance: 
 
 
 def _fault_of(info: ShardInfo, path: Path) -> str:
-    """What is wrong with a shard, as the one that its manifest means; "" if nothing is."""
+    """Return what is wrong with a shard, or that it is not the one that its manifest names; "" if it is right."""
     index = check_index(path, None, drop=False)
     faults = [*index.faults, *(fault for task in index.ranges for fault in check_chunks(task))]
     if faults:
@@ -140,7 +148,7 @@ def _fault_of(info: ShardInfo, path: Path) -> str:
 
 
 def list_remote(url: str) -> Remote:
-    """What lies under ``s3://bucket/prefix``; its manifests are read, and compared with the sizes there."""
+    """List the objects under ``s3://bucket/prefix``, read its manifests, and compare them with the sizes there."""
     bucket, prefix = split_s3_url(url)
     prefix = prefix.rstrip("/")
     objects: dict[str, S3Object] = {}
@@ -166,6 +174,14 @@ def list_remote(url: str) -> Remote:
     return remote
 
 
+def remote_status(url: str) -> FolderReport:
+    """Report sizes and sets under ``s3://bucket/prefix``."""
+    remote = list_remote(url)
+    size = sum(each.size for each in remote.objects.values())
+    sets = [each.url for each in remote.sets]
+    return FolderReport(url, "s3", sets=sets, files=len(remote.objects), bytes=size, faults=remote.faults)
+
+
 def _read_manifest(item: S3Object) -> Manifest:
     with tempfile.TemporaryDirectory() as place:
         s3.download(item.bucket, item.key, Path(place, MANIFEST))
@@ -178,15 +194,15 @@ def _read_manifest(item: S3Object) -> Manifest:
 
 
 def _checked_name(item: S3Object, prefix: str) -> str:
-    """The name below the prefix, as a path below a folder. DataError for one that would lead elsewhere."""
+    """Return the name below the prefix, as a path below a folder. DataError if it would lead out of the folder."""
     name = item.key[len(prefix) :].removeprefix("/") if prefix else item.key
     if not name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
-        raise DataError(f"s3://{item.bucket}/{show(Path(item.key))}: no name that a file below a folder can have")
+        raise DataError(f"s3://{item.bucket}/{show(Path(item.key))}: not a name that a file below a folder can have")
     return name
 
 
 def _check_room(folder: Path, remote: Remote, total: int) -> None:
-    """Nothing of another set is overwritten, and the disk is large enough."""
+    """Raises DataError if a file of another set would be overwritten, or the disk is too small."""
     have = 0
     for name, each in remote.objects.items():
         path = folder / name
@@ -194,7 +210,7 @@ def _check_room(folder: Path, remote: Remote, total: int) -> None:
             continue
         if not path.is_file() or path.stat().st_size != each.size:
             raise DataError(
-                f"{show(path)}: not what s3://{each.bucket}/{each.key} is; name another folder or remove it"
+                f"{show(path)}: differs from s3://{each.bucket}/{each.key}; remove it or name another folder"
             )
         have += each.size
         if path.name == MANIFEST and Manifest.load(path.parent).fingerprint() != _read_manifest(each).fingerprint():
@@ -202,7 +218,7 @@ def _check_room(folder: Path, remote: Remote, total: int) -> None:
     existing = next(each for each in (folder.resolve(), *folder.resolve().parents) if each.exists())
     free = shutil.disk_usage(existing).free
     if free < total - have:
-        raise DataError(f"{show(folder)}: {free:,} bytes free, {total - have:,} are to come")
+        raise DataError(f"{show(folder)}: {free:,} bytes free, but {total - have:,} must be copied; make room")
 
 
 def _manifests_last(name: str) -> tuple[bool, str]:

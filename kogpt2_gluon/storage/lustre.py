@@ -1,8 +1,8 @@
-"""What Lustre offers beyond a plain file system: stripe layouts, and files whose data lies in an archive (HSM).
+"""Lustre's stripe layouts, and its files whose data lies in an archive (HSM), by way of the tool `lfs`.
 
 On FSx for Lustre the archive is S3: a file that was imported, or released to make room, has a name and a size but no
-data until it is read or restored. All this is asked of the tool `lfs`. It is given absolute paths, one argument each,
-so that no name can be taken for an option, and what it prints is matched byte for byte against the names it was given.
+data until it is read or restored. `lfs` gets absolute paths, one argument each, so that it cannot take a name for an
+option, and its output is compared byte for byte with the names that it was given.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.wording import counted
 
 MOUNTS = Path("/proc/mounts")
 TIMEOUT = 120.0  # seconds for one call of lfs; a server that fails over can take a minute
 STRIPE_SIZE = 4 << 20  # the largest chunk of a shard, so that none lies on two servers
-FIRST_EXTENT = 64 << 20  # bytes of a file on one OST: manifests and tokenizers ask one server, not many
-BYTES_PER_STRIPE = 256 << 20  # a shard gets one OST for each
+FIRST_EXTENT = 64 << 20  # bytes of a file on one OST: reading a manifest or a tokenizer asks one server, not many
+BYTES_PER_STRIPE = 256 << 20  # a shard gets one OST for so many bytes
 SHARD_BYTES = 1 << 30  # a full shard of `kogpt2 shard`
 
 _STATE = re.compile(rb": \((0x[0-9a-f]{1,8})\)((?: [a-z_]+)*)(?:, archive_id:(\d+))?\n")
@@ -41,30 +42,30 @@ class Mount(NamedTuple):
 
 
 class HsmState(NamedTuple):
-    """What `lfs hsm_state` says of a file: the flags as Lustre numbers them."""
+    """The state that `lfs hsm_state` reports for a file: flags as Lustre numbers them."""
 
     flags: int
 
     @property
     def released(self) -> bool:
-        """Whether its data is only in the archive."""
+        """True if its data is only in the archive."""
         return bool(self.flags & 0x04)
 
     @property
     def lost(self) -> bool:
-        """Whether the archive has lost its data."""
+        """True if the archive has lost its data."""
         return bool(self.flags & 0x40)
 
 
 class HsmAction(NamedTuple):
-    """What `lfs hsm_action` says of a file: ``NOOP``, ``RESTORE``, ...; `moved` is bytes so far."""
+    """The action that `lfs hsm_action` reports for a file: ``NOOP``, ``RESTORE``, ...; `moved` is the bytes so far."""
 
     name: str
     moved: int
 
 
 class Stripes(NamedTuple):
-    """One extent of a layout, to byte `end` or, if None, the file's: stripes of `size` bytes on `osts`, -1 for all."""
+    """One extent of a layout, up to byte `end` (None: the file's end): stripes of `size` bytes on `osts` (-1: all)."""
 
     end: int | None
     osts: int
@@ -72,12 +73,12 @@ class Stripes(NamedTuple):
 
     def __str__(self) -> str:
         until = "" if self.end is None else f" up to {self.end >> 20} MiB"
-        count = "all OSTs" if self.osts == -1 else f"{self.osts} OST{'s' if self.osts != 1 else ''}"
+        count = "all OSTs" if self.osts == -1 else counted(self.osts, "OST")
         return f"{count} x {self.size / (1 << 20):g} MiB{until}"
 
 
 def find_mount(path: Path, mounts: Path | None = None) -> Mount | None:
-    """The file system that holds `path`, or will once it is made; None where /proc/mounts does not say."""
+    """Return the file system that holds `path`, or will hold it; None if /proc/mounts does not say."""
     try:
         lines = (mounts or MOUNTS).read_bytes().splitlines()
     except OSError:
@@ -90,47 +91,47 @@ def find_mount(path: Path, mounts: Path | None = None) -> Mount | None:
             continue
         mount = Mount(fields[0], Path(fields[1]), fields[2], tuple(fields[3].split(",")))
         inside = mount.point == place or mount.point in place.parents
-        # Of two at one point the later one hides the other.
+        # If two are mounted at one point, the later one hides the other.
         if inside and (found is None or len(mount.point.parts) >= len(found.point.parts)):
             found = mount
     return found
 
 
 def is_lustre(path: Path) -> bool:
-    """Whether `path` lies on Lustre."""
+    """Return True if `path` lies on Lustre."""
     mount = find_mount(path)
     return mount is not None and mount.kind == "lustre"
 
 
 def mount_advice(mount: Mount) -> list[str]:
-    """What a person may want to change in the options of a Lustre mount, a line each."""
+    """Return advice on the options of a Lustre mount, a line for each."""
     advice = []
     if "noatime" not in mount.options:
         advice.append(
-            "noatime would spare the servers an access time for each file read; leave it out where files are released "
-            "by their last access"
+            "noatime saves the servers the update of an access time for each file read; leave it out if files are "
+            "released by their last access"
         )
     if not {"flock", "localflock"} & set(mount.options):
-        advice.append("without flock nothing can be locked here: two `kogpt2 clean` into one folder are not kept apart")
+        advice.append("without flock nothing can be locked here: two runs of `kogpt2 clean` may write into one folder")
     if "nolazystatfs" in mount.options:
         advice.append("nolazystatfs makes `df` wait for an OST that does not answer; lazystatfs does not")
     return advice
 
 
 def choose_stripe_count(shard_bytes: int, num_osts: int) -> int:
-    """OSTs that one shard is spread over: one for each 256 MiB, at most all."""
+    """Return the number of OSTs for one shard: one for each 256 MiB, at most all."""
     return max(1, min(num_osts, -(-shard_bytes // BYTES_PER_STRIPE)))
 
 
 class Lustre:
-    """The tool `lfs`. Every method raises DataError, in one line, if it is refused or answers what is not understood.
+    """Calls of the tool `lfs`. Every method raises DataError, in one line, if a call fails or its answer is unknown.
 
     Parameters
     ----------
     command : str
-        Path of lfs.
+        The path of lfs.
     timeout : float
-        Seconds for one call.
+        The seconds that one call may take.
     """
 
     def __init__(self, command: str, timeout: float = TIMEOUT) -> None:
@@ -138,15 +139,15 @@ class Lustre:
 
     @classmethod
     def find(cls) -> Lustre | None:
-        """The lfs on the PATH, None without one."""
+        """Return the lfs on the PATH, None if there is none."""
         command = shutil.which("lfs")
         return cls(command) if command else None
 
     def states(self, paths: Sequence[Path]) -> dict[Path, HsmState | DataError]:
-        """The HSM state of each file, or why it cannot be told."""
+        """Return the HSM state of each file, or the error for it."""
         found: dict[Path, HsmState | DataError] = {}
         left = list(paths)
-        while left:  # lfs stops at the first file it cannot answer for
+        while left:  # lfs stops at the first file that it has no answer for
             done = self._run("hsm_state", *left)
             rest, answered = done.stdout, 0
             for path in left:
@@ -167,7 +168,7 @@ class Lustre:
         return found
 
     def action(self, path: Path) -> HsmAction:
-        """What HSM does with a file just now."""
+        """Return the action of HSM on a file at this moment."""
         done = self._checked(path, "hsm_action", path)
         name = _argument(path)
         match = _ACTION.fullmatch(done, len(name)) if done.startswith(name) else None
@@ -176,18 +177,18 @@ class Lustre:
         return HsmAction(match[1].decode(), int(match[2] or 0))
 
     def restore(self, paths: Sequence[Path]) -> None:
-        """Asks for the data of released files, all in one request; returns at once, long before it is there."""
+        """Asks for the data of released files in one request; returns at once, long before the data is there."""
         self._checked(paths[0], "hsm_restore", *paths)
 
     def num_osts(self, path: Path) -> int:
-        """Active OSTs, the servers' stores, of the file system of `path`."""
+        """Return the number of active OSTs (the servers' stores) of the file system that holds `path`."""
         count = len(_ACTIVE_OST.findall(self._checked(path, "osts", path)))
         if not count:
             raise DataError(f"{show(path)}: lfs osts names no active OST")
         return count
 
     def layout(self, path: Path) -> list[Stripes]:
-        """The layout of a file, or the one that new files of a folder get; empty if the folder has none of its own."""
+        """Return the layout of a file, or of new files in a folder; empty if the folder has no layout of its own."""
         out = self._checked(path, "getstripe", *(["-d"] if path.is_dir() else []), path)
         name = _argument(path)
         out = out[len(name) :] if out.startswith(name) else out  # older versions print it first
@@ -208,7 +209,7 @@ class Lustre:
         return stripes
 
     def set_layout(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> list[Stripes]:
-        """Gives new files of a folder 64 MiB on one OST, then stripes over as many as a shard of that size is worth."""
+        """Sets the layout of new files in a folder: 64 MiB on one OST, then stripes over as many as a shard needs."""
         count = choose_stripe_count(shard_bytes, self.num_osts(folder))
         stripes = [Stripes(FIRST_EXTENT, 1, STRIPE_SIZE), Stripes(None, count, STRIPE_SIZE)]
         if count == 1:
@@ -247,12 +248,12 @@ class Lustre:
 
 
 def prepare_folder(folder: Path, shard_bytes: int = SHARD_BYTES) -> str:
-    """Gives a new folder on Lustre its layout for shards; elsewhere does nothing. Returns a line to show, or ""."""
+    """Sets the layout for shards of a new folder on Lustre; elsewhere does nothing. Returns a line to print, or ""."""
     if not is_lustre(folder):
         return ""
     lustre = Lustre.find()
     if lustre is None:
-        return f"{show(folder)}: on Lustre, but without the tool lfs: new shards get the file system's own layout"
+        return f"{show(folder)}: on Lustre, but the tool lfs is missing: new shards get the file system's own layout"
     try:
         stripes = lustre.set_layout(folder, shard_bytes)
     except DataError as error:  # shards can be read in any layout
@@ -261,7 +262,7 @@ def prepare_folder(folder: Path, shard_bytes: int = SHARD_BYTES) -> str:
 
 
 def show(path: Path) -> str:
-    """A path for a message: one line, whatever the name."""
+    """Return a path for a message, in one line whatever the name contains."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(path))
 
 
@@ -274,7 +275,7 @@ def _shown(output: bytes) -> str:
 
 
 def _failure(place: Path, verb: str, done: subprocess.CompletedProcess[bytes]) -> DataError:
-    """The error of a call that failed: the last line that lfs says, without the path's own line breaks."""
+    """Return the error of a call that failed, with the end of what lfs printed, in one line."""
     said = " ".join(done.stderr.replace(_argument(place), b"it").decode("utf-8", "replace").split())
     said = "".join(each if each.isprintable() else "?" for each in said)[-200:]
     hint = ""

@@ -1,7 +1,7 @@
-"""MXNet's `.params` files (a list of named arrays) read and written with NumPy alone.
+"""Reads and writes MXNet's `.params` files (a list of named arrays) with NumPy alone.
 
-``mx.nd.save`` and ``Block.save_parameters`` write this format (MXNet 1.9.1, ``src/ndarray/ndarray.cc``); having it here
-lets conversion and checks run where MXNet is not installed. All numbers are little-endian:
+``mx.nd.save`` and ``Block.save_parameters`` write this format (MXNet 1.9.1, ``src/ndarray/ndarray.cc``). With this
+module conversion and checks run where MXNet is not installed. All numbers are little-endian:
 
     list    uint64 magic 0x112, uint64 0, uint64 count, count arrays, uint64 count, count names
     name    uint64 length, UTF-8 bytes
@@ -11,7 +11,7 @@ lets conversion and checks run where MXNet is not installed. All numbers are lit
             oldest  (the magic itself is ndim), uint32 dims
             and in each: int32 device type, int32 device number, int32 dtype flag, the elements in C order
 
-A file is not trusted: every size is compared with the bytes that are left before anything is allocated.
+A file is not trusted: every size is compared with the bytes that are left before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ FLAGS = {dtype: flag for flag, dtype in DTYPES.items()}
 
 
 def read_params(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Every array of a `.params` file by name, in the file's order.
+    """Read every array of a `.params` file by name, in the file's order.
 
     Arrays are dense, in C order and own their memory; dtypes are float16/32/64, (u)int8/16/32/64 or bool. Raises
-    DataError naming the file and the byte offset if it is missing, damaged, or holds what NumPy cannot (sparse or
-    bfloat16 arrays, arrays without a name or without elements).
+    DataError, naming the file and the byte offset, if it is missing or damaged, or holds an array that NumPy cannot
+    (sparse or bfloat16, without a name or without elements).
     """
     try:
         with Path(path).open("rb") as file:
@@ -57,11 +57,12 @@ def read_params(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def write_params(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, Array]) -> None:
-    """Writes `arrays` as `mx.nd.save` would, array by array: nothing is held twice.
+    """Writes `arrays` as `mx.nd.save` would, array by array, without a second copy in memory.
 
-    `target` is a path, which is created or overwritten, or a binary file open for writing. Making the write atomic and
-    durable (temporary name, fsync, rename) is the caller's part: pass the open file. Raises DataError, before the first
-    byte is written, for an array that the format cannot hold: another dtype, no dimension or no element.
+    `target` is a path, which is created or overwritten, or a binary file open for writing. The write is not durable by
+    itself: pass a file of :func:`~kogpt2_gluon.storage.files.replace_file`, or a path in a folder of `replace_folder`.
+    Raises DataError, before the first byte is written, for an array that the format cannot hold: another dtype, no
+    dimension or no element.
     """
     flags = {name: _dtype_flag(name, array) for name, array in arrays.items()}
     if isinstance(target, (str, os.PathLike)):
@@ -74,10 +75,10 @@ def write_params(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str,
 def _dtype_flag(name: str, array: Array) -> int:
     flag = FLAGS.get(array.dtype.newbyteorder("<"))
     if flag is None:
-        raise DataError(f"array {name}: dtype {array.dtype} has no place in a .params file; convert it, say to float32")
+        raise DataError(f"array {name}: a .params file cannot hold {array.dtype}; convert it, for example to float32")
     if array.ndim == 0 or array.size == 0:
         raise DataError(
-            f"array {name}: a .params file holds no scalars and no empty arrays; its shape is {array.shape}"
+            f"array {name}: a .params file cannot hold a scalar or an empty array; its shape is {array.shape}"
         )
     return flag
 
@@ -95,12 +96,12 @@ def _write_list(file: BinaryIO, arrays: Mapping[str, Array], flags: Mapping[str,
 
 
 def _bytes_of(array: Array) -> memoryview:
-    """The memory of a contiguous array, not a copy."""
+    """Return the memory of a contiguous array, not a copy."""
     return array.reshape(-1).view(np.uint8).data
 
 
 class _Reader:
-    """A `.params` file being read: knows where it is and how much is left."""
+    """Reads one `.params` file, and keeps the offset for its messages."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.file, self.name = file, name
@@ -166,7 +167,7 @@ class _Reader:
             raise self.error("a name is not UTF-8", at=start) from None
 
     def count(self, what: str, smallest: int) -> int:
-        """A number of things of at least `smallest` bytes each, which must all fit in what is left."""
+        """Read a number of things of at least `smallest` bytes each, which must all fit in the rest of the file."""
         count = int(self.unpack("Q", what))
         if count * smallest > self.size - self.offset:
             raise self.error(f"{what} is {count}, more than the file can hold", at=self.offset - 8)

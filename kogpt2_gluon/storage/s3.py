@@ -1,7 +1,7 @@
-"""Objects of S3, or of any store that speaks its protocol (AWS_ENDPOINT_URL): listed, streamed, copied and checked.
+"""Lists, streams, copies and checks objects of S3, or of any store with its protocol (AWS_ENDPOINT_URL).
 
-boto3 is optional, so it is imported where it is used. Credentials and region come from where every AWS tool takes
-them: the environment, ``~/.aws``, or the role of the instance.
+boto3 is optional, so it is imported where it is used. Credentials and region are those of every AWS tool: from the
+environment, ``~/.aws``, or the role of the instance.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from kogpt2_gluon.storage.files import replace_file
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
 
-ATTEMPTS = 6  # to go on with a broken stream, without a byte in between
-FIRST_WAIT = 0.5  # seconds before the second attempt; each further one waits twice as long
+ATTEMPTS = 6  # at reading on after a broken connection, without a byte in between
+FIRST_WAIT = 0.5  # seconds before the second attempt; every later one waits twice as long
 PART_SIZE = 16 << 20  # bytes of one part of a large upload or download
 THREADS = 8  # parts under way at once
 SHA256_KEY = "sha256"  # of an object's metadata (x-amz-meta-sha256): the hash of the whole file, in hex
@@ -33,7 +33,7 @@ _READ_SIZE = 1 << 20
 _NO_CREDENTIALS = (
     "no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the instance a role"
 )
-_REFUSALS = {  # an error code of S3 -> what it means, and the way out
+_REFUSALS = {  # an error code of S3 -> its meaning, and the way out
     "NoSuchBucket": "no such bucket; check its name and your account",
     "NoSuchKey": "no such object",
     "404": "no such object or bucket",
@@ -56,7 +56,7 @@ _REFUSALS = {  # an error code of S3 -> what it means, and the way out
 
 
 class S3Object(NamedTuple):
-    """An object as it was listed: `size` in bytes; `etag` changes with its content."""
+    """An object in a listing: `size` in bytes; `etag` changes with its content."""
 
     bucket: str
     key: str
@@ -66,7 +66,7 @@ class S3Object(NamedTuple):
 
 @dataclass(frozen=True)
 class Transfer:
-    """A finished upload or download. `checked` is what was compared: ``sha256``, ``md5`` or only the ``size``."""
+    """A finished upload or download. `checked` says which was compared: ``sha256``, ``md5`` or only the ``size``."""
 
     url: str
     size: int
@@ -82,7 +82,7 @@ def _make_client(process: int, settings: tuple[str | None, ...]) -> Any:
         from botocore.config import Config
     except ImportError:
         raise RecipeError("s3:// needs boto3: pip install 'kogpt2-gluon[aws]'") from None
-    # Checksums beyond those asked for are refused by older stores that speak S3's protocol.
+    # Older stores with S3's protocol refuse checksums that were not asked for.
     config = Config(
         retries={"mode": "standard", "max_attempts": 6},
         max_pool_connections=2 * THREADS,
@@ -97,14 +97,14 @@ def _make_client(process: int, settings: tuple[str | None, ...]) -> Any:
 
 
 def _client() -> Any:
-    """The client of this process (one does not outlive a fork) and of these settings."""
+    """Return the client of this process (a client does not survive a fork) and of these settings."""
     names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION")
     return _make_client(os.getpid(), tuple(os.environ.get(name) for name in names))
 
 
 @contextmanager
 def _explained(url: str) -> Iterator[Any]:
-    """Gives the client; what goes wrong with it becomes one line that names `url` and the way out."""
+    """Yields the client; its errors become one line that names `url` and the way out."""
     try:
         import botocore.exceptions as errors
         import s3transfer.exceptions as transfer_errors  # type: ignore[import-untyped]
@@ -121,7 +121,7 @@ def _explained(url: str) -> Iterator[Any]:
     except errors.NoRegionError:
         raise RecipeError(f"{url}: no region is set; set AWS_DEFAULT_REGION") from None
     except (errors.ParamValidationError, UnicodeEncodeError) as error:
-        raise RecipeError(f"{url}: no valid name of a bucket or key ({_one_line(error)})") from None
+        raise RecipeError(f"{url}: not a valid name of a bucket or key ({_one_line(error)})") from None
     except transfer_errors.RetriesExceededError as error:
         problem = _one_line(error.last_exception)
         raise DataError(f"{url}: the connection broke {ATTEMPTS} times ({problem}); try again later") from None
@@ -137,7 +137,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _refusal(url: str, error: Any) -> KoGPT2Error:
-    """The error for a person of an answer that S3 gave."""
+    """Return the error for a person that explains S3's answer."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     return DataError(f"{url}: {_REFUSALS.get(code) or _one_line(error)}")
 
@@ -147,10 +147,10 @@ def _url(bucket: str, key: str) -> str:
 
 
 def list_objects(bucket: str, prefix: str = "") -> list[S3Object]:
-    """The object named `prefix`, or all objects below it as below a folder, sorted by key.
+    """List the object named `prefix`, or all objects below it as below a folder, sorted by key.
 
     A `prefix` that ends with ``*`` means every key that begins so. Folder markers, and names that begin with a dot, are
-    passed over unless named outright. Raises DataError if there is none.
+    skipped unless they are named in full. Raises DataError if there is no object.
     """
     begins, is_open = (prefix[:-1], True) if prefix.endswith("*") else (prefix, prefix == "" or prefix.endswith("/"))
     found: list[S3Object] = []
@@ -164,16 +164,16 @@ def list_objects(bucket: str, prefix: str = "") -> list[S3Object]:
                 if meant and not hidden and not key.endswith("/"):
                     found.append(S3Object(bucket, key, int(entry["Size"]), str(entry["ETag"])))
     if not found:
-        raise DataError(f"{_url(bucket, prefix)}: no such object, nor any below it")
+        raise DataError(f"{_url(bucket, prefix)}: no such object, and none below it")
     return sorted(found, key=lambda item: item.key)
 
 
 class S3Stream(io.RawIOBase):
-    """The bytes of an object, in order or from where `seek` put it.
+    """A binary stream of an object's bytes, which can seek.
 
-    A connection that breaks, or ends too early, is opened again at the byte where it broke; the ETag makes sure that
-    it is the same object still. `on_read` is told the bytes of each read. Raises DataError if the object was replaced
-    or is gone, or if ATTEMPTS in a row brought nothing.
+    A connection that breaks, or ends too early, is opened again at the byte where it broke; the ETag makes sure that it
+    is still the same object. `on_read` is called with the bytes of each read. Raises DataError if the object was
+    replaced or is gone, or if ATTEMPTS in a row brought nothing.
     """
 
     def __init__(
@@ -202,10 +202,10 @@ class S3Stream(io.RawIOBase):
         return position
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._size - self._position)
-        if wanted <= 0:
+        count = min(len(buffer), self._size - self._position)
+        if count <= 0:
             return 0
-        data = self._read(wanted)
+        data = self._read(count)
         buffer[: len(data)] = data
         self._position += len(data)
         if self._on_read is not None:
@@ -213,7 +213,7 @@ class S3Stream(io.RawIOBase):
         return len(data)
 
     def _read(self, count: int) -> bytes:
-        """At least one byte, at most `count`."""
+        """Read at least one byte and at most `count`."""
         from botocore.exceptions import BotoCoreError, HTTPClientError
         from urllib3.exceptions import HTTPError
 
@@ -250,7 +250,7 @@ class S3Stream(io.RawIOBase):
 
 
 def file_hash(path: Path, kind: str = "sha256") -> str:
-    """The hash of a file's content, in hex."""
+    """Return the hash of a file's content, in hex."""
     digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb", buffering=0) as stream:
         while block := stream.read(_READ_SIZE):
@@ -263,10 +263,10 @@ def upload(
 ) -> Transfer:
     """Copies a file to S3: large ones in parts, THREADS at once, each part with a SHA-256 that S3 checks on arrival.
 
-    The hash of the whole file is stored with the object, for `download` to check. An object that has it already is
-    left as it is, so that a folder's upload goes on where it stopped. `progress` is told the bytes sent. Raises
-    DataError if the file is missing or changed meanwhile, if S3 refuses, if another object is in the way and
-    `overwrite` is false, or if what arrived is not what was sent.
+    The hash of the whole file is stored with the object, for `download` to check. An object that already has this hash
+    is left as it is, so that a folder's upload goes on where it stopped. `progress` is called with the bytes of each
+    piece that was sent. Raises DataError if the file is missing or changes meanwhile, if S3 refuses, if another object
+    is in the way and `overwrite` is false, or if the object that arrived differs from the file.
     """
     url = _url(bucket, key)
     try:
@@ -295,7 +295,7 @@ def upload(
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise DataError(f"{path}: changed while it was uploaded; upload it again")
     if arrived["ContentLength"] != before.st_size or arrived["Metadata"].get(SHA256_KEY) != sha256:
-        raise DataError(f"{url}: not as it was sent ({arrived['ContentLength']:,} bytes); upload it again")
+        raise DataError(f"{url}: arrived damaged ({arrived['ContentLength']:,} bytes); upload it again")
     return Transfer(url, before.st_size, sha256, "sha256")
 
 
@@ -308,10 +308,10 @@ def download(
 ) -> Transfer:
     """Copies an object to a file, which takes its name only when all of it is there and its hash is right.
 
-    Large objects come in parts, THREADS at once. What is compared is the SHA-256 that `upload` stored; without it the
-    MD5 that a plain ETag is; else only the size. A file that agrees already is left as it is; where there is no hash,
-    one that `is_right` says yes to. `progress` is told the bytes received. Raises DataError if S3 refuses or the
-    content is not what it should be.
+    Large objects come in parts, THREADS at once. The SHA-256 that `upload` stored is compared; without it the MD5, if
+    the ETag is one; else only the size. A file that already agrees is left as it is, and so is, if there is no hash,
+    one for which `is_right` returns True. `progress` is called with the bytes of each piece that was received. Raises
+    DataError if S3 refuses or the content is wrong.
     """
     url = _url(bucket, key)
     with _explained(url) as client:
@@ -328,15 +328,15 @@ def download(
             partial = Path(stream.name)
             found = partial.stat().st_size
             if found != size:
-                raise DataError(f"{url}: {found:,} bytes came of {size:,}; download it again")
+                raise DataError(f"{url}: only {found:,} of {size:,} bytes arrived; download it again")
             if kind != "size" and file_hash(partial, kind) != expected:
-                raise DataError(f"{url}: what came has another {kind} than was stored; download it again")
+                raise DataError(f"{url}: arrived with another {kind} than was stored; download it again")
             sha256 = expected if kind == "sha256" else file_hash(partial)
     return Transfer(url, size, sha256, kind)
 
 
 def _expected_hash(about: dict[str, Any]) -> tuple[str, str]:
-    """(``sha256``, ``md5`` or ``size``, the hash in hex) of what `head_object` says of an object."""
+    """Return the hash in the answer of `head_object`: (``sha256``, ``md5`` or ``size``, the hash in hex or "")."""
     stored = about["Metadata"].get(SHA256_KEY, "")
     if stored:
         return "sha256", stored
@@ -348,14 +348,14 @@ def _expected_hash(about: dict[str, Any]) -> tuple[str, str]:
 
 
 def _head(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
-    """What S3 says of an object, None if there is none."""
+    """Return the answer of `head_object`, None if there is no such object."""
     from botocore.exceptions import ClientError
 
     try:
         about: dict[str, Any] = client.head_object(Bucket=bucket, Key=key)
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code")
-        # Who may write but not list is told 403 for what does not exist.
+        # S3 answers 403 for an object that does not exist to a user who may write but not list.
         if code in ("404", "NoSuchKey", "NotFound", "403"):
             return None
         raise

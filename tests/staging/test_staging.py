@@ -19,7 +19,7 @@ from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.format import MANIFEST, TOKENIZER
 from kogpt2_gluon.shards.shard_set import ShardSet
-from kogpt2_gluon.staging import restoring, staging, transfer
+from kogpt2_gluon.staging import restoring, transfer
 from kogpt2_gluon.staging.restoring import DataFile, Restoring
 from kogpt2_gluon.staging.staging import stage, status, take_inventory
 from kogpt2_gluon.storage import lustre as lustre_module
@@ -92,7 +92,7 @@ def test_sets_at_any_depth(tmp_path: Path) -> None:
     assert done.output.count("  fault: ") == 2 and "2 faults, listed above" in str(done.exception)
 
 
-def test_the_folder_where_one_stands(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_folder(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shards)
     assert stage(Path()).files == 12
     monkeypatch.chdir(shards / "train")
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monke
 def test_how_far_it_is_shows_in_the_log_of_a_job(
     fake: FakeLustre, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no terminal, and so no bar."""
+    """Without a terminal there is no progress bar."""
     monkeypatch.setattr(restoring, "SAY_EVERY", 0.0)
     monkeypatch.setattr(restoring, "FIRST_WAIT", 0.01)
     fake.release(shards / "train" / "train-00000.ktok")
@@ -203,8 +203,7 @@ def test_status_shows_layout_and_what_is_lost(fake: FakeLustre, shards: Path) ->
     assert report.layout[0].endswith("1 OST x 4 MiB up to 64 MiB, then 4 OSTs x 4 MiB")
     assert report.layout[1].endswith("the file system default") and len(report.layout) == 3
     assert "relatime" in report.mount_options
-    lines = staging.report_lines(report, staged=False)
-    assert any("released: 1 files" in line for line in lines)
+    assert any("released: 1 file, " in line for line in report.lines(staged=False))
 
 
 def test_lustre_without_its_tool(fake: FakeLustre, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +270,7 @@ def test_it_waits_longer_and_gives_up_when_nothing_moves() -> None:
         now[0] += seconds
 
     run = Restoring(PlayedLustre({path: None}, {}), [DataFile(path, 10)], 1, None, said.append, sleep, lambda: now[0])  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="/fsx/a: nothing was restored for 30 min, 1 files are under way"):
+    with pytest.raises(DataError, match=r"/fsx/a: nothing was restored for 30\.0 min \(1 file under way\)"):
         run.run()
     assert waits[:3] == [0.5, 0.75, 1.125] and max(waits) == 10.0 == waits[-1]
     assert 1800 < now[0] < 1830 and 40 < len(said) <= 61 and said[0].startswith("0 of 1 files")
@@ -285,7 +284,9 @@ def test_an_interruption_says_how_far_it_is() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Restoring(PlayedLustre({path: 5}, {}), [DataFile(path, 10)], 1, None, said.append, interrupt).run()  # type: ignore[arg-type]
-    assert said == ["interrupted; 0 of 1 files, 0.0 MB of 0.0 MB; the servers go on with 1: run it again later"]
+    assert said == [
+        "interrupted; 0 of 1 files, 0.0 MB of 0.0 MB; the servers go on restoring 1 file, so run this again later"
+    ]
 
 
 # --- S3
@@ -388,7 +389,7 @@ def test_a_set_that_is_not_whole_stays_where_it_is(store: Any, shards: Path, tmp
 
 
 def test_objects_without_a_stored_hash_are_checked_by_the_shards_own(store: Any, shards: Path, tmp_path: Path) -> None:
-    """As another tool uploads them, in parts: the ETag is then no hash of the content."""
+    """Another tool uploads them in parts, so that the ETag is not a hash of the content."""
     for path in shards.rglob("*"):
         if path.is_file():
             key, body = f"sets/one/{path.relative_to(shards)}", path.read_bytes()
@@ -415,7 +416,7 @@ def test_objects_without_a_stored_hash_are_checked_by_the_shards_own(store: Any,
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "a//b", "./a", "a/.."])
 def test_names_that_lead_out_are_refused(store: Any, tmp_path: Path, name: str) -> None:
     found = s3.S3Object(BUCKET, f"sets/one/{name}", 1, "e")
-    with pytest.raises(DataError, match="no name that a file below a folder can have"):
+    with pytest.raises(DataError, match="not a name that a file below a folder can have"):
         transfer._checked_name(found, "sets/one")
 
 
@@ -463,8 +464,8 @@ def test_what_s3_refuses_is_one_line(shards: Path, monkeypatch: pytest.MonkeyPat
 def test_the_meter_never_runs_backwards_or_over() -> None:
     shown: list[tuple[int, int]] = []
     meter, random_ = transfer._Meter(300, lambda *now: shown.append(now)), random.Random(0)
-    for told in ([100], [], [60, 60, random_.randrange(1, 90)]):  # as it is, skipped, a part sent twice
-        for count in told:
+    for counts in ([100], [], [60, 60, random_.randrange(1, 90)]):  # as it is, skipped, a part sent twice
+        for count in counts:
             meter.advance(count)
         meter.close_file(100)
     assert shown[-1] == (300, 300) and max(shown)[0] <= 300

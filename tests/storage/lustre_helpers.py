@@ -144,7 +144,7 @@ class FakeLustre:
             (self.state / name).write_text(json.dumps({"flags": 0x0D, **extra}))
 
     def answer(self, verb: str, out: str, err: str = "", code: int = 0, hang: bool = False) -> None:
-        """What lfs says to a verb from now on."""
+        """Sets the answer of lfs to a verb from now on."""
         plain = {"out": out, "err": err, "code": code, "hang": hang}
         (self.state / f"answer-{verb}").write_text(json.dumps(plain))
 

@@ -161,7 +161,7 @@ def test_a_refused_layout_is_said_and_no_error(fake: FakeLustre, tmp_path: Path)
 
 def test_without_the_tool(fake: FakeLustre, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    assert "without the tool lfs" in prepare_folder(tmp_path)
+    assert "but the tool lfs is missing" in prepare_folder(tmp_path)
 
 
 # --- states

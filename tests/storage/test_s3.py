@@ -88,7 +88,7 @@ def test_a_prefix_is_listed_as_a_folder(store: Any) -> None:
     assert names(f"s3://{BUCKET}/a/.hidden") == ["a/.hidden"]
     (source,) = list_sources([f"s3://{BUCKET}/ab.txt"])
     assert (source.size, source.path, source.suffix) == (6, None, ".txt")
-    with pytest.raises(DataError, match="s3://korean-corpus/nowhere: no such object, nor any below it"):
+    with pytest.raises(DataError, match="s3://korean-corpus/nowhere: no such object, and none below it"):
         list_sources([f"s3://{BUCKET}/nowhere"])
 
 
@@ -245,7 +245,7 @@ def test_a_wrong_hash_leaves_the_old_file(store: Any, tmp_path: Path) -> None:
     store.put_object(Bucket=BUCKET, Key="a", Body=b"new", Metadata={"sha256": "0" * 64})
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(DataError, match="s3://korean-corpus/a: what came has another sha256"):
+    with pytest.raises(DataError, match="s3://korean-corpus/a: arrived with another sha256"):
         download(BUCKET, "a", path)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
@@ -273,12 +273,12 @@ def test_what_arrives_otherwise_than_it_was_sent(stubbed: Stubber, tmp_path: Pat
     stubbed.add_client_error("head_object", "404", http_status_code=404)
     stubbed.add_response("put_object", {})
     stubbed.add_response("head_object", {"ContentLength": 2, "Metadata": {"sha256": file_hash(path)}})
-    with pytest.raises(DataError, match=r"s3://korean-corpus/a: not as it was sent \(2 bytes\)"):
+    with pytest.raises(DataError, match=r"s3://korean-corpus/a: arrived damaged \(2 bytes\)"):
         upload(path, BUCKET, "a")
 
 
 def lay_down(stubbed: Stubber, body: bytes, times: int = 2, **stored: Any) -> None:
-    """What a download asks first; boto3 asks again when it copies."""
+    """Stubs the questions that a download asks first; boto3 asks again when it copies."""
     about = {"ContentLength": len(body), "ETag": '"e"', "Metadata": {}, **stored}
     for _ in range(times):
         stubbed.add_response("head_object", about)
@@ -296,7 +296,7 @@ def test_a_download_that_breaks_goes_on(stubbed: Stubber, tmp_path: Path) -> Non
     came: list[int] = []
     assert download(BUCKET, "a", tmp_path / "a", came.append).checked == "sha256"
     assert (tmp_path / "a").read_bytes() == data
-    assert sum(came) == 200  # what came in vain was taken back
+    assert sum(came) == 200  # bytes that came in vain were subtracted again
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_a_download_of_another_size_or_content(stubbed: Stubber, tmp_path: Path)
     (tmp_path / "a").write_bytes(b"old")
     lay_down(stubbed, bytes(100))
     stubbed.add_response("get_object", answer(bytes(90), 0, 90, None))
-    with pytest.raises(DataError, match="90 bytes came of 100"):
+    with pytest.raises(DataError, match="only 90 of 100 bytes arrived"):
         download(BUCKET, "a", tmp_path / "a")
     lay_down(stubbed, bytes(100), ETag=f'"{"0" * 32}"')
     stubbed.add_response("get_object", answer(bytes(100), 0, 100, None))
@@ -461,7 +461,7 @@ def test_missing_credentials_and_bad_settings(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_names_that_s3_cannot_have(store: Any, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no valid name of a bucket or key"):
+    with pytest.raises(RecipeError, match="not a valid name of a bucket or key"):
         list_objects("a bucket?", "a")
     with pytest.raises(DataError, match="s3://no-such-bucket/a: no such bucket"):
         list_objects("no-such-bucket", "a")
