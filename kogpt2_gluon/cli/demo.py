@@ -10,13 +10,14 @@ from kogpt2_gluon.cli.options import FOLDER
 
 
 @click.command()
-@click.option("--dir", "work_dir", default="demo-run", show_default=True, type=FOLDER, help="Folder for all it makes.")
-def demo(work_dir: Path) -> None:
-    """The whole road on embedded Korean text, in a few minutes: corpus to PyTorch folder.
+@click.option("--dir", "work_dir", default="demo-run", show_default=True, type=FOLDER, help="Folder for all that it makes.")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps, instead of the demo recipe's 400.")
+def demo(work_dir: Path, steps: int | None) -> None:
+    """Every stage on built-in Korean text, in a few minutes: from text to a PyTorch folder.
 
     \b
     Example: kogpt2 demo --dir demo-run
     """
     from kogpt2_gluon.demo.demo import run_demo
 
-    run_demo(work_dir, echo=click.echo)
+    run_demo(work_dir, echo=click.echo, num_steps=steps)

@@ -1,4 +1,4 @@
-"""`make demo`: the whole road on the package's own Korean sentences, each stage through its public function."""
+"""`make demo`: every stage on the package's own Korean sentences, each through its public function."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ MARK = ".kogpt2-demo"  # a folder that holds this file is ours to remove
 PROMPTS = ("오늘은", "이 영화는")  # "today", "this film"
 
 
-def run_demo(work_dir: Path, echo: Callable[[str], None] = print) -> None:
-    """Text, corpus, tokenizer, shards, training, evaluation, generation and conversion, all below `work_dir`."""
+def run_demo(work_dir: Path, echo: Callable[[str], None] = print, num_steps: int | None = None) -> None:
+    """Make text, corpus, tokenizer and shards, train, evaluate, generate and convert, all below `work_dir`.
+
+    `num_steps` replaces the number of updates of recipes/demo.yaml. Raises RecipeError if `work_dir` holds files that
+    no earlier demo made.
+    """
     began = time.perf_counter()
     _make_room(work_dir)
     recipe = load_recipe(
@@ -24,6 +28,7 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print) -> None:
             f"data.train={work_dir}/shards/train",
             f"data.test={work_dir}/shards/test",
             f"tracking.run_dir={work_dir}/run",
+            *([f"training.num_steps={num_steps}"] if num_steps else []),
         ],
     )
     _make_shards(work_dir, recipe.model.vocab_size, echo)
@@ -72,15 +77,15 @@ Next, your own text, one document a line (kogpt2 is in .venv/bin):
   kogpt2 clean my.txt --documents line --out corpus
   kogpt2 tokenizer corpus --vocab-size 8000 --out tokenizer.model
   kogpt2 shard corpus --tokenizer tokenizer.model --out shards
-  kogpt2 train small_cpu                     # or fewer steps: training.num_steps=1000; --dry-run says what it takes"""
+  kogpt2 train small_cpu                     # or fewer steps: training.num_steps=1000; --dry-run prints what it takes"""
     )
 
 
 def _make_room(work_dir: Path) -> None:
-    """Empties the folder of an earlier demo; any other folder with files in it is left alone."""
+    """Empty the folder of an earlier demo. Raise RecipeError for any other folder that has files in it."""
     if work_dir.exists() and any(work_dir.iterdir()):
         if not (work_dir / MARK).is_file():
-            raise RecipeError(f"{work_dir}: not empty and not an earlier demo's folder; choose another --dir")
+            raise RecipeError(f"{work_dir}: not empty, and not made by an earlier demo; choose another --dir")
         shutil.rmtree(work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     (work_dir / MARK).touch()

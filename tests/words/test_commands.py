@@ -1,0 +1,134 @@
+"""Runs commands of README.md and docs/ that a laptop can run, in the order in which the documents give them.
+
+The commands come from the documents; SMALLER has what a test adds to each so that it takes seconds. Files that the
+documents assume (a user's text, their shards) are made small, under the names that the documents use.
+"""
+
+from __future__ import annotations
+
+import bz2
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from kogpt2_gluon.demo.sentences.sample_text import write_sample_corpus
+from tests.helpers import ROOT, run
+from tests.words.documents import Command, commands, fenced
+
+SMALL_RUN = [
+    *("model.units=32", "model.num_layers=1", "model.num_heads=2", "model.max_length=32", "model.vocab_size=1200"),
+    *("data.seq_length=32", "training.num_steps=2", "training.batch_size=2", "training.total_batch_size=2"),
+    *("training.threads=1", "training.ops=stock", "evaluation.max_sequences=4", "tracking.tensorboard=false"),
+]
+SMALLER = {
+    "kogpt2 tokenizer corpus": ["--vocab-size", "1200"],
+    "kogpt2 tokenizer train": ["--vocab-size", "1200"],
+    "kogpt2 train": SMALL_RUN,
+    "kogpt2 evaluate": ["--ops", "stock"],
+    "kogpt2 generate": ["--max-new-tokens", "4", "--ops", "stock"],
+}
+MODULES = {"kogpt2": "kogpt2_gluon.cli.main", "kogpt2-launch": "kogpt2_launch"}
+
+
+def execute(command: Command) -> str:
+    """Run one command of a document in the working folder, made smaller; return what it prints."""
+    line = " ".join(command.words)
+    smaller = [word for start, words in SMALLER.items() if line.startswith(start) for word in words]
+    return run(sys.executable, "-m", MODULES[command.words[0]], *command.words[1:], *smaller).stdout
+
+
+def commands_of(document: str, *starts: str) -> list[Command]:
+    """The commands of a document that begin with one of `starts`."""
+    found = [each for each in commands(ROOT / document) if " ".join(each.words).startswith(starts)]
+    assert found, (document, starts)
+    return found
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the six commands of the README, and its conversion, have been run."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_sample_corpus(folder / "reviews.txt", num_bytes=150_000, seed=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ours = commands_of("README.md", "kogpt2 ")
+        verbs = [command.words[1] for command in ours]
+        assert verbs == ["clean", "tokenizer", "shard", "train", "evaluate", "generate", "convert"]
+        printed = {command.words[1]: execute(command) for command in ours}
+    assert "kept: train" in printed["clean"]
+    assert "step 2/2" in printed["train"]
+    assert "perplexity" in printed["evaluate"] and "bits per byte" in printed["evaluate"]
+    assert printed["generate"].count("이 영화는") == 3
+    return folder
+
+
+def test_the_commands_of_the_readme_lead_from_a_text_to_a_pytorch_folder(work):
+    for path in ("corpus/cleaning.html", "runs/small_cpu/report.html", "my-model/model.safetensors"):
+        assert (work / path).is_file(), path
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_the_python_of_the_readme_loads_what_was_converted(work, monkeypatch):
+    monkeypatch.chdir(work)
+    [(_, program)] = fenced(ROOT / "README.md", "python")
+    assert "my-model" in program and "이 영화는" in program
+    program = program.replace("max_new_tokens=60", "max_new_tokens=4")
+    printed = run(sys.executable, "-c", program, HF_HUB_OFFLINE="1").stdout
+    assert printed.strip().startswith("이 영화는")
+
+
+def test_the_training_commands_of_docs_data_run(work, tmp_path, monkeypatch):
+    for name in ("shards", "corpus"):
+        (tmp_path / name).symlink_to(work / name)
+    monkeypatch.chdir(tmp_path)
+    first, second, report = commands_of("docs/data.md", "kogpt2 train small_cpu", "kogpt2 report")
+    execute(first)
+    assert "num_steps: 2" in execute(second)
+    execute(report)
+    assert (tmp_path / "runs" / "short" / "report.html").is_file()
+
+
+def test_the_road_of_docs_data_runs_to_the_dry_run(work, tmp_path, monkeypatch):
+    """A Wikipedia dump, small: the commands are the document's, up to the training."""
+    monkeypatch.chdir(tmp_path)
+    lines = (work / "reviews.txt").read_text(encoding="utf-8").splitlines()[:600]
+    pages = "".join(
+        f"<page><title>{number}</title><ns>0</ns><id>{number}</id><revision><id>1</id>"
+        f'<text bytes="1" xml:space="preserve">{" ".join(lines[number : number + 5])}</text></revision></page>\n'
+        for number in range(0, 600, 5)
+    )
+    dump = f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/">{pages}</mediawiki>\n'
+    (tmp_path / "kowiki-latest-pages-articles.xml.bz2").write_bytes(bz2.compress(dump.encode()))
+    road = commands_of("docs/data.md", "kogpt2 ")
+    last = next(index for index, command in enumerate(road) if "--dry-run" in command.words)
+    assert [command.words[1] for command in road[:last]] == ["clean", "tokenizer", "tokenizer", "shard", "verify"]
+    monkeypatch.setitem(SMALLER, "kogpt2 clean", ["--test-share", "0.1"])
+    assert "parameters" in [execute(command) for command in road[: last + 1]][-1]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/cluster.md"])
+def test_plans_and_jobs_are_made_as_the_documents_say(document, tmp_path, monkeypatch):
+    """Each plan and the jobs made of it have a folder of their own: two of the jobs have a file of the same name."""
+    needs_aws = {"--ec2-tag", "--asg", "--placement-group"}
+    folders: list[Path] = []
+    for command in commands_of(document, "kogpt2-launch plan", "kogpt2-launch render"):
+        if command.words[1] == "plan" and not needs_aws & set(command.words):
+            folders.append(tmp_path / str(len(folders)))
+            folders[-1].mkdir()
+            monkeypatch.chdir(folders[-1])
+        if not needs_aws & set(command.words):
+            execute(command)
+    assert folders and all((folder / "plan.json").is_file() for folder in folders)
+    if document == "docs/cluster.md":
+        made = {path.name for path in tmp_path.glob("*/*")}
+        assert made >= {"job.sbatch", "cluster.yaml", "mpijob.yaml", "job-definition.json", "batch-entry.sh"}
+
+
+def test_the_readme_is_a_path_and_not_a_reference():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) < 1000
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert titles[:3] == ["The demo", "Your own text", "To PyTorch"]
