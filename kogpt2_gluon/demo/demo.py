@@ -77,7 +77,7 @@ Next, your own text, one document a line (kogpt2 is in .venv/bin):
   kogpt2 clean my.txt --documents line --out corpus
   kogpt2 tokenizer corpus --vocab-size 8000 --out tokenizer.model
   kogpt2 shard corpus --tokenizer tokenizer.model --out shards
-  kogpt2 train small_cpu                     # or fewer steps: training.num_steps=1000; --dry-run prints what it takes"""
+  kogpt2 train small_cpu                  # fewer steps: training.num_steps=1000; --dry-run prints what it takes"""
     )
 
 
