@@ -46,15 +46,15 @@ MEMORY_OF_ALL = "peak_memory_of_all_mb"
 CORES = 2
 
 
-def allreduce_seconds(parts: Any, repeats: int) -> dict[str, list[float]]:
+def allreduce_seconds(run: Any, repeats: int) -> dict[str, list[float]]:
     """Seconds that the mean of all gradients takes; the workers begin together."""
-    gradients = {name: parameter.grad() for name, parameter in parts.update.parameters.items()}
+    gradients = {name: parameter.grad() for name, parameter in run.update.parameters.items()}
     seconds: dict[str, list[float]] = {"float32": [], "float16": []}
     for way, measured in seconds.items():
         for number in range(1 + repeats):  # the first one, in which Horovod makes its buffers, does not count
-            parts.worker.sum(np.zeros(1))
+            run.worker.sum(np.zeros(1))
             began = time.perf_counter()
-            parts.worker.mean_gradients(gradients, as_float16=way == "float16")
+            run.worker.mean_gradients(gradients, as_float16=way == "float16")
             runtime.mx.nd.waitall()
             if number:
                 measured.append(time.perf_counter() - began)
@@ -65,13 +65,13 @@ def run_as_child(arguments: argparse.Namespace, recipe: Recipe) -> Result | None
     """One worker; the result is rank 0's to tell."""
     from kogpt2_gluon.training.setup import set_up
 
-    with set_up(recipe, "never") as parts:
-        result = measure_steps(recipe, parts, arguments.warmup, arguments.steps)
-        result["workers"], result["threads"] = parts.worker.size, runtime.num_threads()
-        if parts.worker.size > 1:
-            result["allreduce_seconds"] = allreduce_seconds(parts, arguments.repeats)
-        result[MEMORY_OF_ALL] = float(parts.worker.sum(np.array([peak_memory_mb()]))[0])
-        return result if parts.worker.rank == 0 else None
+    with set_up(recipe, "never") as run:
+        result = measure_steps(recipe, run, arguments.warmup, arguments.steps)
+        result["workers"], result["threads"] = run.worker.size, runtime.num_threads()
+        if run.worker.size > 1:
+            result["allreduce_seconds"] = allreduce_seconds(run, arguments.repeats)
+        result[MEMORY_OF_ALL] = float(run.worker.sum(np.array([peak_memory_mb()]))[0])
+        return result if run.worker.rank == 0 else None
 
 
 def contestants(arguments: argparse.Namespace, work: Path) -> list[Contestant]:

@@ -96,7 +96,7 @@ def recipe_of(shape: tuple[int, int], total_batch_size: int, overrides: Sequence
     return load_recipe("kogpt2_base", [*(f"{key}={value}" for key, value in plain.items()), *overrides])
 
 
-def measure_steps(recipe: Recipe, parts: Any, warmup: int, steps: int) -> Result:
+def measure_steps(recipe: Recipe, run: Any, warmup: int, steps: int) -> Result:
     """Updates by the training loop's own step, each to its end; the first `warmup` are not in the figures."""
     from kogpt2_gluon.training.loop import run_step
     from kogpt2_gluon.training.signals import StopRequest
@@ -104,15 +104,15 @@ def measure_steps(recipe: Recipe, parts: Any, warmup: int, steps: int) -> Result
     stop, seconds = StopRequest(), []
     for _ in range(warmup + steps):
         began = time.perf_counter()
-        result = run_step(recipe, parts, stop)
+        result = run_step(recipe, run, stop)
         runtime.mx.nd.waitall()  # the optimizer's work may still be going on
         seconds.append(time.perf_counter() - began)
     return {
         RATE: recipe.tokens_per_step / statistics.median(seconds[warmup:]),
         MEMORY: peak_memory_mb(),
         "precision": recipe.training.precision,
-        "ops": parts.net.ops.name,
-        "parameters": sum(int(np.prod(parameter.shape)) for parameter in parts.update.parameters.values()),
+        "ops": run.net.ops.name,
+        "parameters": sum(int(np.prod(parameter.shape)) for parameter in run.update.parameters.values()),
         "loss": result.loss,
         "grad_norm": result.grad_norm,
         "step_seconds": seconds[warmup:],
@@ -126,9 +126,9 @@ def run_as_child(arguments: argparse.Namespace) -> Result:
     began = time.perf_counter()
     from kogpt2_gluon.training.setup import set_up
 
-    with set_up(recipe, "never") as parts:
+    with set_up(recipe, "never") as run:
         start_seconds = time.perf_counter() - began
-        return {**measure_steps(recipe, parts, arguments.warmup, arguments.steps), "start_seconds": start_seconds}
+        return {**measure_steps(recipe, run, arguments.warmup, arguments.steps), "start_seconds": start_seconds}
 
 
 # The contestants and their rounds.

@@ -1,13 +1,12 @@
-"""The verb `kogpt2 profile`: where a step of a recipe goes."""
+"""The verb `kogpt2 profile`: where a training step of a recipe spends its time."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
 
 import click
 
@@ -16,24 +15,23 @@ import click
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1)
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(min=1), help="Steps of each pass.")
-@click.option("--warmup", default=3, show_default=True, type=click.IntRange(min=1), help="Steps before them.")
+@click.option("--warmup", default=3, show_default=True, type=click.IntRange(min=1), help="Steps before the passes.")
 @click.option(
     "--out",
-    default="profile",
-    show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for trace.json.",
+    help="Folder for trace.json.  [default: RUN_DIR/profile]",
 )
-@click.option("--synthetic", is_flag=True, help="Random tokens in place of the recipe's data.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--synthetic", is_flag=True, help="Read random tokens in place of the recipe's data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def profile(
-    recipe: str, overrides: tuple[str, ...], steps: int, warmup: int, out: Path, synthetic: bool, as_json: bool
+    recipe: str, overrides: tuple[str, ...], steps: int, warmup: int, out: Path | None, synthetic: bool, as_json: bool
 ) -> None:
-    """Recipe -> where a training step goes: phases and operators as a table, and a trace file.
+    """Show where a training step spends its time: phases and operators as a table, and a trace file.
 
-    Real steps are run on new weights: as in training, then with their phases apart, then under MXNet's profiler with
-    the operators one by one. Neither run folder nor checkpoints are touched. OUT/trace.json opens in
-    https://ui.perfetto.dev or chrome://tracing. Under `horovodrun --gloo -np N` the figures are those of rank 0.
+    It runs real steps on new weights: as in training, then with their phases apart, then under MXNet's profiler with
+    the operators one by one. Checkpoints and the record of a run are not touched. trace.json goes to the folder profile
+    in the recipe's run folder, or to --out; it opens in https://ui.perfetto.dev or chrome://tracing. Under
+    `horovodrun --gloo -np N` the figures are those of rank 0.
 
     \b
     Example: kogpt2 profile small_cpu --steps 10
@@ -46,25 +44,25 @@ def profile(
     runtime.prepare(loaded.training.threads)
     from kogpt2_gluon.training.profile.passes import profile as run
 
-    with _progress() as show:
-        found = run(loaded, steps, out, synthetic, warmup, show)
+    with _progress_line() as progress:
+        found = run(loaded, steps, out or loaded.run_dir / "profile", synthetic, warmup, progress)
     if found is not None:
         click.echo(json.dumps(found.to_dict()) if as_json else "\n".join(found.lines()))
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """On a terminal a line that changes, elsewhere one for each thing done, on stderr."""
+def _progress_line() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows progress on stderr: on a terminal one line that changes, elsewhere one line for each finished pass."""
     live = sys.stderr.isatty()
 
-    def show(what: str, done: int, total: int) -> None:
+    def progress(what: str, done: int, total: int) -> None:
         if live:
             click.echo(f"\r\x1b[K{what}: step {min(done + 1, total)} of {total}", nl=False, err=True)
         elif done == total:
             click.echo(f"{what}: {total} steps done", err=True)
 
     try:
-        yield show
+        yield progress
     finally:
         if live:
             click.echo("\r\x1b[K", nl=False, err=True)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,10 +26,63 @@ from kogpt2_gluon.wording import duration
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Eta", "NullTracker", "Tracker", "read_metrics", "tracker_for", "write_environment"]
+__all__ = ["Eta", "NullTracker", "StepRecord", "Tracker", "read_metrics", "tracker_for", "write_environment"]
 
 # Text made by a model may hold anything: nothing of it may steer a terminal or break a UTF-8 file.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The figures of one update, for people and for metrics.jsonl. NaN and infinity are recorded as null there.
+
+    Attributes
+    ----------
+    step : int
+        Updates made so far.
+    loss : float
+        Nats per token.
+    learning_rate : float
+    grad_norm : float
+        Global, before clipping.
+    tokens_per_second : float
+        Of all workers, over the steps since the last record.
+    memory_mb : float
+        Of this worker.
+    epoch : float
+        Passes over the data since step 0.
+    tokens : int
+        Tokens trained on since step 0, over all workers.
+    loss_scale : float or None
+        With float16; recorded only then.
+    skipped : int
+        Updates skipped so far; recorded only with a loss scale.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    memory_mb: float
+    epoch: float
+    tokens: int
+    loss_scale: float | None = None
+    skipped: int = 0
+
+    def measured(self) -> dict[str, float]:
+        """The figures that metrics.jsonl and TensorBoard hold, by name."""
+        names = ["loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_mb", "epoch"]
+        if self.loss_scale is not None:
+            names.append("loss_scale")
+        return {name: getattr(self, name) for name in names}
+
+    def counted(self) -> dict[str, int]:
+        """The whole numbers that metrics.jsonl holds in addition, by name."""
+        counts = {"tokens": int(self.tokens)}
+        if self.loss_scale is not None:
+            counts["skipped"] = int(self.skipped)
+        return counts
 
 
 class NullTracker:
@@ -40,26 +94,8 @@ class NullTracker:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def log_step(
-        self,
-        step: int,
-        loss: float,
-        learning_rate: float,
-        grad_norm: float,
-        tokens_per_second: float,
-        memory_mb: float,
-        epoch: float,
-        tokens: int,
-        loss_scale: float | None = None,
-        skipped: int = 0,
-    ) -> None:
-        """Records training after `step` updates.
-
-        Inputs: `loss` in nats per token; `grad_norm` before clipping; `tokens_per_second` of all workers over the
-        steps since the last call; `memory_mb` of this worker; `epoch` passes over the data and `tokens` trained on
-        since step 0, over all workers. NaN and infinity are recorded as null. With a `loss_scale` (float16), it and the
-        updates `skipped` so far are recorded too.
-        """
+    def log_step(self, record: StepRecord) -> None:
+        """Records training after ``record.step`` updates."""
 
     def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records held-out figures at `step`, by name: loss (nats per token), perplexity, bits_per_byte, ..."""
@@ -119,43 +155,23 @@ class Tracker(NullTracker):
                 part.close()
         self._display = self._writer = self._metrics = self._log = None
 
-    def log_step(
-        self,
-        step: int,
-        loss: float,
-        learning_rate: float,
-        grad_norm: float,
-        tokens_per_second: float,
-        memory_mb: float,
-        epoch: float,
-        tokens: int,
-        loss_scale: float | None = None,
-        skipped: int = 0,
-    ) -> None:
+    def log_step(self, record: StepRecord) -> None:
+        step, tokens_per_second = record.step, record.tokens_per_second
         self._eta.mark(step, time.monotonic())
         eta = self._eta.seconds(self.num_steps)
         if math.isnan(eta) and step > 0 and tokens_per_second > 0:  # the first line: believe the caller's rate
-            eta = (self.num_steps - step) * tokens / step / tokens_per_second
-        values = {
-            "loss": loss,
-            "learning_rate": learning_rate,
-            "grad_norm": grad_norm,
-            "tokens_per_second": tokens_per_second,
-            "memory_mb": memory_mb,
-            "epoch": epoch,
-        }
-        counts, scale = {"tokens": int(tokens)}, ""
-        if loss_scale is not None:
-            values["loss_scale"], counts["skipped"] = loss_scale, int(skipped)
-            scale = f" | scale {loss_scale:.0f}, {skipped} skipped"
-        self._record("train", step, values, **counts)
+            eta = (self.num_steps - step) * record.tokens / step / tokens_per_second
+        self._record("train", step, record.measured(), **record.counted())
+        scale = ""
+        if record.loss_scale is not None:
+            scale = f" | scale {record.loss_scale:.0f}, {record.skipped} skipped"
         self._say(
-            f"{self._place(step)} | loss {loss:7.4f} | lr {learning_rate:.2e} | norm {grad_norm:7.3f} | "
-            f"{tokens_per_second:>9,.0f} tok/s | {memory_mb:>7,.0f} MB | epoch {epoch:7.3f} | eta {duration(eta):>6}"
-            f"{scale}"
+            f"{self._place(step)} | loss {record.loss:7.4f} | lr {record.learning_rate:.2e} | norm "
+            f"{record.grad_norm:7.3f} | {tokens_per_second:>9,.0f} tok/s | {record.memory_mb:>7,.0f} MB | epoch "
+            f"{record.epoch:7.3f} | eta {duration(eta):>6}{scale}"
         )
         assert self._display is not None
-        self._display.update(step, loss, tokens_per_second, eta)
+        self._display.update(step, record.loss, tokens_per_second, eta)
 
     def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self._record("evaluation", step, metrics)

@@ -14,7 +14,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
-from kogpt2_gluon.training.state import Parts, TrainState
+from kogpt2_gluon.training.state import TrainingRun, TrainState
 
 # What may differ between a checkpoint and the recipe that goes on from it; anything else is another run.
 MAY_CHANGE = {
@@ -87,11 +87,11 @@ def restore_state(saved: dict[str, Any]) -> TrainState:
     return state
 
 
-def save_state(recipe: Recipe, parts: Parts) -> None:
+def save_state(recipe: Recipe, run: TrainingRun) -> None:
     """Rank 0 writes a checkpoint; all workers wait for it. DivergedError if anything in it would not be finite."""
-    parts.reader.gather(parts.worker)
-    if parts.worker.rank == 0:
-        state, update = parts.state, parts.update
+    run.reader.gather(run.worker)
+    if run.worker.rank == 0:
+        state, update = run.state, run.update
         masters = {name: array.asnumpy() for name, array in update.masters.items()}
         moments = update.arrays()
         for name, array in (*masters.items(), *moments.items()):
@@ -99,26 +99,26 @@ def save_state(recipe: Recipe, parts: Parts) -> None:
                 raise DivergedError(f"step {state.step}: {name} is not finite; nothing was saved for this step")
         # A file of parameters has the tied matrix under both of its names.
         once = {id(parameter): masters[name] for name, parameter in update.parameters.items()}
-        arrays = {name: once[id(parameter)] for name, parameter in named_parameters(parts.net).items()}
+        arrays = {name: once[id(parameter)] for name, parameter in named_parameters(run.net).items()}
         save_checkpoint(
             recipe.ckpt_dir,
             {
                 **_finite(asdict(state)),
-                "loss_scale": parts.loss_scale.state(),
-                "reader": parts.reader.state(),
+                "loss_scale": run.loss_scale.state(),
+                "reader": run.reader.state(),
                 "recipe_fingerprint": recipe.fingerprint(),
-                "data_fingerprint": parts.reader.fingerprint,
-                "held_out_fingerprint": parts.held_out.fingerprint if parts.held_out else None,
-                "tokenizer_sha256": parts.tokenizer.sha256,
-                "size": parts.worker.size,
+                "data_fingerprint": run.reader.fingerprint,
+                "held_out_fingerprint": run.held_out.fingerprint if run.held_out else None,
+                "tokenizer_sha256": run.tokenizer.sha256,
+                "size": run.worker.size,
             },
             arrays,
             moments,
             recipe,
-            parts.tokenizer.path,
+            run.tokenizer.path,
             keep=recipe.checkpoint.keep,
         )
-    parts.worker.barrier()
+    run.worker.barrier()
 
 
 def _finite(value: Any) -> Any:

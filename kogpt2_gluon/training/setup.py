@@ -1,4 +1,4 @@
-"""What a run is made of, before its first step: worker, data, network, optimizer, and where to go on from."""
+"""Everything before the first step: worker, data, network, optimizer, and the checkpoint to go on from."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.resume import check_same_run, find_resume_point, restore_state
-from kogpt2_gluon.training.state import Parts, TrainState
+from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import start_worker
 
 
-def set_up(recipe: Recipe, resume: str) -> Parts:
-    """Builds the parts; every fault of recipe or data shows here, before anything is computed."""
-    with ExitStack() as opened:  # what is open is closed again if a later part cannot be made
-        parts = _set_up(recipe, resume, opened)
+def set_up(recipe: Recipe, resume: str) -> TrainingRun:
+    """Builds a run. Every fault of recipe or data is raised here, before anything is computed."""
+    with ExitStack() as opened:  # closes what is open already if a later object cannot be made
+        run = _set_up(recipe, resume, opened)
         opened.pop_all()
-    return parts
+    return run
 
 
-def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
+def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
     # This worker, its device, and its share of the batch.
     worker, training = opened.enter_context(start_worker()), recipe.training
     ctx = context(training.device, worker.local_rank)
@@ -60,7 +60,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
         state = restore_state(saved)
         state.stop_rule_met = state.stop_rule_met and recipe.evaluation.stop_improvement > 0
         if saved["held_out_fingerprint"] != (held_out.fingerprint if held_out else None):
-            state.epoch_perplexity, state.evaluation = None, None  # scores of another set compare with nothing
+            state.epoch_perplexity, state.evaluation = None, None  # scores of another set do not compare with new ones
         load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
     worker.broadcast_parameters(structural_parameters(net))
     decoder = net.for_decoding()
@@ -70,7 +70,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
 
     loss_block = LanguageModelLoss(net, rows_apart=True)
     loss_block.hybridize(static_alloc=True, static_shape=True)
-    return Parts(
+    return TrainingRun(
         state=state,
         worker=worker,
         progress=Progress(),
@@ -90,38 +90,39 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> Parts:
 
 
 def new_network(recipe: Recipe, ctx: Any, ops: Any) -> GPT2Model:
-    """A network of the operators `ops`, with weights drawn from the recipe's seed: the same ones for any operators."""
-    mx.random.seed(derive_seed(recipe, "weights"))
-    np.random.seed(derive_seed(recipe, "weights"))  # some of MXNet's initializers draw from NumPy's global generator
+    """A network over the operator set `ops`. Its weights depend on the recipe's seed only, not on the operators."""
+    seed = derive_seed(recipe.training.seed, "weights")
+    mx.random.seed(seed)
+    np.random.seed(seed)  # some of MXNet's initializers draw from NumPy's global generator
     net = build_model(recipe.model, ops)
     net.initialize(ctx=ctx)
     return net
 
 
-def derive_seed(recipe: Recipe, *purpose: Any) -> int:
-    """A 31-bit seed for one purpose, from the recipe's one seed: nothing random needs to be saved."""
-    return xxhash.xxh32_intdigest(repr((recipe.training.seed, *purpose)).encode()) & 0x7FFFFFFF
+def derive_seed(seed: int, *purpose: Any) -> int:
+    """A 31-bit seed for one purpose, made from the recipe's one `seed`, so that nothing random needs to be saved."""
+    return xxhash.xxh32_intdigest(repr((seed, *purpose)).encode()) & 0x7FFFFFFF
 
 
-def describe(recipe: Recipe, parts: Parts) -> str:
-    """What is about to happen, in a few lines."""
-    count = sum(int(np.prod(parameter.shape)) for parameter in parts.update.parameters.values())
+def describe(recipe: Recipe, run: TrainingRun) -> str:
+    """A few lines for the log: what this run is, and what it goes on from."""
+    count = sum(int(np.prod(parameter.shape)) for parameter in run.update.parameters.values())
     lines = [
-        f"{recipe.name}: {count:,} parameters; {parts.worker.size} worker(s) on {parts.ctx}; "
+        f"{recipe.name}: {count:,} parameters; {run.worker.size} worker(s) on {run.ctx}; "
         f"{recipe.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps",
-        parts.reader.describe(recipe.training.num_steps * recipe.training.total_batch_size),
+        run.reader.describe(recipe.training.num_steps * recipe.training.total_batch_size),
     ]
-    if spare := recipe.model.vocab_size - parts.tokenizer.vocab_size:
+    if spare := recipe.model.vocab_size - run.tokenizer.vocab_size:
         lines.append(
-            f"note: {parts.tokenizer.path.parent}: its tokenizer has {parts.tokenizer.vocab_size} tokens, so {spare} "
-            f"rows of the model's embedding are never used; model.vocab_size={parts.tokenizer.vocab_size} would do "
-            "without them"
+            f"note: {run.tokenizer.path.parent}: its tokenizer has {run.tokenizer.vocab_size} tokens, so {spare} "
+            f"rows of the model's embedding are never used; model.vocab_size={run.tokenizer.vocab_size} leaves "
+            "them out"
         )
-    if parts.resumed:
-        lines.append(f"going on from {parts.resumed.path}")
-    lines += [f"changed since then: {change}" for change in parts.changed]
-    if parts.state.step >= recipe.training.num_steps:
-        lines.append(f"already at its last step, {parts.state.step:,}; raise training.num_steps to go on")
-    if parts.state.stop_rule_met:
+    if run.resumed:
+        lines.append(f"going on from {run.resumed.path}")
+    lines += [f"changed since then: {change}" for change in run.changed]
+    if run.state.step >= recipe.training.num_steps:
+        lines.append(f"already at its last step, {run.state.step:,}; raise training.num_steps to go on")
+    if run.state.stop_rule_met:
         lines.append("its stop rule was met before; evaluation.stop_improvement=0 goes on to training.num_steps")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A run on one worker: what changes from step to step, and the parts that change it."""
+"""A training run on one worker: the state that changes from step to step, and the objects that change it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ from kogpt2_gluon.training.worker import Worker
 
 @dataclass
 class TrainState:
-    """What changes from step to step and is saved besides arrays, loss scale and the reader's place."""
+    """The numbers that change from step to step, as a checkpoint holds them next to arrays and the reader's state."""
 
     step: int = 0  # updates made
-    skipped: int = 0  # updates left out because their gradients overflowed; training/loss_scale.py
+    skipped: int = 0  # updates left out because their gradients overflowed; see training/loss_scale.py
     epoch_perplexity: float | None = None  # held-out, at the end of the last whole epoch; for the stop rule
     evaluation: dict[str, Any] | None = None  # the last one, with the step and the attempt after which it was made
     stop_rule_met: bool = False
 
     @property
     def attempt(self) -> int:
-        """Updates tried: made or skipped. Each consumed `total_batch_size` sequences."""
+        """The number of updates tried, made or skipped. Each consumed `total_batch_size` sequences."""
         return self.step + self.skipped
 
 
 @dataclass
-class Parts:
-    """The parts of a run on one worker; leaving them closes the data, and tells the other workers of an error here."""
+class TrainingRun:
+    """The objects of a running training on one worker.
+
+    Use it as a context manager: leaving it closes the data, and reports an error of this worker to the others.
+    """
 
     state: TrainState
     worker: Worker
@@ -50,11 +53,13 @@ class Parts:
     update: Update
     loss_scale: LossScale
     reader: Reader
-    batches: Iterator[tuple[Batch, Any]]  # the tokens of each update, in NumPy and on the device
+    batches: Iterator[
+        tuple[Batch, Any]
+    ]  # the tokens of each update, in NumPy and on the device; see training/batches.py
     resumed: Checkpoint | None
     changed: list[str]  # settings that differ from the checkpoint's
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> TrainingRun:
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.runs import metrics
-from kogpt2_gluon.runs.metrics import Eta, NullTracker, Tracker, read_metrics, tracker_for
+from kogpt2_gluon.runs.metrics import Eta, NullTracker, StepRecord, Tracker, read_metrics, tracker_for
 from kogpt2_gluon.wording import duration
 from tests.helpers import ROOT
 from tests.runs.tracking_helpers import HOSTILE, log
@@ -59,7 +59,7 @@ def clock(monkeypatch):
 class TestTracker:
     def test_one_step_is_recorded_everywhere(self, tmp_path, capsys):
         with Tracker(tmp_path / "run", 200) as tracker:
-            tracker.log_step(50, 5.25, 3e-4, 0.75, 12345.6, 2048.0, 0.5, 2500)
+            tracker.log_step(StepRecord(50, 5.25, 3e-4, 0.75, 12345.6, 2048.0, 0.5, 2500))
             tracker.log_evaluation(50, {"loss": 5.5, "perplexity": 244.69, "bits_per_byte": 1.67})
         console = capsys.readouterr().out
         assert re.search(
@@ -104,7 +104,7 @@ class TestTracker:
     def test_non_finite_numbers_are_null(self, tmp_path):
         with Tracker(tmp_path, 10) as tracker:
             log(tracker, 1, loss=math.nan, grad_norm=math.inf)
-            tracker.log_step(2, np.float32(1.5), 1e-4, np.float32("nan"), 1.0, 1.0, 0.1, np.int64(7))
+            tracker.log_step(StepRecord(2, np.float32(1.5), 1e-4, np.float32("nan"), 1.0, 1.0, 0.1, np.int64(7)))
         text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
         assert "NaN" not in text and "Infinity" not in text
         first, second = read_metrics(tmp_path)

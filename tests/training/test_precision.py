@@ -233,7 +233,7 @@ def test_a_skipped_update_is_no_step(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(loss_scale, "INITIAL_SCALE", 2.0**24)
     seeds, derive_seed = [], loop.derive_seed
     monkeypatch.setattr(
-        loop, "derive_seed", lambda recipe, *purpose: seeds.append(purpose) or derive_seed(recipe, *purpose)
+        loop, "derive_seed", lambda seed, *purpose: seeds.append(purpose) or derive_seed(seed, *purpose)
     )
     state = train(tiny, "training.total_batch_size=16")
     assert state.step == 8 and state.skipped >= 3
@@ -279,11 +279,11 @@ def test_resume_in_the_middle_of_skips_is_bit_exact(tiny, tmp_path, monkeypatch,
 
     run_step, outcome = loop.run_step, {}
 
-    def stop_after_it(recipe, parts, stop):
-        if parts.state.attempt + 1 == attempt:
+    def stop_after_it(recipe, training_run, stop):
+        if training_run.state.attempt + 1 == attempt:
             stop.ask()
-        result = run_step(recipe, parts, stop)
-        outcome[parts.state.attempt] = result.made
+        result = run_step(recipe, training_run, stop)
+        outcome[training_run.state.attempt] = result.made
         return result
 
     with monkeypatch.context() as patch:
@@ -414,12 +414,12 @@ def reduce(self, reduce=Update.reduce):
     return reduce(self)
 
 Update.reduce = reduce
-parts = []
+runs = []
 set_up = loop.set_up
-loop.set_up = lambda *arguments: parts.append(set_up(*arguments)) or parts[0]
+loop.set_up = lambda *arguments: runs.append(set_up(*arguments)) or runs[0]
 state = loop.train(load_recipe("debug_cpu", sys.argv[1:]))
-digest = hashlib.sha256(b"".join(a.asnumpy().tobytes() for a in parts[0].update.masters.values())).hexdigest()
-print("ended", state.step, state.skipped, parts[0].loss_scale.state(), digest)
+digest = hashlib.sha256(b"".join(a.asnumpy().tobytes() for a in runs[0].update.masters.values())).hexdigest()
+print("ended", state.step, state.skipped, runs[0].loss_scale.state(), digest)
 """
 
 

@@ -1,23 +1,22 @@
-"""Where a step of a recipe goes: phases, operators, a trace file. For `kogpt2 profile`.
+"""Measures where a step of a recipe spends its time: phases, operators, a trace file. For `kogpt2 profile`.
 
-The steps are those of training: :func:`kogpt2_gluon.training.loop.run_step` over the parts of ``training/setup.py``,
-some of which stand behind wrappers that say when a phase begins. Three passes follow the warm-up:
+The steps are those of training: :func:`kogpt2_gluon.training.loop.run_step` on the run that ``training/setup.py``
+builds. The step itself marks its phases (``training/phases.py``); here the marker is a clock. Three passes follow the
+warm-up:
 
-1. *as in training*: nothing is measured but the time of it all.
-2. *phases apart*: before a phase begins, MXNet's engine is waited for, so that what runs belongs to the phase.
+1. *as in training*: only the time of the whole pass is measured.
+2. *phases apart*: MXNet's engine is waited for before and after each phase, so that all work belongs to its phase.
 3. *operators*: phases apart, under MXNet's profiler, the operators of the graph one at a time. In training the engine
    gets up to 15 of them as one entry, and the profiler would show that entry (``MXNET_EXEC_BULK_EXEC_TRAIN`` in MXNet's
-   docs/faq/env_var.md); here the graph is hybridized anew, without such segments.
+   docs/faq/env_var.md). In this pass the graph is hybridized again, without such segments.
 
-What this distorts, so that only pass 1 gives a speed:
+The passes distort the following, so that only pass 1 gives a speed:
 
 - Passes 2 and 3 lose what overlaps in training: Python and the engine, an allreduce and the backward pass, an update
   and the next batch.
-- In pass 3 every operator pays its own way through the engine's queue, some 10 to 30 microseconds. A graph of small
-  operators looks slower than it is; most of that shows as time in which no operator runs.
-- An operator's time is all that passes until it is done, waiting for its threads or, in an allreduce, for the other
-  workers included.
-- What a micro step does before its forward pass (it seeds the dropout) counts to the backward pass before it.
+- In pass 3 every operator goes through the engine's queue on its own, which costs some 10 to 30 microseconds. A graph
+  of small operators looks slower than it is; most of that shows as time in which no operator runs.
+- The time of an operator includes its waiting: for its threads and, in an allreduce, for the other workers.
 """
 
 from __future__ import annotations
@@ -26,27 +25,30 @@ import io
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import sentencepiece
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine.runtime import mx, num_threads
 from kogpt2_gluon.recipe import DataRecipe, Recipe
 from kogpt2_gluon.runs.metrics import tracker_for
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.training.loop import memory_in_use, run_step, step_record
+from kogpt2_gluon.training.loop import run_step, step_record
+from kogpt2_gluon.training.phases import PHASES, unmarked
 from kogpt2_gluon.training.profile.table import Profile, phase_times
 from kogpt2_gluon.training.profile.trace import Span, operator_times, read_spans, write_trace
 from kogpt2_gluon.training.setup import set_up
 from kogpt2_gluon.training.signals import StopRequest
-from kogpt2_gluon.training.state import Parts
+from kogpt2_gluon.training.state import TrainingRun
+from kogpt2_gluon.training.stopwatch import memory_in_use
 
 TRACE = "trace.json"
 # Random tokens: chunks, a document, and updates before they repeat. (At 1024 x 1024 an update is 2 MiB.)
@@ -54,69 +56,78 @@ RANDOM_CHUNK = 64 << 10
 RANDOM_DOCUMENT = 1 << 10
 RANDOM_UPDATES = 4
 
-Show = Callable[[str, int, int], None]  # what is being done, steps done of it, steps of it
+Progress = Callable[[str, int, int], None]  # called with the name of a pass, its steps done, its steps in all
 
 
 def profile(
-    recipe: Recipe, steps: int, out: Path, synthetic: bool = False, warmup: int = 3, show: Show | None = None
+    recipe: Recipe, steps: int, out: Path, synthetic: bool = False, warmup: int = 3, progress: Progress | None = None
 ) -> Profile | None:
     """Runs some steps of `recipe` and measures where their time goes; writes ``OUT/trace.json``.
 
     Parameters
     ----------
     recipe : Recipe
-        Its run folder and checkpoints are neither read nor written: the weights are new ones.
+        Its checkpoints are not read, and nothing of its run is written; the weights are new ones.
     steps, warmup : int
-        Steps of each pass, and those before. Only the first call in a process works: MXNet's profiler starts once.
+        Steps of each pass, and steps before the passes. Only the first call in a process works, because MXNet's
+        profiler starts only once.
     out : Path
-        Folder for the trace; RecipeError if it cannot be written.
+        Folder for the trace; RecipeError if it cannot be written to.
     synthetic : bool
-        Random tokens in place of the recipe's data, through the same reader.
-    show : callable, optional
-        Told of every step: (what is being done, steps done of it, steps of it).
+        True: read random tokens in place of the recipe's data, through the same reader.
+    progress : callable, optional
+        Called before every step and after the last: (name of the pass, steps done in it, steps of it).
 
     Returns
     -------
     Profile or None
-        None on every worker but rank 0. Raises what training raises.
+        None on every worker except rank 0. Raises what training raises.
     """
     _make_folder(out)
-    show = show or (lambda *_: None)
+    progress = progress or (lambda *_: None)
     with tempfile.TemporaryDirectory(prefix="kogpt2-profile-") as name:
         scratch = Path(name)
         recipe = _detached(recipe, scratch, 3 * steps + 2 * warmup)
         if synthetic:
             recipe = replace(recipe, data=write_random_shards(recipe, scratch / "shards"))
-        with set_up(recipe, "never") as parts:
-            return _measure(recipe, parts, steps, warmup, synthetic, out, scratch, show)
+        with set_up(recipe, "never") as run:
+            return _measure(recipe, run, steps, warmup, synthetic, out, scratch, progress)
 
 
 def _measure(
-    recipe: Recipe, parts: Parts, steps: int, warmup: int, synthetic: bool, out: Path, scratch: Path, show: Show
+    recipe: Recipe,
+    run: TrainingRun,
+    steps: int,
+    warmup: int,
+    synthetic: bool,
+    out: Path,
+    scratch: Path,
+    progress: Progress,
 ) -> Profile | None:
-    """The passes, and what they give."""
-    run = Passes(recipe, parts, scratch, show)
-    run.steps("warming up", warmup)
-    alone = run.steps("as in training", steps)
-    memory = memory_in_use(parts.ctx)
-    if parts.ctx.device_type == "cpu":
+    """Runs the passes; returns their result on rank 0."""
+    passes = Passes(recipe, run, scratch, progress)
+    passes.steps("warming up", warmup)
+    alone = passes.steps("as in training", steps)
+    memory = memory_in_use(run.ctx)
+    if run.ctx.device_type == "cpu":
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    apart, phases = run.apart("phases apart", steps)
-    parts.loss_block.hybridize(static_alloc=True, static_shape=True, forward_bulk_size=0, backward_bulk_size=0)
-    run.steps("warming up again", warmup)
+    apart, phases = passes.apart("phases apart", steps)
+    run.loss_block.hybridize(static_alloc=True, static_shape=True, forward_bulk_size=0, backward_bulk_size=0)
+    passes.steps("warming up again", warmup)
     with _profiler(scratch / "mxnet.json"):
-        profiled, profiled_phases = run.apart("operators", steps)
-    if parts.worker.rank:
+        profiled, profiled_phases = passes.apart("operators", steps)
+    if run.worker.rank:
         return None
     operators = read_spans(scratch / "mxnet.json")
     write_trace(out / TRACE, profiled_phases, operators)
-    training, worker = recipe.training, parts.worker
-    parameters = sum(parameter.data().size for parameter in parts.update.parameters.values())
+    training, worker = recipe.training, run.worker
+    parameters = sum(parameter.data().size for parameter in run.update.parameters.values())
     tokens = steps * recipe.tokens_per_step
+    operations = flops_per_token(recipe.model, recipe.data.seq_length) * recipe.tokens_per_step / worker.size
     return Profile(
         recipe=recipe.name,
         about=f"{parameters:,} parameters, {training.precision}, operators {training.ops}; {worker.size} worker(s) on "
-        f"{parts.ctx}, {num_threads()} thread(s); "
+        f"{run.ctx}, {num_threads()} thread(s); "
         f"{training.batch_size} x {recipe.data.seq_length} tokens, {recipe.accumulate(worker.size)} micro step(s)",
         synthetic=synthetic,
         steps=steps,
@@ -126,124 +137,75 @@ def _measure(
         tokens_per_second_profiled=tokens / profiled,
         peak_memory=memory,
         parameters=parameters,
-        skipped=parts.state.skipped,
-        phases=phase_times(phases, steps, recipe, worker.size, parameters),
+        skipped=run.state.skipped,
+        phases=phase_times(phases, steps, operations, parameters),
         operators=operator_times(profiled_phases, operators, steps),
         trace=str(out / TRACE),
     )
 
 
 class Passes:
-    """Runs steps of a recipe, as they are or with their phases apart."""
+    """Runs steps of a recipe, as in training or with their phases apart."""
 
-    def __init__(self, recipe: Recipe, parts: Parts, scratch: Path, show: Show):
-        self._recipe, self._parts, self._scratch, self._show = recipe, parts, scratch, show
+    def __init__(self, recipe: Recipe, run: TrainingRun, scratch: Path, progress: Progress):
+        self._recipe, self._run, self._scratch, self._progress = recipe, run, scratch, progress
 
     def steps(self, what: str, count: int) -> float:
-        """Seconds that `count` steps take, the engine's work included."""
-        return self._run(what, count, self._parts, None)
+        """The seconds that `count` steps take, the engine's work included."""
+        return self._steps(what, count, None)
 
     def apart(self, what: str, count: int) -> tuple[float, list[Span]]:
-        """The same with every phase waited for, each step logged; and the phases."""
-        clock = PhaseClock(self._parts)
-        return self._run(what, count, clock.parts(), clock), clock.spans
+        """The seconds of `count` steps whose phases are waited for, each step logged; and these phases."""
+        clock = PhaseClock(self._run.worker.waiting)
+        return self._steps(what, count, clock), clock.spans
 
-    def _run(self, what: str, count: int, parts: Parts, clock: PhaseClock | None) -> float:
-        recipe, stop = self._recipe, StopRequest()  # not entered: Ctrl-C just ends a profile
+    def _steps(self, what: str, count: int, clock: PhaseClock | None) -> float:
+        recipe, run, stop = self._recipe, self._run, StopRequest()  # not entered: Ctrl-C just ends a profile
         folder = self._scratch / what
-        with tracker_for(
-            parts.worker.rank, folder, count, 0, recipe.tracking.tensorboard, _silent_console()
-        ) as tracker:
+        tracker = tracker_for(run.worker.rank, folder, count, 0, recipe.tracking.tensorboard, _silent_console())
+        with tracker:
             mx.nd.waitall()
             began = time.perf_counter()
             for number in range(count):
-                self._show(what, number, count)
-                result = run_step(recipe, parts, stop)
+                self._progress(what, number, count)
+                result = run_step(recipe, run, stop, clock or unmarked)
                 if clock:
-                    clock.enter("log")
-                    tracker.log_step(**{**step_record(recipe, parts, result, 1.0), "step": number + 1})
-                    clock.leave()
-            with parts.worker.waiting():
+                    with clock("log"):
+                        tracker.log_step(replace(step_record(recipe, run, result, 1.0), step=number + 1))
+            with run.worker.waiting():
                 mx.nd.waitall()
             seconds = time.perf_counter() - began
-        self._show(what, count, count)
+        self._progress(what, count, count)
         return seconds
 
 
 class PhaseClock:
-    """The phases of the steps made with :meth:`parts`; `spans` are those that have ended."""
+    """Measures the phases that a step marks: ``with clock(name):``. `spans` are those that have ended.
 
-    def __init__(self, parts: Parts):
+    `waiting` is what :meth:`Worker.waiting` is: it goes around a wait for MXNet's engine.
+    """
+
+    def __init__(self, waiting: Callable[[], AbstractContextManager[None]]):
         self.spans: list[Span] = []
-        self._parts, self._phase, self._began = parts, "", 0.0
+        self._waiting = waiting
 
-    def enter(self, phase: str) -> None:
-        """Waits for all that was asked of the engine, which ends the phase before."""
-        with self._parts.worker.waiting():
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        assert phase in PHASES, phase
+        self._wait()  # for what was asked of the engine between two phases
+        began = time.time_ns() / 1e3
+        yield
+        self._wait()
+        self.spans.append(Span(phase, began, time.time_ns() / 1e3))
+
+    def _wait(self) -> None:
+        with self._waiting():
             mx.nd.waitall()
-        self.leave()
-        self._phase, self._began = phase, time.time_ns() / 1e3
-
-    def leave(self) -> None:
-        """Ends the phase."""
-        if self._phase:
-            self.spans.append(Span(self._phase, self._began, time.time_ns() / 1e3))
-        self._phase = ""
-
-    def parts(self) -> Parts:
-        """The same parts of a run, but that these tell the clock where a step is."""
-        loss_block = _PhasedLoss(self._parts.loss_block, self.enter)
-        update = _PhasedUpdate(self._parts.update, self.enter)
-        phased: dict[str, Any] = {"batches": self._batches(), "loss_block": loss_block, "update": update}
-        return replace(self._parts, **phased)
-
-    def _batches(self) -> Iterator[Any]:
-        while True:
-            self.enter("read")
-            batch = next(self._parts.batches)
-            self.enter("forward")
-            yield batch
-
-
-class _PhasedLoss:
-    """A LanguageModelLoss that ends the forward phase."""
-
-    def __init__(self, loss_block: Any, enter: Callable[[str], None]):
-        self._loss_block, self._enter = loss_block, enter
-
-    def __call__(self, tokens: Any) -> Any:
-        self._enter("forward")
-        losses = self._loss_block(tokens)
-        self._enter("backward")
-        return losses
-
-    def add_embedding_gradient(self) -> None:
-        self._loss_block.add_embedding_gradient()
-
-
-class _PhasedUpdate:
-    """An Update whose methods begin phases."""
-
-    def __init__(self, update: Any, enter: Callable[[str], None]):
-        self._update, self._enter = update, enter
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._update, name)
-
-    def reduce(self) -> float:
-        self._enter("reduce")
-        squared_norm: float = self._update.reduce()
-        self._enter("agree")
-        return squared_norm
-
-    def apply(self, *arguments: Any, **named: Any) -> None:
-        self._enter("update")
-        self._update.apply(*arguments, **named)
 
 
 @contextmanager
 def _profiler(file: Path) -> Iterator[None]:
-    """MXNet's profiler around a block, its record in `file` afterwards."""
+    """Runs MXNet's profiler around a block; its record is in `file` afterwards."""
     mx.nd.waitall()
     mx.profiler.set_config(profile_symbolic=True, profile_imperative=True, filename=str(file))
     mx.profiler.set_state("run")
@@ -256,7 +218,7 @@ def _profiler(file: Path) -> Iterator[None]:
 
 
 def _detached(recipe: Recipe, scratch: Path, num_steps: int) -> Recipe:
-    """The recipe without its run: it starts anew, has steps enough, needs no held-out data, and leaves nothing."""
+    """The recipe made to start from nothing, with steps enough, without held-out data, and to leave nothing behind."""
     return replace(
         recipe,
         data=replace(recipe.data, test=""),
@@ -268,11 +230,11 @@ def _detached(recipe: Recipe, scratch: Path, num_steps: int) -> Recipe:
 
 
 def write_random_shards(recipe: Recipe, folder: Path) -> DataRecipe:
-    """Shards of random tokens, the same on every worker, and the recipe's data with them in place of its own."""
+    """Writes shards of random tokens, the same on every worker; returns the recipe's data section that reads them."""
     special = {"unk": 0, "bos": 1, "eos": 2, "pad": 3}
     folder.mkdir()
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(  # a tokenizer is only needed for its name
+    sentencepiece.SentencePieceTrainer.train(  # the tokens are random: only the special ids of the tokenizer are used
         sentence_iterator=iter(["가 나 다 라 마 바 사"] * 10),
         model_writer=model,
         model_type="bpe",
@@ -302,12 +264,12 @@ def write_random_shards(recipe: Recipe, folder: Path) -> DataRecipe:
 
 
 def _make_folder(out: Path) -> None:
-    """The folder for what is written; RecipeError if it cannot be had, before any time is spent."""
+    """Makes the folder to write to. RecipeError if that fails, before any time is spent."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
-        raise RecipeError(f"--out {out}: cannot be written to ({error.strerror}); name another folder") from None
+        raise RecipeError(f"{out}: cannot be written to ({error.strerror}); name another folder with --out") from None
 
 
 def _silent_console() -> Any:

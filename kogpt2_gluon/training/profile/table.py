@@ -6,19 +6,9 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kogpt2_gluon.estimate import flops_per_token
-from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.training.phases import PHASES
 from kogpt2_gluon.training.profile.trace import IDLE, OperatorTime, Span
 
-PHASES = {
-    "read": "wait for the next batch, on its way to the device",
-    "forward": "network and loss, all micro steps",
-    "backward": "gradients, all micro steps",
-    "reduce": "mean over the workers, global norm",
-    "agree": "loss to the host, sums over the workers",
-    "update": "optimizer",
-    "log": "one line of the record",
-}
 SHOWN_OPERATORS = 30
 # An update reads parameter, gradient and two moments and writes all but the gradient, in float32.
 UPDATE_BYTES = 4 * 7
@@ -26,7 +16,10 @@ UPDATE_BYTES = 4 * 7
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """A phase of pass 2. share : of the step. rate : of its arithmetic or memory traffic, in words, if known."""
+    """The time of a phase in pass 2.
+
+    `share` is its share of the step. `rate` is its arithmetic or memory traffic per second, in words; empty if unknown.
+    """
 
     phase: str
     ms_a_step: float
@@ -36,7 +29,7 @@ class PhaseTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a profile found. Tokens a second are of all workers, the rest is of this one; memory in bytes."""
+    """The result of a profile. Tokens per second count all workers, the rest is about this one; memory in bytes."""
 
     recipe: str
     about: str
@@ -58,14 +51,16 @@ class Profile:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The tables."""
+        """The tables, line by line."""
         arrays = 4 * self.parameters / 2**20
         lines = [f"{self.recipe}: {self.about}"]
         if self.synthetic:
             lines.append("RANDOM TOKENS (--synthetic): the recipe's data was not read")
         lines += [f"{self.steps} steps in each pass, {self.tokens_per_step:,} tokens a step"]
         if self.skipped:
-            lines.append(f"{self.skipped} updates were skipped, warm-up included: float16 looks for its loss scale")
+            lines.append(
+                f"{self.skipped} updates were skipped, warm-up included, while float16 looked for its loss scale"
+            )
         lines += [
             "",
             f"{self.tokens_per_second:>12,.1f} tokens/s  as in training",
@@ -96,14 +91,16 @@ class Profile:
         return [*lines, "", f"{self.trace}: open it in https://ui.perfetto.dev or chrome://tracing"]
 
 
-def phase_times(spans: list[Span], steps: int, recipe: Recipe, size: int, parameters: int) -> list[PhaseTime]:
-    """The phases of `steps` steps, in the order of :data:`PHASES`, with what they work at on one of `size` workers."""
+def phase_times(spans: list[Span], steps: int, operations: float, parameters: int) -> list[PhaseTime]:
+    """The time of each phase in `steps` steps, in the order of PHASES, with its rate where that is known.
+
+    `operations` are those of one worker in one step, forward and backward; `parameters` those of the network.
+    """
     seconds: dict[str, float] = defaultdict(float)
     for span in spans:
         seconds[span.name] += (span.end - span.start) / 1e6 / steps
     total = sum(seconds.values())
-    operations = flops_per_token(recipe.model, recipe.data.seq_length) * recipe.tokens_per_step / size
-    rates = {  # of the operations, a third are the forward pass's
+    rates = {  # a third of the operations belong to the forward pass
         "forward": (operations / 3e9, "GFLOP/s"),
         "backward": (operations / 1.5e9, "GFLOP/s"),
         "update": (UPDATE_BYTES * parameters / 1e9, "GB/s"),

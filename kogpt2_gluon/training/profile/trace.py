@@ -1,4 +1,4 @@
-"""What MXNet's profiler recorded: read, attributed to the phases of a step, and written as a Chrome trace."""
+"""Reads the record of MXNet's profiler, attributes it to the phases of a step, and writes it as a Chrome trace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IDLE = "(no operator runs)"
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time with a name, in microseconds of the system's clock; `thread` says where."""
+    """A stretch of time with a name, in microseconds of the system's clock; `thread` is where it passed."""
 
     name: str
     start: float
@@ -27,7 +27,7 @@ class Span:
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """An operator in a phase. share : of the step, as long as the profiled pass made it."""
+    """The time of an operator in a phase. `share` is its share of a step of the profiled pass."""
 
     operator: str
     phase: str
@@ -37,10 +37,10 @@ class OperatorTime:
 
 
 def read_spans(path: Path) -> list[Span]:
-    """The operators in a file of MXNet's profiler, by their start; each on "DEVICE thread N".
+    """The operators in a file of MXNet's profiler, sorted by their start; each on "DEVICE thread N".
 
-    The file has every operator twice: as a pair of events ("B", "E") on the thread that ran it, which is taken, and as
-    an asynchronous pair ("b", "e") on a track of its category, for viewers.
+    The file has every operator twice: as a pair of events ("B", "E") on the thread that ran it, and, for viewers, as an
+    asynchronous pair ("b", "e") on a track of its category. The first pair is read.
     """
     events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     devices = {event["pid"]: event["args"]["name"].strip("/") for event in events if event["ph"] == "M"}
@@ -64,11 +64,11 @@ def read_spans(path: Path) -> list[Span]:
 
 
 def operator_times(phases: Sequence[Span], operators: Iterable[Span], steps: int) -> list[OperatorTime]:
-    """The operators in each phase, longest first, and the time in which none ran.
+    """The time of the operators in each phase, longest first, and the time in which no operator ran.
 
-    An operator belongs to the phase in which it began; before a phase begins all are waited for. Phases come in the
-    order of time and do not overlap; what ran outside of them is left out. Operators on several threads at once are
-    each counted in full, so that a phase's operators can take longer than it.
+    An operator belongs to the phase in which it began, because a phase waits for all of its operators. Phases come in
+    the order of time and do not overlap; what ran outside of them is left out. Operators on several threads at once
+    are each counted in full, so the operators of a phase can add up to more than its time.
     """
     starts = [phase.start for phase in phases]
     total = sum(phase.end - phase.start for phase in phases)
@@ -95,7 +95,7 @@ def operator_times(phases: Sequence[Span], operators: Iterable[Span], steps: int
 
 
 def covered(spans: Sequence[Span], within: Span) -> float:
-    """Microseconds of `within` in which at least one of `spans`, sorted by their start, goes on."""
+    """The microseconds of `within` in which at least one of `spans`, sorted by their start, is under way."""
     total, reached = 0.0, within.start
     for span in spans:
         start, end = max(span.start, reached), min(span.end, within.end)
@@ -106,9 +106,9 @@ def covered(spans: Sequence[Span], within: Span) -> float:
 
 
 def write_trace(path: Path, phases: Sequence[Span], operators: Sequence[Span]) -> None:
-    """One file for chrome://tracing and Perfetto: the phases on one track, the operators on those of their threads.
+    """Writes a file for chrome://tracing and Perfetto: phases on one track, operators on the tracks of their threads.
 
-    Written anew and not passed on, since MXNet numbers its threads beyond what a JavaScript number holds. Times are in
+    MXNet's own file cannot be passed on: it numbers threads beyond what a JavaScript number holds. Times are in
     microseconds since the first phase.
     """
     began = phases[0].start

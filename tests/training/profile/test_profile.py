@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.training.profile.table import PHASES
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.training.phases import PHASES
 from kogpt2_gluon.training.profile.trace import IDLE, Span, covered, operator_times, read_spans, write_trace
 from tests.helpers import run
 
@@ -129,9 +133,10 @@ def test_a_profile_of_random_tokens(tiny, tmp_path):
 def test_a_profile_of_real_tokens_by_two_workers(tiny, tmp_path):
     workers = (HORUN, "--gloo", "-np", 2, *COMMAND)
     options = ["training.total_batch_size=16", "training.ops=stock", "--steps", 2, "--warmup", 1]
-    done = run(*workers, "debug_cpu", *tiny, *options, "--out", tmp_path / "out")
+    done = run(*workers, "debug_cpu", *tiny, *options)
     assert done.stdout.count("RANDOM") == 0 and done.stdout.count("2 worker(s) on cpu(0)") == 1
-    assert "horovod_allreduce" in done.stdout and (tmp_path / "out" / "trace.json").is_file()
+    written = [file.relative_to(tmp_path / "run") for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert "horovod_allreduce" in done.stdout and written == [Path("profile/trace.json")]
     rows = [line.partition(":")[2].split() for line in done.stdout.splitlines()]  # after horovodrun's prefix
     assert [row[0] for row in rows if row and row[0] in PHASES] == list(PHASES), "the table, once"
 
@@ -141,7 +146,7 @@ def test_a_profile_of_real_tokens_by_two_workers(tiny, tmp_path):
     [
         (["no_such_recipe"], "no_such_recipe"),
         (["debug_cpu", "training.batchsize=2"], "training.batch_size"),
-        (["debug_cpu", "--synthetic", "--out", "file/below"], "--out file/below: cannot be written to"),
+        (["debug_cpu", "--synthetic", "--out", "file/below"], "file/below: cannot be written to"),
         (["debug_cpu", "--synthetic", "model.vocab_size=8"], "model.vocab_size=8: --synthetic needs 18 or more"),
     ],
 )
@@ -156,4 +161,69 @@ def test_missing_data_is_bad_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stderr = run(*COMMAND, "debug_cpu", "data.train=nowhere", code=3).stderr
     assert "nowhere" in stderr and stderr.count("\n") == 1
-    assert not (tmp_path / "profile" / "trace.json").exists()
+    assert not list(tmp_path.rglob("trace.json"))
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_the_phases_are_those_that_the_step_itself_marks(tiny, skipped, monkeypatch):
+    """All work is inside of a phase, in the order of the table; a skipped update has no phase "update"."""
+    from kogpt2_gluon.training import loop
+    from kogpt2_gluon.training.setup import set_up
+    from kogpt2_gluon.training.signals import StopRequest
+    from kogpt2_gluon.training.update import Update
+
+    recipe = load_recipe("debug_cpu", [*tiny, "training.precision=float16", "training.ops=stock"])
+    marked, inside, outside = [], [], []
+
+    @contextmanager
+    def phase(name):
+        marked.append(name)
+        inside.append(name)
+        yield
+        inside.pop()
+
+    def watched(owner, name, value=None):
+        method = getattr(owner, name)
+
+        def call(*arguments, **named):
+            if not inside:
+                outside.append(name)
+            result = method(*arguments, **named)
+            return result if value is None else value
+
+        monkeypatch.setattr(owner, name, call)
+
+    with set_up(recipe, "never") as training_run:
+        for name in ("start", "apply"):
+            watched(Update, name)
+        watched(Update, "reduce", math.inf if skipped else None)
+        watched(training_run.worker, "sum")
+        watched(training_run.reader, "count_update")  # the batch is taken
+        result = loop.run_step(recipe, training_run, StopRequest(), phase)
+    assert result.made is not skipped and not outside
+    # The step has two micro steps; the gradients are cleared in the first of the three forward phases.
+    wanted = ["read", "forward", "forward", "backward", "forward", "backward", "reduce", "agree", "update"]
+    assert marked == (wanted[:-1] if skipped else wanted)
+    assert list(dict.fromkeys(wanted)) == list(PHASES)[:-1]
+
+
+def test_the_clock_counts_work_to_the_phase_that_asked_for_it():
+    """MXNet's engine runs behind Python: a phase lasts until what it asked for is done, and gaps are not counted."""
+    from kogpt2_gluon.machine.runtime import mx
+    from kogpt2_gluon.training.profile.passes import PhaseClock
+
+    clock = PhaseClock(nullcontext)
+    matrix = mx.nd.ones((1200, 1200))
+    mx.nd.waitall()
+    with clock("forward"):
+        for _ in range(8):
+            mx.nd.dot(matrix, matrix)
+    with clock("read"):
+        pass
+    time.sleep(0.2)
+    with clock("update"):
+        pass
+    forward, read, update = clock.spans
+    assert [span.name for span in clock.spans] == ["forward", "read", "update"]
+    assert forward.end - forward.start > 5 * (read.end - read.start)
+    assert update.start - read.end >= 0.2e6 and update.end - update.start < 0.1e6

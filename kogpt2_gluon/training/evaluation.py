@@ -1,0 +1,84 @@
+"""When a training run is scored on held-out text, and when those scores end it."""
+
+from __future__ import annotations
+
+import math
+
+from kogpt2_gluon.errors import DivergedError
+from kogpt2_gluon.inference.evaluation import evaluate
+from kogpt2_gluon.inference.generation import Sampling, generate
+from kogpt2_gluon.recipe import Recipe, TrackingRecipe
+from kogpt2_gluon.runs.metrics import NullTracker
+from kogpt2_gluon.training.state import TrainingRun
+
+
+def is_due(step: int, interval: int) -> bool:
+    """Return True if something that happens every `interval` steps (0: never) happens after `step`."""
+    return interval > 0 and step % interval == 0
+
+
+def evaluate_if_due(recipe: Recipe, run: TrainingRun, tracker: NullTracker) -> bool:
+    """Scores the held-out set if this step calls for it and has not had it; applies the stop rule at an epoch's end.
+
+    A skipped update does not call for an evaluation, unless it was the one that completed an epoch.
+    During training the first evaluation and those in between use `evaluation.max_sequences`. The last one, and those
+    that the stop rule compares, use the whole set. Returns True if anything was done.
+    """
+    state = run.state
+    before = state.evaluation or {"step": None, "attempt": None}
+    if run.held_out is None or before["attempt"] == state.attempt:
+        return False
+    last = state.step >= recipe.training.num_steps
+    epoch_ended = recipe.evaluation.stop_improvement > 0 and run.reader.epoch_ended
+    due = state.step == 0 or last or is_due(state.step, recipe.evaluation.interval)
+    if not (epoch_ended or (due and before["step"] != state.step)):
+        return False
+    run_evaluation(recipe, run, tracker, 0 if last or epoch_ended else recipe.evaluation.max_sequences)
+    if epoch_ended:
+        apply_stop_rule(recipe.evaluation.stop_improvement, run, tracker)
+    return True
+
+
+def run_evaluation(recipe: Recipe, run: TrainingRun, tracker: NullTracker, max_sequences: int) -> None:
+    """Scores the held-out set (`max_sequences` of it; 0: all) and, on rank 0, continues the recipe's prompts."""
+    state, worker = run.state, run.worker
+    assert run.held_out
+    scores = evaluate(
+        run.loss_block,
+        run.held_out,
+        recipe.data.seq_length,
+        recipe.evaluation.batch_size,
+        run.ctx,
+        max_sequences,
+        worker.rank,
+        worker.size,
+        worker.sum,
+        run.progress.beat,
+    )
+    if not math.isfinite(scores.loss):
+        raise DivergedError(f"step {state.step}: held-out loss {scores.loss:g}; nothing was saved for this step")
+    state.evaluation = {"step": state.step, "attempt": state.attempt, **scores.to_dict()}
+    shown = ("loss", "perplexity", "bits_per_byte")
+    tracker.log_evaluation(state.step, {name: state.evaluation[name] for name in shown})
+    if worker.rank == 0 and recipe.tracking.sample_prompts:
+        tracker.log_samples(state.step, continue_prompts(recipe.tracking, recipe.training.seed, run))
+
+
+def continue_prompts(tracking: TrackingRecipe, seed: int, run: TrainingRun) -> list[tuple[str, str]]:
+    """(prompt, prompt with its continuation) for each of the recipe's prompts."""
+    sampling = Sampling(tracking.sample_length, top_k=40, seed=seed)
+    return [
+        (prompt, generate(run.decoder, run.tokenizer, prompt, sampling, ctx=run.ctx)[0])
+        for prompt in tracking.sample_prompts
+    ]
+
+
+def apply_stop_rule(stop_improvement: float, run: TrainingRun, tracker: NullTracker) -> None:
+    """The original's rule (KoGPT2 issue #23): an epoch that improves held-out perplexity by too little is the last."""
+    state = run.state
+    assert state.evaluation
+    before, now = state.epoch_perplexity, state.evaluation["perplexity"]
+    state.epoch_perplexity = now
+    if before is not None and now > before * (1 - stop_improvement):
+        state.stop_rule_met = True
+        tracker.message(f"stop rule met: perplexity {before:.3f} -> {now:.3f} over epoch {run.reader.epoch:.0f}")
