@@ -1,9 +1,8 @@
-"""The verb `kogpt2 generate`."""
+"""The verb `kogpt2 generate`: continues a text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,26 +13,41 @@ from kogpt2_gluon.cli.options import ANY_PATH
 @click.command(no_args_is_help=True)
 @click.argument("checkpoint", type=ANY_PATH)
 @click.argument("prompt")
-@click.option("--num-samples", "-n", default=1, show_default=True, type=click.IntRange(min=1))
-@click.option("--max-new-tokens", default=60, show_default=True)
+@click.option("--num-samples", "-n", default=1, show_default=True, type=click.IntRange(min=1), help="Texts to print.")
+@click.option("--max-new-tokens", default=60, show_default=True, help="Most new tokens of a text.")
 @click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest tokens; 0: all.")
-@click.option("--top-p", default=1.0, show_default=True, help="Keep the likeliest tokens of this probability.")
-@click.option("--repetition-penalty", default=1.0, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--top-p", default=1.0, show_default=True, help="Keep the likeliest tokens that have this probability together."
+)
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: avoid tokens already in the text.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@click.option("--allow-unk", is_flag=True, help="Allow <unk>, the token of text that the tokenizer cannot spell.")
 @options.device
 @options.precision
 @options.operators
 def generate(
-    checkpoint: Path, prompt: str, num_samples: int, device: str, precision: str, operators: str, **sampling: Any
+    checkpoint: Path,
+    prompt: str,
+    num_samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    repetition_penalty: float,
+    seed: int,
+    allow_unk: bool,
+    device: str,
+    precision: str,
+    operators: str,
 ) -> None:
-    """Continue a text with a checkpoint; each sample stops at </s>.
+    """Continue PROMPT with a checkpoint; each text ends at </s>.
 
     \b
     Example: kogpt2 generate runs/demo "오늘 날씨는" --top-k 40 -n 3        (prompt: "today's weather is")
     """
-    from kogpt2_gluon.inference.generation import generate_from_checkpoint
+    from kogpt2_gluon.inference.generation import Sampling, generate_from_checkpoint
 
-    settings = {"device": device, "precision": precision, "ops": operators, **sampling}
-    for text in generate_from_checkpoint(checkpoint, prompt, num_samples, **settings):
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, allow_unk)
+    for text in generate_from_checkpoint(checkpoint, prompt, sampling, num_samples, device, precision, operators):
         click.echo(text)

@@ -37,17 +37,15 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print, num_steps: int
     from kogpt2_gluon.machine import runtime
 
     runtime.prepare(recipe.training.threads)
-    from kogpt2_gluon.inference.generation import generate_from_checkpoint
+    from kogpt2_gluon.inference.generation import Sampling, generate_from_checkpoint
     from kogpt2_gluon.runs.metrics import read_metrics
     from kogpt2_gluon.training.loop import train
 
     train(recipe)
 
     echo("\n6/7 generate")
-    samples = [
-        generate_from_checkpoint(work_dir / "run", prompt, max_new_tokens=40, temperature=0.8, top_k=40, seed=1)[0]
-        for prompt in PROMPTS
-    ]
+    sampling = Sampling(max_new_tokens=40, temperature=0.8, top_k=40, seed=1)
+    samples = [generate_from_checkpoint(work_dir / "run", prompt, sampling)[0] for prompt in PROMPTS]
     for sample in samples:
         echo(f"  {sample}")
 

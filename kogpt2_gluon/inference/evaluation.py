@@ -1,8 +1,8 @@
 """Held-out loss, perplexity and bits per byte.
 
-The loss is summed over tokens in float64, over all workers, and divided once: it does not depend on their number or on
-the batch size. Every token but `<s>` is scored: `<s>` follows every `</s>`, so it says nothing about a model and would
-flatter a corpus of short documents.
+The loss is summed over tokens in float64, over all workers, and divided once, so it does not depend on their number or
+on the batch size. Every token except `<s>` is scored: `<s>` follows every `</s>`, so it says nothing about a model and
+would flatter a corpus of short documents.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.reading.held_out import HeldOutReader
 from kogpt2_gluon.shards.shard_set import ShardSet
@@ -25,10 +26,20 @@ from kogpt2_gluon.shards.shard_set import ShardSet
 
 @dataclass(frozen=True)
 class LanguageModelScore:
-    """Scores of one evaluation.
+    """The scores of one evaluation.
 
-    loss : natural-log cross-entropy a token. perplexity : its exponential. word_perplexity : the same a word between
-    spaces. bits_per_byte : of the text after the tokenizer's normalisation, in UTF-8. tokens : how many were scored.
+    Attributes
+    ----------
+    loss : float
+        Natural-log cross-entropy per token.
+    perplexity : float
+        The exponential of `loss`.
+    word_perplexity : float
+        The perplexity per word, words being separated by spaces.
+    bits_per_byte : float
+        Per byte of UTF-8 of the text after the tokenizer's normalisation.
+    tokens : int
+        How many tokens were scored.
     """
 
     loss: float
@@ -42,7 +53,7 @@ class LanguageModelScore:
 
 
 def scored_sums(losses: np.ndarray, tokens: np.ndarray, bos: int) -> np.ndarray:
-    """[summed loss, tokens] in float64, over the labels that are scored.
+    """The summed loss and the number of tokens, over the labels that are scored: (2,) float64.
 
     `losses` (batch_size, length) belong to the labels ``tokens[:, 1:]``, `tokens` being (batch_size, length + 1).
     """
@@ -51,9 +62,9 @@ def scored_sums(losses: np.ndarray, tokens: np.ndarray, bos: int) -> np.ndarray:
 
 
 def score(total_loss: float, tokens: int, shards: ShardSet) -> LanguageModelScore:
-    """Scores from a summed loss; bytes and words a token are those of the whole set."""
+    """The scores that a summed loss gives; bytes and words per token are those of the whole set."""
     manifest = shards.manifest
-    scored = manifest.tokens - manifest.documents  # the set's tokens but for one <s> a document
+    scored = manifest.tokens - manifest.documents  # the set's tokens without the <s> of each document
     loss = total_loss / tokens
     return LanguageModelScore(
         loss=loss,
@@ -64,42 +75,55 @@ def score(total_loss: float, tokens: int, shards: ShardSet) -> LanguageModelScor
     )
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How held-out text is scored.
+
+    Attributes
+    ----------
+    seq_length : int
+        Tokens of a sequence; each is scored without the ones before it.
+    batch_size : int
+        Sequences of one worker in one step.
+    max_sequences : int
+        Score only so many sequences, evenly spaced; 0: all.
+    """
+
+    seq_length: int
+    batch_size: int = 8
+    max_sequences: int = 0
+
+
 def evaluate(
     loss_block: Any,
     shards: ShardSet,
-    seq_length: int,
-    batch_size: int,
+    options: EvaluationOptions,
     ctx: Any,
-    max_sequences: int = 0,
-    rank: int = 0,
-    size: int = 1,
-    sum_over_workers: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
-    on_batch: Callable[[], None] = lambda: None,
+    worker: Worker | None = None,
+    progress: Callable[[], None] = lambda: None,
 ) -> LanguageModelScore:
-    """Scores a network on held-out shards.
+    """Scores a network on held-out shards. Every worker calls this, and all of them get the same scores.
 
     Parameters
     ----------
     loss_block : LanguageModelLoss
-        Of the network; used in prediction mode, so without dropout.
+        The network's; it is used in prediction mode, so without dropout.
     shards : ShardSet
-    seq_length, batch_size : int
-        Each sequence is scored without the ones before it.
+    options : EvaluationOptions
     ctx : mx.Context
-    max_sequences : int
-        Score only so many sequences, evenly spaced; 0: all.
-    rank, size, sum_over_workers : int, int, callable
-        This worker, their number, and what adds up a float64 array over them. Every worker must call `evaluate`; all of
-        them get the same scores.
-    on_batch : callable
+    worker : Worker, optional
+        Scores its share of the sequences; without one, this process scores them all.
+    progress : callable
         Called after each batch.
     """
+    worker = worker or Worker()
     bos = shards.manifest.special_ids["bos"]
     sums = np.zeros(2)  # loss, tokens
-    for batch in HeldOutReader(shards, seq_length, max_sequences).batches(batch_size, rank, size):
+    reader = HeldOutReader(shards, options.seq_length, options.max_sequences)
+    for batch in reader.batches(options.batch_size, worker.rank, worker.size):
         sums += scored_sums(loss_block(mx.nd.array(batch, ctx=ctx, dtype="int32")).asnumpy(), batch, bos)
-        on_batch()
-    total_loss, tokens = sum_over_workers(sums)
+        progress()
+    total_loss, tokens = worker.sum(sums)
     if not tokens:
         raise DataError(f"{shards.folder}: no token to score")
     return score(float(total_loss), int(tokens), shards)
@@ -118,14 +142,16 @@ def evaluate_checkpoint(
     precision: str = "float32",
     ops: str = "auto",
 ) -> LanguageModelScore:
-    """Scores a checkpoint on shards made with its own tokenizer; DataError if they were not."""
+    """Scores a checkpoint on shards that were made with its own tokenizer; DataError if they were not."""
     net, tokenizer, recipe, ctx = load_checkpoint(path, device, precision, ops)
     seq_length = seq_length or recipe.data.seq_length
     if not 1 <= seq_length <= net.max_length:
         raise RecipeError(f"seq_length={seq_length}: the network takes 1 to {net.max_length} tokens at a time")
     with ShardSet(data) as shards:
         if shards.manifest.tokenizer_sha256 != tokenizer.sha256:
-            raise DataError(f"{data}: made with another tokenizer than {path} was trained with; shard the text again")
+            raise DataError(
+                f"{data}: made with another tokenizer than {path}; shard the text again with that tokenizer"
+            )
         loss_block = LanguageModelLoss(net)
         loss_block.hybridize(static_alloc=True, static_shape=True)
-        return evaluate(loss_block, shards, seq_length, batch_size, ctx)
+        return evaluate(loss_block, shards, EvaluationOptions(seq_length, batch_size), ctx)

@@ -1,4 +1,4 @@
-"""Sampling text from a network, with cached keys and values."""
+"""Samples text from a network, with cached keys and values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kogpt2_gluon.model.decoding import decoder_for, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
-BLOCK = 64  # logits that _at_least looks at together
+BLOCK = 64  # logits whose maximum _at_least looks at
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Sampling:
     Parameters
     ----------
     max_new_tokens : int
-        Where a text ends that brings no `</s>`.
+        A text without `</s>` ends after so many new tokens.
     temperature : float
         Logits are divided by it; 0 is greedy.
     top_k : int
@@ -34,9 +34,13 @@ class Sampling:
     top_p : float
         Keep the fewest likeliest tokens that have this probability together (Holtzman et al., 2020).
     repetition_penalty : float
-        Divides positive and multiplies negative logits of tokens already there (Keskar et al., 2019).
+        Divides the positive and multiplies the negative logits of tokens that the text has already (Keskar et al.,
+        2019).
     seed : int
-        Of the draws.
+        The seed of the draws.
+    allow_unknown : bool
+        False: `<unk>` is never chosen. It stands for text that the tokenizer could not spell, so a reader only sees a
+        placeholder (" ⁇ "). True: it is chosen like any other token. `<pad>`, which no document holds, never is.
     """
 
     max_new_tokens: int = 60
@@ -45,9 +49,10 @@ class Sampling:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     seed: int = 0
+    allow_unknown: bool = False
 
     def __post_init__(self) -> None:
-        for name, good, wanted in (
+        for name, good, admitted in (
             ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
             ("temperature", self.temperature >= 0, "0 or more"),
             ("top_k", self.top_k >= 0, "0 or more"),
@@ -56,7 +61,7 @@ class Sampling:
             ("seed", self.seed >= 0, "0 or more"),
         ):
             if not good:
-                raise RecipeError(f"{name}={getattr(self, name)}: it must be {wanted}")
+                raise RecipeError(f"{name}={getattr(self, name)}: it must be {admitted}")
 
 
 def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:
@@ -81,7 +86,7 @@ def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng:
 
 
 def _candidates(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Ids to draw from, the likeliest first where the order counts; of equal ones, the smaller id first."""
+    """The ids to draw from. Where order counts, the likeliest come first, and of two equal ones the smaller id."""
     if 0 < sampling.top_k < logits.size:
         likely = _at_least(logits, sampling.top_k)
         chosen = likely[np.argpartition(-logits[likely], sampling.top_k - 1)[: sampling.top_k]]
@@ -92,22 +97,22 @@ def _candidates(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
 
 
 def _at_least(logits: np.ndarray, count: int) -> np.ndarray:
-    """Ids among which the `count` likeliest are, few of them: found by the largest logit of every 64."""
+    """A few ids that include the `count` likeliest ones; found by the largest logit of every 64."""
     blocks = logits.size // BLOCK
     if blocks < 2 * count:
         return np.arange(logits.size)
     largest = logits[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
-    # `count` blocks have a logit as large as this, so the likeliest are no smaller; NaN, should there be one, is kept.
+    # `count` blocks have a logit as large as this, so the likeliest are not smaller. A NaN, if there is one, is kept.
     return np.flatnonzero(~(logits < np.partition(largest, blocks - count)[blocks - count]))
 
 
 class Generator:
-    """A network made ready to write many texts, with its parameters as they are now.
+    """A network made ready to write many texts, with the parameters that it has at this moment.
 
     Parameters
     ----------
     net : GPT2Model
-        Not hybridized (:meth:`GPT2Model.for_decoding` gives such a one).
+        Not hybridized, as :meth:`GPT2Model.for_decoding` makes it.
     ctx : mx.Context
         None: the CPU.
     """
@@ -117,13 +122,19 @@ class Generator:
         self._weights = weights_for(net)
 
     def ids(
-        self, prompt: Sequence[int], eos_id: int, sampling: Sampling, num_samples: int = 1, vocab_size: int = 0
+        self,
+        prompt: Sequence[int],
+        eos_id: int,
+        sampling: Sampling,
+        num_samples: int = 1,
+        vocab_size: int = 0,
+        left_out: Sequence[int] = (),
     ) -> list[list[int]]:
         """Continues one prompt `num_samples` times; returns the new ids of each, without `</s>`.
 
-        Ids from `vocab_size` on are never drawn (0: all may be): a network may have more rows than its tokenizer has
-        pieces. The prompt goes through the network once, then one token a step for all samples together; a sample that
-        has met `</s>`, or the end of the positions, is finished.
+        Ids from `vocab_size` on are never chosen (0: all may be), because a network may have more rows than its
+        tokenizer has pieces; nor are the ids in `left_out`. The prompt goes through the network once, then one token a
+        step for all samples together. A sample is finished once it has met `</s>`, or the end of the positions.
         """
         net, ctx = self._net, self._ctx
         prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
@@ -135,6 +146,7 @@ class Generator:
         decoder = decoder_for(net, num_samples, end, self._weights)
         for position in range(len(prompt), end):
             last = decoder.next_logits(tokens)[:, : vocab_size or None]  # (num_samples, vocab_size)
+            last[:, list(left_out)] = -np.inf
             step = np.full((num_samples, 1), eos_id, np.int32)
             for sample in sorted(running):
                 token = next_token(last[sample], prompt + samples[sample], sampling, rngs[sample])
@@ -157,30 +169,31 @@ def generate_ids(
     num_samples: int = 1,
     ctx: Any = None,
     vocab_size: int = 0,
+    left_out: Sequence[int] = (),
 ) -> list[list[int]]:
-    """:meth:`Generator.ids` for one prompt."""
-    return Generator(net, ctx).ids(prompt, eos_id, sampling, num_samples, vocab_size)
+    """Continues one prompt; see :meth:`Generator.ids`."""
+    return Generator(net, ctx).ids(prompt, eos_id, sampling, num_samples, vocab_size, left_out)
 
 
 def generate(
     net: GPT2Model, tokenizer: Tokenizer, prompt: str, sampling: Sampling, num_samples: int = 1, ctx: Any = None
 ) -> list[str]:
-    """Continues a text as a document's beginning; returns prompt and continuation together, `num_samples` of them."""
+    """Continues `prompt` as the beginning of a document; returns `num_samples` texts, each with the prompt."""
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-    continued = generate_ids(net, ids, tokenizer.eos_id, sampling, num_samples, ctx, tokenizer.vocab_size)
+    left_out = [tokenizer.pad_id] if sampling.allow_unknown else [tokenizer.pad_id, tokenizer.unk_id]
+    continued = generate_ids(net, ids, tokenizer.eos_id, sampling, num_samples, ctx, tokenizer.vocab_size, left_out)
     return [tokenizer.decode(ids[1:] + new) for new in continued]
 
 
 def generate_from_checkpoint(
     path: Path,
     prompt: str,
+    sampling: Sampling,
     num_samples: int = 1,
     device: str = "auto",
     precision: str = "float32",
     ops: str = "auto",
-    **sampling: Any,
 ) -> list[str]:
-    """Continuations of `prompt`; `sampling` are the fields of :class:`Sampling`."""
-    chosen = Sampling(**sampling)
+    """Loads a checkpoint and continues `prompt` with it; see :func:`generate`."""
     net, tokenizer, _, ctx = load_checkpoint(path, device, precision, ops)
-    return generate(net, tokenizer, prompt, chosen, num_samples, ctx)
+    return generate(net, tokenizer, prompt, sampling, num_samples, ctx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from kogpt2_gluon.errors import DivergedError
-from kogpt2_gluon.inference.evaluation import evaluate
+from kogpt2_gluon.inference.evaluation import EvaluationOptions, evaluate
 from kogpt2_gluon.inference.generation import Sampling, generate
 from kogpt2_gluon.recipe import Recipe, TrackingRecipe
 from kogpt2_gluon.runs.metrics import NullTracker
@@ -46,13 +46,9 @@ def run_evaluation(recipe: Recipe, run: TrainingRun, tracker: NullTracker, max_s
     scores = evaluate(
         run.loss_block,
         run.held_out,
-        recipe.data.seq_length,
-        recipe.evaluation.batch_size,
+        EvaluationOptions(recipe.data.seq_length, recipe.evaluation.batch_size, max_sequences),
         run.ctx,
-        max_sequences,
-        worker.rank,
-        worker.size,
-        worker.sum,
+        worker,
         run.progress.beat,
     )
     if not math.isfinite(scores.loss):

@@ -148,6 +148,8 @@ def test_generate_and_report(trained):
     assert len(texts) == 3 and all(text.startswith("오늘은") for text in texts)
     assert texts == kogpt2("generate", trained, "오늘은", "-n", 3, "--top-k", 5, "--seed", 1).stdout.splitlines()
     assert "temperature=-1.0" in refused("generate", trained, "가", "--temperature", "-1", code=2)
+    assert kogpt2("generate", trained, "오늘은", "--allow-unk", "--max-new-tokens", 3).stdout.startswith("오늘은")
+    assert "No such option" in kogpt2("generate", trained, "오늘은", "--top-q", "5", code=2).stderr
     page = Path(kogpt2("report", trained).stdout.strip())
     assert page.read_text(encoding="utf-8").lstrip().startswith("<!")
 

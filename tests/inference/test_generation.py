@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.inference.generation import Sampling, generate_ids, next_token
+from kogpt2_gluon.inference.generation import Sampling, generate, generate_ids, next_token
 from kogpt2_gluon.inference.generation import _candidates as candidates
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 VOCAB, EOS = 50, 2
 GREEDY = Sampling(max_new_tokens=12, temperature=0)
@@ -138,3 +141,41 @@ def test_repetition_penalty_pushes_seen_tokens_down_whatever_their_sign():
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(RecipeError, match=field):
         Sampling(**{field: value})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(small_tokenizer):
+    return Tokenizer(small_tokenizer, Path("small.model"))
+
+
+@pytest.fixture(scope="module")
+def stammerer(tokenizer):
+    """A network whose logits are the same at every place: <unk> far above <pad>, that far above 가, the rest at 0."""
+    net = GPT2Model(units=16, vocab_size=tokenizer.vocab_size, max_length=32, num_layers=1, num_heads=2)
+    net.initialize()
+    weight = np.zeros((tokenizer.vocab_size, 16), np.float32)
+    weight[tokenizer.unk_id], weight[tokenizer.pad_id], weight[tokenizer.encode("가")[-1]] = 4, 3, 2
+    net._embed.weight.set_data(mx.nd.array(weight))
+    net._final_ln.gamma.set_data(mx.nd.zeros(16))
+    net._final_ln.beta.set_data(mx.nd.ones(16))
+    return net
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0}, {}, {"top_k": 3}, {"top_p": 0.9}, {"repetition_penalty": 1.01}])
+def test_unk_and_pad_are_left_out_unless_asked_for(stammerer, tokenizer, how):
+    placeholder = tokenizer.decode([tokenizer.unk_id]).strip()
+    assert placeholder == "⁇"
+    for text in generate(stammerer, tokenizer, "가", Sampling(12, **how), num_samples=3):
+        assert placeholder not in text and text.count("가") >= 12
+    for text in generate(stammerer, tokenizer, "가", Sampling(12, **how, allow_unknown=True), num_samples=3):
+        assert text.count(placeholder) == 12
+
+
+def test_pad_is_never_chosen(stammerer, tokenizer, monkeypatch):
+    chosen, decode = [], Tokenizer.decode
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: chosen.extend(ids) or decode(self, ids))
+    for allow in (False, True):
+        generate(stammerer, tokenizer, "가", Sampling(12, temperature=10.0, allow_unknown=allow), num_samples=4)
+    assert tokenizer.unk_id in chosen and tokenizer.pad_id not in chosen
+    free = generate_ids(stammerer, [1], EOS, Sampling(12, temperature=10.0), num_samples=4)
+    assert any(tokenizer.pad_id in ids for ids in free)  # it is the likeliest token after <unk>
