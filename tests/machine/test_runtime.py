@@ -129,7 +129,7 @@ def test_number_of_threads(variables, threads, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(runtime, "_chosen_threads", 0)
-    monkeypatch.setattr(limits, "available_cores", lambda: 8)
+    monkeypatch.setattr(runtime, "available_cores", lambda: 8)
     assert runtime.num_threads() == threads
 
 
