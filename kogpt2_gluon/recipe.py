@@ -65,8 +65,8 @@ class DataRecipe:
     tokenizer: str = option("", "SentencePiece model, for data.source=text")
     documents: str = option(
         "line",
-        "what a document is, for data.source=text: line, blank-line, wikipedia, namuwiki, modu (of these dumps) or a "
-        "JSON FIELD (field:NAME if NAME is one of these words)",
+        "what a document is, for data.source=text: a kind that `kogpt2 clean --help` names, or a FIELD of JSON lines "
+        "(field:NAME if NAME is one of these words)",
     )
     refresh: str = option("never", "for text: when the list of files is read again", choices=("never", "epoch"))
     bpe_dropout: float = option(0.0, "for text: share of merges left out at random", minimum=0.0, maximum=0.99)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.cli.progress_bar import progress_bar
+from kogpt2_gluon.corpus.formats import describe_kinds
 
 
 @click.command(no_args_is_help=True)
@@ -19,7 +20,7 @@ from kogpt2_gluon.cli.progress_bar import progress_bar
     "--documents",
     required=True,
     metavar="KIND",
-    help="What a document is: line, blank-line, a FIELD of JSON lines, wikipedia, namuwiki or modu.",
+    help=f"What a document is. {describe_kinds()}",
 )
 @click.option("--filters", help="YAML file of filters, or a preset: default, web, lm_kor.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a filter's option; repeatable.")

@@ -12,11 +12,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from kogpt2_gluon.corpus.layout import LAYOUTS, Layout
 from kogpt2_gluon.errors import DataError, RecipeError
 
 SPLITS = ("train", "test")
@@ -24,32 +25,33 @@ CORPUS_FORMAT = "kogpt2-corpus"
 CORPUS_VERSION = 1
 CORPUS_FILE = "corpus.json"
 FILE_SIZE = 256 << 20  # bytes after which the next document begins a new file
+READ_BYTES = 256 << 10  # bytes of a corpus file read at a time
 
 
-def stored_bytes(documents: list[bytes], mode: str) -> bytes:
-    """Clean documents (UTF-8, no empty lines, no line end at the end) as files hold them, one after another.
+class StoredBlock(NamedTuple):
+    """Whole documents of a corpus file as they lie there: what a process works on at a time."""
 
-    Stored ``line`` each is its text and a line end, stored ``blank-line`` also a line end before it: what
-    `framing_bytes` counts.
-    """
-    if not documents:
-        return b""
-    if mode == "line":
-        return b"\n".join(documents) + b"\n"
-    return b"\n" + b"\n\n".join(documents) + b"\n"
+    path: Path
+    layout: Layout
+    data: bytes
 
+    def documents(self) -> list[bytes]:
+        """Return the documents of the block as UTF-8, with ``\\n`` between the lines of one.
 
-def framing_bytes(mode: str) -> int:
-    """Bytes that `stored_bytes` adds to each document."""
-    return 1 if mode == "line" else 2
+        DataError if the block is not UTF-8.
+        """
+        try:
+            self.data.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{self.path}: not UTF-8, so not as it was cleaned; clean the corpus again") from None
+        return self.layout.split(self.data)
 
 
 class CorpusWriter:
     """Fills the folder of a corpus: splits, files, and at last `corpus.json`."""
 
-    def __init__(self, folder: Path, mode: str, file_size: int = FILE_SIZE) -> None:
-        assert mode in ("line", "blank-line"), mode
-        self._folder, self._mode, self._file_size = folder, mode, file_size
+    def __init__(self, folder: Path, layout: Layout, file_size: int = FILE_SIZE) -> None:
+        self._folder, self._layout, self._file_size = folder, layout, file_size
         self._streams: dict[str, BinaryIO] = {}
         self.files: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         for split in SPLITS:
@@ -57,17 +59,17 @@ class CorpusWriter:
 
     def add(self, split: str, document: bytes) -> None:
         """Appends a clean document: UTF-8, no empty lines, no line end at its end."""
-        data = stored_bytes([document], self._mode)
+        data = self._layout.join([document])
         self.add_stored(split, np.frombuffer(data, np.uint8), np.array([len(data)]))
 
     def add_stored(self, split: str, data: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> None:
-        """Appends documents as `stored_bytes` joins them: their bytes, and the size of each there."""
+        """Appends documents as `Layout.join` joins them: their bytes, and the size of each there."""
         while len(sizes):
             if split not in self._streams or self.files[split][-1]["bytes"] >= self._file_size:
                 self._begin_file(split)
-                if self._mode == "blank-line":  # a file neither begins nor ends with a blank line
-                    data, sizes = data[1:], sizes.copy()
-                    sizes[0] -= 1
+                if lead := len(self._layout.lead):  # a file neither begins nor ends with a blank line
+                    data, sizes = data[lead:], sizes.copy()
+                    sizes[0] -= lead
             file = self.files[split][-1]
             ends = np.cumsum(sizes)
             count = min(len(sizes), 1 + int(np.searchsorted(ends, self._file_size - file["bytes"])))
@@ -92,7 +94,7 @@ class CorpusWriter:
     def finish(self, about: dict[str, Any]) -> None:
         """Writes `corpus.json` with `about` (sources, counts, ...) between the format and the list of files."""
         self.close()
-        head = {"format": CORPUS_FORMAT, "version": CORPUS_VERSION, "documents": self._mode}
+        head = {"format": CORPUS_FORMAT, "version": CORPUS_VERSION, "documents": self._layout.name}
         text = json.dumps({**head, **about, "files": self.files}, indent=2, ensure_ascii=False) + "\n"
         # A file name that is not UTF-8 reaches us as lone surrogates; escaped they are still JSON.
         (self._folder / CORPUS_FILE).write_bytes(text.encode("utf-8", "backslashreplace"))
@@ -107,11 +109,11 @@ def _close(stream: BinaryIO) -> None:
 
 
 class Corpus:
-    """A cleaned corpus on disk. `mode` is how its documents are stored, `about` is its `corpus.json`."""
+    """A cleaned corpus on disk. `layout` is how its documents are stored, `about` is its `corpus.json`."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder, self.about = folder, about
-        self.mode: str = about["documents"]
+        self.layout = LAYOUTS[about["documents"]]
 
     @classmethod
     def open(cls, folder: Path) -> Corpus:
@@ -143,10 +145,30 @@ class Corpus:
         """Bytes of a split's text files."""
         return sum(file["bytes"] for file in self.about["files"][split])
 
-    def documents(self, split: str) -> Iterator[str]:
-        """Every document of a split in order; the lines of one are parted by ``\\n``."""
+    def blocks(self, split: str) -> Iterator[StoredBlock]:
+        """Yield a split in blocks of whole documents, in order: READ_BYTES each, or one document if that is longer."""
+        border = self.layout.border
         for path in self.files(split):
-            yield from read_stored(path, self.mode)
+            parts: list[bytes] = []  # since the last border; its bytes are searched once, however long a document is
+            with path.open("rb", buffering=0) as file:
+                while data := file.read(READ_BYTES):
+                    # A border may lie across two reads, and then ends with the first byte of this one.
+                    across = bool(parts) and len(border) == 2 and parts[-1][-1:] + data[:1] == border
+                    end = data.rfind(border) + len(border)
+                    if end < len(border):
+                        end = 1 if across else 0
+                    if end:
+                        yield StoredBlock(path, self.layout, b"".join([*parts, data[:end]]))
+                        parts = []
+                    parts.append(data[end:])
+            if any(parts):
+                yield StoredBlock(path, self.layout, b"".join(parts))
+
+    def documents(self, split: str) -> Iterator[str]:
+        """Yield every document of a split in order; the lines of one are separated by ``\\n``."""
+        for block in self.blocks(split):
+            for document in block.documents():
+                yield document.decode()
 
     def lines(self, split: str) -> Iterator[str]:
         """Every line of a split in order, document borders forgotten."""
@@ -154,24 +176,20 @@ class Corpus:
             yield from document.split("\n")
 
 
-def read_stored(path: Path, mode: str) -> Iterator[str]:
-    """The documents of one file of a cleaned corpus, stored as `mode`. DataError if it is not UTF-8 after all."""
-    lines: list[str] = []
+def split_layout(folder: Path) -> Layout | None:
+    """Return how the documents of a split's folder are stored, or None if it is not the folder of a corpus's split."""
+    folder = folder.resolve()
+    if folder.name not in SPLITS:
+        return None
     try:
-        with path.open(encoding="utf-8", newline="\n") as stream:
-            for line in stream:
-                text = line.rstrip("\n")
-                if mode == "line":
-                    yield text
-                elif text:
-                    lines.append(text)
-                elif lines:
-                    yield "\n".join(lines)
-                    lines = []
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8, so not as it was cleaned; clean the corpus again") from None
-    if lines:
-        yield "\n".join(lines)
+        about = json.loads((folder.parent / CORPUS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return _layout_of(about.get("documents")) if isinstance(about, dict) else None
+
+
+def _layout_of(name: Any) -> Layout | None:
+    return LAYOUTS.get(name) if isinstance(name, str) else None
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
@@ -190,7 +208,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not the description of a cleaned corpus")
     if about.get("version") != CORPUS_VERSION:
         raise DataError(f"{path}: format version {about.get('version')}, but this release reads {CORPUS_VERSION}")
-    if about.get("documents") not in ("line", "blank-line") or not _lists_files(about.get("files")):
+    if _layout_of(about.get("documents")) is None or not _lists_files(about.get("files")):
         raise DataError(f"{path}: damaged: it does not say how documents are stored, and where")
     return about
 

@@ -6,7 +6,6 @@ the process that reads and writes has little to do for each document, however sh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -14,7 +13,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.corpus.store import Corpus
+from kogpt2_gluon.corpus.store import Corpus, StoredBlock
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.process_pool import start_processes
 from kogpt2_gluon.shards.format import (
@@ -32,16 +31,7 @@ from kogpt2_gluon.storage.lustre import prepare_folder
 from kogpt2_gluon.tokens.counts import TokenCounter
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
-TASK_BYTES = 256 << 10  # text handed to a process at a time
 BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get its share
-
-
-class Block(NamedTuple):
-    """Whole documents of a corpus file as they lie there, stored as `mode`."""
-
-    path: str
-    mode: str
-    text: bytes
 
 
 class Task(NamedTuple):
@@ -129,42 +119,11 @@ def shard_corpus(
     return manifest
 
 
-def _blocks(corpus: Corpus, split: str) -> Iterator[Block]:
-    """A split in blocks of whole documents, in order: TASK_BYTES each, or one document if that is longer."""
-    border = b"\n" if corpus.mode == "line" else b"\n\n"
-    for path in corpus.files(split):
-        parts: list[bytes] = []  # since the last border; its bytes are searched once, however long a document is
-        with path.open("rb", buffering=0) as file:
-            while data := file.read(TASK_BYTES):
-                # A border may lie across two reads, and then ends with the first byte of this one.
-                across = bool(parts) and len(border) == 2 and parts[-1][-1:] + data[:1] == border
-                end = data.rfind(border) + len(border)
-                if end < len(border):
-                    end = 1 if across else 0
-                if end:
-                    yield Block(str(path), corpus.mode, b"".join([*parts, data[:end]]))
-                    parts = []
-                parts.append(data[end:])
-        if any(parts):
-            yield Block(str(path), corpus.mode, b"".join(parts))
-
-
-def _split_documents(block: Block) -> list[bytes]:
-    """The documents of a block, as `read_stored` of the corpus would yield them. DataError if not UTF-8."""
-    try:
-        block.text.decode()
-    except UnicodeDecodeError:
-        raise DataError(f"{block.path}: not UTF-8, so not as it was cleaned; clean the corpus again") from None
-    if block.mode == "line":
-        return block.text[: -1 if block.text.endswith(b"\n") else None].split(b"\n")
-    return [text for text in re.split(rb"\n\n+", block.text.strip(b"\n")) if text]
-
-
 def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int) -> Iterator[Task]:
     """Every block of a split, tokenized, in the corpus's order; few are under way, so that little is read ahead."""
     cuts = can_cut(tokenizer_path.read_bytes())
     with start_processes(processes, "tokenizing", _start_process, (str(tokenizer_path), cuts)) as run:
-        yield from run(_tokenize, _blocks(corpus, split))
+        yield from run(_tokenize, corpus.blocks(split))
 
 
 def _start_process(tokenizer_path: str, cuts: bool) -> None:
@@ -174,9 +133,9 @@ def _start_process(tokenizer_path: str, cuts: bool) -> None:
     _counter = TokenCounter(_tokenizer)
 
 
-def _tokenize(block: Block) -> Task:
+def _tokenize(block: StoredBlock) -> Task:
     assert _tokenizer is not None and _counter is not None
-    documents = _split_documents(block)
+    documents = block.documents()
     texts, counts = cut_texts(documents) if _cuts else (documents, np.ones(len(documents), np.int64))
     ids, lengths = _tokenizer.encode_flat(texts)
     text_bytes, words = _counter.count(ids, lengths, texts)

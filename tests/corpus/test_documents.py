@@ -15,19 +15,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.corpus import documents as documents_module
-from kogpt2_gluon.corpus.documents import (
-    Block,
-    Document,
-    Item,
-    Rejection,
-    check_documents,
-    make_block,
-    parse_block,
-    read_blocks,
-    read_documents,
-)
-from kogpt2_gluon.corpus.first_look import check_opening
+from kogpt2_gluon.corpus import records as records_module
+from kogpt2_gluon.corpus.documents import check_names, read_blocks, read_documents
+from kogpt2_gluon.corpus.formats import KINDS, kind_of
+from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection, make_block
 from kogpt2_gluon.corpus.sources import Source, local_source
 from kogpt2_gluon.errors import DataError, RecipeError
 
@@ -75,7 +66,7 @@ def plain(texts: list[str]) -> bytes:
 
 
 # name -> (--documents, suffix, how texts become a file)
-KINDS = {
+SOURCES = {
     "line": ("line", ".txt", plain),
     "blank-line": ("blank-line", ".txt", plain),
     "field": ("text", ".jsonl", json_lines),
@@ -88,11 +79,11 @@ TEXT = st.text(st.sampled_from('가나 \n\t\r"\\{}[],:=|*<>&a1한'), max_size=60
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents_module, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 64)
 
 
 def items_of(blocks: list[Block], documents: str) -> list[Item]:
-    return [item for block in blocks for item in parse_block(block, documents)]
+    return [item for block in blocks for item in kind_of(documents).parse_block(block)]
 
 
 def test_lines_and_their_places(tmp_path: Path) -> None:
@@ -161,7 +152,7 @@ def test_a_field_may_bear_the_name_of_a_format(tmp_path: Path) -> None:
 
 def test_documents_and_names_that_do_not_agree() -> None:
     def check(name: str, documents: str) -> None:
-        check_documents([Source(name, 1, "")], documents)
+        check_names([Source(name, 1, "")], kind_of(documents))
 
     for name, documents in (("a.jsonl", "line"), ("a.json.gz", "blank-line"), ("a.txt", "text"), ("a", "field:line")):
         with pytest.raises(DataError, match=f"^{name}: "):
@@ -184,28 +175,28 @@ def test_documents_and_names_that_do_not_agree() -> None:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(PACKERS)), st.lists(TEXT, max_size=12))
+@given(st.data(), st.sampled_from(sorted(SOURCES)), st.sampled_from(sorted(PACKERS)), st.lists(TEXT, max_size=12))
 def test_any_block_is_a_place_to_begin_again(
     tmp_path: Path, small_blocks: None, data: st.DataObject, kind: str, packing: str, texts: list[str]
 ) -> None:
-    documents, suffix, make = KINDS[kind]
+    documents, suffix, make = SOURCES[kind]
     path = write(tmp_path / f"a{suffix}{packing}", PACKERS[packing](make(texts)))
     source = local_source(path)
-    blocks = list(read_blocks(source, documents))
+    blocks = list(read_blocks(source, kind_of(documents)))
     assert pickle.loads(pickle.dumps(blocks)) == blocks
     for earlier, later in zip(blocks, blocks[1:]):
         assert earlier.next_start == (later.line, later.offset)
     if blocks:
         place = data.draw(st.integers(0, len(blocks) - 1))
         read: list[int] = []
-        rest = list(read_blocks(source, documents, read.append, blocks[place].next_start))
+        rest = list(read_blocks(source, kind_of(documents), read.append, blocks[place].next_start))
         assert rest == blocks[place + 1 :]
         if not packing:
             assert sum(read) == source.size
     whole = items_of(blocks, documents)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents_module, "BLOCK_BYTES", 1 << 20)
-        assert items_of(list(read_blocks(source, documents)), documents) == whole
+        patch.setattr(records_module, "BLOCK_BYTES", 1 << 20)
+        assert items_of(list(read_blocks(source, kind_of(documents))), documents) == whole
     if kind not in ("line", "blank-line"):
         assert len(whole) == len(texts)
     lines = make(texts).split(b"\n")
@@ -221,13 +212,13 @@ def test_lines_and_paragraphs_of_any_bytes(tmp_path: Path, small_blocks: None, p
     data = b"".join(pieces)
     source = local_source(write(tmp_path / "a.txt", data))
     for documents in ("line", "blank-line"):
-        assert b"".join(block.data for block in read_blocks(source, documents)) == data
+        assert b"".join(block.data for block in read_blocks(source, kind_of(documents))) == data
     lines = [line.rstrip(b"\r\n") for line in data.splitlines(keepends=True)] if b"\r" not in data else None
-    items = items_of(list(read_blocks(source, "line")), "line")
+    items = items_of(list(read_blocks(source, KINDS["line"])), "line")
     if lines is not None:
         assert [data[item.offset :].startswith(line) for item, line in zip(items, lines)] == [True] * len(lines)
         assert len(items) == len(lines)
-    kept = items_of(list(read_blocks(source, "blank-line")), "blank-line")
+    kept = items_of(list(read_blocks(source, KINDS["blank-line"])), "blank-line")
     in_paragraphs = sum(item.text.count("\n") + 1 for item in kept if isinstance(item, Document))
     bad = sum(len(item.bad_utf8) for item in kept)
     assert in_paragraphs + bad == sum(bool(line.strip()) for line in data.split(b"\n"))
@@ -240,7 +231,7 @@ def test_lines_and_paragraphs_of_any_bytes(tmp_path: Path, small_blocks: None, p
 def test_a_dump_cut_anywhere_gives_its_first_records_and_an_error(
     tmp_path: Path, small_blocks: None, data: st.DataObject, kind: str, texts: list[str]
 ) -> None:
-    documents, suffix, make = KINDS[kind]
+    documents, suffix, make = SOURCES[kind]
     path = tmp_path / f"a{suffix}"
     content = make(texts).rstrip()
     whole = list(read_documents(write(path, content), documents))
@@ -255,11 +246,11 @@ def test_a_dump_cut_anywhere_gives_its_first_records_and_an_error(
 @settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.data(), st.sampled_from(sorted(KINDS)), st.lists(TEXT, min_size=1, max_size=6))
+@given(st.data(), st.sampled_from(sorted(SOURCES)), st.lists(TEXT, min_size=1, max_size=6))
 def test_a_bent_byte_is_no_crash(
     tmp_path: Path, small_blocks: None, data: st.DataObject, kind: str, texts: list[str]
 ) -> None:
-    documents, suffix, make = KINDS[kind]
+    documents, suffix, make = SOURCES[kind]
     content = bytearray(make(texts) or b"x")
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -273,7 +264,7 @@ def test_a_bent_byte_is_no_crash(
 
 
 def test_a_record_without_end_is_refused(tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents_module, "LARGEST_DOCUMENT", 4096)
+    monkeypatch.setattr(records_module, "LARGEST_DOCUMENT", 4096)
     cases = {
         ("line", "a.txt"): (b"x" * 9000, "no line end in 4,096 bytes"),
         ("blank-line", "b.txt"): (b"xy\n" * 3000, "no blank line in .* say --documents line"),
@@ -285,18 +276,18 @@ def test_a_record_without_end_is_refused(tmp_path: Path, small_blocks: None, mon
     for (documents, name), (data, words) in cases.items():
         source = local_source(write(tmp_path / name, data))
         with pytest.raises(DataError, match=f"{name}: {words}"):
-            list(read_blocks(source, documents))
+            list(read_blocks(source, kind_of(documents)))
 
 
 def test_going_on_behind_the_end_is_refused(tmp_path: Path) -> None:
     source = local_source(write(tmp_path / "a.txt.gz", gzip.compress(b"ab\n")))
     with pytest.raises(DataError, match=r"a\.txt\.gz: ends before byte 9,"):
-        list(read_blocks(source, "line", start=(2, 9)))
+        list(read_blocks(source, KINDS["line"], start=(2, 9)))
 
 
 def refused_at_its_opening(data: bytes, documents: str) -> str:
     with pytest.raises(DataError) as caught:
-        check_opening(make_block("a.txt", 1, 0, data), documents)
+        kind_of(documents).check_opening(make_block("a.txt", 1, 0, data))
     return str(caught.value)
 
 
@@ -310,7 +301,7 @@ def test_another_encoding_is_told_at_the_first_block() -> None:
     assert "not UTF-8 in 30 of its first 30 lines" in latin and "CP949" not in latin
     for count in (9, 30):  # too few lines to tell by; fewer than half
         lines = text.encode().splitlines(True)[: count - 9] + text.encode("cp949").splitlines(True)[:9]
-        check_opening(make_block("a.txt", 1, 0, b"".join(lines)), "line")
+        KINDS["line"].check_opening(make_block("a.txt", 1, 0, b"".join(lines)))
 
 
 def test_a_field_that_no_record_has_is_told_at_the_first_block() -> None:
@@ -318,11 +309,11 @@ def test_a_field_that_no_record_has_is_told_at_the_first_block() -> None:
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     found = refused_at_its_opening(lines, "txet")
     assert "no text under 'txet' in its first 12 records" in found
-    assert found.endswith("; their fields: text, license, n; did you mean text?")
+    assert found.endswith("; their fields: text, license, n; did you mean --documents text?")
     assert "no text under 'n'" in refused_at_its_opening(lines, "n")
-    assert "no JSON objects" in refused_at_its_opening(b"plain\n" * 12, "text")
+    assert "not JSON objects" in refused_at_its_opening(b"plain\n" * 12, "text")
     for indent in (None, 1):
         assert "jq -c '.[]'" in refused_at_its_opening(json.dumps(records, indent=indent).encode(), "text")
     one_bad = b"[]\n" + lines
     for good in (lines, one_bad, lines.replace(b"text", b"body", 11), b'{"body": ""}\n' * 3):
-        check_opening(make_block("a.jsonl", 1, 0, good), "text")
+        kind_of("text").check_opening(make_block("a.jsonl", 1, 0, good))

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from kogpt2_gluon.corpus.documents import Rejection, read_documents
+from kogpt2_gluon.corpus.documents import read_documents
+from kogpt2_gluon.corpus.records import Rejection
 from kogpt2_gluon.errors import DataError
 
 CORPUS = {"title": "국립국어원 신문 말뭉치", "creator": "국립국어원", "distributor": "국립국어원", "year": "2020"}

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.corpus import documents as documents_module
-from kogpt2_gluon.corpus.documents import Document, Rejection, read_documents
+from kogpt2_gluon.corpus import records as records_module
+from kogpt2_gluon.corpus.documents import read_documents
 from kogpt2_gluon.corpus.formats.json_array import Record, parse_records, read_array_blocks
 from kogpt2_gluon.corpus.formats.namuwiki import plain_text
+from kogpt2_gluon.corpus.records import Document, Rejection
 from kogpt2_gluon.errors import DataError
 
 ARTICLE = """[include(틀:다른 뜻, other1=나, rd1=[[다]])]
@@ -103,7 +104,7 @@ def test_the_array_is_cut_as_a_parser_would(
     whole: Any = {"id": "document", "x": [{"document": []}], "document": records, "y": {}} if under_key else records
     data = json.dumps(whole, indent=indent, ensure_ascii=escaped).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents_module, "BLOCK_BYTES", block_bytes)
+        patch.setattr(records_module, "BLOCK_BYTES", block_bytes)
         blocks = list(read_array_blocks("a.json", io.BytesIO(data), 1, 0, key))
     values = [record.value for block in blocks for record in parse_records(block) if isinstance(record, Record)]
     assert values == records

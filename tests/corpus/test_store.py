@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.corpus.store import Corpus, CorpusWriter, stored_bytes
+from kogpt2_gluon.corpus import store
+from kogpt2_gluon.corpus.layout import LINES, PARAGRAPHS, Layout
+from kogpt2_gluon.corpus.store import Corpus, CorpusWriter
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.files import replace_file, replace_folder
 
@@ -42,7 +45,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_files_roll_between_documents(tmp_path: Path) -> None:
-    writer = CorpusWriter(tmp_path, "blank-line", file_size=40)
+    writer = CorpusWriter(tmp_path, PARAGRAPHS, file_size=40)
     documents = [f"{number}\n" + "x" * number for number in range(1, 30)]
     for document in documents:
         writer.add("train", document.encode())
@@ -56,21 +59,21 @@ def test_files_roll_between_documents(tmp_path: Path) -> None:
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     st.lists(st.lists(st.sampled_from(["가", "나다 라", "x" * 9]), min_size=1, max_size=3), max_size=12),
-    st.sampled_from(["line", "blank-line"]),
+    st.sampled_from([LINES, PARAGRAPHS]),
     st.integers(1, 40),
     st.integers(1, 5),
 )
-def test_documents_written_in_batches(texts: list[list[str]], mode: str, file_size: int, batch: int) -> None:
+def test_documents_written_in_batches(texts: list[list[str]], layout: Layout, file_size: int, batch: int) -> None:
     """Any batches give the files that one document after another gives."""
-    documents = [("\n" if mode == "blank-line" else " ").join(lines).encode() for lines in texts]
+    documents = [(" " if layout.is_one_line else "\n").join(lines).encode() for lines in texts]
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / "one", Path(name) / "many"]
-        one, many = (CorpusWriter(_made(folder), mode, file_size) for folder in folders)
+        one, many = (CorpusWriter(_made(folder), layout, file_size) for folder in folders)
         for document in documents:
             one.add("test", document)
         for begin in range(0, len(documents), batch):
-            stored = [stored_bytes([document], mode) for document in documents[begin : begin + batch]]
-            assert b"".join(stored) == stored_bytes(documents[begin : begin + batch], mode)
+            stored = [layout.join([document]) for document in documents[begin : begin + batch]]
+            assert b"".join(stored) == layout.join(documents[begin : begin + batch])
             sizes = np.array([len(document) for document in stored])
             many.add_stored("test", np.frombuffer(b"".join(stored), np.uint8), sizes)
         for writer in (one, many):
@@ -81,6 +84,51 @@ def test_documents_written_in_batches(texts: list[list[str]], mode: str, file_si
         assert files[0] == files[1]
         if documents:
             assert [text.encode() for text in Corpus.open(folders[1]).documents("test")] == documents
+
+
+def read_line_by_line(path: Path, layout: Layout) -> list[str]:
+    """The documents of a corpus file, read in the simplest way."""
+    documents: list[str] = []
+    lines: list[str] = []
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        for line in stream:
+            text = line.rstrip("\n")
+            if layout.is_one_line:
+                documents.append(text)
+            elif text:
+                lines.append(text)
+            elif lines:
+                documents.append("\n".join(lines))
+                lines = []
+    return [*documents, "\n".join(lines)] if lines else documents
+
+
+@pytest.mark.parametrize("layout", [LINES, PARAGRAPHS])
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(
+    files=st.lists(st.lists(st.sampled_from(["가", "a b", " ", "", "\n", "\r", "라" * 9]), max_size=8), max_size=3),
+    size=st.integers(1, 12),
+)
+@example(files=[["a b", "\n", "가"]], size=4)
+def test_blocks_are_the_documents(layout: Layout, files: list[list[str]], size: int) -> None:
+    """The sizes of files, documents and reads do not matter; some of these files no cleaning would write."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        (folder / "train").mkdir()
+        about: dict[str, Any] = {"documents": layout.name, "files": {"train": [], "test": []}}
+        for number, documents in enumerate(files):
+            path = folder / "train" / f"corpus-{number:05d}.txt"
+            text = "".join(f"{document}\n{layout.lead.decode()}" for document in documents)
+            path.write_bytes(text[number:].encode())  # the second without its first character
+            about["files"]["train"].append({"name": path.name, "documents": 1, "bytes": path.stat().st_size})
+        corpus = Corpus(folder, about)
+        patch.setattr(store, "READ_BYTES", size)
+        blocks = list(corpus.blocks("train"))
+        read = [document.decode() for block in blocks for document in block.documents()]
+        assert read == [text for path in corpus.files("train") for text in read_line_by_line(path, layout)]
+        assert read == list(corpus.documents("train"))
+        longest = max((len(document.encode()) for document in read), default=0)
+        assert all(len(block.data) <= 2 * size + longest + 8 for block in blocks)
 
 
 def _made(folder: Path) -> Path:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.corpus import documents as documents_module
-from kogpt2_gluon.corpus.documents import Document, Rejection, read_documents
+from kogpt2_gluon.corpus import records as records_module
+from kogpt2_gluon.corpus.documents import read_documents
 from kogpt2_gluon.corpus.formats import wikitext
 from kogpt2_gluon.corpus.formats.wikitext import BadMarkupError, plain_text
+from kogpt2_gluon.corpus.records import Document, Rejection
 from kogpt2_gluon.errors import DataError
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="ko">
@@ -134,7 +135,7 @@ def test_a_dump(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block_bytes", [10, 700, 1 << 20])
 def test_blocks_end_between_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
-    monkeypatch.setattr(documents_module, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", block_bytes)
     path = dump(tmp_path / "a.xml.bz2", *(page(f"글 {number}") for number in range(20)))
     texts = [item.text for item in read_documents(path, "wikipedia") if isinstance(item, Document)]
     assert texts == [f"글 {number}" for number in range(20)]

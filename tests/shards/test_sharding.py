@@ -6,19 +6,16 @@ import json
 import os
 import random
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus.cleaning import clean
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.shards.format import MANIFEST, Manifest
 from kogpt2_gluon.shards.shard_set import ShardSet
-from kogpt2_gluon.shards.sharding import BYTES_PER_TOKEN, _blocks, _split_documents, shard_corpus
+from kogpt2_gluon.shards.sharding import BYTES_PER_TOKEN, shard_corpus
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.tokens.training import train_tokenizer
 from tests.shards.shard_helpers import SPECIAL, parts_of, read_back
@@ -119,36 +116,6 @@ def test_documents_of_several_lines(tmp_path: Path, tokenizer: Tokenizer) -> Non
         assert (shards.manifest.documents, shards.manifest.words) == (2, 4)
 
 
-# --- blocks
-
-
-@pytest.mark.parametrize("mode", ["line", "blank-line"])
-@settings(deadline=None, derandomize=True, max_examples=200)
-@given(
-    files=st.lists(st.lists(st.sampled_from(["가", "a b", " ", "", "\n", "\r", "라" * 9]), max_size=8), max_size=3),
-    size=st.integers(1, 12),
-)
-@example(files=[["a b", "\n", "가"]], size=4)
-def test_blocks_are_the_documents(mode: str, files: list[list[str]], size: int) -> None:
-    """Whatever the sizes of files, documents and reads; some of these files no cleaning would write."""
-    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        folder = Path(name)
-        (folder / "train").mkdir()
-        about = {"documents": mode, "files": {"train": [], "test": []}}
-        for number, documents in enumerate(files):
-            path = folder / "train" / f"corpus-{number:05d}.txt"
-            text = "".join(f"{document}\n" + "\n" * (mode == "blank-line") for document in documents)
-            path.write_bytes(text[number:].encode())  # the second without its first character
-            about["files"]["train"].append({"name": path.name, "documents": 1, "bytes": path.stat().st_size})
-        corpus = Corpus(folder, about)
-        patch.setattr("kogpt2_gluon.shards.sharding.TASK_BYTES", size)
-        blocks = list(_blocks(corpus, "train"))
-        read = [document.decode() for block in blocks for document in _split_documents(block)]
-        assert read == list(corpus.documents("train"))
-        longest = max((len(document.encode()) for document in read), default=0)
-        assert all(len(block.text) <= 2 * size + longest + 8 for block in blocks)
-
-
 def test_text_that_is_not_utf8_is_named_and_leaves_no_manifest(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "source.txt").write_text("\n".join(sentences(20, 3)), encoding="utf-8")
     clean([tmp_path / "source.txt"], tmp_path / "corpus", "line", 0.0)
@@ -194,7 +161,7 @@ def test_a_tokenizing_process_that_dies_ends_the_work(
     """As when the system kills it for its memory; a pool that starts another one would wait for ever."""
     sharding = "kogpt2_gluon.shards.sharding"
     monkeypatch.setattr(f"{sharding}._tokenize", os._exit)  # called with a block: an error in the child
-    monkeypatch.setattr(f"{sharding}._blocks", lambda corpus, split: iter([9]))  # exit code 9
+    monkeypatch.setattr(Corpus, "blocks", lambda corpus, split: iter([9]))  # exit code 9
     with pytest.raises(KoGPT2Error, match="--processes"):
         shard_corpus(corpus, tokenizer.path, tmp_path / "out", "train", processes=1)
     assert not (tmp_path / "out" / MANIFEST).exists()

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from kogpt2_gluon.corpus import documents as documents_module
+from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.documents import read_blocks, read_documents
+from kogpt2_gluon.corpus.formats import KINDS
 from kogpt2_gluon.corpus.sources import list_sources
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.storage import s3
@@ -103,17 +104,17 @@ def test_all_pages_of_a_long_list_are_read(stubbed: Stubber) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_documents_from_s3_and_going_on(store: Any, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
-    monkeypatch.setattr(documents_module, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 100)
     data = "".join(f"{number}번째 줄\n" for number in range(200)).encode()
     name = "wiki_news_corpus_aa" + (".gz" if packed else "")
     store.put_object(Bucket=BUCKET, Key=name, Body=gzip.compress(data) if packed else data)
     (source,) = list_sources([f"s3://{BUCKET}/{name}"])
     read: list[int] = []
-    blocks = list(read_blocks(source, "line", read.append))
+    blocks = list(read_blocks(source, KINDS["line"], read.append))
     assert b"".join(block.data for block in blocks) == data
     assert sum(read) == source.size
     for place in (0, 7, len(blocks) - 1):
-        assert list(read_blocks(source, "line", start=blocks[place].next_start)) == blocks[place + 1 :]
+        assert list(read_blocks(source, KINDS["line"], start=blocks[place].next_start)) == blocks[place + 1 :]
     assert [item.text for item in read_documents(source, "line")] == data.decode().splitlines()
 
 

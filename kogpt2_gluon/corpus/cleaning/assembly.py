@@ -34,8 +34,9 @@ from kogpt2_gluon.corpus.cleaning.report import (
     SourceReport,
     sample_row,
 )
+from kogpt2_gluon.corpus.layout import Layout
 from kogpt2_gluon.corpus.sources import Source
-from kogpt2_gluon.corpus.store import CorpusWriter, framing_bytes
+from kogpt2_gluon.corpus.store import CorpusWriter
 
 HASH_RANGE = 1 << 64
 
@@ -55,15 +56,15 @@ def test_border(test_share: float) -> int:
 class Assembly:
     """The documents of all parts, and which of them are dropped by now; `report` counts them by source.
 
-    `work` is an empty folder for files that come and go; `mode` is how the parts' text is stored.
+    `work` is an empty folder for files that come and go; `layout` is how the parts' text is stored.
     """
 
-    def __init__(self, parts: Sequence[Part], sources: Sequence[Source], mode: str, work: Path) -> None:
+    def __init__(self, parts: Sequence[Part], sources: Sequence[Source], layout: Layout, work: Path) -> None:
         assert parts
         self._parts, self._sources, self._work = list(parts), sources, work
         self._cleaned = tuple(parts)  # as they were before lines were removed
         self._load_ends = lru_cache(maxsize=4096)(_load_ends)  # mapped, so hardly any memory
-        self._lead = framing_bytes(mode) - 1
+        self._lead = len(layout.lead)
         self._firsts = [part.first for part in parts]
         self._total = parts[-1].first + parts[-1].documents
         self._dropped: Mask = np.memmap(work / "dropped", np.bool_, "w+", shape=(max(1, self._total),))[: self._total]

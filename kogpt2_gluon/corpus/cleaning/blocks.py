@@ -13,15 +13,15 @@ from kogpt2_gluon.corpus.cleaning.near_duplicates import band_keys
 from kogpt2_gluon.corpus.cleaning.options import CleaningOptions
 from kogpt2_gluon.corpus.cleaning.parts import Cleaned
 from kogpt2_gluon.corpus.cleaning.report import Samples, Tally, sample_row
-from kogpt2_gluon.corpus.documents import BYTE_ORDER_MARK, Block, Item, Rejection, parse_block, stored_mode
-from kogpt2_gluon.corpus.store import framing_bytes, stored_bytes
+from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.records import Block, Item, Rejection
 
 
 class BlockCleaner:
     """Cleans blocks of one kind of documents, each by itself."""
 
-    def __init__(self, options: CleaningOptions, documents: str) -> None:
-        self._options, self._documents, self._mode = options, documents, stored_mode(documents)
+    def __init__(self, options: CleaningOptions, kind: Kind) -> None:
+        self._options, self._kind, self._layout = options, kind, kind.layout
         self._cleaner = TextCleaner(options)
 
     def clean(self, block: Block) -> Cleaned:
@@ -42,11 +42,11 @@ class BlockCleaner:
                 texts.append(item.text)
         kept, lines = self._filter(texts, block.source, tally, samples)
         encoded = [text.encode() for text in kept]
-        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded)) + framing_bytes(self._mode)
+        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded)) + len(self._layout.border)
         hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, encoded), np.uint64, len(encoded))
         options = self._options
         return Cleaned(
-            stored_bytes(encoded, self._mode),
+            self._layout.join(encoded),
             sizes,
             hashes,
             np.array(lines, np.int64),
@@ -58,14 +58,12 @@ class BlockCleaner:
         )
 
     def _parse(self, block: Block, texts: list[str]) -> Iterable[Item]:
-        """The items of a block; of one of plain lines, which are many and short, all go to `texts` in one step."""
-        if self._documents == "line" and b"\r" not in block.data and not block.data.startswith(BYTE_ORDER_MARK):
-            try:
-                texts += block.data.decode().removesuffix("\n").split("\n")
-                return ()
-            except UnicodeDecodeError:
-                pass
-        return parse_block(block, self._documents)
+        """Return the items of a block; where all texts come in one step, they go to `texts` instead."""
+        at_once = self._kind.texts_at_once(block)
+        if at_once is None:
+            return self._kind.parse_block(block)
+        texts += at_once
+        return ()
 
     def _filter(self, texts: list[str], source: str, tally: Tally, samples: Samples) -> tuple[list[str], list[int]]:
         """(the clean texts that are kept, how many lines each has)."""
@@ -75,7 +73,7 @@ class BlockCleaner:
         del dropped[""]
         read = "\n".join(texts).count("\n") + 1 if texts else 0
         assert len(kept) + sum(dropped.values()) == len(texts), "documents do not add up"
-        assert self._mode != "line" or batch.line_counts == [1] * len(kept), "a line became several"
+        assert not self._layout.is_one_line or batch.line_counts == [1] * len(kept), "a line became several"
         assert sum(batch.line_counts) + sum(batch.lines.values()) == read, "lines do not add up"
         tally.documents.update(dropped)
         tally.lines.update(batch.lines)

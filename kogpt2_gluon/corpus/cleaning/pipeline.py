@@ -22,8 +22,10 @@ from kogpt2_gluon.corpus.cleaning.normalize import NORMALISATION
 from kogpt2_gluon.corpus.cleaning.options import RULES_VERSION, CleaningOptions, load_options
 from kogpt2_gluon.corpus.cleaning.parts import Cleaned, PartWriter, Place, make_plan, open_work, read_parts
 from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PICTURE_FILE, SAMPLES_FILE, CleaningReport
-from kogpt2_gluon.corpus.documents import Block, check_documents, read_blocks, stored_mode
-from kogpt2_gluon.corpus.first_look import check_opening
+from kogpt2_gluon.corpus.documents import check_names, read_blocks
+from kogpt2_gluon.corpus.formats import kind_of
+from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.records import Block
 from kogpt2_gluon.corpus.sources import Source, is_s3_url, list_sources, split_s3_url
 from kogpt2_gluon.corpus.store import CORPUS_FILE, SPLITS, CorpusWriter
 from kogpt2_gluon.errors import DataError, RecipeError
@@ -55,7 +57,7 @@ def clean(
     sources : sequence of str or Path
         Files, folders, or ``s3://bucket/prefix``, plain or compressed.
     documents : str
-        What a document is, see `kogpt2_gluon.corpus.documents`.
+        What a document is: a word of `kogpt2_gluon.corpus.formats`, or the name of a JSON field.
     test_share : float
         About this share of the documents becomes the test split, chosen by the hash of their text; with `split`
         ``folder`` it means nothing.
@@ -83,21 +85,22 @@ def clean(
         raise RecipeError(f"--test-share {test_share:g}: give a share from 0 to below 1, such as 0.01")
     assert processes >= 1 and split in ("hash", "folder"), (processes, split)
     options = load_options(None) if options is None else options
+    kind = kind_of(documents)
     files = list_sources(sources)
-    check_documents(files, documents)
+    check_names(files, kind)
     test_sources = [_split_of_source(file) == "test" for file in files] if split == "folder" else None
     _check_out(out, files, overwrite)
     say = say or (lambda words: None)
     plan = make_plan(files, documents, options.to_dict(), f"{__version__}, rules {RULES_VERSION}")
     with open_work(work_folder(out), plan, restart) as work:
-        _make_parts(work, files, documents, options, processes, progress, say)
+        _make_parts(work, files, kind, options, processes, progress, say)
         about = {
             "normalisation": NORMALISATION.replace("NFC", options.normalize.form),
             "options": options.to_dict(),
             "split": split,
             "test_share": test_share if split == "hash" else None,
         }
-        report = _assemble(work, files, documents, options, test_sources, test_share, about, say)
+        report = _assemble(work, files, kind, options, test_sources, test_share, about, say)
         report.split, report.test_share = split, test_share
         if sum(report.documents.kept.values()):
             with replace_folder(out) as folder:
@@ -114,7 +117,7 @@ def clean(
 def _make_parts(
     work: Path,
     sources: Sequence[Source],
-    documents: str,
+    kind: Kind,
     options: CleaningOptions,
     processes: int,
     progress: Progress | None,
@@ -126,9 +129,9 @@ def _make_parts(
     if parts:
         say(f"going on behind {number:,} finished parts with {parts[-1].documents_slice.stop:,} documents")
     writer: PartWriter | None = None
-    blocks = _blocks(sources, documents, place, progress)
+    blocks = _blocks(sources, kind, place, progress)
     try:
-        for place, cleaned in _cleaned(blocks, options, documents, processes):
+        for place, cleaned in _cleaned(blocks, options, kind, processes):
             if writer is not None and writer.is_full:
                 writer.commit(place)
                 number, writer = number + 1, None
@@ -144,7 +147,7 @@ def _make_parts(
 
 
 def _blocks(
-    sources: Sequence[Source], documents: str, place: Place, progress: Progress | None
+    sources: Sequence[Source], kind: Kind, place: Place, progress: Progress | None
 ) -> Generator[tuple[Place, Block], None, None]:
     """Every block from `place` on, and where it begins."""
     total = sum(source.size for source in sources)
@@ -158,28 +161,29 @@ def _blocks(
 
     start = (place.line, place.offset)
     for number in range(place.source, len(sources)):
-        for block in read_blocks(sources[number], documents, on_read, start):
-            check_opening(block, documents)
+        for block in read_blocks(sources[number], kind, on_read, start):
+            if not block.offset:
+                kind.check_opening(block)
             yield Place(number, block.line, block.offset), block
         start = (1, 0)
 
 
 def _cleaned(
-    blocks: Iterator[tuple[Place, Block]], options: CleaningOptions, documents: str, processes: int
+    blocks: Iterator[tuple[Place, Block]], options: CleaningOptions, kind: Kind, processes: int
 ) -> Iterator[tuple[Place, Cleaned]]:
     """Every block, cleaned, in order; few are under way, so that little is read ahead."""
     if processes == 1:
-        cleaner = BlockCleaner(options, documents)
+        cleaner = BlockCleaner(options, kind)
         for place, block in blocks:
             yield place, cleaner.clean(block)
         return
-    with start_processes(processes, "cleaning", _start_process, (options, documents)) as run:
+    with start_processes(processes, "cleaning", _start_process, (options, kind)) as run:
         yield from run(_clean_block, blocks)
 
 
-def _start_process(options: CleaningOptions, documents: str) -> None:
+def _start_process(options: CleaningOptions, kind: Kind) -> None:
     global _cleaner
-    _cleaner = BlockCleaner(options, documents)
+    _cleaner = BlockCleaner(options, kind)
 
 
 def _clean_block(placed: tuple[Place, Block]) -> tuple[Place, Cleaned]:
@@ -194,7 +198,7 @@ def _clean_block(placed: tuple[Place, Block]) -> tuple[Place, Cleaned]:
 def _assemble(
     work: Path,
     sources: Sequence[Source],
-    documents: str,
+    kind: Kind,
     options: CleaningOptions,
     test_sources: Sequence[bool] | None,
     test_share: float,
@@ -209,8 +213,7 @@ def _assemble(
     parts = read_parts(work)
     if not parts:  # not one block in all sources
         return CleaningReport(bytes_read=sum(source.size for source in sources))
-    mode = stored_mode(documents)
-    assembly = Assembly(parts, sources, mode, scratch)
+    assembly = Assembly(parts, sources, kind.layout, scratch)
     say("looking for duplicates")
     assembly.drop_duplicates()
     if options.near_duplicates.enabled:
@@ -220,12 +223,12 @@ def _assemble(
         say("looking for lines that documents share")
         assembly.drop_duplicate_lines()
     say("writing the corpus")
-    writer = CorpusWriter(folder, mode)
+    writer = CorpusWriter(folder, kind.layout)
     try:
         assembly.write(writer, test_sources, test_share)
         report = assembly.finish(folder)
         described = [
-            {"path": source.name, "bytes": source.size, "documents": documents, "counts": counted.counts()}
+            {"path": source.name, "bytes": source.size, "documents": kind.name, "counts": counted.counts()}
             for source, counted in zip(sources, report.sources)
         ]
         counts = {

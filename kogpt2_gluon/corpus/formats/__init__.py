@@ -1,33 +1,48 @@
-"""Readers for the dumps that Korean corpora are published in.
+"""The kinds of documents: one module a kind, and the table of them all.
 
-- ``wikipedia``: MediaWiki's XML export (``kowiki-*-pages-articles.xml.bz2``), see `wikipedia`;
-- ``namuwiki``: NamuWiki's database dump, one JSON array, see `namuwiki`;
-- ``modu``: the JSON files of the Modu corpus (모두의 말뭉치, "everyone's corpus"), see `modu`.
-
-Each module has the two steps of `kogpt2_gluon.corpus.documents`: `read_blocks(name, stream, line, offset)` cuts the
-stream, which stands at `offset`, into blocks of whole records; `parse_block(block)` makes documents of one.
+A document is what the user says it is, never a guess. A new kind is one module with a `Kind`, and its line in `KINDS`.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
-from typing import BinaryIO, cast
+from kogpt2_gluon.corpus.formats.json_lines import Field
+from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.formats.lines import Lines
+from kogpt2_gluon.corpus.formats.modu import Modu
+from kogpt2_gluon.corpus.formats.namuwiki import NamuWiki
+from kogpt2_gluon.corpus.formats.paragraphs import Paragraphs
+from kogpt2_gluon.corpus.formats.wikipedia import Wikipedia
+from kogpt2_gluon.errors import RecipeError
 
-from kogpt2_gluon.corpus.documents import Block, Item
+FIELD_PREFIX = "field:"  # before a field whose name is that of a kind
 
-FORMATS = ("wikipedia", "namuwiki", "modu")
+# By name, in the order of help texts.
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Lines(),
+        Paragraphs(),
+        Wikipedia(),
+        NamuWiki(),
+        Modu(),
+    )
+}
 
 
-def read_blocks_of(format_name: str, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-    """`read_blocks` of one format; the parameters are those of the modules (see above)."""
-    assert format_name in FORMATS, format_name
-    module = importlib.import_module(f"{__name__}.{format_name}")
-    return cast("Iterator[Block]", module.read_blocks(name, stream, line, offset))
+def kind_of(documents: str) -> Kind:
+    """Return the kind that a user's word means: one of `KINDS`, or the field of that name in JSON lines.
+
+    RecipeError if the word is empty.
+    """
+    if documents in KINDS:
+        return KINDS[documents]
+    field = documents.removeprefix(FIELD_PREFIX)
+    if not field.strip():
+        raise RecipeError(f"--documents is empty; say {', '.join(KINDS)} or the name of a JSON field")
+    return Field(field, documents)
 
 
-def parse_block_of(format_name: str, block: Block) -> Iterator[Item]:
-    """`parse_block` of one format."""
-    assert format_name in FORMATS, format_name
-    module = importlib.import_module(f"{__name__}.{format_name}")
-    return cast("Iterator[Item]", module.parse_block(block))
+def describe_kinds() -> str:
+    """Return every kind with its meaning, in one sentence."""
+    kinds = "; ".join(f"{kind.name}: {kind.meaning}" for kind in KINDS.values())
+    return f"{kinds}; any other word is a FIELD: {Field.meaning} ({FIELD_PREFIX}NAME for a field with such a name)."

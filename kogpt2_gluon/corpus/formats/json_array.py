@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from kogpt2_gluon.corpus import documents
-from kogpt2_gluon.corpus.documents import BYTE_ORDER_MARK, Block, Rejection, make_block
+from kogpt2_gluon.corpus import records
+from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK, Block, Rejection, make_block
 from kogpt2_gluon.errors import DataError
 
 _MARKS = re.compile(rb'["{}\[\]]')
@@ -118,17 +118,17 @@ def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: 
         del buffer[:head]
     closers = b"]" if key is None else b"]}"
     while True:
-        buffer += stream.read(max(0, documents.BLOCK_BYTES - len(buffer)))
+        buffer += stream.read(max(0, records.BLOCK_BYTES - len(buffer)))
         scanner = _Scanner(buffer, closers, first)
         scanner.scan()
         while not scanner.spans and scanner.tail is None and scanner.fault is None:
-            more = stream.read(documents.BLOCK_BYTES)
+            more = stream.read(records.BLOCK_BYTES)
             if not more:
                 raise DataError(
                     f"{name}: truncated: a record that begins behind byte {offset:,} (line {line}) has no end"
                 )
             buffer += more
-            if len(buffer) > documents.LARGEST_DOCUMENT:
+            if len(buffer) > records.LARGEST_DOCUMENT:
                 raise DataError(
                     f"{name}: a record of over {len(buffer):,} bytes behind byte {offset:,}; is it damaged?"
                 )
@@ -150,7 +150,7 @@ def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: 
 def _read_head(name: str, stream: BinaryIO, buffer: bytearray, key: str | None) -> int:
     """Fills `buffer` as far as the beginning of the array; returns where its first element would begin."""
     while True:
-        more = stream.read(max(documents.BLOCK_BYTES, len(buffer)))  # doubling: each try begins at the start
+        more = stream.read(max(records.BLOCK_BYTES, len(buffer)))  # doubling: each try begins at the start
         buffer += more
         start = len(BYTE_ORDER_MARK) if buffer.startswith(BYTE_ORDER_MARK) else 0
         while start < len(buffer) and buffer[start] in _SPACE:
@@ -162,7 +162,7 @@ def _read_head(name: str, stream: BinaryIO, buffer: bytearray, key: str | None) 
             head = start + 1 if key is None else _find_key(buffer, start, key)
             if head:
                 return head
-        if not more or len(buffer) > documents.LARGEST_DOCUMENT:
+        if not more or len(buffer) > records.LARGEST_DOCUMENT:
             what = "JSON array" if key is None else f'JSON object with "{key}"'
             raise DataError(f"{name}: no {what} in {len(buffer):,} bytes; it is empty, cut off or another kind of file")
 
@@ -196,7 +196,7 @@ def _check_tail(name: str, stream: BinaryIO, tail: bytes, offset: int, key: str 
     if key is None and len(tail.strip(_SPACE)) > 1:
         raise DataError(f"{name}: something follows the end of its JSON array at byte {offset:,}")
     while True:
-        data = stream.read(documents.BLOCK_BYTES)
+        data = stream.read(records.BLOCK_BYTES)
         if not data:
             break
         rest = data.strip(_SPACE)

@@ -21,40 +21,47 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from kogpt2_gluon.corpus.documents import Block, Document, Item, Rejection
 from kogpt2_gluon.corpus.formats.json_array import parse_records, read_array_blocks
+from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection
 
 PIECES = ("paragraph", "utterance", "sentence")
 
 
-def read_blocks(name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-    """Blocks of whole texts; DataError if the file is not such an object, or is cut off."""
-    return read_array_blocks(name, stream, line, offset, key="document")
+class Modu(Kind):
+    """The texts of one file of the corpus."""
 
+    name = "modu"
+    meaning = "the texts of the Modu corpora's JSON (모두의 말뭉치)"
+    suffixes = (".json",)
 
-def parse_block(block: Block) -> Iterator[Item]:
-    """A document for every text of a block, or why there is none.
+    def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
+        """Yield blocks of whole texts; DataError if the file is not such an object or is cut off."""
+        return read_array_blocks(name, stream, line, offset, key="document")
 
-    Reasons: ``bad_utf8``, ``bad_json``, ``missing_field`` (none of the lists above), ``field_not_text`` (a form that is
-    no string), ``empty``.
-    """
-    for record in parse_records(block):
-        if isinstance(record, Rejection):
-            yield record
-            continue
-        pieces = _pieces(record.value)
-        if pieces is None:
-            yield Rejection("missing_field", block.source, record.line, record.offset)
-            continue
-        forms = [piece.get("form") if isinstance(piece, dict) else None for piece in pieces]
-        if not all(isinstance(form, str) for form in forms):
-            yield Rejection("field_not_text", block.source, record.line, record.offset)
-            continue
-        text = "\n".join(form for form in forms if form)
-        if text:
-            yield Document(text, block.source, record.line, record.offset)
-        else:
-            yield Rejection("empty", block.source, record.line, record.offset)
+    def parse_block(self, block: Block) -> Iterator[Item]:
+        """Yield a document for every text of a block, or why there is none.
+
+        Reasons: ``bad_utf8``, ``bad_json``, ``missing_field`` (none of the lists above), ``field_not_text`` (a form
+        that is not a string), ``empty``.
+        """
+        for record in parse_records(block):
+            if isinstance(record, Rejection):
+                yield record
+                continue
+            pieces = _pieces(record.value)
+            if pieces is None:
+                yield Rejection("missing_field", block.source, record.line, record.offset)
+                continue
+            forms = [piece.get("form") if isinstance(piece, dict) else None for piece in pieces]
+            if not all(isinstance(form, str) for form in forms):
+                yield Rejection("field_not_text", block.source, record.line, record.offset)
+                continue
+            text = "\n".join(form for form in forms if form)
+            if text:
+                yield Document(text, block.source, record.line, record.offset)
+            else:
+                yield Rejection("empty", block.source, record.line, record.offset)
 
 
 def _pieces(text: Any) -> list[Any] | None:

@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from kogpt2_gluon.corpus.documents import Block, Document, Item, Rejection
 from kogpt2_gluon.corpus.formats.json_array import parse_records, read_array_blocks
+from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection
 
 _REDIRECT = re.compile(r"\s*#(?:redirect|넘겨주기)\s", re.IGNORECASE)
 _DROPPED_LINKS = ("파일:", "분류:", "이미지:", "file:", "category:", "image:")
@@ -46,38 +47,44 @@ _LIST_ITEM = re.compile(r" +(?:\*|[1aAiI]\.)(?:#\d+)? ?")
 _EMPTY_PARENTHESES = re.compile(r" ?\([ ,;:·/]{0,20}\)")
 
 
-def read_blocks(name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-    """Blocks of whole pages; DataError if the file is not a JSON array, or is cut off."""
-    return read_array_blocks(name, stream, line, offset)
+class NamuWiki(Kind):
+    """The articles of the dump."""
 
+    name = "namuwiki"
+    meaning = "the articles of NamuWiki's JSON dump"
+    suffixes = (".json",)
 
-def parse_block(block: Block) -> Iterator[Item]:
-    """A document for every article of a block, or why there is none.
+    def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
+        """Yield blocks of whole pages; DataError if the file is not a JSON array or is cut off."""
+        return read_array_blocks(name, stream, line, offset)
 
-    Reasons: ``bad_utf8``, ``bad_json``, ``missing_field``, ``field_not_text``, ``namespace`` (a template, a category,
-    ... and no article), ``redirect``, ``empty`` (no text is left without the markup).
-    """
-    for record in parse_records(block):
-        if isinstance(record, Rejection):
-            yield record
-            continue
-        page = record.value
-        reason, text = "", ""
-        if not isinstance(page, dict) or "text" not in page or "namespace" not in page:
-            reason = "missing_field"
-        elif str(page["namespace"]) != "0":
-            reason = "namespace"
-        elif not isinstance(page["text"], str):
-            reason = "field_not_text"
-        elif _REDIRECT.match(page["text"]):
-            reason = "redirect"
-        else:
-            text = plain_text(page["text"])
-            reason = "" if text else "empty"
-        if reason:
-            yield Rejection(reason, block.source, record.line, record.offset)
-        else:
-            yield Document(text, block.source, record.line, record.offset)
+    def parse_block(self, block: Block) -> Iterator[Item]:
+        """Yield a document for every article of a block, or why there is none.
+
+        Reasons: ``bad_utf8``, ``bad_json``, ``missing_field``, ``field_not_text``, ``namespace`` (a template, a
+        category, ..., but not an article), ``redirect``, ``empty`` (no text is left without the markup).
+        """
+        for record in parse_records(block):
+            if isinstance(record, Rejection):
+                yield record
+                continue
+            page = record.value
+            reason, text = "", ""
+            if not isinstance(page, dict) or "text" not in page or "namespace" not in page:
+                reason = "missing_field"
+            elif str(page["namespace"]) != "0":
+                reason = "namespace"
+            elif not isinstance(page["text"], str):
+                reason = "field_not_text"
+            elif _REDIRECT.match(page["text"]):
+                reason = "redirect"
+            else:
+                text = plain_text(page["text"])
+                reason = "" if text else "empty"
+            if reason:
+                yield Rejection(reason, block.source, record.line, record.offset)
+            else:
+                yield Document(text, block.source, record.line, record.offset)
 
 
 def plain_text(namumark: str) -> str:

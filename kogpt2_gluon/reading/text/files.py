@@ -14,11 +14,12 @@ from typing import Any
 
 import xxhash
 
-from kogpt2_gluon.corpus.documents import check_documents
+from kogpt2_gluon.corpus.documents import check_names, check_openings
+from kogpt2_gluon.corpus.formats import kind_of
 from kogpt2_gluon.corpus.sources import Source, is_s3_url, list_sources, local_source
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading.text.checks import check_corpora, check_field
+from kogpt2_gluon.reading.text.checks import check_corpora
 
 GONE, CHANGED = 1, 2  # what can befall a file of the list
 
@@ -109,12 +110,13 @@ def list_text_files(folders: Sequence[str], documents: str, worker: Worker) -> T
 
 def _look(folders: Sequence[str], documents: str) -> dict[str, Any]:
     try:
+        kind = kind_of(documents)
         sources = {source.name: source for source in list_sources(folders) if source.size}
         if not sources:
             raise DataError(f"{', '.join(map(str, folders))}: only empty files, so no text to train on")
-        check_corpora(sources.values(), documents)
-        check_documents(sources.values(), documents)
-        check_field(sources.values(), documents)
+        check_corpora(sources.values(), kind)
+        check_names(sources.values(), kind)
+        check_openings(sources.values(), kind)
     except KoGPT2Error as error:
         return {"error": str(error).replace("--documents ", "data.documents="), "exit_code": error.exit_code}
     return {"files": TextFiles(tuple(sources[name] for name in sorted(sources))).to_state()}

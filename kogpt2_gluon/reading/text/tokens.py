@@ -17,7 +17,9 @@ import xxhash
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from kogpt2_gluon.corpus.documents import Block, Rejection, parse_block, read_blocks
+from kogpt2_gluon.corpus.documents import read_blocks
+from kogpt2_gluon.corpus.formats import kind_of
+from kogpt2_gluon.corpus.records import Block, Rejection
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.reading.text.files import check_unchanged
@@ -147,7 +149,7 @@ class TextStream:
         seq_length: int,
         key: tuple[int, int, int],
     ) -> None:
-        self._sources, self._documents, self._encoder = sources, documents, encoder
+        self._sources, self._kind, self._encoder = sources, kind_of(documents), encoder
         self._seq_length, self._key = seq_length, key
         self._rows = max(1, SHUFFLE_TOKENS // seq_length)
 
@@ -212,7 +214,7 @@ class TextStream:
         for number, source in enumerate(self.file_order(start.round)[start.file :], start.file):
             check_unchanged(source)
             begin = (start.line, start.offset) if number == start.file else (1, 0)
-            for block in read_blocks(source, self._documents, start=begin):
+            for block in read_blocks(source, self._kind, start=begin):
                 check_unchanged(source)  # once a block: a look at the file costs nothing beside its tokens
                 place = replace(counts, file=number, line=block.line, offset=block.offset)
                 tokens, documents, rejected = self._tokenize(block, place)
@@ -229,7 +231,7 @@ class TextStream:
         """The tokens of a text block, its documents, and those left out by reason."""
         texts: list[str] = []
         rejected: Counter[str] = Counter()
-        for item in parse_block(block, self._documents):
+        for item in self._kind.parse_block(block):
             if isinstance(item, Rejection):
                 rejected[item.reason if item.reason in REASONS else "other"] += 1
                 continue

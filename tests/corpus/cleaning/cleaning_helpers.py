@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.corpus import documents as documents_module
+from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.cleaning import CleaningReport, parts
 from kogpt2_gluon.corpus.store import Corpus
 
@@ -50,7 +50,7 @@ def write_documents(path: Path, count: int, seed: int = 1) -> Path:
 
 
 def small_parts(patch: pytest.MonkeyPatch, block_bytes: int = 2000, part_bytes: int = 8000) -> None:
-    patch.setattr(documents_module, "BLOCK_BYTES", block_bytes)
+    patch.setattr(records_module, "BLOCK_BYTES", block_bytes)
     patch.setattr(parts, "PART_BYTES", part_bytes)
 
 

@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus.cleaning import BAD_UTF8_FILE, CleaningReport, clean, normalize_line, split_of
-from kogpt2_gluon.corpus.documents import Document, read_documents
+from kogpt2_gluon.corpus.documents import read_documents
+from kogpt2_gluon.corpus.records import Document
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
 from tests.corpus.cleaning.cleaning_helpers import folder_in_memory

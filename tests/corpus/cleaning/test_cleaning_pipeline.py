@@ -66,7 +66,7 @@ def test_parts_and_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 KILLED = """
 import sys, time
 from pathlib import Path
-from kogpt2_gluon.corpus import documents
+from kogpt2_gluon.corpus import records
 from kogpt2_gluon.corpus.cleaning import clean, load_options, parts
 
 def progress(done, total):
@@ -75,7 +75,7 @@ def progress(done, total):
         time.sleep(600)
 
 if __name__ == "__main__":
-    documents.BLOCK_BYTES, parts.PART_BYTES = 2000, 8000
+    records.BLOCK_BYTES, parts.PART_BYTES = 2000, 8000
     options = load_options(None, sys.argv[4:])
     clean([Path(sys.argv[1])], Path(sys.argv[2]), "blank-line", 0.1, progress, options=options,
           processes=int(sys.argv[3]))
@@ -122,9 +122,9 @@ def _record_starts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[int
     starts: list[tuple[str, tuple[int, int]]] = []
     real = pipeline.read_blocks
 
-    def record(source: Any, documents: str, on_read: Any, start: tuple[int, int]) -> Iterator[Any]:
+    def record(source: Any, kind: Any, on_read: Any, start: tuple[int, int]) -> Iterator[Any]:
         starts.append((source.name, start))
-        return real(source, documents, on_read, start)
+        return real(source, kind, on_read, start)
 
     monkeypatch.setattr(pipeline, "read_blocks", record)
     return starts

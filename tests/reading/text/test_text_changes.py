@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kogpt2_gluon.corpus import documents
+from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.worker import Worker
@@ -69,7 +69,7 @@ def test_a_change_is_seen_at_a_checkpoint_and_ends_the_run_after_it(
 def test_a_change_of_the_file_at_hand_is_seen_at_its_next_block(
     tmp_path: Path, model: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 240)
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 240)
     write_text(tmp_path, 1)
     files = list_text_files([str(tmp_path)], "line", Worker())
     opened = stream(list(files.sources), Tokenizer.load(model))

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.corpus import documents
+from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text import tokens as text_tokens
@@ -41,7 +41,7 @@ from tests.reading.text.text_reader_helpers import (
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 240 bytes and 16 sequences, so that little text has many."""
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 240)
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 240)
     monkeypatch.setattr(text_tokens, "SHUFFLE_TOKENS", 16 * SEQ)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.corpus import documents
+from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.sources import local_source
 from kogpt2_gluon.reading.text import tokens as text_tokens
 from kogpt2_gluon.reading.text.tokens import Cursor, DocumentEncoder, TextStream
@@ -25,7 +25,7 @@ from tests.reading.text.text_reader_helpers import SEQ, WORDS, first_round, row_
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 240 bytes and 16 sequences, so that little text has many."""
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 240)
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 240)
     monkeypatch.setattr(text_tokens, "SHUFFLE_TOKENS", 16 * SEQ)
 
 
@@ -143,7 +143,7 @@ def test_documents_become_the_tokenizers_own_ids(tokenizer: Tokenizer) -> None:
 
 
 def test_hostile_text_is_read_whole(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 1 << 16)
     monkeypatch.setattr(text_tokens, "SHUFFLE_TOKENS", 1 << 16)
     lines = ["\x00", "가\x00나", "\u1100\u1161" * 50, "나" * 400_000, "</s><s>", "\u2028", "\ufeff", "😀" * 99, "\t"]
     path = tmp_path / "hostile.txt"

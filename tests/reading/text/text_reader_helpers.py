@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.corpus.documents import Document, read_documents
+from kogpt2_gluon.corpus.documents import read_documents
+from kogpt2_gluon.corpus.records import Document
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.reading.text.reader import TextReader
 from kogpt2_gluon.reading.text.tokens import Cursor, DocumentEncoder, SequenceBlock, TextStream

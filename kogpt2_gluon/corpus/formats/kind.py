@@ -1,0 +1,57 @@
+"""What every kind of document has: a name, its files' suffixes, and the two steps of reading."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from kogpt2_gluon.corpus.layout import PARAGRAPHS, Layout
+from kogpt2_gluon.corpus.records import Block, Item
+from kogpt2_gluon.errors import DataError
+
+LEAST = 10  # records at the beginning of a source; fewer prove nothing
+
+
+class Kind(ABC):
+    """One kind of document.
+
+    Reading has two steps. `read_blocks` cuts a source into blocks of whole records: cheap, in one process, and able to
+    begin again at the end of any block. `parse_block` makes documents of one block: in any process, from nothing but
+    the block.
+    """
+
+    name: str  # the word for `--documents`
+    meaning: str  # in a few words, for help texts
+    suffixes: tuple[str, ...]  # suffixes (below the compression's) of files that can hold such documents
+    layout: Layout = PARAGRAPHS  # how such documents are stored once they are clean
+
+    def check_name(self, name: str, suffix: str) -> None:
+        """Raise DataError if a source of this name cannot hold such documents; `suffix` is `Source.suffix`."""
+        if suffix not in self.suffixes:
+            raise DataError(
+                f"{name}: --documents {self.name} reads {', '.join(self.suffixes)} files (also compressed); name the "
+                f"dump's files alone, or say field:{self.name} for a JSON field of that name"
+            )
+
+    # Not abstract: a reader of dumps finds out by itself that a file is not such a dump.
+    def check_opening(self, block: Block, fewest: int = LEAST) -> None:  # noqa: B027
+        """Raise DataError if the first block of a source shows that it does not hold such documents.
+
+        `fewest` is how many records it takes to prove that a field is missing.
+        """
+
+    @abstractmethod
+    def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
+        """Yield the blocks of source `name` from here on; `stream` is at byte `offset` after decompression, in `line`.
+
+        A block depends on where it begins alone. Raises DataError if the source is not of this kind or is cut off.
+        """
+
+    @abstractmethod
+    def parse_block(self, block: Block) -> Iterator[Item]:
+        """Yield the documents of a block in order, or why one could not be read."""
+
+    def texts_at_once(self, block: Block) -> list[str] | None:
+        """Return the texts of a block without their places, if that is fast and none is rejected; else None."""
+        return None

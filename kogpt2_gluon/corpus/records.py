@@ -1,0 +1,68 @@
+"""What reading a source gives: blocks of its bytes, and the documents in them or the reasons why there are none."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+BLOCK_BYTES = 1 << 20  # size of a block; one record may make it larger
+LARGEST_DOCUMENT = 1 << 30  # bytes; in a longer one the end of the document is missing
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Document(NamedTuple):
+    """The text of one document and its place.
+
+    Lines of `text` are separated by ``\\n``. `source` is the source's name; `line` counts from 1, `offset` is the byte
+    where the document (or the record that holds it) begins, after decompression. `bad_utf8` has the byte offsets of
+    lines that were left out because they are not UTF-8.
+    """
+
+    text: str
+    source: str
+    line: int
+    offset: int
+    bad_utf8: tuple[int, ...] = ()
+
+
+class Rejection(NamedTuple):
+    """A document that could not be read, why, and where.
+
+    `reason` is ``bad_utf8`` (then `bad_utf8` has the byte offset of each bad line's first bad byte), ``bad_json``,
+    ``empty`` (a blank line between records, a record without text), ``missing_field``, ``field_not_text``, or one of
+    those that the modules of `kogpt2_gluon.corpus.formats` add: ``bad_xml``, ``bad_markup``, ``namespace``,
+    ``redirect``, ``not_wikitext``.
+    """
+
+    reason: str
+    source: str
+    line: int
+    offset: int
+    bad_utf8: tuple[int, ...] = ()
+
+
+Item = Union[Document, Rejection]
+
+
+class Block(NamedTuple):
+    """Whole records of one source, in the source's own bytes.
+
+    `line` and `offset` say where `data` begins, `end_line` and `end` where it ends: lines count from 1, offsets in
+    bytes after decompression.
+    """
+
+    source: str
+    line: int
+    offset: int
+    end: int
+    data: bytes
+    end_line: int
+
+    @property
+    def next_start(self) -> tuple[int, int]:
+        """The `start` from which `read_blocks` continues after this block: (line, byte offset)."""
+        return self.end_line, self.end
+
+
+def make_block(source: str, line: int, offset: int, data: bytes) -> Block:
+    """Return the block of `data`, which begins at `line` and `offset`."""
+    return Block(source, line, offset, offset + len(data), data, line + data.count(b"\n"))
