@@ -58,12 +58,10 @@ def clean(
              kogpt2 clean kowiki-latest-pages-articles.xml.bz2 --documents wikipedia --filters web --out corpus
              kogpt2 clean s3://bucket/news --documents text --set near_duplicates=true --out corpus
     """
-    from kogpt2_gluon.corpus.cleaning import PICTURE_FILE, load_options
+    from kogpt2_gluon.corpus.cleaning import PAGE_FILE, load_options
     from kogpt2_gluon.corpus.cleaning import clean as run
-    from kogpt2_gluon.corpus.cleaning.page import render_cleaning
     from kogpt2_gluon.errors import RecipeError
     from kogpt2_gluon.machine.limits import available_cores
-    from kogpt2_gluon.storage.files import replace_file
 
     if split == "folder" and test_share is not None:
         raise RecipeError(
@@ -84,10 +82,8 @@ def clean(
             split=split,
             say=bar.say,
         )
-    with replace_file(out / PICTURE_FILE) as stream:
-        stream.write(render_cleaning(report, out.resolve().name).encode("utf-8", "replace"))
     click.echo(report.summary())
-    click.echo(f"{out / PICTURE_FILE}: what went and why, on one page")
+    click.echo(f"{out / PAGE_FILE}: what went and why, on one page")
 
 
 @contextmanager

@@ -9,7 +9,6 @@ dropped or changed, ``bad_utf8.tsv`` the places that were not UTF-8, and ``clean
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from kogpt2_gluon.corpus.layout import LAYOUTS, Layout
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.storage.files import fsync_stream
 
 SPLITS = ("train", "test")
 CORPUS_FORMAT = "kogpt2-corpus"
@@ -103,8 +103,7 @@ class CorpusWriter:
 def _close(stream: BinaryIO) -> None:
     """Puts a file on disk as soon as it is whole: not all of them are left to the end."""
     if not stream.closed:
-        stream.flush()
-        os.fsync(stream.fileno())
+        fsync_stream(stream)
         stream.close()
 
 

@@ -140,5 +140,10 @@ def test_the_operators_are_compiled_from_the_wheels_sources(installed, tmp_path)
 def test_the_demo_runs_away_from_the_checkout(installed, tmp_path):
     printed = run(installed / "kogpt2", "demo", "--dir", "demo", "--steps", "2", cwd=tmp_path)
     assert "step 2/2" in printed and "Done in" in printed
-    for path in ("run/report.html", "huggingface/model.safetensors", "shards/train/manifest.json"):
+    for path in (
+        "corpus/cleaning.html",
+        "run/report.html",
+        "huggingface/model.safetensors",
+        "shards/train/manifest.json",
+    ):
         assert (tmp_path / "demo" / path).is_file(), path

@@ -9,11 +9,11 @@ from kogpt2_gluon.corpus.cleaning.assembly import split_of
 from kogpt2_gluon.corpus.cleaning.normalize import normalize_line
 from kogpt2_gluon.corpus.cleaning.options import CleaningOptions, load_options, presets
 from kogpt2_gluon.corpus.cleaning.pipeline import clean
-from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PICTURE_FILE, SAMPLES_FILE, CleaningReport
+from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PAGE_FILE, SAMPLES_FILE, CleaningReport
 
 __all__ = [
     "BAD_UTF8_FILE",
-    "PICTURE_FILE",
+    "PAGE_FILE",
     "SAMPLES_FILE",
     "CleaningOptions",
     "CleaningReport",

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from kogpt2_gluon.corpus.cleaning.report import PLACES_SHOWN, Row, Samples, Tally
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.storage.files import fsync_folder, replace_file
+from kogpt2_gluon.storage.files import commit_folder, write_file
 
 PART_BYTES = 64 << 20  # of clean text; a part ends with the block that reaches it
 PART_DOCUMENTS = 1 << 18  # or this many documents, so that their hashes and keys stay small too
@@ -153,9 +153,7 @@ class PartWriter:
     def commit(self, next_place: Place) -> None:
         """Gives the part its name; the next one begins at `next_place`."""
         for name, arrays in self._arrays.items():
-            with (self._partial / f"{name}.npy").open("wb") as stream:
-                np.save(stream, np.concatenate(arrays), allow_pickle=False)
-                _fsync(stream)
+            np.save(self._partial / f"{name}.npy", np.concatenate(arrays), allow_pickle=False)
         about = {
             "documents": self._documents,
             "lines": self._lines,
@@ -166,26 +164,16 @@ class PartWriter:
             "bad_utf8": self._bad_utf8,
             "bad_utf8_places": self._first_places,
         }
-        with (self._partial / "part.json").open("wb") as stream:
-            stream.write(json.dumps(about).encode())
-            _fsync(stream)
-        for stream in (self._text, self._places):
-            _fsync(stream)
-            stream.close()
-        fsync_folder(self._partial)
-        self._partial.rename(part_folder(self._work, self._number))
-        fsync_folder(self._work)
+        (self._partial / "part.json").write_bytes(json.dumps(about).encode())
+        self._text.close()
+        self._places.close()
+        commit_folder(self._partial, part_folder(self._work, self._number))
 
     def abandon(self) -> None:
         """Removes what was not committed; after `commit` it does nothing."""
         self._text.close()
         self._places.close()
         shutil.rmtree(self._partial, ignore_errors=True)
-
-
-def _fsync(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
 
 
 def part_folder(work: Path, number: int) -> Path:
@@ -248,8 +236,7 @@ def open_work(work: Path, plan: dict[str, Any], restart: bool) -> Iterator[Path]
             if (work / PLAN_FILE).is_file():
                 _compare_plans(work, plan)
             else:
-                with replace_file(work / PLAN_FILE) as stream:
-                    stream.write(json.dumps(plan).encode())
+                write_file(work / PLAN_FILE, json.dumps(plan).encode())
             try:
                 yield work
             except BaseException:

@@ -20,8 +20,9 @@ from kogpt2_gluon.corpus.cleaning.assembly import Assembly
 from kogpt2_gluon.corpus.cleaning.blocks import BlockCleaner
 from kogpt2_gluon.corpus.cleaning.normalize import NORMALISATION
 from kogpt2_gluon.corpus.cleaning.options import RULES_VERSION, CleaningOptions, load_options
+from kogpt2_gluon.corpus.cleaning.page import render_cleaning
 from kogpt2_gluon.corpus.cleaning.parts import Cleaned, PartWriter, Place, make_plan, open_work, read_parts
-from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PICTURE_FILE, SAMPLES_FILE, CleaningReport
+from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PAGE_FILE, SAMPLES_FILE, CleaningReport
 from kogpt2_gluon.corpus.documents import check_names, read_blocks
 from kogpt2_gluon.corpus.formats import kind_of
 from kogpt2_gluon.corpus.formats.kind import Kind
@@ -106,6 +107,8 @@ def clean(
             with replace_folder(out) as folder:
                 for entry in (work / "corpus").iterdir():
                     entry.rename(folder / entry.name)
+                page = render_cleaning(report, out.resolve().name)
+                (folder / PAGE_FILE).write_bytes(page.encode("utf-8", "replace"))
     if not sum(report.documents.kept.values()):
         _raise_nothing_left(sources, documents, report)
     return report
@@ -127,7 +130,7 @@ def _make_parts(
     parts = read_parts(work)
     number, place = len(parts), parts[-1].next_place if parts else Place(0)
     if parts:
-        say(f"going on behind {number:,} finished parts with {parts[-1].documents_slice.stop:,} documents")
+        say(f"resuming after {number:,} finished parts ({parts[-1].documents_slice.stop:,} documents)")
     writer: PartWriter | None = None
     blocks = _blocks(sources, kind, place, progress)
     try:
@@ -285,7 +288,7 @@ def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
     entries = sorted(entry.name for entry in out.iterdir())
     if not entries:
         return
-    foreign = sorted(set(entries) - {*SPLITS, CORPUS_FILE, BAD_UTF8_FILE, SAMPLES_FILE, PICTURE_FILE})
+    foreign = sorted(set(entries) - {*SPLITS, CORPUS_FILE, BAD_UTF8_FILE, SAMPLES_FILE, PAGE_FILE})
     if CORPUS_FILE not in entries or foreign:
         what = foreign[0] if foreign else f"no {CORPUS_FILE}"
         raise RecipeError(f"--out {out}: a folder that is not just a corpus ({what}); choose another, or empty it")

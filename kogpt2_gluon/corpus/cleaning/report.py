@@ -13,7 +13,7 @@ from kogpt2_gluon.corpus.store import SPLITS
 
 BAD_UTF8_FILE = "bad_utf8.tsv"
 SAMPLES_FILE = "dropped.jsonl"
-PICTURE_FILE = "cleaning.html"
+PAGE_FILE = "cleaning.html"
 PLACES_SHOWN = 5  # of the bad UTF-8 that a report quotes
 SAMPLES_PER_REASON = 20
 SAMPLE_LENGTH = 200  # characters

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kogpt2_gluon.corpus import records as records_module
-from kogpt2_gluon.corpus.cleaning import CleaningReport, parts
+from kogpt2_gluon.corpus.cleaning import PAGE_FILE, CleaningReport, parts
 from kogpt2_gluon.corpus.store import Corpus
 
 WORDS = ["영화", "정말", "재미있다", "ㅋㅋ", "배우", "연기", "최고", "별로", "good", "12", "그리고", "나는"]
@@ -55,7 +55,14 @@ def small_parts(patch: pytest.MonkeyPatch, block_bytes: int = 2000, part_bytes: 
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """The bytes of all files, by name; the page's title and heading, which name the folder, are made the same."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    if page := files.get(PAGE_FILE):
+        for before, after in ((b"<title>", b": "), (b"<h1>", b"</h1>")):
+            assert page.count(before + folder.name.encode() + after) == 1
+            page = page.replace(before + folder.name.encode() + after, before + after)
+        files[PAGE_FILE] = page
+    return files
 
 
 def check_counts(report: CleaningReport, out: Path) -> None:
