@@ -43,13 +43,14 @@ def clean() -> None:
 def status() -> None:
     """What this machine has, what is compiled, and where."""
     from kogpt2_gluon.ops.build import cache_folder, instruction_set
+    from kogpt2_gluon.wording import counted, gib
 
     click.echo(f"instruction set: {instruction_set().name}")
     libraries = sorted(cache_folder().glob("kogpt2-*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in libraries[:SHOWN]:
         click.echo(f"compiled: {path}")
     if libraries[SHOWN:]:
-        size = sum(path.stat().st_size for path in libraries) / 2**20
-        click.echo(f"and {len(libraries) - SHOWN} older ones, {size:.0f} MiB in all: kogpt2 ops clean")
+        size = gib(sum(path.stat().st_size for path in libraries))
+        click.echo(f"and {counted(len(libraries) - SHOWN, 'older one')}, {size} in all: kogpt2 ops clean")
     if not libraries:
         click.echo(f"nothing is compiled in {cache_folder()}: kogpt2 ops build")

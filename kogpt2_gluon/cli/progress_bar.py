@@ -1,4 +1,4 @@
-"""The progress bar of the verbs, on stderr, so that what a verb prints stays clean."""
+"""The progress bar of the verbs, on stderr, so that a verb's own output stays clean."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from kogpt2_gluon.wording import gigabytes
+
 
 class ProgressBar:
     """A bar with MB/s and time to go on a terminal; one closing line elsewhere."""
@@ -18,28 +20,29 @@ class ProgressBar:
         self._began, self._done = time.perf_counter(), 0
 
     def show(self, done: int, total: int) -> None:
-        """Bytes done so far, of how many."""
+        """Shows the bytes done so far, and how many there are in all."""
         self._done = done
         self._bar.update(self._task, completed=done, total=total)
 
-    def say(self, words: str) -> None:
-        """On a terminal, a line of its own: what happens now, where the bar does not show it."""
+    def say(self, line: str) -> None:
+        """Prints a status line on a terminal only: there it says what the bar does not show."""
         if not self._bar.disable:
-            self.log(words)
+            self.log(line)
 
-    def log(self, words: str) -> None:
-        """A line of its own anywhere: in the log of a long job, where there is no bar, all there is to see."""
-        self._bar.console.print(f"{self._title}: {words}", highlight=False, markup=False, soft_wrap=True)
+    def log(self, line: str) -> None:
+        """Prints a status line anywhere, as into the log of a long job, where there is no bar."""
+        self._bar.console.print(f"{self._title}: {line}", highlight=False, markup=False, soft_wrap=True)
 
     def close_plainly(self) -> None:
-        megabytes = self._done / 1e6
+        """Prints the closing line of a bar that was not shown."""
         seconds = max(1e-9, time.perf_counter() - self._began)
-        click.echo(f"{self._title}: {megabytes:.1f} MB in {seconds:.1f} s, {megabytes / seconds:.1f} MB/s", err=True)
+        rate = gigabytes(self._done / seconds)
+        click.echo(f"{self._title}: {gigabytes(self._done)} in {seconds:.1f} s, {rate}/s", err=True)
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[ProgressBar]:
-    """A ProgressBar for the length of a block."""
+    """Yields a ProgressBar, which ends with the block."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

@@ -20,6 +20,7 @@ from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.storage.files import replace_file
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
+from kogpt2_gluon.wording import gib, gigabytes
 
 # How text is normalised before it is cut into pieces. `nmt_nfkc` is KoGPT-2's: NFKC, and line ends and runs of spaces
 # become one space. `lossless` keeps every character but U+2581, SentencePiece's own sign for a space; what is not in
@@ -193,10 +194,10 @@ class Sentences:
     def summary(self) -> str:
         """How much of the text is used, in one line."""
         if self.used == self.total:
-            used = f"all {self.total / 1e6:,.1f} MB of text"
+            used = f"all {gigabytes(self.total)} of text"
         else:
-            used = f"a sample of {self.used / 1e6:,.1f} of {self.total / 1e6:,.1f} MB of text"
-        return f"learning from {used}; SentencePiece needs about {MEMORY_FACTOR * self.used / 1e9 + 0.3:.1f} GB for it"
+            used = f"a sample of {gigabytes(self.used)} of the {gigabytes(self.total)} of text"
+        return f"learning from {used}; SentencePiece needs about {gib(MEMORY_FACTOR * self.used + 3e8)} of memory"
 
     def _all(self) -> Iterator[str]:
         for corpus in self._corpora:

@@ -19,6 +19,7 @@ from kogpt2_gluon.estimate import size_of
 from kogpt2_gluon.machine.cuda import GPU_MAJORS
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.storage.lustre import Mount, mount_advice
+from kogpt2_gluon.wording import counted, gib
 from kogpt2_launch.plan.fabric import parse_version, plugin_generation
 from kogpt2_launch.plan.plan import Plan
 
@@ -106,10 +107,10 @@ def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[
         if not found["writable"]:
             yield Finding("run folder", each.host, FAIL, f"{run_dir} cannot be written", f"chown or chmod {run_dir}")
         elif found["free"] < needed:
-            text = f"{found['free'] / 2**30:.1f} GiB are free, {needed / 2**30:.1f} wanted for {kept} checkpoints"
+            text = f"{gib(found['free'])} free, {gib(needed)} needed for {counted(kept, 'checkpoint')}"
             yield Finding("run folder", each.host, FAIL, text, "make room, or take a smaller checkpoint.keep")
         else:
-            yield Finding("run folder", each.host, PASS, f"{found['free'] / 2**30:.1f} GiB free")
+            yield Finding("run folder", each.host, PASS, f"{gib(found['free'])} free")
     if len(hosts) > 1:
         mounts = {each.host: _mount(each, run_dir) for each in hosts}
         sources = {host: f"{mount.device} ({mount.kind})" if mount else None for host, mount in mounts.items()}
@@ -154,7 +155,7 @@ def memory_lock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Itera
             yield Finding("locked memory", each.host, PASS, "unlimited")
         else:
             mend = "echo '* - memlock unlimited' >> /etc/security/limits.conf, and log in anew"
-            yield Finding("locked memory", each.host, FAIL, f"limited to {limit / 2**20:,.0f} MiB", mend)
+            yield Finding("locked memory", each.host, FAIL, f"limited to {gib(limit)}", mend)
 
 
 def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.tokens.training import MAX_SENTENCE_BYTES, RESERVED, Sentences, cut_sentence, train_tokenizer
+from kogpt2_gluon.wording import gigabytes
 from tests.tokens.tokenizer_helpers import SIGNS, make_corpus, random_words
 
 
@@ -175,7 +176,7 @@ def test_a_sample_is_never_larger_and_nearly_as_large_as_asked(three: list[Path]
     everything = list(Sentences(three, 10**9))
     assert sentences.total == sum(len(sentence.encode()) + 1 for sentence in everything)
     assert set(drawn) < set(everything)
-    assert f"a sample of {size / 1e6:,.1f} of {sentences.total / 1e6:,.1f} MB" in sentences.summary()
+    assert f"a sample of {gigabytes(size)} of the {gigabytes(sentences.total)} of text" in sentences.summary()
 
 
 def test_the_sample_does_not_depend_on_order_and_grows_with_its_size(three: list[Path]) -> None:
@@ -193,7 +194,7 @@ def test_a_model_of_a_sample_and_of_all(three: list[Path], tmp_path: Path) -> No
     again = train_tokenizer(three[::-1], tmp_path / "b.model", 600, sample_mb=0.1)
     whole = train_tokenizer(three, tmp_path / "c.model", 600, echo=said.append)
     assert small.pieces == again.pieces != whole.pieces
-    assert "a sample of 0.1 of" in said[0] and said[1].startswith("learning from all 0.")
+    assert "a sample of 0.1 MB of" in said[0] and said[1].startswith("learning from all 0.")
 
 
 def test_samples_that_cannot_be(three: list[Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Union
 import xxhash
 
 from kogpt2_gluon.corpus.store import SPLITS
+from kogpt2_gluon.wording import gigabytes
 
 BAD_UTF8_FILE = "bad_utf8.tsv"
 SAMPLES_FILE = "dropped.jsonl"
@@ -117,7 +118,7 @@ class CleaningReport:
         lines = [f"{name:<{widths[0]}}  {docs:>{widths[1]}}  {count:>{widths[2]}}" for name, docs, count in rows]
         lines = [line.rstrip() for line in lines]
         kept = sum(self.bytes_kept.values())
-        lines.append(f"{self.bytes_read / 1e6:,.1f} MB read (as stored), {kept / 1e6:,.1f} MB kept")
+        lines.append(f"{gigabytes(self.bytes_read)} read (as stored), {gigabytes(kept)} kept")
         for split in SPLITS:
             if not self.documents.kept[split] and not self._is_wanted_so(split):
                 lines.append(self._missing(split))

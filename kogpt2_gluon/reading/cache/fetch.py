@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
 from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.wording import gib
 
 MARK = "kogpt2-cache"  # the file that makes a folder ours: nothing else is ever removed
 AHEAD = 64  # most chunks that are copied ahead of a lane
@@ -127,7 +128,7 @@ def make_room(root: Path, keep: Sequence[Path], limit: int) -> None:
     for _, size, folder in others:
         if total <= limit:
             return
-        logger.info("%s: removed from the cache, %d MiB, least recently used", folder, size >> 20)
+        logger.info("%s: removed from the cache (%s, least recently used)", folder, gib(size))
         shutil.rmtree(folder)
         total -= size
 

@@ -33,6 +33,7 @@ from kogpt2_gluon.reading.text.tokens import (
 )
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.wording import gigabytes
 
 STATE_VERSION = 1
 HISTORY = 8  # epochs whose lists are named in the state; all earlier ones are in one running hash
@@ -287,10 +288,10 @@ class TextReader(Reader):
     def describe(self, num_sequences: int) -> str:
         """The text, and how it is shared, in a line. How many epochs `num_sequences` are shows only as it is read."""
         loads = [sum(self.files.sources[index].size for index in share) for share in self.files.deal(self._size)]
-        shares = f", {min(loads) / 1e6:,.1f} to {max(loads) / 1e6:,.1f} MB a worker" if self._size > 1 else ""
+        shares = f", {gigabytes(min(loads))} to {gigabytes(max(loads))} a worker" if self._size > 1 else ""
         dropout = f", BPE-dropout {self.settings.bpe_dropout:g}" if self.settings.bpe_dropout else ""
         return (
-            f"{', '.join(self._folders)}: {self.files.count}, {self.files.num_bytes / 1e6:,.1f} MB"
+            f"{', '.join(self._folders)}: {self.files.count}, {gigabytes(self.files.num_bytes)}"
             f"{shares}, tokenized on the fly by {self.tokenizer.path}{dropout}"
         )
 

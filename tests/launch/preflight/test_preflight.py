@@ -136,7 +136,7 @@ OTHER_NAME = json.dumps([{"ifname": "ens5", "addr_info": [{"family": "inet", "lo
             "stage /fsx/train",
         ),
         (checks.folders, put(False, "folders", "/fsx/run", "writable"), FAIL, "cannot be written", "chmod"),
-        (checks.folders, put(1 << 20, "folders", "/fsx/run", "free"), FAIL, "0.0 GiB are free", "make room"),
+        (checks.folders, put(1 << 20, "folders", "/fsx/run", "free"), FAIL, "1 MiB free, ", "make room"),
         (
             checks.folders,
             put("/dev/sda / ext4 rw 0 0\n", "mounts"),
