@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kogpt2_gluon.recipe import ModelRecipe, Recipe
+from kogpt2_gluon.recipe import OPTIMIZERS, ModelRecipe, Recipe
 from kogpt2_gluon.scaling import NETWORKS, Work, speedup
 from kogpt2_gluon.wording import rough_duration
 
 FLOAT_BYTES = 4
-# Moments of the optimizer, in arrays of a parameter's size; all the recipe's optimizers keep two.
-OPTIMIZER_ARRAYS = 2
 SCALES = (8, 64, 256)  # GPUs
 
 
@@ -129,14 +127,15 @@ def size_of(recipe: Recipe) -> Size:
     block = tokens * (26 * model.units + 3 * model.num_heads * recipe.data.seq_length)
     head = tokens * model.vocab_size * (2 * storage_bytes + 2 * FLOAT_BYTES)
     masters = FLOAT_BYTES * parameters
+    kept = OPTIMIZERS[recipe.training.optimizer].arrays  # in float32, of a parameter's size
     tied_copy = FLOAT_BYTES * model.vocab_size * model.units  # the file format of the released weights stores it twice
     return Size(
         parameters=parameters,
         weights=storage_bytes * parameters,
         gradients=storage_bytes * parameters,
-        optimizer=OPTIMIZER_ARRAYS * masters + (masters if is_float16 else 0),
+        optimizer=kept * masters + (masters if is_float16 else 0),
         activations=storage_bytes * model.num_layers * block + head,
-        checkpoint=masters * (1 + OPTIMIZER_ARRAYS) + tied_copy,
+        checkpoint=masters * (1 + kept) + tied_copy,
     )
 
 

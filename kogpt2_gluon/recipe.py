@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,6 +23,22 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import Loader, Paths, from_plain, keys_of, option, to_yaml
 
 WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed
+
+
+class OptimizerChoice(NamedTuple):
+    """An optimizer that a recipe may name: its meaning in a few words, and the arrays it keeps for each parameter."""
+
+    meaning: str
+    arrays: int
+
+
+# The implementations are in kogpt2_gluon/training/optimizers.py, under the same names.
+OPTIMIZERS = {
+    "bertadam": OptimizerChoice("Adam without bias correction, decoupled weight decay (GluonNLP)", 2),
+    "adamw": OptimizerChoice("Adam with decoupled weight decay (Loshchilov and Hutter, 2019)", 2),
+    "adam": OptimizerChoice("Adam, weight decay as L2 (Kingma and Ba, 2015)", 2),
+    "lamb": OptimizerChoice("AdamW with a trust ratio for each parameter, for large batches (You et al., 2020)", 2),
+}
 
 
 @dataclass
@@ -93,7 +109,11 @@ class TrainingRecipe:
     num_steps: int = option(1000, "optimizer updates of the whole run", minimum=1)
     batch_size: int = option(8, "sequences of one worker in one micro step", minimum=1)
     total_batch_size: int = option(8, "sequences of one update, over all workers and micro steps", minimum=1)
-    optimizer: str = option("bertadam", "the update rule", choices=("bertadam", "adamw", "adam", "lamb"))
+    optimizer: str = option(
+        "bertadam",
+        "the update rule; " + "; ".join(f"{name}: {choice.meaning}" for name, choice in OPTIMIZERS.items()),
+        choices=tuple(OPTIMIZERS),
+    )
     learning_rate: float = option(1e-4, "peak learning rate", minimum=0.0)
     final_learning_rate: float = option(0.0, "learning rate at the last step", minimum=0.0)
     schedule: str = option("linear", "decay after the warm-up", choices=("linear", "cosine"))

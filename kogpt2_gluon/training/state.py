@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.reading.reader import Batch, Reader
@@ -15,7 +16,6 @@ from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.loss_scale import LossScale
 from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.update import Update
-from kogpt2_gluon.training.worker import Worker
 
 
 @dataclass

@@ -149,8 +149,8 @@ def test_foreign_arrays_are_refused_by_name(net, tmp_path):
 )
 def test_full_size_updates_run(name, count):
     """Forward, backward and the recipe's own update on a CPU, at full width and depth."""
+    from kogpt2_gluon.machine.worker import Worker
     from kogpt2_gluon.training.update import Update
-    from kogpt2_gluon.training.worker import Worker
 
     recipe = load_recipe(name)
     net = build_model(recipe.model)

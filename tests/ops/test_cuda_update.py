@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.cuda_driver import Chunk, Tensor, UpdateRule
 from kogpt2_gluon.machine.runtime import mx, nlp
-from kogpt2_gluon.training.update import AdamW
+from kogpt2_gluon.training.optimizers import AdamW
 from tests.ops.cuda_kernel_helpers import Array, Device, assert_close
 
 pytest_plugins = ["tests.ops.cuda_kernel_fixtures"]

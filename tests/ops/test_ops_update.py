@@ -9,7 +9,7 @@ import pytest
 
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import TrainingRecipe
-from kogpt2_gluon.training.update import create_optimizer
+from kogpt2_gluon.training.optimizers import create_optimizer
 from tests.ops.ops_helpers import array, assert_close, check_refused, threads
 
 RULES = ["adamw", "bertadam", "adam", "lamb"]

@@ -15,6 +15,7 @@ import pytest
 
 from kogpt2_gluon.errors import DivergedError, PreemptedError
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model import precision as model_precision
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
@@ -27,10 +28,10 @@ from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.training import loop, loss_scale
 from kogpt2_gluon.training.loss_scale import DynamicLossScale, LossScale
+from kogpt2_gluon.training.optimizers import OPTIMIZERS
 from kogpt2_gluon.training.resume import restore_state
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.update import Update
-from kogpt2_gluon.training.worker import Worker
 from tests.helpers import ROOT, kogpt2, run
 
 HORUN = str(Path(sys.executable).with_name("horovodrun"))
@@ -151,7 +152,7 @@ def half_arrays(monkeypatch):
     monkeypatch.setattr(model_precision, "working_dtype", lambda name, ctx: name)
 
 
-@pytest.mark.parametrize("optimizer", ["bertadam", "adamw", "adam", "lamb"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_masters_keep_what_float16_weights_would_lose(half_arrays, optimizer):
     """40 updates of 1e-4 on weights of 1: float16 has nothing between 1 and 1 - 4.9e-4, so it would stay at 1."""
     assert np.float16(1) - np.float16(1e-4) == 1

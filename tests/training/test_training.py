@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from kogpt2_gluon.reading.open_sets import training_mix
-from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.recipe import OPTIMIZERS, load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.shards.shard_set import ShardSet
@@ -87,9 +87,9 @@ def kill_all(process: subprocess.Popen) -> None:
 @pytest.mark.parametrize(
     ("size", "optimizer"),
     [
-        *((1, optimizer) for optimizer in ("bertadam", "adamw", "adam", "lamb")),
+        *((1, optimizer) for optimizer in OPTIMIZERS),
         (2, "bertadam"),
-        *(pytest.param(2, optimizer, marks=pytest.mark.slow) for optimizer in ("adamw", "adam", "lamb")),
+        *(pytest.param(2, optimizer, marks=pytest.mark.slow) for optimizer in OPTIMIZERS if optimizer != "bertadam"),
     ],
 )
 def test_kill_and_resume_is_bit_exact(tiny, tmp_path, optimizer, size):

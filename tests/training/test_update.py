@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 
 import numpy as np
 import pytest
 
+from kogpt2_gluon import recipe
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.build import OperatorsUnavailable, load_cpu_operators
 from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon.training.optimizers import OPTIMIZERS
 from kogpt2_gluon.training.update import Update
-from kogpt2_gluon.training.worker import Worker
 from tests.helpers import ROOT, run
 
 pytest_plugins = ["tests.ops.cuda_kernel_fixtures"]
 
 SETTINGS = {"learning_rate": 0.01, "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "clip_norm": 0.0}
 MATRIX, VECTOR = "_ffn_layers.0._hidden_map.weight", "_ffn_layers.0._hidden_map.bias"
-
-
-OPTIMIZERS = ["bertadam", "adamw", "adam", "lamb"]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def make(optimizer, accumulate=1, step=0, fused=False, **changes):
     mx.random.seed(0)
     net = GPT2Model(units=8, vocab_size=20, max_length=8, num_layers=1, num_heads=2)
     net.initialize(mx.init.Normal(0.3))
-    recipe = TrainingRecipe(optimizer=optimizer, **{**SETTINGS, **changes})
-    return Update(net, recipe, Worker(), accumulate, step, fused)
+    settings = TrainingRecipe(optimizer=optimizer, **{**SETTINGS, **changes})
+    return Update(net, settings, Worker(), accumulate, step, fused)
 
 
 def fill(update, seed):
@@ -75,6 +75,17 @@ def reference(optimizer, w, m, v, g, t, rate, decay):
     step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + epsilon) + decay * w  # LAMB
     ratio = np.linalg.norm(w) / np.linalg.norm(step) if w.any() else 1.0  # a bias that is still 0 has no trust ratio
     return w - rate * ratio * step, m, v
+
+
+def test_recipes_and_training_know_the_same_optimizers():
+    assert list(recipe.OPTIMIZERS) == list(OPTIMIZERS)
+    choices = {entry.name: entry.metadata for entry in dataclasses.fields(TrainingRecipe)}["optimizer"]
+    assert list(choices["choices"]) == list(OPTIMIZERS)
+    assert all(f"{name}: {choice.meaning}" in choices["help"] for name, choice in recipe.OPTIMIZERS.items())
+    for name, kind in OPTIMIZERS.items():
+        kept = make(name).arrays()
+        assert len(kept) == len(kind.keeps) * len(make(name).parameters)
+        assert recipe.OPTIMIZERS[name].arrays == len(kind.keeps)  # the estimate of memory counts on it
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.7])
@@ -129,12 +140,13 @@ CUDA = """
 import sys
 import numpy as np
 from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon import recipe
 from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.training.update import FusedCudaOptimizer, StockOptimizer
+from kogpt2_gluon.training.optimizers import OPTIMIZERS, FusedCudaOptimizer, StockOptimizer
 
 mx.library.load(sys.argv[1], verbose=False)  # the CUDA operators, their kernels compiled for the host
 shapes = {"matrix": (30, 40), "vector": (40,), "larger": (300, 100)}
-for name in ("bertadam", "adamw", "adam", "lamb"):
+for name in OPTIMIZERS:
     for dtype in ("float16", "float32"):
         recipe = TrainingRecipe(optimizer=name, weight_decay=0.1, beta1=0.8, beta2=0.95, epsilon=1e-3)
         both = []
