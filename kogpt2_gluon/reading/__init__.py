@@ -1,1 +1,1 @@
-"""What training reads, and in which order."""
+"""The order in which training reads its data, and the readers that follow it; held-out data for evaluation."""

@@ -1,7 +1,8 @@
-"""Damaged chunks under ``data.corrupt=skip``: a neighbour is read instead, and all workers note it alike.
+"""Damaged chunks under ``data.corrupt=skip``: a neighbour is read instead, and all workers record the same damage.
 
-A worker finds damage when it reads ahead, at a moment of its own. It adds the number of its new finds to the sums that
-all workers make in every step; when that is not 0 they exchange the places, and each of them logs and counts the same.
+Workers read ahead independently, so each finds damage at a different time. A worker adds the number of its new finds to
+the sums that all workers make in every step. When the total is not 0 they exchange the chunks, so that each of them
+logs and counts the same.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
 
 
 class Damage:
-    """Reads chunks, and keeps account of the damaged ones.
+    """Reads chunks, and keeps a record of the damaged ones.
 
     Parameters
     ----------
     sets : sequence of ShardSet
-        Also of a cached kind.
+        They may be cached ones.
     skip : bool
-        False: a damaged chunk is a CorruptChunkError. True: chunk ``c`` is replaced by the next whole one of chunks
-        ``c + 1, c + 2, ...`` (modulo the number of full chunks), whose sequences come twice.
+        False: a damaged chunk raises CorruptChunkError. True: chunk ``c`` is replaced by the next whole one of chunks
+        ``c + 1, c + 2, ...`` (modulo the number of full chunks), whose sequences then come twice.
     skipped : int
-        Damaged chunks that the run has noted so far.
+        Damaged chunks that the run has recorded so far.
     """
 
     def __init__(self, sets: Sequence[ShardSet], skip: bool, skipped: int = 0):
@@ -41,7 +42,7 @@ class Damage:
         self._known: set[tuple[int, int]] = set()
 
     def read(self, number: int, chunk: int, out: Tokens) -> None:
-        """Reads a chunk of set `number`, or what stands in for it, into `out` (chunk_tokens,). Thread-safe."""
+        """Reads a chunk of set `number`, or its replacement, into `out` (chunk_tokens,). Thread-safe."""
         shards = self._sets[number]
         try:
             shards.read_into(chunk, out)
@@ -52,12 +53,12 @@ class Damage:
             self._read_neighbour(number, chunk, out)
 
     def notices(self) -> NDArray[np.float64]:
-        """[chunks found damaged and not agreed on]; every worker adds it to a sum over all."""
+        """Returns [number of damaged chunks that the other workers have not heard of], to be added up over all."""
         with self._lock:
             return np.array([float(len(self._found))])
 
     def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
-        """The log lines of newly found damage, the same on all workers; `totals` is the sum of their notices."""
+        """Returns log lines about newly found damage, the same on all workers; `totals` is the sum of their notices."""
         rows = int(totals[0])
         if rows == 0:
             return []

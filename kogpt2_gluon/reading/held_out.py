@@ -1,4 +1,4 @@
-"""The plain reader of evaluation: held-out tokens in their own order, each once."""
+"""The plain reader for evaluation: held-out tokens in their own order, each once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Batch = NDArray[np.int32]
 
 
 class HeldOutReader:
-    """Held-out tokens in their own order, cut into sequences of ``seq_length + 1`` that share an end token.
+    """Held-out tokens in their own order, cut into sequences of ``seq_length + 1``, each sharing a token with the next.
 
-    The sequences are dealt to workers in turn. The last one is filled up with `<s>`, which evaluation leaves out of
-    its sums, so that any number of workers adds up the same tokens. With `max_sequences`, so many of them are read,
-    evenly spaced, since a set often begins with one source and ends with another.
+    The sequences are dealt to the workers in turn. The last one is filled up with `<s>`, which evaluation leaves out of
+    its sums, so that any number of workers adds up the same tokens. With `max_sequences`, only that many are read,
+    evenly spaced, because a set often begins with one source and ends with another.
     """
 
     def __init__(self, shards: ShardSet, seq_length: int, max_sequences: int = 0):
@@ -28,7 +28,7 @@ class HeldOutReader:
         self._chunk: tuple[int, Tokens] | None = None
 
     def batches(self, batch_size: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
-        """This worker's sequences as int32 arrays (batch_size, seq_length + 1), the last filled up with `<s>`."""
+        """Yields this worker's sequences, int32 (batch_size, seq_length + 1); `<s>` fills up the last batch."""
         mine = range(rank, self.num_sequences, size)
         for first in range(0, len(mine), batch_size):
             batch = np.full((batch_size, self._seq_length + 1), self._shards.manifest.special_ids["bos"], np.int32)
@@ -37,7 +37,7 @@ class HeldOutReader:
             yield batch
 
     def _copy(self, row: Batch, start: int) -> None:
-        """Copies tokens from `start` on, across chunks, as far as there are any."""
+        """Copies the tokens from `start` on, across chunks, until `row` is full or the set ends."""
         done, tokens = 0, self._shards.manifest.tokens
         while done < len(row) and start + done < tokens:
             chunk, offset = divmod(start + done, self._shards.chunk_tokens)

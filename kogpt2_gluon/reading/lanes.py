@@ -1,7 +1,7 @@
-"""A lane's sequences: chunks read ahead into reused buffers, and rows gathered from them.
+"""The sequences of a lane: chunks are read ahead into reused buffers, and rows are gathered from them.
 
-A row is a window of ``seq_length + 1`` tokens into a buffer; many are gathered by one fancy index over a view of all
-windows, which copies nothing but the rows asked for.
+A row is a window of ``seq_length + 1`` tokens in a buffer. One fancy index over a view of all windows gathers many
+rows, and copies only these.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kogpt2_gluon.reading.order import ChunkOrder, Order, SequenceOrder, Slots
 from kogpt2_gluon.reading.permutation import Int64Array
 from kogpt2_gluon.shards.format import Tokens
 
-PIECE = 4096  # sequences whose positions are worked out at a time: NumPy's cost of a call is spread over them
+PIECE = 4096  # sequences whose positions are computed at a time, to spread NumPy's cost of a call over them
 LARGEST_TABLE = 8192  # strips in the tables of a run of slots
 TASK_BYTES = 1 << 20  # chunks smaller than this are read several at a time
 
@@ -29,18 +29,18 @@ ReadChunk = Callable[[int, Tokens], Any]
 
 
 class Stream(ABC):
-    """The endless sequences of one lane of one set, in their order.
+    """The endless sequences of one lane in one set, in their order.
 
-    `tokens` is the buffer that they are cut from; :meth:`_refill` names their positions in it.
+    `tokens` is the buffer that they are cut from; :meth:`_refill` finds their positions in it.
     """
 
     def __init__(self, tokens: Tokens, seq_length: int):
         self._windows = sliding_window_view(tokens, seq_length + 1)
-        self._positions: Int64Array = np.empty(0, np.int64)  # of the next sequences
-        self._next, self._ready = 0, 0  # of these, the one to come, and how many are in the buffer
+        self._positions: Int64Array = np.empty(0, np.int64)  # where the next sequences begin in `tokens`
+        self._next, self._ready = 0, 0  # indices of the next position, and of the first not yet in the buffer
 
     def rows(self, count: int) -> Tokens:
-        """The next `count` > 0 sequences, (count, seq_length + 1) of the set's dtype, in an array of their own."""
+        """Returns the next `count` > 0 sequences in a new array, (count, seq_length + 1) of the set's dtype."""
         parts = []
         while count:
             found = self.wait(count)
@@ -50,7 +50,7 @@ class Stream(ABC):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def wait(self, count: int) -> int:
-        """Until some of the next `count` sequences are in the buffer, at least one; returns how many.
+        """Waits until at least one of the next `count` sequences is in the buffer; returns how many are.
 
         DataError if a chunk cannot be read.
         """
@@ -62,22 +62,22 @@ class Stream(ABC):
 
     @abstractmethod
     def _wait(self, start: int, stop: int) -> None:
-        """Until the chunks of these of `_positions` are in the buffer."""
+        """Waits until the chunks of ``_positions[start:stop]`` are in the buffer."""
 
     @abstractmethod
     def _refill(self) -> None:
-        """A step towards more sequences that are ready. Called when all rows before them are out of the buffer."""
+        """Takes a step towards more sequences that are ready. It is called when all earlier rows have been copied."""
 
 
 class SequenceStream(Stream):
-    """Of a small set, which `tokens` holds whole, chunk after chunk."""
+    """The sequences of a small set, which `tokens` holds whole, chunk after chunk."""
 
     def __init__(self, order: SequenceOrder, lane: int, place: int, tokens: Tokens):
         super().__init__(tokens, order.seq_length)
         self._order, self._lane, self._place = order, lane, place
 
     def _wait(self, start: int, stop: int) -> None:
-        """They all are."""
+        """Does nothing: all chunks are in the buffer."""
 
     def _refill(self) -> None:
         chunk, offset = self._order.sequences(self._lane, self._place, PIECE)
@@ -87,11 +87,11 @@ class SequenceStream(Stream):
 
 
 class ChunkStream(Stream):
-    """Of a large set: a ring of chunks, in which element ``e`` of the lane has place ``e % ring``.
+    """The sequences of a large set, from a ring of chunks, in which element ``e`` of the lane has place ``e % ring``.
 
-    The lane works through `group` slots at a time, which use ``window + group - 1`` chunks, while `group` more are read
-    into the rest of the ring: with ``group=1``, ``window + 1`` chunks in all. What the order says is worked out for
-    longer runs of slots.
+    The lane uses `group` slots at a time, which need ``window + group - 1`` chunks, while `group` more chunks are read
+    into the rest of the ring: with ``group=1``, ``window + 1`` chunks in all. The order is computed for longer runs of
+    slots.
     """
 
     def __init__(
@@ -111,15 +111,15 @@ class ChunkStream(Stream):
         super().__init__(self._tokens, order.seq_length)
         self._epoch, slot = order.find(lane, place)
         self._run = self._slots_from(slot)
-        self._done = place - self._run.place  # sequences of the run up to the last of `_positions`
+        self._done = place - self._run.place  # sequences of the run up to the end of `_positions`
         self._in_use = self._group_from(slot)
-        self._elements: Int64Array = np.empty(0, np.int64)  # of `_positions`
-        self._asked = self._run.elements(self._in_use).start  # elements before it were read or are being read
+        self._elements: Int64Array = np.empty(0, np.int64)  # the element of each of `_positions`
+        self._asked = self._run.elements(self._in_use).start  # all elements before it were read or are being read
         self._chunks = order.elements_from(lane, self._asked)
-        self._reads: dict[int, Future[None]] = {}  # by element, all that were not waited for
-        self._complete = False  # whether all chunks in use are there
+        self._reads: dict[int, Future[None]] = {}  # by element: the reads that nobody has waited for
+        self._complete = False  # True if all chunks in use are in the buffer
         self._refill()
-        self._read_ahead(first=int(self._elements[0]))  # the sooner the first update is there
+        self._read_ahead(first=int(self._elements[0]))  # so that the first update is there sooner
 
     def _wait(self, start: int, stop: int) -> None:
         if self._complete:
@@ -132,8 +132,8 @@ class ChunkStream(Stream):
         self._complete = needed.issuperset(missing)
 
     def _refill(self) -> None:
-        """More positions if there are none, else the next group of slots."""
-        first = self._done - len(self._positions)  # of the run; its sequences up to `ready` have been given out
+        """Computes more positions if none are left, else moves to the next group of slots."""
+        first = self._done - len(self._positions)  # sequences of the run before `_positions`
         if first + self._ready == self._run.start(self._in_use.stop):
             self._advance()
             first = self._done - len(self._positions)
@@ -145,7 +145,7 @@ class ChunkStream(Stream):
         self._ready = min(len(self._positions), self._run.start(self._in_use.stop) - first)
 
     def _advance(self) -> None:
-        """To the next group of slots; chunks that are used up make room for others."""
+        """Moves to the next group of slots; chunks that are used up make room for others."""
         slot = self._in_use.stop
         if slot == self._run.slots.stop:
             if slot == self._order.num_slots(self._lane, self._epoch):
@@ -156,7 +156,7 @@ class ChunkStream(Stream):
         self._read_ahead()
 
     def _slots_from(self, slot: int) -> Slots:
-        """A run of whole groups that has about PIECE sequences, with tables of a bounded size."""
+        """Returns a run of whole groups with about PIECE sequences, and with tables of a bounded size."""
         slots = min(PIECE // self._order.full_sequences + 1, LARGEST_TABLE // self._order.window)
         groups = max(1, slots // self._group)
         return self._order.slots(self._lane, self._epoch, slot, groups * self._group)
@@ -165,7 +165,7 @@ class ChunkStream(Stream):
         return range(slot, min(slot + self._group, self._run.slots.stop))
 
     def _read_ahead(self, first: int = -1) -> None:
-        """Asks for every chunk that the ring has room for, in the lane's order, but for the task with `first`."""
+        """Asks for every chunk that the ring has room for: the task with element `first`, then the lane's order."""
         stop = self._run.elements(self._in_use).start + self._ring
         at_a_time = max(1, TASK_BYTES // (self._order.chunk_tokens * self._tokens.itemsize))
         tasks = []
@@ -184,7 +184,7 @@ class ChunkStream(Stream):
 
 
 def read_whole(order: Order, dtype: np.dtype[Any], read: ReadChunk) -> Tokens:
-    """All chunks of a small set, one after the other, in one array."""
+    """Reads all chunks of a small set, one after the other, into one array."""
     num_chunks = order.num_full + (order.tail_tokens > 0)
     tokens = np.empty(num_chunks * order.chunk_tokens, dtype)
     for chunk in range(num_chunks):
@@ -193,7 +193,7 @@ def read_whole(order: Order, dtype: np.dtype[Any], read: ReadChunk) -> Tokens:
 
 
 class Lane:
-    """One lane of a mix: the sequences of its sets' streams, each at its place."""
+    """One lane of a mix: it takes each sequence from the stream of the set whose turn it is."""
 
     def __init__(self, mix: Mix, lane: int, place: int, streams: list[Stream]):
         self._mix, self._lane, self._place, self._streams = mix, lane, place, streams
@@ -213,7 +213,7 @@ class Lane:
         rows[:] = mixed.reshape(rows.shape)
 
     def _upcoming(self, count: int) -> NDArray[np.int16]:
-        """The set of each of the next `count` places."""
+        """Returns the number of the set for each of the next `count` places."""
         parts = []
         while count:
             period, within = divmod(self._place, PERIOD)

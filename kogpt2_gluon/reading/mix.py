@@ -1,11 +1,12 @@
-"""The order over several sets of shards with weights, and over one.
+"""The order of several sets of shards with weights; also that of one set.
 
-A lane's places are cut into periods of PERIOD sequences. In a period set ``k`` comes exactly ``shares[k]`` times, at
-places that a keyed permutation of the period gives, another one for every lane and period: lanes are out of phase, so
-that an update of many lanes holds each set's share. How often a set came before a place is its own place in that lane,
-so every set is read in its own order, at its own rate, without repeats within a pass of its own.
+A lane's places are cut into periods of PERIOD sequences. In each period set ``k`` comes exactly ``shares[k]`` times, at
+places that a keyed permutation of the period chooses. Every lane and period has another permutation, so the lanes are
+out of phase, and an update of many lanes holds each set's share. The number of times that a set came before a place is
+the set's own place in that lane. So every set is read in its own order, at its own rate, without repeats within its own
+pass.
 
-An epoch of a mix is as many sequences as one pass over each set has.
+An epoch of a mix has as many sequences as one pass over each set.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from kogpt2_gluon.reading.order import ChunkOrder, Order
 from kogpt2_gluon.reading.permutation import Int64Array, key_of, keys_of, permute
 
 PERIOD = 10_000
-STATE_VERSION = 2  # of the order and its state; another one's place means nothing here
-# What to do where a state is of another order, by what differs.
+STATE_VERSION = 2  # of the order and its state; a place of another version means nothing here
+# What to do if a state is of another order, by the key that differs.
 _WAYS_OUT = {
     "fingerprint": "train on the same shards in the same order, with the same weights",
     "lanes": "restore data.max_lanes and training.total_batch_size",
@@ -39,12 +40,12 @@ _WAYS_OUT = {
 
 
 def shares_of(weights: Sequence[float]) -> tuple[int, ...]:
-    """Weights as parts of PERIOD, by the largest remainder, each at least 1. DataError for more sets than that."""
+    """Rounds weights to parts of PERIOD by the largest remainder, each at least 1. DataError for more than PERIOD."""
     if len(weights) > PERIOD:
         raise DataError(f"data.train: {len(weights):,} sets; at most {PERIOD:,} can be mixed")
     exact = [weight / sum(weights) * PERIOD for weight in weights]
     shares = [max(1, int(share)) for share in exact]
-    # Largest remainder first; shares that were raised to 1 have negative ones and are never lowered again.
+    # Largest remainder first. Shares that were raised to 1 have a negative remainder and are never lowered again.
     while (missing := PERIOD - sum(shares)) != 0:
         remainders = [each - share for each, share in zip(exact, shares)]
         ranked = sorted(range(len(shares)), key=lambda k: remainders[k], reverse=missing > 0)
@@ -54,7 +55,7 @@ def shares_of(weights: Sequence[float]) -> tuple[int, ...]:
 
 
 def show_passes(passes: float) -> str:
-    """A number of passes or epochs with two digits that count: 12.50, 0.04, 0.00031."""
+    """Formats a number of passes or epochs with two digits that matter: 12.50, 0.040, 0.00031."""
     if passes >= 0.1 or passes == 0:
         return f"{passes:,.2f}"
     return f"{passes:.{1 - math.floor(math.log10(passes))}f}"
@@ -62,14 +63,14 @@ def show_passes(passes: float) -> str:
 
 @dataclass(frozen=True)
 class Mix:
-    """The order over sets that have the same seed, seq_length, lanes and window.
+    """The order of several sets that have the same seed, seq_length, lanes and window.
 
     Parameters
     ----------
     orders : tuple of Order
         One for each set.
     shares : tuple of int
-        Of PERIOD sequences of a lane, how many are of each set; see :func:`shares_of`.
+        How many of a lane's PERIOD sequences come from each set; see :func:`shares_of`.
     """
 
     orders: tuple[Order, ...]
@@ -89,19 +90,19 @@ class Mix:
 
     @property
     def sequences_per_epoch(self) -> int:
-        """Sequences of an epoch: the sum over the sets."""
+        """Sequences in an epoch: the sum over the sets."""
         return sum(order.sequences_per_epoch for order in self.orders)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The set's own, of one set; of several a SHA-256 (hex) over theirs and the shares."""
+        """One set's own fingerprint, or for several a SHA-256 (hex) over the sets' fingerprints and shares."""
         if len(self.orders) == 1:
             return self.orders[0].fingerprint
         plain = [[order.fingerprint, share] for order, share in zip(self.orders, self.shares)]
         return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
     def sets(self, lane: int, period: int) -> NDArray[np.int16]:
-        """The set of each place of one period of a lane, (PERIOD,)."""
+        """Returns the number of the set for each place in one period of a lane, (PERIOD,)."""
         if len(self.orders) == 1:
             return np.zeros(PERIOD, np.int16)
         key = key_of("mix", self.fingerprint, self.orders[0].seed, lane)
@@ -109,7 +110,7 @@ class Mix:
         return np.searchsorted(np.cumsum(self.shares), mixed, side="right").astype(np.int16)
 
     def own_places(self, lane: int, place: int) -> Int64Array:
-        """How many of the lane's first `place` sequences are of each set: the sets' own places in that lane."""
+        """Returns how many of the lane's first `place` sequences come from each set: the sets' own places in it."""
         if len(self.orders) == 1:
             return np.array([place])
         period, within = divmod(place, PERIOD)
@@ -118,19 +119,19 @@ class Mix:
         return own
 
     def passes(self, consumed: int) -> list[float]:
-        """Passes over each set when `consumed` sequences have been read over all lanes; exact at a period's end."""
+        """Returns the passes over each set after `consumed` sequences over all lanes; exact at the end of a period."""
         return [consumed * share / PERIOD / order.sequences_per_epoch for order, share in zip(self.orders, self.shares)]
 
     def chunks_from(self, lane: int, place: int) -> Iterator[tuple[int, int]]:
-        """(set, chunk) in the order in which the lane is going to need them from its sequence `place` on.
+        """Yields (set, chunk) in the order in which the lane needs them from its sequence `place` on.
 
-        Sets are interleaved by their rates. Small sets, read whole, come first and once.
+        The sets are interleaved by their rates. Small sets, which are read whole, come first and once.
         """
         needed = [self._needed(lane, k, int(own)) for k, own in enumerate(self.own_places(lane, place))]
         return ((k, chunk) for _, k, chunk in heapq.merge(*needed))
 
     def _needed(self, lane: int, k: int, own_place: int) -> Iterator[tuple[float, int, int]]:
-        """(about how many places from now, set, chunk) of one set."""
+        """Yields (about how many places from now it is needed, set, chunk) for one set."""
         order = self.orders[k]
         large = isinstance(order, ChunkOrder)
         pace = order.full_sequences * PERIOD / self.shares[k]
@@ -138,7 +139,7 @@ class Mix:
             yield max(0, number - order.window + 1) * pace if large else -1.0, k, chunk
 
     def state(self, consumed: int) -> dict[str, Any]:
-        """What a resume needs and checks: under 1 kB. `consumed` counts sequences over all lanes."""
+        """Returns what a resume needs and checks, under 1 kB. `consumed` counts sequences over all lanes."""
         order = self.orders[0]
         return {
             "source": "shards",
@@ -152,16 +153,16 @@ class Mix:
         }
 
     def check_state(self, saved: dict[str, Any], source: str) -> None:
-        """DataError if `saved`, from checkpoint `source`, is the state of another order."""
+        """Raises DataError if `saved`, from checkpoint `source`, is the state of another order."""
         known = ("shards", STATE_VERSION)
         if (found := (saved.get("source", "shards"), saved.get("version", 1))) != known:
             raise DataError(
-                f"{source}: its data was read as {found[0]}, version {found[1]} of the order; this recipe reads "
-                f"{known[0]}, version {known[1]}, where its place means nothing: start anew in another run_dir"
+                f"{source}: its data was read as {found[0]}, version {found[1]} of the order, and this recipe reads "
+                f"{known[0]}, version {known[1]}; start a new run in another run_dir"
             )
         for key, value in self.state(0).items():
             if key != "consumed" and saved.get(key) != value:
                 raise DataError(
-                    f"{source}: its data had {key} {saved.get(key)}, now it is {value}; {_WAYS_OUT[key]}, or start "
-                    "anew in another run_dir"
+                    f"{source}: its data had {key} {saved.get(key)}, now it is {value}; {_WAYS_OUT[key]}, or start a "
+                    "new run in another run_dir"
                 )

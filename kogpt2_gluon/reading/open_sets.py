@@ -45,7 +45,7 @@ def _tokenizer_of(folder: Path, manifest: Manifest, recipe: Recipe) -> Tokenizer
 
 
 def open_shards(folder: str, key: str, recipe: Recipe, open_set: Callable[[Path], ShardSet] = ShardSet) -> ShardSet:
-    """Opens a set of shards for a recipe; DataError if it is missing or holds ids that the model does not."""
+    """Opens a set of shards for a recipe; DataError if it is missing or has ids that the model does not have."""
     if key == "data.test" and not (Path(folder) / MANIFEST).is_file():
         raise DataError(f"{folder}: no shards there for data.test; name their folder, or train without any: data.test=")
     shards = open_set(Path(folder))
@@ -58,9 +58,10 @@ def open_shards(folder: str, key: str, recipe: Recipe, open_set: Callable[[Path]
 
 
 def open_held_out(recipe: Recipe, tokenizer: Tokenizer | None) -> ShardSet | None:
-    """The held-out shards, None if the recipe names none; DataError if they are of another tokenizer than `tokenizer`.
+    """Opens the held-out shards; returns None if the recipe names none.
 
-    Without a `tokenizer` (no training data is named yet) only the set itself is checked.
+    DataError if they were made with another tokenizer than `tokenizer`. Without one (no training data is named yet),
+    only the set itself is checked.
     """
     if not recipe.data.test:
         return None
@@ -72,7 +73,7 @@ def open_held_out(recipe: Recipe, tokenizer: Tokenizer | None) -> ShardSet | Non
 
 
 def check_alike(sets: Sequence[tuple[Path, Manifest]]) -> None:
-    """DataError if sets, each (folder, manifest), cannot be read side by side."""
+    """Raises DataError if sets, each (folder, manifest), cannot be mixed, or if one is named twice."""
     (first_folder, first), seen = sets[0], dict[str, Path]()
     for folder, manifest in sets:
         for key in ("tokenizer_sha256", "vocab_size", "dtype", "special_ids"):
@@ -87,7 +88,10 @@ def check_alike(sets: Sequence[tuple[Path, Manifest]]) -> None:
 
 
 def training_mix(sets: Sequence[ShardSet], recipe: Recipe, size: int) -> Mix:
-    """The order in which `recipe` reads `sets`; says in one line why it cannot, for this many workers."""
+    """Returns the order in which `size` workers read `sets` for a recipe.
+
+    RecipeError if so many workers cannot share the lanes, DataError if the sets do not go together or are too small.
+    """
     check_alike([(shards.folder, shards.manifest) for shards in sets])
     data, training = recipe.data, recipe.training
     num_chunks = [1 << 40 if _is_small(shards) else shards.num_chunks for shards in sets]  # a small set has no say

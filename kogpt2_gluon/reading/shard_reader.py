@@ -25,28 +25,29 @@ from kogpt2_gluon.shards.shard_set import ShardSet
 BLOCK_BYTES = 4 << 20  # of updates made at a time
 READ_AHEAD_BYTES = 32 << 20  # of updates that wait for the training loop; at least one block waits
 SPARE_BYTES = 32 << 20  # of chunks that are read ahead beyond the one a lane has in reserve
-READ_THREADS = 4  # that read and check chunks; both let go of Python's lock
+READ_THREADS = 4  # these read and check chunks; both release Python's lock
 
 
 class ShardReader(Reader):
-    """The batches of one worker, made ahead by a background thread, many updates at a time.
+    """The batches of one worker from token shards. A background thread makes many updates at a time.
+
+    An error in a chunk is raised at most one block of updates before the update that needs the chunk.
 
     Parameters
     ----------
-    sets, mix : sequence of ShardSet, Mix
-        With the mix of :func:`training_mix`.
+    sets : sequence of ShardSet
+    mix : Mix
+        Their order, from :func:`training_mix`.
     batch_size, accumulate : int
-        Sequences of a micro step, and micro steps of an update.
+        Sequences in a micro step, and micro steps in an update.
     rank, size : int
-        This worker and their number; the worker owns ``mix.lanes / size`` neighbouring lanes.
+        This worker's number, and the number of workers; it owns ``mix.lanes / size`` neighbouring lanes.
     consumed : int
         Sequences, over all workers, that earlier updates used.
     damage : Damage, optional
-        What reads chunks and decides about damaged ones; by default they raise CorruptChunkError.
+        It reads the chunks and decides about damaged ones; by default they raise CorruptChunkError.
     cache : NodeCache, optional
-        That the sets were opened with. The reader closes it and the sets with itself.
-
-    An error of a chunk shows at most one block of updates early.
+        The cache that the sets were opened with. The reader closes the cache and the sets together with itself.
     """
 
     def __init__(
@@ -104,11 +105,11 @@ class ShardReader(Reader):
         """Does nothing: every worker knows the whole state."""
 
     def state(self) -> dict[str, Any]:
-        """Returns under 1 kB. `skipped` counts damaged chunks; one that is met again after a resume counts again."""
+        """Returns a state under 1 kB. `skipped` counts damaged chunks; one met again after a resume counts again."""
         return {**self.mix.state(self.consumed), "skipped": self._damage.skipped}
 
     def describe(self, num_sequences: int) -> str:
-        """One line for each set, and one for the whole."""
+        """Returns one line for each set, and one for the whole mix."""
         lines = []
         for shards, share, passes in zip(self._sets, self.mix.shares, self.mix.passes(num_sequences)):
             line = f"{shards.folder}: {shards.manifest.tokens:,} tokens, {shards.num_chunks} chunks"
@@ -140,7 +141,7 @@ class ShardReader(Reader):
         return [Lane(self.mix, lane, place, list(of_lane)) for lane, *of_lane in zip(lanes, *streams)]
 
     def _open_streams(self, k: int, lanes: range, place: int) -> list[Stream]:
-        """The streams of set `k`, one for each lane."""
+        """Opens the streams of set `k`, one for each lane."""
         order, dtype, read = self.mix.orders[k], self._sets[k].dtype, partial(self._damage.read, k)
         own = [int(self.mix.own_places(lane, place)[k]) for lane in lanes]
         if isinstance(order, SequenceOrder):
@@ -152,14 +153,14 @@ class ShardReader(Reader):
         return [ChunkStream(order, lane, start, group, dtype, read, self._executor) for lane, start in zip(lanes, own)]
 
     def _make_blocks(self) -> Iterator[Batch]:
-        """Makes the blocks, in the thread that reads ahead. The first ones are small, and so there sooner."""
+        """Makes the blocks, in the thread that reads ahead. The first ones are small, so that they are ready sooner."""
         updates = 1
         while True:
             yield self._next_block(updates)
             updates = min(2 * updates, self._block_updates)
 
     def _next_block(self, updates: int) -> Batch:
-        """(updates, accumulate, batch_size, seq_length + 1). Of each update a lane has neighbouring rows."""
+        """Makes a block (updates, accumulate, batch_size, seq_length + 1), in which a lane has neighbouring rows."""
         block = np.empty((updates, *self._shape), dtype=np.int32)
         rows = block.reshape(updates, len(self._lanes), -1, self._shape[-1])
         for number, lane in enumerate(self._lanes):
@@ -170,7 +171,7 @@ class ShardReader(Reader):
 def open_shard_reader(
     recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
 ) -> ShardReader:
-    """Opens the reader of a recipe with ``data.source: shards``, on one of its workers; they all open theirs together.
+    """Opens the reader of a recipe with ``data.source: shards`` on one worker; all workers open theirs together.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ def training_tokenizer(recipe: Recipe) -> Tokenizer:
 def open_training_reader(
     recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
 ) -> Reader:
-    """Opens the reader of a recipe's training data, on one of its workers; they all open theirs together.
+    """Opens the reader of a recipe's training data on one worker; all workers open theirs together.
 
     Parameters
     ----------

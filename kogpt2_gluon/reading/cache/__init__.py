@@ -1,1 +1,1 @@
-"""Chunks of shards kept on a node's own disk, shared by its workers."""
+"""Copies of chunks on a node's own disk, shared by its workers."""

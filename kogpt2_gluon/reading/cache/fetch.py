@@ -1,7 +1,8 @@
-"""The copying side of the node cache: one thread, in one process of a node, fills the folder that all of them read.
+"""The copying side of the node cache: a thread in one process of a node fills the folder that all its processes read.
 
-Which process that is, a lock on CACHE_DIR/lock decides; when its holder ends, however it ends, another one takes over.
-A copy is checked against its shard's hashes while it is made, and gets its name by a rename: what has a name is whole.
+A lock on CACHE_DIR/lock decides which process copies; when its holder ends, however it ends, another one takes over. A
+copy is checked against the hashes of its shard while it is made, and gets its name by a rename, so every copy with a
+name is whole.
 """
 
 from __future__ import annotations
@@ -30,43 +31,43 @@ from kogpt2_gluon.wording import gib
 
 MARK = "kogpt2-cache"  # the file that makes a folder ours: nothing else is ever removed
 AHEAD = 64  # most chunks that are copied ahead of a lane
-POLL = 0.05  # seconds between looks at what the readers have done
-LOCK_POLL = 1.0  # seconds between tries to become the one that copies
-TOUCH = 60.0  # seconds between notes that a set is in use
-KEEP_PROGRESS = 7 * 86400.0  # seconds after which a run's progress file is an ended run's
+POLL = 0.05  # seconds between looks at the readers' progress
+LOCK_POLL = 1.0  # seconds between attempts to get the lock
+TOUCH = 60.0  # seconds between touches that mark a set as in use
+KEEP_PROGRESS = 7 * 86400.0  # seconds without a change after which the run of a progress file has ended
 
-Plan = Callable[[int], Iterator[tuple[int, int]]]  # lane -> (set, chunk) of all that it reads, in order, from the start
+Plan = Callable[[int], Iterator[tuple[int, int]]]  # lane -> all (set, chunk) that it reads, in order, from the start
 
 logger = logging.getLogger(__name__)
 
 
 class Fetcher(Protocol):
-    """What :func:`run_fetcher` drives."""
+    """One kind of copying, which :func:`run_fetcher` drives."""
 
     def prepare(self) -> None:
-        """Once, when the lock is held."""
+        """Prepares the folders. It is called once, when the lock is held."""
 
     def step(self) -> float:
-        """Copies something; returns how many seconds there is nothing to do."""
+        """Copies something; returns for how many seconds there is nothing more to do."""
 
     def close(self) -> None:
         """Closes what is open."""
 
 
 class _StoppedError(Exception):
-    """The run ended in the middle of a copy."""
+    """Raised in the middle of a copy if the run has ended."""
 
 
 def run_fetcher(root: Path, folders: Sequence[Path], fetcher: Fetcher, stop: threading.Event) -> None:
-    """The life of a cache's thread: waits for the lock, then copies until `stop`.
+    """Waits for the lock, then copies until `stop`: the life of a cache's thread.
 
-    A full or failing disk is said once, and so is a set that has changed since the run opened it. The lock is kept
-    then, so that the node's other processes do not try it too.
+    A full or failing disk is reported once, and so is a set that has changed since the run opened it. The lock is kept
+    in that case, so that the node's other processes do not try too.
     """
     try:
         descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        logger.warning("%s: cannot be used as a cache (%s); going on without", root, error.strerror)
+        logger.warning("%s: cannot be used as a cache (%s); continuing without it", root, error.strerror)
         return
     try:
         while not _lock(descriptor):
@@ -82,9 +83,9 @@ def run_fetcher(root: Path, folders: Sequence[Path], fetcher: Fetcher, stop: thr
             if wait := fetcher.step():
                 stop.wait(wait)
     except OSError as error:
-        logger.warning("%s: no more copies are made there (%s); going on without", root, error.strerror)
+        logger.warning("%s: no more copies are made there (%s); continuing without them", root, error.strerror)
         stop.wait()
-    except DataError as error:  # the readers, who need that set, will say what becomes of the run
+    except DataError as error:  # the readers need that set, so they decide what happens to the run
         logger.warning("%s: no more copies are made there: %s", root, error)
         stop.wait()
     except _StoppedError:
@@ -108,7 +109,7 @@ def _touch(folders: Sequence[Path]) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether this user's runs made it. Other folders, such as a disk's lost+found, may not even be looked into."""
+    """Returns True if this user's runs made the folder. Others, such as a disk's lost+found, may even be unreadable."""
     try:
         status = folder.lstat()
         return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and (folder / MARK).is_file()
@@ -117,7 +118,7 @@ def is_ours(folder: Path) -> bool:
 
 
 def make_room(root: Path, keep: Sequence[Path], limit: int) -> None:
-    """Removes the least recently used sets, but for `keep`, until the others take at most `limit` bytes."""
+    """Removes the least recently used sets, except `keep`, until those that remain take at most `limit` bytes."""
     others = []
     for folder in root.iterdir():
         if folder not in keep and is_ours(folder):
@@ -140,19 +141,19 @@ def _remove(folder: Path, pattern: str, older: float = 0.0) -> None:
 
 
 def open_sources(sets: Sequence[ShardSet]) -> list[ShardSet]:
-    """The sets once more, to copy from without filling the memory; DataError if one is not the same any more."""
+    """Opens the sets once more, to copy from without filling the page cache; DataError if one has been replaced."""
     sources = [ShardSet(opened.folder, drop_behind=True) for opened in sets]
     for source, opened in zip(sources, sets):
         if source.fingerprint != opened.fingerprint:
-            raise DataError(f"{source.folder}: another set is there since this run opened it")
+            raise DataError(f"{source.folder}: holds another set than when this run opened it")
     return sources
 
 
 class FullFetcher:
-    """Copies the tokens of all shards, and again those that a reader found damaged."""
+    """Copies the tokens of all shards; copies those that a reader found damaged once more."""
 
-    TRIES = 2  # a disk that damages one copy after another is left alone
-    LOOK = 2.0  # seconds between looks for removed copies
+    TRIES = 2  # a disk that damages one copy after another is not used any more
+    LOOK = 2.0  # seconds between looks for copies that were removed
 
     def __init__(
         self, root: Path, sets: Sequence[ShardSet], folders: Sequence[Path], limit: int, stop: threading.Event
@@ -164,7 +165,7 @@ class FullFetcher:
         }
 
     def prepare(self) -> None:
-        """Removes what a killed process or the other kind of cache left, then older sets."""
+        """Removes what a killed process or the other kind of cache left, then sets that were used longest ago."""
         for folder in self._folders:
             _remove(folder, ".*.partial")
             _remove(folder, "*.chunk")
@@ -173,7 +174,7 @@ class FullFetcher:
         make_room(self._root, self._folders, self._limit - needed)
 
     def step(self) -> float:
-        """Copies one shard."""
+        """Copies one shard; returns 0, or LOOK if there is none to copy."""
         for (number, shard), tries in self._left.items():
             path = copy_path(self._folders[number], self._sets[number], shard)
             if tries and not path.exists():
@@ -201,22 +202,22 @@ class FullFetcher:
 
 
 def _without_advice(error: DataError) -> str:
-    """A run with data.corrupt=skip goes on; whoever stops at the damage gives the advice then."""
+    """Returns the message without advice: data.corrupt=skip lets the run continue, else the reader gives the advice."""
     return error.damage if isinstance(error, CorruptChunkError) else str(error)
 
 
 def copy_path(folder: Path, opened: ShardSet, shard: int) -> Path:
-    """Where the tokens of a shard are copied to."""
+    """Returns the path of the copy of a shard's tokens."""
     return folder / f"{opened.manifest.shards[shard].name}.tokens"
 
 
 def chunk_path(folder: Path, chunk: int) -> Path:
-    """Where one chunk is copied to."""
+    """Returns the path of the copy of a chunk."""
     return folder / f"{chunk}.chunk"
 
 
 class _Lane:
-    """What a lane reads next."""
+    """The chunks that a lane reads next."""
 
     def __init__(self, plan: Plan, lane: int) -> None:
         self._plan, self._lane = plan, lane
@@ -227,8 +228,8 @@ class _Lane:
         self.next: deque[tuple[int, int]] = deque()
 
     def move_to(self, place: int, ahead: int) -> None:
-        """Forgets what came before `place`, and looks `ahead` from there."""
-        if place < self._place:  # the run was begun again
+        """Forgets the chunks before `place`, and finds the next `ahead` from there."""
+        if place < self._place:  # the run was started again
             self._begin()
         while self._place < place and self.next:
             self.next.popleft()
@@ -238,10 +239,10 @@ class _Lane:
 
 
 class WindowFetcher:
-    """Copies the chunks that the node's lanes read next, nearest first, and removes those that no lane is to read soon.
+    """Copies the chunks that the node's lanes read next, nearest first, and removes those that no lane reads soon.
 
-    `progress` (lanes,) counts how many chunks of its plan each lane has read, as its worker says; `ahead` chunks of
-    each lane are kept.
+    `progress` (lanes,) counts how many chunks of its plan each lane has read, as its worker reports. As many chunks of
+    each lane are kept as :func:`chunks_ahead` allows.
     """
 
     BATCH = 8  # chunks copied between two looks at the progress
@@ -265,7 +266,7 @@ class WindowFetcher:
         self._unreadable: set[tuple[int, int]] = set()
 
     def prepare(self) -> None:
-        """Finds what an earlier holder of the lock copied; removes what a killed one or the other kind left."""
+        """Finds the copies of an earlier holder of the lock; removes what a killed one or the other kind left."""
         for number, folder in enumerate(self._folders):
             _remove(folder, ".*.partial")
             _remove(folder, "*.tokens")
@@ -277,10 +278,10 @@ class WindowFetcher:
         make_room(self._root, self._folders, self._limit - self._ahead * len(self._lanes) * self._chunk_bytes)
 
     def step(self) -> float:
-        """Removes what was read, copies a few chunks."""
+        """Removes what was read, and copies a few chunks; returns 0, or POLL if there are none to copy."""
         for lane, place in zip(self._lanes, self._progress.tolist()):
             lane.move_to(place, self._ahead)
-        wanted: dict[tuple[int, int], None] = {}  # in order: the first of each lane, the second of each lane, ...
+        wanted: dict[tuple[int, int], None] = {}  # in order: the first chunk of each lane, the second of each lane, ...
         for distance in range(self._ahead):
             wanted.update(dict.fromkeys(lane.next[distance] for lane in self._lanes if distance < len(lane.next)))
         for number, chunk in self._there - wanted.keys():
@@ -297,10 +298,10 @@ class WindowFetcher:
             source.close()
 
     def _copy(self, number: int, chunk: int) -> None:
-        """No fsync: a copy that a power cut halves is found by its hash, and there is no other use for it then."""
+        """Copies a chunk without fsync: if a power cut leaves half a copy, its hash shows that to every reader."""
         try:
             tokens = self._sources[number].read_into(chunk, self._buffers[number], verify=True)
-        except DataError as error:  # the reader that needs it will say what becomes of the run
+        except DataError as error:  # the reader that needs it decides what happens to the run
             logger.warning("not copied into the cache: %s", _without_advice(error))
             self._unreadable.add((number, chunk))
             return
@@ -317,5 +318,5 @@ class WindowFetcher:
 
 
 def chunks_ahead(lanes: int, chunk_bytes: int, limit: int) -> int:
-    """How many chunks of each lane fit into `limit` bytes, at most AHEAD."""
+    """Returns how many chunks of each lane fit into `limit` bytes, at most AHEAD."""
     return min(AHEAD, limit // max(1, lanes * chunk_bytes))

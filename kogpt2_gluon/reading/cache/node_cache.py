@@ -1,18 +1,18 @@
-"""Copies of token chunks on a node's own disk, so that a shared file system is asked for each chunk once a node.
+"""Copies of chunks on a node's own disk, so that a node asks the shared file system for each chunk once.
 
-Two kinds: `full` copies the tokens of all shards, `window` only the chunks that this node's workers read next, and
-removes them when they were read. All workers of a node share one folder::
+There are two kinds: `full` copies the tokens of all shards; `window` copies only the chunks that this node's workers
+read next, and removes them when they have been read. All workers of a node share one folder::
 
     CACHE_DIR/lock                          held by the one process of the node that copies
     CACHE_DIR/<fingerprint of a set>/       one folder a set
-        kogpt2-cache                        marks the folder as ours; its time is that of the last use
-        NAME.tokens                         full: the tokens of shard NAME, without what follows them
+        kogpt2-cache                        marks the folder as ours; its time of change is the last use
+        NAME.tokens                         full: the tokens of shard NAME, without the rest of the shard
         NUMBER.chunk                        window: one chunk
-        progress-KEY                        window: how far the workers of a run are, <u8 a lane
+        progress-KEY                        window: how many chunks each lane of a run has read, <u8 for each
 
-The copying itself is in :mod:`kogpt2_gluon.reading.cache.fetch`; here is what every reader sees. A cache changes
-how fast a chunk comes, never what it holds: its hash is checked on first read wherever it comes from, and a damaged
-copy is removed and the chunk read from the set itself. No fault of the cache's disk ends a run.
+The copying itself is in :mod:`kogpt2_gluon.reading.cache.fetch`; this file has the readers' side. A cache changes how
+fast a chunk comes, never its tokens: the hash of a chunk is checked on its first read wherever it comes from, and a
+damaged copy is removed and the chunk read from the set itself. No fault of the cache's disk ends a run.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ logger = logging.getLogger(__name__)
 
 
 class NodeCache:
-    """The cache of one node, as one of its workers sees it.
+    """The cache of one node, as one of its workers uses it.
 
-    :meth:`open` every set of the run, in the order that the plans number them; then :meth:`start`; at the end
-    :meth:`close`. With `mode` off, or a folder that cannot be used (said once), :meth:`open` gives plain sets and the
-    rest does nothing.
+    :meth:`open` every set of the run, in the order in which the plans number them; then :meth:`start`; at the end
+    :meth:`close`. If `mode` is off, or the folder cannot be used (which is reported once), :meth:`open` returns plain
+    sets, and the other methods do nothing.
 
     Parameters
     ----------
     mode : str
         ``off``, ``window`` or ``full``.
     folder : str
-        Where copies lie, on a local disk; made if missing. Each set's own folder is made for its owner alone.
+        The folder of the copies, on a local disk; made if missing. Only its owner can use the folder of a set in it.
     gib : float
-        Most GiB that all of it may take.
+        The most GiB that the whole cache may take.
     """
 
     def __init__(self, mode: str = "off", folder: str = "", gib: float = 100.0) -> None:
@@ -79,9 +79,9 @@ class NodeCache:
         self._progress: _Progress | None = None
 
     def open(self, folder: Path) -> ShardSet:
-        """A set of shards whose chunks are looked for in the cache first.
+        """Opens a set of shards whose chunks are looked for in the cache first.
 
-        DataError as :class:`ShardSet`; RecipeError if `full` copies of all the sets opened here go beyond the limit.
+        DataError as in :class:`ShardSet`; RecipeError if `full` copies of all sets opened here are above the limit.
         """
         if self.mode == "off":
             return ShardSet(folder)
@@ -89,24 +89,24 @@ class NodeCache:
         distinct = {each.fingerprint: each.num_bytes for each in [*self.sets, opened]}
         if self.mode == "full" and sum(distinct.values()) > self.limit:
             raise RecipeError(
-                f"data.cache=full would copy {sum(distinct.values()) / (1 << 30):.3g} GiB, and "
+                f"data.cache=full would copy {sum(distinct.values()) / (1 << 30):.3g} GiB, more than "
                 f"data.cache_gib={self.limit / (1 << 30):.3g}; raise that, or set data.cache=window"
             )
         try:
             claim_folder(self.root, opened.fingerprint)
         except OSError as error:
-            logger.warning("%s: cannot be used as a cache (%s); going on without", self.root, error.strerror)
+            logger.warning("%s: cannot be used as a cache (%s); continuing without it", self.root, error.strerror)
             self.mode = "off"
             return ShardSet(folder)
         self.sets.append(opened)
         return opened
 
     def start(self, plan: Plan | None = None, lanes: Sequence[int] = (), own: Sequence[int] = ()) -> None:
-        """Begins to copy in the background, unless another process of the node does so already.
+        """Starts to copy in the background, unless another process of the node does so already.
 
-        For `window`: `plan` gives, for a lane, an iterator of the (set, chunk) that it reads from now on; `lanes` are
-        those of all of the node's workers, the same list in each of them, `own` those of this worker. RecipeError if
-        the limit leaves less than a chunk for each lane.
+        For `window`: `plan(lane)` returns an iterator over the (set, chunk) that the lane reads from now on; `lanes`
+        are the lanes of all workers of the node, the same list in each of them, and `own` are those of this worker.
+        RecipeError if the limit leaves less than a chunk for each lane.
         """
         if self.mode == "off":
             return
@@ -119,13 +119,13 @@ class NodeCache:
             chunk_bytes = max(opened.manifest.chunk_bytes for opened in self.sets)
             if not chunks_ahead(len(lanes), chunk_bytes, self.limit):
                 raise RecipeError(
-                    f"data.cache_gib={self.limit / (1 << 30):.3g} holds less than a chunk of {chunk_bytes >> 10} KiB "
+                    f"data.cache_gib={self.limit / (1 << 30):.3g} is too small for a chunk of {chunk_bytes >> 10} KiB "
                     f"for each of this node's {len(lanes)} lanes; raise it, or set data.cache=off"
                 )
             try:
                 self._progress = _Progress(folders[0], [each.fingerprint for each in self.sets], plan, lanes, own)
             except OSError as error:
-                logger.warning("%s: cannot be used as a cache (%s); going on without", self.root, error.strerror)
+                logger.warning("%s: cannot be used as a cache (%s); continuing without it", self.root, error.strerror)
                 return
             fetcher = WindowFetcher(self.root, self.sets, folders, self.limit, plan, lanes, self._progress.counts)
         arguments = (self.root, folders, fetcher, self._stop)
@@ -133,12 +133,12 @@ class NodeCache:
         self._thread.start()
 
     def note_read(self, opened: CachedShardSet, chunk: int) -> None:
-        """Tells the process that copies how far this worker is."""
+        """Reports to the process that copies that this worker has read a chunk."""
         if self._progress is not None:
             self._progress.note((self.sets.index(opened), chunk))
 
     def close(self) -> None:
-        """Ends the background thread; what was copied stays for the next run."""
+        """Ends the background thread; the copies stay for the next run."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -151,9 +151,9 @@ class NodeCache:
 
 
 def node_lanes(lanes: int, rank: int, size: int, local_rank: int, local_size: int) -> tuple[range, range]:
-    """Lanes of all workers of this node, and of this worker, where a node's ranks follow one another.
+    """Returns the lanes of all workers of this node, and those of this worker, if a node's ranks follow one another.
 
-    Where they do not, the wrong chunks are copied ahead, and nothing else happens.
+    If they do not, the wrong chunks are copied ahead, and nothing else happens.
     """
     owned, first = lanes // size, max(0, rank - local_rank)
     node = range(first * owned, min(size, first + local_size) * owned)
@@ -161,9 +161,9 @@ def node_lanes(lanes: int, rank: int, size: int, local_rank: int, local_size: in
 
 
 def claim_folder(root: Path, name: str) -> Path:
-    """The folder of a set below `root`, made if need be, mark and all; OSError if it cannot be trusted or made.
+    """Returns the folder of a set below `root`, made if it is missing; OSError if it cannot be trusted or made.
 
-    Another user's folder, or a link, under this name could hold anything: hashes here guard against accidents only.
+    A folder of another user, or a link, under this name could hold anything: hashes here guard only against accidents.
     """
     folder = root / name
     root.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def claim_folder(root: Path, name: str) -> Path:
 class CachedShardSet(ShardSet):
     """A set of shards that looks for a chunk in the node's cache before it reads the set itself.
 
-    ``hits`` counts chunks read from the cache, ``misses`` the others.
+    `hits` counts the chunks that were read from the cache, `misses` the others.
     """
 
     def __init__(self, folder: Path, cache: NodeCache) -> None:
@@ -196,7 +196,10 @@ class CachedShardSet(ShardSet):
         self._copy_verified = bytearray(self.num_chunks)
 
     def read_into(self, chunk: int, out: Tokens, verify: bool = False) -> int:
-        """As :meth:`ShardSet.read_into`; a chunk's first read from the cache is checked, and its first from the set."""
+        """Reads a chunk into `out` like :meth:`ShardSet.read_into`, from the cache if possible.
+
+        A chunk's first read from the cache is checked, and so is its first read from the set.
+        """
         place = self.locate(chunk)
         read = self._read_window if self._cache.mode == "window" else self._read_full
         if read(chunk, place, self._bytes_of(out, place), verify):
@@ -228,7 +231,7 @@ class CachedShardSet(ShardSet):
         return True
 
     def _read_window(self, chunk: int, place: ChunkPlace, view: memoryview, verify: bool) -> bool:
-        """Always checked: it is read once."""
+        """Reads a copied chunk and checks it every time, because it is read only once; returns False if it cannot."""
         path = chunk_path(self._copies, chunk)
         try:
             with path.open("rb", buffering=0) as file:
@@ -243,7 +246,7 @@ class CachedShardSet(ShardSet):
         return True
 
     def _discard_full(self, path: Path, reason: str | None) -> bool:
-        """As :meth:`_discard`; but a good copy that another worker's report has put in its place stays."""
+        """Discards a copy like :meth:`_discard`, unless a good one has replaced it after another worker's report."""
         if self._copy_pool.is_current(path):
             return self._discard(path, reason)
         self._copy_pool.forget(path)
@@ -251,16 +254,16 @@ class CachedShardSet(ShardSet):
         return False
 
     def _discard(self, path: Path, reason: str | None) -> bool:
-        """Removes a copy that is not what it should be; False, as for a copy that is not there."""
+        """Removes a copy that is not as it should be; returns False, as if there were no copy."""
         logger.warning("%s: removed from the cache (%s); read from %s instead", path, reason, self.folder)
         self._copy_pool.forget(path)
         self._forget_copy(path)
-        with contextlib.suppress(OSError):  # gone already, or a disk that can only be read: it is checked again then
+        with contextlib.suppress(OSError):  # it is gone already, or on a read-only disk, and is checked again next time
             path.unlink()
         return False
 
     def _forget_copy(self, path: Path) -> None:
-        """A copy was replaced: none of its chunks is known to be good."""
+        """Forgets that chunks of a copy were good, because the copy was replaced."""
         shards = [shard.name for shard in self.manifest.shards]
         if path.stem in shards:
             chunks = self.chunks_of(shards.index(path.stem))
@@ -268,10 +271,10 @@ class CachedShardSet(ShardSet):
 
 
 class _Progress:
-    """How many chunks each of a node's lanes has read, in a small file that all of its workers map.
+    """How many chunks each lane of a node has read, in a small file that all its workers map into memory.
 
-    The file's name says which run it is: the same sets, the same lanes, the same chunks to begin with. Each worker
-    writes the counts of its own lanes; the process that copies reads them all.
+    The file's name identifies the run: the same sets, the same lanes, the same chunks at the start. Each worker writes
+    the counts of its own lanes; the process that copies reads all of them.
     """
 
     def __init__(
@@ -282,7 +285,7 @@ class _Progress:
         descriptor = os.open(folder / f"progress-{key}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(descriptor, 8 * len(lanes))
-            os.posix_fallocate(descriptor, 0, 8 * len(lanes))  # on a full disk a write to a mapped hole would kill us
+            os.posix_fallocate(descriptor, 0, 8 * len(lanes))  # a write to a mapped hole on a full disk would kill us
             self.counts: NDArray[np.uint64] = np.frombuffer(mmap.mmap(descriptor, 8 * len(lanes)), np.uint64)
         finally:
             os.close(descriptor)
@@ -290,10 +293,10 @@ class _Progress:
         self._index = {lane: list(lanes).index(lane) for lane in own}
         self._lock = threading.Lock()
         for index in self._index.values():
-            self.counts[index] = 0  # a run that begins again where an earlier one did
+            self.counts[index] = 0  # this run may start again where an earlier one did
 
     def note(self, item: tuple[int, int]) -> None:
-        """A chunk was read: every own lane that was to read it is past it."""
+        """Counts a chunk as read in each of this worker's lanes that was about to read it."""
         with self._lock:
             for lane, upcoming in self._lanes.items():
                 if (count := upcoming.pass_over(item)) is not None:
@@ -301,16 +304,16 @@ class _Progress:
 
 
 class _Upcoming:
-    """What a lane reads next, and how many chunks it has read."""
+    """The chunks that a lane reads next, and how many it has read."""
 
-    NEAR = 16  # threads read a lane's chunks in about its order; what comes later than that is another pass's
+    NEAR = 16  # threads read a lane's chunks in about its order; a later place of the same chunk is of another pass
 
     def __init__(self, items: Iterator[tuple[int, int]]) -> None:
         self._items, self._count = items, 0
         self._next: deque[tuple[int, int]] = deque(islice(items, self.NEAR))
 
     def pass_over(self, item: tuple[int, int]) -> int | None:
-        """The new count if `item` is among the next; None if it is another lane's, or was passed over before."""
+        """Returns the new count if `item` is among the next; None if it is of another lane, or was counted before."""
         if item not in self._next:
             return None
         while self._next.popleft() != item:

@@ -1,1 +1,1 @@
-"""Text that is tokenized while it is read, as the original did it."""
+"""Text that is tokenized while it is read, as in the original training."""

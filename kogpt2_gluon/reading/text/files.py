@@ -1,7 +1,7 @@
-"""The list of text files that workers read: made by rank 0, the same on every worker, dealt out by bytes.
+"""The list of text files that the workers read: made by rank 0, the same on every worker, dealt out by bytes.
 
-A list belongs to an epoch. What is in it is checked again when a run goes on from a checkpoint, and each file once
-more when it is opened: a byte offset means nothing in a file that has changed.
+A list belongs to an epoch. Its files are checked again when a run resumes from a checkpoint, and each file once more
+when it is opened, because a byte offset means nothing in a file that has changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text.checks import check_corpora
 
-GONE, CHANGED = 1, 2  # what can befall a file of the list
+GONE, CHANGED = 1, 2  # what can happen to a file of the list
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class TextFiles:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes as stored (compressed, where a file is)."""
+        """Bytes on disk or in S3; those of a compressed file are its compressed ones."""
         return sum(source.size for source in self.sources)
 
     @property
     def count(self) -> str:
-        """How many they are, in words."""
+        """The number of files, in words."""
         return f"{len(self.sources)} text file" + "s" * (len(self.sources) != 1)
 
     @property
@@ -46,22 +46,23 @@ class TextFiles:
         return xxhash.xxh3_128_hexdigest(json.dumps(self.to_state()).encode())
 
     def to_state(self) -> list[list[Any]]:
-        """The list as JSON has it: [name, size, mark] of every file."""
+        """Returns the list for JSON: [name, size, mark] of every file."""
         return [[source.name, source.size, source.mark] for source in self.sources]
 
     @classmethod
     def from_state(cls, state: list[list[Any]]) -> TextFiles:
-        """The list that `to_state` made."""
+        """Returns the list that `to_state` was called on."""
         return cls(tuple(Source(str(name), int(size), str(mark)) for name, size, mark in state))
 
     def deal(self, size: int) -> list[list[int]]:
-        """Which files each of `size` workers reads, as indices: about equal bytes each, the same on every worker.
+        """Deals the files to `size` workers: returns each one's files as indices, about equal in bytes.
 
-        The largest file left goes to the worker with the fewest bytes so far. RecipeError if there are too few files.
+        The largest file left goes to the worker with the fewest bytes so far, so every worker computes the same.
+        RecipeError if there are fewer files than workers.
         """
         if len(self.sources) < size:
             raise RecipeError(
-                f"data.train: {size} workers cannot share {self.count}, of which each reads its own; "
+                f"data.train: {size} workers cannot share {self.count}, each needs one or more; "
                 f"cut them (split -n l/{-(-size // max(1, len(self.sources)))} FILE PREFIX for files of lines), run "
                 f"fewer workers, or shard the text (`kogpt2 shard`)"
             )
@@ -74,18 +75,18 @@ class TextFiles:
         return [sorted(share) for share in shares]
 
     def check_kept(self, present: TextFiles, epoch: int) -> None:
-        """DataError naming the first file of this list that is gone from `present`, or changed there."""
+        """Raises DataError naming the first file of this list that is gone from `present`, or has changed there."""
         by_name = {source.name: source for source in present.sources}
         for source in self.sources:
             if by_name.get(source.name) != source:
                 what = "has changed" if source.name in by_name else "is gone or empty"
                 raise DataError(
-                    f"{source.name}: {what} since epoch {epoch + 1} began reading it, so the run cannot go on from "
-                    "there; put the file back as it was (with its time of change), or start a new run"
+                    f"{source.name}: {what} since epoch {epoch + 1} began, so the run cannot resume there; put the "
+                    "file back as it was (with its time of change), or start a new run"
                 )
 
     def compare(self, before: TextFiles) -> str:
-        """What a list read again has that `before` had not, in words; "" if they are the same."""
+        """Returns the differences from the list `before`, in words; "" if both are the same."""
         old = {source.name: source for source in before.sources}
         new = {source.name: source for source in self.sources}
         counts = {
@@ -97,10 +98,11 @@ class TextFiles:
 
 
 def list_text_files(folders: Sequence[str], documents: str, worker: Worker) -> TextFiles:
-    """The files below `folders`, or an S3 prefix, that can hold `documents`: rank 0 looks, every worker gets its list.
+    """Lists the files below `folders` (or S3 prefixes) that can hold `documents`.
 
-    A fault that rank 0 finds is raised by all workers alike: DataError for a missing or empty folder or a file that
-    cannot hold such documents.
+    Rank 0 looks, and every worker gets its list (a collective operation). All workers raise the fault that rank 0
+    finds: DataError for a missing or empty folder, or for a file that cannot hold such documents, RecipeError for a
+    folder whose documents are stored in another way.
     """
     answer = worker.broadcast(_look(folders, documents) if worker.rank == 0 else None)
     if "error" in answer:
@@ -123,30 +125,30 @@ def _look(folders: Sequence[str], documents: str) -> dict[str, Any]:
 
 
 def check_unchanged(source: Source) -> None:
-    """DataError if a file is no longer what the list says. An object of S3 is checked by its own stream."""
+    """Raises DataError if a file is no longer what the list says. An object in S3 is checked by its own stream."""
     if fault := _fault_of(source):
         raise change_error(source, fault)
 
 
 def find_change(sources: Sequence[Source], folders: Sequence[str]) -> tuple[int, int]:
-    """(place, fault) of the first of `sources` that is gone or changed, (-1, 0) if none is.
+    """Returns (index, fault) for the first of `sources` that is GONE or CHANGED, or (-1, 0) if all are as they were.
 
-    Objects of S3 are compared with new lists of those of `folders` that are prefixes: a request a thousand objects.
+    Objects in S3 are compared with new lists of those `folders` that are prefixes: one request for a thousand objects.
     """
     prefixes = [folder for folder in folders if is_s3_url(folder)]
     objects = {source.name: source for source in list_sources(prefixes)} if prefixes else {}
-    for place, source in enumerate(sources):
+    for index, source in enumerate(sources):
         if source.path is not None:
             fault = _fault_of(source)
         else:
             fault = GONE if source.name not in objects else CHANGED * (objects[source.name] != source)
         if fault:
-            return place, fault
+            return index, fault
     return -1, 0
 
 
 def _fault_of(source: Source) -> int:
-    """GONE, CHANGED or 0."""
+    """Returns GONE, CHANGED, or 0 if the file is as it was."""
     if source.path is None:
         return 0
     try:
@@ -156,13 +158,13 @@ def _fault_of(source: Source) -> int:
 
 
 def change_error(source: Source, fault: int) -> DataError:
-    """What ends a run whose file is GONE or CHANGED: its byte offsets mean nothing any more."""
+    """Returns the error that ends a run whose file is GONE or CHANGED, so that its byte offsets mean nothing."""
     if fault == GONE:
         return DataError(
-            f"{source.name}: no such file, or unreadable, though it was there when this epoch began; put it back as it "
-            "was (with its time of change), then go on from the last checkpoint"
+            f"{source.name}: gone or unreadable since this epoch began; put it back as it was (with its time of "
+            "change) and resume from the last checkpoint"
         )
     return DataError(
-        f"{source.name}: changed since this epoch began; put it back as it was (with its time of change), then go on "
-        "from the last checkpoint, and add text as new files, which the next epoch reads (data.refresh=epoch)"
+        f"{source.name}: changed since this epoch began; put it back as it was (with its time of change) and resume "
+        "from the last checkpoint; text in new files is read from the next epoch on (data.refresh=epoch)"
     )

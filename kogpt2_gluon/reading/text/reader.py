@@ -1,9 +1,9 @@
-"""Training text tokenized on the fly, as the original did: the reader for ``data.source: text``.
+"""The reader for ``data.source: text``: text that is tokenized on the fly, as in the original training.
 
-Its contract is weaker than that of shards. Each worker reads its own files, dealt out by bytes from one list, and goes
-round them again until every worker has finished: that ends the epoch, so that every document comes at least once in
-it. With ``data.refresh: epoch`` the list is then read again, and files added in mid-run come in. Resuming is exact, for
-the same number of workers.
+It promises less than the reader of shards. Each worker reads its own files, dealt out by bytes from one list, and reads
+them again until every worker has finished its files. That ends the epoch, so every document comes at least once in it.
+With ``data.refresh: epoch`` the list is then made again, and includes files that were added in the meantime. Resuming
+is exact for the same number of workers.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from kogpt2_gluon.wording import gigabytes
 
 STATE_VERSION = 1
 HISTORY = 8  # epochs whose lists are named in the state; all earlier ones are in one running hash
-_QUIET = REASONS.index("empty")  # blank lines are no fault
+_QUIET = REASONS.index("empty")  # blank lines are not a fault
 
 
 @dataclass(frozen=True)
 class TextSettings:
-    """What decides the sequences, besides the files: a resume refuses a change of any of it."""
+    """The settings that, with the files, decide the sequences. A resume refuses a change of any of them."""
 
     tokenizer_sha256: str
     documents: str
@@ -52,7 +52,7 @@ class TextSettings:
 
 
 class TextReader(Reader):
-    """The batches of one worker, tokenized by a background thread.
+    """The batches of one worker from text. A background thread tokenizes it.
 
     Parameters
     ----------
@@ -60,16 +60,16 @@ class TextReader(Reader):
     folders : list of str
         Files, folders or S3 prefixes with the text.
     refresh : bool
-        Whether the list of files is read again when an epoch ends.
+        True: the list of files is made again when an epoch ends.
     tokenizer : Tokenizer
     worker : Worker
-        This worker among all; it owns `deal(size)[rank]` of the files.
+        It reads the files ``deal(size)[rank]``.
     batch_size, accumulate : int
-        Sequences of a micro step, and micro steps of an update.
+        Sequences in a micro step, and micro steps in an update.
     saved : mapping, optional
-        The state to go on from, as `state` gave it.
+        The state to resume from, as :meth:`state` returned it.
     source : str
-        Where that comes from, for messages.
+        Where that state comes from, for messages.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class TextReader(Reader):
         self._folders, self._refresh = folders, refresh
         self._rank, self._size = worker.rank, worker.size
         self._shape = (accumulate, batch_size, settings.seq_length + 1)
-        self._epoch, self._share_read = 0, 0.0  # epochs ended, and the part of this one that is read
+        self._epoch, self._share_read = 0, 0.0  # epochs that ended, and the share of this one that has been read
         self._epoch_ended = False
-        self._reported = 0  # documents left out when the log last said so
+        self._reported = 0  # documents that were left out when the log last said so
         self._history: list[list[Any]] = []
         self._history_hash = ""
         self._gathered: NDArray[np.float64] | None = None
-        self._change: DataError | None = None  # a file of the epoch is not what it was, as all workers know
+        self._change: DataError | None = None  # all workers know that a file of the epoch is gone or changed
         files = list_text_files(folders, settings.documents, worker)
         if saved is None:
             self._begin_epoch(files)
@@ -106,14 +106,14 @@ class TextReader(Reader):
     # Epochs.
 
     def _begin_epoch(self, files: TextFiles) -> None:
-        """Starts on the files of a new epoch, and records their fingerprint."""
+        """Starts to read the files of a new epoch, and records their fingerprint."""
         record = [self._epoch, files.fingerprint, len(files.sources), files.num_bytes]
         self._history = [*self._history, record][-HISTORY:]
         self._history_hash = xxhash.xxh3_128_hexdigest(f"{self._history_hash}/{files.fingerprint}".encode())
         self._start(files, Cursor(), 0)
 
     def _start(self, files: TextFiles, cursor: Cursor, used: int) -> None:
-        """Starts the background thread at a block of sequences, `used` of which were given out before."""
+        """Starts the background thread at a block of sequences, the first `used` of which have been used."""
         self.files = files
         self._mine = [files.sources[index] for index in files.deal(self._size)[self._rank]]
         settings = self.settings
@@ -130,22 +130,22 @@ class TextReader(Reader):
         self._blocks = ReadAhead(self._stream.blocks(cursor), waiting=1, name="tokenize")
 
     def _go_on(self, saved: Mapping[str, Any], present: TextFiles, source: str) -> None:
-        """Goes on from a saved state, once its files are found to be what they were."""
+        """Resumes from a saved state, if its files are as they were."""
         if saved.get("source") != "text" or saved.get("version") != STATE_VERSION:
             raise DataError(
                 f"{source}: its data was read as {saved.get('source', 'shards')}, version {saved.get('version')}, not "
-                f"as text, version {STATE_VERSION}; go on with the release and the data.source that saved it"
+                f"as text, version {STATE_VERSION}; resume with the release and the data.source that saved it"
             )
         for name, value in asdict(self.settings).items():
             if saved["settings"].get(name) != value:
                 raise DataError(
                     f"{source}: its text was read with {name}={saved['settings'].get(name)}, now it is {value}; "
-                    "restore that or start a new run"
+                    "restore that value or start a new run"
                 )
         if len(saved["workers"]) != self._size:
             raise RecipeError(
-                f"{source}: saved by {len(saved['workers'])} workers, now there are {self._size}: text tokenized on "
-                f"the fly goes on with as many only; run {len(saved['workers'])}, or shard the text (`kogpt2 shard`)"
+                f"{source}: saved by {len(saved['workers'])} workers, and data.source=text cannot resume with "
+                f"{self._size}; run {len(saved['workers'])}, or shard the text (`kogpt2 shard`)"
             )
         self.consumed, self._epoch = saved["consumed"], saved["epoch"]
         self._share_read, self._epoch_ended = saved["share_read"], saved["epoch_ended"]
@@ -153,14 +153,16 @@ class TextReader(Reader):
         self._history, self._history_hash = saved["history"], saved["history_hash"]
         files = TextFiles.from_state(saved["files"])
         if files.fingerprint != self._history[-1][1]:
-            raise DataError(f"{source}: its list of text files does not have its fingerprint; use an earlier one")
+            raise DataError(
+                f"{source}: its list of text files does not match its fingerprint; resume from an earlier checkpoint"
+            )
         files.check_kept(present, self._epoch)
         *row, used = saved["workers"][self._rank]
         self._start(files, Cursor.from_row(row), used)
 
     @property
     def epoch(self) -> float:
-        """Epochs so far; the part of the current one by the files' bytes that the workers have got through."""
+        """Epochs so far; the share of the current one is counted in bytes of the files that the workers have read."""
         return self._epoch + self._share_read
 
     @property
@@ -172,7 +174,7 @@ class TextReader(Reader):
         """Identifies every list of files read so far."""
         return self._history_hash
 
-    # Every step: a batch, and what all workers must know of one another.
+    # In every step: a batch, and what the workers exchange.
 
     def blocks(self) -> Iterator[Int32Array]:
         """Yields one update at a time, (1, accumulate, batch_size, seq_length + 1)."""
@@ -195,11 +197,11 @@ class TextReader(Reader):
         return update
 
     def notices(self) -> NDArray[np.float64]:
-        """What this worker adds to the sum of a step: whether it has finished its files, bytes read, counts."""
+        """Returns [1 if this worker has finished its files, bytes read, documents, those left out by reason ...]."""
         return np.array([self._cursor.round > 0, self._bytes_read(), *self._counts], dtype=np.float64)
 
     def _bytes_read(self) -> int:
-        """Bytes of the worker's files that it has got through; never more than they are."""
+        """Returns the bytes of this worker's files that it has read; never more than there are."""
         read = self._bytes_before(self._cursor)
         if self._block is None:
             return read
@@ -209,14 +211,14 @@ class TextReader(Reader):
         if cursor.round:
             return sum(source.size for source in self._mine)
         order = self._stream.file_order(0)
-        # A compressed file's offsets, which are of its text, can pass its size.
+        # An offset in a compressed file counts its text, so it can be larger than the file.
         return sum(source.size for source in order[: cursor.file]) + min(cursor.offset, order[cursor.file].size)
 
     def agree(self, totals: NDArray[np.float64], worker: Worker) -> list[str]:
-        """Takes the sums of `notices` over all workers; ends the epoch when all have finished. Gives log lines.
+        """Ends the epoch when all workers have finished; returns log lines. `totals` are the sums of all `notices`.
 
-        What was left out is told when its number has doubled, and at the epoch's end. DataError if `gather` found a
-        file gone or changed.
+        The log says what was left out when its number has doubled, and at the end of the epoch. DataError if `gather`
+        found that a file is gone or has changed.
         """
         if self._change is not None:
             raise self._change
@@ -250,22 +252,23 @@ class TextReader(Reader):
     # Checkpoints.
 
     def gather(self, worker: Worker) -> None:
-        """Brings every worker's place to all of them: to be called by all, right before rank 0 asks for `state`.
+        """Exchanges the workers' places in their files. All workers call it right before rank 0 asks for `state`.
 
-        A file of the epoch that is gone or changed ends the run at the next step: what was learnt is saved first.
+        A file of the epoch that is gone or changed ends the run at the next step, so that what was learnt is saved
+        first.
         """
-        place, fault = find_change(self._mine, self._folders)
-        rows = worker.gather([*self._cursor.to_row(), self._used, place, fault])  # (size, NUM_FIELDS + 3)
+        changed, fault = find_change(self._mine, self._folders)
+        rows = worker.gather([*self._cursor.to_row(), self._used, changed, fault])  # (size, NUM_FIELDS + 3)
         self._gathered, faults = rows[:, :-2], rows[:, -2:].astype(int)
-        for share, (place, fault) in zip(self.files.deal(self._size), faults.tolist()):
+        for share, (changed, fault) in zip(self.files.deal(self._size), faults.tolist()):
             if fault and self._change is None:
-                self._change = change_error(self.files.sources[share[place]], fault)
+                self._change = change_error(self.files.sources[share[changed]], fault)
         self._gathered_at = self.consumed
 
     def state(self) -> dict[str, Any]:
-        """What a resume needs and checks. With several workers, `gather` must have come before, at this step.
+        """Returns the list of files (name, size and mark of each), and about 20 numbers for each worker.
 
-        Beside the list of files (a name, a size and a mark each): about 20 numbers a worker.
+        With several workers, `gather` must have been called before, at this step.
         """
         if self._size == 1:
             self._gathered, self._gathered_at = np.array([[*self._cursor.to_row(), self._used]], np.float64), -1
@@ -286,7 +289,7 @@ class TextReader(Reader):
         }
 
     def describe(self, num_sequences: int) -> str:
-        """The text, and how it is shared, in a line. How many epochs `num_sequences` are shows only as it is read."""
+        """Says in one line what text is read and how the workers share it. The number of epochs is not known before."""
         loads = [sum(self.files.sources[index].size for index in share) for share in self.files.deal(self._size)]
         shares = f", {gigabytes(min(loads))} to {gigabytes(max(loads))} a worker" if self._size > 1 else ""
         dropout = f", BPE-dropout {self.settings.bpe_dropout:g}" if self.settings.bpe_dropout else ""
@@ -302,7 +305,7 @@ class TextReader(Reader):
 def open_text_reader(
     recipe: Recipe, worker: Worker, saved: Mapping[str, Any] | None = None, source: str = "the checkpoint"
 ) -> TextReader:
-    """The reader of a recipe with ``data.source: text``; `saved` is the reader state of a checkpoint, `source`.
+    """Opens the reader of a recipe with ``data.source: text``; `saved` is the reader's state in checkpoint `source`.
 
     RecipeError or DataError, the same on every worker, if text, tokenizer or checkpoint do not fit.
     """
@@ -325,7 +328,7 @@ def open_text_reader(
 
 
 def load_text_tokenizer(recipe: Recipe) -> Tokenizer:
-    """The tokenizer of `data.tokenizer`; DataError or RecipeError if it is missing or does not fit the model."""
+    """Loads the tokenizer of `data.tokenizer`; DataError or RecipeError if it is missing or does not fit the model."""
     data, vocab_size = recipe.data, recipe.model.vocab_size
     if not data.tokenizer:
         raise RecipeError("data.tokenizer is empty; name the SentencePiece model for the text: data.tokenizer=FILE")

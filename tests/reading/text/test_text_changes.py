@@ -36,7 +36,7 @@ def change_file(path: Path, change: str) -> None:
             file.write("더\n".encode())  # "more"
 
 
-WORDS = {"gone": "no such file", "touched": "changed since", "longer": "changed since"}
+WORDS = {"gone": "gone or unreadable", "touched": "changed since", "longer": "changed since"}
 
 
 @pytest.mark.parametrize("change", WORDS)
