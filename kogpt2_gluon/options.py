@@ -81,7 +81,7 @@ def from_plain(kind: type[T], plain: Mapping[str, Any], overrides: Sequence[str]
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in merged.items()}
     for override in overrides:
         _apply_override(kind, merged, override, faults)
-    return _build(kind, merged, "", keys_of(kind), faults), faults
+    return _build(kind(), merged, "", keys_of(kind), faults), faults
 
 
 def keys_of(kind: Any) -> list[str]:
@@ -133,11 +133,12 @@ def _type_of(kind: Any, key: str) -> Any:
     return kind
 
 
-def _build(kind: Any, plain: Any, where: str, known: Sequence[str], faults: list[str]) -> Any:
-    """An instance of dataclass `kind` from mapping `plain`; every fault is noted, none raised."""
+def _build(default: Any, plain: Any, where: str, known: Sequence[str], faults: list[str]) -> Any:
+    """The dataclass instance `default` with the changes of mapping `plain`; every fault is noted, none raised."""
+    kind = type(default)
     if not isinstance(plain, Mapping):
         faults.append(f"{where.rstrip('.')}: expected a section with keys, got {plain!r}")
-        return kind()
+        return default
     hints = get_type_hints(kind)
     entries = {entry.name: entry for entry in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
@@ -145,13 +146,13 @@ def _build(kind: Any, plain: Any, where: str, known: Sequence[str], faults: list
         if key not in entries:
             faults.append(_unknown_key(where + str(key), known))
         elif dataclasses.is_dataclass(hints[key]):
-            values[key] = _build(hints[key], {} if value is None else value, f"{key}.", known, faults)
+            values[key] = _build(getattr(default, key), {} if value is None else value, f"{key}.", known, faults)
         else:
             try:
                 values[key] = _coerce(value, hints[key], entries[key].metadata)
             except ValueError as error:
                 faults.append(f"{where}{key}: {error}")
-    return kind(**values)
+    return dataclasses.replace(default, **values)
 
 
 def _unknown_key(key: str, known: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from kogpt2_gluon.corpus.cleaning.duplicates import Hashes, Mask, find_seen_before, repeated_items, repeated_lines
+from kogpt2_gluon.corpus.cleaning.duplicates import Flags, Hashes, find_seen_before, repeated_items, repeated_lines
 from kogpt2_gluon.corpus.cleaning.near_duplicates import NearDuplicateOptions, drop_near_duplicates
 from kogpt2_gluon.corpus.cleaning.part_text import choose_documents, remove_lines, text_slices
 from kogpt2_gluon.corpus.cleaning.parts import Integers, Part
@@ -67,7 +67,7 @@ class Assembly:
         self._lead = len(layout.lead)
         self._firsts = [part.first for part in parts]
         self._total = parts[-1].first + parts[-1].documents
-        self._dropped: Mask = np.memmap(work / "dropped", np.bool_, "w+", shape=(max(1, self._total),))[: self._total]
+        self._dropped: Flags = np.memmap(work / "dropped", np.bool_, "w+", shape=(max(1, self._total),))[: self._total]
         self.report = CleaningReport(sources=[SourceReport(source.name, source.size) for source in sources])
         self._samples = Samples()
         for part in parts:
@@ -166,7 +166,7 @@ class Assembly:
         gone = self._dropped[part.documents_slice][documents]
         return np.where(gone, np.uint64(0), part.array("line_hashes")), documents
 
-    def _remove_lines(self, number: int, repeated: Mask) -> None:
+    def _remove_lines(self, number: int, repeated: Flags) -> None:
         part = self._parts[number]
         edited = remove_lines(part, repeated, self._lead, self._work / f"edited-{number:05d}")
         left = edited.array("lines")
@@ -221,7 +221,7 @@ class Assembly:
 
     # --- counting
 
-    def _count(self, reason: str, part: Part, dropped: Mask, lines: Integers | None = None) -> None:
+    def _count(self, reason: str, part: Part, dropped: Flags, lines: Integers | None = None) -> None:
         """Counts dropped documents of a part under a reason with all their lines, or `lines` of every document."""
         if lines is None:
             lines = np.where(dropped, part.array("lines"), 0)
@@ -241,7 +241,7 @@ class Assembly:
         raise AssertionError(document)
 
 
-def _by_source(sources: Integers, documents: Mask, lines: Integers) -> Iterator[tuple[int, int, int]]:
+def _by_source(sources: Integers, documents: Flags, lines: Integers) -> Iterator[tuple[int, int, int]]:
     """(source, how many of its documents are marked, the sum of its lines) for each source."""
     if not len(sources):
         return
@@ -253,7 +253,7 @@ def _by_source(sources: Integers, documents: Mask, lines: Integers) -> Iterator[
             yield number, count, total
 
 
-def _choose(chosen: Chosen, number: int, hashes: Hashes, marked: Mask) -> None:
+def _choose(chosen: Chosen, number: int, hashes: Hashes, marked: Flags) -> None:
     """Keeps the marked items of the smallest hashes, the first of each hash."""
     rows = np.flatnonzero(marked)
     digests, first = np.unique(hashes[rows], return_index=True)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
+Flags = npt.NDArray[np.bool_]
 
 BUCKET_RECORDS = 1 << 20  # in one bucket: 8 MB of hashes, about 50 MB while they are sorted
 MOST_BUCKETS = 256  # open files; beyond 250 million records buckets grow instead
@@ -89,14 +89,14 @@ def _write(stream: BinaryIO, array: Hashes) -> None:
     stream.write(cast(bytes, np.ascontiguousarray(array).data))
 
 
-def repeated_items(hashes: Hashes, seen_before: Hashes) -> Mask:
+def repeated_items(hashes: Hashes, seen_before: Hashes) -> Flags:
     """Which items of a part are not the first of their hash: bool, shape (n,). `seen_before` is sorted."""
     repeated = np.ones(len(hashes), np.bool_)
     repeated[np.unique(hashes, return_index=True)[1]] = False
     return repeated | is_among(hashes, seen_before)
 
 
-def repeated_lines(hashes: Hashes, documents: npt.NDArray[np.int64], seen_before: Hashes) -> Mask:
+def repeated_lines(hashes: Hashes, documents: npt.NDArray[np.int64], seen_before: Hashes) -> Flags:
     """Which lines of a part an earlier document has too: bool, shape (n,).
 
     `hashes` are the lines' (0: a line that always stays), `documents` the number of each line's document, ascending.
@@ -106,7 +106,7 @@ def repeated_lines(hashes: Hashes, documents: npt.NDArray[np.int64], seen_before
     return np.asarray(repeated & (hashes != 0))
 
 
-def is_among(hashes: Hashes, among: Hashes) -> Mask:
+def is_among(hashes: Hashes, among: Hashes) -> Flags:
     """Whether each hash is one of the sorted `among`: bool, shape (n,)."""
     if not len(among):
         return np.zeros(len(hashes), np.bool_)

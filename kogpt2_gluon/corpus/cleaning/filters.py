@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kogpt2_gluon.corpus.cleaning import quality
+from kogpt2_gluon.corpus.cleaning.document_filters import DocumentFilter
 from kogpt2_gluon.corpus.cleaning.editing import SAMPLE_CHARS, Editor
+from kogpt2_gluon.corpus.cleaning.line_filters import LineFilter
 from kogpt2_gluon.corpus.cleaning.lines import Flags, Lines, Rows, merged
 from kogpt2_gluon.corpus.cleaning.markup import strip_html
 from kogpt2_gluon.corpus.cleaning.options import CleaningOptions
@@ -85,14 +86,13 @@ class _Run:
     def result(self) -> CleanedBatch:
         """Runs all filters that are on."""
         self._settle()
-        for name, judge_lines in quality.LINE_FILTERS.items():
-            section = getattr(self._options, name)
-            if section.enabled and len(self.lines):
-                self._drop_lines(name, judge_lines(self.lines, self._owners(), section))
-        for name, judge in quality.DOCUMENT_FILTERS.items():
-            section = getattr(self._options, name)
-            if section.enabled and len(self.lines):
-                self._drop_documents(name, judge, section)
+        for name, section in vars(self._options).items():
+            if not len(self.lines):
+                break
+            if isinstance(section, LineFilter) and section.enabled:
+                self._drop_lines(name, section.drop(self.lines, self._owners()))
+            elif isinstance(section, DocumentFilter) and section.enabled:
+                self._drop_documents(name, section)
         return self._finish()
 
     def _owners(self) -> Rows:
@@ -118,18 +118,25 @@ class _Run:
                     self._note_sample("html", before, after)
         return stripped
 
-    def _settle(self, rounds: int = ROUNDS) -> None:
-        """Edits the lines until nothing changes any more."""
-        again = self._edit_once()
-        if not again.any():
-            return
-        if rounds == 1:
-            self._drop_lines("unsettled", again)
-            return
-        whole, self.lines = self.lines, self.lines.only(again)
-        part = self.lines
-        self._settle(rounds - 1)
-        self.lines = whole if self.lines is part else merged(whole.only(~again), self.lines)
+    def _settle(self) -> None:
+        """Edit the lines, those that changed again, and so on, until nothing changes any more."""
+        settled: list[Lines] = []
+        changed = self._edit_once()
+        for _ in range(ROUNDS - 1):
+            if not changed.any():
+                break
+            whole, part = self.lines, self.lines.only(changed)
+            self.lines = part
+            changed_again = self._edit_once()
+            if self.lines is part:  # nothing was left to do, as with nearly all texts: no need to merge
+                self.lines = whole
+                break
+            settled.append(whole.only(~changed))
+            changed = changed_again
+        else:
+            self._drop_lines("unsettled", changed)
+        if settled:
+            self.lines = merged([*settled, self.lines])
 
     def _edit_once(self) -> Flags:
         """Each step once over all lines; flags of the lines that a step after normalisation changed."""
@@ -195,9 +202,9 @@ class _Run:
         self._dropped[reason] += len(rows)
         self.lines = self.lines.only(~drop)
 
-    def _drop_documents(self, reason: str, judge: quality.DocumentFilter, section: object) -> None:
+    def _drop_documents(self, reason: str, section: DocumentFilter) -> None:
         documents, owners = np.unique(self._owners(), return_inverse=True)
-        drop = judge(self.lines, owners, len(documents), section)
+        drop = section.drop(self.lines, owners, len(documents))
         if not drop.any():
             return
         rows = drop[owners]

@@ -148,10 +148,11 @@ class Lines:
         return lines.without(delete)
 
 
-def merged(one: Lines, other: Lines) -> Lines:
-    """The lines of both, by origin."""
-    both = Lines(np.concatenate([one.codes, other.codes]), np.concatenate([one.origin, other.origin]), one.table)
-    return both.take(np.argsort(both.origin, kind="stable"))
+def merged(parts: Sequence[Lines]) -> Lines:
+    """Return the lines of all parts in the order of their origins."""
+    codes, origin = ([getattr(part, name) for part in parts] for name in ("codes", "origin"))
+    lines = Lines(np.concatenate(codes), np.concatenate(origin), parts[0].table)
+    return lines.take(np.argsort(lines.origin, kind="stable"))
 
 
 def _encode(text: str) -> NDArray[np.uint32]:

@@ -179,9 +179,9 @@ def _is_announced(text: str, start: int, last_masked: int) -> bool:
     return 0 < last_masked == start - len(gap) or _ACCOUNT_WORD.search(gap) is not None
 
 
-Mask = Callable[[str, str], str]
+MaskText = Callable[[str, str], str]
 # In the order in which they are applied.
-MASKS: dict[str, Mask] = {
+MASKS: dict[str, MaskText] = {
     "url": mask_url,
     "email": mask_email,
     "resident_number": mask_resident_number,

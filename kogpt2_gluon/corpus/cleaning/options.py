@@ -18,6 +18,14 @@ from typing import Any
 import yaml
 
 from kogpt2_gluon.corpus.cleaning.characters import NAMES
+from kogpt2_gluon.corpus.cleaning.document_filters import (
+    HangulShare,
+    Length,
+    RepeatedLines,
+    RepeatedNgrams,
+    SymbolRatio,
+)
+from kogpt2_gluon.corpus.cleaning.line_filters import Boilerplate, NoHangul, Repeated, ShortLine
 from kogpt2_gluon.corpus.cleaning.near_duplicates import NearDuplicateOptions
 from kogpt2_gluon.corpus.cleaning.normalize import FORMS
 from kogpt2_gluon.errors import RecipeError
@@ -77,148 +85,16 @@ class Repetition:
 
 
 @dataclass
-class Url:
-    """Web addresses are masked, or removed."""
+class Mask:
+    """One kind of personal data is masked: a placeholder takes its place."""
 
-    enabled: bool = option(False, "mask web addresses")
-    replacement: str = option("&url&", "what stands in their place; empty: they are removed")
-
-
-@dataclass
-class Email:
-    """E-mail addresses are masked."""
-
-    enabled: bool = option(False, "mask e-mail addresses")
-    replacement: str = option("&email&", "what stands in their place")
+    enabled: bool = option(False, "mask it")
+    replacement: str = option("", "the placeholder")
 
 
-@dataclass
-class ResidentNumber:
-    """Resident registration numbers (주민등록번호), foreigners' too, are masked if day and check digit are right."""
-
-    enabled: bool = option(False, "mask resident registration numbers")
-    replacement: str = option("&social-security-num&", "what stands in their place")
-
-
-@dataclass
-class Card:
-    """Payment cards' numbers are masked if Luhn's check holds."""
-
-    enabled: bool = option(False, "mask card numbers")
-    replacement: str = option("&card-num&", "what stands in their place")
-
-
-@dataclass
-class Phone:
-    """Korean mobile and land lines are masked."""
-
-    enabled: bool = option(False, "mask telephone numbers")
-    replacement: str = option("&tel-num&", "what stands in their place")
-
-
-@dataclass
-class Account:
-    """Bank accounts' numbers are masked where an account word or a bank's name stands by."""
-
-    enabled: bool = option(False, "mask account numbers")
-    replacement: str = option("&account-num&", "what stands in their place")
-
-
-@dataclass
-class ShortLine:
-    """Lines of few characters are dropped: menus, page numbers."""
-
-    enabled: bool = option(False, "drop short lines")
-    min_chars: int = option(2, "characters that a line has at least", minimum=1)
-
-
-@dataclass
-class NoHangul:
-    """Lines without Hangul are dropped: code, foreign text, rules made of signs."""
-
-    enabled: bool = option(False, "drop lines without Hangul")
-    min_hangul: int = option(1, "Hangul characters that a line has at least", minimum=1)
-
-
-@dataclass
-class Boilerplate:
-    """Short lines with a phrase that pages repeat are dropped."""
-
-    enabled: bool = option(False, "drop such lines")
-    max_chars: int = option(100, "longer lines stay: they say something else as well", minimum=1)
-    phrases: list[str] = option(
-        [
-            "무단 전재",
-            "무단전재",
-            "재배포 금지",
-            "재배포금지",
-            "저작권자 ⓒ",
-            "저작권자(c)",
-            "저작권자©",
-            "All rights reserved",
-            "기사제보 및 보도자료",
-            "본문 바로가기",
-            "이 글 공유하기",
-        ],
-        "phrases of a newspaper's or a blog's frame",
-    )
-
-
-@dataclass
-class Repeated:
-    """Lines equal to the one before them in their document are dropped."""
-
-    enabled: bool = option(True, "drop such lines")
-
-
-@dataclass
-class Length:
-    """Documents with too few or too many characters are dropped."""
-
-    enabled: bool = option(False, "drop such documents")
-    min_chars: int = option(10, "characters that a document has at least", minimum=0)
-    max_chars: int = option(0, "characters that it has at most; 0: any number", minimum=0)
-
-
-@dataclass
-class HangulShare:
-    """Documents with little Hangul are dropped."""
-
-    enabled: bool = option(False, "drop such documents")
-    min_share: float = option(0.3, "least share of Hangul in its visible characters", minimum=0.0, maximum=1.0)
-
-
-@dataclass
-class SymbolRatio:
-    """Documents made of signs are dropped."""
-
-    enabled: bool = option(False, "drop such documents")
-    max_share: float = option(
-        0.5, "largest share of punctuation, symbols and emoji in its visible characters", minimum=0.0, maximum=1.0
-    )
-
-
-@dataclass
-class RepeatedLines:
-    """Documents that repeat their own lines are dropped, after Gopher (Rae et al. 2021, table A1: 0.3 and 0.2).
-
-    The limits here are wider: manuals in Korean repeat short headings (타입, 예시) and are worth keeping.
-    """
-
-    enabled: bool = option(False, "drop such documents")
-    min_lines: int = option(10, "documents of fewer lines stay", minimum=2)
-    max_lines: float = option(0.5, "largest share of lines that stood there before", minimum=0.0, maximum=1.0)
-    max_chars: float = option(0.3, "largest share of characters in such lines", minimum=0.0, maximum=1.0)
-
-
-@dataclass
-class RepeatedNgrams:
-    """Documents that repeat their own runs of words are dropped: Gopher's rule for one size of run."""
-
-    enabled: bool = option(False, "drop such documents")
-    words: int = option(6, "words (eojeol) of a run", minimum=2, maximum=64)
-    min_words: int = option(50, "documents of fewer words stay", minimum=1)
-    max_share: float = option(0.3, "largest share of words in runs that were there before", minimum=0.0, maximum=1.0)
+def mask(placeholder: str, what: str, removable: bool = False) -> Any:
+    """Return a field for a Mask with its own placeholder; `what` is masked, `removable` admits an empty placeholder."""
+    return field(default_factory=lambda: Mask(replacement=placeholder), metadata={"help": what, "removable": removable})
 
 
 @dataclass
@@ -239,12 +115,15 @@ class CleaningOptions:
     hanja: Hanja = field(default_factory=Hanja)
     characters: Characters = field(default_factory=Characters)
     repetition: Repetition = field(default_factory=Repetition)
-    url: Url = field(default_factory=Url)
-    email: Email = field(default_factory=Email)
-    resident_number: ResidentNumber = field(default_factory=ResidentNumber)
-    card: Card = field(default_factory=Card)
-    phone: Phone = field(default_factory=Phone)
-    account: Account = field(default_factory=Account)
+    url: Mask = mask("&url&", "web addresses; removed if the placeholder is empty", removable=True)
+    email: Mask = mask("&email&", "e-mail addresses")
+    resident_number: Mask = mask(
+        "&social-security-num&",
+        "resident registration numbers (주민등록번호), also those of foreigners, if day and check digit are right",
+    )
+    card: Mask = mask("&card-num&", "numbers of payment cards, if Luhn's check holds")
+    phone: Mask = mask("&tel-num&", "Korean mobile and land lines")
+    account: Mask = mask("&account-num&", "numbers of bank accounts next to an account word or the name of a bank")
     short_line: ShortLine = field(default_factory=ShortLine)
     no_hangul: NoHangul = field(default_factory=NoHangul)
     boilerplate: Boilerplate = field(default_factory=Boilerplate)
@@ -384,9 +263,17 @@ def _cross_check(options: CleaningOptions) -> list[str]:
     for phrase in options.boilerplate.phrases:
         if not phrase.strip() or "\n" in phrase:
             faults.append(f"boilerplate.phrases: {phrase!r} is empty or has a line end")
-    for name in ("url", "email", "resident_number", "card", "phone", "account"):
-        text = getattr(options, name).replacement
-        if (not text and name != "url") or text != " ".join(text.split()) or "@" in text or any(map(str.isdigit, text)):
+    for entry in dataclasses.fields(options):
+        section = getattr(options, entry.name)
+        if not isinstance(section, Mask):
+            continue
+        name, text = entry.name, section.replacement
+        if (
+            (not text and not entry.metadata["removable"])
+            or text != " ".join(text.split())
+            or "@" in text
+            or any(map(str.isdigit, text))
+        ):
             faults.append(
                 f"{name}.replacement: {text!r}: give a word without digits, @ or white space at its ends, "
                 "so that no filter takes it for something to mask"

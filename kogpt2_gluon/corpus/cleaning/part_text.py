@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from kogpt2_gluon.corpus.cleaning.duplicates import Mask
+from kogpt2_gluon.corpus.cleaning.duplicates import Flags
 from kogpt2_gluon.corpus.cleaning.parts import Integers, Part
 
 Bytes = npt.NDArray[np.uint8]
@@ -33,7 +33,7 @@ def text_slices(part: Part, ends: Integers) -> Iterator[tuple[int, int, Bytes]]:
             begin, offset = end, offset + size
 
 
-def choose_documents(data: Bytes, sizes: Integers, chosen: Mask) -> Bytes:
+def choose_documents(data: Bytes, sizes: Integers, chosen: Flags) -> Bytes:
     """The bytes of the chosen ones of the documents that lie in `data` one after another."""
     if chosen.all():
         return data
@@ -45,7 +45,7 @@ def choose_documents(data: Bytes, sizes: Integers, chosen: Mask) -> Bytes:
     return np.concatenate([*pieces, data[:0]])
 
 
-def remove_lines(part: Part, removed: Mask, lead: int, folder: Path) -> Part:
+def remove_lines(part: Part, removed: Flags, lead: int, folder: Path) -> Part:
     """The part without some of its lines, written to a new folder; a document that loses all keeps `lead` bytes.
 
     `removed` is bool, shape (lines of the part,); `lead` is how many bytes each document has before its first line.
@@ -71,7 +71,7 @@ def remove_lines(part: Part, removed: Mask, lead: int, folder: Path) -> Part:
     return replace(part, folder=folder, lines=int(left.sum()))
 
 
-def _spans(data: Bytes, starts: Integers, lead: int, removed: Mask) -> Mask:
+def _spans(data: Bytes, starts: Integers, lead: int, removed: Flags) -> Flags:
     """Which bytes belong to removed lines: bool, as long as `data`. Documents begin at `starts`."""
     stops = np.flatnonzero(data == LINE_END) + 1
     if lead:
@@ -83,4 +83,4 @@ def _spans(data: Bytes, starts: Integers, lead: int, removed: Mask) -> Mask:
     steps = np.zeros(len(data) + 1, np.int8)
     steps[begins[removed]] += 1
     steps[stops[removed]] -= 1
-    return cast(Mask, np.cumsum(steps[:-1], dtype=np.int8).astype(np.bool_))
+    return cast(Flags, np.cumsum(steps[:-1], dtype=np.int8).astype(np.bool_))

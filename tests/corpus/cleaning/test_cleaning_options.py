@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.corpus.cleaning.characters import NAMES
+from kogpt2_gluon.corpus.cleaning.characters import CAPITAL, NAMES
 from kogpt2_gluon.corpus.cleaning.filters import TextCleaner
+from kogpt2_gluon.corpus.cleaning.line_filters import LineFilter
+from kogpt2_gluon.corpus.cleaning.lines import Flags, Lines, Rows
 from kogpt2_gluon.corpus.cleaning.options import CleaningOptions, load_options, parse_options, presets
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.options import from_plain, option
+from tests.helpers import ROOT
 
 
 def write(path: Path, text: str) -> str:
@@ -21,6 +27,42 @@ def write(path: Path, text: str) -> str:
 def test_the_defaults_are_the_default_preset() -> None:
     assert load_options(None) == load_options("default") == CleaningOptions()
     assert load_options(None).enabled() == ["normalize", "repeated"]
+
+
+@dataclass
+class Shouting(LineFilter):
+    """Lines with many capitals are dropped."""
+
+    enabled: bool = option(False, "drop such lines")
+    max_capitals: int = option(3, "capitals that a line has at most")
+
+    def drop(self, lines: Lines, owners: Rows) -> Flags:
+        return lines.count(CAPITAL) > self.max_capitals
+
+
+@dataclass
+class MoreOptions(CleaningOptions):
+    shouting: Shouting = field(default_factory=Shouting)
+
+
+def test_a_new_filter_is_a_class_and_its_line_in_the_options() -> None:
+    options, faults = from_plain(MoreOptions, {"shouting": {"enabled": True}}, ["shouting.max_capitals=2"])
+    assert not faults and options.enabled() == ["normalize", "repeated", "shouting"]
+    batch = TextCleaner(options).clean(["한국 ABC\n한국 AB", "ABC"])
+    assert batch.texts == ["한국 AB", None] and batch.lines == {"shouting": 2} and batch.reasons == ["", "shouting"]
+
+
+def test_docs_name_every_filter_and_whether_it_is_in_web() -> None:
+    docs = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    table = docs[docs.index("| filter | does |") :].partition("\n\n")[0]
+    rows = [re.split(r" *\| *", line)[1:-1] for line in table.splitlines()[2:]]
+    named = {name: in_web for names, _, in_web in rows for name in re.findall("`([a-z_]+)`", names)}
+    default, lm_kor, web = (set(load_options(preset).enabled()) for preset in presets())
+    words = {}
+    for name in vars(CleaningOptions()):
+        others = "`lm_kor` only" if name in lm_kor else "no"
+        words[name] = "always on" if name in default else "yes" if name in web else others
+    assert named == words
 
 
 def test_presets_build_on_each_other() -> None:
@@ -121,8 +163,8 @@ def test_every_option_says_what_it_means() -> None:
     for entry in dataclasses.fields(CleaningOptions):
         section = getattr(CleaningOptions(), entry.name)
         assert section.__doc__
-        for field in dataclasses.fields(section):
-            assert field.metadata["help"], f"{entry.name}.{field.name}"
+        for inner in dataclasses.fields(section):
+            assert inner.metadata["help"], f"{entry.name}.{inner.name}"
     assert all(name in dataclasses.fields(CleaningOptions().characters)[1].metadata["help"] for name in NAMES)
 
 
