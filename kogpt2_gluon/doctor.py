@@ -1,12 +1,11 @@
-"""What this machine can do, what is missing, and the command that mends it: `kogpt2 doctor`.
+"""`kogpt2 doctor`: what this machine can do, what is missing, and the command that fixes it.
 
-Nothing here needs MXNet to be sound: MXNet and Horovod are tried in processes of their own, so that a library that
-cannot be loaded, or that crashes, is a finding like any other.
+MXNet and Horovod are each tried in a process of their own. A library that cannot be loaded, or that crashes, is
+therefore a finding like any other.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 import re
@@ -15,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
@@ -25,31 +23,20 @@ from rich.table import Table
 from rich.text import Text
 
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.findings import FAIL, PASS, WARN, Finding
 from kogpt2_gluon.machine import cuda, job, limits, runtime
 from kogpt2_gluon.ops.build import check_requirements
-from kogpt2_gluon.wording import gib
+from kogpt2_gluon.wording import counted, gib
 
-OK, WARN, FAIL = "ok", "warn", "fail"
-STYLES = {OK: "green", WARN: "yellow", FAIL: "bold red"}
+STYLES = {PASS: "green", WARN: "yellow", FAIL: "bold red"}
 BUILD_HOROVOD = "make horovod"
 OLDEST_DRIVER = (450, 80, 2)  # the first that runs programs of every CUDA 11 minor version
 PROBE_SECONDS = 180
 GIB = 2**30
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. `mend` is a command or an advice; empty when nothing needs mending."""
-
-    area: str
-    name: str
-    value: str
-    status: str = OK
-    mend: str = ""
-
-
 def main(as_json: bool = False) -> int:
-    """Prints the findings as a table or as JSON; 0 when none fails, else 1."""
+    """Print the findings as a table or as JSON; return 0 if none of them fails, else 1."""
     findings = examine()
     if as_json:
         print(to_json(findings))
@@ -59,7 +46,7 @@ def main(as_json: bool = False) -> int:
 
 
 def examine() -> list[Finding]:
-    """Everything, area by area. Takes a few seconds: MXNet is loaded twice."""
+    """Check everything, area by area. It takes a few seconds, because MXNet is loaded twice."""
     wheel = runtime.installed_wheel()
     return [
         *examine_software(),
@@ -76,27 +63,31 @@ def examine() -> list[Finding]:
 
 
 def render_table(findings: Sequence[Finding]) -> Group:
-    """The findings as a rich table, and below it what mends them; print with crop=False to keep these lines whole."""
+    """The findings as a rich table with the fixes below it; print it with crop=False to keep those lines whole."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for finding in findings:
         table.add_row(
             Text(finding.status, style=STYLES[finding.status]),
-            Text(finding.area, style="dim"),
-            Text(finding.name),
-            Text(finding.value, overflow="fold"),
+            Text(finding.where, style="dim"),
+            Text(finding.what),
+            Text(finding.text, overflow="fold"),
         )
     failed, warned = (sum(finding.status == status for finding in findings) for status in (FAIL, WARN))
-    lines = [Text(f"\n{failed} to mend, {warned} to consider, {len(findings) - failed - warned} well")]
+    passed = len(findings) - failed - warned
+    lines = [Text(f"\n{counted(failed, 'problem')}, {counted(warned, 'warning')}, {passed} ok")]
     for finding in findings:
-        if finding.mend:
-            head = Text(f"  {finding.name}: ", style=STYLES[finding.status])
-            lines.append(Text.assemble(head, finding.mend, no_wrap=True, overflow="ignore"))
+        if finding.fix:
+            head = Text(f"  {finding.what}: ", style=STYLES[finding.status])
+            lines.append(Text.assemble(head, finding.fix, no_wrap=True, overflow="ignore"))
     return Group(table, *lines)
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """{"ok": bool, "findings": [{"area", "name", "value", "status", "mend"}, ...]}"""
-    plain = [dataclasses.asdict(finding) for finding in findings]
+    """{"ok": bool, "findings": [{"area", "name", "value", "status", "fix"}, ...]}"""
+    plain = [
+        {"area": each.where, "name": each.what, "value": each.text, "status": each.status, "fix": each.fix}
+        for each in findings
+    ]
     return json.dumps({"ok": all(f.status != FAIL for f in findings), "findings": plain}, indent=2, ensure_ascii=False)
 
 
@@ -104,15 +95,15 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 
 def examine_software() -> list[Finding]:
-    """Versions of what is installed; nothing is imported."""
+    """Check the versions of what is installed; nothing is imported."""
     version, machine = platform.python_version(), f"{platform.system()} {platform.machine()}"
     fits = (3, 9) <= sys.version_info[:2] <= (3, 11)
     known = machine == "Linux x86_64"
     return [
         Finding(
-            "software", "python", version, OK if fits else FAIL, "" if fits else "use Python 3.11 (3.9 and 3.10 work)"
+            PASS if fits else FAIL, "python", "software", version, "" if fits else "use Python 3.11 (3.9 and 3.10 work)"
         ),
-        Finding("software", "system", machine, OK if known else FAIL, "" if known else "use Linux on x86-64"),
+        Finding(PASS if known else FAIL, "system", "software", machine, "" if known else "use Linux on x86-64"),
         _package("kogpt2-gluon", FAIL, "pip install -e '.[cpu]'"),
         _mxnet_wheel(),
         _package("gluonnlp", FAIL, "pip install gluonnlp==0.10.0"),
@@ -120,26 +111,26 @@ def examine_software() -> list[Finding]:
         _package("sentencepiece", FAIL, "pip install 'sentencepiece>=0.1.99'"),
         _package("tokenizers", FAIL, "pip install 'tokenizers>=0.15'"),
         _package("horovod", WARN, f"{BUILD_HOROVOD} (one worker trains without it)"),
-        _package("torch", OK, note="only the check of a conversion wants it"),
-        _package("transformers", OK, note="only the check of a conversion wants it"),
+        _package("torch", PASS, note="only the check of a conversion needs it"),
+        _package("transformers", PASS, note="only the check of a conversion needs it"),
     ]
 
 
-def _package(name: str, status_without: str, mend: str = "", note: str = "") -> Finding:
+def _package(name: str, status_without: str, fix: str = "", note: str = "") -> Finding:
     version = runtime.installed_version(name)
     if version:
-        return Finding("software", name, version)
-    return Finding("software", name, "not installed" + (f": {note}" if note else ""), status_without, mend)
+        return Finding(PASS, name, "software", version)
+    return Finding(status_without, name, "software", "not installed" + (f": {note}" if note else ""), fix)
 
 
 def _mxnet_wheel() -> Finding:
     cpu, gpu = (runtime.installed_version(wheel) for wheel in (runtime.CPU_WHEEL, runtime.CUDA_WHEEL))
-    if cpu and gpu:  # both write the same folder: the last one installed is what runs, in parts
-        mend = f"pip uninstall -y mxnet mxnet-cu112, then {runtime.INSTALL_CPU} or {runtime.INSTALL_CUDA}"
-        return Finding("software", "mxnet", "both mxnet and mxnet-cu112 are installed, over each other", FAIL, mend)
+    if cpu and gpu:  # both write to the same folder, so what runs is a mixture of the two
+        fix = f"pip uninstall -y mxnet mxnet-cu112, then {runtime.INSTALL_CPU} or {runtime.INSTALL_CUDA}"
+        return Finding(FAIL, "mxnet", "software", "both mxnet and mxnet-cu112 are installed, over each other", fix)
     if not (cpu or gpu):
-        return Finding("software", "mxnet", "not installed", FAIL, f"{runtime.INSTALL_CPU} or {runtime.INSTALL_CUDA}")
-    return Finding("software", "mxnet", cpu or "") if cpu else Finding("software", "mxnet-cu112", gpu or "")
+        return Finding(FAIL, "mxnet", "software", "not installed", f"{runtime.INSTALL_CPU} or {runtime.INSTALL_CUDA}")
+    return Finding(PASS, "mxnet", "software", cpu or "") if cpu else Finding(PASS, "mxnet-cu112", "software", gpu or "")
 
 
 def _numpy() -> Finding:
@@ -147,37 +138,37 @@ def _numpy() -> Finding:
     try:
         runtime.check_numpy()
     except KoGPT2Error:
-        return Finding("software", "numpy", f"{version}: MXNet 1.9.1 needs < 1.24", FAIL, "pip install 'numpy<1.24'")
-    return Finding("software", "numpy", version)
+        return Finding(FAIL, "numpy", "software", f"{version}: MXNet 1.9.1 needs < 1.24", "pip install 'numpy<1.24'")
+    return Finding(PASS, "numpy", "software", version)
 
 
 def examine_tools() -> list[Finding]:
-    """The compiler that the fused operators and Horovod are built with."""
+    """Find the compiler that builds the fused operators and Horovod."""
     compiler = shutil.which("g++")
     if not compiler:
-        return [Finding("tools", "g++", "not found: no fused operators, no Horovod", WARN, "apt-get install g++ make")]
+        return [Finding(WARN, "g++", "tools", "not found: no fused operators, no Horovod", "apt-get install g++ make")]
     version = _run([compiler, "-dumpfullversion"])
-    return [Finding("tools", "g++", version.stdout.strip() if version else compiler)]
+    return [Finding(PASS, "g++", "tools", version.stdout.strip() if version else compiler)]
 
 
 # ---- MXNet and Horovod, each in a process of its own -------------------------------------------------------------
 
 
 def examine_mxnet(wheel: str | None) -> list[Finding]:
-    """Loads MXNet, computes a product, and tells features and threads."""
+    """Load MXNet, compute a product, and report its features and threads."""
     if wheel is None:
         return []
     facts = run_probe("mxnet")
     if "error" in facts:
-        return [Finding("mxnet", "load", facts["error"], FAIL, "see the lines on numpy, CUDA libraries and driver")]
+        return [Finding(FAIL, "load", "mxnet", facts["error"], "see the lines on numpy, CUDA libraries and driver")]
     features = set(facts["features"])
     wanted = {"OPENMP", "MKLDNN"} | ({"CUDA", "CUDNN", "NCCL"} if wheel == runtime.CUDA_WHEEL else set())
     lacking = sorted(wanted - features)
     value = " ".join(facts["features"]) + (f"; without {' '.join(lacking)}" if lacking else "")
     reinstall = f"pip install --force-reinstall --no-deps {wheel}==1.9.1"
     return [
-        Finding("mxnet", "load", f"{facts['version']}, computes on the CPU; {facts['gpus']} GPUs visible"),
-        Finding("mxnet", "features", value, FAIL if lacking else OK, reinstall if lacking else ""),
+        Finding(PASS, "load", "mxnet", f"{facts['version']}, computes on the CPU; {facts['gpus']} GPUs visible"),
+        Finding(FAIL if lacking else PASS, "features", "mxnet", value, reinstall if lacking else ""),
         _threads(facts["threads"], limits.available_cores(), job.local_size()),
     ]
 
@@ -186,27 +177,27 @@ def _threads(threads: int, cores: int, workers: int) -> Finding:
     fair = max(1, cores // workers)
     value = f"{threads} (cores {cores}, local workers {workers})"
     if threads == fair:
-        return Finding("mxnet", "threads", value)
-    return Finding("mxnet", "threads", value, WARN, f"unset OMP_NUM_THREADS, or set it to {fair}")
+        return Finding(PASS, "threads", "mxnet", value)
+    return Finding(WARN, "threads", "mxnet", value, f"unset OMP_NUM_THREADS, or set it to {fair}")
 
 
 def examine_horovod(wheel: str | None) -> list[Finding]:
-    """Loads Horovod's MXNet extension and tells what it was built with."""
+    """Load Horovod's MXNet extension and report what it was built with."""
     if wheel is None or not runtime.installed_version("horovod"):
         return []
     build = BUILD_HOROVOD if wheel == runtime.CPU_WHEEL else "make horovod-gpu"
     facts = run_probe("horovod")
     if "error" in facts:
-        return [Finding("horovod", "mxnet extension", facts["error"], WARN, f"{build} (one worker trains without it)")]
+        return [Finding(WARN, "mxnet extension", "horovod", facts["error"], f"{build} (one worker trains without it)")]
     built = [name for name in ("gloo", "mpi", "nccl") if facts[name]]
-    findings = [Finding("horovod", "mxnet extension", f"loads; built with {' '.join(built) or 'nothing'}")]
+    findings = [Finding(PASS, "mxnet extension", "horovod", f"loads; built with {' '.join(built) or 'nothing'}")]
     if wheel == runtime.CUDA_WHEEL and not facts["nccl"]:
-        findings.append(Finding("horovod", "nccl", "not built in: gradients pass through the CPU", WARN, build))
+        findings.append(Finding(WARN, "nccl", "horovod", "not built in: gradients pass through the CPU", build))
     return findings
 
 
 def run_probe(name: str) -> dict[str, Any]:
-    """What `probe(name)` finds in a fresh process, or {"error": one line}, whatever happens to that process."""
+    """The facts that `probe(name)` finds in a fresh process; {"error": one line} if that process fails in any way."""
     code = "import sys; from kogpt2_gluon import doctor; doctor.probe(sys.argv[1])"
     # The folder that holds this package comes first on the path of `python -c`, installed or not.
     done = _run([sys.executable, "-c", code, name], cwd=Path(__file__).resolve().parents[1])
@@ -221,7 +212,7 @@ def run_probe(name: str) -> dict[str, Any]:
 
 
 def probe(name: str) -> None:
-    """Runs in the fresh process: prints the facts as one line of JSON."""
+    """Print the facts as one line of JSON. This runs in the fresh process."""
     probes: dict[str, Callable[[], dict[str, Any]]] = {"mxnet": _probe_mxnet, "horovod": _probe_horovod}
     try:
         facts = probes[name]()
@@ -258,67 +249,69 @@ def _probe_horovod() -> dict[str, Any]:
 
 
 def examine_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[Finding]:
-    """Model, cores, and the instruction sets that decide how fast it multiplies."""
+    """Report the model, its cores, and the instruction sets that decide how fast it multiplies."""
     try:
         text = cpuinfo.read_text()
     except OSError:
-        return [Finding("cpu", "instructions", f"unknown: {cpuinfo} cannot be read", WARN)]
+        return [Finding(WARN, "instructions", "cpu", f"unknown: {cpuinfo} cannot be read")]
     model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
     flags = set(" ".join(re.findall(r"^flags\s*:\s*(.*)$", text, re.MULTILINE)[:1]).split())
     sets = ", ".join(name if name in flags else f"no {name}" for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16"))
     slow = "avx2" not in flags
     return [
-        Finding("cpu", "model", f"{model.group(1) if model else 'unknown'}; {limits.available_cores()} cores to use"),
         Finding(
-            "cpu",
+            PASS, "model", "cpu", f"{model.group(1) if model else 'unknown'}; {limits.available_cores()} cores to use"
+        ),
+        Finding(
+            WARN if slow else PASS,
             "instructions",
+            "cpu",
             sets,
-            WARN if slow else OK,
             "expect slow training: use a CPU with AVX2" if slow else "",
         ),
     ]
 
 
 def examine_operators() -> list[Finding]:
-    """Whether the fused CPU operators can be had; nothing is compiled."""
+    """Check if the fused CPU operators can be built here; nothing is compiled."""
     try:
         isa = check_requirements()
     except KoGPT2Error as error:
-        mend = f"{error}; without them training takes about twice the time"
-        return [Finding("cpu", "fused operators", "not to be had", WARN, mend)]
-    return [Finding("cpu", "fused operators", f"for {isa.name}; compiled when first used, or by `kogpt2 ops build`")]
+        fix = f"{error}; without them training takes about twice the time"
+        return [Finding(WARN, "fused operators", "cpu", "not available", fix)]
+    return [Finding(PASS, "fused operators", "cpu", f"for {isa.name}; compiled at first use, or by `kogpt2 ops build`")]
 
 
 def examine_memory() -> list[Finding]:
-    """Memory of the machine, and the limit of its container where there is one."""
+    """Check the memory of the machine, and the limit of its container where there is one."""
     memory, limit = psutil.virtual_memory(), limits.memory_limit()
     scarce = memory.available < 2 * GIB
     value = f"{gib(memory.available)} available of {gib(memory.total)}"
-    findings = [Finding("memory", "ram", value, WARN if scarce else OK, "close other programs" if scarce else "")]
+    findings = [Finding(WARN if scarce else PASS, "ram", "memory", value, "close other programs" if scarce else "")]
     if limit is not None and limit < memory.total:
         tight = limit < 4 * GIB
-        mend = "give the container more memory (docker run --memory)" if tight else ""
-        findings.append(Finding("memory", "container limit", gib(limit), WARN if tight else OK, mend))
+        fix = "give the container more memory (docker run --memory)" if tight else ""
+        findings.append(Finding(WARN if tight else PASS, "container limit", "memory", gib(limit), fix))
     return findings
 
 
 def examine_disk() -> list[Finding]:
-    """Free space where runs, temporary files and shared memory go."""
+    """Check the free space where runs, temporary files and shared memory go."""
     places = (
         ("here", Path.cwd(), 5, "free some space: a checkpoint of the 124M model takes 1.5 GB"),
         ("temporary", Path(tempfile.gettempdir()), 1, "free some space, or set TMPDIR"),
         ("shared memory", Path("/dev/shm"), 1, "workers talk through it: docker run --shm-size=1g"),
     )
     findings = []
-    for name, path, least, mend in places:
+    for name, path, least, fix in places:
         try:
             free = shutil.disk_usage(path).free
         except OSError:
-            findings.append(Finding("disk", name, f"{path} is not there", WARN, mend))
+            findings.append(Finding(WARN, name, "disk", f"{path} does not exist", fix))
             continue
         scarce = free < least * GIB
         findings.append(
-            Finding("disk", name, f"{gib(free)} free in {path}", WARN if scarce else OK, mend if scarce else "")
+            Finding(WARN if scarce else PASS, name, "disk", f"{gib(free)} free in {path}", fix if scarce else "")
         )
     return findings
 
@@ -327,49 +320,49 @@ def examine_disk() -> list[Finding]:
 
 
 def examine_gpus(wheel: str | None, gpus: Sequence[cuda.Gpu]) -> list[Finding]:
-    """Whether there are GPUs, whether the installed MXNet uses them, and whether it can run on them at all."""
+    """Check each GPU: if the installed MXNet uses it, and if it can run on it at all."""
     with_cuda = wheel == runtime.CUDA_WHEEL
     findings = [_driver(with_cuda)]
     for gpu in gpus:
         value = f"{gpu.name}, {gpu.memory_mib} MiB, driver {gpu.driver}"
         refusal = cuda.unsupported_gpu(gpu.name, *gpu.capability) if gpu.capability else None
-        status, mend = OK, ""
+        status, fix = PASS, ""
         if refusal:
-            value, _, mend = refusal.partition(": ")
+            value, _, fix = refusal.partition(": ")
             status = FAIL if with_cuda else WARN  # a CPU-only MXNet loses nothing by it
         elif not with_cuda:
-            status, mend = WARN, f"to train on it: pip uninstall -y {runtime.CPU_WHEEL}, then {runtime.INSTALL_CUDA}"
+            status, fix = WARN, f"to train on it: pip uninstall -y {runtime.CPU_WHEEL}, then {runtime.INSTALL_CUDA}"
         elif tuple(int(part) for part in re.findall(r"\d+", gpu.driver)) < OLDEST_DRIVER:
-            status, mend = FAIL, "install NVIDIA's driver 450.80.02 or newer: CUDA 11 needs it"
+            status, fix = FAIL, "install NVIDIA's driver 450.80.02 or newer: CUDA 11 needs it"
         elif gpu.capability is None:
             status, value = WARN, f"{value}, compute capability unknown"
-        findings.append(Finding("gpu", f"gpu {gpu.index}", value, status, mend))
+        findings.append(Finding(status, f"gpu {gpu.index}", "gpu", value, fix))
     return findings
 
 
 def _driver(with_cuda: bool) -> Finding:
     state = cuda.driver_state()
     if state == "none" and with_cuda:
-        mend = f"install NVIDIA's driver, or pip uninstall -y {runtime.CUDA_WHEEL}, then {runtime.INSTALL_CPU}"
-        return Finding("gpu", "driver", "no libcuda.so.1, and mxnet-cu112 cannot be loaded without it", FAIL, mend)
+        fix = f"install NVIDIA's driver, or pip uninstall -y {runtime.CUDA_WHEEL}, then {runtime.INSTALL_CPU}"
+        return Finding(FAIL, "driver", "gpu", "no libcuda.so.1, and mxnet-cu112 cannot be loaded without it", fix)
     if state in ("none", "stub"):
-        return Finding("gpu", "driver", f"{state}: training runs on the CPU", WARN if with_cuda else OK)
-    return Finding("gpu", "driver", f"libcuda.so.1 loads, {state}")
+        return Finding(WARN if with_cuda else PASS, "driver", "gpu", f"{state}: training runs on the CPU")
+    return Finding(PASS, "driver", "gpu", f"libcuda.so.1 loads, {state}")
 
 
 def examine_cuda_libraries() -> list[Finding]:
-    """Each library that mxnet-cu112 links, found or with the command that brings it."""
+    """Check each library that mxnet-cu112 links; a missing one comes with the command that installs it."""
     missing = cuda.load_libraries()
     return [
-        Finding("cuda", library.file, "missing", FAIL, f"pip install {library.package}")
+        Finding(FAIL, library.file, "cuda", "missing", f"pip install {library.package}")
         if library in missing
-        else Finding("cuda", library.file, "loads")
+        else Finding(PASS, library.file, "cuda", "loads")
         for library in cuda.LIBRARIES
     ]
 
 
 def _run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str] | None:
-    """A finished process with its text, or None when it cannot start or does not end in time."""
+    """A finished process with its output, or None if it cannot start or does not end in time."""
     try:
         return subprocess.run(
             list(command), capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS, cwd=cwd, check=False

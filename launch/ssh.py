@@ -6,13 +6,14 @@ What a remote host executes is a constant, ``exec PYTHON -``; the program and al
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_launch.hosts import Host
@@ -47,6 +48,22 @@ class Answer:
             return f"no answer within {self.received - self.sent:.0f} s"
         lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
         return lines[-1][:300] if lines else f"exit code {self.code}"
+
+    def said(self) -> tuple[dict[str, Any], str]:
+        """The JSON object that the program printed, and one line about what went wrong; empty if nothing did.
+
+        The program itself may report a problem under that key.
+        """
+        if self.problem:
+            return {}, self.problem
+        lines = self.output.strip().splitlines()
+        try:
+            said = json.loads(lines[-1]) if lines else None  # a login message may come before it
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            return {}, f"answered {lines[-1][:80] if lines else 'nothing'!r}, which is not what the program prints"
+        return said, str(said.get("problem", ""))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kogpt2_gluon.cli.shard import shard
 from kogpt2_gluon.cli.tokenizer import tokenizer
 from kogpt2_gluon.cli.train import train
 from kogpt2_gluon.cli.verify import verify
-from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.errors import one_line
 
 
 class Group(click.Group):
@@ -54,21 +54,15 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point: a KoGPT2Error becomes one line on stderr and its exit code."""
-    try:
-        cli(standalone_mode=False)
-    except KoGPT2Error as error:
-        click.echo(f"kogpt2: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("kogpt2: interrupted", err=True)
-        sys.exit(130)
-    except OSError as error:  # a full disk, a missing permission: for the user to fix
-        click.echo(f"kogpt2: {error.filename or 'system'}: {error.strerror or error}", err=True)
-        sys.exit(1)
+    """Run the command: an error that a user can fix becomes one line on stderr and its exit code."""
+    with one_line("kogpt2"):
+        try:
+            cli(standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            raise KeyboardInterrupt from None
 
 
 for verb in (

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_launch.cli import options
 
 
 @click.command()
-@click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
+@options.plan_file
 @click.option("--to", "target", required=True, type=click.Choice(["slurm", "mpijob", "batch", "parallelcluster"]))
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path), help="Folder for the files.")
 @click.option("--image", help="Of containers, with this package, Horovod, Open MPI and sshd.  [mpijob, batch]")
@@ -47,7 +48,7 @@ def render(
       kogpt2-launch render plan.json --to slurm && sbatch job.sbatch
       kogpt2-launch render plan.json --to mpijob --image REGISTRY/kogpt2:1 && kubectl apply -f mpijob.yaml
     """
-    from kogpt2_launch.plan.plan import load_plan
+    from kogpt2_launch.plan.plan_file import load_plan
     from kogpt2_launch.render import Site, render
 
     site = Site(image, folder, claim, region, subnet, head_subnet, key_name, file_system, time_limit)

@@ -7,11 +7,8 @@ it is the program to start and what finding it needs, and no more. The workers' 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.machine import job
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.ssh import OPTIONS as SSH_OPTIONS
@@ -84,27 +81,6 @@ def engine_environment(ours: Mapping[str, str], mark: str) -> dict[str, str]:
         job.LAUNCH_ID: mark,
         "PYTHONUNBUFFERED": "1",
     }
-
-
-@contextlib.contextmanager
-def rendezvous(engine: str, hosts: Sequence[Host]) -> Iterator[int]:
-    """The port where Horovod's workers find each other, on this machine; 0 for horovodrun, which has its own."""
-    if engine == HOROVODRUN:
-        yield 0
-        return
-    try:
-        from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
-        from horovod.runner.http.http_server import RendezvousServer
-    except ImportError as error:
-        raise KoGPT2Error(f"{engine} needs Horovod on this machine too, for its rendezvous: {error}") from None
-    slots = get_host_assignments(parse_hosts(",".join(f"{host.name}:{host.slots}" for host in hosts)), _size(hosts))
-    server: Any = RendezvousServer(0)
-    port = server.start()
-    try:
-        server.init(slots)
-        yield int(port)
-    finally:
-        server.stop()
 
 
 def _size(hosts: Sequence[Host]) -> int:

@@ -47,6 +47,10 @@ class InstanceType:
     source: str
 
     @property
+    def has_efa(self) -> bool:
+        return self.efa > 0
+
+    @property
     def runs_mxnet(self) -> bool:
         """Whether mxnet-cu112 holds machine code that these GPUs run."""
         return self.capability // 10 in GPU_MAJORS

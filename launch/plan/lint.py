@@ -10,19 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Callable
 
+from kogpt2_gluon.findings import FAIL, WARN, Finding
 from kogpt2_launch.plan.fabric import PLUGIN_CHEATSHEET, InstanceType
-
-WARN, ERROR = "warn", "error"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with a variable, and what to do: leave it out, unless the text says otherwise."""
-
-    severity: str
-    name: str
-    text: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -31,22 +20,18 @@ class Rule:
 
     pattern: str
     wrong: Callable[[str, InstanceType | None], bool] | None
-    severity: str
+    status: str
     text: str
     source: str
 
 
-def _has_efa(instance: InstanceType | None) -> bool:
-    return instance is not None and instance.efa > 0
-
-
 def _on_efa(_value: str, instance: InstanceType | None) -> bool:
-    return _has_efa(instance)
+    return instance is not None and instance.has_efa
 
 
 def _forces_low_latency(value: str, instance: InstanceType | None) -> bool:
     """Whether NCCL_PROTO admits LL or LL128."""
-    return _has_efa(instance) and any(_admits(value, name) for name in ("ll", "ll128"))
+    return _on_efa(value, instance) and any(_admits(value, name) for name in ("ll", "ll128"))
 
 
 def _admits(value: str, name: str) -> bool:
@@ -56,11 +41,11 @@ def _admits(value: str, name: str) -> bool:
 
 
 def _rdma_on_type_without(value: str, instance: InstanceType | None) -> bool:
-    return value != "0" and instance is not None and instance.efa > 0 and not instance.gpudirect
+    return value != "0" and instance is not None and instance.has_efa and not instance.gpudirect
 
 
 def _another_provider(value: str, instance: InstanceType | None) -> bool:
-    return _has_efa(instance) and not _admits(value, "efa")
+    return _on_efa(value, instance) and not _admits(value, "efa")
 
 
 NCCL_ENV, HOROVOD_SOURCE = "NCCL documentation, Environment Variables", "horovod/common/operations.cc"
@@ -88,7 +73,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "NCCL_PROTO",
         _forces_low_latency,
-        ERROR,
+        FAIL,
         "lets NCCL use LL or LL128, which need ordered 128-byte stores, and EFA on these types promises none: data may "
         "be corrupted, silently; take simple",
         "aws-ofi-nccl, src/platform-aws.c (v1.7.4, v1.13.2), configure_nccl_proto",
@@ -96,11 +81,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "FI_EFA_USE_DEVICE_RDMA",
         _rdma_on_type_without,
-        ERROR,
+        FAIL,
         "asks for GPUDirect, which this instance type's EFA has not",
         PLUGIN_CHEATSHEET,
     ),
-    Rule("FI_PROVIDER", _another_provider, ERROR, "keeps libfabric from using EFA; take efa", PLUGIN_CHEATSHEET),
+    Rule("FI_PROVIDER", _another_provider, FAIL, "keeps libfabric from using EFA; take efa", PLUGIN_CHEATSHEET),
     Rule("NCCL_IB_DISABLE", _on_efa, WARN, "is for InfiniBand; EFA goes through the plugin", NCCL_ENV),
 )
 
@@ -118,5 +103,5 @@ def lint(
             continue
         for rule in RULES:
             if fnmatch.fnmatchcase(name, rule.pattern) and (rule.wrong is None or rule.wrong(value, instance)):
-                found[name, rule.pattern] = Finding(rule.severity, name, rule.text, rule.source)
+                found[name, rule.pattern] = Finding(rule.status, name, rule.source, rule.text)
     return tuple(found.values())

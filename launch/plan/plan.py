@@ -17,14 +17,21 @@ from typing import Any
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.estimate import Estimate, estimates
+from kogpt2_gluon.findings import Finding
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.wording import counted
 from kogpt2_launch.hosts import FileSystem, Host
 from kogpt2_launch.plan.commands import ENGINES, engine_argv, horovodrun_argv, supervisor_argv
-from kogpt2_launch.plan.environment import INTERFACE_VARIABLES, check_variable
-from kogpt2_launch.plan.lint import ERROR, Finding
-from kogpt2_launch.plan.variables import USER, Fabric, Variable, rank_variables, worker_variables
+from kogpt2_launch.plan.variables import (
+    NCCL_DEBUG_FILE,
+    USER,
+    Fabric,
+    Variable,
+    nccl_log_by_hand,
+    rank_variables,
+    worker_variables,
+)
 
 FORMAT = "kogpt2-launch-plan-3"
 PYTHON, LAUNCH_ID = "PYTHON", "ID"  # in commands: the interpreter on the hosts, and a number that each attempt draws
@@ -35,7 +42,7 @@ _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 
 @dataclass(frozen=True)
 class Plan:
-    """One run on given hosts. Build it with :func:`make_plan` or read it with :func:`load_plan`."""
+    """One run on given hosts. Build it with :func:`make_plan` or read it with ``plan_file.load_plan``."""
 
     recipe: str  # as the user named it: a path or a shipped recipe's name
     overrides: tuple[str, ...]
@@ -137,7 +144,10 @@ class Plan:
             "network_interface": self.network_interface,
             "fabric": asdict(self.fabric),
             "file_system": asdict(self.file_system) if self.file_system else None,
-            "findings": [asdict(each) for each in self.findings()],
+            "findings": [
+                {"status": each.status, "name": each.what, "text": each.text, "source": each.where}
+                for each in self.findings()
+            ],
             "env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.env],
             "estimate": [asdict(each) for each in self.estimate],
             "rank_env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.rank_env()],
@@ -170,12 +180,18 @@ class Plan:
         if shared := self.file_system:
             rows += [("file system", f"{shared.id}: {shared.dns_name}@tcp:/{shared.mount_name}, {shared.subnet}")]
         rows += [("env", f"{each.name}={each.value}  <- {each.source}") for each in self.env]
-        rows += [(each.severity, f"{each.name} {each.text} ({each.source})") for each in self.findings()]
+        rows += [(each.status, f"{each.what} {each.text} ({each.where})") for each in self.findings()]
         rows += [("rank env", f"{each.name}={each.value}  <- {each.source}") for each in self.rank_env()]
         rows += [(what, json.dumps(argv, ensure_ascii=False)) for what, argv in self.processes().items()]
-        settings = [f"{each.name}={each.value}" for each in self.env]
+        settings = [f"{each.name}={each.value}" for each in self._env_by_hand()]
         rows += [("by hand", shlex.join([*(["env", *settings] if settings else []), *self.argv()]))]
         return "".join(f"{label:<12} {text}\n" for label, text in rows)
+
+    def _env_by_hand(self) -> tuple[Variable, ...]:
+        """The variables of the command by hand; without supervisors NCCL names its log file itself."""
+        if self.fabric.instance is None or any(each.name == NCCL_DEBUG_FILE for each in self.env):
+            return self.env
+        return tuple(sorted((*self.env, nccl_log_by_hand(self.run_dir)), key=lambda each: each.name))
 
     def _describe_instance(self) -> str:
         instance = self.fabric.instance
@@ -225,88 +241,13 @@ def make_plan(
         file_system=file_system,
         estimate=estimates(resolved, size),
     )
-    _check_interface(plan)
-    _check_gpus(plan)
+    check_interface(plan)
+    check_gpus(plan)
     return plan
 
 
-def is_plan(name: str) -> bool:
-    """Whether a file is a plan, whatever its name; a name of .json is meant as one."""
-    if name.endswith(".json"):
-        return True
-    try:
-        with Path(name).open(encoding="utf-8", errors="replace") as file:
-            return '"format": "kogpt2-launch-plan-' in file.read(200)
-    except OSError:
-        return False  # a shipped recipe's name, or nothing
-
-
-def load_plan(path: Path) -> Plan:
-    """Reads a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
-    again = "make it anew with kogpt2-launch plan"
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"plan {path}: not readable: {error}") from None
-    found = plain.get("format") if isinstance(plain, dict) else None
-    if found != FORMAT:
-        raise RecipeError(f"plan {path}: format {found!r} is not {FORMAT!r}; {again}")
-    try:
-        plan = _from_dict(plain)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecipeError(f"plan {path}: incomplete ({type(error).__name__}: {error}); {again}") from None
-    # All that can be derived is derived again: an argv written into the file by hand is never started.
-    written = plan.to_dict()
-    changed = sorted(key for key in {*written, *plain} if written.get(key) != plain.get(key))
-    if changed:
-        raise RecipeError(f"plan {path}: {', '.join(changed)} does not follow from the rest of the plan; {again}")
-    _check_interface(plan)
-    _check_gpus(plan)
-    _check_variables(plan)
-    resolved = load_recipe(plan.recipe, plan.overrides)
-    if len(plan.hosts) > 1:  # on this machine alone the number of threads is its cores'
-        user = {each.name: each.value for each in plan.env if each.source == USER}
-        if worker_variables(resolved, plan.hosts, plan.network_interface, plan.fabric, user) != plan.env:
-            raise RecipeError(f"plan {path}: env does not follow from the rest of the plan; {again}")
-    batch = (resolved.training.batch_size, resolved.accumulate(plan.size), resolved.data.seq_length)
-    same = (resolved.fingerprint(), str(resolved.run_dir)) == (plan.fingerprint, plan.run_dir)
-    if not same or batch != (plan.batch_size, plan.accumulate, plan.seq_length):
-        raise RecipeError(f"plan {path}: recipe {plan.recipe} has changed since the plan was made; {again}")
-    return plan
-
-
-def _from_dict(plain: Mapping[str, Any]) -> Plan:
-    recipe, batch = plain["recipe"], plain["batch"]
-    interface, shared = plain["network_interface"], plain["file_system"]
-    # A value of another type is converted here, and then found to differ from what stands in the file.
-    return Plan(
-        recipe=str(recipe["name"]),
-        overrides=tuple(str(override) for override in recipe["overrides"]),
-        fingerprint=str(recipe["fingerprint"]),
-        run_dir=str(plain["run_dir"]),
-        hosts=tuple(Host(str(host["name"]), int(host["slots"])) for host in plain["hosts"]),
-        network_interface=None if interface is None else str(interface),
-        env=tuple(Variable(str(each["name"]), str(each["value"]), str(each["source"])) for each in plain["env"]),
-        batch_size=int(batch["batch_size"]),
-        accumulate=int(batch["accumulate"]),
-        seq_length=int(batch["seq_length"]),
-        fabric=Fabric(**{name: None if value is None else str(value) for name, value in plain["fabric"].items()}),
-        file_system=FileSystem(**{name: str(value) for name, value in shared.items()}) if shared else None,
-        estimate=tuple(Estimate(**each) for each in plain["estimate"]),
-    )
-
-
-def _check_variables(plan: Plan) -> None:
-    """Holds the variables of a plan file to the rules of those given on the command line."""
-    for each in plan.env:
-        if each.name not in INTERFACE_VARIABLES or each.value != plan.network_interface:
-            check_variable(each.name, each.value)
-    for finding in plan.fabric.lint({each.name: each.value for each in plan.env}):
-        if finding.severity == ERROR:
-            raise RecipeError(f"{finding.name}: {finding.text} ({finding.source})")
-
-
-def _check_interface(plan: Plan) -> None:
+def check_interface(plan: Plan) -> None:
+    """RecipeError for a network interface that is no interface's name, or that local workers would not use."""
     interface = plan.network_interface
     if interface is None:
         return
@@ -318,7 +259,8 @@ def _check_interface(plan: Plan) -> None:
         )
 
 
-def _check_gpus(plan: Plan) -> None:
+def check_gpus(plan: Plan) -> None:
+    """RecipeError for a host with more workers than its instance type has GPUs."""
     instance = plan.fabric.instance
     for host in plan.hosts if instance is not None else ():
         assert instance is not None
@@ -329,12 +271,22 @@ def _check_gpus(plan: Plan) -> None:
             )
 
 
-def _check_lanes(recipe: Recipe, size: int) -> None:
-    """RecipeError if no reading order of this recipe has lanes that `size` workers can share."""
+def batch_divides(recipe: Recipe, size: int) -> bool:
+    """Return True if `size` workers can share the recipe's total batch, and its reading lanes, evenly."""
+    training = recipe.training
+    return training.total_batch_size % (training.batch_size * size) == 0 and _lanes(recipe) % size == 0
+
+
+def _lanes(recipe: Recipe) -> int:
+    """The reading lanes of this recipe for data without end: batch and max_lanes alone decide, and no data is read."""
     from kogpt2_gluon.reading.order import choose_lanes
 
-    # With data without end: what remains is the rule on batch and max_lanes, which needs no look at the data.
-    lanes = choose_lanes(1 << 40, recipe.training.total_batch_size, recipe.data.max_lanes)
+    return choose_lanes(1 << 40, recipe.training.total_batch_size, recipe.data.max_lanes)
+
+
+def _check_lanes(recipe: Recipe, size: int) -> None:
+    """RecipeError if `size` workers cannot share the reading lanes of this recipe."""
+    lanes = _lanes(recipe)
     if lanes % size:
         raise RecipeError(
             f"{size} workers cannot share the {lanes} reading lanes that total_batch_size="

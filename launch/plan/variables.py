@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.findings import FAIL, Finding
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.wording import counted
@@ -20,9 +21,10 @@ from kogpt2_launch.plan.fabric import (
     instance_type,
     parse_version,
 )
-from kogpt2_launch.plan.lint import ERROR, Finding, lint
+from kogpt2_launch.plan.lint import lint
 
 USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
+NCCL_DEBUG_FILE = "NCCL_DEBUG_FILE"
 NO_PLUGIN = "none"  # in a version's place
 
 
@@ -64,6 +66,10 @@ class Fabric:
         return replace(instance, efa=0, gpudirect=False) if self.plugin_version == NO_PLUGIN else instance
 
     @property
+    def has_efa(self) -> bool:
+        return self.instance is not None and self.instance.has_efa
+
+    @property
     def plugin(self) -> Version | None:
         if self.plugin_version in (None, NO_PLUGIN):
             return None
@@ -99,10 +105,8 @@ def worker_variables(
     RecipeError for one of the user's that may not stand in a plan, or that would corrupt data.
     """
     chosen = fabric.settings()
-    if fabric.instance is not None:
-        # %h and %p are NCCL's own: host and process number.
-        log = str(recipe.run_dir / "nccl.%h.%p.log")
-        chosen["NCCL_DEBUG_FILE"] = Variable("NCCL_DEBUG_FILE", log, "recipe: tracking.run_dir")
+    if fabric.instance is not None and sum(host.slots for host in hosts) == 1 and hosts[0].is_loopback:
+        chosen[NCCL_DEBUG_FILE] = nccl_log_by_hand(str(recipe.run_dir))  # a worker alone has no supervisor
     for name in INTERFACE_VARIABLES if interface else ():
         chosen[name] = Variable(name, str(interface), INTERFACE)
     # Without OMP_NUM_THREADS MXNet computes on one CPU thread, and it is read when MXNet is imported. Several hosts
@@ -116,13 +120,22 @@ def worker_variables(
         chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(max(1, cores // slots)), source)
     for name, value in user.items():
         check_variable(name, value)
+        if name == NCCL_DEBUG_FILE:
+            raise RecipeError(
+                f"--env {name}: kogpt2-launch run sets it for every rank, to a file beside the rank's log; leave it out"
+            )
         if name == LIBRARY_PATH and name in chosen:
             value = join_library_paths(value, chosen[name].value)
         chosen[name] = Variable(name, value, USER)
     for finding in fabric.lint(user):
-        if finding.severity == ERROR:
-            raise RecipeError(f"--env {finding.name}={user[finding.name]}: {finding.text} ({finding.source})")
+        if finding.status == FAIL:
+            raise RecipeError(f"--env {finding.what}={user[finding.what]}: {finding.text} ({finding.where})")
     return tuple(chosen[name] for name in sorted(chosen))
+
+
+def nccl_log_by_hand(run_dir: str) -> Variable:
+    """NCCL's log of workers without a supervisor. %h and %p are NCCL's own: host and process number."""
+    return Variable(NCCL_DEBUG_FILE, f"{run_dir}/nccl.%h.%p.log", "recipe: tracking.run_dir")
 
 
 def rank_variables(run_dir: str, with_nccl: bool) -> tuple[Variable, ...]:
@@ -135,5 +148,5 @@ def rank_variables(run_dir: str, with_nccl: bool) -> tuple[Variable, ...]:
     }
     if with_nccl:
         log = f"{run_dir}/launch/attempt-NN/rank-RANK.nccl.log"
-        found["NCCL_DEBUG_FILE"] = (log, "run: beside the rank's own log, and read there")
+        found[NCCL_DEBUG_FILE] = (log, "run: beside the rank's own log, and read there")
     return tuple(Variable(name, *found[name]) for name in sorted(found))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from kogpt2_gluon.estimate import size_of
+from kogpt2_gluon.findings import FAIL, PASS, WARN, Finding
 from kogpt2_gluon.machine.cuda import GPU_MAJORS
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.storage.lustre import Mount, mount_advice
@@ -23,21 +24,9 @@ from kogpt2_gluon.wording import counted, gib
 from kogpt2_launch.plan.fabric import parse_version, plugin_generation
 from kogpt2_launch.plan.plan import Plan
 
-PASS, WARN, FAIL = "pass", "warn", "fail"
 ALL = "all hosts"
 NETWORK_FILE_SYSTEMS = ("lustre", "nfs", "nfs4", "ceph", "glusterfs", "beegfs", "gpfs", "wekafs", "fuse.sshfs", "9p")
 CLOCK_WARN, CLOCK_FAIL = 1.0, 60.0  # seconds; AWS refuses requests that are 5 minutes off, make and logs suffer before
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found on one host, or on all; mend: the command or step that helps, empty if nothing is wrong."""
-
-    check: str
-    host: str
-    status: str
-    text: str
-    mend: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,14 +49,14 @@ def clock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fi
         skew = float(each.facts["time"]) - (each.sent + doubt)
         off = max(0.0, abs(skew) - doubt)
         status = FAIL if off > CLOCK_FAIL else WARN if off > CLOCK_WARN else PASS
-        mend = "systemctl restart chronyd" if status != PASS else ""
-        yield Finding("clock", each.host, status, f"{skew:+.1f} s, give or take {doubt:.1f}", mend)
+        fix = "systemctl restart chronyd" if status != PASS else ""
+        yield Finding(status, "clock", each.host, f"{skew:+.1f} s, give or take {doubt:.1f}", fix)
 
 
 def code(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
     """One revision of this package everywhere."""
-    mend = "install the same revision on every host, or put it on the shared file system"
-    yield from _same("code", {each.host: each.facts["code"] for each in hosts}, mend)
+    fix = "install the same revision on every host, or put it on the shared file system"
+    yield from _same("code", {each.host: each.facts["code"] for each in hosts}, fix)
 
 
 def packages(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -79,7 +68,7 @@ def packages(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator
     for each in hosts:
         found = each.facts["packages"]
         if not found.get("mxnet") and not found.get("mxnet-cu112"):
-            yield Finding("package mxnet", each.host, FAIL, "no MXNet is installed", "make horovod-gpu")
+            yield Finding(FAIL, "package mxnet", each.host, "no MXNet is installed", "make horovod-gpu")
 
 
 def data(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -92,7 +81,7 @@ def data(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
         released = {path for each in hosts for path in each.facts["manifests"][name]["released"]}
         if released:
             text = f"{len(released)} shards are only in the archive, {min(released)} first"
-            yield Finding(f"data {name}", ALL, FAIL, text, f"kogpt2 files stage {_folder(name)}")
+            yield Finding(FAIL, f"data {name}", ALL, text, f"kogpt2 files stage {_folder(name)}")
 
 
 def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -105,17 +94,17 @@ def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[
         if found is None:
             continue
         if not found["writable"]:
-            yield Finding("run folder", each.host, FAIL, f"{run_dir} cannot be written", f"chown or chmod {run_dir}")
+            yield Finding(FAIL, "run folder", each.host, f"{run_dir} cannot be written", f"chown or chmod {run_dir}")
         elif found["free"] < needed:
             text = f"{gib(found['free'])} free, {gib(needed)} needed for {counted(kept, 'checkpoint')}"
-            yield Finding("run folder", each.host, FAIL, text, "make room, or take a smaller checkpoint.keep")
+            yield Finding(FAIL, "run folder", each.host, text, "make room, or take a smaller checkpoint.keep")
         else:
-            yield Finding("run folder", each.host, PASS, f"{gib(found['free'])} free")
+            yield Finding(PASS, "run folder", each.host, f"{gib(found['free'])} free")
     if len(hosts) > 1:
         mounts = {each.host: _mount(each, run_dir) for each in hosts}
         sources = {host: f"{mount.device} ({mount.kind})" if mount else None for host, mount in mounts.items()}
-        mend = f"mount one file system at {run_dir} on every host"
-        yield from _same("shared run folder", sources, mend, missing="on a disk of the host's own")
+        fix = f"mount one file system at {run_dir} on every host"
+        yield from _same("shared run folder", sources, fix, missing="on a disk of the host's own")
 
 
 def file_system(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -125,11 +114,11 @@ def file_system(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Itera
         assert shared is not None
         mount = _mount(each, str(recipe.run_dir))
         if mount is not None and mount.kind == "lustre" and mount.device.endswith(f":/{shared.mount_name}"):
-            yield Finding("file system", each.host, PASS, f"{shared.id} at {mount.point}")
+            yield Finding(PASS, "file system", each.host, f"{shared.id} at {mount.point}")
         else:
             there = f"{mount.device} ({mount.kind})" if mount else "a disk of the host's own"
-            mend = shared.mount_command("FOLDER")
-            yield Finding("file system", each.host, FAIL, f"{recipe.run_dir} is on {there}, not on {shared.id}", mend)
+            fix = shared.mount_command("FOLDER")
+            yield Finding(FAIL, "file system", each.host, f"{recipe.run_dir} is on {there}, not on {shared.id}", fix)
 
 
 def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -140,22 +129,22 @@ def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Ite
             continue
         advice = mount_advice(mount)
         if not advice:
-            yield Finding("mount options", each.host, PASS, ",".join(mount.options))
+            yield Finding(PASS, "mount options", each.host, ",".join(mount.options))
         for line in advice:
-            yield Finding("mount options", each.host, WARN, line, f"mount -o remount,noatime,flock {mount.point}")
+            yield Finding(WARN, "mount options", each.host, line, f"mount -o remount,noatime,flock {mount.point}")
 
 
 def memory_lock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
     """EFA pins memory: an unlimited lock, or it cannot start."""
-    if not _has_efa(plan):
+    if not plan.fabric.has_efa:
         return
     for each in hosts:
         limit = each.facts["memlock"]
         if limit == -1:
-            yield Finding("locked memory", each.host, PASS, "unlimited")
+            yield Finding(PASS, "locked memory", each.host, "unlimited")
         else:
-            mend = "echo '* - memlock unlimited' >> /etc/security/limits.conf, and log in anew"
-            yield Finding("locked memory", each.host, FAIL, f"limited to {gib(limit)}", mend)
+            fix = "echo '* - memlock unlimited' >> /etc/security/limits.conf, and log in again"
+            yield Finding(FAIL, "locked memory", each.host, f"limited to {gib(limit)}", fix)
 
 
 def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -166,23 +155,23 @@ def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Find
     for each in hosts:
         devices = [name for name in each.facts["infiniband"]["devices"] if name.startswith("uverbs")]
         status = PASS if len(devices) >= instance.efa else WARN if devices else FAIL
-        mend = "" if status == PASS else f"attach {instance.efa} EFA interfaces to the instance; install the EFA driver"
+        fix = "" if status == PASS else f"attach {instance.efa} EFA interfaces to the instance; install the EFA driver"
         text = f"{len(devices)} of {instance.efa} devices in /dev/infiniband"
-        yield Finding("EFA devices", each.host, status, text, mend)
+        yield Finding(status, "EFA devices", each.host, text, fix)
         seen = each.facts["tools"]["fi_info"]
         domains = {line.split(":", 1)[1].strip() for line in seen["output"].splitlines() if "domain:" in line}
         if seen["code"] == 0 and domains:
-            yield Finding("libfabric", each.host, PASS, f"provider efa with {len(domains)} domains")
+            yield Finding(PASS, "libfabric", each.host, f"provider efa with {len(domains)} domains")
         else:
             problem = seen["problem"] or "no domain of provider efa"
-            yield Finding("libfabric", each.host, FAIL, f"fi_info -p efa: {problem}", "run AWS's EFA installer")
+            yield Finding(FAIL, "libfabric", each.host, f"fi_info -p efa: {problem}", "run AWS's EFA installer")
         yield from _libfabric_version(plan, each)
         found = each.facts["plugins"]
         if found:
-            yield Finding("NCCL plugin", each.host, PASS, found[0])
+            yield Finding(PASS, "NCCL plugin", each.host, found[0])
         else:
-            mend = "install aws-ofi-nccl, or add its folder to LD_LIBRARY_PATH"
-            yield Finding("NCCL plugin", each.host, FAIL, "no libnccl-net.so: NCCL would use sockets", mend)
+            fix = "install aws-ofi-nccl, or add its folder to LD_LIBRARY_PATH"
+            yield Finding(FAIL, "NCCL plugin", each.host, "no libnccl-net.so: NCCL would use sockets", fix)
 
 
 def gpus(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -195,20 +184,20 @@ def gpus(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
         found = [[part.strip() for part in line.split(",")] for line in tool["output"].splitlines() if line.strip()]
         if tool["code"] != 0 or not found:
             text = f"nvidia-smi: {tool['problem'] or 'no GPU'}"
-            yield Finding("GPUs", each.host, FAIL, text, "install NVIDIA's driver; kogpt2 doctor")
+            yield Finding(FAIL, "GPUs", each.host, text, "install NVIDIA's driver; kogpt2 doctor")
             continue
         kinds = Counter(row[1] for row in found)
         text = ", ".join(f"{count} x {name}" for name, count in kinds.items())
         strange = sorted({row[2] for row in found if int(row[2].split(".")[0]) not in GPU_MAJORS})
         if strange:
             text += f" (compute capability {', '.join(strange)}): mxnet-cu112 has no machine code for them"
-            mend = "train on V100, T4, A100 or A10G, and take the checkpoint to PyTorch with kogpt2 convert"
-            yield Finding("GPUs", each.host, FAIL, text, mend)
+            fix = "train on V100, T4, A100 or A10G, and take the checkpoint to PyTorch with kogpt2 convert"
+            yield Finding(FAIL, "GPUs", each.host, text, fix)
         elif len(found) < slots[each.host]:
             text += f" for {slots[each.host]} workers"
-            yield Finding("GPUs", each.host, FAIL, text, "plan fewer slots on this host")
+            yield Finding(FAIL, "GPUs", each.host, text, "plan fewer slots on this host")
         else:
-            yield Finding("GPUs", each.host, PASS, f"{text}, driver {found[0][3]}")
+            yield Finding(PASS, "GPUs", each.host, f"{text}, driver {found[0][3]}")
 
 
 def nccl(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -219,10 +208,10 @@ def nccl(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
         if "not found" in linked and each.facts["packages"].get("nvidia-nccl-cu11"):
             linked = [f"nvidia-nccl-cu11 {each.facts['packages']['nvidia-nccl-cu11']}, loaded by kogpt2_gluon"]
         if len(linked) > 1:
-            mend = "leave one libnccl.so.2 on LD_LIBRARY_PATH"
-            yield Finding("libnccl", each.host, FAIL, f"several: {', '.join(linked)}", mend)
+            fix = "leave one libnccl.so.2 on LD_LIBRARY_PATH"
+            yield Finding(FAIL, "libnccl", each.host, f"several: {', '.join(linked)}", fix)
         elif linked:
-            yield Finding("libnccl", each.host, PASS, linked[0])
+            yield Finding(PASS, "libnccl", each.host, linked[0])
 
 
 def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
@@ -237,7 +226,7 @@ def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterato
         if name not in there:
             others = ", ".join(sorted(there)) or "none"
             text = f"no {name} with an IPv4 address; there are {others}"
-            yield Finding("interface", each.host, FAIL, text, "kogpt2-launch plan ... --network-interface NAME")
+            yield Finding(FAIL, "interface", each.host, text, "kogpt2-launch plan ... --network-interface NAME")
     if len(hosts) > 1 and None not in subnets.values():
         yield from _same(f"subnet of {name}", subnets, "bring the hosts into one subnet", worst=WARN)
 
@@ -247,11 +236,11 @@ def ssh(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Find
     for each in hosts:
         for peer, tool in sorted(each.facts["peers"].items()):
             if tool["code"] == 0:
-                yield Finding("ssh", each.host, PASS, f"reaches {peer}")
+                yield Finding(PASS, "ssh", each.host, f"reaches {peer}")
             else:
                 lines = str(tool["problem"]).splitlines() or ["no answer"]
-                mend = f"ssh-copy-id {peer} on {each.host}; ssh {peer} true must ask nothing"
-                yield Finding("ssh", each.host, FAIL, f"to {peer}: {lines[-1]}", mend)
+                fix = f"ssh-copy-id {peer} on {each.host}; ssh {peer} true must ask nothing"
+                yield Finding(FAIL, "ssh", each.host, f"to {peer}: {lines[-1]}", fix)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -264,20 +253,16 @@ CHECKS: tuple[Check, ...] = (
 
 
 def _same(
-    check: str, values: dict[str, str | None], mend: str, missing: str = "not installed", worst: str = FAIL
+    check: str, values: dict[str, str | None], fix: str, missing: str = "not installed", worst: str = FAIL
 ) -> Iterator[Finding]:
     """One finding for all if they agree; else one for each host that differs from most."""
     common, _ = Counter(values.values()).most_common(1)[0]
     odd = [host for host, value in values.items() if value != common or value is None]
     if not odd:
-        yield Finding(check, ALL, PASS, str(common)[:60])
+        yield Finding(PASS, check, ALL, str(common)[:60])
     for host in odd:
         others = f"; {common[:60]} on the others" if common is not None and values[host] != common else ""
-        yield Finding(check, host, worst, f"{(values[host] or missing)[:60]}{others}", mend)
-
-
-def _has_efa(plan: Plan) -> bool:
-    return plan.fabric.instance is not None and plan.fabric.instance.efa > 0
+        yield Finding(worst, check, host, f"{(values[host] or missing)[:60]}{others}", fix)
 
 
 def _libfabric_version(plan: Plan, each: HostFacts) -> Iterator[Finding]:
@@ -288,11 +273,11 @@ def _libfabric_version(plan: Plan, each: HostFacts) -> Iterator[Finding]:
         return
     there = parse_version(found[1], "fi_info --version")
     if plugin_generation(plugin, there) == plugin_generation(plugin, planned):
-        yield Finding("libfabric version", each.host, PASS, found[1])
+        yield Finding(PASS, "libfabric version", each.host, found[1])
     else:
         text = f"{found[1]}, and the plan is for {plan.fabric.libfabric_version}, which wants other variables"
-        mend = f"kogpt2-launch plan ... --libfabric-version {found[1]}"
-        yield Finding("libfabric version", each.host, FAIL, text, mend)
+        fix = f"kogpt2-launch plan ... --libfabric-version {found[1]}"
+        yield Finding(FAIL, "libfabric version", each.host, text, fix)
 
 
 def _folder(manifest: str) -> str:

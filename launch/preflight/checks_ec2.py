@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kogpt2_gluon.findings import FAIL, PASS, WARN, Finding
 from kogpt2_launch.plan.discovery import explained, make_client
 from kogpt2_launch.plan.plan import Plan
-from kogpt2_launch.preflight.checks import ALL, FAIL, PASS, WARN, Finding
+from kogpt2_launch.preflight.checks import ALL
 
 PAGE = 200  # values that a filter of DescribeInstances takes
 EVERY_PROTOCOL = "-1"  # EFA's packets are neither TCP nor UDP
@@ -56,18 +57,18 @@ def _security_groups(client: Any, instances: list[dict[str, Any]]) -> dict[str, 
 def _presence(instances: dict[str, dict[str, Any] | None]) -> Iterator[Finding]:
     for name, each in instances.items():
         if each is None:
-            mend = "name hosts by their private addresses; check AWS_REGION and AWS_PROFILE"
-            yield Finding("EC2 instance", name, WARN, "EC2 knows no instance of this name here", mend)
+            fix = "name hosts by their private addresses; check AWS_REGION and AWS_PROFILE"
+            yield Finding(WARN, "EC2 instance", name, "EC2 knows no instance of this name here", fix)
         elif each["State"]["Name"] != "running":
-            yield Finding("EC2 instance", name, FAIL, f"{each['InstanceId']} is {each['State']['Name']}", "start it")
+            yield Finding(FAIL, "EC2 instance", name, f"{each['InstanceId']} is {each['State']['Name']}", "start it")
 
 
 def _one_subnet(instances: dict[str, dict[str, Any] | None]) -> Iterator[Finding]:
     subnets = {name: each.get("SubnetId", "none") for name, each in instances.items() if each is not None}
     if len(set(subnets.values())) == 1:
-        yield Finding("EC2 subnet", ALL, PASS, next(iter(subnets.values())))
+        yield Finding(PASS, "EC2 subnet", ALL, next(iter(subnets.values())))
     for name, subnet in subnets.items() if len(set(subnets.values())) > 1 else ():
-        yield Finding("EC2 subnet", name, FAIL, subnet, "EFA does not leave a subnet: start all instances in one")
+        yield Finding(FAIL, "EC2 subnet", name, subnet, "EFA does not leave a subnet: start all instances in one")
 
 
 def _placement(instances: dict[str, dict[str, Any] | None], plan: Plan) -> Iterator[Finding]:
@@ -75,11 +76,11 @@ def _placement(instances: dict[str, dict[str, Any] | None], plan: Plan) -> Itera
         return
     groups = {name: each["Placement"].get("GroupName", "") for name, each in instances.items() if each is not None}
     if len(set(groups.values())) == 1 and "" not in groups.values():
-        yield Finding("placement group", ALL, PASS, next(iter(groups.values())))
+        yield Finding(PASS, "placement group", ALL, next(iter(groups.values())))
     else:
-        mend = "start the instances in one placement group of strategy cluster"
+        fix = "start the instances in one placement group of strategy cluster"
         for name, group in groups.items():
-            yield Finding("placement group", name, WARN, group or "in none", mend)
+            yield Finding(WARN, "placement group", name, group or "in none", fix)
 
 
 def _open_to_itself(
@@ -89,11 +90,11 @@ def _open_to_itself(
     members = [{g["GroupId"] for g in each.get("SecurityGroups", [])} for each in instances.values() if each]
     common = sorted(set.intersection(*members)) if members else []
     if members and not common:
-        yield Finding("security group", ALL, FAIL, "no group is common to all hosts", "put all of them into one")
+        yield Finding(FAIL, "security group", ALL, "no group is common to all hosts", "put all of them into one")
     ways = {name: _closed_ways(groups[name]) for name in common if name in groups}
     open_ones = [name for name, closed in ways.items() if not closed]
     if open_ones:
-        yield Finding("security group", ALL, PASS, f"{open_ones[0]} is open to itself, in and out")
+        yield Finding(PASS, "security group", ALL, f"{open_ones[0]} is open to itself, in and out")
         return
     for name, closed in ways.items():
         rules = " && ".join(
@@ -102,7 +103,7 @@ def _open_to_itself(
             for way in closed
         )
         text = f"{name} is not open to itself: {' and '.join(closed)}, which EFA needs for all protocols"
-        yield Finding("security group", ALL, FAIL, text, rules)
+        yield Finding(FAIL, "security group", ALL, text, rules)
 
 
 def _closed_ways(group: dict[str, Any]) -> list[str]:

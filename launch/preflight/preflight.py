@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kogpt2_gluon.findings import FAIL, STATUSES, Finding
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.shards.folders import MANIFEST
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.plan.plan import Plan
-from kogpt2_launch.preflight.checks import ALL, CHECKS, FAIL, Finding, HostFacts
-from kogpt2_launch.ssh import Answer, Shell
+from kogpt2_launch.preflight.checks import ALL, CHECKS, HostFacts
+from kogpt2_launch.ssh import Shell
 
 PROBE = Path(__file__).with_name("probe.py")
 PACKAGES = (
@@ -37,10 +37,10 @@ def preflight(plan: Plan, shell: Shell, seconds: float = ANSWER_SECONDS) -> tupl
     findings: list[Finding] = []
     heard: list[HostFacts] = []
     for answer in answers:
-        facts, problem = _facts(answer)
+        facts, problem = answer.said()
         if problem:
-            mend = f"ssh {answer.host} true; see --python for its interpreter, 3.9 or later"
-            findings.append(Finding("answer", answer.host, FAIL, problem, mend))
+            fix = f"ssh {answer.host} true; see --python for its interpreter, 3.9 or later"
+            findings.append(Finding(FAIL, "answer", answer.host, problem, fix))
         else:
             heard.append(HostFacts(answer.host, facts, answer.sent, answer.received))
     for check in CHECKS if heard else ():
@@ -48,28 +48,31 @@ def preflight(plan: Plan, shell: Shell, seconds: float = ANSWER_SECONDS) -> tupl
             findings.extend(check(plan, recipe, heard))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             text = f"an answer is not understood ({type(error).__name__}: {error})"
-            findings.append(Finding(check.__name__, ALL, FAIL, text, "kogpt2-launch preflight --json, and report it"))
+            findings.append(Finding(FAIL, check.__name__, ALL, text, "kogpt2-launch preflight --json, and report it"))
     return tuple(findings)
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """A list of objects with check, host, status, text and mend."""
-    return json.dumps([asdict(each) for each in findings], indent=1, ensure_ascii=False)
+    """A JSON list of objects with the keys check, host, status, text and fix."""
+    plain = [
+        {"check": each.what, "host": each.where, "status": each.status, "text": each.text, "fix": each.fix}
+        for each in findings
+    ]
+    return json.dumps(plain, indent=1, ensure_ascii=False)
 
 
 def to_table(findings: Sequence[Finding]) -> str:
     """A line for each finding, those alike on many hosts as one; what is wrong comes last, where it is seen."""
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for each in findings:
-        groups.setdefault((each.status, each.check, each.text, each.mend), []).append(each.host)
-    order = ["pass", "warn", "fail"]
+        groups.setdefault((each.status, each.what, each.text, each.fix), []).append(each.where)
     lines = []
-    for (status, check, text, mend), hosts in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
+    for (status, check, text, fix), hosts in sorted(groups.items(), key=lambda item: STATUSES.index(item[0][0])):
         where = hosts[0] if len(hosts) == 1 else f"{hosts[0]} and {len(hosts) - 1} more"
         lines.append(f"{status}  {check:<20} {where:<24} {text}")
-        if mend:
-            lines.append(f"{'':<6}{'':<20} {'':<24} -> {mend}")
-    counts = [f"{sum(each.status == status for each in findings)} {status}" for status in order]
+        if fix:
+            lines.append(f"{'':<6}{'':<20} {'':<24} -> {fix}")
+    counts = [f"{sum(each.status == status for each in findings)} {status}" for status in STATUSES]
     return "\n".join([*lines, ", ".join(counts)])
 
 
@@ -89,18 +92,3 @@ def _wanted(plan: Plan, recipe: Recipe, shell: Shell, number: int) -> dict[str, 
         "peers": peers,
         "ssh_port": shell.port,
     }
-
-
-def _facts(answer: Answer) -> tuple[dict[str, Any], str]:
-    """The facts of an answer, and what is wrong with it."""
-    if answer.problem:
-        return {}, answer.problem
-    lines = answer.output.strip().splitlines()
-    try:
-        # A login message may stand before it.
-        facts = json.loads(lines[-1]) if lines else None
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict):
-        return {}, f"answered {lines[-1][:80] if lines else 'nothing'!r}, which is not a probe's answer"
-    return facts, ""

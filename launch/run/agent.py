@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.machine import job
-from kogpt2_launch.ssh import Answer
 
 PACKAGE = "kogpt2_launch.host"
 MAIN = f"import sys\nfrom {PACKAGE}.supervisor import main\nsys.exit(main())\n"
@@ -53,17 +52,3 @@ def program(verb: str, data: dict[str, Any]) -> str:
     assert verb in ("prepare", "sweep")
     packed = base64.b64encode(archive()).decode()
     return PROGRAM.format(archive=packed, package=PACKAGE, verb=verb, data=json.dumps(data))
-
-
-def understood(answer: Answer) -> tuple[dict[str, Any], str]:
-    """A host's answer to such a program, and what is wrong with it."""
-    if answer.problem:
-        return {}, answer.problem
-    lines = answer.output.strip().splitlines()
-    try:
-        said = json.loads(lines[-1]) if lines else None  # a login message may stand before it
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        return {}, f"answered {lines[-1][:80] if lines else 'nothing'!r}, which is not our program's answer"
-    return said, str(said.get("problem", ""))

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
-from kogpt2_gluon.errors import PreemptedError
 from kogpt2_gluon.machine import job
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.plan.commands import (
@@ -28,15 +27,16 @@ from kogpt2_launch.plan.commands import (
     engine_argv,
     engine_environment,
     launch_folder,
-    rendezvous,
     supervisor_argv,
 )
 from kogpt2_launch.plan.environment import worker_environment
 from kogpt2_launch.plan.plan import Plan
-from kogpt2_launch.run.agent import program, understood
+from kogpt2_launch.run import verdicts
+from kogpt2_launch.run.agent import program
 from kogpt2_launch.run.control import Control, Rank
-from kogpt2_launch.run.outcome import Outcome, ended, explains, numbers, reported
+from kogpt2_launch.run.outcome import GRACE, Outcome, reported
 from kogpt2_launch.run.programs import find_program
+from kogpt2_launch.run.rendezvous import rendezvous
 from kogpt2_launch.ssh import Shell
 
 SETTLE_SECONDS = 3.0  # after a first failure: the rank whose exit code says why may end a little later
@@ -125,11 +125,11 @@ class Attempt:
         self.plan, self.options, self.control, self.launch = plan, options, control, launch
         self.log_dir, self.requests, self.seen = log_dir, requests, seen
         self.folder = launch_folder(launch["id"])
-        self.deadline: float | None = None  # after a request to stop
-        self.grace = 2.0  # for the others, once one has failed
+        self.deadline: float | None = None  # for the workers to save in, after a request to stop
 
     async def run(self) -> Outcome:
         engine: asyncio.subprocess.Process | None = None
+        outcome: Outcome | None = None
         try:
             outcome = await self._prepare()
             if outcome is None:
@@ -137,7 +137,7 @@ class Attempt:
                 outcome = await self._watch(engine)
         finally:
             # Also when this is cancelled or fails itself: nothing may be left running.
-            left = await self._end(engine)
+            left = await self._end(engine, outcome.grace if outcome is not None else GRACE)
         return reported(outcome, self.control.ranks, left, self._engine_lines())
 
     # ---- on the hosts ----
@@ -149,7 +149,7 @@ class Attempt:
             return program("prepare", {"launch": self.launch, "folder": self.folder, "remote": not host.is_local})
 
         for answer in await self._ask_hosts(prepared, 60.0):
-            _, problem = understood(answer)
+            _, problem = answer.said()
             if problem:
                 return Outcome(1, f"{answer.host}: {problem}", host=answer.host)
         return None
@@ -175,11 +175,11 @@ class Attempt:
                 preexec_fn=job.end_with_parent(),
             )
 
-    async def _end(self, engine: asyncio.subprocess.Process | None) -> list[str]:
+    async def _end(self, engine: asyncio.subprocess.Process | None, grace: float) -> list[str]:
         """Ends all that this attempt started; what could not be swept."""
         control = self.control
-        control.tell("end", grace=self.grace)
-        until = time.monotonic() + self.grace + self.options.detect
+        control.tell("end", grace=grace)
+        until = time.monotonic() + grace + self.options.detect
         while any(rank.present and not rank.over for rank in control.ranks) and time.monotonic() < until:
             await control.wait(0.5)
             control.look()
@@ -194,70 +194,72 @@ class Attempt:
                     break
         sweep = program("sweep", {"id": self.launch["id"], "folder": self.folder})
         answers = await self._ask_hosts(lambda host: sweep, SWEEP_SECONDS)
-        problems = [(answer.host, understood(answer)[1]) for answer in answers]
+        problems = [(answer.host, answer.said()[1]) for answer in answers]
         return [f"{host} could not be swept ({problem})" for host, problem in problems if problem]
 
     # ---- watching ----
 
     async def _watch(self, engine: asyncio.subprocess.Process) -> Outcome:
-        """Until all have ended well, or one thing has gone wrong."""
-        ranks, began, told = self.control.ranks, time.monotonic(), 0.0
+        """Wait until all workers have ended well, or one thing has gone wrong."""
+        ranks, began, seen = self.control.ranks, time.monotonic(), 0.0
         while True:
             await self.control.wait(0.5)
             self.control.look()
             now = time.monotonic()
-            if now - told >= 1.0:
-                told = now
+            if now - seen >= 1.0:
+                seen = now
                 self.seen(ranks)
             if any(rank.failed for rank in ranks):
-                return await self._failure()
+                await asyncio.sleep(SETTLE_SECONDS)
+                return verdicts.failed(ranks, self.requests)
             if all(rank.over for rank in ranks):
-                return self._ended()
-            outcome = self._asked_to_stop(now) or self._wrong_network() or self._late(now - began)
+                return verdicts.ended_well(ranks, bool(self.requests) or self.plan.stop_file.exists())
+            self._pass_on_stop_request(now)
+            outcome = self._verdict(now, now - began)
             # A scheduler may send its SIGTERM to the engine too: the workers save all the same.
             if outcome is None and engine.returncode is not None and self.deadline is None:
                 await self.control.wait(SETTLE_SECONDS)
                 if not all(rank.over for rank in ranks) and not self.requests:
-                    return self._engine_ended(engine.returncode)
-            outcome = outcome or await self._hung(now)
+                    name, words = self.options.engine, self._engine_words()
+                    return verdicts.engine_ended(ranks, name, engine.returncode, words)
+            if outcome is None and self.deadline is None:
+                outcome = verdicts.hung(ranks, now, self.options.hang)
+                if outcome is not None:
+                    await self._ask_for_stacks()
             if outcome is not None:
                 return outcome
 
-    async def _failure(self) -> Outcome:
-        """The rank whose end explains the others'."""
-        await asyncio.sleep(SETTLE_SECONDS)
-        first = min((rank for rank in self.control.ranks if rank.failed), key=explains)
-        code, how = 1, f"rank {first.number}: {first.lost}"
-        if first.code is not None:
-            code, how = first.code, f"rank {first.number} on {first.host} {ended(first.code)}"
-        # Asked to stop before it could save, a worker ends by the signal: no reason to start it again.
-        asked = bool(self.requests)
-        if asked and code == 128 + signal.SIGTERM and first.beats == 0:
-            return self._stopped_early()
-        return Outcome(code, how, first.number, first.host, leaving=self._leaving(), asked=asked)
-
-    def _stopped_early(self) -> Outcome:
-        """There is nothing to save yet: as after a save, running again goes on where this would have."""
-        return Outcome(PreemptedError.exit_code, "asked to stop before the first step", asked=True)
-
-    def _ended(self) -> Outcome:
-        ranks = self.control.ranks
-        stopped = [rank for rank in ranks if rank.code == PreemptedError.exit_code]
-        if not stopped:
-            return Outcome(0, "done")
-        leaving, asked = self._leaving(), bool(self.requests) or self.plan.stop_file.exists()
-        if leaving:
-            why = f"{', '.join(leaving)} leaves ({next(rank.spot for rank in ranks if rank.spot)})"
-        elif asked:
-            why = "asked to stop"
+    def _verdict(self, now: float, seconds: float) -> Outcome | None:
+        """The reason to end, if there is one; `seconds` after the engine's start."""
+        ranks, options = self.control.ranks, self.options
+        if self.deadline is None:
+            stopped = verdicts.nothing_to_save(ranks, self.requests)
         else:
-            why = "the workers ended by themselves, at a signal from elsewhere or for want of this launcher's heartbeat"
-        return Outcome(PreemptedError.exit_code, f"{why}: state saved", leaving=leaving, asked=asked)
+            stopped = verdicts.not_saved_in_time(ranks, self.requests, now, self.deadline, options.grace)
+        return (
+            stopped
+            or verdicts.wrong_network(self.plan, ranks)
+            or verdicts.late(ranks, seconds, options.start, self._engine_words)
+        )
 
-    def _engine_ended(self, code: int) -> Outcome:
-        absent = [rank.number for rank in self.control.ranks if not rank.present]
-        which = f"; rank {numbers(absent)} never came" if absent else ""
-        return Outcome(1, f"{self.options.engine} ended with exit code {code}{which}: {self._engine_words()}")
+    def _pass_on_stop_request(self, now: float) -> None:
+        """Ask the workers to save, once, when somebody asks for the end or a spot instance leaves."""
+        ranks = self.control.ranks
+        if self.deadline is not None or not (self.requests or verdicts.leaving(ranks)):
+            return
+        if verdicts.nothing_to_save(ranks, self.requests) is None:
+            self.deadline = now + self.options.grace
+            self.control.tell("save")
+
+    async def _ask_for_stacks(self) -> None:
+        """Collect where each worker is in its code, for the report."""
+        there = [rank for rank in self.control.ranks if not rank.over]
+        self.control.tell("stacks")
+        until = time.monotonic() + min(6.0, self.options.detect)
+        while any(not rank.stacks and not rank.over for rank in there) and time.monotonic() < until:
+            await self.control.wait(0.5)
+
+    # ---- what the engine says ----
 
     def _engine_lines(self) -> list[str]:
         log = self.log_dir / "engine.log"
@@ -265,72 +267,3 @@ class Attempt:
 
     def _engine_words(self) -> str:
         return (self._engine_lines() or ["it said nothing"])[-1][:300]
-
-    def _asked_to_stop(self, now: float) -> Outcome | None:
-        """Hands a request to stop on to the workers; an outcome when they have had their time, or are asked twice."""
-        if (self.requests or self._leaving()) and self.deadline is None:
-            if self.requests and any(rank.pid is None for rank in self.control.ranks):
-                return self._stopped_early()
-            if not self.requests and any(rank.beats == 0 for rank in self.control.ranks):
-                leaving = self._leaving()
-                return Outcome(1, f"{', '.join(leaving)} leaves before the first step", leaving=leaving)
-            self.deadline = now + self.options.grace
-            self.control.tell("save")
-        if self.deadline is not None and (now > self.deadline or len(self.requests) > 1):
-            self.grace = 0.0
-            late = "asked to stop twice" if len(self.requests) > 1 else f"not saved within {self.options.grace:g} s"
-            return Outcome(self._signal_code(), late, leaving=self._leaving(), asked=bool(self.requests))
-        return None
-
-    def _signal_code(self) -> int:
-        return 128 + self.requests[0] if self.requests else 1
-
-    def _leaving(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(rank.host for rank in self.control.ranks if rank.spot))
-
-    def _wrong_network(self) -> Outcome | None:
-        """A run that planned EFA and has NCCL on sockets is several times slower, and would say so nowhere."""
-        instance = self.plan.fabric.instance
-        if instance is None or not instance.efa or len(self.plan.hosts) == 1:
-            return None
-        for rank in self.control.ranks:
-            for line in rank.network:
-                if "Using network Socket" in line:
-                    reason = (
-                        f"rank {rank.number} on {rank.host}: NCCL fell back to sockets where EFA was planned "
-                        f"({line}); kogpt2-launch preflight looks for what is missing"
-                    )
-                    return Outcome(1, reason, rank.number, rank.host)
-        return None
-
-    def _late(self, seconds: float) -> Outcome | None:
-        if seconds <= self.options.start:
-            return None
-        absent = [rank.number for rank in self.control.ranks if not rank.present]
-        if absent:
-            return Outcome(1, f"rank {numbers(absent)} has not come within {seconds:.0f} s: {self._engine_words()}")
-        waiting = [rank for rank in self.control.ranks if rank.beats == 0 and not rank.over]
-        if waiting:
-            reason = f"no first step within {seconds:.0f} s: rank {numbers([rank.number for rank in waiting])}"
-            return Outcome(1, reason, waiting[0].number, waiting[0].host)
-        return None
-
-    async def _hung(self, now: float) -> Outcome | None:
-        """Everybody waits: for the rank that stands furthest behind, or whose process is stopped."""
-        there = [rank for rank in self.control.ranks if not rank.over]
-        if not there or any(rank.beats == 0 for rank in there):
-            return None
-        still = now - max(rank.moved for rank in there)
-        if still <= self.options.hang or self.deadline is not None:
-            return None
-        self.control.tell("stacks")
-        until = time.monotonic() + min(6.0, self.options.detect)
-        while any(not rank.stacks and not rank.over for rank in there) and time.monotonic() < until:
-            await self.control.wait(0.5)
-        self.grace = 0.0
-        blamed = min(there, key=lambda rank: (rank.state not in ("T", "t"), rank.step, rank.beats))
-        how = "its process is stopped" if blamed.state in ("T", "t") else f"state {blamed.state or 'unknown'}"
-        reason = (
-            f"no worker has moved for {still:.0f} s at step {blamed.step}; rank {blamed.number} on {blamed.host}: {how}"
-        )
-        return Outcome(1, reason, blamed.number, blamed.host)

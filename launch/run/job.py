@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.errors import DataError, KoGPT2Error, PreemptedError, RecipeError
+from kogpt2_gluon.findings import FAIL
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint
 from kogpt2_gluon.storage.files import replace_file
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.plan.commands import MPIRUN
 from kogpt2_launch.plan.environment import inherited
-from kogpt2_launch.plan.lint import ERROR
-from kogpt2_launch.plan.plan import Plan, make_plan
+from kogpt2_launch.plan.plan import Plan, batch_divides, make_plan
 from kogpt2_launch.plan.variables import USER
 from kogpt2_launch.run.attempt import Options, run_attempt
 from kogpt2_launch.run.control import Rank
@@ -95,14 +95,13 @@ class Job:
                 history.append(Failed(outcome, self._saved()))
                 self._tell(outcome)
                 decision = decide(history, first_saved, self.plan.hosts, self.policy, self._divides)
-                if decision.hosts is not None:
-                    tell(decision.why)
-                    await self._pause(decision)
                 if decision.hosts is None:
                     if not outcome.asked and self.policy.restarts:
                         tell(f"not started again: {decision.why}")
                     await self._status("ended", outcome.reason)
                     return outcome.code
+                tell(decision.why)
+                await self._pause(decision)
                 if self._asked():
                     tell("asked to stop; run again to go on")
                     await self._status("ended", "asked to stop before the restart")
@@ -149,11 +148,7 @@ class Job:
         return make_plan(plan.recipe, plan.overrides, hosts, interface, user, plan.fabric, plan.file_system)
 
     def _divides(self, hosts: Sequence[Host]) -> bool:
-        try:
-            self._planned(tuple(hosts))
-        except RecipeError:
-            return False
-        return True
+        return batch_divides(self.recipe, sum(host.slots for host in hosts))
 
     def _saved(self) -> int | None:
         """The step of the newest complete checkpoint, if its folder is seen from here."""
@@ -219,9 +214,9 @@ def check_inherited(plan: Plan) -> None:
     planned = {each.name for each in plan.env}
     found = plan.fabric.lint({name: value for name, value in inherited(os.environ).items() if name not in planned})
     for each in found:
-        if each.severity == ERROR:
-            raise RecipeError(f"{each.name} in this environment: {each.text} ({each.source}); unset it")
-        tell(f"{each.name} in this environment: {each.text} ({each.source})")
+        if each.status == FAIL:
+            raise RecipeError(f"{each.what} in this environment: {each.text} ({each.where}); unset it")
+        tell(f"{each.what} in this environment: {each.text} ({each.where})")
 
 
 @contextlib.contextmanager

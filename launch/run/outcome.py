@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from kogpt2_gluon.errors import DataError, DivergedError, PreemptedError, RecipeError
 from kogpt2_launch.run.control import Rank
 
+GRACE = 2.0  # seconds that the other workers have to end, once one has failed
 MEANINGS = {
     RecipeError.exit_code: "bad recipe or argument",
     DataError.exit_code: "bad data",
@@ -36,6 +37,7 @@ class Outcome:
     asked: bool = False  # a person or scheduler asked for the end
     last_lines: tuple[str, ...] = ()
     report: str = ""
+    grace: float = GRACE  # seconds that the workers which are left have to end
 
 
 def reported(outcome: Outcome, ranks: Sequence[Rank], left: Sequence[str], engine_lines: Sequence[str]) -> Outcome:

@@ -122,7 +122,7 @@ def check_doctor(venv: Path, work: Path, stub: Path) -> None:
     found = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
     for finding in found.values():
         say(f"doctor: {finding['status']:4} {finding['name']}: {finding['value']}")
-    expect(done.returncode == 0, f"doctor finds nothing to mend (exit code {done.returncode})")
+    expect(done.returncode == 0, f"doctor finds no problem (exit code {done.returncode})")
     expect("mxnet-cu112" in found, "doctor names the mxnet-cu112 wheel")
     libraries = [finding for finding in found.values() if finding["area"] == "cuda"]
     expect(len(libraries) == 10 and all(f["status"] == "ok" for f in libraries), "all ten CUDA libraries load")
@@ -132,7 +132,7 @@ def check_doctor(venv: Path, work: Path, stub: Path) -> None:
         bare = kogpt2(venv, work, "doctor", "--json")
         driver = next(f for f in json.loads(bare.stdout)["findings"] if f["name"] == "driver")
         expect(bare.returncode == 1 and driver["status"] == "fail", "without any driver doctor fails, and says why")
-        say(f"doctor: {driver['value']}; {driver['mend']}")
+        say(f"doctor: {driver['value']}; {driver['fix']}")
 
 
 def has_driver() -> bool:

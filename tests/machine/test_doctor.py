@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from kogpt2_gluon import doctor
-from kogpt2_gluon.doctor import FAIL, OK, WARN, Finding
+from kogpt2_gluon.findings import FAIL, PASS, WARN, Finding
 from kogpt2_gluon.machine import cuda, limits, runtime
 from tests.helpers import ROOT
 
 
 def by_name(findings):
-    return {finding.name: finding for finding in findings}
+    return {finding.what: finding for finding in findings}
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +53,9 @@ def test_command_as_json():
     assert done.returncode == (0 if report["ok"] else 1), done.stderr
     assert report["ok"] == all(finding["status"] != FAIL for finding in report["findings"])
     found = {finding["name"]: finding for finding in report["findings"]}
-    assert {finding["status"] for finding in found.values()} <= {OK, WARN, FAIL}
-    assert all(finding["mend"] for finding in found.values() if finding["status"] == FAIL)
-    assert found["numpy"]["status"] == found["load"]["status"] == found["features"]["status"] == OK
+    assert {finding["status"] for finding in found.values()} <= {PASS, WARN, FAIL}
+    assert all(finding["fix"] for finding in found.values() if finding["status"] == FAIL)
+    assert found["numpy"]["status"] == found["load"]["status"] == found["features"]["status"] == PASS
     assert found["load"]["value"].startswith("1.9.1, computes on the CPU")
     assert "OPENMP" in found["features"]["value"]
     assert {finding["area"] for finding in report["findings"]} >= {
@@ -71,18 +71,18 @@ def test_command_as_json():
 
 def test_threads_in_use_against_cores(monkeypatch):
     cores = limits.available_cores()
-    assert by_name(doctor.examine_mxnet("mxnet"))["threads"].value == f"{cores} (cores {cores}, local workers 1)"
+    assert by_name(doctor.examine_mxnet("mxnet"))["threads"].text == f"{cores} (cores {cores}, local workers 1)"
     monkeypatch.setenv("OMP_NUM_THREADS", str(cores + 3))
     told = by_name(doctor.examine_mxnet("mxnet"))["threads"]
-    assert told.value.startswith(f"{cores + 3} ") and told.status == WARN and str(cores) in told.mend
+    assert told.text.startswith(f"{cores + 3} ") and told.status == WARN and str(cores) in told.fix
 
 
 @pytest.mark.skipif(not runtime.installed_version("horovod"), reason="Horovod is not installed")
 def test_horovod_build_is_told():
     (extension,) = doctor.examine_horovod("mxnet")
-    assert extension.status == OK and "gloo" in extension.value
+    assert extension.status == PASS and "gloo" in extension.text
     without_nccl = by_name(doctor.examine_horovod("mxnet-cu112"))
-    assert ("nccl" in without_nccl) == ("nccl" not in extension.value)
+    assert ("nccl" in without_nccl) == ("nccl" not in extension.text)
 
 
 # ---- what is broken is a finding, not a crash --------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_broken_mxnet(source, said, tmp_path, monkeypatch):
     (tmp_path / "mxnet" / "__init__.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (finding,) = doctor.examine_mxnet("mxnet")
-    assert finding.status == FAIL and said in finding.value and "\n" not in finding.value
+    assert finding.status == FAIL and said in finding.text and "\n" not in finding.text
 
 
 def test_horovod_without_its_extension(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_horovod_without_its_extension(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     (finding,) = doctor.examine_horovod("mxnet")
-    assert finding.status == WARN and "has not been built" in finding.value and finding.mend.startswith("make horovod ")
+    assert finding.status == WARN and "has not been built" in finding.text and finding.fix.startswith("make horovod ")
 
 
 def test_a_process_that_hangs(tmp_path, monkeypatch):
@@ -134,16 +134,16 @@ def test_numpy_too_new(tmp_path, monkeypatch):
     make_distribution(tmp_path, "numpy", "2.1.0")
     monkeypatch.syspath_prepend(str(tmp_path))
     numpy = by_name(doctor.examine_software())["numpy"]
-    assert (numpy.status, numpy.mend) == (FAIL, "pip install 'numpy<1.24'")
+    assert (numpy.status, numpy.fix) == (FAIL, "pip install 'numpy<1.24'")
 
 
 def test_wheels_over_each_other_and_none(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "installed_version", lambda name: "1.9.1")
-    assert "both mxnet and mxnet-cu112" in by_name(doctor.examine_software())["mxnet"].value
+    assert "both mxnet and mxnet-cu112" in by_name(doctor.examine_software())["mxnet"].text
     monkeypatch.setattr(runtime, "installed_version", lambda name: None)
     found = by_name(doctor.examine_software())
     assert found["mxnet"].status == found["gluonnlp"].status == FAIL
-    assert (found["horovod"].status, found["torch"].status) == (WARN, OK)
+    assert (found["horovod"].status, found["torch"].status) == (WARN, PASS)
 
 
 # ---- GPUs --------------------------------------------------------------------------------------------------------
@@ -155,17 +155,17 @@ H100 = "1, NVIDIA H100 80GB HBM3, 535.104.05, 81559, 9.0"
 def test_h100_cannot_run_the_wheel_and_v100_can(nvidia_smi):
     nvidia_smi(V100, H100)
     found = by_name(doctor.examine_gpus("mxnet-cu112", cuda.list_gpus()))
-    assert found["gpu 0"] == Finding("gpu", "gpu 0", "Tesla V100-SXM2-32GB, 32510 MiB, driver 470.57.02")
+    assert found["gpu 0"] == Finding(PASS, "gpu 0", "gpu", "Tesla V100-SXM2-32GB, 32510 MiB, driver 470.57.02")
     assert found["gpu 1"].status == FAIL
-    assert "NVIDIA H100 80GB HBM3 has compute capability 9.0" in found["gpu 1"].value
-    assert "training.device=cpu" in found["gpu 1"].mend and "kogpt2 convert" in found["gpu 1"].mend
+    assert "NVIDIA H100 80GB HBM3 has compute capability 9.0" in found["gpu 1"].text
+    assert "training.device=cpu" in found["gpu 1"].fix and "kogpt2 convert" in found["gpu 1"].fix
 
 
 def test_gpus_beside_a_cpu_build(nvidia_smi):
     nvidia_smi(V100, H100)
     found = by_name(doctor.examine_gpus("mxnet", cuda.list_gpus()))
     assert (found["gpu 0"].status, found["gpu 1"].status) == (WARN, WARN)
-    assert runtime.INSTALL_CUDA in found["gpu 0"].mend and runtime.INSTALL_CUDA not in found["gpu 1"].mend
+    assert runtime.INSTALL_CUDA in found["gpu 0"].fix and runtime.INSTALL_CUDA not in found["gpu 1"].fix
 
 
 def test_old_driver(nvidia_smi):
@@ -173,7 +173,7 @@ def test_old_driver(nvidia_smi):
     (gpu,) = cuda.list_gpus()
     assert (gpu.name, gpu.driver, gpu.memory_mib) == ("Tesla V100-SXM2-16GB", "418.87.00", "16160")
     found = by_name(doctor.examine_gpus("mxnet-cu112", [gpu]))["gpu 0"]
-    assert found.status == FAIL and "450.80.02" in found.mend
+    assert found.status == FAIL and "450.80.02" in found.fix
 
 
 def test_broken_nvidia_smi_is_no_gpu(nvidia_smi, tmp_path):
@@ -187,10 +187,10 @@ def test_broken_nvidia_smi_is_no_gpu(nvidia_smi, tmp_path):
 @pytest.mark.parametrize(
     ("state", "wheel", "status"),
     [
-        ("none", "mxnet", OK),
+        ("none", "mxnet", PASS),
         ("none", "mxnet-cu112", FAIL),
         ("stub", "mxnet-cu112", WARN),
-        ("CUDA 11.4", "mxnet-cu112", OK),
+        ("CUDA 11.4", "mxnet-cu112", PASS),
     ],
 )
 def test_driver(state, wheel, status, monkeypatch):
@@ -204,7 +204,7 @@ def test_driver(state, wheel, status, monkeypatch):
 )
 def test_missing_cuda_libraries_name_their_package():
     found = by_name(doctor.examine_cuda_libraries())
-    assert found["libcudnn.so.8"].mend == "pip install nvidia-cudnn-cu11==8.5.0.96"
+    assert found["libcudnn.so.8"].fix == "pip install nvidia-cudnn-cu11==8.5.0.96"
     assert found["libcudnn.so.8"].status == FAIL
 
 
@@ -214,37 +214,37 @@ def test_missing_cuda_libraries_name_their_package():
 def test_old_processor(tmp_path):
     (tmp_path / "cpuinfo").write_text("model name\t: Old CPU\nflags\t\t: fpu sse2 avx\n")
     found = by_name(doctor.examine_cpu(tmp_path / "cpuinfo"))
-    assert found["model"].value.startswith("Old CPU; ")
-    assert found["instructions"].value == "no avx2, no avx512f, no avx512_bf16, no amx_bf16"
+    assert found["model"].text.startswith("Old CPU; ")
+    assert found["instructions"].text == "no avx2, no avx512f, no avx512_bf16, no amx_bf16"
     assert found["instructions"].status == WARN
 
 
 def test_tight_container(monkeypatch):
     monkeypatch.setattr(limits, "memory_limit", lambda: 2**30)
     limit = by_name(doctor.examine_memory())["container limit"]
-    assert (limit.value, limit.status) == ("1.00 GiB", WARN)
+    assert (limit.text, limit.status) == ("1.00 GiB", WARN)
 
 
 def test_no_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     (finding,) = doctor.examine_tools()
-    assert finding.status == WARN and finding.mend.startswith("apt-get install g++")
+    assert finding.status == WARN and finding.fix.startswith("apt-get install g++")
 
 
 def test_table_keeps_commands_whole():
-    mend = f"pip uninstall -y mxnet mxnet-cu112, then {runtime.INSTALL_CPU} or {runtime.INSTALL_CUDA}"
+    fix = f"pip uninstall -y mxnet mxnet-cu112, then {runtime.INSTALL_CPU} or {runtime.INSTALL_CUDA}"
     page = io.StringIO()
-    findings = [Finding("software", "mxnet", "not installed", FAIL, mend), Finding("cpu", "model", "a [b] c")]
+    findings = [Finding(FAIL, "mxnet", "software", "not installed", fix), Finding(PASS, "model", "cpu", "a [b] c")]
     Console(file=page, width=60).print(doctor.render_table(findings), crop=False)
     lines = page.getvalue().splitlines()
-    assert any(line.endswith(mend) for line in lines)
+    assert any(line.endswith(fix) for line in lines)
     assert any("a [b] c" in line for line in lines)
-    assert "1 to mend, 0 to consider, 1 well" in lines
+    assert "1 problem, 0 warnings, 1 ok" in lines
 
 
-@pytest.mark.parametrize(("statuses", "code"), [((OK, WARN), 0), ((OK, FAIL), 1)])
+@pytest.mark.parametrize(("statuses", "code"), [((PASS, WARN), 0), ((PASS, FAIL), 1)])
 def test_exit_code(statuses, code, monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "examine", lambda: [Finding("area", "name", "value", status) for status in statuses])
+    monkeypatch.setattr(doctor, "examine", lambda: [Finding(status, "name", "area", "value") for status in statuses])
     assert doctor.main(as_json=True) == code
     assert json.loads(capsys.readouterr().out)["ok"] is (code == 0)
     assert doctor.main() == code

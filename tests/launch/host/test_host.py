@@ -20,7 +20,7 @@ from kogpt2_launch.host.place import place
 from kogpt2_launch.host.processes import kill_marked, marked, process_state, stacks
 from kogpt2_launch.host.spot import spot_notice
 from kogpt2_launch.hosts import Host
-from kogpt2_launch.run.agent import archive, program, understood
+from kogpt2_launch.run.agent import archive, program
 from kogpt2_launch.run.control import Control
 from kogpt2_launch.ssh import Shell
 
@@ -210,17 +210,17 @@ def test_hosts_are_prepared_and_swept(tmp_path):
     folder, launch = tmp_path / "launch", {"cwd": str(tmp_path), "token": "s"}
     data = {"launch": launch, "folder": str(folder), "remote": False}
     host, shell = Host("localhost", 1), Shell(sys.executable)
-    said, problem = understood(shell.run(host, program("prepare", data)))
+    said, problem = shell.run(host, program("prepare", data)).said()
     assert not problem and said["address"] == "127.0.0.1"
     assert folder.stat().st_mode & 0o777 == 0o700 and (folder / "launch.json").stat().st_mode & 0o777 == 0o600
-    _, problem = understood(shell.run(host, program("prepare", data)))
+    _, problem = shell.run(host, program("prepare", data)).said()
     assert "File exists" in problem  # a folder that somebody else has made is not used
     left = sleeper(**{LAUNCH_ID: "this"})
-    _, problem = understood(shell.run(host, program("sweep", {"id": "this", "folder": str(folder)})))
+    _, problem = shell.run(host, program("sweep", {"id": "this", "folder": str(folder)})).said()
     assert not problem and not folder.exists() and left.wait(5) == -signal.SIGKILL
 
 
 def test_a_host_without_the_working_folder_says_so(tmp_path):
     data = {"launch": {"cwd": "/nonexistent"}, "folder": str(tmp_path / "launch"), "remote": False}
-    _, problem = understood(Shell(sys.executable).run(Host("localhost", 1), program("prepare", data)))
+    _, problem = Shell(sys.executable).run(Host("localhost", 1), program("prepare", data)).said()
     assert "no folder /nonexistent here" in problem

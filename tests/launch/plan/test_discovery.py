@@ -18,7 +18,7 @@ from kogpt2_gluon.errors import DataError, RecipeError  # noqa: E402
 from kogpt2_launch.cli.main import main  # noqa: E402
 from kogpt2_launch.hosts import FileSystem, Host  # noqa: E402
 from kogpt2_launch.plan.discovery import file_system, from_auto_scaling_group, from_ec2, from_slurm  # noqa: E402
-from kogpt2_launch.plan.plan import load_plan  # noqa: E402
+from kogpt2_launch.plan.plan_file import load_plan  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

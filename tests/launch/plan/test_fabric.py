@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.findings import FAIL, WARN
 from kogpt2_launch.plan.fabric import INSTANCE_TYPES, fabric_settings, instance_type, parse_version, plugin_generation
-from kogpt2_launch.plan.lint import ERROR, RULES, WARN, lint
+from kogpt2_launch.plan.lint import RULES, lint
 
 PROVIDER = {"FI_PROVIDER": "efa", "NCCL_PROTO": "simple"}
 RDMA = {"FI_EFA_USE_DEVICE_RDMA": "1"}
@@ -103,7 +104,7 @@ SOCKETS = None
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "instance", "severity", "said"),
+    ("name", "value", "instance", "status", "said"),
     [
         ("RDMAV_FORK_SAFE", "1", SOCKETS, WARN, "fork"),
         ("RDMAV_HUGEPAGES_SAFE", "1", P4D, WARN, "fork"),
@@ -113,19 +114,19 @@ SOCKETS = None
         ("HOROVOD_HIERARCHICAL_ALLREDUCE", "1", P4D, WARN, "does nothing"),
         ("NCCL_SOCKET_NTHREADS", "4", P3DN, WARN, "sockets"),
         ("NCCL_NSOCKS_PERTHREAD", "4", P3DN, WARN, "sockets"),
-        ("NCCL_PROTO", "LL128", P4D, ERROR, "corrupted"),
-        ("NCCL_PROTO", "Simple,LL", P3DN, ERROR, "corrupted"),
-        ("NCCL_PROTO", "^LL", P4D, ERROR, "corrupted"),
-        ("FI_EFA_USE_DEVICE_RDMA", "1", P3DN, ERROR, "GPUDirect"),
-        ("FI_PROVIDER", "tcp", P4D, ERROR, "take efa"),
-        ("FI_PROVIDER", "^efa", P4D, ERROR, "take efa"),
+        ("NCCL_PROTO", "LL128", P4D, FAIL, "corrupted"),
+        ("NCCL_PROTO", "Simple,LL", P3DN, FAIL, "corrupted"),
+        ("NCCL_PROTO", "^LL", P4D, FAIL, "corrupted"),
+        ("FI_EFA_USE_DEVICE_RDMA", "1", P3DN, FAIL, "GPUDirect"),
+        ("FI_PROVIDER", "tcp", P4D, FAIL, "take efa"),
+        ("FI_PROVIDER", "^efa", P4D, FAIL, "take efa"),
         ("NCCL_IB_DISABLE", "1", P4D, WARN, "InfiniBand"),
     ],
 )
-def test_harmful_variables(name, value, instance, severity, said):
+def test_harmful_variables(name, value, instance, status, said):
     (finding,) = lint({name: value, "NCCL_DEBUG": "INFO"}, instance)
-    assert (finding.severity, finding.name) == (severity, name)
-    assert said in finding.text and finding.source
+    assert (finding.status, finding.what) == (status, name)
+    assert said in finding.text and finding.where
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import pytest
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.plan.fabric import INSTANCE_TYPES
-from kogpt2_launch.plan.plan import load_plan, make_plan
+from kogpt2_launch.plan.plan import make_plan
+from kogpt2_launch.plan.plan_file import load_plan
 from kogpt2_launch.plan.variables import Fabric
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,11 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.recipe import load_recipe
 from kogpt2_launch import hosts
 from kogpt2_launch.cli.main import main
 from kogpt2_launch.hosts import Host, parse_hosts, read_hostfile
 from kogpt2_launch.plan import environment, variables
-from kogpt2_launch.plan.plan import is_plan, load_plan, make_plan
+from kogpt2_launch.plan.plan import batch_divides, make_plan
+from kogpt2_launch.plan.plan_file import is_plan, load_plan
+from kogpt2_launch.plan.variables import Fabric
 from tests.helpers import ROOT
 
 
@@ -281,7 +284,7 @@ def test_edited_plan_is_refused(recipe, tmp_path, edit, told):
     path.write_text(json.dumps(plain), encoding="utf-8")
     result = invoke("run", path)
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ") and told in result.stderr
+    assert result.stderr.startswith("kogpt2-launch: ") and told in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -301,6 +304,32 @@ def test_plan_of_a_changed_recipe_is_refused(recipe, tmp_path):
         file.write("model: {units: 24}\n")
     with pytest.raises(RecipeError, match="has changed since"):
         load_plan(path)
+
+
+def test_the_batch_is_known_to_divide_without_a_plan(recipe):
+    """The launcher asks it before it goes on with fewer hosts."""
+    text = "training: {batch_size: 2, total_batch_size: 48}\ndata: {seq_length: 32, max_lanes: 16}\n"
+    Path(recipe).write_text(text, encoding="utf-8")
+    resolved = load_recipe(recipe, [])
+
+    def planned(size):
+        try:
+            return bool(make_plan(recipe, [], [Host("localhost", size)]))
+        except RecipeError:
+            return False
+
+    sizes = {size: planned(size) for size in range(1, 26)}
+    assert {size: batch_divides(resolved, size) for size in sizes} == sizes
+    assert [size for size in sizes if sizes[size]] == [1, 2, 4, 8]
+
+
+def test_the_file_of_nccls_log_is_said_once(recipe):
+    plan = make_plan(recipe, [], parse_hosts("h1:1,h2:1"), "eth0", fabric=Fabric("p3.16xlarge"))
+    assert [line.split()[0] for line in plan.describe().splitlines() if "NCCL_DEBUG_FILE" in line] == ["rank", "by"]
+    alone = make_plan(recipe, [], [Host("localhost", 1)], fabric=Fabric("p3.16xlarge"))
+    assert [each.name for each in alone.env if each.name == "NCCL_DEBUG_FILE"] and not alone.rank_env()
+    with pytest.raises(RecipeError, match="NCCL_DEBUG_FILE: kogpt2-launch run sets it for every rank"):
+        make_plan(recipe, [], parse_hosts("h1:1"), env={"NCCL_DEBUG_FILE": "x"})
 
 
 # The command line
@@ -333,7 +362,7 @@ def test_plan_defaults_to_this_machine(recipe):
 def test_mistakes_are_answered_in_one_line_with_code_2(recipe, arguments, told):
     result = invoke("plan", recipe, *arguments)
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ") and told in result.stderr
+    assert result.stderr.startswith("kogpt2-launch: ") and told in result.stderr
     assert len(result.stderr.splitlines()) == 1 and "abc" not in result.stderr
 
 

@@ -78,7 +78,7 @@ def findings(ec2, *instances, placed=True):
     if not placed:
         groups.popitem()
     plan = make_plan("kogpt2_base", [], [Host(name, 8) for name in names], "ens32")
-    return {(each.check, each.status): each for each in ec2_findings(plan, Placed(ec2, groups))}
+    return {(each.what, each.status): each for each in ec2_findings(plan, Placed(ec2, groups))}
 
 
 def test_right_hosts_pass(ec2):
@@ -98,7 +98,7 @@ def test_hosts_outside_of_a_placement_group(ec2):
     site = Site(ec2)
     group = site.group("open")
     found = findings(ec2, site.start(group), site.start(group), placed=False)
-    assert found["placement group", "warn"].mend
+    assert found["placement group", "warn"].fix
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_security_group_that_is_not_open_to_itself(ec2, made, closed):
     group = site.group("half", **made)
     found = findings(ec2, site.start(group), site.start(group))["security group", "fail"]
     assert f"{group} is not open to itself: {closed}," in found.text
-    assert found.mend.count(f"--group-id {group}") == len(closed.split(" and "))
+    assert found.fix.count(f"--group-id {group}") == len(closed.split(" and "))
 
 
 def test_hosts_without_a_common_security_group(ec2):

@@ -14,13 +14,14 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.findings import FAIL, PASS, WARN
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_launch.cli.main import main
 from kogpt2_launch.hosts import FileSystem, Host
 from kogpt2_launch.plan.plan import make_plan
 from kogpt2_launch.plan.variables import Fabric
 from kogpt2_launch.preflight import checks
-from kogpt2_launch.preflight.checks import FAIL, PASS, WARN, HostFacts
+from kogpt2_launch.preflight.checks import HostFacts
 from kogpt2_launch.preflight.preflight import preflight, to_table
 from kogpt2_launch.ssh import Answer, Shell
 
@@ -98,7 +99,7 @@ def run(check, plan, *facts: dict):
 def test_hosts_in_order_pass(plan, check):
     findings = run(check, plan, good(), good())
     assert findings and {each.status for each in findings} == {PASS}
-    assert not any(each.mend for each in findings)
+    assert not any(each.fix for each in findings)
 
 
 def put(value, *path):
@@ -119,7 +120,7 @@ OTHER_NAME = json.dumps([{"ifname": "ens5", "addr_info": [{"family": "inet", "lo
 
 
 @pytest.mark.parametrize(
-    ("check", "change", "status", "said", "mend"),
+    ("check", "change", "status", "said", "fix"),
     [
         (checks.clock, put(1005.0, "time"), WARN, "+4.9 s", "chronyd"),
         (checks.clock, put(700.0, "time"), FAIL, "-300.1 s", "chronyd"),
@@ -187,15 +188,15 @@ OTHER_NAME = json.dumps([{"ifname": "ens5", "addr_info": [{"family": "inet", "lo
         (checks.ssh, put(tool(code=255, problem="Permission denied"), "peers", "node2"), FAIL, "denied", "ssh-copy-id"),
     ],
 )
-def test_a_host_that_is_not(plan, check, change, status, said, mend):
+def test_a_host_that_is_not(plan, check, change, status, said, fix):
     """Of three hosts the second is wrong: it is named, the others pass or are not spoken of."""
     plan = replace(plan, hosts=(*plan.hosts, Host("node3", 8)))
     wrong = copy.deepcopy(good())
     change(wrong)
     found = [each for each in run(check, plan, good(), wrong, good()) if each.status != PASS]
-    assert {each.host for each in found} <= {"node2", checks.ALL}
-    assert any(each.status == status and said in each.text and mend in each.mend for each in found), found
-    assert all(each.mend for each in found)
+    assert {each.where for each in found} <= {"node2", checks.ALL}
+    assert any(each.status == status and said in each.text and fix in each.fix for each in found), found
+    assert all(each.fix for each in found)
 
 
 def test_every_check_has_a_wrong_host():
@@ -227,7 +228,7 @@ def test_this_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text("tracking: {run_dir: run}\n", encoding="utf-8")
     findings = preflight(make_plan("tiny.yaml", [], [Host("localhost", 1)]), Shell(sys.executable))
-    by_check = {each.check: each for each in findings}
+    by_check = {each.what: each for each in findings}
     assert not [each for each in findings if each.status == FAIL], to_table(findings)
     assert by_check["clock"].status == PASS and by_check["code"].status == PASS
     assert "GiB free" in by_check["run folder"].text
@@ -266,7 +267,7 @@ def test_512_hosts(tmp_path, monkeypatch, plan):
     ("script", "told"),
     [
         ("echo 'ssh: connect to host: Connection refused' >&2; exit 255", "Connection refused"),
-        ("echo hello", "'hello', which is not a probe's answer"),
+        ("echo hello", "'hello', which is not what the program prints"),
         ("exit 3", "exit code 3"),
         ("exec sleep 60", "no answer within"),
         ("echo '{}'", "an answer is not understood"),
@@ -276,7 +277,7 @@ def test_hosts_that_do_not_answer(tmp_path, monkeypatch, plan, script, told):
     fake_ssh(tmp_path, monkeypatch, script)
     findings = preflight(plan, Shell("python3"), seconds=3.0)
     assert any(each.status == FAIL and told in each.text for each in findings)
-    assert all(each.mend for each in findings if each.status == FAIL)
+    assert all(each.fix for each in findings if each.status == FAIL)
 
 
 def test_nothing_but_a_constant_is_on_the_command_line(plan):

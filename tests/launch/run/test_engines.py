@@ -14,10 +14,10 @@ from kogpt2_launch.plan.commands import (
     engine_environment,
     horovodrun_argv,
     mpirun_argv,
-    rendezvous,
 )
 from kogpt2_launch.plan.plan import make_plan
 from kogpt2_launch.plan.variables import Fabric
+from kogpt2_launch.run.rendezvous import rendezvous
 
 HOSTS = parse_hosts("h1:8,h2:8")
 

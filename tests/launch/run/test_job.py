@@ -21,12 +21,13 @@ from kogpt2_launch.hosts import Host, parse_hosts
 from kogpt2_launch.plan import environment
 from kogpt2_launch.plan.plan import make_plan
 from kogpt2_launch.plan.variables import Fabric, rank_variables
-from kogpt2_launch.run import attempt
-from kogpt2_launch.run.attempt import Attempt, Options
+from kogpt2_launch.run import attempt, verdicts
+from kogpt2_launch.run.attempt import Options
 from kogpt2_launch.run.control import Control
 from kogpt2_launch.run.job import check_inherited, locked, next_number, run_job
 from kogpt2_launch.run.restart import Policy
 from kogpt2_launch.run.status import ask_to_stop, describe, read_status, report_file
+from kogpt2_launch.run.verdicts import wrong_network
 from tests.chaos.netns_helpers import launched, wait_for
 
 pytest.importorskip("horovod", reason="make horovod builds it")
@@ -137,8 +138,7 @@ def test_sockets_where_efa_was_planned_are_a_failure():
     async def judged(*lines):
         control = Control(["h1"] * 8 + ["h2"] * 8, "token", 5.0, print)
         control.ranks[9].network.extend(lines)
-        attempt = Attempt(plan, Options(), control, {"id": "x"}, Path(), [], lambda ranks: None)
-        return attempt._wrong_network()
+        return wrong_network(plan, control.ranks)
 
     right = "h2:7:9 [1] NCCL INFO Using network AWS Libfabric"
     wrong = "h2:7:9 [1] NCCL INFO Using network Socket"
@@ -156,7 +156,7 @@ step(1)
 time.sleep(2.5)
 """
     told = []
-    monkeypatch.setattr(Attempt, "_wrong_network", lambda self: told.extend(self.control.ranks[1].network))
+    monkeypatch.setattr(verdicts, "wrong_network", lambda plan, ranks: told.extend(ranks[1].network))
     assert launch(code) == 0
     assert "x:1:2 [0] NCCL INFO Using network Socket" in told
     assert (launch.folder / "attempt-01" / "rank-00001.nccl.log").exists()
