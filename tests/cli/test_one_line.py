@@ -38,7 +38,7 @@ def test_of_kogpt2(fault, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["kogpt2"])
     with pytest.raises(SystemExit) as ended:
         kogpt2.main()
-    assert (ended.value.code, capsys.readouterr().err) == (code, f"kogpt2: {text}\n")
+    assert (ended.value.code, capsys.readouterr().err.lstrip("\n")) == (code, f"kogpt2: {text}\n")
 
 
 def test_of_kogpt2_launch(fault, monkeypatch):
