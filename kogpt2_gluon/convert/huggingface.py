@@ -84,9 +84,9 @@ def _special_tokens(tokenizer: SentencePieceBPE) -> dict[str, str]:
 
 def _tokenizer_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, Any]:
     return {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # else transformers takes GPT-2's own byte-level tokenizer
+        "tokenizer_class": "PreTrainedTokenizerFast",  # without it transformers uses GPT-2's byte-level tokenizer
         "model_max_length": model.max_length,
-        "split_special_tokens": True,  # "</s>" in a text is text, as it is to SentencePiece
+        "split_special_tokens": True,  # "</s>" in a text is text, as in SentencePiece
         "clean_up_tokenization_spaces": False,
         **_special_tokens(tokenizer),
     }
@@ -100,7 +100,7 @@ def _check_tokenizer(tokenizer: SentencePieceBPE, model: ModelRecipe) -> None:
         )
     for name in ("bos", "eos"):
         if getattr(tokenizer, name) is None:
-            raise DataError(f"tokenizer {tokenizer.path}: it has no {name} piece, which documents are delimited with")
+            raise DataError(f"tokenizer {tokenizer.path}: it has no {name} piece, which every document needs")
 
 
 def _refuse_occupied(out: Path) -> None:

@@ -1,18 +1,19 @@
-"""A SentencePiece BPE model as a `tokenizers` tokenizer (tokenizer.json) that gives the same ids.
+"""Converts a SentencePiece BPE model to a `tokenizers` tokenizer (tokenizer.json) that gives the same ids.
 
-``sp.encode(text)`` is, in order: user-defined symbols are set apart; the rest is normalised by a table (the precompiled
-charsmap); spaces are stripped and runs of them become one; each space becomes U+2581, and one more goes in front; then
-the adjacent pair of symbols whose concatenation is the piece of the highest score is joined, leftmost first, until none
-is left. Each of these has a counterpart here, and each choice below says where the two libraries differ.
+``sp.encode(text)`` takes these steps: it sets user-defined symbols apart; it normalises the rest by a table (the
+precompiled charsmap); it strips spaces and makes one of each run of them; it writes each space as U+2581, and one more
+in front; then it joins the adjacent pair of symbols whose concatenation is the piece of the highest score, leftmost
+first, until there is no such pair. Each step has a counterpart here, and each choice below says where the two libraries
+differ.
 
-What is in the text is text: `<s>`, `</s>` and `<pad>` written out in it are spelled with ordinary pieces, as in
-SentencePiece. `tokenizers` itself looks for them in the text; transformers does not when its tokenizer_config.json says
+Special tokens in a text are text: `<s>`, `</s>` and `<pad>` written out in it are spelled with ordinary pieces, as in
+SentencePiece. `tokenizers` itself looks for them in the text. transformers does not if its tokenizer_config.json says
 ``split_special_tokens`` (see :mod:`kogpt2_gluon.convert.huggingface`), nor does a bare tokenizer whose
 ``encode_special_tokens`` is set.
 
-Known differences, all in normalising text that is itself unusual: several combining marks on one letter, or one on a
-compatibility character such as a Roman numeral, which NFC may order or compose where SentencePiece's table does not;
-and the noncharacters U+FDD0 and U+FDD1, which are dropped.
+All known differences are in normalising unusual text. NFC may order or compose several combining marks on one letter,
+or one mark on a compatibility character such as a Roman numeral, where SentencePiece's table does not; and the
+noncharacters U+FDD0 and U+FDD1 are dropped.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from kogpt2_gluon.errors import DataError
 
 SPACE = "\u2581"  # SentencePiece's visible space
-BREAK, WALL = "\ufdd0", "\ufdd1"  # noncharacters put in for a moment, to keep two characters apart
-LINE_END, OTHER = "\ufdd2", "\ufdd3"  # and one that stands for a line end, to keep it from becoming a space
+BREAK, WALL = "\ufdd0", "\ufdd1"  # noncharacters that keep two characters apart for a moment
+LINE_END, OTHER = "\ufdd2", "\ufdd3"  # LINE_END replaces a line end, so that it does not become a space
 TABLES = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
 
 
 class SentencePieceBPE:
-    """A SentencePiece BPE model, read from its file and known to be one that can be converted.
+    """A SentencePiece BPE model that can be converted, read from its file.
 
-    `ids` maps every piece to its id, `unk`, `bos`, `eos` and `pad` are pieces; `pad` is None where the model has none.
-    Raises DataError naming the file and what in it cannot be mapped.
+    `ids` maps every piece to its id; `unk`, `bos`, `eos` and `pad` are pieces, or None if the model has no such piece.
+    Raises DataError, naming the file and the reason, if it cannot be converted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,11 +65,11 @@ class SentencePieceBPE:
         self.pad = self._special("<pad>", self.processor.pad_id())
 
     def of_type(self, *types: int) -> list[str]:
-        """The pieces of these types, in the order of their ids."""
+        """Return the pieces of these types, in the order of their ids."""
         return [piece.piece for piece in self.proto.pieces if piece.type in types]
 
     def _special(self, name: str, index: int) -> Any:
-        """The model's own special piece, else one that merely bears the name, else None."""
+        """Return the model's own special piece, else an ordinary piece of that name, else None."""
         return self.proto.pieces[index].piece if index >= 0 else name if name in self.ids else None
 
     def _refuse_what_differs(self) -> None:
@@ -85,7 +86,7 @@ class SentencePieceBPE:
             ),
             "it normalises what it decodes": bool(self.proto.denormalizer_spec.precompiled_charsmap),
             "two of its pieces have one score": len(set(longer.values())) < len(longer),
-            f"piece {strange[0] if strange else ''!r} has a character that is no piece": bool(strange),
+            f"piece {strange[0] if strange else ''!r} has a character that is not a piece": bool(strange),
         }
         for fault, found in faults.items():
             if found:
@@ -93,7 +94,7 @@ class SentencePieceBPE:
 
 
 def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
-    """The equivalent tokenizer, with the model's ids. Raises DataError naming a piece that prevents it."""
+    """Build the equivalent tokenizer, with the model's ids. DataError names a piece that prevents it."""
     symbols = sorted(model.of_type(USER_DEFINED), key=len, reverse=True)
     bpe = models.BPE(
         vocab=model.ids,
@@ -120,12 +121,12 @@ def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
 
 
 def tokenizer_json(model: SentencePieceBPE) -> str:
-    """The content of tokenizer.json, proven on the model's own pieces.
+    """Return the content of tokenizer.json, checked with the model's own pieces.
 
-    Raises DataError if a piece or a special token, tried as text, does not get the ids that SentencePiece gives it.
+    Raises DataError if a piece or a special token, as a text, does not get the ids that SentencePiece gives it.
     """
     content = json.loads(build_tokenizer(model).to_str())
-    # tokenizers before 0.20 (transformers before 4.45) want a merge as one text; later ones read both ways
+    # tokenizers before 0.20 (transformers before 4.45) needs a merge as one text; later versions read both forms
     content["model"]["merges"] = [" ".join(pair) for pair in merges_of(model.scores)]
     text = json.dumps(content, ensure_ascii=False, indent=1)
     check_same_ids(Tokenizer.from_str(text), model, [piece.replace(SPACE, " ") for piece in model.ids])
@@ -146,10 +147,10 @@ def check_same_ids(tokenizer: Tokenizer, model: SentencePieceBPE, texts: Iterabl
 
 
 def merges_of(scores: dict[str, float]) -> list[tuple[str, str]]:
-    """The pairs that may be joined, first the piece of the highest score; every way to cut a piece in two is a pair.
+    """Return the pairs that may be joined, those of the highest score first: every way to cut a piece in two.
 
-    SentencePiece joins any two neighbours that make a piece, however that piece came about in training, and takes the
-    leftmost of equals. `tokenizers` ranks the cuts of one piece; no text has been found where that tells.
+    SentencePiece joins any two neighbours that make a piece, however training made that piece, and takes the leftmost
+    of equals. `tokenizers` ranks the cuts of one piece; no text has been found for which that makes a difference.
     """
     ranked = sorted((piece for piece in scores if len(piece) > 1), key=lambda piece: -scores[piece])
     cuts = ((piece[:at], piece[at:]) for piece in ranked for at in range(1, len(piece)))
@@ -175,13 +176,13 @@ def _normalizer(spec: Any, keeps_newlines: bool) -> normalizers.Normalizer:
 
 
 def _table(charsmap: bytes) -> list[normalizers.Normalizer]:
-    """SentencePiece's longest-match table lookup, from `Precompiled`'s lookup of single characters and NFC.
+    """Build SentencePiece's longest-match table lookup, from `Precompiled`'s lookup of single characters and NFC.
 
-    `Precompiled` looks a short grapheme cluster up whole and takes the *shortest* entry that it starts with for all of
-    it, so that marks vanish; with its parts kept apart (BREAK) each is looked up alone. The sequences in the table are
-    those that NFC composes, but for two kinds (WALL): letters on both sides of a control character that the table
-    deletes, and a final consonant after a whole syllable (U+AC00 U+11A8), stay apart in SentencePiece. A break goes
-    between two characters, never in front of the first: there `Precompiled` would miscount.
+    `Precompiled` looks up a short grapheme cluster as a whole, and replaces all of it by the *shortest* entry that it
+    starts with, so that marks vanish; BREAK keeps its parts apart, and each is looked up alone. The table has the
+    sequences that NFC composes, except for two kinds, which SentencePiece leaves apart and WALL keeps apart: letters on
+    both sides of a control character that the table deletes, and a final consonant after a whole syllable (U+AC00
+    U+11A8). A break goes between two characters, never in front of the first: there `Precompiled` would miscount.
     """
     open_syllables = "".join(chr(0xAC00 + 28 * index) for index in range(11172 // 28))
     return [
@@ -206,9 +207,10 @@ def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str]) -> pre_tokenizer
 
 
 def _hide_reserved(model: SentencePieceBPE, tokenizer: Tokenizer) -> None:
-    """Keeps a word that is spelled as `</s>` from being found whole, so that no text can bring in a control token.
+    """Keeps a word that is spelled as `</s>` from being found whole, so that no text can insert a control token.
 
-    It is cut where joining leaves a boundary anyway; if none of its characters is known, any unknown one stands for it.
+    The word is cut where joining leaves a boundary anyway. If none of its characters is known, an unknown one replaces
+    it.
     """
     cuts, unknown = [], []
     for piece in model.of_type(UNKNOWN, CONTROL, BYTE):
@@ -239,7 +241,7 @@ def _decoder(model: SentencePieceBPE) -> decoders.Decoder:
 
 
 def _check_symbols(model: SentencePieceBPE, symbols: list[str], tokenizer: Tokenizer) -> None:
-    """Symbols must survive normalisation, and looking words up whole must not change how ordinary pieces are made."""
+    """Raises DataError if normalisation changes a symbol, or if looking words up whole changes an ordinary piece."""
     assert tokenizer.normalizer is not None
     for symbol in symbols:
         if not tokenizer.normalizer.normalize_str("a" + symbol + "a").endswith(f"a{symbol}a"):

@@ -1,4 +1,4 @@
-"""How the report looks: its style sheet and the skeleton of the page."""
+"""The style sheet and the skeleton of a page."""
 
 # Two colours that colour-blind readers tell apart (a blue and an orange), each in a tone for light and for dark.
 STYLE = """\
@@ -62,7 +62,7 @@ th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { pa
 @media print { body { padding: 0; max-width: none; } section, figure { break-inside: avoid; } }
 """
 
-# The policy lets the page load nothing at all: what a recipe or a sample says stays text.
+# The policy lets the page load nothing at all: the words of a recipe or a sample stay text.
 PAGE = """<!doctype html>
 <html lang="en">
 <head>

@@ -1,6 +1,6 @@
-"""Line plots as inline SVG, drawn with NumPy alone: no script, no font, no file beside the page.
+"""Draws line plots as inline SVG with NumPy alone: without a script, a font or another file.
 
-Colours and fonts are the page's: a plot only names CSS classes (``frame grid tick unit`` and those of its series).
+Colours and fonts come from the page: a plot only names CSS classes (``frame grid tick unit`` and those of its series).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Series:
     """A line, or `marks`, over steps.
 
     `x` float64 ascending, shape (n,); `y` float64, shape (n,), NaN where there is no value (the line breaks there).
-    `style` is a CSS class; `label`, if any, stands at the right end; `notes` are the marks' tooltips.
+    `style` is a CSS class; `label`, if any, is written at the right end; `notes` are the marks' tooltips.
     """
 
     x: Array
@@ -37,7 +37,7 @@ class Series:
 
 @dataclass
 class Axis:
-    """A scale from values to 0..1, and its ticks."""
+    """A scale that maps values to 0..1, and its ticks."""
 
     low: float
     high: float
@@ -45,7 +45,7 @@ class Axis:
     log: bool = False
 
     def place(self, values: Array) -> Array:
-        """Where on the axis each value lies: 0 at `low`, 1 at `high`."""
+        """Return the position of each value on the axis: 0 at `low`, 1 at `high`."""
         if self.log:
             values, low, high = np.log10(values), math.log10(self.low), math.log10(self.high)
         else:
@@ -64,9 +64,9 @@ def line_plot(
     from_zero: bool = False,
     top: float | None = None,
 ) -> str:
-    """The series over steps as one <svg>; "" when there is no finite value at all.
+    """Draw the series over steps as one <svg>; "" if there is no finite value at all.
 
-    `top` cuts the y axis there (what lies above leaves the frame); `from_zero` makes it start at 0.
+    `top` cuts the y axis there (larger values leave the frame); `from_zero` makes it start at 0.
     """
     series = [_finite(one, log) for one in series]
     values = np.concatenate([one.y[np.isfinite(one.y)] for one in series] or [np.empty(0)])
@@ -97,7 +97,7 @@ def line_plot(
 
 
 def linear_axis(low: float, high: float, count: int, whole: bool = False) -> Axis:
-    """An axis over [low, high] widened to about `count` round ticks (1, 2 or 5 times a power of ten)."""
+    """Return an axis over [low, high], widened to about `count` round ticks (1, 2 or 5 times a power of ten)."""
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-300):  # a constant: give it some room
         room = 0.1 * abs(high) or 1.0
         low, high = (0.0 if low >= 0 and room > low else low - room), high + room
@@ -111,7 +111,7 @@ def linear_axis(low: float, high: float, count: int, whole: bool = False) -> Axi
 
 
 def log_axis(low: float, high: float) -> Axis:
-    """A logarithmic axis over positive [low, high], with ticks at decades, or at 1-2-5 where it spans few of them."""
+    """Return a logarithmic axis over positive [low, high], with ticks at decades, or at 1-2-5 if it spans few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     decades = range(first, last + 1)
     every = max(math.ceil(len(decades) / 6), 1)
@@ -125,10 +125,10 @@ def log_axis(low: float, high: float) -> Axis:
 
 
 def downsample(x: Array, y: Array, columns: int) -> tuple[Array, Array]:
-    """At most two points for each of `columns` strips of x, its smallest and largest y in their order.
+    """Keep at most two points for each of `columns` strips of x: the smallest and the largest y, in their order.
 
-    Nothing that a plot of that many pixels could show is lost: a spike of one step stays. A strip without any
-    finite value stays as one NaN.
+    The plot of that many pixels looks the same: a spike of one step stays. A strip without any finite value stays as
+    one NaN.
     """
     if len(x) <= 2 * columns:
         return x, y
@@ -146,10 +146,10 @@ def downsample(x: Array, y: Array, columns: int) -> tuple[Array, Array]:
 
 
 def smooth(y: Array, window: int) -> Array:
-    """The mean of the `window` values around each, leaving NaN out; NaN where y is NaN.
+    """Return the mean of the `window` values around each, without NaN; NaN where y is NaN.
 
-    At the beginning the window shrinks on both sides alike, so that a steep fall is not bent; at the end, where the
-    curve is flat and its last value is what people read, only its missing half is left out.
+    At the beginning the window shrinks on both sides alike, so that a steep fall is not bent. At the end, where the
+    curve is flat and people read its last value, only the missing half of the window is left out.
     """
     known, index = np.isfinite(y), np.arange(len(y))
     sums = np.concatenate([[0.0], np.cumsum(np.where(known, y, 0.0))])
@@ -162,7 +162,7 @@ def smooth(y: Array, window: int) -> Array:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number for reading: 124M, 12.3k, 3.41, 1e-4; "–" if it is not finite."""
+    """Write a number for reading: 124M, 12.3k, 3.41, 1e-4; "–" if it is not finite."""
     if not math.isfinite(value):
         return "–"
     size = abs(value)
@@ -175,15 +175,15 @@ def short(value: float, digits: int = 3) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def figure(value: float) -> str:
-    """A result for reading: four significant digits (3.900, 73,130, 1.234M); "–" if it is not finite."""
+def rounded(value: float) -> str:
+    """Write a result with four significant digits (3.900, 73,130, 1.234M); "–" if it is not finite."""
     if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"{value:#.4g}" if 0.001 <= abs(value) < 1000 else short(value, 4)
 
 
 class _Frame:
-    """The rectangle of a plot: draws axes and series into SVG coordinates."""
+    """The rectangle of a plot, which draws axes and series in SVG coordinates."""
 
     def __init__(self, width: int, height: int, across: Axis, up: Axis) -> None:
         self.across, self.up = across, up
@@ -191,7 +191,7 @@ class _Frame:
         self.right, self.bottom = width - RIGHT, height - BOTTOM
 
     def points(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """SVG coordinates; NaN stays NaN."""
+        """Return SVG coordinates; NaN stays NaN."""
         return LEFT + self.across.place(x) * self.inner_width, self.bottom - self.up.place(y) * self.inner_height
 
     def draw(self, unit: str) -> list[str]:
@@ -213,7 +213,7 @@ class _Frame:
         return parts
 
     def draw_line(self, one: Series) -> str:
-        """One path, broken where values are missing; a value between two gaps becomes a dot."""
+        """Draw one path, broken where values are missing; a value between two gaps becomes a dot."""
         x, y = self.points(*downsample(one.x, one.y, self.inner_width))
         y = np.clip(y, -1e4, 1e4)  # far above a cut axis: outside the frame in any case
         path, alone, pen_down = [], [], False
@@ -228,7 +228,7 @@ class _Frame:
         return f'<path class="{one.style}" d="{"".join(path)}"/>' + "".join(alone)
 
     def draw_marks(self, one: Series) -> str:
-        """A thin line through ringed points, each with its tooltip."""
+        """Draw a thin line through ringed points, each with its tooltip."""
         seen = np.isfinite(one.y) & (one.y <= self.up.high)
         notes = [note for note, shown in zip(one.notes or [""] * len(one.y), seen) if shown]
         x, y = self.points(one.x[seen], one.y[seen])
@@ -242,7 +242,7 @@ class _Frame:
         return f'<path class="{one.style} thread" d="{path}"/>{dots}'
 
     def draw_labels(self, series: Sequence[Series]) -> list[str]:
-        """The last value of each labelled series at the right end, moved apart where they would overlap."""
+        """Write the last value of each labelled series at the right end, moved apart where they would overlap."""
         ends = []
         for one in series:
             known = np.flatnonzero(np.isfinite(one.y))
@@ -256,14 +256,14 @@ class _Frame:
             y = max(y, below + 30)
             below = y
             parts.append(
-                f'<text class="end {one.style}" x="{self.right + 8}" y="{y + 1:.1f}">{figure(value)}</text>'
+                f'<text class="end {one.style}" x="{self.right + 8}" y="{y + 1:.1f}">{rounded(value)}</text>'
                 f'<text class="end name" x="{self.right + 8}" y="{y + 14:.1f}">{html.escape(one.label)}</text>'
             )
         return parts
 
 
 def tick_texts(axis: Axis) -> list[str]:
-    """The ticks of an axis as texts, with the same suffix and number of decimals on all of a linear one."""
+    """Write the ticks of an axis; those of a linear one have the same suffix and number of decimals."""
     largest = max(abs(tick) for tick in axis.ticks)
     if axis.log or len(axis.ticks) < 2:
         return [short(tick) for tick in axis.ticks]
@@ -277,6 +277,6 @@ def tick_texts(axis: Axis) -> list[str]:
 
 
 def _finite(one: Series, log: bool) -> Series:
-    """The series with NaN for what cannot be drawn: infinities, absurd sizes, and zero or less on a log axis."""
+    """Return the series with NaN for values that cannot be drawn: infinite, absurdly large, or <= 0 on a log axis."""
     y = np.where(np.abs(one.y) < 1e100, one.y, np.nan)
     return Series(one.x, np.where(y > 0, y, np.nan) if log else y, one.style, one.label, one.marks, one.notes)

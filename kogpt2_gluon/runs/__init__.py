@@ -1,1 +1,1 @@
-"""What a run leaves on disk: checkpoints, metrics, the environment it ran in, and a report page."""
+"""The files that a run leaves: checkpoints, metrics, the environment it ran in, and a report page."""

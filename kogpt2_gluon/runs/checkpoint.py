@@ -4,10 +4,10 @@
 ``optimizer.params`` (the optimizer's arrays, likewise), ``state.json``, ``recipe.yaml`` and ``tokenizer.model`` (with
 which the folder alone is enough to generate, evaluate or convert) and ``manifest.json`` with size and hash of each.
 
-Saving: everything is written and fsynced in a hidden folder, which is renamed as the last act; only then does the
-text file ``latest`` move, and only after that are old checkpoints removed: renamed to a hidden name first, so that
-half a checkpoint never bears the name of one. A crash at any point leaves the previous checkpoint in place, or the new
-one. Nothing here is a pickle.
+A save writes everything into a hidden folder, forces it onto the disk, and renames the folder last. Only then does the
+text file ``latest`` change, and only after that are old checkpoints removed: they get a hidden name first, so that half
+a checkpoint never has the name of one. A crash at any point leaves the previous checkpoint or the new one. Nothing here
+is a pickle.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Checkpoint:
     files: dict[str, dict[str, Any]]
 
     def verify(self) -> None:
-        """Compares every file with the manifest; DataError names the first that differs."""
+        """Compares every file with its hash in the manifest. DataError names the first that differs."""
         for name, facts in self.files.items():
             try:
                 same = _hash(self.path / name) == facts["xxh3_128"]
@@ -106,7 +106,10 @@ def save_checkpoint(
     tokenizer_path: Path,
     keep: int = 0,
 ) -> Path:
-    """Writes ``step-N`` for ``state['step']`` and commits it; returns its folder. One process calls this."""
+    """Writes and commits ``step-N`` for ``state['step']``, then removes all but the `keep` newest (0: keeps all).
+
+    Returns its folder. Only one process of a run calls this.
+    """
     ckpt_dir.mkdir(parents=True, exist_ok=True)
     for leftover in ckpt_dir.glob(HIDDEN):
         shutil.rmtree(leftover)
@@ -128,7 +131,10 @@ def save_checkpoint(
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint that `path` means: its folder, the folder of checkpoints, or the run folder around that."""
+    """Open the checkpoint in `path`: its folder, a folder of checkpoints, or the run folder around that.
+
+    The newest one is taken. DataError if there is none, or if its files are not those of its manifest.
+    """
     if (path / MANIFEST).is_file() or (FOLDER.fullmatch(path.name) and path.is_dir()):
         return _read_manifest(path)
     for ckpt_dir in (path, path / "checkpoints"):
@@ -139,7 +145,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def newest_checkpoint(ckpt_dir: Path) -> Checkpoint | None:
-    """The newest checkpoint, verified, or None if there is none. A damaged one is an error, not passed over."""
+    """Open and verify the newest checkpoint; None if there is none. DataError if it is damaged: it is not skipped."""
     newest = _newest_in(ckpt_dir)
     if newest is None:
         return None
@@ -149,10 +155,10 @@ def newest_checkpoint(ckpt_dir: Path) -> Checkpoint | None:
 
 
 def _newest_in(ckpt_dir: Path) -> Path | None:
-    """The checkpoint that was saved last: `latest` names it. Without that file or that folder, the one of most steps.
+    """Return the folder of the checkpoint that was saved last, as `latest` names it; else the one of most steps.
 
-    The most steps alone would not do: a run that went back to an earlier step has not yet removed the later ones if it
-    dies at its first save.
+    The number of steps alone is not enough: a run that went back to an earlier step has not yet removed the later
+    checkpoints if it dies at its first save.
     """
     folders = _committed(ckpt_dir)
     try:
@@ -163,7 +169,7 @@ def _newest_in(ckpt_dir: Path) -> Path | None:
 
 
 def _committed(ckpt_dir: Path) -> list[Path]:
-    """Folders with a checkpoint's name, the one of most steps first."""
+    """List the folders that have a checkpoint's name, the one of most steps first."""
     if not ckpt_dir.is_dir():
         return []
     numbered = [(int(found[1]), folder) for folder in ckpt_dir.iterdir() if (found := FOLDER.fullmatch(folder.name))]
@@ -194,7 +200,7 @@ def _damaged(file: Path) -> DataError:
 
 
 def _remove_old(ckpt_dir: Path, newest: Path, keep: int) -> None:
-    """Removes checkpoints after the `keep` newest, and those of later steps that an earlier course of the run left."""
+    """Removes all checkpoints but the `keep` newest, and those of later steps, from which the run went back."""
     folders = _committed(ckpt_dir)
     place = folders.index(newest)
     for folder in folders[:place] + (folders[place + keep :] if keep else []):

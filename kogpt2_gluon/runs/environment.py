@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, revision, threads, command line; never a secret."""
+"""Records the environment of a run: versions, machine, revision, threads and command line, but never a secret."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ PACKAGES = (
 VARIABLES = ("OMP_", "MXNET_", "HOROVOD_", "NCCL_", "KOGPT2_")
 HIDDEN = "(hidden)"
 SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-# In a command line `tokenizer` and `tokens` are everyday words and hold nothing secret.
+# In a command line `tokenizer` and `tokens` are everyday words, not secrets.
 SECRET_OPTION = re.compile(r"key|token(?!iz|s)|secret|password|credential", re.IGNORECASE)
 USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def collect_environment(run_dir: Path) -> dict[str, Any]:
-    """The facts of this process and its machine, as plain data for JSON."""
+    """Return the facts about this process and its machine, as plain data for JSON."""
     return {
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": hide_secrets(sys.argv),
-        "packages": _versions(),
+        "packages": _package_versions(),
         "revision": _git_revision(Path(__file__).resolve().parents[2]),
         "host": {
             "name": platform.node(),
@@ -46,14 +46,14 @@ def collect_environment(run_dir: Path) -> dict[str, Any]:
             "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_mb": psutil.virtual_memory().total // 2**20,
             "free_disk_mb": shutil.disk_usage(run_dir).free // 2**20,
-            "gpus": _gpus(),
+            "gpus": _list_gpus(),
         },
         "variables": select_variables(os.environ),
     }
 
 
 def write_environment(run_dir: Path) -> Path:
-    """Writes RUN_DIR/env.json, replacing that of an earlier start; returns its path."""
+    """Writes RUN_DIR/env.json, in place of an earlier start's; returns its path."""
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / "env.json"
     text = json.dumps(collect_environment(run_dir), indent=2, ensure_ascii=False) + "\n"
@@ -62,7 +62,7 @@ def write_environment(run_dir: Path) -> Path:
 
 
 def select_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that shape a run: an allowlist of prefixes, less those named like a secret."""
+    """Select the variables that shape a run, by an allowlist of prefixes, without those named like a secret."""
     return {
         name: USER_IN_URL.sub(HIDDEN, value)
         for name, value in sorted(variables.items())
@@ -71,7 +71,7 @@ def select_variables(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def hide_secrets(arguments: Sequence[str]) -> list[str]:
-    """A command line without the values of options named like a secret: `--x-key V`, `--x-key=V`, `a.key=V`."""
+    """Return a command line without the values of options named like a secret: `--x-key V`, `--x-key=V`, `a.key=V`."""
     shown: list[str] = []
     hide_next = False
     for argument in arguments:
@@ -86,7 +86,7 @@ def hide_secrets(arguments: Sequence[str]) -> list[str]:
     return shown
 
 
-def _versions() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -97,11 +97,11 @@ def _versions() -> dict[str, str]:
 
 
 def _git_revision(root: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that this package runs from, and whether tracked files differ; None if installed."""
-    commit = _output("git", "-C", str(root), "rev-parse", "HEAD") if (root / ".git").exists() else None
+    """Return the commit of the checkout that this package runs from, and if tracked files differ; None if installed."""
+    commit = _output_of("git", "-C", str(root), "rev-parse", "HEAD") if (root / ".git").exists() else None
     if commit is None:
         return None
-    changes = _output("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    changes = _output_of("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit.strip(), "modified": None if changes is None else bool(changes.strip())}
 
 
@@ -113,14 +113,14 @@ def _cpu_model() -> str:
     return found.group(1) if found else platform.processor()
 
 
-def _gpus() -> list[str]:
-    """Name, memory and driver of each GPU that the driver's own tool reports."""
-    listed = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+def _list_gpus() -> list[str]:
+    """Return name, memory and driver of each GPU that the driver's own tool reports."""
+    listed = _output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     return (listed or "").strip().splitlines()
 
 
-def _output(*command: str) -> str | None:
-    """What a command prints; None where it is missing, fails or hangs."""
+def _output_of(*command: str) -> str | None:
+    """Return the output of a command; None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=10, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError):

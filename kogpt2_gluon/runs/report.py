@@ -1,4 +1,4 @@
-"""One HTML page about a run: figures, plots, recipe, machine and samples, in a single file that needs nothing else."""
+"""Makes one HTML page about a run: figures, plots, recipe, machine and samples, in a file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import numpy as np
 import yaml
 
 from kogpt2_gluon.pages.page import PAGE, STYLE
-from kogpt2_gluon.pages.plot import Array, Series, figure, line_plot, short, smooth
+from kogpt2_gluon.pages.plot import Array, Series, line_plot, rounded, short, smooth
 from kogpt2_gluon.runs.metrics import printable, read_metrics
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.wording import duration
 
-SAMPLE_BYTES = 20_000  # of the samples file
+SAMPLE_CHARACTERS = 20_000  # that the page shows of the samples file
 TABLE_ROWS = 40
+BOOKKEEPING = ("kind", "step", "time", "seconds")  # fields of a record that are not results
 NAN = float("nan")
 
 
 def write_report(run_dir: Path) -> Path:
     """Writes RUN_DIR/report.html from metrics.jsonl, recipe.yaml, env.json and samples/; returns its path.
 
-    Only metrics.jsonl must be there. The page is one self-contained file without scripts. Raises DataError where
+    Only metrics.jsonl must be there. The page is one self-contained file without scripts. Raises DataError if
     metrics.jsonl is missing or damaged.
     """
     run_dir = Path(run_dir)
@@ -37,14 +38,14 @@ def write_report(run_dir: Path) -> Path:
 
 
 def render_report(run_dir: Path) -> str:
-    """The page as text."""
+    """Return the page as text."""
     lines = read_metrics(run_dir)
     train = [line for line in lines if line["kind"] == "train"]
     held_out = sorted({line["step"]: line for line in lines if line["kind"] == "evaluation"}.items())
     evaluations = [line for _, line in held_out]
-    recipe_text, environment_text = _text(run_dir / "recipe.yaml"), _text(run_dir / "env.json")
-    recipe = _mapping(recipe_text, yaml.safe_load)
-    environment = _mapping(environment_text, json.loads)
+    recipe_text, environment_text = _read_text(run_dir / "recipe.yaml"), _read_text(run_dir / "env.json")
+    recipe = _parse_mapping(recipe_text, yaml.safe_load)
+    environment = _parse_mapping(environment_text, json.loads)
     name = str(recipe.get("name") or run_dir.resolve().name)
     body = [
         _header(name, run_dir, recipe, environment, lines),
@@ -52,8 +53,8 @@ def render_report(run_dir: Path) -> str:
         _plots(train, evaluations),
         _samples(run_dir),
         _evaluation_table(evaluations),
-        _section("Recipe", f"<pre>{_safe(recipe_text)}</pre>" if recipe_text else _nothing("no recipe.yaml here")),
-        _section("Environment", _facts(environment) if environment else _nothing("no env.json here")),
+        _section("Recipe", f"<pre>{_safe(recipe_text)}</pre>" if recipe_text else _placeholder("no recipe.yaml here")),
+        _section("Environment", _facts(environment) if environment else _placeholder("no env.json here")),
     ]
     title = f"{_safe(name)}: training report"
     return PAGE.format(title=title, style=STYLE, body="\n".join(part for part in body if part))
@@ -81,7 +82,7 @@ def _header(
 
 
 def _progress(recipe: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
-    """How far the run is."""
+    """Say how far the run is."""
     if not lines:
         return "nothing recorded yet"
     step = max(line["step"] for line in lines)
@@ -93,7 +94,7 @@ def _progress(recipe: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> 
 
 
 def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """The five figures that a reader wants first."""
+    """Return the five figures that a reader looks for first."""
     cards = []
     for key, label in (("perplexity", "Held-out perplexity"), ("bits_per_byte", "Bits per byte")):
         steps, values = _column(evaluations, key)
@@ -102,17 +103,17 @@ def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[
             cards.append(_card(label, "–", "not evaluated"))
             continue
         best = known[np.argmin(values[known])]
-        where = "the best so far" if best == known[-1] else f"best {figure(values[best])} at step {int(steps[best]):,}"
+        where = "the best so far" if best == known[-1] else f"best {rounded(values[best])} at step {int(steps[best]):,}"
         if known[0] != known[-1]:
-            where += f", first {figure(values[known[0]])}"
-        cards.append(_card(label, figure(values[known[-1]]), where))
+            where += f", first {rounded(values[known[0]])}"
+        cards.append(_card(label, rounded(values[known[-1]]), where))
     loss = _column(train, "loss")[1]
     last_loss = smooth(loss, _window(len(loss)))
     last_loss = last_loss[np.isfinite(last_loss)]
-    cards.append(_card("Training loss", figure(_last(last_loss)), "nats per token, lately"))
-    epoch = _last(_column(train, "epoch")[1])
+    cards.append(_card("Training loss", rounded(_last_of(last_loss)), "nats per token, lately"))
+    epoch = _last_of(_column(train, "epoch")[1])
     passes = f"{epoch:.2f} passes over the data" if math.isfinite(epoch) else ""
-    cards.append(_card("Tokens seen", short(_last(_column(train, "tokens")[1])), passes))
+    cards.append(_card("Tokens seen", short(_last_of(_column(train, "tokens")[1])), passes))
     rate = _column(train, "tokens_per_second")[1]
     rate = rate[np.isfinite(rate)]
     speed = f"{np.median(rate):,.0f} tokens/s (median)" if rate.size else ""
@@ -129,12 +130,12 @@ def _plots(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str
     notes = [_note(line) for line in evaluations]
     window = _window(len(train))
     smoothed = smooth(loss, window)
-    top = _cut(steps, smoothed, eval_steps, eval_loss)
+    top = _loss_ceiling(steps, smoothed, eval_steps, eval_loss)
     remarks = [f"{count:,} not finite" for count in [int((~np.isfinite(loss)).sum())] if count]
     highest = float(np.max(loss, initial=-math.inf, where=np.isfinite(loss)))
     if top is not None and highest > top:
         at = int(steps[int(np.nanargmax(np.where(np.isfinite(loss), loss, -math.inf)))])
-        remarks.append(f"above the frame: up to {figure(highest)} at step {at:,}")
+        remarks.append(f"above the frame: up to {rounded(highest)} at step {at:,}")
     series = [
         Series(steps, loss, "raw"),
         Series(steps, smoothed, "train", "training"),
@@ -142,16 +143,16 @@ def _plots(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str
     ]
     title = "Loss"
     main = line_plot(series, title=title, unit="nats per token", width=1072, height=380, top=top)
-    figures = [_block(title, main, remarks, "wide")]
+    figures = [_figure(title, main, remarks, "wide")]
     for key, title, unit, options in SMALL_PLOTS:
         steps, values = _column(train, key)
         lines = [Series(steps, values, "train", "last")]
-        if key == "grad_norm":  # its mean over a logarithmic axis is the geometric one
+        if key == "grad_norm":  # on a logarithmic axis the mean is the geometric one
             logs = np.log(np.where(values > 0, values, NAN))
             lines = [Series(steps, values, "raw"), Series(steps, np.exp(smooth(logs, window)), "train", "mean")]
         elif key == "tokens_per_second":
             lines = [Series(steps, values, "raw"), Series(steps, smooth(values, window), "train", "mean")]
-        figures.append(_block(title, line_plot(lines, title=title, unit=unit, **options), [], ""))
+        figures.append(_figure(title, line_plot(lines, title=title, unit=unit, **options), [], ""))
     return f'<section class="plots">{"".join(figures)}</section>'
 
 
@@ -163,15 +164,14 @@ SMALL_PLOTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 
 
-def _block(title: str, svg: str, remarks: Sequence[str], style: str) -> str:
+def _figure(title: str, svg: str, remarks: Sequence[str], style: str) -> str:
     note = f" <span>{_safe('; '.join(remarks))}</span>" if remarks else ""
-    return (
-        f'<figure class="{style}"><figcaption>{_safe(title)}{note}</figcaption>{svg or _nothing("no values")}</figure>'
-    )
+    drawn = svg or _placeholder("no values")
+    return f'<figure class="{style}"><figcaption>{_safe(title)}{note}</figcaption>{drawn}</figure>'
 
 
-def _cut(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: Array) -> float | None:
-    """Where to cut the loss axis so that the fall of the first 5% of steps does not flatten all the rest."""
+def _loss_ceiling(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: Array) -> float | None:
+    """Return where to cut the loss axis, so that the fall in the first 5% of steps does not flatten the rest."""
     if len(steps) < 50:
         return None
     begin = steps[-1] * 0.05
@@ -184,12 +184,12 @@ def _cut(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: Array) -> 
 
 
 def _samples(run_dir: Path) -> str:
-    """The newest file of samples/: prompts and what the model made of them."""
+    """Show the newest file of samples/: prompts, and the model's continuations."""
     files = sorted((run_dir / "samples").glob("step-*.txt"))
     if not files:
         return ""
     prompts: list[tuple[str, list[str]]] = []
-    for line in _text(files[-1])[:SAMPLE_BYTES].splitlines()[1:]:
+    for line in _read_text(files[-1])[:SAMPLE_CHARACTERS].splitlines()[1:]:
         if line.startswith("> "):
             prompts.append((line[2:], []))
         elif prompts:
@@ -200,7 +200,7 @@ def _samples(run_dir: Path) -> str:
 
 
 def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """The last evaluations, one row each."""
+    """Return a table of the last evaluations, one row each."""
     rows = evaluations[-TABLE_ROWS:]
     names = [name for name in dict.fromkeys(name for line in rows for name in line) if name not in BOOKKEEPING]
     if not names:
@@ -208,7 +208,7 @@ def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
     head = "".join(f"<th>{_safe(name.replace('_', ' '))}</th>" for name in ["step", *names])
     body = "".join(
         f"<tr><td>{line['step']:,}</td>"
-        + "".join(f"<td>{figure(_number(line.get(name)))}</td>" for name in names)
+        + "".join(f"<td>{rounded(_number(line.get(name)))}</td>" for name in names)
         + "</tr>"
         for line in rows
     )
@@ -217,11 +217,8 @@ def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
     return _section("Held-out evaluations", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}")
 
 
-BOOKKEEPING = ("kind", "step", "time", "seconds")
-
-
 def _facts(environment: Mapping[str, Any]) -> str:
-    """The environment as lists of names and values, one for each group."""
+    """Return the environment as lists of names and values, one for each group."""
     loose = {key: value for key, value in environment.items() if not isinstance(value, dict)}
     groups = [("run", loose), *((key, value) for key, value in environment.items() if isinstance(value, dict))]
     parts = []
@@ -238,26 +235,26 @@ def _value(value: Any) -> str:
     return "–" if value is None else f"{value:,}" if type(value) is int else str(value)
 
 
-def _card(label: str, figure: str, remark: str) -> str:
-    return f"<div><h2>{_safe(label)}</h2><p>{_safe(figure)}</p><small>{_safe(remark)}</small></div>"
+def _card(label: str, value: str, remark: str) -> str:
+    return f"<div><h2>{_safe(label)}</h2><p>{_safe(value)}</p><small>{_safe(remark)}</small></div>"
 
 
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{_safe(title)}</h2>{content}</section>"
 
 
-def _nothing(text: str) -> str:
+def _placeholder(text: str) -> str:
     return f'<p class="nothing">{_safe(text)}</p>'
 
 
 def _note(line: Mapping[str, Any]) -> str:
-    """An evaluation as the tooltip of its mark."""
-    parts = [f"{name.replace('_', ' ')} {figure(_number(line[name]))}" for name in line if name not in BOOKKEEPING]
+    """Return the tooltip of an evaluation's mark."""
+    parts = [f"{name.replace('_', ' ')} {rounded(_number(line[name]))}" for name in line if name not in BOOKKEEPING]
     return f"step {line['step']:,}: {', '.join(parts)}"
 
 
 def _column(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[Array, Array]:
-    """Steps and the values of one key, float64, by step; NaN where a line has no finite number there."""
+    """Return steps and the values of one key, both float64 and sorted by step; NaN if a line has no finite number."""
     steps = np.array([line["step"] for line in lines], dtype=np.float64)
     values = np.array([_number(line.get(key)) for line in lines], dtype=np.float64)
     order = np.argsort(steps, kind="stable")
@@ -272,24 +269,24 @@ def _number(value: Any) -> float:
     return number if math.isfinite(number) else NAN
 
 
-def _last(values: Array) -> float:
+def _last_of(values: Array) -> float:
     return float(values[-1]) if len(values) else NAN
 
 
 def _window(points: int) -> int:
-    """How many log lines the smoothed curves average: 4% of the run, at least 3."""
+    """Return how many log lines the smoothed curves average: 4% of the run, at least 3."""
     return max(points // 25, 3)
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
 
-def _mapping(text: str, parse: Any) -> dict[str, Any]:
-    """`text` as a mapping; empty where it is not one: a report is made of what there is."""
+def _parse_mapping(text: str, parse: Any) -> dict[str, Any]:
+    """Parse `text` as a mapping; empty if it is not one, as a report is made of whatever can be read."""
     try:
         plain = parse(text)
     except (ValueError, RecursionError, yaml.YAMLError):
@@ -298,5 +295,5 @@ def _mapping(text: str, parse: Any) -> dict[str, Any]:
 
 
 def _safe(text: str) -> str:
-    """Text for HTML: escaped, without control characters."""
+    """Escape text for HTML, and remove control characters."""
     return html.escape(printable(text))

@@ -62,7 +62,7 @@ def pair(request, transformers, tmp_path_factory):
 
 
 def mixed_lines(count: int) -> list[str]:
-    """Real lines as they are, decomposed, cut, and with everything odd put in, before and behind."""
+    """Real lines as they are, decomposed, cut, and with odd characters inserted, before and after them."""
     draw, lines, odd = random.Random(0), real_lines(), [*ODD, ""]
     mixed = [
         "",
@@ -187,7 +187,7 @@ def test_the_longest_of_several_symbols_is_taken(tmp_path):
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("known", ["가나다 라마바", "가나다 라마바 s", "가나다 </s> 라마바"])
 def test_control_tokens_cannot_be_brought_in_by_a_text(known, prefix, tmp_path):
-    """Whether the letters of `</s>` are pieces, unknown, or some of each."""
+    """The letters of `</s>` may be pieces, unknown, or some of each."""
     (tmp_path / "t.model").write_bytes(train([known] * 50, 60, add_dummy_prefix=prefix))
     model = SentencePieceBPE(tmp_path / "t.model")
     tokenizer = Tokenizer.from_str(tokenizer_json(model))
@@ -224,7 +224,7 @@ def changed(model: bytes, change) -> bytes:
         ),
         (lambda p: setattr(p.pieces[60], "type", 5), "it has unused pieces"),
         (lambda p: setattr(p.pieces[41], "score", p.pieces[40].score), "two of its pieces have one score"),
-        (lambda p: setattr(p.pieces[40], "piece", "가☃"), "piece '가☃' has a character that is no piece"),
+        (lambda p: setattr(p.pieces[40], "piece", "가☃"), "piece '가☃' has a character that is not a piece"),
         (lambda p: setattr(p.pieces[4], "piece", "①"), "normalisation changes its symbol '①'"),
         (lambda p: setattr(p.pieces[2], "piece", "<end>"), "it has no eos piece"),
     ],

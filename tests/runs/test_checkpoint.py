@@ -335,7 +335,7 @@ def test_a_save_that_fails_anywhere_leaves_one_to_go_on_from(
         assert found.state()["step"] in (10, 15)  # never 20, which the run has left behind
         check_whole(found, found.state()["step"])
         outcomes.add(found.state()["step"])
-        for folder in ckpt_dir.glob("step-*"):  # what bears the name of a checkpoint is one
+        for folder in ckpt_dir.glob("step-*"):  # every folder with the name of a checkpoint is one
             open_checkpoint(folder).verify()
         save(ckpt_dir, 15, keep=1)
         check_whole(newest_checkpoint(ckpt_dir), 15)

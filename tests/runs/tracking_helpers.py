@@ -1,4 +1,4 @@
-"""What the tests of a run's record and of its report share."""
+"""Helpers that the tests of a run's record and of its report share."""
 
 from __future__ import annotations
 

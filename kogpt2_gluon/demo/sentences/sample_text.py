@@ -10,7 +10,6 @@ method whose sequence Python promises to keep, and no order of a set is relied o
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from kogpt2_gluon.demo.sentences.reviews import REVIEWS
 from kogpt2_gluon.demo.sentences.scenes import SCENES, Scene
 from kogpt2_gluon.demo.sentences.talks import TALKS
 from kogpt2_gluon.demo.sentences.words import POOLS, ROWS
+from kogpt2_gluon.storage.files import replace_file
 
 __all__ = ["has_final_consonant", "sample_documents", "with_particle", "write_sample_corpus"]
 
@@ -265,22 +265,13 @@ def sample_documents(seed: int = 0) -> Iterator[str]:
 def write_sample_corpus(path: Path, num_bytes: int = 3_500_000, seed: int = 0) -> int:
     """Write one document a line, UTF-8, until the file has at least `num_bytes`; returns the number of documents.
 
-    The file appears whole or not at all (written beside its place, then renamed). Folders are made as needed.
+    The file appears whole or not at all. Missing folders are made.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     written = count = 0
-    try:
-        with partial.open("wb") as file:
-            for document in sample_documents(seed):
-                if written >= num_bytes:
-                    break
-                written += file.write(document.encode("utf-8") + b"\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replace_file(Path(path)) as file:
+        for document in sample_documents(seed):
+            if written >= num_bytes:
+                break
+            written += file.write(document.encode("utf-8") + b"\n")
+            count += 1
     return count
