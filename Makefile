@@ -1,11 +1,11 @@
-# The whole set-up is here: `make demo` and `make test` install what they need into .venv, once.
+# The whole installation is here: `make demo` and `make test` install what they need into .venv, once.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 DEMO_DIR ?= demo-run
 
-# A stamp is touched when its step is done and redone when what it was made from changes.
+# A stamp is touched when its step is done. The step runs again when one of its sources changes.
 CORE := $(VENV)/.core
 GPU := $(VENV)/.gpu
 HOROVOD := $(VENV)/.horovod
@@ -17,7 +17,7 @@ PCLUSTER := .venv-pcluster
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(CORE) ## the whole road on embedded Korean text: corpus to PyTorch folder, in minutes
+demo: $(CORE) ## every stage on built-in Korean text, from text to a PyTorch folder, in minutes
 	$(BIN)/kogpt2 demo --dir $(DEMO_DIR)
 
 install: $(CORE) ## the package for the CPU, into .venv
@@ -43,7 +43,7 @@ $(HOROVOD): $(CORE)
 		$(HOROVOD_BUILD) HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 $(HOROVOD_INSTALL); fi
 	touch $@
 
-# The GPU build takes the CPU build's place, and Horovod is built against it.
+# The GPU build replaces the CPU build, and Horovod is built against it.
 horovod-gpu: setup.py constraints.txt ## MXNet's GPU build, and Horovod with NCCL, MPI and Gloo (needs CUDA, NCCL, Open MPI)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt setuptools wheel cmake cffi cloudpickle psutil pyyaml packaging
@@ -57,8 +57,8 @@ $(TEST): $(HOROVOD)
 	$(PIP) install -c constraints.txt -e '.[$(MXNET),convert,test]'
 	touch $@
 
-# ParallelCluster's own schema of a cluster. It wants older libraries than ours, so it has an environment of its own
-# (70 MB); its CDK and its web server, which the schema does not need, stay out.
+# ParallelCluster's own schema of a cluster. It needs older libraries than ours, so it has an environment of its own
+# (70 MB), without its CDK and its web server, which the schema does not need.
 $(PCLUSTER)/.ready: constraints.txt
 	test -x $(PCLUSTER)/bin/python || $(PYTHON) -m venv $(PCLUSTER)
 	$(PCLUSTER)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt boto3 marshmallow packaging PyYAML
@@ -83,7 +83,7 @@ lint: $(TEST) ## ruff, the order of imports, mypy
 	mkdir -p $(VENV)/names && ln -sfn ../../launch $(VENV)/names/kogpt2_launch
 	$(BIN)/mypy
 
-format: $(TEST) ## lets ruff rewrite what it can
+format: $(TEST) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -97,27 +97,27 @@ test-cu112: $(CORE) ## the mxnet-cu112 build in an environment of its own (3.3 G
 bench: bench-speed bench-data $(if $(BENCH_TEXT),bench-text) ## every benchmark, hours; BENCH_TEXT=FILE adds training on a document a line
 
 SHAPES ?= 2x256 8x128 1x1024
-bench-speed: $(TEST) ## a training step, generation and two workers, beside PyTorch and transformers; SHAPES="2x256 ..."
+bench-speed: $(TEST) ## a training step, generation and two workers, against PyTorch and transformers; SHAPES="2x256 ..."
 	for shape in $(SHAPES); do for precision in float32 bfloat16; do \
 		$(BIN)/python benchmarks/training_speed.py --shape $$shape --precision $$precision || exit 1; done; done
 	for precision in float32 bfloat16; do \
 		$(BIN)/python benchmarks/generation_speed.py --precision $$precision || exit 1; done
 	$(BIN)/python benchmarks/scaling_speed.py --precision bfloat16
 
-bench-text: $(TEST) ## training on BENCH_TEXT: an hour's run with n-grams beside it, then every precision for 600 updates
+bench-text: $(TEST) ## training on BENCH_TEXT: an hour's run against n-grams, then every precision for 600 updates
 	benchmarks/reviews.sh "$(BENCH_TEXT)"
 	$(BIN)/python benchmarks/convergence.py bench-reviews/shards --dir bench-convergence --out bench-convergence.svg
 
-bench-data: $(TEST) ## benchmarks of the data path; BENCH_PEERS=DIR sets other projects beside it (several GB)
+bench-data: $(TEST) ## benchmarks of the data path; BENCH_PEERS=DIR compares with other projects (several GB)
 	$(BIN)/python benchmarks/reader.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/reader")
 	$(BIN)/python benchmarks/cleaning.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/cleaning")
 
 # g++ and the headers of Python build Horovod; sshd, Open MPI, iproute2, Slurm and MUNGE are for the tests on two hosts,
 # which are namespaces of this machine.
-system-packages: ## Debian packages that building and testing want
+system-packages: ## Debian packages needed to build and test
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends g++ make python3-venv \
 		openssh-server openssh-client openmpi-bin iproute2 slurm-wlm munge >/dev/null
 
-clean: ## removes .venv and what runs left
+clean: ## remove .venv and the files of runs
 	rm -rf $(VENV) .venv-cu112 $(PCLUSTER) .work build *.egg-info $(DEMO_DIR)

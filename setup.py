@@ -1,4 +1,4 @@
-"""Packaging. Exact versions for Python 3.11 stand in constraints.txt; the bounds here also admit 3.9 and 3.10."""
+"""Packaging. constraints.txt has the exact versions for Python 3.11; the bounds here also admit 3.9 and 3.10."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ CORE = [
     "tensorboardX>=2.6",
     "safetensors>=0.4",
     "tokenizers>=0.19",  # ignore_merges
-    "protobuf>=3.20",  # SentencePiece's own model format,
+    "protobuf>=3.20",  # SentencePiece's own model format
 ]
 
-# mxnet-cu112 links these but does not ask for them; no CUDA toolkit is needed beside them.
+# mxnet-cu112 links these but does not require them; with them no CUDA toolkit is needed.
 CUDA_LIBRARIES = [
     "nvidia-cuda-runtime-cu11==11.7.99",
     "nvidia-cublas-cu11==11.10.3.66",
@@ -42,7 +42,7 @@ ONEDNN = ["onednn-cpu-gomp==2023.2.0", "onednn-devel-cpu-gomp==2023.2.0"]
 
 AWS = ["boto3>=1.36"]  # checksums of parts
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
-# ijson: another reading of the JSON corpora, to compare ours with
+# ijson: a second reader of the JSON corpora, to compare ours with
 # kubernetes-validate: the published schemas of pods
 SCHEMAS = ["kubernetes-validate>=1.37", "jsonschema>=4.23"]
 PYTEST = ["pytest>=7", "pytest-timeout>=2", "pytest-xdist>=3.5"]
@@ -77,7 +77,7 @@ setup(
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40"],
         "test": [*TEST, *LINT],
-        "bench": [],  # the benchmarks so far run on the core; peers to compare with come here
+        "bench": [],  # the benchmarks run on the core so far; add peers here
     },
     entry_points={
         "console_scripts": [

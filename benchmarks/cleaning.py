@@ -1,4 +1,4 @@
-"""How fast text is cleaned, freed of near duplicates and sharded, and how much memory that takes.
+"""Measure how fast text is cleaned, deduplicated and sharded, and how much memory that takes.
 
     python benchmarks/cleaning.py --json [--documents tech_docs.jsonl] [--reviews reviews.txt] [--peers DIR]
                                   [--only PART ...] [--sizes 10,100,1000] [--rounds 5] [--mb 8]
@@ -9,7 +9,7 @@ without them the package's own sample text is used for both. `--peers DIR` names
 
 filters          all cheap filters (preset `web`), in one process: MB of UTF-8 a second of CPU time, for the filters
                  alone and for the whole of `clean` from file to corpus
-near_duplicates  signing and the search together, likewise; then a planted set: recall and precision
+near_duplicates  signing and search together, in the same way; then a planted set: recall and precision
 memory           `kogpt2 clean` of --sizes MB of text made distinct: largest sum of resident memory over its processes,
                  each sampled every 20 ms; with the filters, and with near duplicates as well
 sharding         `shard_corpus` on all cores against SentencePiece's own batch encoding of the same documents on as
@@ -54,7 +54,7 @@ from kogpt2_gluon.tokens.training import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("filters", "near_duplicates", "memory", "sharding")
-BATCH_BYTES = 1 << 20  # of text that the filters are given at a time, as `clean` does
+BATCH_BYTES = 1 << 20  # of text that the filters get at a time, as in `clean`
 SAMPLE_SECONDS = 0.02  # between two looks at the memory
 AIMS = {"documents": 10.0, "reviews": 5.0, "near_duplicates": 3.0, "sharding": 0.9}
 
@@ -87,7 +87,7 @@ def speeds(megabytes: float, rounds: list[dict[str, float]]) -> Result:
 
 
 def measure_filters(arguments: argparse.Namespace, work: Path) -> Result:
-    """Documents, then reviews."""
+    """Measure the filters on documents, then on reviews."""
     return {kind: _measure_filters(arguments, work, kind) for kind in ("documents", "reviews")}
 
 
@@ -128,7 +128,7 @@ def _measure_filters(arguments: argparse.Namespace, work: Path, kind: str) -> Re
 
 
 def find_near_duplicates(texts: list[str], options: NearDuplicateOptions, work: Path) -> list[int]:
-    """Signs and searches, as `clean` does."""
+    """Sign and search, as `clean` does."""
     remaining = iter(texts)
     keys = [band_keys(batch, options) for batch in iter(lambda: take(remaining, BATCH_BYTES), [])]
     np.save(work / "keys.npy", np.concatenate(keys))
@@ -138,7 +138,7 @@ def find_near_duplicates(texts: list[str], options: NearDuplicateOptions, work: 
 
 
 def measure_near_duplicates(arguments: argparse.Namespace, work: Path) -> Result:
-    """Documents, reviews (of 10 characters on), and the planted set."""
+    """Measure documents, reviews of at least 10 characters, and the planted set."""
     peers = make_peers(arguments.peers) if arguments.peers else "no --peers DIR"
     result: Result = {"peers": "measured" if isinstance(peers, Path) else f"skipped: {peers}"}
     for kind in ("documents", "reviews"):
@@ -177,7 +177,7 @@ def _measure_near_duplicates(arguments: argparse.Namespace, work: Path, kind: st
 
 
 def measure_planted(texts: list[str], work: Path) -> Result:
-    """Copies with 0.2% to 5% of their characters changed: how many of those at 0.85 or more go, and what else does."""
+    """Plant copies with 0.2% to 5% of their characters changed; count those dropped at 0.85 or more, and all others."""
     options = NearDuplicateOptions(enabled=True)
     texts = [text for text in texts if len(text) >= 200]
     first = set(find_near_duplicates(texts, options, work))
@@ -206,7 +206,7 @@ def edited(text: str, share: float, rng: random.Random) -> str:
 
 
 def make_peers(folder: Path) -> Path | str:
-    """The peers' Python, whose environment is made once; or why it cannot be made."""
+    """Return the peers' Python, whose environment is made once, or the reason why it cannot be made."""
     python = folder / "bin" / "python"
     try:
         if not (folder / ".ready").exists():
@@ -256,7 +256,7 @@ def peak_memory(command: list[str]) -> tuple[float, float]:
 
 
 def measure_memory(arguments: argparse.Namespace, work: Path) -> Result:
-    """One run for each size, and for each with near duplicates as well; one file at a time on disk."""
+    """Run each size, without and with near duplicates; only one file is on disk at a time."""
     texts = read_texts(arguments, "documents", 1e6 * arguments.mb)
     rows: list[Result] = []
     for size in arguments.sizes:
@@ -281,7 +281,7 @@ def measure_memory(arguments: argparse.Namespace, work: Path) -> Result:
 # ---- sharding ----------------------------------------------------------------------------------------------------
 
 
-# In a process of its own, as `kogpt2 shard` runs: its tokenizing processes would import all of this file else.
+# In a process of its own, as `kogpt2 shard` runs; otherwise its tokenizing processes would import all of this file.
 SHARD = """
 import sys, time
 from pathlib import Path
@@ -295,7 +295,7 @@ print(time.perf_counter() - began)
 
 
 def measure_sharding(arguments: argparse.Namespace, work: Path) -> Result:
-    """From documents on disk to shards, against SentencePiece from a list in memory to lists."""
+    """Compare sharding documents on disk with SentencePiece encoding a list in memory."""
     kinds: Result = {}
     for kind in ("documents", "reviews"):
         file, corpus_dir, model = work / f"{kind}.in", work / f"{kind}-corpus", work / f"{kind}.model"
@@ -339,7 +339,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace, Path], Result]] = {
 
 
 def table(result: Result) -> str:
-    """The same for people."""
+    """Print the figures as text."""
     lines = []
     for kind in ("documents", "reviews"):
         for part in ("filters", "near_duplicates", "sharding"):
@@ -358,7 +358,7 @@ def table(result: Result) -> str:
 
 
 def main() -> None:
-    """Command line, see the module's text."""
+    """Run the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--documents", type=Path, help="JSON lines of long documents")

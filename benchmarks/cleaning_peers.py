@@ -1,4 +1,4 @@
-"""What the figures of `cleaning.py` are set against: a plain loop of filters, and other projects' MinHash.
+"""The peers that `cleaning.py` compares with: a plain loop of filters, and other projects' MinHash.
 
     python cleaning_peers.py KIND TEXTS --threshold 0.8 --shingle 5 --bands 20 --rows 6
 
@@ -28,7 +28,7 @@ SYMBOL = re.compile(r"[^\w\s]")
 
 
 def plain_filter(document: str) -> str | None:
-    """One document through the kinds of filter that the preset `web` has, as such loops are mostly written."""
+    """Filter one document by the kinds of filter in the preset `web`, as such loops are usually written."""
     lines = []
     for line in document.split("\n"):
         line = unicodedata.normalize("NFC", HTML.sub(" ", line))
@@ -101,7 +101,7 @@ FINDERS: dict[str, Callable[[list[str], float, int, int, int], list[int]]] = {"d
 
 
 def main() -> None:
-    """Command line, see the module's text."""
+    """Run the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=sorted(FINDERS))
     parser.add_argument("texts", type=Path)
@@ -112,7 +112,9 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = json.loads(arguments.texts.read_text(encoding="utf-8"))
     find = FINDERS[arguments.kind]
-    find(texts[:1], arguments.threshold, arguments.shingle, arguments.bands, arguments.rows)  # the import is no work
+    find(
+        texts[:1], arguments.threshold, arguments.shingle, arguments.bands, arguments.rows
+    )  # the import does not count
     began = time.process_time()
     dropped = find(texts, arguments.threshold, arguments.shingle, arguments.bands, arguments.rows)
     print(json.dumps({"seconds": time.process_time() - began, "dropped": dropped}))

@@ -1,4 +1,4 @@
-"""The text that `cleaning.py` works on: of files, or the package's own, as much of it as a measurement needs."""
+"""The text that `cleaning.py` works on: from files or the package's own, as much as a measurement needs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_texts(arguments: argparse.Namespace, kind: str, limit: float) -> list[s
 
 
 def distinct(texts: list[str]) -> Iterator[str]:
-    """The texts on one line each, then again and again with their words in another order: without end."""
+    """Yield the texts, one line each, then again and again with their words in another order, without end."""
     rng = random.Random(0)
     for copy in itertools.count():
         for text in texts:

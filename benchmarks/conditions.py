@@ -1,4 +1,4 @@
-"""What a benchmark's figures were measured on."""
+"""The conditions under which a benchmark's figures were measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def conditions() -> dict[str, Any]:
-    """Processor, cores, versions, date and the load at the start: a shared machine is told by its load."""
+    """Return processor, cores, versions, date and the load at the start, which shows whether the machine is shared."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {

@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: contestants as processes of their own, rounds, and what they ran on."""
+"""Shared code of the speed benchmarks: contestants in processes of their own, rounds, and the conditions of a run."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Contestant:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, **variables: str) -> Result:
-        """Starts it afresh and returns what it measured; ContestantError if it fails."""
+        """Start a new process and return what it measured. Raises ContestantError if it fails."""
         result: Result = json.loads(self.output(**variables)[-1])
         return result
 
     def output(self, **variables: str) -> list[str]:
-        """The lines it wrote, the result last: a library in C may write behind Python's back, and later."""
+        """Return the lines it wrote, the result last: a C library may write without Python knowing, and later."""
         command = [str(part) for part in self.command]
         environment = {**os.environ, **one_limit(), **self.variables, **variables}
         done = subprocess.run(
@@ -58,7 +58,7 @@ class Contestant:
 
 
 def last_words(text: str) -> str:
-    """The end of what a process said; where horovodrun told what its workers said, theirs."""
+    """Return the end of a process's output; if horovodrun passed on its workers' output, the end of theirs."""
     lines = [line for line in text.splitlines() if PREFIX.sub("", line).strip()]
     of_workers = [PREFIX.sub("", line) for line in lines if PREFIX.match(line)]
     return "\n".join((of_workers or lines)[-12:]) or "nothing was said"
@@ -73,9 +73,10 @@ def one_limit() -> dict[str, str]:
 def run_rounds(
     contestants: Sequence[Contestant], rounds: int, needed: Sequence[str], show: Sequence[str]
 ) -> list[dict[str, Result]]:
-    """Every contestant in turn, `rounds` times: {name: result} of each round. The figures `show` go to stderr at once.
+    """Run every contestant in turn, `rounds` times; return {name: result} of each round.
 
-    One that fails is told of and left out of all rounds; if it is `needed`, that is a ContestantError.
+    The figures `show` go to stderr at once. A contestant that fails is reported and left out of all rounds. Raises
+    ContestantError if it is `needed`.
     """
     out: dict[str, str] = {}
     results: list[dict[str, Result]] = []
@@ -105,7 +106,7 @@ def announce(text: str) -> None:
 
 
 def figures(rounds: Sequence[Mapping[str, Result]], name: str, key: str) -> list[float]:
-    """One contestant's figure of every round."""
+    """Return one contestant's figure in each round."""
     return [round_[name][key] for round_ in rounds]
 
 
@@ -123,7 +124,7 @@ def peak_memory_mb() -> float:
 
 
 def speed_conditions(threads: int) -> dict[str, Any]:
-    """What figures of speed depend on; a machine that is busy before anything has run is told of."""
+    """Return what figures of speed depend on. If the machine is busy before anything has run, say so."""
     if os.getloadavg()[0] > 0.5 * threads:
         announce(f"the load is {os.getloadavg()[0]:.1f} already: threads that wait for a core make figures worthless")
     words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()

@@ -1,13 +1,13 @@
-"""How fast text is generated with cached keys and values: ours against transformers' `generate`.
+"""Measure how fast text is generated with cached keys and values: ours against transformers' `generate`.
 
     python benchmarks/generation_speed.py --precision bfloat16 --rounds 3 --json
 
 KoGPT-2 base with random weights continues a prompt of 32 random tokens by 128, once and eight times side by side, each
 token drawn from the 40 likeliest. Ours is `Generator.ids`, the peer `GPT2LMHeadModel.generate` with its own cache,
-under inference_mode, in bfloat16 with the weights in bfloat16. No side ends early: ours may never draw the id that is
-named as `</s>`, the peer has none. In every round each contestant runs in turn, a process of its own: a short
-generation to warm up, then timed ones, the prompt's pass included; a ratio is made within a round and the median of
-the rounds counts. `ratio_N` is ours / hf in tokens/s at batch size N.
+under inference_mode, in bfloat16 with the weights in bfloat16. Neither side ends early: ours may never draw the id that
+is named as `</s>`, and the peer has no such id. In every round each contestant runs in turn, a process of its own: a
+short generation to warm up, then timed ones, the prompt's pass included; a ratio is made within a round and the median
+of the rounds counts. `ratio_N` is ours / hf in tokens/s at batch size N.
 
 Contestants: `ours`, `stock` (ours by MXNet's own operators, in float32 whatever the precision), `hf`, `hf-huge` (with
 GLIBC_TUNABLES=glibc.malloc.hugetlb=1).
@@ -51,7 +51,7 @@ Generate = Callable[[int, int], list[list[int]]]  # (batch_size, new_tokens) -> 
 
 
 def our_generator(recipe: Recipe, prompt: list[int]) -> Generate:
-    """generate_ids; the last row of the vocabulary stands for `</s>` and is never drawn."""
+    """Return our generator; the last row of the vocabulary stands for `</s>` and is never drawn."""
     runtime.prepare(recipe.training.threads)
     from kogpt2_gluon.inference.generation import Generator, Sampling
     from kogpt2_gluon.ops.choose import choose_ops
@@ -70,7 +70,7 @@ def our_generator(recipe: Recipe, prompt: list[int]) -> Generate:
 
 
 def peer_generator(recipe: Recipe, prompt: list[int]) -> Generate:
-    """transformers' generate."""
+    """Return the generator of transformers."""
     import torch
     from training_peers import new_model
 
@@ -98,7 +98,7 @@ def peer_generator(recipe: Recipe, prompt: list[int]) -> Generate:
 
 
 def our_recipe(arguments: argparse.Namespace) -> Recipe:
-    """The recipe of all; RecipeError if prompt and new tokens are longer than the model's positions."""
+    """Return the recipe of all contestants. Raises RecipeError if the text exceeds the model's positions."""
     length = f"data.seq_length={arguments.prompt + arguments.tokens}"
     return load_recipe("kogpt2_base", [length, *arguments.overrides])
 
@@ -130,7 +130,7 @@ def run_as_child(arguments: argparse.Namespace) -> Result:
 
 
 def contestants(arguments: argparse.Namespace) -> list[Contestant]:
-    """Ours and the peers that were asked for."""
+    """Return ours and the peers that were asked for."""
     batch_sizes = ",".join(map(str, arguments.batch_sizes))
     settings = ["--batch-sizes", batch_sizes, "--prompt", arguments.prompt, "--tokens", arguments.tokens]
     overrides = [*arguments.overrides, f"training.threads={arguments.threads}"]
@@ -150,7 +150,7 @@ def contestants(arguments: argparse.Namespace) -> list[Contestant]:
 
 
 def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], state: dict[str, Any]) -> dict[str, Any]:
-    """The object that is printed."""
+    """Return the object that is printed."""
     sizes, names = arguments.batch_sizes, list(rounds[0])
     rates = [f"tokens_per_second_{size}" for size in sizes]
     shown = [*rates, *(f"milliseconds_per_token_{size}" for size in sizes), "peak_memory_mb"]
@@ -174,7 +174,7 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], stat
 
 
 def table(result: dict[str, Any], batch_sizes: Sequence[int]) -> str:
-    """The same for people."""
+    """Print the figures as text."""
     lines = [
         f"{result['new_tokens']} tokens after a prompt of {result['prompt_tokens']}, {result['precision']}, "
         f"{result['conditions']['threads']} threads"
@@ -191,7 +191,7 @@ def table(result: dict[str, Any], batch_sizes: Sequence[int]) -> str:
 
 
 def names_of(text: str) -> list[str]:
-    """`hf,stock` as names of contestants, each of which there is."""
+    """Split `hf,stock` into names of contestants; raise an error for an unknown one."""
     names = [name for name in text.split(",") if name]
     if unknown := [name for name in names if name not in PEERS]:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(PEERS)}")
@@ -199,7 +199,7 @@ def names_of(text: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line, see the module's text."""
+    """Run the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch-sizes", type=lambda text: [int(size) for size in text.split(",")], default=[1, 8])

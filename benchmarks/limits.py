@@ -1,4 +1,4 @@
-"""What this machine can do at most, to hold other figures against: float32 products, and reading memory.
+"""The most that this machine can do, as a yardstick for other figures: float32 products, and reading memory.
 
     python benchmarks/limits.py [--threads 2]
 
@@ -20,7 +20,7 @@ SIZE, NUMBERS, TRIALS = 4096, 124_000_000, 10
 @click.command()
 @click.option("--threads", default=2, show_default=True)
 def main(threads: int) -> None:
-    """Prints one JSON object."""
+    """Print one JSON object."""
     import torch
 
     torch.set_num_threads(threads)
@@ -33,7 +33,7 @@ def main(threads: int) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of the fastest of TRIALS, after one that does not count."""
+    """Return the time of the fastest of TRIALS, after one that does not count."""
     work()
     taken = []
     for _ in range(TRIALS):

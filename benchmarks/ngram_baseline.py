@@ -2,8 +2,8 @@
 
     python benchmarks/ngram_baseline.py TRAIN_SHARDS TEST_SHARDS [--order 2 --order 3] [--modified] [--json]
 
-The tokens, and what is scored of them, are those of ``kogpt2_gluon/inference/evaluation.py``: every held-out
-token but `<s>`, so the text's tokens and `</s>`; `<unk>` counts as a token like any other, there and here.
+The scored tokens are those of ``kogpt2_gluon/inference/evaluation.py``: every held-out token but `<s>`, so the text's
+tokens and `</s>`. `<unk>` counts as a token like any other, there and here.
 
 The model (Chen and Goodman, 1999, section 4.1.6), with h' the history h without its first word::
 
@@ -15,9 +15,9 @@ The first term is 0 where h w was never seen; c(h) is the sum of c(h w) over w, 
 away over c(h), makes each distribution sum to one. At the highest order c counts occurrences; below it, the
 different words seen before. D_k = n1 / (n1 + 2 n2), with n1 and n2 the k-grams of count one and two.
 
-Documents do not see each other, and each begins with a single `<s>`, as in SRILM and KenLM: where fewer words than
-the order asks for stand before a word, the history is what there is, from `<s>` on. Nothing stands before `<s>`, so
-the k-grams that begin with it keep their numbers of occurrences at the lower orders too.
+Documents do not see each other, and each begins with a single `<s>`, as in SRILM and KenLM. If fewer words than the
+order needs come before a word, the history is shorter and begins with `<s>`. Nothing comes before `<s>`, so the k-grams
+that begin with it keep their numbers of occurrences at the lower orders too.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ class _Level:
 
 
 def discounts(counts: Ints, modified: bool) -> Floats:
-    """What is taken from a count of 0, 1, 2 and 3 or more: (4,).
+    """Return the discounts of counts 0, 1, 2 and 3 or more: (4,).
 
-    Where the formulas fail, for want of n-grams of some small count, these stand in: 0.5, or 0.5, 1 and 1.5.
+    If the formulas fail because no n-gram has some small count, these are used: 0.5, or 0.5, 1 and 1.5.
     """
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
     if not modified:
@@ -152,12 +152,12 @@ def _places(tokens: Ints, bos: int) -> Ints:
 
 
 def _ends(place: Ints, length: int) -> Ints:
-    """Where n-grams end that lie within a document and do not end in `<s>`."""
+    """Return the places where n-grams end that lie within a document and do not end in `<s>`."""
     return np.flatnonzero(place >= max(1, length - 1))
 
 
 def _look_up(keys: Ints, values: Floats, wanted: Ints, absent: float) -> Floats:
-    """Values of the `wanted` keys (m,) in sorted `keys`; `absent` for those that are not there."""
+    """Return the values of the `wanted` keys (m,) in sorted `keys`; `absent` for keys that are missing."""
     if not len(keys):
         return np.full(len(wanted), absent)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -186,20 +186,20 @@ class Score:
 
 
 def read_documents(shards: ShardSet) -> Ints:
-    """All tokens of a set, int64 (n,). DataError unless each of its documents begins with its only `<s>`."""
+    """Return all tokens of a set, int64 (n,). Raises DataError unless each document begins with its only `<s>`."""
     manifest = shards.manifest
     tokens = np.concatenate([shards.read_chunk(chunk) for chunk in range(shards.num_chunks)]).astype(np.int64)
     bos = manifest.special_ids["bos"]
     if tokens[0] != bos or np.count_nonzero(tokens == bos) != manifest.documents or tokens.max() >= manifest.vocab_size:
         raise DataError(
             f"{shards.folder}: its tokens are not the {manifest.documents:,} documents `<s> text </s>` with ids below "
-            f"{manifest.vocab_size:,} that {MANIFEST} tells of; make this set again"
+            f"{manifest.vocab_size:,} that {MANIFEST} names; make this set again"
         )
     return tokens
 
 
 def score_order(train: Ints, test: Ints, manifest: Manifest, order: int, modified: bool = False) -> Score:
-    """Fits an order on `train` and scores `test`, which `manifest` describes; both from :func:`read_documents`."""
+    """Fit an order on `train` and score `test`, which `manifest` describes; both from :func:`read_documents`."""
     begun = time.perf_counter()
     bos, unk = manifest.special_ids["bos"], manifest.special_ids["unk"]
     losses = -np.log(KneserNey(train, bos, manifest.vocab_size, order, modified).probabilities(test))
@@ -216,7 +216,7 @@ def score_order(train: Ints, test: Ints, manifest: Manifest, order: int, modifie
 
 
 def score_shards(train: Path, test: Path, orders: Sequence[int], modified: bool = False) -> list[Score]:
-    """Scores of all `orders`; DataError if the two folders hold tokens of different tokenizers."""
+    """Return the scores of all `orders`. Raises DataError if the folders hold tokens of different tokenizers."""
     with ShardSet(train) as train_shards, ShardSet(test) as test_shards:
         manifest = test_shards.manifest
         for name in ("tokenizer_sha256", "vocab_size", "special_ids"):
@@ -227,7 +227,7 @@ def score_shards(train: Path, test: Path, orders: Sequence[int], modified: bool 
 
 
 def table(scores: Sequence[Score]) -> str:
-    """A Markdown table, a row an order."""
+    """Return a Markdown table with a row for each order."""
     rows = [
         f"| {score.order} | {score.tokens:,} | {score.perplexity:.1f} | {score.bits_per_byte:.3f} "
         f"| {score.unknown_rate:.3%} | {score.seconds:.1f} |"

@@ -1,11 +1,11 @@
-"""How fast token shards are read: against a plain read of the same bytes, and against other projects' readers.
+"""Measure how fast token shards are read, against a plain read of the same bytes and other projects' readers.
 
     python benchmarks/reader.py --json [--peers DIR] [--tokens 100000000] [--rounds 5] [--seconds 3]
 
 All on random tokens from the page cache, ours and each peer's in turn, `--rounds` times; figures are medians, ratios
 are made within a round. Every reader is a process of its own, so that memory is its own. `--peers DIR` names a folder
 for the peers' environment (several GB, made once from reader_peers.txt with `python -m venv` and pip); without it only
-nanoGPT's way is measured beside ours, which needs NumPy alone.
+nanoGPT's way, which needs only NumPy, is measured next to ours.
 
 Printed: verified chunks against a plain sequential read into one buffer; batches of int32 ready for MXNet against the
 peers'; start and memory of one worker of 64 over a set of ten thousand million tokens (sparse files); the resume from
@@ -50,17 +50,17 @@ Rounds = dict[str, list[dict[str, float]]]  # of each reader, one result a round
 
 
 class OneOf(Worker):
-    """Rank 0 of `size` workers, the others of which are not there."""
+    """Rank 0 of `size` workers; the others do not exist."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
 
-# What one child process measures.
+# The measurements of one child process.
 
 
 def ready_batches(folder: Path, batch_size: int, seq_length: int) -> Iterator[np.ndarray]:
-    """Our batches, each of which MXNet has as an NDArray, made as the training loop makes them."""
+    """Measure our batches as NDArrays of MXNet, made as the training loop makes them."""
     from kogpt2_gluon.machine.runtime import mx
     from kogpt2_gluon.training.batches import device_batches
 
@@ -73,13 +73,13 @@ def child_batches(folder: Path, batch_size: int, seq_length: int, seconds: float
     from kogpt2_gluon.machine import runtime
 
     runtime.prepare(1)
-    runtime.mx.nd.zeros(1).wait_to_read()  # the import is nobody's reading speed
+    runtime.mx.nd.zeros(1).wait_to_read()  # the import does not count
     began = time.perf_counter()
     return measure(ready_batches(folder, batch_size, seq_length), seconds, began)
 
 
 def child_chunks(folder: Path, seconds: float) -> dict[str, float]:
-    """Bytes a second: our verified chunks, and a plain sequential preadv into one buffer, alternating."""
+    """Measure bytes a second: our verified chunks, and a plain sequential preadv into one buffer, in turn."""
     buffer = np.empty(CHUNK_BYTES // 2, np.uint16)
     view = buffer.view(np.uint8).data
     plain, ours = [], []
@@ -109,9 +109,9 @@ def child_chunks(folder: Path, seconds: float) -> dict[str, float]:
 
 
 def child_sparse(folder: Path, seq_length: int, warm: bool) -> dict[str, float]:
-    """One worker of 64 over the large set: first batch from the start, then from the middle.
+    """Measure one worker of 64 over the large set: the first batch from the start, then from the middle.
 
-    A virtual machine may take a millisecond for each MB that it has not used before, whoever asks. With `warm` so much
+    A virtual machine may take a millisecond for each MB of memory that it has not used before. With `warm` as much
     memory is touched and freed first.
     """
     if warm:
@@ -161,14 +161,14 @@ def make_peers(folder: Path) -> str:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*pip, "-r", str(HERE / "reader_peers.txt")], check=True)
-        # Its own list asks for a CUDA build that reading tokens has no use for.
+        # Its own requirements ask for a CUDA build, which reading tokens does not need.
         subprocess.run([*pip, "--no-deps", "megatron-core==0.16.1"], check=True)
         (folder / ".ready").touch()
     return str(python)
 
 
 def main() -> None:
-    """Command line, see the module's text."""
+    """Run the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--peers", type=Path, help="folder of the peers' environment")
@@ -199,7 +199,7 @@ def run_as_child(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Everything, in interleaved rounds."""
+    """Run everything, in interleaved rounds."""
     tokenizer = make_tokenizer(work)
     raw, folder = write_random(work, tokenizer, arguments.tokens)
     sparse = write_sparse(work, tokenizer, SPARSE_TOKENS)
@@ -274,7 +274,7 @@ def summary(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The same for people."""
+    """Print the figures as text."""
     chunks, batches, sparse = result["verified_chunks"], result["batches"], result["ten_billion_tokens"]
     lines = [
         f"verified chunks    {chunks['verified_gb_per_second']:.1f} GB/s, {chunks['ratio']:.2f} of a plain read "

@@ -26,7 +26,7 @@ CHUNK_TOKENS = 1 << 21  # 4 MiB of uint16, as our chunks
 
 
 def nanogpt(tokens: Path, _folder: Path, length: int, batch_size: int, _workers: int) -> Iterator[np.ndarray]:
-    """A random place of a memory map for every row: the way of nanoGPT's get_batch."""
+    """Read each row from a random place of a memory map, as nanoGPT's get_batch does."""
     data = np.memmap(tokens, dtype=np.uint16, mode="r")
     generator = np.random.default_rng(0)
     while True:
@@ -46,7 +46,7 @@ def prepare_megatron(tokens: Path, folder: Path, _length: int) -> None:
 
 
 def megatron(_tokens: Path, folder: Path, length: int, batch_size: int, _workers: int) -> Iterator[np.ndarray]:
-    """Megatron-core's indexed dataset, asked for random stretches; its sample index, which costs more, is left out."""
+    """Read random stretches from Megatron-core's indexed dataset, without its sample index, which costs more."""
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     data = IndexedDataset(str(folder / "tokens"))
@@ -166,14 +166,14 @@ def measure(batches: Iterator[np.ndarray], seconds: float, began: float) -> dict
         for _ in range(16):
             batch = next(batches)
             tokens += batch.shape[0] * (batch.shape[1] - 1)
-            checksum += int(batch[0, 0])  # so that no array stays a promise
+            checksum += int(batch[0, 0])  # so that every array is really read
         now = time.perf_counter()
     assert first.dtype == np.int32 and checksum >= 0
     return {"tokens_per_second": tokens / (now - started), "start_seconds": started - began, "memory_mb": resident_mb()}
 
 
 def main() -> None:
-    """Command line, see the module's text."""
+    """Run the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("prepare", "run"))
     parser.add_argument("kind", choices=sorted(READ))
@@ -193,7 +193,7 @@ def main() -> None:
     read = READ[arguments.kind]
     for module in {"megatron": ["megatron.core.datasets.indexed_dataset"]}.get(arguments.kind, [arguments.kind]):
         if arguments.kind != "nanogpt":
-            __import__(module)  # imports are nobody's reading speed
+            __import__(module)  # the import does not count
     began = time.perf_counter()
     batches = read(arguments.tokens, arguments.folder, length, arguments.batch_size, arguments.workers)
     result = measure(batches, arguments.seconds, began)

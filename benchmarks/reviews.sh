@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The real-text benchmark: clean to convert over a file of one document a line, an hour of training on two cores
-# (recipes/small_cpu.yaml), and Kneser-Ney n-gram models of the same tokens beside it.
-# Usage: benchmarks/reviews.sh TEXT [DIR [key=value ...]]     The last are given to `kogpt2 train`.
+# (recipes/small_cpu.yaml), and Kneser-Ney n-gram models of the same tokens to compare with.
+# Usage: benchmarks/reviews.sh TEXT [DIR [key=value ...]]     `kogpt2 train` gets the key=value words.
 set -euo pipefail
 [ -f "${1:-}" ] || { echo "usage: benchmarks/reviews.sh TEXT [DIR [key=value ...]], TEXT a file of one document a line" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)

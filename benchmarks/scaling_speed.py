@@ -1,13 +1,13 @@
-"""Two Horovod workers with one core each against one worker with two cores, and what the allreduce costs.
+"""Measure two Horovod workers with one core each against one worker with two cores, and the cost of the allreduce.
 
     python benchmarks/scaling_speed.py --precision bfloat16 --rounds 3 --json
 
-An update is 8,192 tokens of KoGPT-2 base, added up over micro steps of `--shape`: 16 of them on one worker, 8 on each
-of two. Both run the training loop's own step as `training_speed.py` does, on the same two cores, and take their threads
-as `kogpt2 train` and `horovodrun -np 2 kogpt2 train` do. `ratio` is tokens/s of two / one, made within a round; the
+An update is 8,192 tokens of KoGPT-2 base, accumulated over micro steps of `--shape`: 16 of them on one worker, 8 on
+each of two. Both run the training loop's own step as `training_speed.py` does, on the same two cores, with the threads
+that `kogpt2 train` and `horovodrun -np 2 kogpt2 train` take. `ratio` is tokens/s of two / one, made within a round; the
 median of the rounds counts.
 
-`allreduce_seconds` is what the mean of all gradients over both workers takes with nothing else going on, in float32 and
+`allreduce_seconds` is the time of the mean of all gradients over both workers while nothing else runs, in float32 and
 as float16 with the conversions there and back. In a step it overlaps the backward pass.
 """
 
@@ -62,7 +62,7 @@ def allreduce_seconds(run: Any, repeats: int) -> dict[str, list[float]]:
 
 
 def run_as_child(arguments: argparse.Namespace, recipe: Recipe) -> Result | None:
-    """One worker; the result is rank 0's to tell."""
+    """Run one worker; rank 0 prints the result."""
     from kogpt2_gluon.training.setup import set_up
 
     with set_up(recipe, "never") as run:
@@ -75,7 +75,7 @@ def run_as_child(arguments: argparse.Namespace, recipe: Recipe) -> Result | None
 
 
 def contestants(arguments: argparse.Namespace, work: Path) -> list[Contestant]:
-    """One worker, and two."""
+    """Return the contestants: one worker, and two."""
     batch_size, seq_length = arguments.shape
     settings = ["--shape", f"{batch_size}x{seq_length}", "--tokens", arguments.tokens, "--repeats", arguments.repeats]
     settings += ["--warmup", arguments.warmup, "--steps", arguments.steps, "--precision", arguments.precision]
@@ -85,7 +85,7 @@ def contestants(arguments: argparse.Namespace, work: Path) -> list[Contestant]:
 
 
 def our_recipe(arguments: argparse.Namespace, work: Path) -> Recipe:
-    """The recipe of both; KoGPT2Error if the shape does not make up an update, on one worker or two."""
+    """Return the recipe of both. Raises KoGPT2Error if the shape does not make up an update, on one worker or two."""
     batch_size, seq_length = arguments.shape
     overrides = [f"training.precision={arguments.precision}", *arguments.overrides]
     if arguments.tokens % (2 * batch_size * seq_length):
@@ -97,7 +97,7 @@ def our_recipe(arguments: argparse.Namespace, work: Path) -> Recipe:
 
 
 def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], state: dict[str, Any]) -> dict[str, Any]:
-    """The object that is printed."""
+    """Return the object that is printed."""
     ways = rounds[0]["two"]["allreduce_seconds"]
     cost = {way: statistics.median(s for r in rounds for s in r["two"]["allreduce_seconds"][way]) for way in ways}
     step = statistics.median(seconds for round_ in rounds for seconds in round_["two"]["step_seconds"])
@@ -129,7 +129,7 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], stat
 
 
 def table(result: dict[str, Any]) -> str:
-    """The same for people."""
+    """Print the figures as text."""
     lines = [
         f"{result['tokens_an_update']:,} tokens an update, micro steps of {result['shape']}, {result['precision']}, "
         f"{result['contestants']['one']['ops']} operators, {result['parameters']:,} parameters",
@@ -149,7 +149,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line, see the module's text."""
+    """Run the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=shape_of, default=(2, 256), help="batch_size x seq_length of a micro step")
     parser.add_argument("--tokens", type=int, default=8192, help="of an update")

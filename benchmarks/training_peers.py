@@ -2,20 +2,20 @@
 
     python benchmarks/training_peers.py --shape 2x256 --precision bfloat16 [--compile] [--dropout 0]
 
-The peer is GPT2LMHeadModel as somebody would train it who wants speed on a CPU, and does the work of our step:
+The peer is GPT2LMHeadModel, set up for speed on a CPU. It does the work of our step:
 
 - attention by scaled_dot_product_attention, the erf GELU, dropout on embeddings, attention weights and both outputs;
   no cache of keys and values, which the class would keep in training too;
 - bfloat16 by torch.autocast, float32 masters, cross-entropy in float32 over all positions;
 - torch's fused AdamW, no decay on biases and LayerNorm, as ours;
 - the global gradient norm and clipping at 1.0, as ours: clip_grad_norm_ with foreach. It scales every gradient, also
-  by 1, where our optimizer takes the factor along; `seconds_of` says what that costs;
+  by 1, while our optimizer applies the factor on its way; `seconds_of` shows what that costs;
 - the loss is read in every step.
 
 Tried at 2 x 256 in bfloat16, CPU time of a step on one thread of a Xeon with AMX, three rounds, median:
 zero_grad(set_to_none=True) 2.09 s, filling with zeros 3.27 s; clip_grad_norm_ with foreach=True 2.09 s, False 2.12 s,
 None 2.15 s. `--compile` is torch.compile over model and loss together, static shapes; its compile time falls into the
-warm-up steps and is reported apart, its peak memory includes compiling.
+warm-up steps and is reported separately; its peak memory includes compiling.
 """
 
 from __future__ import annotations
@@ -129,13 +129,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def shape(text: str) -> tuple[int, int]:
-    """`2x256` as (batch_size, seq_length)."""
+    """Return `2x256` as (batch_size, seq_length)."""
     batch_size, seq_length = (int(part) for part in text.split("x"))
     return batch_size, seq_length
 
 
 def main() -> None:
-    """Command line, see the module's text."""
+    """Run the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     base = {"units": 768, "num_layers": 12, "num_heads": 12, "max_length": 1024, "vocab_size": 50000, "dropout": 0.1}
     parser.add_argument("--shape", type=shape, default=(2, 256), help="batch_size x seq_length")

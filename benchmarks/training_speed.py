@@ -1,10 +1,10 @@
-"""How fast a training step is: ours against PyTorch and transformers, torch.compile, and our own stock operators.
+"""Measure how fast a training step is: ours against PyTorch and transformers, torch.compile, and stock operators.
 
     python benchmarks/training_speed.py --shape 2x256 --precision bfloat16 --rounds 3 --json
     python benchmarks/training_speed.py --shape 1x1024 --peers hf,hf-huge model.num_layers=6
 
 A step is forward, backward, the global gradient norm, clipping at 1.0 and AdamW, dropout 0.1, for KoGPT-2 base with its
-124,242,432 parameters (or another model by `section.key=value`). Ours is the training loop's own `run_step` behind its
+124,242,432 parameters (or another model by `section.key=value`). Ours is the training loop's own `run_step` after its
 own `set_up`, on token shards of random tokens; training_peers.py says what the others do. In every round each
 contestant runs in turn, a process of its own: warm-up steps, then timed ones. A round's figure is that of the median
 step, a ratio is made within a round, and the median of the rounds counts.
@@ -12,10 +12,10 @@ step, a ratio is made within a round, and the median of the rounds counts.
 Contestants: `ours` (fused operators); `stock` (ours by MXNet's own operators, which
 compute in float32 whatever the precision); `hf` (transformers); `hf-huge`, the same
 with GLIBC_TUNABLES=glibc.malloc.hugetlb=1, `ours-huge` is ours with it; `hf-no-dropout`; `compile` (torch.compile of
-the same model). One that cannot run is told of and left out. Of the JSON object, `ratio` is ours / hf in tokens/s,
+the same model). One that cannot run is reported and left out. Of the JSON object, `ratio` is ours / hf in tokens/s,
 `ratio_huge_pages` ours / hf-huge, `ratio_memory` ours / hf in peak memory of the process. ONEDNN_MAX_CPU_ISA holds for
-all contestants; `matrix_kernels` are oneDNN's in `ours` and `hf`, and `amx` whether these are AMX ones: a processor
-with AMX is another world than one with AVX-512 BF16.
+all contestants; `matrix_kernels` are oneDNN's in `ours` and `hf`, and `amx` is true if these use AMX: a processor
+with AMX gives very different figures than one with AVX-512 BF16.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter, token_d
 HERE = Path(__file__).resolve().parent
 PEERS = ("stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile")
 RATE, MEMORY = "tokens_per_second", "peak_memory_mb"
-NUM_TOKENS = 1 << 20  # of the shards; they are read again when they are through
+NUM_TOKENS = 1 << 20  # of the shards; a run that has read them all begins again
 
 
 # Our step. scaling_speed.py measures it too.
 
 
 def write_tokens(work: Path, vocab_size: int) -> Path:
-    """A folder of shards of random tokens, ids up to `vocab_size`."""
+    """Return a folder of shards of random tokens, ids below `vocab_size`."""
     tokenizer, folder = make_tokenizer(work), work / "shards"
     folder.mkdir()
     shutil.copy(tokenizer.path, folder / TOKENIZER)
@@ -135,7 +135,7 @@ def run_as_child(arguments: argparse.Namespace) -> Result:
 
 
 def contestants(arguments: argparse.Namespace, work: Path, sizes: dict[str, Any]) -> dict[str, Contestant]:
-    """All of them by name."""
+    """Return all contestants by name."""
     batch_size, seq_length = arguments.shape
     shape = ["--shape", f"{batch_size}x{seq_length}", "--warmup", arguments.warmup, "--steps", arguments.steps]
     threads = ["--threads", arguments.threads]
@@ -159,7 +159,7 @@ def contestants(arguments: argparse.Namespace, work: Path, sizes: dict[str, Any]
 
 
 def probe(contestant: Contestant, sizes: dict[str, Any]) -> list[str]:
-    """The kernels of one step of `contestant` with a single layer."""
+    """Return the kernels of one step of `contestant` with a single layer."""
     small = {**sizes, "num_layers": 1}
     command = [json.dumps(small) if part == json.dumps(sizes) else part for part in contestant.command]
     is_ours = "--model" not in command
@@ -168,7 +168,7 @@ def probe(contestant: Contestant, sizes: dict[str, Any]) -> list[str]:
 
 
 def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Everything, in interleaved rounds."""
+    """Run everything, in interleaved rounds."""
     overrides = [*arguments.overrides, f"training.precision={arguments.precision}"]
     recipe = recipe_of(arguments.shape, arguments.shape[0], overrides, work)  # its faults show before a round is spent
     sizes = asdict(recipe.model)
@@ -184,7 +184,7 @@ def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], state: dict[str, Any]) -> dict[str, Any]:
-    """The object that is printed."""
+    """Return the object that is printed."""
     names = list(rounds[0])
     return {
         "ratio": ratio(rounds, "ours", "hf", RATE),
@@ -215,7 +215,7 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], stat
 
 
 def table(result: dict[str, Any]) -> str:
-    """The same for people."""
+    """Print the figures as text."""
     lines = [
         f"{result['shape']}, {result['precision']}, {result['parameters']:,} parameters, "
         f"{result['conditions']['threads']} threads",
@@ -231,13 +231,13 @@ def table(result: dict[str, Any]) -> str:
 
 
 def shape_of(text: str) -> tuple[int, int]:
-    """`2x256` as (batch_size, seq_length)."""
+    """Return `2x256` as (batch_size, seq_length)."""
     batch_size, seq_length = (int(part) for part in text.split("x"))
     return batch_size, seq_length
 
 
 def names_of(text: str) -> list[str]:
-    """`hf,stock` as names of contestants, each of which there is."""
+    """Split `hf,stock` into names of contestants; raise an error for an unknown one."""
     names = [name for name in text.split(",") if name]
     if unknown := [name for name in names if name not in PEERS]:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(PEERS)}")
@@ -245,7 +245,7 @@ def names_of(text: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line, see the module's text."""
+    """Run the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=shape_of, default=(2, 256), help="batch_size x seq_length; default 2x256")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")

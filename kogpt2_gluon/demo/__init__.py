@@ -1,1 +1,1 @@
-"""The demo: the whole road from text to a PyTorch folder, on the package's own sentences."""
+"""The demo: every stage from text to a PyTorch folder, on the package's own sentences."""

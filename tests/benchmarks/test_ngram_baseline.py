@@ -187,7 +187,7 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mxnet") is None, reason="evaluation's score stands beside MXNet code")
+@pytest.mark.skipif(importlib.util.find_spec("mxnet") is None, reason="the module of evaluation's score needs MXNet")
 def test_scores_as_evaluation_does(tmp_path: Path) -> None:
     from kogpt2_gluon.inference.evaluation import score
 

@@ -36,7 +36,7 @@ def contestants() -> Iterator[ModuleType]:
 
 
 def script(name: str, *arguments: object, code: int = 0) -> Any:
-    """What a benchmark printed as JSON, or where it fails what it said."""
+    """Return what a benchmark printed: JSON, or the error if it must fail."""
     done = run(sys.executable, BENCHMARKS / name, *arguments, code=code)
     return done.stderr if code else json.loads(done.stdout)
 
@@ -120,7 +120,7 @@ def test_scaling_speed(tmp_path: Path) -> None:
     check_conditions(result, threads=2)
     (round_,) = result["rounds"]
     assert [(round_[name]["workers"], round_[name]["threads"]) for name in ("one", "two")] == [(1, 2), (2, 1)]
-    # The same sequences make up an update however many workers there are; dropout draws for each worker anew.
+    # The same sequences make up an update however many workers there are; dropout draws its own masks on each worker.
     assert round_["one"]["loss"] == pytest.approx(round_["two"]["loss"], rel=5e-3)
     for way in ("float32", "float16"):
         measured = round_["two"]["allreduce_seconds"][way]

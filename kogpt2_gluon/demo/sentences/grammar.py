@@ -2,7 +2,7 @@
 
 Everything works on precomposed syllables: U+AC00 + (initial * 21 + vowel) * 28 + final. A predicate is a bare stem
 (보, 맵, 만들); its class is looked up in :mod:`kogpt2_gluon.demo.sentences.words`, so that an unknown stem is an error
-at once and never a wrong form. An ending is written in the fullest shape that a grammar lists it under (으면, 아서,
+at once instead of a wrong form. An ending is written in the fullest shape that a grammar lists it under (으면, 아서,
 는데) and takes the shape that the stem asks for (보면, 매워서, 맛있는데).
 """
 
@@ -101,7 +101,7 @@ def _final_of_latin(word: str) -> str:
 
 
 def has_final_consonant(word: str) -> bool:
-    """Whether `word`, read aloud in Korean, ends in a consonant (see `final_consonant`)."""
+    """Return True if `word`, read aloud in Korean, ends in a consonant (see `final_consonant`)."""
     return final_consonant(word) != ""
 
 
@@ -141,7 +141,7 @@ def _with_final(stem: str, final: str) -> str:
 
 
 def _before_vowel(stem: str) -> str:
-    """The stem as it stands before 으: ㅂ becomes 우, ㄷ becomes ㄹ, ㅅ falls away."""
+    """Return the form of the stem before 으: ㅂ becomes 우, ㄷ becomes ㄹ, ㅅ falls away."""
     change = words.IRREGULAR.get(stem, "")
     if change == "ㅂ":
         return _with_final(stem, "") + "우"
@@ -179,7 +179,7 @@ def infinitive(stem: str) -> str:
 
 
 def past_stem(stem: str) -> str:
-    """봤, 매웠, 했."""
+    """Return the stem of the past: 봤, 매웠, 했."""
     return _with_final(infinitive(stem), "ㅆ")
 
 
@@ -299,7 +299,7 @@ SINO_DIGITS = ["", "일", "이", "삼", "사", "오", "육", "칠", "팔", "구"
 
 
 def native_number(number: int) -> str:
-    """A native number word as it stands before a counter, 1 to 99: 한, 스무, 스물두."""
+    """Return a native number word in its form before a counter, 1 to 99: 한, 스무, 스물두."""
     assert 1 <= number <= 99, number
     return "스무" if number == 20 else NATIVE_TENS[number // 10] + NATIVE_ONES[number % 10]
 

@@ -1,4 +1,4 @@
-"""Scenes told from outside: news, forecasts, matches, small encyclopaedia entries (marks: see sample_scenes.py)."""
+"""Scenes in the third person: news, forecasts, matches, small encyclopaedia entries (marks: see scenes.py)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A document keeps its topic (the film, the dish, the grandmother), its speech lev
 sentence to the last, so that a language model finds something to learn beyond the next word: particles that agree with
 the final consonant, honorifics that agree with the subject, endings that agree with the document.
 
-The same seed gives the same bytes for ever, on every Python: only ``random.Random.random`` is drawn from, the one
+A seed gives the same bytes for ever, on every Python: only ``random.Random.random`` is drawn from, the one
 method whose sequence Python promises to keep, and no order of a set is relied on.
 """
 
@@ -46,7 +46,7 @@ CLOSING_RATE = 0.5
 SELF = {"haeyo": ("저", "제"), "hapnida": ("저", "제")}
 PLAIN_SELF = ("나", "내")
 
-# A title is the same title in other quotation marks.
+# A title in other quotation marks is the same title.
 TITLE_MARKS = "'〈〉"
 
 Item = TypeVar("Item")
@@ -73,7 +73,7 @@ _TOKEN = re.compile(
 
 @cache
 def compile_template(template: str) -> tuple[Node, ...]:
-    """Parse the marks that sample_scenes.py explains. AssertionError on a mark that is not closed or not known."""
+    """Parse the marks that scenes.py explains. Raises AssertionError for a mark that is not closed or not known."""
     tokens = list(_TOKEN.finditer(template))
     assert "".join(token.group() for token in tokens) == template, f"cannot read the template {template!r}"
     nodes, rest = _parse(tokens, 0)
@@ -82,7 +82,7 @@ def compile_template(template: str) -> tuple[Node, ...]:
 
 
 def _parse(tokens: Sequence[re.Match[str]], at: int) -> tuple[tuple[Node, ...], int]:
-    """Nodes from token `at` up to a bar, a closing bracket or the end; and where that is."""
+    """Return the nodes from token `at` up to a bar, a closing bracket or the end, and the place of that end."""
     nodes: list[Node] = []
     while at < len(tokens) and tokens[at].lastgroup not in ("bar", "close"):
         token = tokens[at]
@@ -116,7 +116,7 @@ def _draw(rng: random.Random, items: Sequence[Item]) -> Item:
 
 
 class Document:
-    """The words that one document has settled on, and its style."""
+    """The words that one document uses for its slots, and its style."""
 
     def __init__(self, rng: random.Random, style: str):
         self.rng = rng
@@ -126,11 +126,11 @@ class Document:
         self.words["I"], self.words["my"] = SELF.get(style, PLAIN_SELF)
 
     def draw(self, items: Sequence[Item]) -> Item:
-        """One of `items`, all equally likely."""
+        """Return one of `items`, all equally likely."""
         return _draw(self.rng, items)
 
     def word(self, slot: str) -> str:
-        """The document's word for a slot, drawn at its first use; {friend} and {friend2} never are the same."""
+        """The document's word for a slot, drawn at its first use; {friend} and {friend2} are never equal."""
         if slot not in self.words:
             name = slot.rstrip("0123456789")
             taken = [word for other, word in self.words.items() if other.rstrip("0123456789") == name]
@@ -154,7 +154,7 @@ class Document:
         return self.number(word) if NUMBER.match(word) else word
 
     def number(self, spec: str) -> str:
-        """A figure or number word as `spec` says: LOW~HIGH[/STEP][ FORMAT]."""
+        """Return a figure or number word of the form that `spec` gives: LOW~HIGH[/STEP][ FORMAT]."""
         match = NUMBER.match(spec)
         assert match, spec
         low, high, step, form = match.groups()
@@ -174,7 +174,7 @@ class Document:
         return low + step * int(self.rng.random() * ((high - low) // step + 1))
 
     def _money(self, value: int) -> str:
-        """12,500원, or in the way of newspapers 1만 2500원, or in words."""
+        """Write an amount as 12,500원, as newspapers do (1만 2500원), or in words."""
         way = self.rng.random()
         man, rest = divmod(value, 10_000)
         if way < 0.6:
@@ -184,7 +184,7 @@ class Document:
         return sino_number(value) + " 원"
 
     def render(self, nodes: Sequence[Node], text: str = "") -> str:
-        """`text` continued by compiled nodes; particles and the copula look back at what stands before them."""
+        """Return `text` continued by compiled nodes; particles and the copula agree with the word before them."""
         for node in nodes:
             if node.kind == "text":
                 text += node.value
@@ -252,7 +252,7 @@ def _write(outline: _Outline, rng: random.Random) -> str:
 
 
 def sample_documents(seed: int = 0) -> Iterator[str]:
-    """An endless stream of documents, each one line of text; the same for ever for one seed.
+    """Yield documents without end, each one line of text; a seed always gives the same ones.
 
     Most have one to six sentences; a dialogue has four to six turns. No document holds a newline.
     """

@@ -1,16 +1,16 @@
-"""What the sample text talks about: one scene is one kind of document.
+"""The topics of the sample text: one scene is one kind of document.
 
 A template is a line of Korean with four marks, which :mod:`kogpt2_gluon.demo.sentences.sample_text` reads:
 
     [a|b|c]        one of several, possibly nothing; may be nested
     {city}         a word of the document, drawn at its first use and kept; {friend2} is another friend
-    {3~9}          a figure drawn anew: {1000~9000/500 원} is money in steps of 500, {2~9 한} a native number word,
+    {3~9}          a new figure each time: {1000~9000/500 원} is money in steps of 500, {2~9 한} a native number word,
                    {10~90 일} a Sino-Korean one, {1.5~4.5} has one decimal, {1000~90000 ,} has commas
     <보 past>      a predicate: a final mood in the document's style, or an ending (<보 아서>); 이 is the copula
-    ~은            a particle that agrees with what stands before it
+    ~은            a particle that agrees with the word before it
 
-A document takes an opening, some of the middle lines in their order, and perhaps a closing; so a line may look back
-only on the opening. In a script every middle line is said.
+A document has an opening, some of the middle lines in their order, and perhaps a closing; so a line may refer back
+only to the opening. A script uses every middle line.
 """
 
 from __future__ import annotations
