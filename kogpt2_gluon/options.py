@@ -1,7 +1,7 @@
-"""From plain data to dataclasses and back: the reading half of recipes.
+"""Plain data to dataclasses and back: how a recipe is read.
 
-Every field is checked against its type and the values it admits, and all faults are listed at once. What the fields
-are and mean stands in :mod:`kogpt2_gluon.recipe`.
+Every field is checked against its type and the values it admits, and all faults are listed at once. The fields
+themselves are in :mod:`kogpt2_gluon.recipe`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,27 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-# One path, several, or several with their weights.
+# One path, a list of them, or a mapping from path to weight.
 Paths = Union[str, list[str], dict[str, float]]
 
 T = TypeVar("T")
+
+
+class Fault(NamedTuple):
+    """A fault of the data: the dotted keys that it is about, and one line for the user."""
+
+    keys: tuple[str, ...]
+    text: str
+
+    def is_about(self, given: Collection[str]) -> bool:
+        """Return True if the fault is about one of the keys `given`, or about a key in a section `given`."""
+        return any(key == each or key.startswith(f"{each}.") for key in self.keys for each in given)
 
 
 def option(
@@ -29,7 +40,7 @@ def option(
     maximum: float | None = None,
     choices: Sequence[str] | None = None,
 ) -> Any:
-    """A dataclass field with its meaning and the values it admits."""
+    """A dataclass field with its meaning and the values it admits, which are checked when it is read."""
     metadata = {"help": meaning, "minimum": minimum, "maximum": maximum, "choices": choices}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: copy.copy(default), metadata=metadata)
@@ -37,7 +48,7 @@ def option(
 
 
 class _UniqueKeys:
-    """For a YAML loader: a key given twice is a fault. PyYAML takes the last one, and says nothing."""
+    """Makes a key that is given twice a fault of a YAML loader. PyYAML takes the last one and says nothing."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -54,11 +65,11 @@ class Loader(_UniqueKeys, yaml.SafeLoader):
 
 
 class _TextLoader(_UniqueKeys, yaml.BaseLoader):
-    """Leaves every word a text."""
+    """Reads every scalar as a text."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a text of several lines as such a block, not as one escaped line."""
+    """Writes a text of several lines as a block, not as one escaped line."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -69,57 +80,58 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def to_yaml(plain: Mapping[str, Any]) -> str:
-    """Plain data as a YAML file that reads back the same."""
+    """The text of a YAML file that reads back as the same plain data."""
     text: str = yaml.dump(dict(plain), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
-def from_plain(kind: type[T], plain: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[T, list[str]]:
-    """An instance of dataclass `kind` from plain data and `section.key=value` overrides, and every fault found."""
-    faults: list[str] = []
+def from_plain(kind: type[T], plain: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[T, list[Fault]]:
+    """Builds dataclass `kind` from plain data and `section.key=value` overrides; returns it and every fault found."""
+    faults: list[Fault] = []
     merged: dict[str, Any] = {key: {} if value is None else value for key, value in plain.items()}
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in merged.items()}
     for override in overrides:
         _apply_override(kind, merged, override, faults)
-    return _build(kind(), merged, "", keys_of(kind), faults), faults
+    return _build(kind(), merged, "", list(keys_of(kind)), faults), faults
 
 
-def keys_of(kind: Any) -> list[str]:
-    """Every key of a dataclass and of its sections, dotted."""
-    keys = []
+def keys_of(kind: Any) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass and of its sections, by their dotted keys."""
+    keys: dict[str, dataclasses.Field[Any]] = {}
     for entry in dataclasses.fields(kind):
         section: Any = get_type_hints(kind)[entry.name]
         if dataclasses.is_dataclass(section):
-            keys += [f"{entry.name}.{inner.name}" for inner in dataclasses.fields(section)]
+            keys.update({f"{entry.name}.{inner.name}": inner for inner in dataclasses.fields(section)})
         else:
-            keys.append(entry.name)
+            keys[entry.name] = entry
     return keys
 
 
-def _apply_override(kind: Any, merged: dict[str, Any], override: str, faults: list[str]) -> None:
+def _apply_override(kind: Any, merged: dict[str, Any], override: str, faults: list[Fault]) -> None:
     key, equals, text = override.partition("=")
     if not equals:
-        faults.append(f"override {override!r}: write it as section.key=value")
+        faults.append(Fault((key,), f"override {override!r}: write it as section.key=value"))
         return
     try:
         value = _override_value(_type_of(kind, key), text)
     except yaml.YAMLError as error:
         reason = getattr(error, "problem", None) or "unreadable"
-        faults.append(f"override {override!r}: the value is not YAML ({' '.join(str(reason).split())})")
+        text = f"override {override!r}: the value is not YAML ({' '.join(str(reason).split())})"
+        faults.append(Fault((key,), text))
         return
     section, dot, name = key.partition(".")
     if not dot:
         merged[key] = value
     elif not dataclasses.is_dataclass(_type_of(kind, section)):
-        faults.append(_unknown_key(key, keys_of(kind)))
+        faults.append(_unknown_key(key, list(keys_of(kind))))
     elif isinstance(merged.setdefault(section, {}), dict):
         merged[section][name] = value
 
 
 def _override_value(hint: Any, text: str) -> Any:
-    """What an override's text means for a field of type `hint`."""
+    """The value that an override's text means for a field of type `hint`."""
     if hint is str:
-        return text  # a path such as 2024_01_05 is no number
+        return text  # a path such as 2024_01_05 is not a number
     if hint == Paths:
         flow = text.lstrip()[:1] in ("[", "{")
         return yaml.load(text, Loader=_TextLoader) if flow else text
@@ -127,17 +139,18 @@ def _override_value(hint: Any, text: str) -> Any:
 
 
 def _type_of(kind: Any, key: str) -> Any:
-    """The type of a dotted key, None if there is no such key."""
+    """The type of a dotted key; None if there is no such key."""
     for part in key.split("."):
         kind = get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
     return kind
 
 
-def _build(default: Any, plain: Any, where: str, known: Sequence[str], faults: list[str]) -> Any:
-    """The dataclass instance `default` with the changes of mapping `plain`; every fault is noted, none raised."""
+def _build(default: Any, plain: Any, where: str, known: Sequence[str], faults: list[Fault]) -> Any:
+    """The dataclass instance `default` with the changes of mapping `plain`; adds to `faults` and raises none."""
     kind = type(default)
     if not isinstance(plain, Mapping):
-        faults.append(f"{where.rstrip('.')}: expected a section with keys, got {plain!r}")
+        section = where.rstrip(".")
+        faults.append(Fault((section,), f"{section}: expected a section with keys, got {plain!r}"))
         return default
     hints = get_type_hints(kind)
     entries = {entry.name: entry for entry in dataclasses.fields(kind)}
@@ -151,20 +164,20 @@ def _build(default: Any, plain: Any, where: str, known: Sequence[str], faults: l
             try:
                 values[key] = _coerce(value, hints[key], entries[key].metadata)
             except ValueError as error:
-                faults.append(f"{where}{key}: {error}")
+                faults.append(Fault((f"{where}{key}",), f"{where}{key}: {error}"))
     return dataclasses.replace(default, **values)
 
 
-def _unknown_key(key: str, known: Sequence[str]) -> str:
+def _unknown_key(key: str, known: Sequence[str]) -> Fault:
     keys = [*known, *dict.fromkeys(each.partition(".")[0] for each in known if "." in each)]
     by_name = {known.rpartition(".")[2]: known for known in keys}
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
     near = near or [by_name[n] for n in difflib.get_close_matches(key.rpartition(".")[2], by_name, n=1, cutoff=0.5)]
-    return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+    return Fault((key,), f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _coerce(value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
-    """`value` as `hint` (int, float, bool, str, list[str], Paths); ValueError says what was expected."""
+    """`value` converted to `hint` (int, float, bool, str, list[str], Paths); ValueError says what was expected."""
     if hint == Paths:
         return _paths(value, rules)
     if get_origin(hint) is list:

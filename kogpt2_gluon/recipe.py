@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.options import Loader, Paths, from_plain, keys_of, option, to_yaml
+from kogpt2_gluon.options import Fault, Loader, Paths, from_plain, keys_of, option, to_yaml
 
 WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed
 
@@ -119,8 +118,8 @@ class TrainingRecipe:
     schedule: str = option("linear", "decay after the warm-up", choices=("linear", "cosine"))
     warmup_ratio: float = option(0.01, "share of num_steps that warms up linearly", minimum=0.0, maximum=1.0)
     weight_decay: float = option(0.01, "on matrices, not biases or LayerNorm; decoupled, but L2 for adam", minimum=0.0)
-    beta1: float = option(0.9, "decay of the first moment", minimum=0.0, maximum=1.0)
-    beta2: float = option(0.999, "decay of the second moment", minimum=0.0, maximum=1.0)
+    beta1: float = option(0.9, "decay of the first moment, below 1", minimum=0.0, maximum=1.0)
+    beta2: float = option(0.999, "decay of the second moment, below 1", minimum=0.0, maximum=1.0)
     epsilon: float = option(1e-6, "added to the root of the second moment", minimum=1e-12)
     clip_norm: float = option(1.0, "largest global gradient norm; 0: no clipping", minimum=0.0)
     seed: int = option(0, "the one seed of weights, order and dropout", minimum=0)
@@ -265,64 +264,83 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:
     """Builds a Recipe from plain data and `section.key=value` overrides; `source` names it in messages."""
     recipe, faults = from_plain(Recipe, plain, overrides)
-    if not faults:
-        faults += _cross_check(recipe)
-    given = [override.partition("=")[0] for override in overrides]  # the file is not at fault for these
-    by_hand = re.compile("|".join(rf"\b{re.escape(key)}\b" for key in given) or "(?!)")
-    faults = [f"{fault} (on the command line)" if by_hand.search(fault) else fault for fault in faults]
+    faults = faults or list(_cross_check(recipe))
     if faults:
-        head = f"{source}: " if len(faults) == 1 else f"{source}: {len(faults)} faults:\n  "
-        raise RecipeError(head + "\n  ".join(faults))
+        given = [override.partition("=")[0] for override in overrides]  # the file is not at fault for these
+        lines = [fault.text + " (on the command line)" * fault.is_about(given) for fault in faults]
+        head = f"{source}: " if len(lines) == 1 else f"{source}: {len(lines)} faults:\n  "
+        raise RecipeError(head + "\n  ".join(lines))
     return recipe
 
 
-def known_keys() -> list[str]:
-    """Every key a recipe may hold, dotted."""
+def known_keys() -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a recipe and of its sections, by their dotted keys."""
     return keys_of(Recipe)
 
 
-def _cross_check(recipe: Recipe) -> list[str]:
-    """Faults between fields that are each admissible alone."""
-    faults, model, training = [], recipe.model, recipe.training
+def _cross_check(recipe: Recipe) -> Iterator[Fault]:
+    """Yields the faults between fields that are each admissible alone."""
+    model, data, training = recipe.model, recipe.data, recipe.training
     if model.units % model.num_heads:
-        faults.append(f"model.units={model.units} is not divisible by model.num_heads={model.num_heads}")
-    if recipe.data.seq_length > model.max_length:
-        faults.append(f"data.seq_length={recipe.data.seq_length} is above model.max_length={model.max_length}")
-    if recipe.data.source == "text" and isinstance(recipe.data.train, dict):
-        faults.append("data.train: weights need shards; with data.source=text name one path or a list of them")
-    faults += _shards_in_s3(recipe.data)
-    faults += _options_without_effect(recipe.data)
-    if recipe.data.cache != "off" and not recipe.data.cache_dir:
-        faults.append(f"data.cache={recipe.data.cache} needs a folder on a disk of the node itself: data.cache_dir=DIR")
+        yield Fault(
+            ("model.units", "model.num_heads"),
+            f"model.units={model.units} is not divisible by model.num_heads={model.num_heads}",
+        )
+    if data.seq_length > model.max_length:
+        yield Fault(
+            ("data.seq_length", "model.max_length"),
+            f"data.seq_length={data.seq_length} is above model.max_length={model.max_length}",
+        )
+    if data.source == "text" and isinstance(data.train, dict):
+        yield Fault(
+            ("data.train", "data.source"),
+            "data.train: weights need shards; with data.source=text name one path or a list of them",
+        )
+    yield from _shards_in_s3(data)
+    yield from _options_without_effect(data)
+    if data.cache != "off" and not data.cache_dir:
+        yield Fault(
+            ("data.cache", "data.cache_dir"),
+            f"data.cache={data.cache} needs a folder on a disk of the node itself: data.cache_dir=DIR",
+        )
     if training.final_learning_rate > training.learning_rate:
-        faults.append("training.final_learning_rate is above training.learning_rate")
+        yield Fault(
+            ("training.final_learning_rate", "training.learning_rate"),
+            "training.final_learning_rate is above training.learning_rate",
+        )
     for name in ("beta1", "beta2"):
         if getattr(training, name) >= 1:
-            faults.append(f"training.{name} must be below 1")
+            yield Fault((f"training.{name}",), f"training.{name} must be below 1")
     if training.precision == "bfloat16" and training.ops == "stock":
-        faults.append(
+        yield Fault(
+            ("training.precision", "training.ops"),
             "training.precision=bfloat16 needs the fused operators, and training.ops is stock: MXNet has no bfloat16 "
-            "LayerNorm or batch_dot of its own; training.ops=auto, or training.precision=float32"
+            "LayerNorm or batch_dot of its own; set training.ops=auto, or training.precision=float32",
         )
-    return faults
 
 
-def _shards_in_s3(data: DataRecipe) -> list[str]:
-    """Faults: S3 addresses where folders of shards are read."""
+def _shards_in_s3(data: DataRecipe) -> list[Fault]:
+    """The faults of S3 addresses where folders of shards are read."""
     named = [("train", path) for path in data.train_sets if data.source == "shards"] + [("test", data.test)]
     return [
-        f"data.{key}={path}: shards are read from folders; first: kogpt2 files download {path} DIR"
+        Fault(
+            (f"data.{key}", "data.source"),
+            f"data.{key}={path}: shards are read from folders; first: kogpt2 files download {path} DIR",
+        )
         for key, path in named
         if path.startswith("s3:/")
     ]
 
 
-def _options_without_effect(data: DataRecipe) -> list[str]:
-    """Faults: options that were set and would do nothing with this `data.source`."""
+def _options_without_effect(data: DataRecipe) -> list[Fault]:
+    """The faults of options that were set and would do nothing with this `data.source`."""
     other = {"shards": ("tokenizer", "documents", "refresh", "bpe_dropout"), "text": ("corrupt", "cache")}[data.source]
     defaults, needed = DataRecipe(), "text" if data.source == "shards" else "shards"
     return [
-        f"data.{key}={getattr(data, key)} needs data.source={needed}, and data.source is {data.source}"
+        Fault(
+            (f"data.{key}", "data.source"),
+            f"data.{key}={getattr(data, key)} needs data.source={needed}, and data.source is {data.source}",
+        )
         for key in other
         if getattr(data, key) != getattr(defaults, key)
     ]

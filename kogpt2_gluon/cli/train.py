@@ -1,8 +1,20 @@
-"""The verb `kogpt2 train`."""
+"""The verb `kogpt2 train`: trains a recipe, or says what it would take."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+
+
+def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> None:
+    """Prints the reference of a recipe's keys and ends the program; no recipe is needed for it."""
+    if section is None:
+        return
+    from kogpt2_gluon.cli.recipe_keys import describe_keys
+
+    click.echo(describe_keys(section))
+    ctx.exit()
 
 
 @click.command(no_args_is_help=True)
@@ -10,13 +22,24 @@ import click
 @click.argument("overrides", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and what it would take, and stop.")
 @click.option("--resume", default="auto", show_default=True, help="auto, never, or a checkpoint's path.")
+@click.option(
+    "--keys",
+    metavar="[SECTION]",
+    is_flag=False,
+    flag_value="",
+    expose_value=False,
+    is_eager=True,
+    callback=_print_keys,
+    help="Print every key of a recipe (of one section) with default, admitted values and meaning, and stop.",
+)
 def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -> None:
-    """Recipe -> checkpoints. Under `horovodrun --gloo -np N` the same command is one worker of N.
+    """Train a recipe and save checkpoints. Under `horovodrun --gloo -np N` the same command is one worker of N.
 
     RECIPE is a YAML file or the name of a shipped one; OVERRIDES are section.key=value.
 
     \b
     Example: kogpt2 train demo training.num_steps=200 tracking.run_dir=runs/try
+             kogpt2 train --keys training
              horovodrun --gloo -np 8 kogpt2 train kogpt2_base data.train=shards/train
     """
     from kogpt2_gluon.recipe import load_recipe
@@ -26,7 +49,7 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -
         from kogpt2_gluon.training.dry_run import check_data, describe
 
         click.echo(describe(loaded))
-        check_data(loaded)  # last: what it takes is said all the same
+        check_data(loaded)  # last, so that the numbers are printed even if the data is at fault
         return
     from kogpt2_gluon.machine import runtime
 

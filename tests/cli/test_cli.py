@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kogpt2_gluon.recipe import OPTIMIZERS, known_keys
 from tests.helpers import kogpt2, run
 
 VERBS = (
@@ -46,6 +47,30 @@ def test_light_imports_load_no_mxnet(code):
     heavy = ("mxnet", "gluonnlp", "horovod", "torch", "transformers")
     check = f"{code}; import sys; bad = [m for m in {heavy!r} if m in sys.modules]; assert not bad, bad"
     run(sys.executable, "-c", check)
+
+
+def test_keys_of_a_recipe_are_printed_with_default_bounds_and_meaning():
+    whole = kogpt2("train", "--keys").stdout
+    keys = [line.split()[0] for line in whole.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert keys == list(known_keys())
+    for part in (
+        "  model.dropout = 0.1  (0 to 0.99)\n      on embeddings, attention, attention output and FFN\n",
+        "  training.num_steps = 1000  (1 or more)\n",
+        "  training.schedule = linear  (linear, cosine)\n",
+        "  tracking.tensorboard = true  (true, false)\n",
+        '  data.test = ""\n',
+    ):
+        assert part in whole, part
+    for name, choice in OPTIMIZERS.items():
+        assert f"{name}: {choice.meaning}" in " ".join(whole.split())
+    section = kogpt2("train", "--keys", "checkpoint").stdout
+    assert section.startswith("checkpoint: ") and section.strip() in whole
+    assert "training." not in section and section.count(" = ") == 3
+    message = refused("train", "--keys", "trainin", code=2)
+    assert message.startswith(
+        "kogpt2: --keys trainin: not a section of a recipe; the sections are model, data, training"
+    )
+    assert kogpt2("train", "--dry-run", code=2).stderr.endswith("Missing argument 'RECIPE'.\n")
 
 
 def test_missing_and_empty_input(tmp_path):

@@ -213,6 +213,26 @@ def test_a_wrong_section_of_the_command_line_is_not_laid_on_the_file(override, p
     assert "unknown key trainin; did you mean training?\n" in str(caught.value) + "\n"  # this one is the file's
 
 
+def test_a_fault_of_the_file_that_only_mentions_a_key_of_the_command_line_is_the_files():
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"training": {"num_step": 3}, "model": {"units": 0}}, ["training.num_steps=5", "model.dropout=2"])
+    assert str(caught.value).splitlines() == [
+        "recipe: 3 faults:",
+        "  unknown key training.num_step; did you mean training.num_steps?",
+        "  model.units: 0 is below 1",
+        "  model.dropout: 2.0 is above 0.99 (on the command line)",
+    ]
+
+
+def test_a_fault_between_two_keys_is_the_command_lines_if_one_of_them_is():
+    for overrides, marked in ((["model.num_heads=7"], True), (["model.units=7"], True), (["model.dropout=0"], False)):
+        with pytest.raises(RecipeError) as caught:
+            parse_recipe({"model": {"units": 8, "num_heads": 3}}, overrides)
+        assert str(caught.value).endswith(" (on the command line)") is marked
+    with pytest.raises(RecipeError, match=r"model\.units: .* \(on the command line\)"):
+        parse_recipe({}, ["model={units: 0}"])  # a section as a whole
+
+
 @pytest.mark.parametrize("key", ["data.train", "data.test"])
 def test_shards_in_s3_are_to_be_downloaded_first(key):
     with pytest.raises(RecipeError, match=rf"{key}=s3://b/x: .* kogpt2 files download s3://b/x DIR"):

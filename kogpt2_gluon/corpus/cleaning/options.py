@@ -184,8 +184,9 @@ def parse_options(plain: Mapping[str, Any], overrides: Sequence[str] = (), sourc
     _merge(merged, _sections(plain))
     overrides = [_long_form(override) for override in overrides]
     bare = [f"{name}: write {name}=true" for name in overrides if name in vars(CleaningOptions())]
-    options, faults = from_plain(CleaningOptions, merged, [text for text in overrides if "=" in text or not bare])
-    faults = bare + faults or _cross_check(options) + _without_effect(options, plain, overrides)
+    options, found = from_plain(CleaningOptions, merged, [text for text in overrides if "=" in text or not bare])
+    faults = bare + [fault.text for fault in found]
+    faults = faults or _cross_check(options) + _without_effect(options, plain, overrides)
     if faults:
         head = f"{source}: " if len(faults) == 1 else f"{source}: {len(faults)} faults:\n  "
         raise RecipeError(head + "\n  ".join(faults))
