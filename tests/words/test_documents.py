@@ -178,3 +178,15 @@ def test_yaml_in_the_documents_is_accepted(tmp_path):
     bad.write_text(filters[0] + "no_such_filter: {}\n", encoding="utf-8")
     with pytest.raises(KoGPT2Error):
         load_options(str(bad))
+
+
+def test_every_room_is_in_the_table_of_rooms():
+    """The rooms are those of the contracts in pyproject.toml."""
+    contracts = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = r'type = "layers"\ncontainers = [^\n]*\nexhaustive = true\nlayers = \[(.*?)\]'
+    ours, launchers = re.findall(layers, contracts, re.DOTALL)
+    named = {span for _, span in documents.spans(ROOT / "docs" / "developing.md")}
+    for room in re.findall(r"\w+", ours):
+        assert {f"{room}/", f"{room}.py"} & named, room
+    for room in re.findall(r"\w+", launchers):
+        assert not (ROOT / "launch" / room).is_dir() or f"launch/{room}/" in named, room
