@@ -1,8 +1,8 @@
-"""What a recipe takes: parameters, memory, disk, time and cost, predicted without opening a file or loading MXNet.
+"""Predicts parameters, memory, disk, time and cost of a recipe, without opening a file or loading MXNet.
 
-Every prediction says what it rests on. Operations follow Kaplan et al. (2020): 6 a parameter and token for forward and
-backward, and 12 x layers x units x length more for attention. Speeds are peak rates of the makers' data sheets times a
-utilisation that is an assumption, not a measurement, except for the CPU's, which was measured with this package.
+Every prediction names its basis. Operations follow Kaplan et al. (2020): 6 per parameter and token for forward and
+backward, and 12 x layers x units x length more per token for attention. Speeds are the peak rates of the makers' data
+sheets times a utilisation. The utilisation is an assumption, except the CPU's, which was measured with this package.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ SCALES = (8, 64, 256)  # GPUs
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device.
+    """A kind of device that trains.
 
     Attributes
     ----------
     peak_tflops, utilisation : float
-        Dense, in float32, and the share of it that training reaches.
+        Peak rate of dense products in float32, and the share of it that training reaches.
     half_tflops, half_utilisation : float
         The same with float16 or bfloat16 factors.
     dollars_per_hour : float
         On demand, of one device, in us-east-1, by public price lists of 2024 to 2026; ask your provider.
     network : str
-        What joins its hosts, a name of scaling.NETWORKS; empty: nothing is known.
+        The network between its hosts, a name in scaling.NETWORKS; empty: unknown.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Device:
     basis: str
 
     def flops(self, precision: str) -> float:
-        """Operations a second in training."""
+        """Operations per second in training."""
         if precision == "float32":
             return self.peak_tflops * 1e12 * self.utilisation
         return self.half_tflops * 1e12 * self.half_utilisation
@@ -68,7 +68,7 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes on devices of one kind: seconds, and dollars where a price is known."""
+    """The time and cost of a run on devices of one kind: seconds, and dollars where a price is known."""
 
     device: str
     seconds: float
@@ -78,9 +78,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes in bytes, but for `parameters`.
+    """Sizes of one worker in bytes; `parameters` is a count.
 
-    `optimizer` has the float32 masters of float16 weights too; `activations` is what one micro step holds for the
+    `optimizer` includes the float32 masters of float16 weights; `activations` is what one micro step holds for the
     backward pass.
     """
 
@@ -93,12 +93,12 @@ class Size:
 
     @property
     def memory(self) -> int:
-        """Of one worker, the framework's own some hundred MB left out."""
+        """The memory of one worker, without the few hundred MB that the framework itself needs."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 def count_parameters(model: ModelRecipe) -> int:
-    """Parameters of the network, the tied matrix once; 124,242,432 for KoGPT-2 base."""
+    """The number of parameters, with the tied matrix counted once; 124,242,432 for KoGPT-2 base."""
     units = model.units
     layer = (3 * units * units + 3 * units) + (units * units + units)  # qkv and output projection
     layer += (4 * units * units + 4 * units) + (4 * units * units + units)  # feed-forward
@@ -107,15 +107,15 @@ def count_parameters(model: ModelRecipe) -> int:
 
 
 def flops_per_token(model: ModelRecipe, seq_length: int) -> float:
-    """Operations of one training token, forward and backward; the embedding look-up costs none, the tied head does."""
+    """Operations of one training token, forward and backward. The embedding look-up costs none, the tied head does."""
     matrices = count_parameters(model) - model.max_length * model.units
     return 6.0 * matrices + 12.0 * model.num_layers * model.units * seq_length
 
 
 def size_of(recipe: Recipe) -> Size:
-    """Memory and disk of one worker, by stock operators; the fused ones keep less between the passes.
+    """Memory and disk of one worker with stock operators; the fused ones keep less between the passes.
 
-    bfloat16 is in the products only, so it is float32 here.
+    bfloat16 is used inside products only, so it counts as float32 here.
     """
     model, parameters = recipe.model, count_parameters(recipe.model)
     is_float16 = recipe.training.precision == "float16"
@@ -140,7 +140,7 @@ def size_of(recipe: Recipe) -> Size:
 
 
 def estimates(recipe: Recipe, size: int) -> tuple[Estimate, ...]:
-    """How long `size` workers take on each kind of device, and for how much, evaluation left out."""
+    """The time and cost of `size` workers on each kind of device, without evaluation."""
     found = []
     for device in DEVICES:
         work, network = work_of(recipe, device, recipe.accumulate(size)), NETWORKS.get(device.network)
@@ -153,7 +153,7 @@ def estimates(recipe: Recipe, size: int) -> tuple[Estimate, ...]:
 
 
 def time_and_cost(recipe: Recipe, size: int) -> list[str]:
-    """The same as lines for people."""
+    """The lines of a dry run about time, cost and scaling for `size` workers."""
     lines = ["time and cost      by peak x utilisation and the model of scaling.py; evaluation left out:"]
     for each in estimates(recipe, size):
         cost = f", about ${each.dollars:,.0f}" if each.dollars is not None else ""
@@ -164,7 +164,7 @@ def time_and_cost(recipe: Recipe, size: int) -> list[str]:
 def work_of(recipe: Recipe, device: Device, accumulate: int) -> Work:
     """One worker's part of an update on a device; the backward pass is two thirds of the operations.
 
-    Gradients travel in float16 where they are; the optimizer's time is in the utilisation.
+    Gradients that are float16 travel as float16; the utilisation includes the optimizer's time.
     """
     tokens = recipe.training.batch_size * recipe.data.seq_length
     seconds = tokens * flops_per_token(recipe.model, recipe.data.seq_length)
@@ -176,11 +176,11 @@ def work_of(recipe: Recipe, device: Device, accumulate: int) -> Work:
 
 
 def scaling_lines(recipe: Recipe) -> list[str]:
-    """How many times one GPU's speed 8, 64 and 256 of them have, each with the recipe's batch and one micro step."""
+    """Lines with the speedup of 8, 64 and 256 GPUs over one, each with the recipe's batch and one micro step."""
     lines = ["scaling            times one GPU, eight a host, a micro step an update:"]
     for device in DEVICES:
         if device.network:
             work, network = work_of(recipe, device, 1), NETWORKS[device.network]
-            told = ", ".join(f"{speedup(work, count, network):.1f} of {count}" for count in SCALES)
-            lines.append(f"  {device.name:<30}: {told} ({network.name}; {network.basis})")
+            speedups = ", ".join(f"{speedup(work, count, network):.1f} of {count}" for count in SCALES)
+            lines.append(f"  {device.name:<30}: {speedups} ({network.name}; {network.basis})")
     return lines

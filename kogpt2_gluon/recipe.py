@@ -1,9 +1,9 @@
 """A recipe: everything that decides what is trained, in one YAML file.
 
-``load_recipe`` reads the file, applies ``key=value`` overrides, checks every field and reports all faults at
-once. A recipe names no hosts (that is :mod:`launch`'s part) and needs no MXNet to be read.
+``load_recipe`` reads the file, applies ``key=value`` overrides, checks every field and reports all faults at once. A
+recipe names no hosts (the launcher does), and it can be read without MXNet.
 
-The fields below are the reference: each carries its meaning and the values it admits.
+The fields below are the reference: each has its meaning and the values it admits. `kogpt2 train --keys` prints them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ModelRecipe:
 
     units: int = option(768, "width of the hidden states; the FFN is four times as wide", minimum=1)
     num_layers: int = option(12, "number of transformer blocks", minimum=1)
-    num_heads: int = option(12, "attention heads a block; divides units", minimum=1)
+    num_heads: int = option(12, "attention heads of a block; must divide units", minimum=1)
     max_length: int = option(1024, "longest sequence that has position embeddings", minimum=2)
     vocab_size: int = option(50000, "rows of the embedding; at least the tokenizer's size", minimum=5)
     dropout: float = option(0.1, "on embeddings, attention, attention output and FFN", minimum=0.0, maximum=0.99)
@@ -54,9 +54,9 @@ class ModelRecipe:
 
 @dataclass
 class DataRecipe:
-    """What is read, as token shards (`kogpt2 shard` writes them) or as text, and how.
+    """The data to read and how: token shards (`kogpt2 shard` writes them), or text.
 
-    window, max_lanes, corrupt and the cache are about shards; tokenizer, documents, refresh and bpe_dropout about text.
+    window, max_lanes, corrupt and the cache are for shards; tokenizer, documents, refresh and bpe_dropout are for text.
     """
 
     train: Paths = option(
@@ -65,17 +65,23 @@ class DataRecipe:
         "data.source=text a file, folder or s3:// prefix of text, or a list of them",
     )
     test: str = option("", "folder of held-out shards, for any data.source; empty: no evaluation")
-    seq_length: int = option(1024, "tokens a training sequence", minimum=1)
-    window: int = option(8, "chunks a lane mixes while shuffling; memory is lanes x (window + 1) x chunk", minimum=1)
+    seq_length: int = option(1024, "tokens of a training sequence", minimum=1)
+    window: int = option(
+        8, "chunks that a lane mixes while shuffling; memory is lanes x (window + 1) x chunk", minimum=1
+    )
     max_lanes: int = option(64, "most lanes of the reading order; the number of workers must divide them", minimum=1)
     corrupt: str = option(
-        "stop", "what a damaged chunk does: end the run, or count it and read another", choices=("stop", "skip")
+        "stop",
+        "what happens at a damaged chunk: the run stops, or it skips the chunk, counts it and reads another",
+        choices=("stop", "skip"),
     )
     cache: str = option(
-        "off", "copies on the node's own disk: none, of chunks soon needed, of all", choices=("off", "window", "full")
+        "off",
+        "copies on the node's own disk: none, of the chunks needed soon, of all chunks",
+        choices=("off", "window", "full"),
     )
-    cache_dir: str = option("", "folder of that cache, on a disk of the node itself; needed for any but off")
-    cache_gib: float = option(100.0, "most GiB that the cache may take", minimum=0.001)
+    cache_dir: str = option("", "folder of the cache, on a disk of the node itself; needed unless data.cache=off")
+    cache_gib: float = option(100.0, "the most GiB that the cache may use", minimum=0.001)
     source: str = option("shards", "token shards, or text tokenized on the fly", choices=("shards", "text"))
     tokenizer: str = option("", "SentencePiece model, for data.source=text")
     documents: str = option(
@@ -105,7 +111,7 @@ class DataRecipe:
 class TrainingRecipe:
     """Steps, batch, optimizer, schedule. A step is one optimizer update over total_batch_size sequences."""
 
-    num_steps: int = option(1000, "optimizer updates of the whole run", minimum=1)
+    num_steps: int = option(1000, "optimizer updates in the whole run", minimum=1)
     batch_size: int = option(8, "sequences of one worker in one micro step", minimum=1)
     total_batch_size: int = option(8, "sequences of one update, over all workers and micro steps", minimum=1)
     optimizer: str = option(
@@ -116,8 +122,12 @@ class TrainingRecipe:
     learning_rate: float = option(1e-4, "peak learning rate", minimum=0.0)
     final_learning_rate: float = option(0.0, "learning rate at the last step", minimum=0.0)
     schedule: str = option("linear", "decay after the warm-up", choices=("linear", "cosine"))
-    warmup_ratio: float = option(0.01, "share of num_steps that warms up linearly", minimum=0.0, maximum=1.0)
-    weight_decay: float = option(0.01, "on matrices, not biases or LayerNorm; decoupled, but L2 for adam", minimum=0.0)
+    warmup_ratio: float = option(
+        0.01, "share of num_steps in which the learning rate rises linearly", minimum=0.0, maximum=1.0
+    )
+    weight_decay: float = option(
+        0.01, "for matrices, not for biases and LayerNorm; decoupled, except L2 for adam", minimum=0.0
+    )
     beta1: float = option(0.9, "decay of the first moment, below 1", minimum=0.0, maximum=1.0)
     beta2: float = option(0.999, "decay of the second moment, below 1", minimum=0.0, maximum=1.0)
     epsilon: float = option(1e-6, "added to the root of the second moment", minimum=1e-12)
@@ -125,13 +135,13 @@ class TrainingRecipe:
     seed: int = option(0, "the one seed of weights, order and dropout", minimum=0)
     precision: str = option(
         "float32",
-        "of the network's products; parameters and updates are float32 always. bfloat16 is for CPUs with the fused "
-        "operators; float16, with a loss scale, for GPUs: on a CPU it is emulated, slowly",
+        "format of the network's products; parameters and updates are always float32. bfloat16 is for CPUs with the "
+        "fused operators. float16, with a loss scale, is for GPUs; on a CPU it is emulated, slowly",
         choices=("float32", "bfloat16", "float16"),
     )
     ops: str = option(
         "auto",
-        "operators: fused (`kogpt2 ops build` compiles them), MXNet's stock ones, or auto: fused where they can be had",
+        "operators: fused (`kogpt2 ops build` compiles them), MXNet's stock ones, or auto: fused where available",
         choices=("auto", "fused", "stock"),
     )
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "gpu"))
@@ -161,18 +171,18 @@ class CheckpointRecipe:
 
 @dataclass
 class TrackingRecipe:
-    """What the run writes for people to look at."""
+    """The record that a run writes for people to read."""
 
     run_dir: str = option("runs/kogpt2", "folder of this run")
     log_interval: int = option(10, "steps between log lines", minimum=1)
     tensorboard: bool = option(True, "write TensorBoard events")
     sample_prompts: list[str] = option([], "prompts continued after each evaluation, kept in RUN_DIR/samples")
-    sample_length: int = option(40, "most tokens of such a sample", minimum=1)
+    sample_length: int = option(40, "the most new tokens of such a sample", minimum=1)
 
 
 @dataclass
 class Recipe:
-    """One run. `name` and `about` are for people; the sections decide what happens."""
+    """One run. `name` and `about` are for people, the sections decide what is done."""
 
     name: str = option("kogpt2", "short name of the recipe")
     about: str = option("", "expected result, time and exact command")
@@ -216,7 +226,7 @@ class Recipe:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of one optimizer update, over all workers."""
+        """The tokens of one optimizer update, over all workers."""
         return self.training.total_batch_size * self.data.seq_length
 
     def accumulate(self, size: int) -> int:
@@ -234,7 +244,7 @@ class Recipe:
 
 
 def find_recipe(name: str) -> Path:
-    """The file that `name` means: a path, or the name of a recipe shipped with the package."""
+    """The file of a recipe: `name` is a path, or the name of a recipe that the package ships."""
     path = Path(name)
     if path.is_file():
         return path
@@ -250,7 +260,7 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads, overrides, checks. Raises RecipeError naming every fault of the recipe at once."""
+    """Reads a recipe, applies overrides and checks it. RecipeError names all faults at once."""
     path = find_recipe(name)
     try:
         plain = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) or {}

@@ -3,15 +3,15 @@
 An update of N workers on several hosts takes
 
     accumulate x (forward + backward)        every worker for itself
-    + what of the allreduce is not hidden behind the last backward pass
+    + the part of the allreduce that the last backward pass does not hide
     + optimizer + the wait for the slowest of N
 
-Most gradients come one layer after the other while the backward pass runs, and travel meanwhile. That of the tied
-embedding comes with its very end (the first thing that the network does is to look tokens up), and nothing hides it:
+Most gradients come one layer after the other while the backward pass runs, and travel meanwhile. The gradient of the
+tied embedding comes at the very end of it, because the network begins with the look-up of tokens, and nothing hides it:
 for KoGPT-2 that is 31% of the bytes. A ring sends 2 (N - 1) / N of the bytes into and out of every host (Patarasuk and
 Yuan, 2009; NCCL's rings and Gloo's do), whatever the number of workers on it, and its latency grows with the hosts.
 
-The wait is that for the largest of N equal, independent, normal times: sqrt(2 ln N) standard deviations.
+The wait is for the largest of N independent, normal times with equal means: sqrt(2 ln N) standard deviations.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-FUSION_BYTES = 64 << 20  # Horovod's default: so much of the gradients goes in one operation
+FUSION_BYTES = 64 << 20  # Horovod's default: the most bytes of gradients in one operation
 WORKERS_A_HOST = 8
 
 
 @dataclass(frozen=True)
 class Network:
-    """What joins the hosts.
+    """A network between hosts.
 
     Attributes
     ----------
     bandwidth : float
-        Bytes a second into, and at the same time out of, a host, as an allreduce reaches it.
+        Bytes per second into a host, and at the same time out of it, that an allreduce reaches.
     latency : float
         Seconds of a message between two hosts.
     basis : str
-        Where the figures come from.
+        The source of the figures.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Work:
     Attributes
     ----------
     forward, backward : float
-        Of one micro step.
+        Seconds of one micro step.
     accumulate : int
         Micro steps.
     early_bytes, late_bytes : int
-        Gradients that come during the backward pass, evenly, and those that come with its end.
+        Bytes of the gradients that come evenly during the backward pass, and of those that come at its end.
     rest : float
-        Optimizer, and whatever else is the same for any number of workers.
+        Seconds of the optimizer, and of whatever else is the same for any number of workers.
     jitter : float
         Standard deviation of a worker's time, as a share of it.
     """
@@ -84,7 +84,7 @@ class Work:
 
 
 def allreduce_seconds(num_bytes: float, hosts: int, network: Network) -> float:
-    """Of the mean of `num_bytes` over the workers of several hosts; 0 on one, whose NVLink nobody waits for."""
+    """The seconds of averaging `num_bytes` over several hosts; 0 on one host, where NVLink makes nobody wait."""
     if hosts < 2 or not num_bytes:
         return 0.0
     operations = math.ceil(num_bytes / FUSION_BYTES)
@@ -92,7 +92,7 @@ def allreduce_seconds(num_bytes: float, hosts: int, network: Network) -> float:
 
 
 def step_seconds(work: Work, hosts: int, workers: int, network: Network) -> float:
-    """Seconds of an update of `workers` workers on `hosts` hosts."""
+    """The seconds of an update of `workers` workers on `hosts` hosts."""
     early = allreduce_seconds(work.early_bytes, hosts, network)
     late = allreduce_seconds(work.late_bytes, hosts, network)
     exposed = max(0.0, early - work.backward) + late
@@ -101,15 +101,15 @@ def step_seconds(work: Work, hosts: int, workers: int, network: Network) -> floa
 
 
 def speedup(work: Work, workers: int, network: Network, workers_a_host: int = WORKERS_A_HOST) -> float:
-    """How many times as many tokens a second `workers` make as one does, each with the same work."""
+    """The tokens per second of `workers` workers divided by those of one, each with the same work."""
     hosts = math.ceil(workers / workers_a_host)
     return workers * work.alone / step_seconds(work, hosts, workers, network)
 
 
 def fitted(network: Network, work: Work, hosts: int, workers: int, seconds: float) -> Network:
-    """`network` with the bandwidth at which an update takes `seconds`, as measured; by bisection.
+    """Finds, by bisection, the bandwidth at which an update takes the measured `seconds`; returns that network.
 
-    ValueError if no bandwidth explains it: the update would take longer, or shorter, with any.
+    ValueError if no bandwidth explains the time: with any of them the update would take longer, or with any shorter.
     """
     low, high = network.bandwidth / 100, network.bandwidth * 100
 

@@ -1,4 +1,4 @@
-"""The verb `kogpt2 evaluate`."""
+"""The verb `kogpt2 evaluate`: scores a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kogpt2_gluon.cli.options import ANY_PATH, FOLDER
 @click.command(no_args_is_help=True)
 @click.argument("checkpoint", type=ANY_PATH)
 @click.argument("data", type=FOLDER)
-@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1))
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1), help="Sequences at a time.")
 @click.option("--seq-length", default=0, type=click.IntRange(min=0), help="Tokens scored together; 0: as in training.")
 @options.device
 @options.precision
@@ -30,10 +30,10 @@ def evaluate(
     operators: str,
     as_json: bool,
 ) -> None:
-    """Held-out loss, perplexity a token and a word, and bits per byte of a checkpoint on shards.
+    """Score a checkpoint on held-out shards: loss, perplexity per token and per word, bits per byte.
 
-    CHECKPOINT is its folder, or the run's. Bytes are those of the text after the tokenizer's normalisation, and every
-    token but <s> is scored.
+    CHECKPOINT is its folder or the run's. Bytes are those of the text after the tokenizer's normalisation. Every token
+    except <s> is scored.
 
     \b
     Example: kogpt2 evaluate runs/demo shards/test
@@ -45,7 +45,7 @@ def evaluate(
         click.echo(json.dumps(scores.to_dict()))
         return
     click.echo(f"tokens scored       {scores.tokens:>14,}  (all but <s>)")
-    click.echo(f"loss                {scores.loss:>14.4f}  nats a token")
-    click.echo(f"perplexity          {scores.perplexity:>14.3f}  a token")
-    click.echo(f"word perplexity     {scores.word_perplexity:>14.3f}  a word between spaces")
+    click.echo(f"loss                {scores.loss:>14.4f}  nats per token")
+    click.echo(f"perplexity          {scores.perplexity:>14.3f}  per token")
+    click.echo(f"word perplexity     {scores.word_perplexity:>14.3f}  per word between spaces")
     click.echo(f"bits per byte       {scores.bits_per_byte:>14.4f}  of the normalised text, UTF-8")

@@ -1,7 +1,7 @@
 """The command `kogpt2`: one verb for each stage of the road from text to a converted model.
 
-Every verb is a file of this folder and thin: it parses, calls the stage's function, prints. Modules are imported inside
-the verbs, so that `kogpt2 --help` loads neither MXNet nor anything else that is slow.
+Every verb is a file in this folder, and it is thin: it parses, calls the stage's function and prints. Modules are
+imported inside the verbs, so that `kogpt2 --help` loads neither MXNet nor anything else that is slow.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from kogpt2_gluon.errors import one_line
 
 
 class Group(click.Group):
-    """Verbs in the order of the road, not of the alphabet."""
+    """Lists the verbs in the order in which a user needs them, not in that of the alphabet."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of definition."""
+        """The names in the order of definition."""
         return list(self.commands)
 
 
@@ -42,7 +42,7 @@ def cli() -> None:
     """Train KoGPT-2 again: text, tokenizer, shards, training, evaluation, conversion.
 
     \b
-    The whole road in five lines:
+    From text to a PyTorch model in five lines:
       kogpt2 clean news.txt --documents line --out corpus
       kogpt2 tokenizer corpus --vocab-size 50000 --out tokenizer.model
       kogpt2 shard corpus --tokenizer tokenizer.model --out shards

@@ -39,7 +39,7 @@ class Sampling:
     seed : int
         The seed of the draws.
     allow_unknown : bool
-        False: `<unk>` is never chosen. It stands for text that the tokenizer could not spell, so a reader only sees a
+        False: `<unk>` is never chosen. It replaces text that the tokenizer could not spell, so a reader only sees a
         placeholder (" ⁇ "). True: it is chosen like any other token. `<pad>`, which no document holds, never is.
     """
 

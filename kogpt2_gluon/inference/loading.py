@@ -1,4 +1,4 @@
-"""A checkpoint loaded for use: its network, tokenizer and recipe."""
+"""Loads a checkpoint for use: its network, tokenizer and recipe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from kogpt2_gluon.tokens.tokenizer import Tokenizer
 def load_checkpoint(
     path: Path, device: str = "auto", precision: str = "float32", ops: str = "auto"
 ) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
-    """(network, tokenizer, recipe, context) of a checkpoint, verified. `path` may be the run's folder.
+    """Verifies and loads a checkpoint; returns (network, tokenizer, recipe, context). `path` may be the run's folder.
 
-    `precision` and `ops` are as in a recipe's `training`. float32, whatever the training was in, is what any device has
-    and what a converted model gives.
+    `precision` and `ops` are those of a recipe's `training`. float32, whatever the run was trained in, works on any
+    device and gives the numbers of a converted model.
     """
     checkpoint = open_checkpoint(path)
     checkpoint.verify()

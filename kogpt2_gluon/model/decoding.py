@@ -1,4 +1,4 @@
-"""The network one token at a time, with the keys and values of what came before: what generation asks of it.
+"""Runs the network one token at a time, with cached keys and values of the tokens before. Generation uses it.
 
 B is the batch size, T the number of new tokens, C `units`, H `num_heads`, D = C / H, V `vocab_size`.
 """
@@ -14,34 +14,34 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 
-FEW_TEXTS = 4  # at once; beyond, products cost more than reading the rows, and tiles are faster
+FEW_TEXTS = 4  # at once; with more, products cost more than reading the rows, and tiles are faster
 
 
 class Decoder:
-    """Any network, by its own `states`: every step copies the past into longer arrays.
+    """Decodes with any network by its own `states`; every step copies the past into longer arrays.
 
     Parameters
     ----------
     net : GPT2Model
-        Not hybridized (:meth:`GPT2Model.for_decoding` gives such a one).
+        Not hybridized, as :meth:`GPT2Model.for_decoding` makes it.
     """
 
     def __init__(self, net: GPT2Model):
         self._net, self._states = net, None
 
     def next_logits(self, tokens: Any) -> np.ndarray:
-        """Feeds new tokens (B, T), int32; the logits (B, V), float32, of what comes behind the last of them."""
+        """Feeds new tokens (B, T), int32; returns the logits (B, V), float32, of the token after the last of them."""
         logits, self._states = self._net(tokens, self._states)
         last: np.ndarray = logits[:, -1].astype("float32").asnumpy()
         return last
 
 
 class FusedWeights:
-    """The parameters of a network with fused CPU operators, as decoders take them: made once for many texts.
+    """The parameters of a network with fused CPU operators in the form that decoders use, made once for many texts.
 
-    With the operator set's precision bfloat16, matrices are copied into that format, as they are now: reading them is
-    what a step's time goes to. A few texts at once want them row by row; more, in the tiles that oneDNN works with.
-    Otherwise they are the network's own arrays.
+    If the operator set's precision is bfloat16, matrices are copied into that format, with the values of this moment,
+    because a step spends its time on reading them. For a few texts at once they are kept row by row; for more, in the
+    tiles that oneDNN works with. Otherwise they are the network's own arrays.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class FusedWeights:
         self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()
 
     def matrices(self, batch_size: int) -> _Matrices:
-        """For so many texts at once."""
+        """The matrices in the form for `batch_size` texts at once."""
         convert = mx.nd.kogpt2_pack_bfloat16 if batch_size <= FEW_TEXTS else mx.nd.kogpt2_tile_bfloat16
         form = convert.__name__ if self._rounded else ""
         if form not in self._made:
@@ -66,7 +66,7 @@ class FusedWeights:
 
 
 class _Matrices:
-    """All layers, and the map to logits, with their weights as `convert` makes them."""
+    """All layers and the map to logits, with weights that `convert` has converted."""
 
     def __init__(self, net: GPT2Model, convert: Callable[[Any], Any]):
         def linear(layer: Any) -> tuple[Any, Any]:
@@ -95,7 +95,7 @@ def _layer_norm(layer: Any) -> tuple[Any, Any]:
 
 
 class FusedDecoder(Decoder):
-    """A network on CPU over the fused operators: one cache, written in place, and no graph.
+    """Decodes on a CPU with the fused operators: one cache, written in place, and no graph.
 
     Parameters
     ----------
@@ -103,13 +103,18 @@ class FusedDecoder(Decoder):
     batch_size : int
         B of every call.
     capacity : int
-        Most tokens of a sequence, prompt included.
+        The most tokens of a sequence, prompt included.
     """
 
     def __init__(self, weights: FusedWeights, batch_size: int, capacity: int):
         self._weights, self._matrices, self._position = weights, weights.matrices(batch_size), 0
         units = weights.embed.shape[1]
-        cache = (batch_size, weights.num_heads, capacity, units // weights.num_heads)  # of which the first are used
+        cache = (
+            batch_size,
+            weights.num_heads,
+            capacity,
+            units // weights.num_heads,
+        )  # (B, H, capacity, D)
         self._caches = [(mx.nd.zeros(cache), mx.nd.zeros(cache)) for _ in self._matrices.layers]  # keys, values
 
     def next_logits(self, tokens: Any) -> np.ndarray:
@@ -127,14 +132,14 @@ class FusedDecoder(Decoder):
 
 
 def weights_for(net: GPT2Model) -> FusedWeights | None:
-    """What decoders of this network share, to be made once; None where they take the network itself."""
+    """The weights that decoders of this network share, made once; None if they use the network itself."""
     return FusedWeights(net) if isinstance(net.ops, FusedCpuOps) else None
 
 
 def decoder_for(net: GPT2Model, batch_size: int, capacity: int, weights: FusedWeights | None = None) -> Decoder:
-    """The fastest decoder for a network's operators; a network that is not hybridized, and initialized.
+    """The fastest decoder for the operators of a network, which is initialized and not hybridized.
 
-    `weights` : what :func:`weights_for` gave of it; None: made now.
+    `weights` is the result of :func:`weights_for`; None: they are made now.
     """
     weights = weights or weights_for(net)
     return FusedDecoder(weights, batch_size, capacity) if weights else Decoder(net)

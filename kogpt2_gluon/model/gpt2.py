@@ -41,8 +41,8 @@ class CausalSelfAttention(RetracedBlock):
 
     Inputs:
         - **data**: normalised hidden states of shape (batch_size, length, units)
-        - **residual**: what the result is added to, of the same shape
-        - **seed**: of dropout, from the operator set
+        - **residual**: the result is added to it; of the same shape
+        - **seed**: the seed of dropout, from the operator set
         - **states**: None, or keys and values of the past, each (batch_size, num_heads, past_length, units/num_heads)
 
     Outputs:
@@ -76,8 +76,8 @@ class FeedForward(RetracedBlock):
 
     Inputs:
         - **data**: normalised hidden states of shape (batch_size, length, units)
-        - **residual**: what the result is added to, of the same shape
-        - **seed**: of dropout, from the operator set
+        - **residual**: the result is added to it; of the same shape
+        - **seed**: the seed of dropout, from the operator set
 
     Outputs:
         - **out**: shape (batch_size, length, units)
@@ -108,9 +108,9 @@ class GPT2Model(RetracedBlock):
     num_layers, num_heads : int
         Blocks, and attention heads in each.
     dropout : float
-        On embeddings, attention weights, attention output and feed-forward output.
+        Applied to embeddings, attention weights, attention output and feed-forward output.
     ops : operator set, or None
-        What to compute with, made for the same `dropout`; None: ``StockOps(dropout=dropout)``.
+        The operators to compute with, made for the same `dropout`; None: ``StockOps(dropout=dropout)``.
 
     Inputs:
         - **tokens**: ids of shape (batch_size, length)
@@ -121,7 +121,7 @@ class GPT2Model(RetracedBlock):
         - **new_states**: key and value of each layer, each (batch_size, num_heads, past_length + length,
           units/num_heads)
 
-    A hybridized net keeps to the kind of `states`, None or list, of its first call.
+    A hybridized net accepts only the kind of `states`, None or list, that its first call had.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class GPT2Model(RetracedBlock):
         return self.ops.logits(F, hidden, self._logits_proj), new_states
 
     def hidden_states(self, F, tokens, states=None, rows=None):
-        """What the output projection gets, (batch_size, length, units), and new_states."""
+        """The input of the output projection, (batch_size, length, units), and new_states."""
         ops = self.ops
         seed = ops.dropout_seed(F)
         past_length = _past_length(F, states)
@@ -182,24 +182,24 @@ class GPT2Model(RetracedBlock):
         return ops.layer_norm(F, hidden, self._final_ln), new_states
 
     def embedding_rows(self):
-        """What keeps the embedding's gradient apart from the projection's: see the operator set."""
+        """Keeps the gradient of the embedding apart from that of the projection; see the operator set."""
         return self.ops.embedding_rows(self._embed)
 
     def token_losses(self, F, tokens, labels, rows=None):
-        """Cross-entropy of each label, (batch_size, length) in float32, where logits are not wanted."""
+        """The cross-entropy of each label, (batch_size, length) in float32, without making the logits an output."""
         hidden, _ = self.hidden_states(F, tokens, rows=rows)
         return self.ops.cross_entropy(F, hidden, self._logits_proj, labels, rows)
 
     def for_decoding(self) -> GPT2Model:
         """A net over the same parameters that is not hybridized, so that it takes any `states` and any length.
 
-        Ask before the parameters' `grad_req` is changed: Gluon shares only what was declared alike.
+        Call it before the parameters' `grad_req` is changed: Gluon shares only parameters that were declared alike.
         """
         return GPT2Model(*self._sizes, ops=self.ops, prefix=self.prefix, params=self.collect_params())
 
 
 def _past_length(F, states):
-    """Length of the cached past, an array of shape (1,) in float32; None without states."""
+    """The length of the cached past, an array of shape (1,) in float32; None without states."""
     if states is None:
         return None
     one_column = F.slice_axis(states[0], axis=3, begin=0, end=1)  # (B, H, P, 1): states may be float16
@@ -220,12 +220,12 @@ def build_model(recipe: ModelRecipe, ops: Any = None) -> GPT2Model:
 
 
 def named_parameters(net: GPT2Model) -> dict:
-    """{structural name: Parameter}, the names of a `.params` file; the tied matrix stands under both of its names."""
+    """{structural name: Parameter}, by the names of a `.params` file; the tied matrix is there under both its names."""
     return dict(net._collect_params_with_prefix())  # what Block.save_parameters uses; Gluon has no public name for it
 
 
 def structural_parameters(net: GPT2Model) -> dict:
-    """{structural name: Parameter}, each parameter once: the tied matrix under its embedding's name."""
+    """{structural name: Parameter}, each parameter once; the tied matrix has the name of the embedding."""
     once: dict = {}
     for name, parameter in named_parameters(net).items():
         once.setdefault(id(parameter), (name, parameter))
@@ -241,6 +241,6 @@ def load_arrays(net: GPT2Model, arrays: dict, source: str) -> None:
     for name, parameter in parameters.items():
         if tuple(parameter.shape) != arrays[name].shape:
             raise DataError(
-                f"{source}: {name} has shape {arrays[name].shape}, the model wants {tuple(parameter.shape)}"
+                f"{source}: {name} has shape {arrays[name].shape}, the model needs {tuple(parameter.shape)}"
             )
         parameter.set_data(mx.nd.array(arrays[name]))

@@ -7,16 +7,17 @@ from kogpt2_gluon.ops.parameters import RetracedBlock
 
 
 class LanguageModelLoss(RetracedBlock):
-    """A network and its loss as one graph, so that hybridizing it frees what lies between them early.
+    """A network and its loss as one graph, so that a hybridized block can free the arrays between them early.
 
     Parameters
     ----------
     net : GPT2Model
     rows_apart : bool
-        Where the operators can, the gradient of the tied matrix lacks the embedding's part after a backward pass, until
-        :meth:`add_embedding_gradient` has added it: a fraction of the time and memory that MXNet's sum takes.
+        True, and the operators support it: after a backward pass the gradient of the tied matrix lacks the part of the
+        embedding, until :meth:`add_embedding_gradient` has added it. That takes a fraction of the time and memory of
+        MXNet's own sum.
 
-    Where gradients add up (grad_req "add"), or with `rows_apart`, each recorded pass wants its backward pass before the
+    If gradients add up (grad_req "add"), or with `rows_apart`, each recorded pass needs its backward pass before the
     next one.
 
     Inputs:
@@ -32,7 +33,7 @@ class LanguageModelLoss(RetracedBlock):
         self._rows = net.embedding_rows() if rows_apart else None
 
     def forward(self, tokens):
-        """As HybridBlock's."""
+        """Splits `tokens` into inputs and labels and computes the loss."""
         inputs = tokens.slice_axis(axis=1, begin=0, end=-1)
         labels = tokens.slice_axis(axis=1, begin=1, end=None)
         rows = self._rows.inputs(inputs) if self._rows else ()
@@ -42,6 +43,6 @@ class LanguageModelLoss(RetracedBlock):
         return self.net.token_losses(F, inputs, labels, rows or None)
 
     def add_embedding_gradient(self) -> None:
-        """Completes the gradients of `rows_apart`, after each backward pass."""
+        """Completes the gradients after a backward pass; with `rows_apart`, call it after each."""
         if self._rows:
             self._rows.add()

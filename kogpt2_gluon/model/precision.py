@@ -1,6 +1,6 @@
 """The format of a network's parameter arrays in mixed precision, and their float32 masters.
 
-What `training.precision` means as a whole is said in :mod:`kogpt2_gluon.training.loss_scale`.
+:mod:`kogpt2_gluon.training.loss_scale` explains what `training.precision` means as a whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def working_dtype(precision: str, ctx: Any) -> str:
 
 
 def cast_network(net: GPT2Model, precision: str) -> None:
-    """Gives a network that was initialized in float32 the arrays that `precision` computes with."""
+    """Casts a network that was initialized in float32 to the arrays that `precision` computes with."""
     for parameter in structural_parameters(net).values():
         dtype = working_dtype(precision, parameter.data().context)
         if dtype != "float32":
@@ -24,10 +24,10 @@ def cast_network(net: GPT2Model, precision: str) -> None:
 
 
 def take_masters(net: GPT2Model, precision: str) -> dict[str, Any]:
-    """{structural name: float32 NDArray} to make updates in; casts the network, which is in float32 so far.
+    """Casts a network that is still in float32; returns {structural name: float32 NDArray}, in which updates are made.
 
-    Where it computes with float32 arrays the masters are these arrays. Else the network gets copies, and whoever
-    changes a master brings its copy up to date.
+    If the network computes with float32 arrays, the masters are these arrays. Otherwise the network gets copies, and
+    the code that changes a master must update its copy.
     """
     masters = {name: parameter.data() for name, parameter in structural_parameters(net).items()}
     cast_network(net, precision)

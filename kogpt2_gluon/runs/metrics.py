@@ -1,7 +1,7 @@
-"""The record of a run: a line a person can read, a line a program can read, and TensorBoard events.
+"""The record of a run: lines for people, lines for programs, and TensorBoard events.
 
 Rank 0 owns a `Tracker`; the other ranks get a `NullTracker`, so that the training loop needs no ``if rank == 0``.
-``RUN_DIR/metrics.jsonl`` is the truth (the report is made of it): one JSON object a line, each with ``kind``
+``RUN_DIR/metrics.jsonl`` is the truth (the report is made from it): one JSON object per line, each with ``kind``
 ("train" or "evaluation"), ``step``, ``time`` (Unix seconds) and ``seconds`` (spent so far, over all restarts).
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Eta", "NullTracker", "StepRecord", "Tracker", "read_metrics", "tracker_for", "write_environment"]
 
-# Text made by a model may hold anything: nothing of it may steer a terminal or break a UTF-8 file.
+# Text that a model wrote may hold anything. It must not steer a terminal or break a UTF-8 file.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -86,7 +86,7 @@ class StepRecord:
 
 
 class NullTracker:
-    """The tracker of every rank but 0: the whole interface, and nothing happens."""
+    """The tracker of every rank except 0: it has the whole interface and does nothing."""
 
     def __enter__(self) -> NullTracker:
         return self
@@ -104,17 +104,17 @@ class NullTracker:
         """Keeps generated (prompt, text) pairs in RUN_DIR/samples/step-NNNNNNNN.txt."""
 
     def message(self, text: str) -> None:
-        """Tells the reader of the console and of log.txt something."""
+        """Writes `text` to the console and to log.txt."""
 
 
 class Tracker(NullTracker):
-    """Writes RUN_DIR/metrics.jsonl, log.txt, samples/ and tensorboard/, and tells the console.
+    """Writes RUN_DIR/metrics.jsonl, log.txt, samples/ and tensorboard/, and the same lines to the console.
 
-    `step` is the step to go on from: what a killed run recorded after it is cut away, so that no step is recorded
-    twice; 0 starts the record anew (log.txt is only ever appended to). On a terminal a live progress display stands
-    below the lines, elsewhere there are only plain lines. Use it as a context manager.
+    `step` is the step to go on from. Records that a killed run made after it are removed, so that no step is recorded
+    twice; 0 starts the record again from nothing (log.txt is only ever appended to). A terminal shows live progress
+    below the lines, other outputs get plain lines only. Use it as a context manager.
 
-    Raises RecipeError where RUN_DIR cannot be made, DataError where its metrics.jsonl is damaged.
+    RecipeError if RUN_DIR cannot be made, DataError if its metrics.jsonl is damaged.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Tracker(NullTracker):
         self._start_step, self._tensorboard, self._console = step, tensorboard, console
         self._eta = Eta()
         self._seconds_before = 0.0
-        self._recorded: set[tuple[str, int]] = set()  # what the file already says of the step that is gone on from
+        self._recorded: set[tuple[str, int]] = set()  # records that the file has already of the step to go on from
         self._metrics: IO[str] | None = None
         self._log: IO[str] | None = None
         self._writer: Any = None
@@ -225,7 +225,7 @@ class Tracker(NullTracker):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def _rewind(self) -> None:
-        """Cuts away what was recorded after the step to go on from, and a last line torn by a kill."""
+        """Removes records made after the step to go on from, and a last line that a kill left unfinished."""
         for sample in (self.run_dir / "samples").glob("step-*.txt"):
             number = sample.stem[5:]
             if number.isdigit() and (int(number) > self._start_step or self._start_step == 0):
@@ -251,25 +251,27 @@ def tracker_for(
     tensorboard: bool = True,
     console: Console | None = None,
 ) -> NullTracker:
-    """The tracker of worker `rank`: a `Tracker` for 0, which alone writes files, a `NullTracker` for the others."""
+    """The tracker of worker `rank`: a `Tracker` for rank 0, which alone writes files, else a `NullTracker`."""
     return Tracker(run_dir, num_steps, step, tensorboard, console) if rank == 0 else NullTracker()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of RUN_DIR/metrics.jsonl in order; each has at least a text `kind` and a whole `step`.
+    """The records in RUN_DIR/metrics.jsonl, in order; each has at least a text `kind` and an integer `step`.
 
-    A last line torn by a kill is passed over. Raises DataError for a missing file or any other damage.
+    Skips a last line that a kill left unfinished. DataError for a missing file or any other damage.
     """
     return [line for _, line in _parse(Path(run_dir) / "metrics.jsonl")]
 
 
 def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Each line of `path` as it stands, without its end, and as an object."""
+    """Yields each line of `path`: its bytes without the line end, and the object that it holds."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise DataError(f"{path}: no record of a run to read here ({error.strerror}); is this a run folder?") from None
-    last = len(lines) - 1  # what follows the last line end: nothing, unless the writer was killed
+        raise DataError(
+            f"{path}: no record of a run can be read here ({error.strerror}); is this a run folder?"
+        ) from None
+    last = len(lines) - 1  # the text after the last line end is empty, unless the writer was killed
     for number, raw in enumerate(lines):
         try:
             line = json.loads(raw)
@@ -278,13 +280,13 @@ def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
         if isinstance(line, dict) and isinstance(line.get("kind"), str) and type(line.get("step")) is int:
             yield raw, line
         elif number != last:
-            raise DataError(f"{path}: line {number + 1} is not a JSON object with kind and step; mend or delete it")
+            raise DataError(f"{path}: line {number + 1} is not a JSON object with kind and step; fix or delete it")
 
 
 class Eta:
-    """Time to go at the rate of the last `window` log lines.
+    """Estimates the remaining time from the rate of the last `window` log lines.
 
-    Only the time between lines of this process counts: neither its start nor, after a resume, the steps before it.
+    Only the time between lines of this process counts: not its start and, after a resume, not the steps before it.
     """
 
     def __init__(self, window: int = 64) -> None:
@@ -295,7 +297,7 @@ class Eta:
         self._marks.append((step, now))
 
     def seconds(self, num_steps: int) -> float:
-        """Seconds until `num_steps`; NaN before two different steps are known."""
+        """The seconds until `num_steps`; NaN before two different steps are known."""
         if not self._marks or self._marks[-1][0] <= self._marks[0][0]:
             return math.nan
         (first, began), (step, now) = self._marks[0], self._marks[-1]
@@ -308,12 +310,12 @@ def printable(text: str) -> str:
 
 
 class _Display:
-    """Lines on the console, above a live progress bar where that is a terminal."""
+    """Prints lines on the console, above a live progress bar if it is a terminal."""
 
     def __init__(self, console: Console | None, num_steps: int, step: int) -> None:
         self._progress: Any = None
         self._stream: IO[str] = console.file if console is not None else sys.stdout
-        # Without a console of the caller's, only a real terminal is one: rich also believes FORCE_COLOR.
+        # Without the caller's console, only a real terminal counts as one: rich also believes FORCE_COLOR.
         if not (console.is_terminal if console is not None else self._stream.isatty()):
             return
         from rich.progress import BarColumn, Progress, TextColumn
@@ -323,7 +325,7 @@ class _Display:
             TextColumn("{task.percentage:6.2f}%  {task.description}"),
             console=console,
             expand=True,
-            refresh_per_second=2,  # the interpreter is the training loop's
+            refresh_per_second=2,  # the interpreter belongs to the training loop
         )
         self._task = self._progress.add_task("starting", total=num_steps, completed=step)
         self._progress.start()
@@ -346,9 +348,9 @@ class _Display:
 
 
 def _summary_writer(folder: Path, step: int) -> Any:
-    """A tensorboardX writer that goes on from `step`: TensorBoard hides what an earlier run wrote after it."""
-    # tensorboardX imports torch where it finds it, though nothing here needs it: 200 MB and a second OpenMP runtime
-    # in a process that computes with MXNet's. Hidden for the length of the import, torch stays out.
+    """A tensorboardX writer that goes on from `step`; TensorBoard hides events of an earlier run after it."""
+    # tensorboardX imports torch if it is installed, though nothing here needs it: 200 MB, and a second OpenMP runtime
+    # in a process that computes with MXNet's. torch is hidden during the import, so it stays out.
     hide = "torch" not in sys.modules
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]
@@ -360,7 +362,7 @@ def _summary_writer(folder: Path, step: int) -> Any:
     return SummaryWriter(
         str(folder),
         purge_step=step + 1 if step else 0,
-        max_queue=1000,  # the queue is the training loop's shield against a slow disk
+        max_queue=1000,  # the queue protects the training loop from a slow disk
         flush_secs=30,
         filename_suffix=f".{time.monotonic_ns()}",  # two starts within a second must not share a file
     )

@@ -1,4 +1,4 @@
-"""What `kogpt2 train --dry-run` prints and checks: the recipe's numbers, and the data that it names.
+"""Computes and checks what `kogpt2 train --dry-run` prints: the recipe's numbers, and the data that it names.
 
 The arithmetic is in :mod:`kogpt2_gluon.estimate`; this file opens shards, tokenizers and lists of text files.
 """
@@ -47,9 +47,9 @@ def describe(recipe: Recipe, size: int = 0) -> str:
 
 
 def check_data(recipe: Recipe, size: int = 0) -> None:
-    """Raises what `kogpt2 train` would of the data that the recipe names, for `size` workers (0: as launched).
+    """Opens the recipe's data for `size` workers (0: as launched); raises the errors that `kogpt2 train` would raise.
 
-    An empty data.train is no fault: a recipe can be estimated before there is data.
+    An empty data.train is not an error: a recipe can be estimated before there is data.
     """
     data, size = recipe.data, size or job_size()
     tokenizer = training_tokenizer(recipe) if data.train_sets else None
@@ -67,7 +67,7 @@ def check_data(recipe: Recipe, size: int = 0) -> None:
 
 
 def _data(recipe: Recipe, tokens: int) -> str:
-    """How many passes that is and whether the vocabulary fits, where the shards are there to be asked."""
+    """The number of epochs, and a remark if the vocabulary does not fit; unknown where the shards cannot be read."""
     folders = recipe.data.train_sets
     if not folders:
         return "; epochs unknown (data.train is empty)"

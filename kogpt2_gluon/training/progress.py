@@ -1,4 +1,4 @@
-"""How far this worker has come, for the supervisor beside it: a launcher tells a slow run from one that hangs by it."""
+"""Reports how far this worker has come. The launcher reads it to distinguish a slow run from one that hangs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kogpt2_gluon.machine import job
 
 
 class Progress:
-    """Writes ``STEP BEATS`` into the file that KOGPT2_PROGRESS_FILE names; nothing where none is named.
+    """Writes ``STEP BEATS`` into the file that KOGPT2_PROGRESS_FILE names; without that variable it writes nothing.
 
     A beat is any sign of life, an update or a batch of an evaluation.
     """

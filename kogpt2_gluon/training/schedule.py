@@ -1,4 +1,4 @@
-"""Learning rate over steps: a linear warm-up, then a linear or cosine decay."""
+"""The learning rate over the steps: a linear warm-up, then a linear or cosine decay."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from kogpt2_gluon.recipe import TrainingRecipe
 
 
 def learning_rate(recipe: TrainingRecipe, step: int) -> float:
-    """The rate of update number `step`, 1 to num_steps.
+    """The learning rate of update number `step`, from 1 to num_steps.
 
-    The warm-up takes ``ceil(warmup_ratio * num_steps)`` steps and ends at the peak; the decay ends at
-    `final_learning_rate` in the last step. Linear is BERT's (Devlin et al., 2018), cosine GPT's (Radford et al., 2018).
+    The warm-up takes ``ceil(warmup_ratio * num_steps)`` steps and ends at the peak. The decay ends at
+    `final_learning_rate` in the last step. The linear decay is BERT's (Devlin et al., 2018), the cosine is GPT's
+    (Radford et al., 2018).
     """
     warmup = math.ceil(recipe.warmup_ratio * recipe.num_steps)
     if step <= warmup:

@@ -1,4 +1,4 @@
-"""A polite request to stop, SIGTERM, SIGINT or a file, becomes a flag that the training loop looks at."""
+"""Turns a polite request to stop (SIGTERM, SIGINT or a file) into a flag that the training loop reads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ LOOK_SECONDS = 2.0  # a look at a shared file system takes a millisecond or so
 
 
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT makes `wanted` true; a second one acts as it would have without this,
-    but for a SIGTERM within ECHO_SECONDS. Left by PreemptedError, SIGTERM does nothing any more: the process is about
-    to end, and has an exit code to tell.
+    """Watches for a request to stop while it is entered (``with StopRequest() as stop:``).
 
-    `stop_file`, if given, does so too once it is there. It is how a run is stopped by somebody who cannot send a signal
-    to its hosts. One left from before is removed on entering, or by the launcher, whose restarts heed it.
+    The first SIGTERM or SIGINT makes `wanted` true. A second one acts as it would have without this class, except for a
+    SIGTERM within ECHO_SECONDS of the first. After a PreemptedError, SIGTERM does nothing any more: the process is
+    about to end, and its exit code must reach whoever started it.
+
+    A `stop_file`, if given, makes `wanted` true once it exists, for people who cannot send a signal to the hosts of a
+    run. A file left from before is removed on entering; under the launcher it is the launcher that removes it, because
+    a restart must still obey the file.
     """
 
     def __init__(self, stop_file: Path | None = None) -> None:
@@ -30,6 +33,7 @@ class StopRequest:
 
     @property
     def wanted(self) -> bool:
+        """True once a stop was requested. Looks for the stop file, at most every LOOK_SECONDS."""
         now = time.monotonic()
         if self._stop_file and not self._wanted and now - self._looked >= LOOK_SECONDS:
             self._looked, self._wanted = now, self._stop_file.exists()
@@ -50,7 +54,7 @@ class StopRequest:
             self._restore(signal.SIGTERM)
 
     def ask(self) -> None:
-        """Asks for the stop from inside of the program."""
+        """Requests the stop from inside the program."""
         self._wanted = True
 
     def _note(self, number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the log says of speed and memory."""
+"""Measures speed and memory for the log."""
 
 from __future__ import annotations
 

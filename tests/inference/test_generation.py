@@ -52,7 +52,7 @@ def test_seeds_repeat_and_samples_differ(net):
     first = generate_ids(net, [1, 7], EOS, sampling, num_samples=4)
     assert first == generate_ids(net, [1, 7], EOS, sampling, num_samples=4)
     assert len({tuple(sample) for sample in first}) > 1
-    # A sample does not depend on how many are drawn beside it.
+    # A sample does not depend on how many are drawn with it.
     assert generate_ids(net, [1, 7], EOS, sampling, num_samples=1) == first[:1]
     assert first != generate_ids(net, [1, 7], EOS, Sampling(15, 1.5, seed=4), num_samples=4)
 

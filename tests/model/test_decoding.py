@@ -102,7 +102,7 @@ def test_a_stock_network_decodes_by_its_states():
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 9, 40])
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (6, 4), (33, 7), (128, 50)])
 def test_one_linear_map_in_all_its_forms(rows, inner, outer, weights):
-    """LayerNorm before it, GELU and residual behind it, with and without, against NumPy in float64."""
+    """LayerNorm before it, GELU and residual after it, with and without, against NumPy in float64."""
     network()
     by_onednn = weights == "tiled" or (weights == "packed" and rows > 8)  # the data is rounded to bfloat16 too
     if by_onednn and not instruction_set().has_bfloat16:

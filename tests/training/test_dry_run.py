@@ -1,4 +1,4 @@
-"""What is found wrong with a recipe's data before anything is computed, and by a dry run too."""
+"""Faults of a recipe's data are found before anything is computed, and by a dry run too."""
 
 from __future__ import annotations
 

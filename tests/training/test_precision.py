@@ -48,7 +48,7 @@ def test_scale_halves_at_once_and_doubles_after_a_window():
     for finite in (False, False, *[True] * 1999):
         scale.count(finite)
     assert scale.scale == 2**14 and scale.clean_updates == 1999
-    scale.count(False)  # one update short of the window: it begins anew
+    scale.count(False)  # one update short of the window: the count begins again
     for _ in range(1999):
         scale.count(True)
     assert scale.scale == 2**13
@@ -192,7 +192,7 @@ def test_norm_of_float16_gradients_does_not_overflow(half_arrays):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_types_of_the_float16_graph(half_arrays, name):
-    """As on a GPU, without one: every parameter of a shipped recipe is float16, tokens int32, the loss float32."""
+    """The types of a GPU, without one: the parameters of a recipe are float16, tokens int32, the loss float32."""
     recipe = load_recipe(name).model
     recipe.vocab_size, recipe.units, recipe.max_length = 50, 4 * recipe.num_heads, 16  # types do not depend on it
     net = build_model(recipe, StockOps("float16", recipe.dropout))
@@ -219,7 +219,7 @@ def train(tiny, *options):
 
 
 def lines(run_dir, kind="train"):
-    """Of the record, without what a clock decides."""
+    """The lines of the record, without the figures that depend on a clock."""
     clocks = ("time", "seconds", "tokens_per_second", "memory_mb")
     found = [line for line in read_metrics(run_dir) if line["kind"] == kind]
     return [{key: value for key, value in line.items() if key not in clocks} for line in found]
@@ -336,7 +336,7 @@ def test_endless_skipping_says_4_and_keeps_the_last_good_state(tiny, tmp_path, m
 
 
 def test_a_loss_that_is_not_finite_is_not_skipped(tiny, tmp_path):
-    """No loss scale mends an overflow of the forward pass."""
+    """No loss scale helps against an overflow of the forward pass."""
     diverging = ["training.learning_rate=1e30", "training.clip_norm=0", "checkpoint.interval=1"]
     done = kogpt2("train", "debug_cpu", *tiny, HALF, *diverging, code=4)
     assert "training.precision=float32" in done.stderr and "skipped," not in done.stdout

@@ -20,7 +20,7 @@ from kogpt2_gluon.training.signals import StopRequest
 
 @pytest.fixture
 def terminated():
-    """What a SIGTERM does without a StopRequest: it is counted."""
+    """Counts SIGTERMs, as the handler that a StopRequest replaces."""
     received = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     yield received

@@ -35,7 +35,7 @@ def operators():
 
 @pytest.fixture(params=[False, True], ids=["stock", "fused"])
 def fused(request):
-    """Whether to update by the fused operators."""
+    """True: update by the fused operators."""
     if request.param:
         request.getfixturevalue("operators")
     return request.param

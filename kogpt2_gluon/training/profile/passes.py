@@ -218,7 +218,7 @@ def _profiler(file: Path) -> Iterator[None]:
 
 
 def _detached(recipe: Recipe, scratch: Path, num_steps: int) -> Recipe:
-    """The recipe made to start from nothing, with steps enough, without held-out data, and to leave nothing behind."""
+    """The recipe with steps enough and without held-out data; it starts from nothing and writes into `scratch` only."""
     return replace(
         recipe,
         data=replace(recipe.data, test=""),

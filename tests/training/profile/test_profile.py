@@ -96,7 +96,7 @@ def test_the_trace_has_phases_and_operators_on_one_clock(tmp_path):
 
 
 def check(found: dict, steps: int) -> None:
-    """What holds for any profile of a recipe with two micro steps."""
+    """Checks what holds for any profile of a recipe with two micro steps."""
     assert [phase["phase"] for phase in found["phases"]] == list(PHASES)
     assert sum(phase["share"] for phase in found["phases"]) == pytest.approx(1)
     step = sum(phase["ms_a_step"] for phase in found["phases"]) / 1e3
@@ -208,7 +208,7 @@ def test_the_phases_are_those_that_the_step_itself_marks(tiny, skipped, monkeypa
 
 
 def test_the_clock_counts_work_to_the_phase_that_asked_for_it():
-    """MXNet's engine runs behind Python: a phase lasts until what it asked for is done, and gaps are not counted."""
+    """Python runs ahead of MXNet's engine: a phase lasts until its work is done, and gaps are not counted."""
     from kogpt2_gluon.machine.runtime import mx
     from kogpt2_gluon.training.profile.passes import PhaseClock
 
