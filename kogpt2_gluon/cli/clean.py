@@ -31,10 +31,10 @@ from kogpt2_gluon.corpus.formats import describe_kinds
     default="hash",
     show_default=True,
     type=click.Choice(["hash", "folder"]),
-    help="Hold out by the text's hash, or what lies below a folder test/ (the rest: train/).",
+    help="Hold out documents by the hash of their text, or those in a folder test/ (the others: train/).",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a finished corpus at --out.")
-@click.option("--restart", is_flag=True, help="Begin anew where an interrupted cleaning would go on.")
+@click.option("--restart", is_flag=True, help="Start again instead of resuming an interrupted cleaning.")
 def clean(
     sources: tuple[str, ...],
     out: Path,
@@ -50,8 +50,8 @@ def clean(
     """Raw text -> corpus: normalise, filter, drop empty and duplicate documents, split off a held-out part.
 
     SOURCES are files, folders or s3://bucket/prefix: text, JSON lines or dumps, also as .gz, .bz2, .xz or .zst. After
-    an interruption the same command goes on where it was. OUT/cleaning.html shows what went and why, OUT/dropped.jsonl
-    has samples of it.
+    an interruption the same command resumes. OUT/cleaning.html shows what was dropped and why, OUT/dropped.jsonl has
+    samples of it.
 
     \b
     Example: kogpt2 clean reviews.txt --documents line --out corpus --test-share 0.02
@@ -83,12 +83,12 @@ def clean(
             say=bar.say,
         )
     click.echo(report.summary())
-    click.echo(f"{out / PAGE_FILE}: what went and why, on one page")
+    click.echo(f"{out / PAGE_FILE}: what was dropped and why, on one page")
 
 
 @contextmanager
 def _stoppable(out: Path) -> Iterator[None]:
-    """SIGTERM acts as Ctrl-C; either is a PreemptedError if the next call can go on from finished parts."""
+    """Treat SIGTERM like Ctrl-C; either raises PreemptedError if the next call can resume after finished parts."""
     from kogpt2_gluon.corpus.cleaning.pipeline import work_folder
     from kogpt2_gluon.errors import PreemptedError
 
@@ -98,6 +98,6 @@ def _stoppable(out: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         if not any(work_folder(out).glob("part-*")):
             raise
-        raise PreemptedError("stopped; the same command goes on after the last finished part") from None
+        raise PreemptedError("stopped; the same command resumes after the last finished part") from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,7 @@
 """Documents of a source, whatever their kind: sources are checked, cut into blocks, and parsed.
 
-What a document is, the kinds of `kogpt2_gluon.corpus.formats` say. Worker processes parse the blocks that
-`read_blocks` gives, each by itself: ``kind.parse_block(block)``.
+The kinds of `kogpt2_gluon.corpus.formats` say what a document is. Worker processes parse the blocks that `read_blocks`
+gives, each block by itself: ``kind.parse_block(block)``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read_blocks(
     """Yield the blocks of a source from `start` on, in order: every byte that holds a record is in one of them.
 
     `start` is (1, 0) or the `next_start` of a block: reading from there gives the very blocks that followed it.
-    `on_read` gets the size of each piece read from disk, and what was passed over to reach `start`. Memory is one
+    `on_read` gets the size of each piece read from disk, and the bytes skipped to reach `start`. Memory is one
     block and one record. Raises DataError if the source is missing, its compressed data is damaged, or a record is
     longer than LARGEST_DOCUMENT.
     """

@@ -1,4 +1,4 @@
-"""How clean documents are stored in the files of a corpus, parts of it included: one document a line, or paragraphs.
+"""The two ways in which a corpus and its parts store clean documents: one a line, or paragraphs.
 
 A stored document is its text (UTF-8, no empty lines) and a line end, after one more line end if documents have several
 lines. A file of the corpus begins with the text of its first document.

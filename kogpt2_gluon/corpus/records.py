@@ -1,4 +1,4 @@
-"""What reading a source gives: blocks of its bytes, and the documents in them or the reasons why there are none."""
+"""Blocks of a source's bytes, and the documents that they hold or the reasons why there is none."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ import zstandard
 
 from kogpt2_gluon.errors import DataError
 
-READ_SIZE = 1 << 20  # bytes asked of the disk, or given to the reader, at a time
-PACKED_SIZE = 1 << 12  # compressed bytes unpacked at a time: zstd can make 128 MiB of them, gzip 4
-S3_URL = re.compile(r"s3:/+(?P<bucket>[^/]+)/*(?P<key>.*)", re.DOTALL)  # pathlib makes one slash of two
+READ_SIZE = 1 << 20  # bytes requested from the disk, or given to the reader, at a time
+PACKED_SIZE = 1 << 12  # compressed bytes unpacked at a time: zstd can make 128 MiB of them, gzip 4 MiB
+S3_URL = re.compile(r"s3:/+(?P<bucket>[^/]+)/*(?P<key>.*)", re.DOTALL)  # pathlib turns two slashes into one
 
 
 class _Decompressor(Protocol):
-    """What zlib, bz2, lzma and zstandard have in common: one member (or frame) unpacked piece by piece."""
+    """The methods that zlib, bz2, lzma and zstandard share: one member (or frame) is unpacked piece by piece."""
 
     @property
     def eof(self) -> bool: ...
@@ -34,7 +34,7 @@ class _Decompressor(Protocol):
 
 
 def _gzip() -> _Decompressor:
-    return zlib.decompressobj(wbits=31)  # 31: a gzip header, and its checksum checked
+    return zlib.decompressobj(wbits=31)  # 31: expects a gzip header, and checks the checksum
 
 
 class _Bounded:
@@ -53,7 +53,7 @@ class _Bounded:
 
     @property
     def has_more(self) -> bool:
-        """Whether what it was given holds more than it gave."""
+        """True if it has not yet given everything that it was given."""
         return not self._inner.eof and not self._inner.needs_input
 
     def decompress(self, data: bytes, /) -> bytes:
@@ -69,7 +69,7 @@ def _xz() -> _Decompressor:
 
 
 def _zstd() -> _Decompressor:
-    # 2 GiB admits what `zstd --long=31` writes.
+    # 2 GiB is enough for what `zstd --long=31` writes.
     return cast(_Decompressor, zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj())
 
 
@@ -82,8 +82,8 @@ _DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError)
 class Source:
     """One file to read.
 
-    `name` is a path, or ``s3://bucket/key``; `size` is the bytes stored (compressed, if it is); `mark` tells with
-    `size` whether it is still the same: the time of its last change in nanoseconds, or its ETag.
+    `name` is a path, or ``s3://bucket/key``; `size` is the bytes stored (compressed, if it is); `mark` and `size`
+    show whether it is still the same: `mark` is the time of its last change in nanoseconds, or its ETag.
     """
 
     name: str
@@ -92,18 +92,18 @@ class Source:
 
     @property
     def path(self) -> Path | None:
-        """Where it lies on a mounted file system; None for an object of S3."""
+        """The path on a mounted file system; None for an object of S3."""
         return None if self.name.startswith("s3://") else Path(self.name)
 
     @property
     def suffix(self) -> str:
-        """The suffix below the compression's, in lower case: ``.jsonl`` of ``a.jsonl.gz``."""
+        """The suffix without that of the compression, in lower case: ``.jsonl`` for ``a.jsonl.gz``."""
         name = PurePath(self.name)
         plain = name.with_suffix("") if name.suffix.lower() in DECOMPRESSORS else name
         return plain.suffix.lower()
 
     def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
-        """A stream of its bytes; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are unpacked on the way.
+        """Open a stream of its bytes; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are unpacked while they are read.
 
         `on_read` is called with the number of bytes of each block read from disk or network. A stream that is not
         unpacked can seek. Raises DataError if the source cannot be opened; reading raises DataError where compressed
@@ -128,7 +128,7 @@ class Source:
 
 
 def local_source(path: str | Path) -> Source:
-    """The source that a file is. DataError if there is none, or it may not be looked at."""
+    """Return the source for a file. DataError if there is no such file, or it cannot be accessed."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -139,22 +139,22 @@ def local_source(path: str | Path) -> Source:
 
 
 def is_s3_url(argument: str | Path) -> bool:
-    """Whether an argument means S3 (``s3://bucket/...``) and not a file."""
+    """Return True if an argument means S3 (``s3://bucket/...``) and not a file."""
     return S3_URL.fullmatch(str(argument)) is not None
 
 
 def split_s3_url(url: str | Path) -> tuple[str, str]:
-    """(bucket, key or prefix) of ``s3://bucket/key``."""
+    """Return (bucket, key or prefix) of ``s3://bucket/key``."""
     found = S3_URL.fullmatch(str(url))
     assert found is not None, url
     return found["bucket"], found["key"]
 
 
 def list_sources(arguments: Iterable[str | Path]) -> list[Source]:
-    """The files that SRC arguments mean: a file, all files below a folder, or all objects below an S3 prefix, sorted.
+    """Return the files that arguments name, sorted: a file, all files below a folder, all objects below an S3 prefix.
 
-    Hidden files and folders (a leading dot) are passed over unless named outright; links are followed, each folder
-    once. Raises DataError naming a source that is missing, or a folder or prefix without files.
+    Hidden files and folders (a leading dot) are skipped unless they are named themselves; links are followed, each
+    folder once. Raises DataError for a source that is missing, or a folder or prefix without files.
     """
     sources: list[Source] = []
     for argument in arguments:
@@ -196,7 +196,7 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 class _CountedFile(io.FileIO):
-    """A file that reports every block read from disk: what a progress bar counts, compressed or not."""
+    """A file that reports each read from disk, for a progress bar: bytes as stored, compressed or not."""
 
     def __init__(self, path: Path, on_read: Callable[[int], None] | None) -> None:
         super().__init__(str(path))
@@ -215,8 +215,8 @@ class _CountedFile(io.FileIO):
 class _Unpacked(io.RawIOBase):
     """The decompressed bytes of a .gz, .bz2, .xz or .zst file of one or more members.
 
-    One reader for the four, because their own file classes differ where it matters: zstandard's takes a truncated
-    file for a short one, and none says where the damage lies.
+    There is one reader for the four, because their own file classes differ where it matters: zstandard's takes a
+    truncated file for a short one, and none says where the damage is.
     """
 
     def __init__(self, name: str, raw: BinaryIO, suffix: str) -> None:
@@ -242,12 +242,12 @@ class _Unpacked(io.RawIOBase):
         return count
 
     def _next_block(self) -> bytes | None:
-        """More unpacked bytes (perhaps none yet), or None at the end of the file."""
+        """Return more unpacked bytes (perhaps none yet), or None at the end of the file."""
         if isinstance(self._member, _Bounded) and self._member.has_more:
             return self._unpack(self._member, b"")
         packed = self._packed or self._raw.read(PACKED_SIZE)
         at_end = not packed
-        if self._member is None:  # between members, where gzip and xz admit padding with zeros
+        if self._member is None:  # between members, where gzip and xz allow padding with zeros
             padding = len(packed) - len(packed.lstrip(b"\0"))
             packed = packed[padding:]
             self._position += padding

@@ -1,9 +1,9 @@
-"""How a cleaned corpus lies on disk.
+"""A cleaned corpus on disk: its folder, written and read.
 
-A cleaned corpus is a folder: ``train/corpus-00000.txt``, ``corpus-00001.txt``, ... and likewise ``test/``, plain UTF-8,
-one document a line (stored ``line``) or documents parted by one blank line (stored ``blank-line``), and
-``corpus.json``, which says which, from what and how many. Beside them ``dropped.jsonl`` has samples of what cleaning
-dropped or changed, ``bad_utf8.tsv`` the places that were not UTF-8, and ``cleaning.html`` a picture of the losses.
+The folder has ``train/corpus-00000.txt``, ``corpus-00001.txt``, ... and likewise ``test/``: plain UTF-8 in one of the
+layouts of `kogpt2_gluon.corpus.layout`. ``corpus.json`` says which layout, from which sources, and how many documents.
+``dropped.jsonl`` has samples of what cleaning dropped or changed, ``bad_utf8.tsv`` the places that were not UTF-8, and
+``cleaning.html`` shows the losses on one page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READ_BYTES = 256 << 10  # bytes of a corpus file read at a time
 
 
 class StoredBlock(NamedTuple):
-    """Whole documents of a corpus file as they lie there: what a process works on at a time."""
+    """Whole documents of a corpus file, as stored: the piece of work of one process at a time."""
 
     path: Path
     layout: Layout
@@ -48,7 +48,7 @@ class StoredBlock(NamedTuple):
 
 
 class CorpusWriter:
-    """Fills the folder of a corpus: splits, files, and at last `corpus.json`."""
+    """Fills the folder of a corpus: splits, files, and last `corpus.json`."""
 
     def __init__(self, folder: Path, layout: Layout, file_size: int = FILE_SIZE) -> None:
         self._folder, self._layout, self._file_size = folder, layout, file_size
@@ -58,12 +58,12 @@ class CorpusWriter:
             (folder / split).mkdir()
 
     def add(self, split: str, document: bytes) -> None:
-        """Appends a clean document: UTF-8, no empty lines, no line end at its end."""
+        """Append a clean document: UTF-8, no empty lines, no line end at its end."""
         data = self._layout.join([document])
         self.add_stored(split, np.frombuffer(data, np.uint8), np.array([len(data)]))
 
     def add_stored(self, split: str, data: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> None:
-        """Appends documents as `Layout.join` joins them: their bytes, and the size of each there."""
+        """Append documents as `Layout.join` stores them: their bytes, and the size of each in them."""
         while len(sizes):
             if split not in self._streams or self.files[split][-1]["bytes"] >= self._file_size:
                 self._begin_file(split)
@@ -87,21 +87,21 @@ class CorpusWriter:
         self.files[split].append({"name": name, "documents": 0, "bytes": 0})
 
     def close(self) -> None:
-        """Closes the open files; more than once does no harm."""
+        """Close the open files; a second call does nothing."""
         for stream in self._streams.values():
             _close(stream)
 
     def finish(self, about: dict[str, Any]) -> None:
-        """Writes `corpus.json` with `about` (sources, counts, ...) between the format and the list of files."""
+        """Write `corpus.json` with `about` (sources, counts, ...) between the format and the list of files."""
         self.close()
         head = {"format": CORPUS_FORMAT, "version": CORPUS_VERSION, "documents": self._layout.name}
         text = json.dumps({**head, **about, "files": self.files}, indent=2, ensure_ascii=False) + "\n"
-        # A file name that is not UTF-8 reaches us as lone surrogates; escaped they are still JSON.
+        # A file name that is not UTF-8 arrives as lone surrogates; escaped, they are still JSON.
         (self._folder / CORPUS_FILE).write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _close(stream: BinaryIO) -> None:
-    """Puts a file on disk as soon as it is whole: not all of them are left to the end."""
+    """Force a whole file onto the disk at once, so that the end does not have to wait for all of them."""
     if not stream.closed:
         fsync_stream(stream)
         stream.close()
@@ -116,7 +116,7 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: Path) -> Corpus:
-        """Opens the folder `kogpt2 clean` wrote. DataError if it is not one, is empty, or a file changed its size."""
+        """Open the folder of a corpus. DataError if it is not one, is empty, or a file has changed its size."""
         corpus = cls(folder, _read_about(folder))
         for split in SPLITS:
             for file in corpus.about["files"][split]:
@@ -132,16 +132,16 @@ class Corpus:
         return corpus
 
     def files(self, split: str) -> list[Path]:
-        """The text files of a split in order; several processes can share them out."""
+        """Return the text files of a split in order; several processes can share them."""
         assert split in SPLITS, split
         return [self.folder / split / file["name"] for file in self.about["files"][split]]
 
     def count(self, split: str) -> int:
-        """Documents of a split."""
+        """Return the number of documents in a split."""
         return sum(file["documents"] for file in self.about["files"][split])
 
     def size(self, split: str) -> int:
-        """Bytes of a split's text files."""
+        """Return the bytes of a split's text files."""
         return sum(file["bytes"] for file in self.about["files"][split])
 
     def blocks(self, split: str) -> Iterator[StoredBlock]:
@@ -170,7 +170,7 @@ class Corpus:
                 yield document.decode()
 
     def lines(self, split: str) -> Iterator[str]:
-        """Every line of a split in order, document borders forgotten."""
+        """Yield every line of a split in order, without regard to documents."""
         for document in self.documents(split):
             yield from document.split("\n")
 

@@ -1,10 +1,10 @@
-"""Long texts in segments that are encoded one by one to the very ids of the whole.
+"""Long texts are cut into segments that, encoded one by one, give the very ids of the whole text.
 
-What is done again for a rare character, counting the bytes of an ``<unk>``, is then done for a segment and not for a
-whole document; and SentencePiece's BPE, which keeps all pairs of a text in one queue, is no slower for it.
+The work that a rare character causes, counting the bytes of an ``<unk>``, is then repeated for a segment and not for a
+whole document; and SentencePiece's BPE, which keeps all pairs of a text in one queue, does not become slower.
 
-A text is cut at a space between two plain characters. SentencePiece puts a space before each text, so that the space of
-the cut comes back. No id changes where the tokenizer looks at nothing across a space, which `can_cut` makes sure of.
+A text is cut at a space between two plain characters. SentencePiece puts a space before each text, which restores the
+space of the cut. No id changes if nothing in the tokenizer reaches across a space, which `can_cut` checks.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.tokens.tokenizer import SPACE
 
-SEGMENT_BYTES = 512  # the least: a shorter text is not cut, and a segment ends at the first place after so many
-# The rules that SentencePiece brings: none has a space beside ASCII or a character from U+A000 to U+CFFF (Hangul).
+SEGMENT_BYTES = (
+    512  # the minimum: a shorter text is not cut, and a segment ends at the first possible place after so many
+)
+# SentencePiece's own rules: in none of them is a space next to ASCII or a character from U+A000 to U+CFFF (Hangul).
 RULES = {"identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"}
 
 
 def compile_segment(size: int) -> re.Pattern[bytes]:
-    """Finds a segment of at least `size` bytes and the space after it, or what is left: each byte is searched once."""
+    """Return a pattern for a segment of `size` bytes or more and its space, or the rest; it reads each byte once."""
     return re.compile(rb"(?s).{%d,}?(?:[!-~]|[\xea-\xec]..) (?=[!-~\xea-\xec])|.+" % size)
 
 
@@ -31,8 +33,8 @@ _SEGMENT = compile_segment(SEGMENT_BYTES)
 
 
 def can_cut(model: bytes) -> bool:
-    """Whether a SentencePiece model gives the ids of a text segment by segment: BPE, whose pieces span no space."""
-    from sentencepiece import sentencepiece_model_pb2  # not in every process that cuts
+    """Return True if a SentencePiece model gives the same ids segment by segment: BPE with no space inside a piece."""
+    from sentencepiece import sentencepiece_model_pb2  # not needed in every process that cuts
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
     proto.ParseFromString(model)
@@ -44,15 +46,16 @@ def can_cut(model: bytes) -> bool:
         and normalizer.name in RULES
         and normalizer.add_dummy_prefix
         and normalizer.escape_whitespaces
-        and SPACE in pieces  # else unknown, and one with an unknown character before it
+        and SPACE in pieces  # otherwise it is unknown, and forms one unknown piece with an unknown character before it
         and not any(SPACE in piece[1:] or " " in piece for piece in pieces)
     )
 
 
 def cut_texts(texts: Sequence[bytes]) -> tuple[list[bytes], NDArray[np.int64]]:
-    """All texts' segments, one text's after another's, and how many each text has: (len(texts),), at least 1.
+    """Return the segments of all texts in order, and how many each text has: int64, shape (len(texts),), at least 1.
 
-    Texts are UTF-8. A segment has SEGMENT_BYTES and a little more; those of a text, joined by spaces, are the text.
+    Texts are UTF-8. A segment has SEGMENT_BYTES and a little more; the segments of a text, joined by spaces, are the
+    text.
     """
     counts = np.ones(len(texts), np.int64)
     segments: list[bytes] = []

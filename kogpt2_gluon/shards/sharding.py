@@ -1,7 +1,7 @@
-"""From a cleaned corpus to token shards: several processes tokenize, one writes, the order stays the corpus's.
+"""From a cleaned corpus to token shards: several processes tokenize, one writes, in the order of the corpus.
 
-The text goes to the processes as blocks of whole documents, undecoded, and comes back as one array of tokens a block:
-the process that reads and writes has little to do for each document, however short it is.
+The processes get the text as blocks of whole documents, undecoded, and return one array of tokens for each block: the
+process that reads and writes has little to do for each document, however short it is.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from kogpt2_gluon.storage.lustre import prepare_folder
 from kogpt2_gluon.tokens.counts import TokenCounter
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
-BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get its share
+BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get enough of them
 
 
 class Task(NamedTuple):
-    """What one block becomes: tokens of its documents, how many each has, and counts of them all."""
+    """The result of one block: the tokens of its documents, the number of each, and counts over all of them."""
 
     tokens: Tokens
     lengths: NDArray[np.int64]
@@ -44,7 +44,7 @@ class Task(NamedTuple):
     unknown: int
 
 
-# Of a worker process, set when it starts.
+# In a worker process, set when it starts.
 _tokenizer: Tokenizer | None = None
 _counter: TokenCounter | None = None
 _cuts = False  # whether long documents are encoded in segments
@@ -60,7 +60,7 @@ def shard_corpus(
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
-    """Tokenizes one split of a corpus into `out`; every document becomes ``<s> text </s>``.
+    """Tokenize one split of a corpus into `out`; every document becomes ``<s> text </s>``.
 
     Parameters
     ----------
@@ -73,14 +73,14 @@ def shard_corpus(
     chunk_bytes : int
         A power of two, or 0 to choose one from 64 KiB to 4 MiB by the size of the text.
     progress : callable
-        Told (text bytes done, in all).
+        Called with (text bytes done, all text bytes).
     say : callable
-        Told, on Lustre, how the new files are laid out.
+        Called, on Lustre, with the layout of the new files.
     """
     corpus = Corpus.open(corpus_dir)
     tokenizer = Tokenizer.load(tokenizer_path)
     if chunk_bytes < 0 or chunk_bytes & (chunk_bytes - 1):
-        raise RecipeError(f"chunks of {chunk_bytes} bytes: give a power of two, best one from 64 KiB to 4 MiB")
+        raise RecipeError(f"chunks of {chunk_bytes} bytes: give a power of two, preferably from 64 KiB to 4 MiB")
     if not corpus.count(split):
         raise DataError(f"{corpus_dir}: its {split} split holds no documents")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -120,7 +120,7 @@ def shard_corpus(
 
 
 def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int) -> Iterator[Task]:
-    """Every block of a split, tokenized, in the corpus's order; few are under way, so that little is read ahead."""
+    """Yield every block of a split, tokenized, in order; few are in progress, so that little is read ahead."""
     cuts = can_cut(tokenizer_path.read_bytes())
     with start_processes(processes, "tokenizing", _start_process, (str(tokenizer_path), cuts)) as run:
         yield from run(_tokenize, corpus.blocks(split))
@@ -140,8 +140,10 @@ def _tokenize(block: StoredBlock) -> Task:
     ids, lengths = _tokenizer.encode_flat(texts)
     text_bytes, words = _counter.count(ids, lengths, texts)
     if len(texts) > len(documents):
-        lengths = np.add.reduceat(lengths, np.cumsum(counts) - counts)  # from those of segments to those of documents
-    spaces = len(texts) - len(documents)  # that the cuts took
+        lengths = np.add.reduceat(
+            lengths, np.cumsum(counts) - counts
+        )  # from lengths of segments to lengths of documents
+    spaces = len(texts) - len(documents)  # removed by the cuts
     ends = np.cumsum(lengths + 2)
     tokens = np.empty(len(ids) + 2 * len(documents), token_dtype(_tokenizer.vocab_size))
     inside = np.ones(len(tokens), bool)

@@ -1,4 +1,4 @@
-"""Documents: their places are right, blocks lose nothing, and reading goes on where it stopped."""
+"""Documents: their places are right, blocks lose nothing, and reading resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_field_may_bear_the_name_of_a_format(tmp_path: Path) -> None:
     assert [item.text for item in read_documents(path, "field:line") if isinstance(item, Document)] == ["y"]
 
 
-def test_documents_and_names_that_do_not_agree() -> None:
+def test_files_whose_names_do_not_fit_the_kind() -> None:
     def check(name: str, documents: str) -> None:
         check_names([Source(name, 1, "")], kind_of(documents))
 
@@ -247,7 +247,7 @@ def test_a_dump_cut_anywhere_gives_its_first_records_and_an_error(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data(), st.sampled_from(sorted(SOURCES)), st.lists(TEXT, min_size=1, max_size=6))
-def test_a_bent_byte_is_no_crash(
+def test_a_changed_byte_does_not_crash(
     tmp_path: Path, small_blocks: None, data: st.DataObject, kind: str, texts: list[str]
 ) -> None:
     documents, suffix, make = SOURCES[kind]
@@ -279,7 +279,7 @@ def test_a_record_without_end_is_refused(tmp_path: Path, small_blocks: None, mon
             list(read_blocks(source, kind_of(documents)))
 
 
-def test_going_on_behind_the_end_is_refused(tmp_path: Path) -> None:
+def test_resuming_after_the_end_is_refused(tmp_path: Path) -> None:
     source = local_source(write(tmp_path / "a.txt.gz", gzip.compress(b"ab\n")))
     with pytest.raises(DataError, match=r"a\.txt\.gz: ends before byte 9,"):
         list(read_blocks(source, KINDS["line"], start=(2, 9)))
@@ -291,7 +291,7 @@ def refused_at_its_opening(data: bytes, documents: str) -> str:
     return str(caught.value)
 
 
-def test_another_encoding_is_told_at_the_first_block() -> None:
+def test_another_encoding_is_reported_at_the_first_block() -> None:
     text = "".join(f"이 영화는 정말 재미있었다 {n}\n" for n in range(30))  # "this film was great fun"
     for documents in ("line", "blank-line", "text"):
         assert "iconv -f cp949" in refused_at_its_opening(text.encode("cp949"), documents)
@@ -299,12 +299,12 @@ def test_another_encoding_is_told_at_the_first_block() -> None:
         assert "looks like UTF-16" in refused_at_its_opening(b"a\0b\0\n\0" * 9, documents)
     latin = refused_at_its_opening("aé\n".encode("latin-1") * 30, "line")
     assert "not UTF-8 in 30 of its first 30 lines" in latin and "CP949" not in latin
-    for count in (9, 30):  # too few lines to tell by; fewer than half
+    for count in (9, 30):  # too few lines to be sure; fewer than half
         lines = text.encode().splitlines(True)[: count - 9] + text.encode("cp949").splitlines(True)[:9]
         KINDS["line"].check_opening(make_block("a.txt", 1, 0, b"".join(lines)))
 
 
-def test_a_field_that_no_record_has_is_told_at_the_first_block() -> None:
+def test_a_field_that_no_record_has_is_reported_at_the_first_block() -> None:
     records = [{"text": "가", "license": "x", "n": 1}] * 12
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     found = refused_at_its_opening(lines, "txet")

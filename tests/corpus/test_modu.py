@@ -135,8 +135,8 @@ def test_texts_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
         (b'{"id": "a"}', 0, 'no JSON object with "document" in 11 bytes'),
         (b"[]", 0, "begins with b'\\['"),
         (b'{"a": {"document": []}, "b": "document"}', 0, 'no JSON object with "document"'),
-        (b'{"document": [{"paragraph": [{"form": "a"}]}, {"para', 1, "truncated: a record that begins behind byte 44"),
-        (b'{"document": [{"paragraph": [{"form": "a"}]}]', 1, "truncated: it ends behind the array at byte 44"),
+        (b'{"document": [{"paragraph": [{"form": "a"}]}, {"para', 1, "truncated: a record that begins after byte 44"),
+        (b'{"document": [{"paragraph": [{"form": "a"}]}]', 1, "truncated: it ends after the array at byte 44"),
         (b'{"document": [{"paragraph": [{"form": "a"}]} x {}]}', 1, "damaged: not JSON between two records at byte 47"),
     ],
 )

@@ -115,8 +115,8 @@ def test_the_array_is_cut_as_a_parser_would(
 @pytest.mark.parametrize(
     ("data", "count", "words"),
     [
-        (b'[{"text": "a"}, {"te', 1, "truncated: a record that begins behind byte 14"),
-        (b'[{"text": "a"}, ', 1, "truncated: a record that begins behind byte 14"),
+        (b'[{"text": "a"}, {"te', 1, "truncated: a record that begins after byte 14"),
+        (b'[{"text": "a"}, ', 1, "truncated: a record that begins after byte 14"),
         (b'[{"text": "a"}', 1, "truncated"),
         (b'[{"text": "a"} {"text": "b"}]', 1, "damaged: not JSON between two records at byte 15"),
         (b'[{"text": "a"}, 7, {"text": "b"}]', 1, "damaged: not JSON between two records at byte 19"),
@@ -194,7 +194,7 @@ MARKS = """[[ [[가| {{{ {{{#!wiki [* [include( [ruby( [ruby(a, ||
 
 @pytest.mark.parametrize("mark", MARKS.split())
 def test_a_long_run_of_any_mark_is_read_in_linear_time(mark: str) -> None:
-    """What is quadratic would take minutes for each of these, and the suite's timeout would end it."""
+    """Quadratic code would take minutes for each of these, and the suite's timeout would end it."""
     unit = mark.replace("N", "\n")
     count = (1 << 18) // len(unit)
     plain_text(unit * count)

@@ -86,7 +86,7 @@ def test_compressed_sources(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_multistream_dump_of_many_small_streams(tmp_path: Path) -> None:
-    """Wikipedia's multistream dumps are thousands of bz2 streams, one behind the other."""
+    """Wikipedia's multistream dumps are thousands of bz2 streams, one after the other."""
     parts = [f"{number} 쪽\n".encode() * (number % 7) for number in range(300)]
     path = write(tmp_path / "a.xml.bz2", b"".join(map(bz2.compress, parts)))
     assert path.stat().st_size > 2 * PACKED_SIZE

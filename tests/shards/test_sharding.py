@@ -158,7 +158,7 @@ def test_refuses_chunks_that_are_no_power_of_two(
 def test_a_tokenizing_process_that_dies_ends_the_work(
     corpus: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the system kills it for its memory; a pool that starts another one would wait for ever."""
+    """The system may kill it for its memory; a pool that starts another one would wait for ever."""
     sharding = "kogpt2_gluon.shards.sharding"
     monkeypatch.setattr(f"{sharding}._tokenize", os._exit)  # called with a block: an error in the child
     monkeypatch.setattr(Corpus, "blocks", lambda corpus, split: iter([9]))  # exit code 9

@@ -1,8 +1,8 @@
 """Cleaning: raw text sources -> a corpus folder of normalised, distinct documents in a train and a test split.
 
-`clean` does it; `options` says what filters there are, `pipeline` how the work goes. A document goes if nothing is left
+`clean` does it; `options` lists the filters, `pipeline` describes the stages. A document is dropped if nothing is left
 of it, if it could not be read, if a filter drops it, or if an equal or nearly equal one came before. Every loss is
-counted under its reason: read = kept + the sum of the reasons, for documents and for lines, in all and by source.
+counted under its reason: read = kept + the sum of the reasons, for documents and for lines, in total and by source.
 """
 
 from kogpt2_gluon.corpus.cleaning.assembly import split_of

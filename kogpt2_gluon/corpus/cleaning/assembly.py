@@ -1,9 +1,9 @@
-"""From the parts of a cleaning to the corpus: duplicates go, the rest is written, and everything is counted.
+"""From the parts of a cleaning to the corpus: duplicates are dropped, the rest is written, and everything is counted.
 
-In this order, so that what is removed for a text always leaves that text in the corpus: equal documents, near
-duplicates of a document that stays, then lines that an earlier remaining document has; documents that lost lines may
-have become equal to others, so equal ones are looked for once more. Every pass goes over the parts in order and holds
-one of them, or a bucket of hashes.
+Equal documents are dropped first, then near duplicates of a document that stays, then lines that an earlier remaining
+document has: in this order, whatever is removed as a duplicate of a text leaves that text in the corpus. Documents that
+lost lines may now equal others, so equal ones are looked for once more. Every pass goes over the parts in order and has
+one of them, or a bucket of hashes, in memory.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ Chosen = dict[int, tuple[int, int]]  # hash: (number of a part, of an item there
 
 
 def split_of(document: bytes, test_share: float) -> str:
-    """The split of a clean document (UTF-8): a pure function of its text, whatever else the corpus holds."""
+    """Return the split of a clean document (UTF-8): a pure function of its text, whatever else the corpus holds."""
     return "test" if xxhash.xxh3_64_intdigest(document) < test_border(test_share) else "train"
 
 
 def test_border(test_share: float) -> int:
-    """The hash from which on a document belongs to the train split."""
+    """Return the least hash of a document of the train split."""
     return math.ceil(test_share * HASH_RANGE)
 
 
 class Assembly:
-    """The documents of all parts, and which of them are dropped by now; `report` counts them by source.
+    """The documents of all parts, and which of them have been dropped; `report` counts them by source.
 
-    `work` is an empty folder for files that come and go; `layout` is how the parts' text is stored.
+    `work` is an empty folder for temporary files; `layout` is how the parts' text is stored.
     """
 
     def __init__(self, parts: Sequence[Part], sources: Sequence[Source], layout: Layout, work: Path) -> None:
         assert parts
         self._parts, self._sources, self._work = list(parts), sources, work
         self._cleaned = tuple(parts)  # as they were before lines were removed
-        self._load_ends = lru_cache(maxsize=4096)(_load_ends)  # mapped, so hardly any memory
+        self._load_ends = lru_cache(maxsize=4096)(_load_ends)  # mapped, so they take hardly any memory
         self._lead = len(layout.lead)
         self._firsts = [part.first for part in parts]
         self._total = parts[-1].first + parts[-1].documents
@@ -74,7 +74,7 @@ class Assembly:
             self._count_part(part)
 
     def _count_part(self, part: Part) -> None:
-        """Takes over what the filters counted."""
+        """Add the counts of the filters."""
         for number, tally in part.tallies.items():
             source = self.report.sources[number]
             for reason, count in tally.documents.items():
@@ -89,7 +89,7 @@ class Assembly:
             self._samples.add(row)
 
     def read(self, document: int) -> str:
-        """The text of a document by its number among all."""
+        """Return the text of a document by its number among all."""
         number = bisect.bisect_right(self._firsts, document) - 1
         return self._read(self._parts[number], document - self._firsts[number])
 
@@ -100,10 +100,10 @@ class Assembly:
             stream.seek(begin + self._lead)
             return stream.read(int(ends[document]) - 1 - begin - self._lead).decode()
 
-    # --- what is dropped
+    # --- dropping
 
     def drop_duplicates(self) -> None:
-        """Drops each document that is equal to an earlier one that is left."""
+        """Drop each document that equals an earlier one that is left."""
         chosen: Chosen = {}
         with _scratch(self._work / "documents") as folder:
             hashes_of_parts = (self._document_hashes(part) for part in self._parts)
@@ -120,11 +120,11 @@ class Assembly:
             self._samples.add(sample_row("duplicate", source, before=self._read(part, document)))
 
     def _document_hashes(self, part: Part) -> Hashes:
-        """The hashes of a part's documents, 0 for those dropped."""
+        """Return the hashes of a part's documents, 0 for those dropped."""
         return np.where(self._dropped[part.documents_slice], np.uint64(0), part.array("hashes"))
 
     def drop_near_duplicates(self, options: NearDuplicateOptions) -> None:
-        """Drops documents that are nearly the same as an earlier one that is left; the parts have their keys."""
+        """Drop documents that are nearly the same as an earlier one that is left; the parts have their keys."""
         before = self._work / "dropped-before"
         shutil.copyfile(self._work / "dropped", before)
         keys = [part.folder / "keys.npy" for part in self._parts]
@@ -139,7 +139,7 @@ class Assembly:
             self._samples.add({**row, "jaccard": sample.jaccard})
 
     def drop_duplicate_lines(self) -> None:
-        """Removes lines that an earlier document has; the parts have the hashes of those long enough."""
+        """Remove lines that an earlier document has; the parts have the hashes of lines that are long enough."""
         chosen: Chosen = {}
         parts = self._cleaned
         with _scratch(self._work / "lines") as folder:
@@ -157,11 +157,11 @@ class Assembly:
             document = int(np.searchsorted(ends, line, "right"))
             text = self._read(part, document).split("\n")[line - int(ends[document])]
             self._samples.add(sample_row("duplicate_lines", self._source_of(part, document), before=text))
-        if chosen:  # documents that lost lines may have become equal to others
+        if chosen:  # documents that lost lines may now equal others
             self.drop_duplicates()
 
     def _line_hashes(self, part: Part) -> tuple[Hashes, Integers]:
-        """(hashes of a part's lines, 0 for those that stay in any case; the number of each line's document)."""
+        """Return (hashes of a part's lines, 0 for those that stay in any case; the number of each line's document)."""
         documents = np.repeat(np.arange(part.documents), part.array("lines"))
         gone = self._dropped[part.documents_slice][documents]
         return np.where(gone, np.uint64(0), part.array("line_hashes")), documents
@@ -174,12 +174,12 @@ class Assembly:
         self._count("duplicate_lines", part, left == 0, part.array("lines") - left)
         self._parts[number] = edited
 
-    # --- what is left
+    # --- writing
 
     def write(self, writer: CorpusWriter, test_sources: Sequence[bool] | None, test_share: float) -> None:
-        """Writes the documents that are left, and counts them.
+        """Write the documents that are left, and count them.
 
-        They fall to the test split by hash, about `test_share` of them, or with the source they come from.
+        The test split gets about `test_share` of them by hash, or those whose source belongs to it.
         """
         for part in self._parts:
             left = ~self._dropped[part.documents_slice]
@@ -201,7 +201,7 @@ class Assembly:
                     self.report.sources[source].lines.keep(split, lines_of)
 
     def finish(self, folder: Path) -> CleaningReport:
-        """Writes the places of bad UTF-8 and the samples into the corpus folder, and adds up the report."""
+        """Write the places of bad UTF-8 and the samples into the corpus folder, and add up the report."""
         self.report.add_up()
         tallies = [tally for part in self._cleaned for tally in part.tallies.values()]
         documents = self._total + sum(sum(tally.documents.values()) for tally in tallies)
@@ -215,14 +215,14 @@ class Assembly:
                         shutil.copyfileobj(places, out)
         if self.report.samples:
             rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.report.samples)
-            # Half a pair, from a JSON escape or a file name that is not UTF-8, goes back to an escape.
+            # A lone surrogate, from a JSON escape or a file name that is not UTF-8, becomes an escape again.
             (folder / SAMPLES_FILE).write_bytes(rows.encode("utf-8", "backslashreplace"))
         return self.report
 
     # --- counting
 
     def _count(self, reason: str, part: Part, dropped: Flags, lines: Integers | None = None) -> None:
-        """Counts dropped documents of a part under a reason with all their lines, or `lines` of every document."""
+        """Count dropped documents of a part under a reason, with all their lines or with `lines` of each document."""
         if lines is None:
             lines = np.where(dropped, part.array("lines"), 0)
         for number, documents_of, lines_of in _by_source(part.sources(), dropped, lines):
@@ -242,7 +242,7 @@ class Assembly:
 
 
 def _by_source(sources: Integers, documents: Flags, lines: Integers) -> Iterator[tuple[int, int, int]]:
-    """(source, how many of its documents are marked, the sum of its lines) for each source."""
+    """Yield (source, how many of its documents are marked, the sum of its lines) for each source."""
     if not len(sources):
         return
     base = int(sources[0])  # ascending: documents come in the order of the sources
@@ -254,7 +254,7 @@ def _by_source(sources: Integers, documents: Flags, lines: Integers) -> Iterator
 
 
 def _choose(chosen: Chosen, number: int, hashes: Hashes, marked: Flags) -> None:
-    """Keeps the marked items of the smallest hashes, the first of each hash."""
+    """Keep the marked items with the smallest hashes, the first for each hash."""
     rows = np.flatnonzero(marked)
     digests, first = np.unique(hashes[rows], return_index=True)
     for digest, row in zip(digests[:SAMPLES_PER_REASON].tolist(), rows[first].tolist()):
@@ -272,5 +272,5 @@ def _load_ends(folder: Path) -> Integers:
 def _scratch(folder: Path) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
     yield folder
-    # NFS does not remove a folder with a file that is still mapped; the folder around it goes in the end.
+    # NFS does not remove a folder with a file that is still mapped; the folder around it is removed at the end.
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Classes of characters, as one table of bits by code point, so that NumPy can tell them apart a batch at a time."""
+"""Classes of characters: one table of bits by code point, with which NumPy classifies a whole batch at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kogpt2_gluon.corpus.cleaning.normalize import KEPT_JAMO, SUSPECT
 
 HANGUL = 1  # syllables, and jamo of every kind
 LATIN = 2
-DIGIT = 4  # 0-9, and their full-width forms
+DIGIT = 4  # 0-9 and their full-width forms
 HANJA = 8
 KANA = 16
 LETTER = 32  # other scripts, and combining marks
@@ -21,7 +21,7 @@ PUNCTUATION = 64
 SYMBOL = 128  # ASCII's and those of KS X 1001, which Korean text had before Unicode: ★ ♥ → ㎏ ①
 RARE_SYMBOL = 256  # all other symbols
 EMOJI = 512  # pictures outside KS X 1001, with what joins and colours them
-SPACE = 1024  # U+0020 alone; lines are normalised before anyone asks
+SPACE = 1024  # U+0020 alone; lines are normalised first
 NEWLINE = 2048
 SUSPICIOUS = 4096  # normalize_line may have something to do
 SELECTED = 8192  # left to the table's user
@@ -29,7 +29,7 @@ CAPITAL = 16384  # A-Z, besides LATIN
 VISIBLE = HANGUL | LATIN | DIGIT | HANJA | KANA | LETTER | PUNCTUATION | SYMBOL | RARE_SYMBOL | EMOJI
 WORD = HANGUL | LATIN | DIGIT
 
-# The classes that the filter `characters` can be told to keep.
+# The classes that the filter `characters` can keep.
 NAMES = {
     "hangul": HANGUL,
     "latin": LATIN,
@@ -50,14 +50,14 @@ _LATIN_RANGES = (
     "A-Za-z\xaa\xba\xc0-\xd6\xd8-\xf6\xf8-\u024f\u1e00-\u1eff\u2c60-\u2c7f\ua722-\ua7ff\uff21-\uff3a\uff41-\uff5a"
 )
 _KANA_RANGES = "\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f\U0001b000-\U0001b16f"
-# Pictures; what only changes the sign beside it; and what makes a flag. KS X 1001's ★ ☆ ♥ ♡ ♠ ♣ ♨ ☎ are symbols.
+# Pictures, characters that change the sign next to them, parts of flags. KS X 1001's ★ ☆ ♥ ♡ ♠ ♣ ♨ ☎ are symbols.
 _EMOJI_RANGES = "\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u2600-\u27bf\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55"
 _EMOJI_RANGES += "\u200d\u20e3\ufe0e\ufe0f\U0001f000-\U0001f0ff\U0001f10d-\U0001faff\U000e0020-\U000e007f"
 
 
 @functools.lru_cache(maxsize=2)
 def class_table(form: str = "NFC") -> NDArray[np.uint16]:
-    """The bits of every code point, uint16 (1114112,), with SUSPICIOUS for normalisation to `form`.
+    """Return the bits of every code point, uint16, shape (1114112,), with SUSPICIOUS for normalisation to `form`.
 
     The array is shared and read-only: copy it to set SELECTED.
     """
@@ -94,7 +94,7 @@ def _in_ks_x_1001(char: str) -> bool:
 
 
 def _by_category(table: NDArray[np.uint16]) -> None:
-    """Letters, punctuation and symbols of the planes that have any; the rest is none of these."""
+    """Mark letters, punctuation and symbols in the planes that have any."""
     for code in (*range(0x20, 0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0xFFF0), *range(0x10000, 0x20000)):
         char = chr(code)
         category = unicodedata.category(char)
@@ -113,7 +113,7 @@ def _mark_emoji(table: NDArray[np.uint16], start: int, end: int) -> None:
 
 
 def _mark_unstable(table: NDArray[np.uint16], form: str) -> None:
-    """SUSPICIOUS for whatever is not its own normal form, or can melt into what stands before it."""
+    """Set SUSPICIOUS on every character that is not its own normal form, or can merge with the one before it."""
     kept = re.compile(f"[{KEPT_JAMO}]")
     # Left out: hanja, Hangul syllables, surrogates and private use, which are stable or suspect already.
     for code in (*range(0x80, 0x3400), *range(0xA000, 0xAC00), *range(0xD7B0, 0xD800), *range(0xF900, 0x20000)):

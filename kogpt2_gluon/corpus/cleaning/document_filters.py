@@ -81,7 +81,7 @@ class RepeatedLines(DocumentFilter):
 
     enabled: bool = option(False, "drop such documents")
     min_lines: int = option(10, "documents of fewer lines stay", minimum=2)
-    max_lines: float = option(0.5, "largest share of lines that stood there before", minimum=0.0, maximum=1.0)
+    max_lines: float = option(0.5, "largest share of lines that the document had before", minimum=0.0, maximum=1.0)
     max_chars: float = option(0.3, "largest share of characters in such lines", minimum=0.0, maximum=1.0)
 
     def drop(self, lines: Lines, owners: Rows, count: int) -> Flags:
@@ -103,7 +103,9 @@ class RepeatedNgrams(DocumentFilter):
     enabled: bool = option(False, "drop such documents")
     words: int = option(6, "words (eojeol) of a run", minimum=2, maximum=64)
     min_words: int = option(50, "documents of fewer words stay", minimum=1)
-    max_share: float = option(0.3, "largest share of words in runs that were there before", minimum=0.0, maximum=1.0)
+    max_share: float = option(
+        0.3, "largest share of words in runs that the document had before", minimum=0.0, maximum=1.0
+    )
 
     def drop(self, lines: Lines, owners: Rows, count: int) -> Flags:
         # A document of that many words has at least as many characters and spaces between them.

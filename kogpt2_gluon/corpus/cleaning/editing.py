@@ -28,17 +28,17 @@ from kogpt2_gluon.corpus.cleaning.normalize import normalize_line
 from kogpt2_gluon.corpus.cleaning.options import Characters, CleaningOptions
 from kogpt2_gluon.corpus.cleaning.repetition import cut_runs
 
-# The lines with what became of them, and the rows that changed; no line is added or dropped.
+# Returns the lines after the step, and the rows that changed; no line is added or dropped.
 Step = Callable[[Lines], "tuple[Lines, Rows]"]
 PERSONAL = ("email", "resident_number", "card", "phone", "account")
 NUMBERS = ("resident_number", "card", "phone", "account")
-SAMPLE_CHARS = 200  # of a line that a report quotes
-FEWEST_DIGITS = 7  # of a line that the masks of numbers look at: a resident number with six of its digits starred
+SAMPLE_CHARS = 200  # quoted from a line in a report
+FEWEST_DIGITS = 7  # in a line, for the masks of numbers to look at it: a resident number with six of its digits starred
 
 _HANJA_ASIDE = re.compile(f"[(\\[（〔［] ?[{HANJA_RANGES}][{HANJA_RANGES} ,·、]*[)\\]）〕］]")
 _HANJA = re.compile(f"[{HANJA_RANGES}]+")
 _A_DIGIT = re.compile(r"\d")
-_NUMBER = re.compile(r"\d(?:[^\w\n]{0,3}\d){6,}")  # as long as a telephone's, whatever parts its digits
+_NUMBER = re.compile(r"\d(?:[^\w\n]{0,3}\d){6,}")  # as long as a telephone number, whatever separates its digits
 _ACCOUNT_OF_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}(?=@|&#64;|&#[xX]40;|&commat;)")
 _WIDE_DIGIT = re.compile("[\uff10-\uff19]")
 _TO_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width forms
@@ -46,7 +46,7 @@ _NO_ROWS = np.zeros(0, np.int64)
 
 
 class Editor:
-    """The steps that the options switch on, in order, and the table of classes they share."""
+    """The steps that the options switch on, in order, and the table of classes that they share."""
 
     def __init__(self, options: CleaningOptions) -> None:
         form = options.normalize.form
@@ -67,10 +67,10 @@ class Editor:
         self._personal = {name: getattr(options, name).replacement for name in PERSONAL if name in self.steps}
 
     def hide_personal(self, text: str, reason: str) -> str:
-        """A text that a report quotes for a filter, without the personal data that the masks are to hide.
+        """Return a text that a report quotes for the filter `reason`, without the personal data that the masks hide.
 
-        It may be cut, so that an account's number has lost its bank's name, or not yet normalised: whatever looks like
-        such a number loses its digits.
+        The text may be cut, so that an account number has lost the name of its bank, or it may not be normalised yet:
+        therefore whatever looks like such a number loses its digits.
         """
         if reason in self._personal:
             text = _ACCOUNT_OF_EMAIL.sub("x", _A_DIGIT.sub("0", text))
@@ -85,7 +85,7 @@ class Editor:
 
 
 def _with_selection(table: NDArray[np.uint16], section: Characters) -> NDArray[np.uint16]:
-    """The table with SELECTED on every character that has to go."""
+    """Return the table with SELECTED on every character that must be deleted."""
     bits = SPACE | NEWLINE
     for name in section.keep:
         bits |= NAMES[name]
@@ -99,7 +99,7 @@ def _with_selection(table: NDArray[np.uint16], section: Characters) -> NDArray[n
 
 
 def _edit_rows(lines: Lines, rows: Rows, edit: Callable[[str], str]) -> tuple[Lines, Rows]:
-    """Some lines through a function of text."""
+    """Edit some lines with a function of text."""
     changed: list[int] = []
     texts: list[str] = []
     for row in rows.tolist():
@@ -126,7 +126,7 @@ def _delete(lines: Lines, bits: int) -> tuple[Lines, Rows]:
     if not (lines.bits & bits).any():
         return lines, _NO_ROWS
     delete = (lines.classes & bits) != 0
-    return lines.parted(delete), np.flatnonzero(lines.bits & bits)
+    return lines.spaced(delete), np.flatnonzero(lines.bits & bits)
 
 
 def _delete_hanja(lines: Lines) -> tuple[Lines, Rows]:
@@ -151,10 +151,12 @@ def _mask(lines: Lines, name: str, placeholder: str) -> tuple[Lines, Rows]:
 
 
 def _rows_to_mask(lines: Lines, name: str) -> Rows:
-    """The few lines that can hold what is to be masked."""
+    """Return the few lines that can contain such data."""
     codes = lines.codes
     if name == "url":
-        small: NDArray[np.uint32] = codes | np.uint32(32)  # letters; "." and what comes beside it stay apart
+        small: NDArray[np.uint32] = codes | np.uint32(
+            32
+        )  # letters become small; "." still differs from all other characters in question
         found = [_positions(codes, "://"), _positions(small, "www.")]
         return lines.rows_of(np.concatenate(found))
     if name == "email":
@@ -163,7 +165,7 @@ def _rows_to_mask(lines: Lines, name: str) -> Rows:
 
 
 def _positions(codes: NDArray[np.uint32], word: Sequence[str]) -> NDArray[np.int64]:
-    """Where a word begins."""
+    """Return where a word begins."""
     found = np.flatnonzero(codes[: max(0, len(codes) - len(word) + 1)] == ord(word[0]))
     for place in range(1, len(word)):
         found = found[codes[found + place] == ord(word[place])]

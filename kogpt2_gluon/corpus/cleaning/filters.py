@@ -5,7 +5,7 @@ Their order: html, normalize | emoji, hanja, characters, repetition, url, email,
 The first and second group edit lines, the third drops lines, the last drops documents. Lines that were edited go
 through normalize and the second group again until nothing changes, so that a clean text is a fixed point of all
 filters but html (which reads one level of escapes each time). A line or document is counted under the filter that
-took it, or took the last of it.
+dropped it, or dropped the last line of it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from kogpt2_gluon.corpus.cleaning.lines import Flags, Lines, Rows, merged
 from kogpt2_gluon.corpus.cleaning.markup import strip_html
 from kogpt2_gluon.corpus.cleaning.options import CleaningOptions
 
-ROUNDS = 8  # of editing; ordinary text needs two, and a line that needs more is dropped as `unsettled`
-SAMPLES = 4  # of each reason in a batch
+ROUNDS = (
+    8  # of editing; ordinary text needs two, and a line that is still changing after the last is dropped as `unsettled`
+)
+SAMPLES = 4  # for each reason in a batch
 
 
 class Sample(NamedTuple):
     """A line that a filter changed, or a line or document that it dropped (then `after` is empty), cut short.
 
-    What the masks are to hide is masked here as well; a mask's own samples show its form, with 0 for every digit.
+    Data that the masks hide is masked here as well; a mask's own samples show its form, with 0 for every digit.
     """
 
     reason: str
@@ -41,10 +43,10 @@ class Sample(NamedTuple):
 
 @dataclass
 class CleanedBatch:
-    """What became of a batch; for every document, lines in = lines kept + lines dropped."""
+    """The result of a batch; for every document, lines in = lines kept + lines dropped."""
 
-    texts: list[str | None]  # None: dropped; lines are parted by "\n", none is empty
-    reasons: list[str]  # "" if kept, else what took it
+    texts: list[str | None]  # None: dropped; lines are separated by "\n", none is empty
+    reasons: list[str]  # "" if kept, else the filter that dropped it
     lines: Counter[str] = field(default_factory=Counter)  # dropped lines by reason
     line_counts: list[int] = field(default_factory=list)  # lines of each kept document
     changed: Counter[str] = field(default_factory=Counter)  # documents that a filter edited
@@ -59,7 +61,7 @@ class TextCleaner:
         self._editor = Editor(options)
 
     def clean(self, texts: Sequence[str]) -> CleanedBatch:
-        """Cleans documents, each on its own; lines of one are parted by ``\\n``."""
+        """Clean documents, each on its own; lines of one are separated by ``\\n``."""
         if not texts:
             return CleanedBatch([], [])
         return _Run(self._options, self._editor, texts).result()
@@ -71,9 +73,9 @@ class _Run:
     def __init__(self, options: CleaningOptions, editor: Editor, texts: Sequence[str]) -> None:
         self._options, self._editor = options, editor
         counts = np.fromiter((text.count("\n") + 1 for text in texts), np.int64, len(texts))
-        self._left = counts.copy()  # lines that each document still has
+        self._left = counts.copy()  # lines left in each document
         self._first = np.cumsum(counts) - counts  # the first line of each document
-        self._document = np.repeat(np.arange(len(texts)), counts)  # of each line, by origin
+        self._document = np.repeat(np.arange(len(texts)), counts)  # the document of each line, by origin
         self._reasons = [""] * len(texts)
         self._dropped: Counter[str] = Counter()
         self._changed: dict[str, Flags] = {}
@@ -84,7 +86,7 @@ class _Run:
         self.lines = Lines.of_text("\n".join(texts) + "\n", editor.table)
 
     def result(self) -> CleanedBatch:
-        """Runs all filters that are on."""
+        """Run all filters that are on."""
         self._settle()
         for name, section in vars(self._options).items():
             if not len(self.lines):
@@ -96,7 +98,7 @@ class _Run:
         return self._finish()
 
     def _owners(self) -> Rows:
-        """The document of each line that is left."""
+        """Return the document of each line that is left."""
         owners: Rows = self._document[self.lines.origin]
         return owners
 
@@ -139,7 +141,7 @@ class _Run:
             self.lines = merged([*settled, self.lines])
 
     def _edit_once(self) -> Flags:
-        """Each step once over all lines; flags of the lines that a step after normalisation changed."""
+        """Run each step once over all lines; return which lines a step after normalisation changed."""
         touched = np.zeros(len(self._document), bool)
         self._normalize()
         for name, step in self._editor.steps.items():
@@ -167,7 +169,7 @@ class _Run:
             self._drop_lines("empty", self.lines.lengths == 0)
 
     def _note_edit(self, name: str, new: Lines, rows: Rows) -> None:
-        """Counts the documents that changed, quotes a few lines, and takes the new lines."""
+        """Count the documents that changed, quote a few lines, and take the new lines."""
         self._note_changed(name, self._document[new.origin[rows]])
         for row in rows[: SAMPLES - len(self._samples.get(name, ()))].tolist():
             self._note_sample(name, self.lines.line(row), new.line(row))
@@ -181,14 +183,14 @@ class _Run:
         samples = self._samples.setdefault(reason, [])
         if len(samples) < SAMPLES:
             begin = max(0, _first_difference(before, after) - SAMPLE_CHARS // 4) if after else 0
-            end = begin + 2 * SAMPLE_CHARS  # more than is shown, so that what is to be hidden is not cut
+            end = begin + 2 * SAMPLE_CHARS  # more than is shown, so that personal data is not cut before it is masked
             hide = self._editor.hide_personal
             samples.append(Sample(reason, hide(before[begin:end], reason), hide(after[begin:end], reason)))
 
     # --- dropping
 
     def _drop_lines(self, reason: str, drop: Flags, quote: bool = True) -> None:
-        """Takes the flagged lines out, and counts them; a document that has lost its last line goes with it."""
+        """Drop the flagged lines and count them; a document that has lost its last line is dropped with it."""
         rows = np.flatnonzero(drop)
         if not len(rows):
             return
@@ -237,7 +239,7 @@ class _Run:
 
 
 def _first_difference(one: str, other: str) -> int:
-    """The first place at which two texts differ, by halving, so that long lines cost little."""
+    """Return the first place at which two texts differ, found by bisection, so that long lines cost little."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

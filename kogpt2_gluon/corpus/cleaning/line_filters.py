@@ -42,7 +42,7 @@ class ShortLine(LineFilter):
 
 @dataclass
 class NoHangul(LineFilter):
-    """Lines without Hangul are dropped: code, foreign text, rules made of signs."""
+    """Lines without Hangul are dropped: code, foreign text, rules drawn with signs."""
 
     enabled: bool = option(False, "drop lines without Hangul")
     min_hangul: int = option(1, "Hangul characters that a line has at least", minimum=1)
@@ -71,13 +71,13 @@ class Boilerplate(LineFilter):
             "본문 바로가기",
             "이 글 공유하기",
         ],
-        "phrases of a newspaper's or a blog's frame",
+        "phrases around the text of a newspaper or a blog",
     )
 
     def drop(self, lines: Lines, owners: Rows) -> Flags:
         drop = np.zeros(len(lines), bool)
         for phrase in self.phrases:
-            # From the end of one hit's line on, so that a phrase repeated in a line costs nothing.
+            # The search goes on after the line of a hit, so that a phrase repeated in a line costs nothing.
             at = lines.text.find(phrase)
             while at >= 0:
                 row = int(np.searchsorted(lines.ends, at))

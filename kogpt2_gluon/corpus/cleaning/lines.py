@@ -1,4 +1,4 @@
-"""The lines of a batch of documents as one array of code points: what NumPy can count, cut and join at once."""
+"""The lines of a batch of documents as one array of code points, which NumPy can count, cut and join at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE_END = ord("\n")
 
 
 class Lines:
-    """Lines, each closed by a line end.
+    """Lines, each with its line end.
 
     `codes` is uint32 (characters,); `origin` is int64 (lines,): the number that the line had when the batch came in,
     ascending; `table` gives the class bits of a code point. Nothing here changes in place: each step makes new Lines.
@@ -27,7 +27,7 @@ class Lines:
 
     @classmethod
     def of_text(cls, text: str, table: NDArray[np.uint16]) -> Lines:
-        """Every line of `text`, which ends with a line end."""
+        """Return every line of `text`, which ends with a line end."""
         codes = _encode(text)
         return cls(codes, np.arange(np.count_nonzero(codes == LINE_END)), table)
 
@@ -42,7 +42,7 @@ class Lines:
 
     @cached_property
     def ends(self) -> Rows:
-        """Where the line end of each line stands."""
+        """Where the line end of each line is."""
         return np.flatnonzero(self.codes == LINE_END)
 
     @cached_property
@@ -74,7 +74,7 @@ class Lines:
         return np.bitwise_or.reduceat(self.classes, self.starts)
 
     def count(self, bits: int) -> Rows:
-        """How many characters of each line have one of the class bits."""
+        """Return how many characters of each line have one of the class bits."""
         return self.sums((self.classes & bits) != 0)
 
     @cached_property
@@ -83,22 +83,22 @@ class Lines:
         return self.count(DIGIT)
 
     def sums(self, flags: Flags) -> Rows:
-        """How many flags, one a character, are set in each line."""
+        """Return how many of the flags, one for each character, are set in each line."""
         return np.add.reduceat(flags, self.starts, dtype=np.int64) if len(self) else np.zeros(0, np.int64)
 
     def rows_of(self, positions: NDArray[np.int64]) -> Rows:
-        """The lines in which characters stand, each once, ascending."""
+        """Return the lines in which the characters at these positions are, each once, ascending."""
         return np.unique(np.searchsorted(self.ends, positions))
 
     def take(self, rows: Rows) -> Lines:
-        """Some of the lines, in the order given."""
+        """Return some of the lines, in the order given."""
         lengths = self.lengths[rows] + 1
         offsets = np.cumsum(lengths) - lengths
         index = np.arange(int(lengths.sum())) + np.repeat(self.starts[rows] - offsets, lengths)
         return Lines(self.codes[index], self.origin[rows], self.table)
 
     def only(self, keep: Flags) -> Lines:
-        """The lines that are flagged."""
+        """Return the lines that are flagged."""
         if keep.all():
             return self
         steps = np.zeros(len(self.codes), np.int8)
@@ -107,7 +107,7 @@ class Lines:
         return Lines(self.codes[chars], self.origin[keep], self.table)
 
     def replaced(self, rows: Sequence[int], texts: Sequence[str]) -> Lines:
-        """With new texts, which have no line ends, in some lines (ascending)."""
+        """Return the lines with new texts, which have no line ends, in some rows (ascending)."""
         pieces, done = [], 0
         for row, text in zip(rows, texts):
             pieces += [self.text[done : self.starts[row]], text]
@@ -116,11 +116,11 @@ class Lines:
         return Lines(_encode("".join(pieces)), self.origin, self.table)
 
     def without(self, delete: Flags) -> Lines:
-        """Without the flagged characters, none of which is a line end."""
+        """Return the lines without the flagged characters, none of which is a line end."""
         return Lines(self.codes[~delete], self.origin, self.table)
 
-    def parted(self, delete: Flags) -> Lines:
-        """Without the flagged characters, but with a space where two words would meet."""
+    def spaced(self, delete: Flags) -> Lines:
+        """Return the lines without the flagged characters, but with a space where two words would meet."""
         edges = np.flatnonzero(delete[1:] != delete[:-1]) + 1
         first, after = edges[delete[edges]], edges[~delete[edges]]
         if delete[0]:  # the last character is a line end and stays
@@ -131,13 +131,13 @@ class Lines:
         return Lines(codes[keep], self.origin, self.table).tidied()
 
     def tidied(self) -> Lines:
-        """With one space for every run of spaces, and none at the ends of a line."""
+        """Return the lines with one space for every run of spaces, and none at the ends of a line."""
         if not len(self):
             return self
         space = (self.classes & SPACE) != 0
         gap = (self.classes & (SPACE | NEWLINE)) != 0
         surplus = space.copy()
-        surplus[1:] &= gap[:-1]  # the first character has a line end before it, so to speak
+        surplus[1:] &= gap[:-1]  # the first character is treated as if a line end came before it
         lines = self.without(surplus) if surplus.any() else self
         trailing = lines.ends - 1
         trailing = trailing[(lines.lengths > 0) & (lines.codes[trailing] == ord(" "))]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import re
 
-# Elements that part words; what stands on both sides of any other element is one word (<b>서울</b>에서).
-_PARTING_NAMES = """
+# Elements that separate words; the text on both sides of any other element is one word (<b>서울</b>에서).
+_SEPARATING_NAMES = """
     address article aside blockquote body br button caption center dd details dialog dir div dl dt fieldset
     figcaption
     figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header hr html iframe img input legend li link main map
@@ -17,7 +17,7 @@ _JOINING_NAMES = """
     a abbr acronym area audio b base basefont bdi bdo big canvas cite code col colgroup data datalist del dfn em
     embed font i ins kbd label mark marquee meter nobr o:p output param picture progress q rb rp rt ruby s samp script
     slot small source span strike strong style sub sup svg time track tt u var wbr"""
-_PARTING, _JOINING = frozenset(_PARTING_NAMES.split()), frozenset(_JOINING_NAMES.split())
+_SEPARATING, _JOINING = frozenset(_SEPARATING_NAMES.split()), frozenset(_JOINING_NAMES.split())
 _TAG = re.compile(r"(?<!`)<(/?)([A-Za-z][A-Za-z0-9:]{0,15})(\s[^<>]{0,5000}|\s*/?)>")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _RAW_OPEN = re.compile(r"<(script|style)(?=[\s>])[^<>]{0,5000}>|<!--", re.IGNORECASE)
@@ -29,11 +29,12 @@ _RAW_CLOSE = {
 
 
 def strip_html(text: str) -> str:
-    """The text of a piece of HTML, with as many line ends as before.
+    """Return the text of a piece of HTML, with as many line ends as before.
 
-    Comments, scripts and style sheets go with their content, if they end at all; tags of HTML's own elements go,
-    those of a block or a line break leaving a space; entities are read, once. A tag in backquotes is spoken of, and
-    stays. What is no element's name stays too: Korean sets titles in angle brackets (<괴물>, <Parasite>).
+    Comments, scripts and style sheets are removed with their content, if they end at all. Tags of HTML's own elements
+    are removed; those of a block or a line break leave a space. Entities are decoded once. A tag in backquotes is a
+    quotation and stays. A name that is not an element's stays too: Korean sets titles in angle brackets (<괴물>,
+    <Parasite>).
     """
     if "<" in text:
         text = _strip_raw(text)
@@ -49,7 +50,7 @@ def _line_ends(text: str) -> str:
 
 def _strip_tag(found: re.Match[str]) -> str:
     name = found[2].lower()
-    if name in _PARTING:
+    if name in _SEPARATING:
         return _line_ends(found[0]) or " "
     return _line_ends(found[0]) if name in _JOINING else found[0]
 
@@ -60,7 +61,7 @@ def _strip_raw(text: str) -> str:
     opening = _RAW_OPEN.search(text)
     while opening is not None:
         kind = (opening[1] or opening[0]).lower()
-        # What was not closed once is not searched for again: that would take the square of the time.
+        # An end that was not found once is not searched for again: that would take quadratic time.
         closing = None if kind in unclosed else _RAW_CLOSE[kind].search(text, opening.end())
         if closing is None:
             unclosed.add(kind)

@@ -1,9 +1,9 @@
 """Personal data in a line of text: found by its form and its own checks, replaced by a placeholder.
 
-Every pattern is bounded, and a search may begin only where no character of its kind stands before, so that time grows
-with the length of the text whatever the text. What only looks alike stays: dates (2002-01-05), years (1592-1598),
-prices, versions (1.2.3-4567), numbers with a wrong check digit, long numbers far from any bank's name. The patterns
-know ASCII digits; in a line with full-width ones (０１０) they are tried on its ASCII form, which stays if one is hit.
+Every pattern is bounded, and a match may begin only where no character of its kind comes before, so that time is linear
+in the length of any text. Text that only looks similar stays: dates (2002-01-05), years (1592-1598), prices, versions
+(1.2.3-4567), numbers with a wrong check digit, long numbers far from the name of a bank. The patterns use ASCII digits;
+a line with full-width ones (０１０) is also searched in its ASCII form, which replaces it if something is found.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _EMAIL = re.compile(
 
 
 def mask_url(text: str, placeholder: str) -> str:
-    """Web addresses, with their scheme or ``www.``; Hangul ends one, so that a particle stays (…com에서)."""
+    """Mask web addresses, with their scheme or ``www.``; Hangul ends one, so that a particle stays (…com에서)."""
 
     def replace(found: re.Match[str]) -> str:
-        address = found[0].rstrip(".,:;!?'&")  # the sentence's
+        address = found[0].rstrip(".,:;!?'&")  # belongs to the sentence
         if address.endswith(")") and "(" not in address:
             address = address[:-1]
         return placeholder + found[0][len(address) :]
@@ -38,7 +38,7 @@ def mask_url(text: str, placeholder: str) -> str:
 
 
 def mask_email(text: str, placeholder: str) -> str:
-    """E-mail addresses; ``git@host`` and pictures for fine screens (``logo@2x.png``) are none."""
+    """Mask e-mail addresses, but not ``git@host`` and not pictures for fine screens (``logo@2x.png``)."""
     return _EMAIL.sub(lambda _: placeholder, text)
 
 
@@ -54,10 +54,10 @@ WITHOUT_CHECK_DIGIT = (2020, 10)  # year and month from which on the last six di
 
 
 def is_resident_number(birth: str, rest: str, hyphen: bool = True) -> bool:
-    """Whether YYMMDD and the seven digits after it are one: a day that exists, and the right check digit.
+    """Return True if YYMMDD and the seven digits after it are a resident number: an existing day, a right check digit.
 
-    Someone born since October 2020 has a number without a check digit; it counts if written with a hyphen. So does
-    one whose author has starred the last six digits already: the birthday and sex still show.
+    Someone born since October 2020 has a number without a check digit; it counts if it is written with a hyphen. So
+    does a number whose author has starred the last six digits: the birthday and sex still show.
     """
     year = _CENTURIES.get(rest[0], 2000) + int(birth[:2])
     month, day = int(birth[2:4]), int(birth[4:])
@@ -74,7 +74,7 @@ def is_resident_number(birth: str, rest: str, hyphen: bool = True) -> bool:
 
 
 def mask_resident_number(text: str, placeholder: str) -> str:
-    """Resident registration numbers, with or without the hyphen."""
+    """Mask resident registration numbers, with or without the hyphen."""
 
     def replace(found: re.Match[str]) -> str:
         year, month, day, hyphen, kind, serial = found.groups()
@@ -93,13 +93,13 @@ _CARD = re.compile(
 
 
 def passes_luhn(digits: str) -> bool:
-    """The check of card numbers: every second digit from the right doubled, digits added, a multiple of ten."""
+    """Return True by Luhn's check: with every second digit from the right doubled, their sum is a multiple of 10."""
     doubled = sum((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)[int(digit)] for digit in digits[-2::-2])
     return (doubled + sum(int(digit) for digit in digits[-1::-2])) % 10 == 0
 
 
 def mask_card(text: str, placeholder: str) -> str:
-    """Card numbers of 16 digits (American Express: 15), in groups or not, that pass Luhn's check."""
+    """Mask card numbers of 16 digits (American Express: 15), in groups or not, that pass Luhn's check."""
 
     def replace(found: re.Match[str]) -> str:
         return placeholder if passes_luhn(re.sub("[- ]", "", found[0])) else found[0]
@@ -122,13 +122,13 @@ _PHONE = re.compile(
 
 
 def mask_phone(text: str, placeholder: str) -> str:
-    """Korean mobile and land lines; a land line only if its parts are set apart, so that plain numbers stay.
+    """Mask Korean mobile and land lines; a land line only if its groups are separated, so that plain numbers stay.
 
-    Shared numbers of firms (1588-1234) are no person's, and look like years: they stay.
+    Shared numbers of firms (1588-1234) do not belong to a person, and look like years: they stay.
     """
 
     def replace(found: re.Match[str]) -> str:
-        # All zeros and ones: a number in base two.
+        # Only zeros and ones: a binary number.
         return placeholder if set("23456789").intersection(found[0]) else found[0]
 
     return _PHONE.sub(replace, text)
@@ -137,10 +137,10 @@ def mask_phone(text: str, placeholder: str) -> str:
 # --- bank accounts
 
 # Words that mean a bank account, up to 20 characters before the number; names that mean other things as well (우리: we,
-# 하나: one) have to stand right before it.
+# 하나: one) must come right before it.
 _WORDS = "계좌|통장|예금주|입금|송금|이체|은행|농협|신협|수협|축협|새마을금고|우체국|카카오뱅크|카뱅|케이뱅크|토스뱅크"
 _ACCOUNT_WORD = re.compile(rf"{_WORDS}|(?:국민|신한|우리|하나|기업|제일|씨티|KB|IBK|NH)[ :)\]]{{0,2}}\Z")
-_BANK_BEHIND = re.compile(
+_BANK_AFTER = re.compile(
     rf"[^0-9가-힣A-Za-z]{{0,3}}(?:[가-힣A-Z]{{0,5}}(?:{_WORDS})|(?:국민|신한|기업|KB|IBK|NH)(?![가-힣A-Za-z]))"
 )
 _OTHER_NUMBER = re.compile("택배|등기|송장|우편|주문|사업자|전화|팩스")
@@ -154,21 +154,21 @@ ACCOUNT_REACH = 20  # characters, none of them a digit, between the word and the
 
 
 def mask_account(text: str, placeholder: str) -> str:
-    """Numbers of 10 to 14 digits close to an account word or a bank's name, and others in a row with them."""
+    """Mask numbers of 10 to 14 digits close to an account word or a bank's name, and others in a row with them."""
     pieces: list[str] = []
     done = 0
     for found in _NUMBER.finditer(text):
         start, end = found.span()
         if sum(char != "-" for char in found[0]) not in ACCOUNT_DIGITS or _DATE.match(found[0]):
             continue
-        if _is_announced(text, start, done) or _BANK_BEHIND.match(text, end):
+        if _is_announced(text, start, done) or _BANK_AFTER.match(text, end):
             pieces += [text[done:start], placeholder]
             done = end
     return "".join([*pieces, text[done:]]) if pieces else text
 
 
 def _is_announced(text: str, start: int, last_masked: int) -> bool:
-    """Whether an account word, or the account number masked last, stands before `start` with no digit between."""
+    """Return True if an account word, or the account number masked last, precedes `start` with no digit in between."""
     gap = text[max(0, start - ACCOUNT_REACH) : start]
     for at in range(len(gap) - 1, -1, -1):
         if gap[at].isdigit():

@@ -6,8 +6,8 @@ random order of all shingles, two sets have the same smallest member with a prob
 (Broder, 1997), so a signature holds the smallest member under each of many orders. Cut into bands of rows, two
 documents of similarity s agree on all rows of some band with probability ``1 - (1 - s**rows)**bands``: the S-curve.
 
-Shingles are told apart by 64-bit hashes of their code points: two different ones of a pair of documents with a
-million shingles each are taken for one with a probability below 1e-6, which would change the similarity by 1e-6.
+Shingles are compared by 64-bit hashes of their code points: in a pair of documents with a million shingles each, two
+different ones are taken for one with a probability below 1e-6, which would change the similarity by 1e-6.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIECE = 1 << 16  # characters hashed at a time: the arrays of a piece stay in the processor's cache
-AIM = 0.99  # recall that a pair exactly at the threshold shall have
+AIM = 0.99  # recall for a pair exactly at the threshold
 
 UInts = NDArray[np.uint64]
 
 
 def recall(jaccard: float, bands: int, rows: int) -> float:
-    """The share of pairs of this similarity that agree on some band: the S-curve."""
+    """Return the share of pairs of this similarity that agree on some band: the S-curve."""
     return 1.0 - float((1.0 - jaccard**rows) ** bands)
 
 
 def choose_bands(threshold: float, permutations: int) -> tuple[int, int]:
-    """(bands, rows a band): the steepest S-curve that still finds 99% of the pairs at the threshold itself.
+    """Return (bands, rows a band): the steepest S-curve that still finds 99% of the pairs at the threshold itself.
 
     For a threshold of 0.8 and 120 permutations: 20 bands of 6 rows. Similarity 0.8 is then found with probability
     0.998, 0.85 with 0.9999, 0.9 and above with all but certainty; 0.5 becomes a pair to verify in 27% of cases, 0.3
@@ -41,12 +41,12 @@ def choose_bands(threshold: float, permutations: int) -> tuple[int, int]:
 
 
 def collapse(text: str) -> str:
-    """The text with every run of white space as one space and none at its ends: what shingles are taken of."""
+    """Return the text from which shingles are taken: every run of white space is one space, with none at the ends."""
     return " ".join(text.split())
 
 
 def shingle_set(text: str, shingle: int) -> UInts:
-    """The hashes of a document's different shingles, uint64, ascending; empty if it has fewer characters than one."""
+    """Return the hashes of a document's different shingles: uint64, ascending; empty if it is shorter than one."""
     text = collapse(text)
     if len(text) < shingle:
         return np.empty(0, np.uint64)
@@ -59,7 +59,7 @@ def shingle_set(text: str, shingle: int) -> UInts:
 
 
 def jaccard(first: UInts, second: UInts) -> float:
-    """The similarity of two sets as `shingle_set` returns them, from 0 to 1; of two empty ones 0."""
+    """Return the similarity of two sets as `shingle_set` returns them, from 0 to 1; for two empty ones 0."""
     small, large = (first, second) if len(first) < len(second) else (second, first)
     if not len(small):
         return 0.0
@@ -70,10 +70,10 @@ def jaccard(first: UInts, second: UInts) -> float:
 
 
 def signatures(texts: Sequence[str], shingle: int, permutations: int, seed: int) -> NDArray[np.uint32]:
-    """The MinHash signatures of collapsed texts: uint32 (permutations, len(texts)).
+    """Return the MinHash signatures of collapsed texts: uint32, shape (permutations, len(texts)).
 
-    The i-th order of shingles is that of ``(a_i * h + b_i) mod 2**32``, h their hashes' high halves. Every text must
-    have at least `shingle` characters. Memory beside the result is that of a few pieces.
+    The i-th order of shingles is that of ``(a_i * h + b_i) mod 2**32``, where h are the high halves of
+    their hashes. Every text must have at least `shingle` characters. In addition to the result, memory is a few pieces.
     """
     numbers = random_words(seed, 2 * permutations).astype(np.uint32)
     multipliers, summands = numbers[:permutations] | np.uint32(1), numbers[permutations:]
@@ -92,9 +92,9 @@ def signatures(texts: Sequence[str], shingle: int, permutations: int, seed: int)
 
 
 def band_hashes(signature: NDArray[np.uint32], bands: int, rows: int, seed: int) -> UInts:
-    """One key for each band of each document, uint64 (documents, bands), from signatures (permutations, documents).
+    """Return keys for all bands of documents, uint64 (documents, bands), from signatures (permutations, documents).
 
-    Equal keys mean equal rows of the same band, but for one chance in about 2**33; no key is 0.
+    Equal keys mean equal rows of the same band, except by one chance in about 2**33; no key is 0.
     """
     factors = random_words(seed + 1, bands * rows).reshape(bands, rows) | np.uint64(1)
     keys = np.empty((signature.shape[1], bands), np.uint64)
@@ -107,13 +107,13 @@ def band_hashes(signature: NDArray[np.uint32], bands: int, rows: int, seed: int)
 
 
 def random_words(seed: int, count: int) -> UInts:
-    """`count` uint64 numbers that are the same on every machine and release of NumPy: SplitMix64's."""
+    """Return `count` uint64 numbers of SplitMix64, the same on every machine and with every release of NumPy."""
     state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return _mix(state + np.uint64(seed & 0xFFFFFFFFFFFFFFFF))
 
 
 def _mix(words: UInts) -> UInts:
-    """SplitMix64's finalizer: a permutation of 64-bit words after which every bit depends on all."""
+    """Apply the finalizer of SplitMix64: a permutation of 64-bit words after which every bit depends on all."""
     words = words ^ (words >> np.uint64(30))
     words *= np.uint64(0xBF58476D1CE4E5B9)
     words ^= words >> np.uint64(27)
@@ -128,8 +128,8 @@ def _factors(shingle: int) -> UInts:
 
 
 def _hashes(text: str, shingle: int) -> UInts:
-    """The hash of the shingle at every place of a text where one begins: uint64 (len(text) - shingle + 1,)."""
-    # surrogatepass: a lone surrogate, as from a JSON escape, is a code point like another here
+    """Return the hash of the shingle that begins at each place of a text: uint64, shape (len(text) - shingle + 1,)."""
+    # surrogatepass: a lone surrogate, as from a JSON escape, is a code point like any other here
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     count = len(points) - shingle + 1
     factors = _factors(shingle)
@@ -140,13 +140,13 @@ def _hashes(text: str, shingle: int) -> UInts:
 
 
 def _pieces(text: str, shingle: int) -> Iterator[str]:
-    """The text in pieces of PIECE shingles, which overlap so that each shingle is in one; none if it is too short."""
+    """Yield the text in pieces of PIECE shingles, which overlap so that each shingle is in one; none if too short."""
     for start in range(0, len(text) - shingle + 1, PIECE):
         yield text[start : start + PIECE + shingle - 1]
 
 
 def _batches(texts: Sequence[str], shingle: int) -> Iterator[tuple[list[int], NDArray[np.int64], UInts]]:
-    """About PIECE shingles at a time: (numbers of their texts, where each one's begin, hashes)."""
+    """Yield about PIECE shingles at a time: (numbers of their texts, where those of each begin, hashes)."""
     owners: list[int] = []
     batch: list[str] = []
     size = 0
@@ -164,7 +164,7 @@ def _batches(texts: Sequence[str], shingle: int) -> Iterator[tuple[list[int], ND
 
 
 def _hash_batch(owners: list[int], batch: list[str], shingle: int) -> tuple[list[int], NDArray[np.int64], UInts]:
-    """Hashes all pieces in one go, then takes out the shingles that run from one piece into the next."""
+    """Hash all pieces in one go, then remove the shingles that run from one piece into the next."""
     ends = np.cumsum([len(piece) for piece in batch])
     hashes = _hashes("".join(batch), shingle)
     if len(batch) > 1 and shingle > 1:

@@ -1,16 +1,16 @@
 """Near duplicates: documents that share most of their shingles with an earlier one that is kept.
 
-The way, after MinHash LSH (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3):
+The method is MinHash LSH (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3):
 
 1. `band_keys` signs documents, in any number of processes.
 2. (key, document) records are spread over bucket files by the key; each bucket is sorted in memory. Documents with an
    equal key form a group. Each member is paired with the FIRST first of its group and the LAST before it, so a group
    of any size gives at most FIRST + LAST pairs a member; up to FIRST + LAST + 1 members that is every pair.
 3. The pairs are spread over files by their later document and decided in the documents' order. An earlier document
-   that was itself dropped gives way to the kept one it was dropped for. A document is compared with up to COMPARISONS
-   kept ones, those first with which it shares most bands, by the exact similarity of the two texts, and dropped only
-   if that is at least the threshold. So each document that goes has a verified, kept partner: A ~ B ~ C drops C for
-   its likeness to A alone, and a common header drops nothing.
+   that was itself dropped is replaced by the kept one it was dropped for. A document is compared with up to COMPARISONS
+   kept ones, beginning with those with which it shares most bands, by the exact similarity of the two texts, and it is
+   dropped only if that is at least the threshold. So each dropped document has a verified, kept partner: with
+   A ~ B ~ C, C is dropped only if it resembles A, and a common header drops nothing.
 
 The result is a function of the keys and texts alone, not of how the work is cut. Memory is that of one bucket
 (`BUCKET` records and their sorting: some 40 MB), the CACHE of shingles, and about 30 bytes a character of the two
@@ -46,10 +46,10 @@ COMPARISONS = 16  # kept documents that one document is compared with, at most
 BUCKET = 1 << 18  # records sorted in memory at a time
 BLOCK = 1 << 14  # documents decided at a time; at most 1 << 16, as a pair holds its later one as a 16-bit number
 CACHE = 64 << 20  # bytes of shingles kept for the next comparison
-ENTRY = 300  # bytes that a set takes beside its shingles
+ENTRY = 300  # bytes that a set takes in addition to its shingles
 SAMPLES = 20  # pairs shown in the report
 EXCERPT = 200  # characters shown of each
-SEED = 20200212  # of the orders of shingles; keys of one corpus must come from one seed
+SEED = 20200212  # for the orders of shingles; keys of one corpus must come from one seed
 
 EARLIER = np.uint64((1 << 48) - 1)  # the bits of a pair that hold its earlier document
 NPY: Any = np.lib.format  # which has no types
@@ -59,17 +59,17 @@ RECORD = np.dtype([("key", "<u8"), ("document", "<u8")])
 
 @dataclass
 class NearDuplicateOptions:
-    """Which documents count as nearly the same."""
+    """Documents whose shingles are nearly the same as those of an earlier document are dropped."""
 
     enabled: bool = option(False, "drop documents that are nearly the same as an earlier one")
-    threshold: float = option(0.8, "Jaccard similarity of shingle sets from which on", minimum=0.3, maximum=1.0)
+    threshold: float = option(0.8, "least Jaccard similarity of the shingle sets", minimum=0.3, maximum=1.0)
     shingle: int = option(5, "characters a shingle, white space collapsed", minimum=1, maximum=64)
-    min_chars: int = option(50, "shorter documents are passed over", minimum=1)
+    min_chars: int = option(50, "shorter documents are skipped", minimum=1)
     permutations: int = option(120, "length of a MinHash signature", minimum=16, maximum=4096)
 
     @property
     def bands(self) -> int:
-        """Keys a document has."""
+        """The number of keys of a document."""
         return choose_bands(self.threshold, self.permutations)[0]
 
 
@@ -86,25 +86,25 @@ class NearDuplicate:
 
 @dataclass
 class NearDuplicateReport:
-    """What was found, in documents unless said otherwise."""
+    """Counts of what was found, in documents unless stated otherwise."""
 
     documents: int = 0  # all of them, dropped before or not
     signed: int = 0  # long enough, and not dropped before
     pairs: int = 0  # different (later, earlier) pairs with a band in common
     compared: int = 0  # pairs whose exact similarity was computed
-    cut: int = 0  # documents with more than COMPARISONS kept candidates, that stayed
+    cut: int = 0  # kept documents that had more than COMPARISONS candidates
     dropped: int = 0
     bands: int = 0
     rows: int = 0
     samples: list[NearDuplicate] = field(default_factory=list)  # spread over the corpus, the same for every run
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON holds it."""
+        """Return the report as plain data for JSON."""
         return asdict(self)
 
 
 def band_keys(texts: Sequence[str], options: NearDuplicateOptions) -> UInts:
-    """The LSH keys of documents: uint64 (len(texts), options.bands), a row of zeros for one too short to be signed."""
+    """Return the LSH keys of documents: uint64 (len(texts), options.bands); zeros for one too short to be signed."""
     bands, rows = choose_bands(options.threshold, options.permutations)
     collapsed = [collapse(text) for text in texts]
     shortest = max(options.min_chars, options.shingle)
@@ -123,21 +123,21 @@ def drop_near_duplicates(
     options: NearDuplicateOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> NearDuplicateReport:
-    """Marks every document that is nearly the same as an earlier, kept one.
+    """Mark every document that is nearly the same as an earlier, kept one.
 
     Parameters
     ----------
     key_files : sequence of Path
         ``.npy`` files of `band_keys`, which together have a row for each document, in order.
     dropped : bool (documents,), writable
-        Documents marked already neither go nor make others go; near duplicates are marked in it as they are found, so
-        after a break it has to be made anew.
+        Documents that are marked already are ignored; near duplicates are marked as they are found, so after an
+        interruption it must be made again.
     read_document : callable
-        The text of a document by its number, as it was signed. Asked for candidates only.
+        Returns the text of a document by its number, as it was signed. Called for candidates only.
     work : Path
-        A folder where one for scratch is made, and removed at the end.
+        A folder in which one for scratch files is made, and removed at the end.
     progress : callable
-        Told (steps done, in all), two steps a document.
+        Called with (steps done, all steps), two steps a document.
     """
     bands, rows = choose_bands(options.threshold, options.permutations)
     report = NearDuplicateReport(documents=len(dropped), bands=bands, rows=rows)
@@ -145,7 +145,7 @@ def drop_near_duplicates(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
 
-    def tell(steps: int) -> None:
+    def report_steps(steps: int) -> None:
         if progress is not None:
             progress(steps, 2 * len(dropped))
 
@@ -155,7 +155,7 @@ def drop_near_duplicates(
         for keys in _read_keys(key_files, bands):
             report.signed += _spread_keys(keys, dropped[done : done + len(keys)], done, buckets)
             done += len(keys)
-            tell(done)
+            report_steps(done)
         assert done == len(dropped), "key files and documents differ in number"
         pairs = _Buckets(scratch, "pairs", 1 + len(dropped) // BLOCK, np.dtype(np.uint64))
         for bucket in range(buckets.count):
@@ -166,7 +166,7 @@ def drop_near_duplicates(
         with _Decisions(scratch / "kept", dropped, read_document, options, report) as decisions:
             for block in range(pairs.count):
                 decisions.decide(block * BLOCK, np.concatenate([*pairs.pop(block), np.empty(0, np.uint64)]))
-                tell(len(dropped) + min((block + 1) * BLOCK, len(dropped)))
+                report_steps(len(dropped) + min((block + 1) * BLOCK, len(dropped)))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return report
@@ -181,7 +181,7 @@ class _Buckets:
         self._size = 0
 
     def add(self, numbers: NDArray[Any], records: NDArray[Any]) -> None:
-        """Appends each record to the file of its number, which is below `count`."""
+        """Append each record to the file of its number, which is below `count`."""
         # A short unsigned type is sorted in linear time.
         self._waiting.append((numbers.astype(np.min_scalar_type(self.count)), records))
         self._size += len(records)
@@ -205,7 +205,7 @@ class _Buckets:
         return self._folder / f"{self._name}-{number:06d}"
 
     def pop(self, number: int) -> Iterator[NDArray[Any]]:
-        """The records of a number in pieces of up to ``2 * BUCKET``, after which its file is gone."""
+        """Yield the records of a number in pieces of up to ``2 * BUCKET``, then remove its file."""
         self._write()
         path = self._path(number)
         if not path.exists():
@@ -219,7 +219,7 @@ class _Buckets:
 
 
 def _read_keys(key_files: Sequence[Path], bands: int) -> Iterator[UInts]:
-    """The keys of a bucket's worth of documents at a time."""
+    """Yield the keys of as many documents as fill a bucket, at a time."""
     for path in key_files:
         with path.open("rb") as stream:  # not mapped: mapped pages would count as this process's memory
             assert NPY.read_magic(stream) == (1, 0), path
@@ -233,22 +233,22 @@ def _read_keys(key_files: Sequence[Path], bands: int) -> Iterator[UInts]:
 
 
 def _spread_keys(keys: UInts, dropped: NDArray[np.bool_], first: int, buckets: _Buckets) -> int:
-    """Puts the keys of documents from `first` on, those signed and not dropped, into buckets; returns how many."""
+    """Put the keys of signed documents from `first` on that are not dropped into buckets; return how many."""
     chosen = np.flatnonzero((keys[:, 0] != 0) & ~dropped)
     records = np.empty((len(chosen), keys.shape[1]), RECORD)
     records["key"] = keys[chosen]
     records["document"] = (chosen + first)[:, None]
     flat = records.ravel()
-    # Keys are uniform: their high half, as a fraction of 2**32, shares them out evenly.
+    # Keys are uniform: their high half, as a fraction of 2**32, distributes them evenly.
     buckets.add((flat["key"] >> np.uint64(32)) * np.uint64(buckets.count) >> np.uint64(32), flat)
     return len(chosen)
 
 
 def _pairs(pieces: Iterator[Records]) -> Iterator[tuple[UInts, UInts]]:
-    """(later, earlier) arrays of documents with an equal key, by the rule of FIRST and LAST.
+    """Yield (later, earlier) arrays of documents with an equal key, by the rule of FIRST and LAST.
 
-    A bucket that is larger than a piece, as when a million documents share one header, is taken piece by piece: of
-    every group the members go on that documents still to come are paired with.
+    A bucket that is larger than a piece, as when a million documents share one header, is taken piece by piece: those
+    members of every group are carried on that later documents are paired with.
     """
     carried: Records = np.empty(0, RECORD)
     for piece in pieces:  # none is empty
@@ -271,7 +271,7 @@ def _pairs(pieces: Iterator[Records]) -> Iterator[tuple[UInts, UInts]]:
 
 
 class _Shingles:
-    """The shingle sets of documents; those asked for last are kept up to CACHE bytes."""
+    """The shingle sets of documents; those used last are kept, up to CACHE bytes."""
 
     def __init__(self, read_document: Callable[[int], str], shingle: int) -> None:
         self._read, self._shingle = read_document, shingle
@@ -291,14 +291,14 @@ class _Shingles:
         return shingles
 
     def forget(self, document: int) -> None:
-        """Frees the set of a document that is dropped: none is compared with it any more."""
+        """Free the set of a dropped document: no other is compared with it any more."""
         shingles = self._cache.pop(document, None)
         if shingles is not None:
             self._size -= shingles.nbytes + ENTRY
 
 
 class _Decisions:
-    """Decides document after document, and keeps for which kept one each dropped one went, in a file."""
+    """Decides document after document; a file records for which kept document each dropped one was dropped."""
 
     def __init__(
         self,
@@ -321,7 +321,7 @@ class _Decisions:
         os.close(self._kept)
 
     def decide(self, base: int, packed: UInts) -> None:
-        """Decides the block of documents that begins with `base`, by its packed pairs in any order."""
+        """Decide the documents of the block that begins with `base`, from its packed pairs in any order."""
         packed.sort()
         if not len(packed):
             return
@@ -357,7 +357,7 @@ class _Decisions:
         self._report.cut += len(candidates) > COMPARISONS
 
     def _kept_for(self, document: int) -> int:
-        """The kept document for which an earlier one was dropped, or that itself; the file has 1 + its number, or 0."""
+        """Return the kept document for which `document` was dropped, or itself; the file has 1 + that number, or 0."""
         kept = int.from_bytes(os.pread(self._kept, 8, 8 * document), "little") - 1
         return document if kept < 0 else kept
 
@@ -369,7 +369,7 @@ class _Decisions:
         return jaccard(first, second)
 
     def _sample(self, document: int, kept: int, similarity: float) -> None:
-        """Keeps SAMPLES pairs: those whose number, scattered by a multiplication, is smallest."""
+        """Keep SAMPLES pairs: those whose number, scattered by a multiplication, is smallest."""
         samples = self._report.samples
         if len(samples) == SAMPLES and _scatter(document) > _scatter(samples[-1].document):
             return

@@ -1,4 +1,4 @@
-"""What is done to every line, whatever filters are on: one Unicode form, plain white space, nothing invisible."""
+"""Normalisation of every line, whichever filters are on: one Unicode form, plain white space, nothing invisible."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NORMALISATION = "NFC; white space collapsed; control, zero-width and other invis
 FORMS = ("NFC", "NFKC")
 LONGEST_MARKS = 30  # combining marks in a row, as in Unicode's stream-safe text (UAX 15, section 13)
 
-# White space in the sense of str.isspace, but for the space; and blanks that Unicode calls letters or symbols: the
+# White space in the sense of str.isspace, except the space; and blanks that Unicode calls letters or symbols: the
 # Hangul fillers, with which Korean sites write "nothing", and the empty Braille cell.
 _SPACES = "\t-\r\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u3164\uffa0\u2800"
 _REMOVED = (
@@ -19,7 +19,7 @@ _REMOVED = (
     "\xad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffc"  # format characters
     "\ud800-\udfff"  # halves of a pair: not in UTF-8, but JSON escapes bring them
     "\ufdd0-\ufdef"
-    + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))  # no characters
+    + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))  # not characters
 )
 # In an emoji a joiner, a variation selector or a tag is part of the sign (a family, a red heart, the flag of Wales);
 # anywhere else it is invisible litter.
@@ -28,7 +28,7 @@ _EMOJI = "\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\
 )
 _BASE = f"[{_EMOJI}\xa9\xae0-9#*]"  # what a variation selector can turn into an emoji
 _FLAG = "\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f"
-# Each alternative begins with the sign itself and looks back from behind it, so that a search runs from sign to sign.
+# Each alternative begins with the sign itself and looks back from after it, so that a search runs from sign to sign.
 _JUNK = (
     f"[{_REMOVED}]"
     f"|[\ufe0e\ufe0f](?<!{_BASE}[\ufe0e\ufe0f])"
@@ -42,8 +42,8 @@ _FIND_JUNK = re.compile(f"({_FLAG})|{_JUNK}")
 # One scan that passes nearly every line of ordinary text; what it finds may still turn out to be in order.
 _SUSPECT_LINE = re.compile(f"{SUSPECT}|  |^ | $")
 
-# NFKC turns the jamo that people type one by one (ㅋㅋ, ㅠㅠ) into the parts of decomposed syllables, which then melt
-# into each other. They stay as they are, alone or in a ring; their half-width forms become them.
+# NFKC turns the jamo that people type one by one (ㅋㅋ, ㅠㅠ) into the parts of decomposed syllables, which then merge
+# with each other. They stay as they are, alone or in a circle; their half-width forms become them.
 KEPT_JAMO = "\u3131-\u318e\u3200-\u320d\u3260-\u326d"
 _FIND_JAMO = re.compile(f"([{KEPT_JAMO}]+)")
 _WIDE_JAMO = {
@@ -51,8 +51,8 @@ _WIDE_JAMO = {
     for half in range(0xFFA0, 0xFFDD)
     if unicodedata.decomposition(chr(half))
 }
-# Characters none of which is a combining mark in blocks that have most of all text; what is left over in a row may be
-# marks. A set of the marks themselves is slow to test for.
+# All characters except those of blocks that most text consists of and that have no combining marks: only a long run of
+# these may be marks. Testing for the set of the marks themselves is slow.
 _MAYBE_MARKS = re.compile(
     f"[^\x00-\u02ff\u2000-\u20cf\u2100-\u2cee\u3000-\u3029\u3030-\u3098\u309b-\u9fff\uac00-\ud7ff\U0001f000-\U0001ffff]"
     f"{{{LONGEST_MARKS + 1}}}"
@@ -61,11 +61,11 @@ _is_normalized = unicodedata.is_normalized
 
 
 def normalize_line(line: str, form: str = "NFC") -> str:
-    """The line as the corpus holds it; doing it twice changes nothing more.
+    """Return the line as the corpus has it; a second call changes nothing.
 
     NFC, so that decomposed Hangul (macOS file names, some PDFs) becomes the same syllables as everyone's. Any run of
     white space, a tab and a no-break space included, is one space; none is left at the ends. Removed: control
-    characters, zero-width and direction marks, soft hyphens, byte order marks, what is no character at all, and
+    characters, zero-width and direction marks, soft hyphens, byte order marks, code points that are not characters, and
     joiners, variation selectors and tags outside emoji. Compatibility forms (ａ, ㎏, ㈜), private-use characters and
     U+FFFD stay: folding them is the tokenizer's choice, and not every profile makes it. With `form` ``NFKC`` they
     fold as well (a, kg, (주)), except for single jamo such as ㅋ, which stay. In a line of more than 512 characters
@@ -76,7 +76,7 @@ def normalize_line(line: str, form: str = "NFC") -> str:
     line = _to_form(line, form)
     line = _FIND_JUNK.sub(r"\1", line)
     line = _FIND_SPACE.sub(" ", line).strip(" ")
-    return _to_form(line, form)  # what stood between two jamo may be gone
+    return _to_form(line, form)  # what was between two jamo may be gone
 
 
 def _to_form(line: str, form: str) -> str:

@@ -1,8 +1,8 @@
-"""Which filters a cleaning runs, and how: a YAML file, or the name of a preset shipped with the package.
+"""The options of the filters: from a YAML file, or from a preset shipped with the package.
 
-A file names what it changes, a section a filter; `html: true` is short for `html: {enabled: true}`. With `base: web`
-it starts from a preset instead of the defaults. The sections stand below in the order in which the filters run; each
-field carries its meaning and the values it admits.
+A file names what it changes, one section for each filter; `html: true` is short for `html: {enabled: true}`. With
+`base: web` it starts from a preset instead of the defaults. The sections of `CleaningOptions` are in the order in which
+the filters run; each field carries its meaning and the values it admits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RULES_VERSION = 2  # raised when a filter's rule changes: corpora cleaned before
 
 @dataclass
 class Html:
-    """Tags, comments, scripts and style sheets go, entities are read: once, as a browser would."""
+    """Tags, comments, scripts and style sheets are removed, entities decoded: once, as a browser would."""
 
     enabled: bool = option(False, "read the text as HTML")
 
@@ -51,7 +51,7 @@ class Normalize:
 
 @dataclass
 class Emoji:
-    """Emoji are deleted; ★ ♥ and what else KS X 1001 has are symbols and stay."""
+    """Emoji are deleted; ★ ♥ and other signs of KS X 1001 are symbols and stay."""
 
     enabled: bool = option(False, "delete emoji")
 
@@ -72,7 +72,7 @@ class Characters:
         ["hangul", "latin", "digit", "punctuation", "symbol"],
         f"classes that stay, of {', '.join(NAMES)} (symbol: those of KS X 1001)",
     )
-    also: str = option("", "single characters that stay besides")
+    also: str = option("", "single characters that stay as well")
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Repetition:
     """Runs of one character or of a short group are cut: ㅋㅋㅋㅋㅋ -> ㅋㅋㅋ. Groups with a digit or A-Z stay."""
 
     enabled: bool = option(False, "cut runs")
-    keep: int = option(3, "times that the group stays", minimum=1)
+    keep: int = option(3, "how many times the group stays", minimum=1)
     group: int = option(4, "longest group, in characters", minimum=1, maximum=16)
 
 
@@ -99,7 +99,7 @@ def mask(placeholder: str, what: str, removable: bool = False) -> Any:
 
 @dataclass
 class DuplicateLines:
-    """Lines that an earlier document has had are dropped, wherever it is in the corpus."""
+    """Lines that an earlier document has are dropped, wherever that document is in the corpus."""
 
     enabled: bool = option(False, "drop such lines")
     min_chars: int = option(20, "shorter lines stay: greetings and interjections are said often", minimum=1)
@@ -107,7 +107,7 @@ class DuplicateLines:
 
 @dataclass
 class CleaningOptions:
-    """All filters. The defaults only normalise, and drop empty and adjacent equal lines."""
+    """All filters, in their order. The defaults only normalise, and drop empty lines and adjacent equal ones."""
 
     html: Html = field(default_factory=Html)
     normalize: Normalize = field(default_factory=Normalize)
@@ -137,33 +137,33 @@ class CleaningOptions:
     near_duplicates: NearDuplicateOptions = field(default_factory=NearDuplicateOptions)
 
     def to_dict(self) -> dict[str, Any]:
-        """All sections as plain data."""
+        """Return all sections as plain data."""
         return dataclasses.asdict(self)
 
     def to_yaml(self) -> str:
-        """The options as a file that `load_options` reads back."""
+        """Return the options as a file that `load_options` reads back."""
         return to_yaml(self.to_dict())
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over every option and the version of the rules."""
+        """Return the SHA-256 (hex) over every option and the version of the rules."""
         plain = {"rules": RULES_VERSION, **self.to_dict()}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def enabled(self) -> list[str]:
-        """The filters that run, in their order; `normalize` always does."""
+        """Return the filters that run, in their order; `normalize` always does."""
         return [name for name, section in vars(self).items() if getattr(section, "enabled", True)]
 
 
 def presets() -> list[str]:
-    """The names of the shipped presets."""
+    """Return the names of the shipped presets."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def load_options(path: str | None, overrides: Sequence[str] = ()) -> CleaningOptions:
-    """Options from a YAML file or a preset's name (None: the defaults), then `section.key=value` overrides.
+    """Return options from a YAML file or a preset's name (None: the defaults), then `section.key=value` overrides.
 
-    Raises RecipeError naming every fault at once: unknown keys with the nearest known one, values out of range, bases
-    that are not there, placeholders that another filter would change.
+    Raises RecipeError naming every fault at once: unknown keys with the nearest known one, values out of range, unknown
+    bases, placeholders that another filter would change.
     """
     plain = {} if path is None else _read(_find(path))
     source = "filters" if path is None else f"filters {path}"
@@ -171,7 +171,7 @@ def load_options(path: str | None, overrides: Sequence[str] = ()) -> CleaningOpt
 
 
 def parse_options(plain: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "filters") -> CleaningOptions:
-    """Options from plain data as a file holds it; `source` names it in messages."""
+    """Return options from plain data as a file holds it; `source` names it in messages."""
     plain = dict(plain)
     base = plain.pop("base", None)
     merged: dict[str, Any] = {}
@@ -217,7 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _sections(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """With `html: true` written out."""
+    """Return the data with `html: true` written as `html: {enabled: true}`."""
     return {str(key): {"enabled": value} if isinstance(value, bool) else value for key, value in plain.items()}
 
 
@@ -237,7 +237,7 @@ def _merge(plain: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _without_effect(options: CleaningOptions, plain: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Faults for options of filters that are off, unless they were turned off beside them."""
+    """Return faults for options of filters that are off, unless the same file or command turned these off."""
     faults = []
     for name in vars(options):
         if getattr(getattr(options, name), "enabled", True):
@@ -252,7 +252,7 @@ def _without_effect(options: CleaningOptions, plain: Mapping[str, Any], override
 
 
 def _cross_check(options: CleaningOptions) -> list[str]:
-    """Faults between fields that are each admissible alone."""
+    """Return faults between fields that are each admissible alone."""
     faults = []
     for name in options.characters.keep:
         if name not in NAMES:

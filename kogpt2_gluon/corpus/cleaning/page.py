@@ -12,13 +12,13 @@ from kogpt2_gluon.pages.page import PAGE, STYLE
 from kogpt2_gluon.pages.plot import short
 
 WIDTH = 1072
-NAME_WIDTH, VALUE_WIDTH = 280, 260  # left and right of the bars: 36 and 38 characters
+NAME_WIDTH, VALUE_WIDTH = 280, 260  # to the left and right of the bars: 36 and 38 characters
 ROW = 26
 SOURCES_SHOWN = 40  # the largest; the others are one row
-REASONS_SHOWN = 7  # with a colour of their own; the others share one
-SAMPLES_SHOWN = 4  # of each reason
+REASONS_SHOWN = 7  # that have their own colour; the others share one
+SAMPLES_SHOWN = 4  # for each reason
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; what stays is the page's grey.
+# The colours of Okabe and Ito, which colour-blind readers can tell apart; kept documents are in the page's grey.
 CLEANING_STYLE = """
 .kept { fill: var(--edge); opacity: 0.35; } .bar { fill: var(--train); } .bar.lines { opacity: 0.45; }
 .r0 { fill: #0072b2; } .r1 { fill: #e69f00; } .r2 { fill: #009e73; } .r3 { fill: #cc79a7; } .r4 { fill: #d55e00; }
@@ -32,11 +32,11 @@ table.texts td:first-child { white-space: nowrap; overflow-wrap: normal; }
 
 
 def render_cleaning(report: CleaningReport, name: str) -> str:
-    """The page as text; `name` is the corpus's."""
+    """Return the page as text; `name` is the corpus's."""
     body = [
         f'<header><p class="eyebrow">Cleaning report</p><h1>{_safe(name)}</h1></header>',
         _cards(report),
-        _section("What went, and why", _reasons(report)),
+        _section("What was dropped, and why", _reasons(report)),
         _section("By source", _sources(report)),
         _section("What was changed", _changes(report)),
         _section("Samples", _samples(report)),
@@ -75,7 +75,7 @@ def _cards(report: CleaningReport) -> str:
 
 
 def _reasons(report: CleaningReport) -> str:
-    """Two bars a reason: the shares of all documents and of all lines that went."""
+    """Return two bars for each reason: its shares of all documents and of all lines."""
     documents, lines = report.documents, report.lines
     reasons = sorted({*documents.dropped, *lines.dropped}, key=lambda name: (-documents.dropped[name], name))
     if not reasons:
@@ -96,7 +96,7 @@ def _changes(report: CleaningReport) -> str:
 
 
 def _bars(rows: Sequence[tuple[str, list[tuple[str, float]], str]], title: str) -> str:
-    """Rows of (name, [(CSS class, share)], value); a row's bars lie below each other, the longest fills the width."""
+    """Draw rows of (name, [(CSS class, share)], value), a row's bars below each other; the longest fills the width."""
     largest = max((share for _, bars, _ in rows for _, share in bars), default=0) or 1
     room = WIDTH - NAME_WIDTH - VALUE_WIDTH - 16
     parts = [_open_svg(len(rows), title)]
@@ -115,7 +115,7 @@ def _bars(rows: Sequence[tuple[str, list[tuple[str, float]], str]], title: str) 
 
 
 def _sources(report: CleaningReport) -> str:
-    """One bar a source, as wide for all: what was kept, and what each reason took."""
+    """Return a bar of the same width for each source: the share kept, and the share dropped for each reason."""
     total = report.documents.dropped
     coloured = {name: f"r{rank}" for rank, (name, _) in enumerate(total.most_common(REASONS_SHOWN))}
     sources = sorted(report.sources, key=lambda source: -source.documents.read)
@@ -158,7 +158,7 @@ def _source_row(
 
 
 def _rank(reason: str, coloured: dict[str, str]) -> int:
-    """Reasons in the same order in every row: the largest of all sources first."""
+    """Return the position of a reason, the same in every row: the largest over all sources comes first."""
     return list(coloured).index(reason) if reason in coloured else len(coloured)
 
 
@@ -170,7 +170,7 @@ def _samples(report: CleaningReport) -> str:
         if shown[reason] <= SAMPLES_SHOWN and "before" in sample:
             after = sample.get("after") or sample.get("kept", "")
             rows.append(f"<tr><td>{_safe(reason)}</td><td>{_safe(sample['before'])}</td><td>{_safe(after)}</td></tr>")
-    head = "<tr><th>reason</th><th>before</th><th>after, or what it is like</th></tr>"
+    head = "<tr><th>reason</th><th>before</th><th>after, or the document it resembles</th></tr>"
     return f'<table class="texts">{head}{"".join(rows)}</table>' if rows else ""
 
 
@@ -183,7 +183,7 @@ def _text(x: float, top: float, anchor: str, text: str, style: str = "") -> str:
 
 
 def _tail(name: str, columns: int = 36) -> str:
-    """The end of a long name, which tells files of one folder apart; Hangul is two columns wide."""
+    """Return the end of a long name, in which files of one folder differ; Hangul is two columns wide."""
     left = columns
     for start in range(len(name) - 1, -1, -1):
         left -= 2 if east_asian_width(name[start]) in "WF" else 1

@@ -21,7 +21,7 @@ LINE_END = 10
 
 
 def text_slices(part: Part, ends: Integers) -> Iterator[tuple[int, int, Bytes]]:
-    """(first document, the one behind the last, their bytes) of a part, in order; `ends` is its array of that name."""
+    """Yield (first document, the one after the last, their bytes) of a part; `ends` is its array of that name."""
     begin = offset = 0
     with (part.folder / "text").open("rb") as stream:
         while begin < part.documents:
@@ -34,7 +34,7 @@ def text_slices(part: Part, ends: Integers) -> Iterator[tuple[int, int, Bytes]]:
 
 
 def choose_documents(data: Bytes, sizes: Integers, chosen: Flags) -> Bytes:
-    """The bytes of the chosen ones of the documents that lie in `data` one after another."""
+    """Return the bytes of the chosen documents of those that are in `data` one after another."""
     if chosen.all():
         return data
     if 2 * int(chosen.sum()) > len(chosen):
@@ -46,7 +46,7 @@ def choose_documents(data: Bytes, sizes: Integers, chosen: Flags) -> Bytes:
 
 
 def remove_lines(part: Part, removed: Flags, lead: int, folder: Path) -> Part:
-    """The part without some of its lines, written to a new folder; a document that loses all keeps `lead` bytes.
+    """Write the part without some of its lines to a new folder; a document that loses all lines keeps `lead` bytes.
 
     `removed` is bool, shape (lines of the part,); `lead` is how many bytes each document has before its first line.
     """
@@ -72,12 +72,12 @@ def remove_lines(part: Part, removed: Flags, lead: int, folder: Path) -> Part:
 
 
 def _spans(data: Bytes, starts: Integers, lead: int, removed: Flags) -> Flags:
-    """Which bytes belong to removed lines: bool, as long as `data`. Documents begin at `starts`."""
+    """Return which bytes belong to removed lines: bool, as long as `data`. Documents begin at `starts`."""
     stops = np.flatnonzero(data == LINE_END) + 1
     if lead:
         stops = stops[~np.isin(stops, starts + lead, assume_unique=True)]
     assert len(stops) == len(removed)
-    # A line begins where the one before it stops, or behind the lead of its document.
+    # A line begins where the one before it stops, or after the lead of its document.
     begins = np.concatenate([[0], stops[:-1]])
     begins[np.searchsorted(stops, starts, "right")] = starts + lead
     steps = np.zeros(len(data) + 1, np.int8)

@@ -1,9 +1,9 @@
 """The work folder of a cleaning: a plan, and the parts that are done.
 
-`OUT.work` beside the corpus to be has ``plan.json`` (which sources, read as what, cleaned how) and ``part-00000``,
+`OUT.work`, next to the future corpus, has ``plan.json`` (the sources, their kind, the filters) and ``part-00000``,
 ``part-00001``, ...: the clean documents of about 64 MB of text each, in the order of the sources. A part takes its name
-only when all of it is on disk, and says where the next one begins, so a cleaning that was killed goes on behind the
-last. Where one part ends and the next begins depends on the text alone.
+only when all of it is on disk, and says where the next one begins, so a cleaning that was killed resumes after the last
+finished part. Where one part ends and the next begins depends on the text alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.storage.files import commit_folder, write_file
 
-PART_BYTES = 64 << 20  # of clean text; a part ends with the block that reaches it
+PART_BYTES = 64 << 20  # of clean text; a part ends with the block that reaches this size
 PART_DOCUMENTS = 1 << 18  # or this many documents, so that their hashes and keys stay small too
 PART_LINES = 1 << 20
 PLAN_FILE = "plan.json"
@@ -39,11 +39,12 @@ Hashes = npt.NDArray[np.uint64]
 
 
 class Cleaned(NamedTuple):
-    """What cleaning one block gives.
+    """The result of cleaning one block.
 
     `data` holds the kept documents as the corpus stores them, one after another; `sizes` (int64) their bytes there,
     `hashes` (uint64) their texts' xxh3, `lines` (int64) how many each has: all of shape (documents,). `line_hashes`
-    (uint64, shape (lines,), 0: too short) and `keys` (uint64, shape (documents, bands)) are there if asked for.
+    (uint64, shape (lines,), 0: too short) and `keys` (uint64, shape (documents, bands)) are None if their filter is
+    off.
     `bad_utf8` has the byte offset of each bad place.
     """
 
@@ -59,7 +60,7 @@ class Cleaned(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where reading goes on: the number of a source, and the `start` for its `read_blocks`."""
+    """A position in the sources, where reading resumes: number of a source, and the `start` for its `read_blocks`."""
 
     source: int
     line: int = 1
@@ -82,21 +83,21 @@ class Part:
 
     @property
     def documents_slice(self) -> slice:
-        """Its documents among those of all parts."""
+        """Its documents among those of all parts, as a slice of document numbers."""
         return slice(self.first, self.first + self.documents)
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """``ends`` of the documents in the text (int64), their ``hashes`` (uint64) and ``lines`` (int64), ..."""
+        """Load an array: ``ends`` of the documents in the text (int64), ``hashes`` (uint64), ``lines`` (int64), ..."""
         array: npt.NDArray[Any] = np.load(self.folder / f"{name}.npy", allow_pickle=False)
         return array
 
     def sources(self) -> Integers:
-        """The number of each document's source, int64, shape (documents,)."""
+        """Return the number of each document's source, int64, shape (documents,)."""
         numbers, counts = np.array(self.runs, np.int64).reshape(-1, 2).T
         return np.repeat(numbers, counts)
 
     def samples(self) -> list[Row]:
-        """What filters dropped and changed; read anew each time, since parts are many."""
+        """Read samples of what filters dropped and changed; they are not kept in memory, since parts are many."""
         rows: list[Row] = json.loads((self.folder / "part.json").read_bytes())["samples"]
         return rows
 
@@ -107,7 +108,7 @@ class PartWriter:
     def __init__(self, work: Path, number: int, sources: Sequence[Source]) -> None:
         self._work, self._number, self._sources = work, number, sources
         self._partial = work / f".part-{number:05d}.partial"
-        shutil.rmtree(self._partial, ignore_errors=True)  # a killed cleaning's
+        shutil.rmtree(self._partial, ignore_errors=True)  # left by a killed cleaning
         self._partial.mkdir()
         self._text = (self._partial / "text").open("wb")
         self._places = (self._partial / "bad_utf8").open("wb")
@@ -120,11 +121,11 @@ class PartWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next block belongs to the next part."""
+        """True if the next block belongs to the next part."""
         return self._bytes >= PART_BYTES or self._documents >= PART_DOCUMENTS or self._lines >= PART_LINES
 
     def add(self, source: int, cleaned: Cleaned) -> None:
-        """Appends a block of the source of that number."""
+        """Append a cleaned block of the source of that number."""
         self._text.write(cleaned.data)
         arrays = {"ends": self._bytes + np.cumsum(cleaned.sizes), "hashes": cleaned.hashes, "lines": cleaned.lines}
         if cleaned.line_hashes is not None:
@@ -151,7 +152,7 @@ class PartWriter:
         self._bad_utf8 += len(cleaned.bad_utf8)
 
     def commit(self, next_place: Place) -> None:
-        """Gives the part its name; the next one begins at `next_place`."""
+        """Give the part its name once it is on disk; the next one begins at `next_place`."""
         for name, arrays in self._arrays.items():
             np.save(self._partial / f"{name}.npy", np.concatenate(arrays), allow_pickle=False)
         about = {
@@ -170,19 +171,19 @@ class PartWriter:
         commit_folder(self._partial, part_folder(self._work, self._number))
 
     def abandon(self) -> None:
-        """Removes what was not committed; after `commit` it does nothing."""
+        """Remove a part that was not committed; after `commit` this does nothing."""
         self._text.close()
         self._places.close()
         shutil.rmtree(self._partial, ignore_errors=True)
 
 
 def part_folder(work: Path, number: int) -> Path:
-    """Where the part of that number lies in a work folder."""
+    """Return the folder of the part of that number in a work folder."""
     return work / f"part-{number:05d}"
 
 
 def read_parts(work: Path) -> list[Part]:
-    """The finished parts of a work folder, in order."""
+    """Return the finished parts of a work folder, in order. DataError if one is damaged."""
     parts: list[Part] = []
     first = 0
     while (folder := part_folder(work, len(parts))).is_dir():
@@ -208,22 +209,22 @@ def read_parts(work: Path) -> list[Part]:
 
 
 def make_plan(sources: Sequence[Source], documents: str, options: dict[str, Any], release: str) -> dict[str, Any]:
-    """What the parts depend on, as plain data."""
+    """Return everything that the parts depend on, as plain data."""
     return {
         "format": PLAN_FORMAT,
         "release": release,
         "documents": documents,
-        "options": json.loads(json.dumps(options)),  # as it will be read back: no tuples
+        "options": json.loads(json.dumps(options)),  # as JSON gives it back: no tuples
         "sources": [[source.name, source.size, source.mark] for source in sources],
     }
 
 
 @contextmanager
 def open_work(work: Path, plan: dict[str, Any], restart: bool) -> Iterator[Path]:
-    """The work folder of a plan, locked; made anew if it is not there, or on `restart`.
+    """Yield the locked work folder of a plan; it is made if it does not exist, and emptied on `restart`.
 
-    It goes when the block is done; if the block raises, it stays if it holds a finished part. RecipeError if it is
-    another plan's, in use, or not a work folder.
+    It is removed when the block ends; if the block raises, it stays if it has a finished part. RecipeError if it
+    belongs to another plan, is in use, or is not a work folder.
     """
     _check_ours(work)
     work.mkdir(parents=True, exist_ok=True)
@@ -262,7 +263,7 @@ def _lock(lock: BinaryIO, work: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise RecipeError(f"{work}: another kogpt2 clean is at work in it; wait, or choose another --out") from None
+        raise RecipeError(f"{work}: another kogpt2 clean is at work in it; wait or choose another --out") from None
     except OSError:
         pass  # a file system without locks (Lustre mounted without flock)
 
@@ -287,7 +288,7 @@ def _compare_plans(work: Path, plan: dict[str, Any]) -> None:
         more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise RecipeError(
             f"{work}: an unfinished cleaning from before {'; '.join(changes[:3])}{more}; "
-            "say --restart to clean from the beginning, or put it back as it was"
+            "say --restart to clean from the beginning, or undo the change"
         )
 
 
@@ -313,7 +314,7 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 
 
 def _leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every plain value in nested mappings."""
+    """Yield (dotted name, value) of every plain value in nested mappings."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from _leaves(value, f"{name}.{key}" if name else str(key))

@@ -1,11 +1,11 @@
 """Cleaning, stage by stage: sources -> blocks -> [worker processes] -> parts on disk -> the corpus.
 
-The main process reads and cuts sources into blocks; workers parse, filter and hash them; what they bring back is
-written in order to parts, which survive a break. Then `Assembly` drops duplicates and writes the corpus. The corpus is
-the same, byte for byte, for any number of processes and however often the cleaning was interrupted.
+The main process reads and cuts sources into blocks; workers parse, filter and hash them; their results are
+written in order to parts, which survive an interruption. Then `Assembly` drops duplicates and writes the corpus. The
+corpus is the same, byte for byte, for any number of processes and however often the cleaning was interrupted.
 
-Memory is a few blocks a process, and one part with its hashes in the end: it does not grow with the sources. Disk is
-the corpus twice while it is written.
+Memory is a few blocks for each process, and one part with its hashes at the end: it does not grow with the sources.
+Disk is twice the corpus while it is written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from kogpt2_gluon.storage.files import replace_folder
 
 Progress = Callable[[int, int], None]
 
-_cleaner: BlockCleaner | None = None  # of a worker process, set when it starts
+_cleaner: BlockCleaner | None = None  # in a worker process, set when it starts
 
 
 def clean(
@@ -51,7 +51,7 @@ def clean(
     split: str = "hash",
     say: Callable[[str], None] | None = None,
 ) -> CleaningReport:
-    """Cleans text sources into the corpus folder `out`, which appears whole or not at all.
+    """Clean text sources into the corpus folder `out`, which appears whole, its report page included, or not at all.
 
     Parameters
     ----------
@@ -60,24 +60,24 @@ def clean(
     documents : str
         What a document is: a word of `kogpt2_gluon.corpus.formats`, or the name of a JSON field.
     test_share : float
-        About this share of the documents becomes the test split, chosen by the hash of their text; with `split`
-        ``folder`` it means nothing.
+        About this share of the documents becomes the test split, chosen by the hash of their text; not used with
+        `split` ``folder``.
     progress : callable
-        Told (bytes read, bytes in all) as stored.
+        Called with (bytes read, all bytes), as stored.
     overwrite : bool
         Replace a corpus in `out`; nothing else ever is.
     options : CleaningOptions
         Which filters do what; by default those of the preset ``default``.
     processes : int
-        Worker processes; with 1 all is done in this one.
+        Worker processes; with 1 everything is done in this one.
     restart : bool
-        Begin anew even if `out` + ``.work`` holds the finished parts of an interrupted cleaning; otherwise it goes on
-        behind them.
+        Start again even if `out` + ``.work`` has the finished parts of an interrupted cleaning; without it the cleaning
+        resumes after them.
     split : str
         ``hash``, or ``folder``: a document belongs to the split whose name, ``train`` or ``test``, is that of the
         nearest such folder above its source.
     say : callable
-        Told in a few words what is done when.
+        Called with a short status line at the start of each stage.
 
     Raises RecipeError for a bad argument, or if sources or options differ from those of the interrupted cleaning;
     DataError for sources that are missing, damaged, or leave no document.
@@ -126,7 +126,7 @@ def _make_parts(
     progress: Progress | None,
     say: Callable[[str], None],
 ) -> None:
-    """Fills the work folder with the parts that are not there yet."""
+    """Fill the work folder with the parts that are still missing."""
     parts = read_parts(work)
     number, place = len(parts), parts[-1].next_place if parts else Place(0)
     if parts:
@@ -152,7 +152,7 @@ def _make_parts(
 def _blocks(
     sources: Sequence[Source], kind: Kind, place: Place, progress: Progress | None
 ) -> Generator[tuple[Place, Block], None, None]:
-    """Every block from `place` on, and where it begins."""
+    """Yield every block from `place` on, and where it begins."""
     total = sum(source.size for source in sources)
     done = sum(source.size for source in sources[: place.source])
 
@@ -174,7 +174,7 @@ def _blocks(
 def _cleaned(
     blocks: Iterator[tuple[Place, Block]], options: CleaningOptions, kind: Kind, processes: int
 ) -> Iterator[tuple[Place, Cleaned]]:
-    """Every block, cleaned, in order; few are under way, so that little is read ahead."""
+    """Yield every block, cleaned, in order; few are in progress, so that little is read ahead."""
     if processes == 1:
         cleaner = BlockCleaner(options, kind)
         for place, block in blocks:
@@ -208,10 +208,10 @@ def _assemble(
     about: dict[str, Any],
     say: Callable[[str], None],
 ) -> CleaningReport:
-    """Drops duplicates and writes the corpus into the folder ``corpus`` of the work folder."""
+    """Drop duplicates and write the corpus into the folder ``corpus`` of the work folder."""
     scratch, folder = work / "scratch", work / "corpus"
     for path in (scratch, folder):
-        shutil.rmtree(path, ignore_errors=True)  # of an interrupted cleaning
+        shutil.rmtree(path, ignore_errors=True)  # left by an interrupted cleaning
         path.mkdir()
     parts = read_parts(work)
     if not parts:  # not one block in all sources
@@ -257,21 +257,21 @@ def _raise_nothing_left(sources: Sequence[str | Path], documents: str, report: C
     )
 
 
-# --- what is asked for
+# --- checks of the arguments
 
 
 def _split_of_source(source: Source) -> str:
-    """The split whose folder the source lies in."""
+    """Return the split whose folder the source is in."""
     for name in reversed(source.name.split("/")[:-1]):
         if name in SPLITS:
             return name
     raise RecipeError(
-        f"{source.name}: --split folder, but no folder above it is called train or test; move it, or say --split hash"
+        f"{source.name}: --split folder, but no folder above it is called train or test; move it or say --split hash"
     )
 
 
 def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
-    """Refuses to write over what is not ours to replace, or into what is being read."""
+    """Refuse to overwrite anything but a corpus, and to write into a source."""
     if is_s3_url(out):
         url = "s3://{}/{}".format(*split_s3_url(out))
         raise RecipeError(
@@ -280,7 +280,7 @@ def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
     for folder in (out, work_folder(out)):
         inside = [s.name for s in sources if s.path is not None and folder.resolve() in s.path.resolve().parents]
         if inside:
-            raise RecipeError(f"--out {out}: it holds a source, {inside[0]}; choose a folder beside the sources")
+            raise RecipeError(f"--out {out}: it holds a source, {inside[0]}; choose a folder outside the sources")
     if not out.exists():
         return
     if not out.is_dir():
@@ -297,5 +297,5 @@ def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
 
 
 def work_folder(out: Path) -> Path:
-    """Where the cleaning that will be `out` keeps its finished parts."""
+    """Return the folder in which the cleaning for `out` keeps its finished parts."""
     return out.resolve().with_name(out.resolve().name + ".work")

@@ -1,4 +1,4 @@
-"""What a cleaning read, kept and dropped: counts for documents and lines, by source and in all, and samples."""
+"""The report of a cleaning: documents and lines read, kept and dropped, by source and in total, and samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kogpt2_gluon.wording import gigabytes
 BAD_UTF8_FILE = "bad_utf8.tsv"
 SAMPLES_FILE = "dropped.jsonl"
 PAGE_FILE = "cleaning.html"
-PLACES_SHOWN = 5  # of the bad UTF-8 that a report quotes
+PLACES_SHOWN = 5  # places of bad UTF-8 that a report quotes
 SAMPLES_PER_REASON = 20
 SAMPLE_LENGTH = 200  # characters
 
@@ -24,39 +24,39 @@ Row = dict[str, Union[str, int, float]]
 
 @dataclass
 class Count:
-    """How many were read, kept in each split, and dropped for which reason; `read` is the sum of the others."""
+    """How many were read, kept in each split, and dropped for each reason; `read` is the sum of the others."""
 
     read: int = 0
     kept: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Counts some that were read and are not kept."""
+        """Count some that were read and are not kept."""
         if count:
             self.read += count
             self.dropped[reason] += count
 
     def keep(self, split: str, count: int = 1) -> None:
-        """Counts some that were read and are kept."""
+        """Count some that were read and are kept."""
         if count:
             self.read += count
             self.kept[split] += count
 
     def add(self, other: Count) -> None:
-        """Adds what another counted."""
+        """Add the counts of another."""
         self.read += other.read
         self.kept.update(other.kept)
         self.dropped.update(other.dropped)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for `corpus.json`."""
+        """Return plain data for `corpus.json`."""
         kept = {split: self.kept[split] for split in SPLITS}
         return {"read": self.read, "kept": kept, "dropped": dict(sorted(self.dropped.items()))}
 
 
 @dataclass
 class SourceReport:
-    """What became of one source. `bytes_read` is as stored (compressed, if it is); `changed` as in CleaningReport."""
+    """The counts of one source. `bytes_read` is as stored (compressed, if it is); `changed` as in CleaningReport."""
 
     name: str
     bytes_read: int
@@ -65,7 +65,7 @@ class SourceReport:
     changed: Counter[str] = field(default_factory=Counter)
 
     def counts(self) -> dict[str, object]:
-        """Plain data for `corpus.json`."""
+        """Return plain data for `corpus.json`."""
         return {
             "documents": self.documents.to_dict(),
             "lines": self.lines.to_dict(),
@@ -75,14 +75,14 @@ class SourceReport:
 
 @dataclass
 class CleaningReport:
-    """What a cleaning read, kept and dropped; every total is the sum over `sources`.
+    """The counts of a cleaning; every total is the sum over `sources`.
 
     Reasons are the names of the filters (``empty``: nothing was left; of lines also ``repeated``: equal to the one
-    before it in its document), what `documents.Rejection` names (``bad_utf8``, ``bad_json``, ...), ``duplicate``,
+    before it in its document), those of `records.Rejection` (``bad_utf8``, ``bad_json``, ...), ``duplicate``,
     ``near_duplicate`` and ``duplicate_lines``. A record that could not be read counts as one line. `changed` counts
     documents that a filter altered. `bytes_read` is as stored (compressed, if it is); `bytes_kept` is UTF-8 without
-    line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does. `split` and `test_share` are what
-    `clean` was told.
+    line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does. `split` and `test_share` are the
+    arguments of `clean`.
     """
 
     documents: Count = field(default_factory=Count)
@@ -98,7 +98,7 @@ class CleaningReport:
     test_share: float = 0.01
 
     def add_up(self) -> None:
-        """Makes the totals from the sources."""
+        """Add up the totals over the sources."""
         for source in self.sources:
             self.documents.add(source.documents)
             self.lines.add(source.lines)
@@ -106,7 +106,7 @@ class CleaningReport:
             self.bytes_read += source.bytes_read
 
     def summary(self) -> str:
-        """A table of a few lines for people."""
+        """Return a table of a few lines for people."""
         rows = [("", "documents", "lines"), ("read", f"{self.documents.read:,}", f"{self.lines.read:,}")]
         for split in SPLITS:
             rows.append((f"kept: {split}", f"{self.documents.kept[split]:,}", f"{self.lines.kept[split]:,}"))
@@ -120,7 +120,7 @@ class CleaningReport:
         kept = sum(self.bytes_kept.values())
         lines.append(f"{gigabytes(self.bytes_read)} read (as stored), {gigabytes(kept)} kept")
         for split in SPLITS:
-            if not self.documents.kept[split] and not self._is_wanted_so(split):
+            if not self.documents.kept[split] and not self._is_empty_on_purpose(split):
                 lines.append(self._missing(split))
         if self.bad_utf8:
             # A name that is not UTF-8 itself cannot be printed everywhere.
@@ -130,7 +130,7 @@ class CleaningReport:
             lines.append(f"not UTF-8 at {self.bad_utf8:,} places ({BAD_UTF8_FILE} lists them): {first}{more}")
         return "\n".join(lines)
 
-    def _is_wanted_so(self, split: str) -> bool:
+    def _is_empty_on_purpose(self, split: str) -> bool:
         return split == "test" and self.split == "hash" and not self.test_share
 
     def _missing(self, split: str) -> str:
@@ -143,30 +143,30 @@ class CleaningReport:
 
 @dataclass
 class Tally:
-    """What reading and filtering some documents of one source counted: all that does not go on to the next stage."""
+    """Counts from reading and filtering some documents of one source: everything that does not reach the next stage."""
 
     documents: Counter[str] = field(default_factory=Counter)  # dropped, by reason
     lines: Counter[str] = field(default_factory=Counter)  # dropped, by reason
     changed: Counter[str] = field(default_factory=Counter)  # documents, by filter
 
     def add(self, other: Tally) -> None:
-        """Adds what another counted."""
+        """Add the counts of another."""
         self.documents.update(other.documents)
         self.lines.update(other.lines)
         self.changed.update(other.changed)
 
     def to_dict(self) -> dict[str, dict[str, int]]:
-        """Plain data; `from_dict` reads it."""
+        """Return plain data, which `from_dict` reads."""
         return {"documents": dict(self.documents), "lines": dict(self.lines), "changed": dict(self.changed)}
 
     @classmethod
     def from_dict(cls, about: Mapping[str, Mapping[str, int]]) -> Tally:
-        """What `to_dict` gave."""
+        """Return the tally that `to_dict` was called on."""
         return cls(Counter(about["documents"]), Counter(about["lines"]), Counter(about["changed"]))
 
 
 class Samples:
-    """Up to 20 rows of each reason: those of the smallest hashes, so that the choice depends on the rows alone."""
+    """Up to 20 rows for each reason: those with the smallest hashes, so that the choice depends on the rows alone."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._chosen: dict[str, dict[int, Row]] = {}
@@ -174,7 +174,7 @@ class Samples:
             self.add(row)
 
     def add(self, row: Row) -> None:
-        """Offers a row; its ``reason`` says what it is a sample of."""
+        """Offer a row, a sample of its ``reason``."""
         chosen = self._chosen.setdefault(str(row["reason"]), {})
         chosen[_hash(row)] = row
         if len(chosen) > 4 * SAMPLES_PER_REASON:
@@ -182,7 +182,7 @@ class Samples:
                 del chosen[digest]
 
     def rows(self) -> list[Row]:
-        """The rows chosen, by reason and hash."""
+        """Return the chosen rows, by reason and hash."""
         return [
             chosen[digest]
             for _, chosen in sorted(self._chosen.items())
@@ -196,7 +196,7 @@ def _hash(row: Row) -> int:
 
 
 def sample_row(reason: str, source: str, **fields: Any) -> Row:
-    """A row of `dropped.jsonl`; long texts are cut."""
+    """Return a row of `dropped.jsonl`; long texts are cut."""
     row: Row = {"reason": reason, "source": source}
     for name, value in fields.items():
         row[name] = value if not isinstance(value, str) or len(value) <= SAMPLE_LENGTH else value[:SAMPLE_LENGTH] + "…"

@@ -1,6 +1,6 @@
 """Cutting a large JSON file into the elements of its one long array, without reading all of it.
 
-A parser builds every value, forgets where it stood, and gives up a whole file for one bad byte. Cutting needs only
+A parser builds every value, forgets where it was, and gives up a whole file for one bad byte. Cutting needs only
 strings and brackets: it runs at the speed of a search, knows the byte at which each record begins, so that reading can
 begin again there, and leaves a bad record to whoever parses it.
 """
@@ -33,7 +33,7 @@ class _Scanner:
     """Finds the elements (objects or arrays) in bytes that begin between two elements of an array.
 
     `scan` may be called again when `data` has grown. `spans` are the elements found so far; `tail` is where the array
-    ended, `fault` where something stands that cannot stand between elements.
+    ended, `fault` where something was found that cannot be between elements.
     """
 
     def __init__(self, data: bytes | bytearray, closers: bytes, first: bool) -> None:
@@ -42,17 +42,17 @@ class _Scanner:
         self.tail: int | None = None
         self.fault: int | None = None
         self._depth = 0
-        self._position = 0  # all before it is done
+        self._position = 0  # everything before it is done
         self._begin = 0  # of the element, while the depth is not 0
-        self._string = -1  # just behind the quote that opened the string that is not yet closed
+        self._string = -1  # right after the quote that opened the string that is not yet closed
 
     @property
     def end(self) -> int:
-        """Just behind the last whole element; 0 if there is none."""
+        """The byte after the last whole element; 0 if there is none."""
         return self.spans[-1][1] if self.spans else 0
 
     def scan(self) -> None:
-        """Goes on to the end of `data`, of the array, or to a fault."""
+        """Continue to the end of `data`, to the end of the array, or to a fault."""
         while self.tail is None and self.fault is None:
             if self._string >= 0:
                 quote = _closing_quote(self.data, self._position, self._string)
@@ -91,7 +91,7 @@ class _Scanner:
 
 
 def _closing_quote(data: bytes | bytearray, position: int, begin: int) -> int:
-    """Where the string that begins at `begin` ends, searched from `position` on; -1 if not in `data`."""
+    """Return where the string that begins at `begin` ends, searched from `position` on; -1 if not in `data`."""
     while True:
         quote = data.find(b'"', position)
         if quote < 0:
@@ -105,10 +105,11 @@ def _closing_quote(data: bytes | bytearray, position: int, begin: int) -> int:
 
 
 def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: str | None = None) -> Iterator[Block]:
-    """Blocks of whole elements of the array that is the file, or that stands under `key` in the file's one object.
+    """Yield blocks of whole elements of the array that is the file, or that the file's one object has under `key`.
 
-    An object under `key` counts as an array of one. From the start the stream is read past what comes before the
-    array. Raises DataError where the file is not of this shape, ends too early, or has too long an element.
+    An object under `key` counts as an array of one. At offset 0 the stream is first read past
+    what comes before the array. Raises DataError if the file has another shape, ends too early, or has too long an
+    element.
     """
     buffer = bytearray()
     first = offset == 0
@@ -125,13 +126,11 @@ def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: 
             more = stream.read(records.BLOCK_BYTES)
             if not more:
                 raise DataError(
-                    f"{name}: truncated: a record that begins behind byte {offset:,} (line {line}) has no end"
+                    f"{name}: truncated: a record that begins after byte {offset:,} (line {line}) has no end"
                 )
             buffer += more
             if len(buffer) > records.LARGEST_DOCUMENT:
-                raise DataError(
-                    f"{name}: a record of over {len(buffer):,} bytes behind byte {offset:,}; is it damaged?"
-                )
+                raise DataError(f"{name}: a record of over {len(buffer):,} bytes after byte {offset:,}; is it damaged?")
             scanner.scan()
         if scanner.spans:
             block = make_block(name, line, offset, bytes(buffer[: scanner.end]))
@@ -148,9 +147,11 @@ def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: 
 
 
 def _read_head(name: str, stream: BinaryIO, buffer: bytearray, key: str | None) -> int:
-    """Fills `buffer` as far as the beginning of the array; returns where its first element would begin."""
+    """Fill `buffer` up to the beginning of the array; return where its first element would begin."""
     while True:
-        more = stream.read(max(records.BLOCK_BYTES, len(buffer)))  # doubling: each try begins at the start
+        more = stream.read(
+            max(records.BLOCK_BYTES, len(buffer))
+        )  # twice as much each time, because each try begins at the start
         buffer += more
         start = len(BYTE_ORDER_MARK) if buffer.startswith(BYTE_ORDER_MARK) else 0
         while start < len(buffer) and buffer[start] in _SPACE:
@@ -168,7 +169,7 @@ def _read_head(name: str, stream: BinaryIO, buffer: bytearray, key: str | None) 
 
 
 def _find_key(data: bytearray, position: int, key: str) -> int:
-    """Where the elements under `key` of the outermost object begin, 0 if that place is not in `data`."""
+    """Return where the elements under `key` of the outermost object begin, or 0 if that place is not in `data`."""
     value = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*([\[{])")
     depth = 0
     while True:
@@ -191,7 +192,7 @@ def _find_key(data: bytearray, position: int, key: str) -> int:
 
 
 def _check_tail(name: str, stream: BinaryIO, tail: bytes, offset: int, key: str | None) -> None:
-    """Reads from the array's end to the file's, which tells a whole file from one cut off in between."""
+    """Read from the end of the array to the end of the file: DataError if the file was cut off in between."""
     last = tail.strip(_SPACE)[-1:]
     if key is None and len(tail.strip(_SPACE)) > 1:
         raise DataError(f"{name}: something follows the end of its JSON array at byte {offset:,}")
@@ -204,12 +205,12 @@ def _check_tail(name: str, stream: BinaryIO, tail: bytes, offset: int, key: str 
             raise DataError(f"{name}: something follows the end of its JSON array at byte {offset:,}")
         last = rest[-1:] or last
     if key is not None and last != b"}":
-        raise DataError(f"{name}: truncated: it ends behind the array at byte {offset:,} without closing its object")
+        raise DataError(f"{name}: truncated: it ends after the array at byte {offset:,} without closing its object")
 
 
 def parse_records(block: Block) -> Iterator[Record | Rejection]:
-    """The elements in a block of `read_array_blocks`, each parsed, or rejected as ``bad_utf8`` or ``bad_json``."""
-    # Which separator stands first was settled when the block was cut; here either will do.
+    """Yield the parsed elements in a block of `read_array_blocks`, or their rejections: ``bad_utf8``, ``bad_json``."""
+    # The separators were checked when the block was cut; here it only matters which one comes first.
     begins_array = not block.data.lstrip(_SPACE).startswith(b",")
     scanner = _Scanner(block.data, b"", begins_array)
     scanner.scan()

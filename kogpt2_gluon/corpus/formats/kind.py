@@ -1,4 +1,4 @@
-"""What every kind of document has: a name, its files' suffixes, and the two steps of reading."""
+"""The interface of a kind of document: its name, the suffixes of its files, and the two steps of reading."""
 
 from __future__ import annotations
 

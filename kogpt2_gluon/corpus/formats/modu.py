@@ -1,6 +1,6 @@
 """The Modu corpus (모두의 말뭉치, "everyone's corpus", of the National Institute of Korean Language).
 
-A file is one JSON object; its texts stand under ``document``, and the pieces of a text, each with a ``form``, under
+A file is one JSON object. Its texts are under ``document``, and the pieces of a text, each with a ``form``, under
 
 - ``paragraph``: written language, newspapers, web pages, online posts (NWRW, WARW, EPRW, ...);
 - ``utterance``: spoken language, conversations, messengers, parliament (SARW, SDRW, MDRW, ...);
@@ -11,9 +11,9 @@ A file is one JSON object; its texts stand under ``document``, and the pieces of
     {"id": "NWRW1800000021", "metadata": {...}, "document": [
         {"id": "NWRW1800000021.1", "metadata": {...}, "paragraph": [{"id": "...", "form": "첫 문단이다."}, ...]}, ...]}
 
-The minutes of parliament have one object under ``document`` in place of a list. A text becomes one document, its forms
-the lines. Titles of the metadata are left out (a newspaper's stands among its paragraphs, as the first). Marks of the
-transcription (``{laughing}``, ``&name&``) stay: they are text, which filters may drop.
+The minutes of parliament have one object under ``document`` instead of a list. A text becomes one document, and its
+forms become the lines. Titles in the metadata are left out (that of a newspaper article is also its first paragraph).
+Marks of the transcription (``{laughing}``, ``&name&``) stay: they are text, which filters may drop.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
     [{"namespace":"0","title":"가","text":"[목차]\\n== 개요 ==\\n'''가'''는 ...","contributors":["namubot"]}, ...]
 
-Articles (namespace 0) that are no redirects become documents: headings, paragraphs and the items of lists are lines.
-The title is left out. `plain_text` does the markup.
+Articles (namespace 0) become documents, but redirects do not: headings, paragraphs and list items are lines.
+The title is left out. `plain_text` removes the markup.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class NamuWiki(Kind):
 
 
 def plain_text(namumark: str) -> str:
-    """The text of a page, one line for each heading, paragraph and item; linear in the page's length.
+    """Return the text of a page, one line for each heading, paragraph and item; time is linear in the page's length.
 
-    Out go tables, footnotes, macros and includes, files, categories, HTML, code with its language, comments and the
-    marks of style. Links leave what they show; ``{{{ }}}`` leaves what it holds. Markup that is not closed stays as
-    it was written.
+    Removed are tables, footnotes, macros and includes, files, categories, HTML, code with its language, comments and
+    the marks of style. A link becomes the words that it shows, and ``{{{ }}}`` its content. Markup that is not closed
+    stays as it was written.
     """
     text = _resolve(_without_tables(namumark.replace("\r\n", "\n")))
     text = _EMPTY_PARENTHESES.sub("", _PAIRS.sub(r"\2", text))
@@ -117,11 +117,11 @@ def _plain_line(line: str) -> str:
 
 
 def _without_tables(text: str) -> str:
-    """Drops the rows of tables, each from a line that begins with ``||`` (or ``|caption|``) to one that ends so."""
+    """Drop rows of tables: each from a line that begins with ``||`` (or ``|caption|``) to one that ends with ``||``."""
     if "||" not in text:
         return text
     lines = text.split("\n")
-    tails = [_behind_row(line) for line in lines]
+    tails = [_after_row(line) for line in lines]
     next_end: list[int | None] = [None] * len(lines)
     following: int | None = None
     for place in range(len(lines) - 1, -1, -1):
@@ -148,8 +148,8 @@ def _without_tables(text: str) -> str:
     return "\n".join(kept)
 
 
-def _behind_row(line: str) -> str | None:
-    """What stands behind a row that ends in this line (nothing, or the end of a block); None if no row does."""
+def _after_row(line: str) -> str | None:
+    """Return what follows a row that ends in this line (nothing, or the end of a block); None if no row ends here."""
     bars = line.rfind("||")
     if bars < 0:
         return None
@@ -160,12 +160,12 @@ def _behind_row(line: str) -> str | None:
 class _Output:
     """The text written so far, with the openings that still wait for their end.
 
-    An opening is written as it stands and blanked out when its end comes, so that what it holds is never copied.
+    An opening is written as it is and blanked out when its end comes, so that its content is never copied.
     """
 
     def __init__(self) -> None:
         self.parts: list[str] = []
-        self.waiting: list[tuple[str, int, str]] = []  # kind, its place in `parts`, what stands there once closed
+        self.waiting: list[tuple[str, int, str]] = []  # kind, its place in `parts`, what replaces it once closed
         self.counts = {"block": 0, "bracket": 0}
 
     def open(self, kind: str, written: str, closed: str = "") -> None:
@@ -180,7 +180,7 @@ class _Output:
         return kind, place, closed
 
     def close(self) -> None:
-        """Ends the innermost opening."""
+        """End the innermost opening."""
         kind, place, closed = self.pop()
         if kind.endswith("dropped"):
             del self.parts[place:]
@@ -188,20 +188,20 @@ class _Output:
             self.parts[place] = closed
 
     def close_block(self) -> None:
-        """Ends the innermost block; brackets left open in it stay as they were written."""
+        """End the innermost block; brackets left open in it stay as they were written."""
         if self.counts["block"]:
             while not self.waiting[-1][0].startswith("block"):
                 self.pop()
             self.close()
 
     def forget_brackets(self) -> None:
-        """No bracket spans a heading: those still open stay as they were written."""
+        """Give up the brackets that are still open, which stay as they were written: none spans a heading."""
         while self.waiting and not self.waiting[-1][0].startswith("block"):
             self.pop()
 
 
 def _resolve(text: str) -> str:
-    """Everything that has brackets: links, footnotes, macros, blocks."""
+    """Resolve everything that has brackets: links, footnotes, macros, blocks."""
     out = _Output()
     position = 0
     while True:
@@ -210,7 +210,7 @@ def _resolve(text: str) -> str:
             break
         out.parts.append(text[position : found.start()])
         position = found.end()
-        kind = found.lastgroup  # of the groups that hold others, the outer one
+        kind = found.lastgroup  # the outer one of groups that contain others
         if kind == "link":
             _open_link(out, found["link"], found["target"], bool(found["bar"]))
         elif kind == "end":
@@ -245,13 +245,13 @@ def _open_link(out: _Output, written: str, target: str, shows_text: bool) -> Non
 
 
 def _close_bracket(out: _Output, text: str, position: int) -> int:
-    """Ends what the ``]`` before `position` ends; returns where to go on."""
+    """End what the ``]`` before `position` ends; return where to continue."""
     if not out.waiting or out.waiting[-1][0].startswith("block"):
         out.parts.append("]")
         return position
     kind = out.waiting[-1][0]
     if kind.startswith("link"):
-        if not text.startswith("]", position):  # a lone bracket inside of a link
+        if not text.startswith("]", position):  # a lone bracket inside a link
             out.parts.append("]")
             return position
         position += 1

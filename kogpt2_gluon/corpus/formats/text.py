@@ -1,4 +1,4 @@
-"""What the kinds of documents in text files share: lines with their places, and a look at the first ones.
+"""Code that the kinds of documents in text files share: lines with their places, and a look at the first ones.
 
 A few records that cannot be read are dropped and counted, as anywhere in a source. Only a source that begins with
 hardly anything readable is refused.

@@ -9,9 +9,9 @@
         <revision> ... <text bytes="4" xml:space="preserve">'''제임스 카터'''는 ...</text> </revision>
       </page>
 
-The dump is cut at ``</page>``, which stands nowhere else (a text's angle brackets are escaped), and each page is parsed
-by itself: a document type that declares entities cannot come before it, so there is none to expand. Articles
-(namespace 0) that are no redirects become documents; the title is left out. `wikitext` does the markup.
+The dump is cut at ``</page>``, which occurs nowhere else (angle brackets in texts are escaped), and each page is parsed
+by itself: a document type that declares entities cannot come before it, so there are none to expand. Articles
+(namespace 0) become documents, but redirects do not; the title is left out. `wikitext` removes the markup.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection, make_b
 from kogpt2_gluon.errors import DataError
 
 _BEGIN, _END = b"<page>", b"</page>"
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # by XML 1.0, and in dumps all the same
-_PAGES_OF_DUMP = re.compile(r"\.xml-p\d+p\d+")  # pages-articles1.xml-p1p76864.bz2: of a dump in several files
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0 forbids them, but dumps have them
+_PAGES_OF_DUMP = re.compile(r"\.xml-p\d+p\d+")  # pages-articles1.xml-p1p76864.bz2: one file of several
 _REDIRECT = re.compile(r"\s*#\s*(?:redirect|넘겨주기)\s*:?\s*\[\[", re.IGNORECASE)
 
 
@@ -103,19 +103,19 @@ class Wikipedia(Kind):
 
 
 def _check_tail(name: str, rest: bytearray, line: int, offset: int, found_pages: bool) -> None:
-    """What stands behind the last page tells a whole dump from one that is cut off."""
+    """Raise DataError if what follows the last page shows that the dump is cut off."""
     if rest.rstrip().endswith(b"</mediawiki>"):
         return
     if not found_pages:
         raise DataError(f"{name}: not a MediaWiki XML dump, or cut off before its first page ends")
     raise DataError(
-        f"{name}: truncated: the dump ends behind byte {offset:,} (line {line}) without </mediawiki>"
+        f"{name}: truncated: the dump ends after byte {offset:,} (line {line}) without </mediawiki>"
         + (", in the middle of a page" if _BEGIN in rest else "")
     )
 
 
 def _read_page(xml: str) -> tuple[str, str]:
-    """(reason against it, or "", and its text) of ``<page>...</page>``."""
+    """Return (reason to reject it, or "", and its text) for ``<page>...</page>``."""
     # Here, because the table of kinds is imported by `kogpt2 --help`, and the parser of wikitext takes 50 ms.
     from xml.etree import ElementTree
 
@@ -134,7 +134,7 @@ def _read_page(xml: str) -> tuple[str, str]:
         return "redirect", ""
     if not revisions:
         return "empty", ""
-    revision = revisions[-1]  # a full-history dump has all of them, the last one is the article as it stood
+    revision = revisions[-1]  # a dump with the full history has all of them; the last one is the article at its time
     if (revision.findtext("model") or "wikitext").strip() != "wikitext":
         return "not_wikitext", ""
     wikitext = revision.findtext("text") or ""

@@ -3,7 +3,7 @@
 The parser runs at about 1 MB/s, and each opening that is never closed makes it read the rest again: 40 kB of ``{{a|``
 take half a minute. So one pass over the brackets first drops whole templates, tables and references at the outermost
 level, which are half of an article, then cuts at headings and blank lines where nothing is open, and counts the
-openings left open. What is left of most paragraphs is prose with flat links, which needs no parser.
+openings left open. Most paragraphs are then prose with flat links, which needs no parser.
 
 Templates go, but for those whose text is a part of the sentence around them: ``lang`` and ``llang`` (the foreign
 words), ``nowrap``, ``nobr``, ``small``, ``big`` and ``abbr`` (what they show), ``formatnum`` and ``val`` (the number
@@ -21,8 +21,8 @@ import mwparserfromhell
 from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
 from mwparserfromhell.parser import ParserError
 
-# What an opening left open costs: the parser reads the rest of the piece again, at about 20 µs for each mark in it or
-# each 100 characters. A page may cost FREE_COST, one second, and COST_SHARE times its own reading.
+# The cost of an opening that is never closed: the parser reads the rest of the piece again, at about 20 µs for each
+# mark in it or each 100 characters. A page may cost FREE_COST, one second, plus COST_SHARE times one reading of it.
 FREE_COST = 50_000
 COST_SHARE = 3
 
@@ -61,7 +61,7 @@ _CLOSES = {"}}": "{{", "]]": "[[", "|}": "{|"}
 _STYLE = re.compile(r"'{2,5}")
 _MAGIC_WORD = re.compile(r"__[A-Z가-힣]{2,30}__")
 _EMPTY_PARENTHESES = re.compile(r" ?\([ \xa0,;:·/]{0,20}\)")
-_PARENTHESIS_BEGIN = re.compile(r"\([ \xa0]?[,;:·][ \xa0]{0,3}")  # what stood first in it was a template
+_PARENTHESIS_BEGIN = re.compile(r"\([ \xa0]?[,;:·][ \xa0]{0,3}")  # a template came first in it
 _PARENTHESIS_END = re.compile(r"[ \xa0]?[,;:·][ \xa0]{0,3}\)")
 _FLAT_LINK = re.compile(r"\[\[([^\[\]|\n]+)(?:\|([^\[\]\n]*))?\]\]")
 _COMPLEX = re.compile(r"[<&]|\{\{|\{\||//|^=|(?<!\[)\[(?!\[[^\[\]|\n]+(?:\|[^\[\]\n]*)?\]\])", re.MULTILINE)
@@ -75,11 +75,11 @@ class BadMarkupError(Exception):
 
 
 def plain_text(wikitext: str) -> str:
-    """The text of an article, one line for each heading, paragraph and item of a list.
+    """Return the text of an article, one line for each heading, paragraph and item of a list.
 
-    Out go templates (but those named above), tables, references, formulas, galleries, files,
-    categories, comments and HTML; links leave what they show. A heading with nothing below it goes too. Raises
-    BadMarkupError for markup made to be slow.
+    Removed are templates (except those named above), tables, references, formulas, galleries, files, categories,
+    comments, HTML, and headings with nothing below them. A link becomes the words that it shows. Raises BadMarkupError
+    for markup made to be slow.
     """
     lines: list[str] = []
     for piece in _pieces(_without_comments(wikitext.replace(_HEADING, ""))):
@@ -92,7 +92,7 @@ def plain_text(wikitext: str) -> str:
 
 
 def _without_comments(text: str) -> str:
-    """Comments out; one without its end reaches to the end of the page, as in MediaWiki."""
+    """Remove comments; one without its end reaches to the end of the page, as in MediaWiki."""
     parts: list[str] = []
     position = 0
     while True:
@@ -108,7 +108,7 @@ def _without_comments(text: str) -> str:
 
 @dataclass
 class _Brackets:
-    """What is open at one place of a text. Every opening is put on the stack once and taken off once: linear."""
+    """The openings without an end so far. Each is put on the stack once and taken off once: linear time."""
 
     stack: list[tuple[str, int]] = field(default_factory=list)  # kind, place
     counts: dict[str, int] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class _Brackets:
         return kind, place
 
     def close(self, kind: str) -> int:
-        """Closes the innermost opening of `kind`; its place if it was the outermost of all, else -1."""
+        """Close the innermost opening of `kind`; return its place if it was the outermost of all, else -1."""
         if not self.counts.get(kind):
             return -1
         while self.stack[-1][0] != kind:
@@ -135,27 +135,27 @@ class _Brackets:
         return -1 if self.stack else place
 
     def heading(self) -> bool:
-        """Whether a heading may begin a section here: nothing is open but links, which never reach beyond one."""
+        """Return True if a heading may begin a section here: only links are open, which never reach past a heading."""
         while self.stack and self.stack[-1][0] in ("[[", "["):
             self._pop()
             self.unclosed += 1
         return not self.stack
 
     def end_piece(self, weight: float) -> float:
-        """What the openings left open in the piece that ends here cost."""
+        """Return the cost of the openings left open in the piece that ends here."""
         unclosed = self.unclosed + self.loose + len(self.stack)
         self.unclosed = self.loose = 0
         return unclosed * weight
 
 
 def _pieces(text: str) -> list[str]:
-    """The text cut at headings and blank lines where nothing is open, without outermost templates, tables, references.
+    """Cut the text at headings and blank lines where nothing is open, without outermost templates, tables, references.
 
     Raises BadMarkupError where the openings left open would cost the parser too much.
     """
     pieces: list[str] = []
     parts: list[str] = []
-    copied = 0  # all before it is in `parts`, or dropped
+    copied = 0  # everything before it is in `parts`, or dropped
     brackets = _Brackets()
     cost, marks, marks_before, began = 0.0, 0, 0, 0
     for marks, token in enumerate(_TOKEN.finditer(text)):
@@ -196,7 +196,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _take_tag(brackets: _Brackets, token: re.Match[str], name: str) -> int:
-    """Opens or closes a tag; the place where it began if now nothing is open, else -1."""
+    """Open or close a tag; return the place where it began if now nothing is open, else -1."""
     if name in _LOOSE_TAGS:
         brackets.loose = max(0, brackets.loose + (-1 if token["slash"] else 1))
         return -1
@@ -215,7 +215,7 @@ def _is_dropped(kind: str, text: str, begin: int) -> bool:
 
 
 def _render_piece(piece: str) -> str:
-    """The text of a piece, which may begin with a heading."""
+    """Return the text of a piece, which may begin with a heading."""
     line, _, rest = piece.partition("\n")
     heading = line.rstrip()
     level = min(len(heading) - len(heading.lstrip("=")), len(heading) - len(heading.rstrip("=")), 6)
@@ -232,7 +232,7 @@ def _render_text(text: str) -> str:
 
 
 def _shown(target: str, text: str) -> str:
-    """What a link to `target` shows, given its text after the bar, if any."""
+    """Return the words that a link to `target` shows; `text` is the part after the bar, if any."""
     if _DROPPED_LINKS.match(target):
         return ""
     return text or target.strip().lstrip(":")
@@ -291,7 +291,7 @@ def _render_template(template: Template) -> str:
 
 
 def _render_inline(template: Template) -> str:
-    """The number, the number and its unit, or the words that such a template shows."""
+    """Return the number, the number and its unit, or the words that such a template shows."""
     name, colon, number = _render(template.name).strip().partition(":")
     if colon:  # {{formatnum:1234567}}
         return number.strip()
@@ -301,7 +301,7 @@ def _render_inline(template: Template) -> str:
 
 
 def _tidy(text: str) -> str:
-    """Marks of style and what is left of parentheses whose content was a template."""
+    """Remove marks of style, and what is left of parentheses whose content was a template."""
     text = _MAGIC_WORD.sub("", _STYLE.sub("", text))
     text = _EMPTY_PARENTHESES.sub("", text)
     return _PARENTHESIS_END.sub(")", _PARENTHESIS_BEGIN.sub("(", text))
@@ -317,9 +317,9 @@ def _plain_line(line: str) -> str:
 
 
 def _without_empty_headings(lines: list[str]) -> list[str]:
-    """Headings as plain lines; those that stand before the end, or one of their own or a higher level, go."""
+    """Make headings plain lines; drop those right before the end, or before one of their own or a higher level."""
     kept: list[str] = []
-    following = 1  # level of what follows, from the end on: the end counts as the highest
+    following = 1  # level of what follows; the end counts as the highest
     for line in reversed(lines):
         if not line.startswith(_HEADING):
             kept.append(line)

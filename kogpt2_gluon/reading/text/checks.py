@@ -1,4 +1,4 @@
-"""A check of text files before they are read: are they a cleaned corpus that another setting describes?
+"""Text files are checked before they are read: files of a cleaned corpus must be read as it stores its documents.
 
 Without it a corpus of paragraphs could be read line by line, and nobody would notice.
 """

@@ -215,7 +215,7 @@ class TextStream:
             check_unchanged(source)
             begin = (start.line, start.offset) if number == start.file else (1, 0)
             for block in read_blocks(source, self._kind, start=begin):
-                check_unchanged(source)  # once a block: a look at the file costs nothing beside its tokens
+                check_unchanged(source)  # once a block: a look at the file costs nothing compared with its tokens
                 place = replace(counts, file=number, line=block.line, offset=block.offset)
                 tokens, documents, rejected = self._tokenize(block, place)
                 if start.round == 0:  # later rounds read the same again
@@ -259,6 +259,6 @@ def _take(held: Iterable[tuple[Cursor, Int32Array]], skip: int, count: int) -> I
 
 
 def describe_rejected(rejected: Sequence[int]) -> str:
-    """What was left out, by reason, in words."""
+    """Return the number of documents left out, by reason, in words."""
     counts = [f"{count:,} {reason}" for reason, count in zip(REASONS, rejected) if count]
     return "left out: " + ", ".join(counts) if counts else "nothing left out"

@@ -1,4 +1,4 @@
-"""Cleaning options: files, presets, overrides, and faults that are all told at once."""
+"""Cleaning options: files, presets, overrides, and faults that are all reported at once."""
 
 from __future__ import annotations
 

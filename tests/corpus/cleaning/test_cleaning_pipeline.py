@@ -86,8 +86,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_cleaning_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
-    for name in "abcdefghijkl":  # on_read is told of whole files as small as these
+def test_a_killed_cleaning_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    for name in "abcdefghijkl":  # on_read gets the whole size of files as small as these
         write_documents(tmp_path / "in" / f"{name}.txt", 60, seed=ord(name))
     script = write(tmp_path / "run.py", KILLED.encode())
     command = [sys.executable, str(script), str(tmp_path / "in"), str(tmp_path / "out"), str(processes), *ALL_STAGES]
@@ -148,7 +148,7 @@ def _watch_parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
 
 @settings(deadline=None, derandomize=True, max_examples=10)
 @given(st.integers(0, 40), st.sampled_from(["blank-line", "line"]))
-def test_broken_anywhere_it_goes_on(place: int, documents: str) -> None:
+def test_broken_anywhere_it_resumes(place: int, documents: str) -> None:
     """A failure at any block: the next run ends with the same bytes."""
     with folder_in_memory() as name, pytest.MonkeyPatch.context() as patch:
         small_parts(patch, 1000, 4000)
@@ -204,7 +204,7 @@ def test_a_crash_at_any_file_operation_is_made_good(after: bool) -> None:
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with sources a.txt and b.txt and the work folder of a cleaning that broke off."""
+    """A folder with sources a.txt and b.txt and the work folder of an interrupted cleaning."""
     small_parts(monkeypatch)
     sources = [write_documents(tmp_path / f"{name}.txt", 100, ord(name)) for name in "ab"]
     with monkeypatch.context() as broken:
@@ -239,7 +239,7 @@ def test_another_plan_needs_a_restart(interrupted: Path, change: Callable[[Path]
 def test_what_is_unchanged_is_not_read_again(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = _record_starts(monkeypatch)
     said: list[str] = []
-    # The share of held-out documents is a matter of the last stage.
+    # The share of held-out documents only matters in the last stage.
     clean([interrupted / "a.txt", interrupted / "b.txt"], interrupted / "out", "blank-line", 0.5, say=said.append)
     assert not starts
     assert (
@@ -295,7 +295,7 @@ def test_no_open_file_is_in_the_way_on_nfs(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_says_whether_the_same_command_goes_on(
+def test_a_stop_says_whether_the_same_command_resumes(
     tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
@@ -304,6 +304,6 @@ def test_a_stop_says_whether_the_same_command_goes_on(
     with pytest.raises(KeyboardInterrupt), _stoppable(tmp_path / "out"):
         signal.raise_signal(number)
     (tmp_path / "out.work" / "part-00000").mkdir(parents=True)
-    with pytest.raises(PreemptedError, match="the same command goes on"), _stoppable(tmp_path / "out"):
+    with pytest.raises(PreemptedError, match="the same command resumes"), _stoppable(tmp_path / "out"):
         signal.raise_signal(number)
     assert signal.getsignal(signal.SIGTERM) == before

@@ -256,7 +256,7 @@ def test_samples_tell_no_secrets() -> None:
 @pytest.mark.parametrize(
     ("text", "secret"),
     [
-        # The bank's name stands before the piece of the line that is shown.
+        # The bank's name comes before the piece of the line that is shown.
         (
             "국민은행: 012345-67-890123 그리고 여기서 한참 더 가서 조금 더 가면 무엇이 있을까요 ㅋㅋㅋㅋㅋ",
             "890123",

@@ -126,7 +126,7 @@ def test_kept(text: str) -> None:
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.dates(datetime.date(1900, 1, 1), datetime.date(2020, 9, 30)), st.integers(0, 3), st.integers(0, 99999))
 def test_resident_numbers(birth: datetime.date, kind: int, serial: int) -> None:
-    """Of the ten last digits one is right; written with a day that is none, none is."""
+    """One of the ten last digits is right; with a day that does not exist, none is."""
     sign = ("1256" if birth.year < 2000 else "3478")[kind]
     day = birth.strftime("%y%m%d")
     right = [digit for digit in range(10) if is_resident_number(day, f"{sign}{serial:05}{digit}")]
@@ -219,7 +219,7 @@ def real_lines() -> Iterator[str]:
 
 @pytest.mark.skipif(not REAL_TEXT.is_dir(), reason="the real Korean text is not here")
 def test_real_text_is_hardly_touched() -> None:
-    """In 417,000 lines stand four telephone numbers outside addresses, read by eye, and nothing else."""
+    """417,000 lines, read by eye, have four telephone numbers outside addresses, and nothing else to mask."""
     hits = {name: 0 for name in NUMBERS}
     for line in real_lines():
         if sum(map(str.isdigit, line)) >= 7:

@@ -394,7 +394,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.skipif(not REAL_TEXT.is_dir(), reason="needs the real Korean text")
 @pytest.mark.slow
 def test_real_documents_against_all_pairs(tmp_path: Path, all_samples: None) -> None:
-    """Technical documents: every pair compared, beside what the bands find."""
+    """Technical documents: every pair compared, against what the bands find."""
     with (REAL_TEXT / "lm" / "tech_docs_ko.jsonl").open(encoding="utf-8") as stream:
         texts = [json.loads(line)["text"] for line in stream]
     dropped, report = drop(texts, tmp_path)
