@@ -1,4 +1,4 @@
-"""What a check found: one form for `kogpt2 doctor`, `kogpt2-launch preflight` and the rules on a plan's variables."""
+"""The result of a check, in one form for `kogpt2 doctor`, `kogpt2-launch preflight` and the rules on variables."""
 
 from __future__ import annotations
 

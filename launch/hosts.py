@@ -1,6 +1,6 @@
 """Hosts and their slots, from ``h1:8,h2:8`` or a hostfile. A slot runs one worker.
 
-Hosts keep the order in which they are written: Horovod numbers the workers along it, so the first host has rank 0.
+Hosts keep the order in which they are written. Horovod numbers the workers in that order, so the first host has rank 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from kogpt2_gluon.errors import RecipeError
 
 # A DNS name or an IPv4 address, label by label. Nothing else may reach the command line of horovodrun or ssh:
-# a name that begins with '-' would be read as an option. IPv6 addresses are out, since Horovod splits at ':'.
+# a name that begins with '-' would be read as an option. IPv6 addresses are refused, because Horovod splits at ':'.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LOOPBACK = ("localhost", "127.0.0.1")
@@ -23,7 +23,7 @@ _LOOPBACK = ("localhost", "127.0.0.1")
 
 @dataclass(frozen=True)
 class Host:
-    """One machine and the number of workers it runs; RecipeError if either cannot be."""
+    """One machine and the number of workers it runs; RecipeError if either is not valid."""
 
     name: str
     slots: int
@@ -38,19 +38,19 @@ class Host:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the name is that of whatever machine reads it."""
+        """Return True if the name means whatever machine reads it."""
         return self.name.lower() in _LOOPBACK
 
     @property
     def is_local(self) -> bool:
-        """Whether the name is one of this machine's own. Told by name, without asking the network."""
+        """Return True if the name is one of this machine's own. Only names are compared; the network is not asked."""
         name, own = self.name.lower(), socket.gethostname().lower()
         return name in (*_LOOPBACK, own, own.partition(".")[0])
 
 
 @dataclass(frozen=True)
 class FileSystem:
-    """An FSx for Lustre. subnet: where it answers."""
+    """An FSx for Lustre. subnet : the subnet in which it answers."""
 
     id: str
     dns_name: str
@@ -62,12 +62,12 @@ class FileSystem:
 
 
 def parse_hosts(text: str) -> tuple[Host, ...]:
-    """Hosts of ``h1:8,h2:8``; RecipeError for anything else, and for a host named twice."""
+    """Read hosts from ``h1:8,h2:8``; RecipeError for anything else, and for a host that is named twice."""
     return _unique(_parse_item(item.strip(), f"--hosts {text!r}") for item in text.split(","))
 
 
 def read_hostfile(path: Path) -> tuple[Host, ...]:
-    """Hosts of a hostfile, one a line: ``h1 slots=8`` (Horovod, Open MPI) or ``h1:8`` (MPICH); ``#`` comments."""
+    """Read a hostfile, a host on each line: ``h1 slots=8`` (Horovod, Open MPI) or ``h1:8`` (MPICH); ``#`` comments."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -78,28 +78,28 @@ def read_hostfile(path: Path) -> tuple[Host, ...]:
         if entry:
             hosts.append(_parse_line(entry, f"hostfile {path}, line {number}"))
     if not hosts:
-        raise RecipeError(f"hostfile {path}: names no host; write one a line, as h1 slots=8")
+        raise RecipeError(f"hostfile {path}: names no host; write lines such as h1 slots=8")
     return _unique(hosts)
 
 
 def available_cores() -> int:
-    """Logical cores that this process may use: a container or taskset may grant fewer than the machine has."""
+    """The logical cores that this process may use; a container or taskset may grant fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _parse_item(item: str, where: str) -> Host:
-    """A host of ``name:slots``."""
+    """Read a host from ``name:slots``."""
     name, colon, slots = item.partition(":")
     # The number of slots is never guessed: Open MPI's meaning of a bare name changed between its versions.
     if not colon:
-        raise RecipeError(f"{where}: {item!r} states no slots; write {item or 'HOST'}:SLOTS")
+        raise RecipeError(f"{where}: {item!r} has no slots; write {item or 'HOST'}:SLOTS")
     return Host(name.strip(), _parse_slots(slots.strip(), where))
 
 
 def _parse_line(entry: str, where: str) -> Host:
-    """A host of ``name slots=N [max_slots=N]`` or ``name:slots``."""
+    """Read a host from ``name slots=N [max_slots=N]`` or ``name:slots``."""
     name, *options = entry.split()
     if not options:
         return _parse_item(name, where)
@@ -117,7 +117,7 @@ def _parse_slots(text: str, where: str) -> int:
 
 
 def _unique(hosts: Iterable[Host]) -> tuple[Host, ...]:
-    """The hosts as they come; RecipeError if one is named twice (Horovod would number its local ranks twice)."""
+    """Return the hosts in their order; RecipeError if one is named twice: Horovod would number its ranks twice."""
     seen: list[Host] = []
     for host in hosts:
         if any(host.name.lower() == other.name.lower() for other in seen):

@@ -1,7 +1,7 @@
-"""A program on many hosts at once: by ssh, or directly on this machine. No shell string is ever built from data.
+"""Run a program on many hosts at once: through ssh, or directly on this machine.
 
-What a remote host executes is a constant, ``exec PYTHON -``; the program and all its data go through stdin, where
-``ps`` does not show them.
+No shell string is ever built from data. A remote host executes a constant, ``exec PYTHON -``. The program and all its
+data go through stdin, where ``ps`` does not show them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Callable
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_launch.hosts import Host
 
-# Nobody is there to answer a question, and a host that is down must not hold up the others. IPv4, since hosts call the
-# launcher back at the address that ssh came from, and Horovod listens on nothing else.
+# Nobody is there to answer a question, and a host that is down must not hold up the others. IPv4, because hosts call
+# the launcher back at the address that ssh came from, and Horovod listens on nothing else.
 OPTIONS = ("-4", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=accept-new")
 MAX_PARALLEL = 64
 _PATH = re.compile(r"[A-Za-z0-9_./+-]+")
@@ -27,9 +27,10 @@ _PATH = re.compile(r"[A-Za-z0-9_./+-]+")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a program on a host said. code: 255 is ssh's own failure; None: no end within the time.
+    """The output of a program on a host.
 
-    sent, received : when it was started and had ended, by this machine's clock, in seconds.
+    code : its exit code; 255 is a failure of ssh itself, None means that it did not end in time. sent, received : when
+    it was started and when it had ended, by this machine's clock, in seconds.
     """
 
     host: str
@@ -41,7 +42,7 @@ class Answer:
 
     @property
     def problem(self) -> str:
-        """One line about what went wrong; empty if nothing did."""
+        """One line about what went wrong; empty if nothing went wrong."""
         if self.code == 0:
             return ""
         if self.code is None:
@@ -50,9 +51,9 @@ class Answer:
         return lines[-1][:300] if lines else f"exit code {self.code}"
 
     def said(self) -> tuple[dict[str, Any], str]:
-        """The JSON object that the program printed, and one line about what went wrong; empty if nothing did.
+        """The JSON object that the program printed, and one line about what went wrong; empty if nothing went wrong.
 
-        The program itself may report a problem under that key.
+        A program may report a problem of its own under the key "problem".
         """
         if self.problem:
             return {}, self.problem
@@ -68,14 +69,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Shell:
-    """How hosts are reached.
+    """The way to reach hosts.
 
     Attributes
     ----------
     python : str
-        The interpreter there: a path without spaces or signs that a shell reads, RecipeError otherwise.
+        The interpreter on the hosts. RecipeError if the path has a character that a shell would interpret.
     port : int or None
-        Of sshd, where it is not the one that ~/.ssh/config says.
+        The port of sshd, if it is not the one in ~/.ssh/config.
     """
 
     python: str = "python3"
@@ -93,7 +94,7 @@ class Shell:
         return ["ssh", *OPTIONS, *port, host.name, "exec", self.python, "-"]
 
     def run(self, host: Host, program: str, seconds: float = 60.0) -> Answer:
-        """Runs a Python program there and waits for its end; never raises for what happens on the host."""
+        """Run a Python program on a host and wait for its end; nothing that happens on the host raises an error."""
         sent = time.time()
         code: int | None
         try:
@@ -111,7 +112,7 @@ class Shell:
     def run_on_all(
         self, hosts: Sequence[Host], program: Callable[[Host], str], seconds: float = 60.0
     ) -> tuple[Answer, ...]:
-        """The answers of all hosts, in their order, each asked with a program of its own."""
+        """Run a program of its own on each host, all at once, and return the answers in the order of the hosts."""
         with ThreadPoolExecutor(max_workers=max(1, min(MAX_PARALLEL, len(hosts)))) as pool:
             answers: Iterable[Answer] = pool.map(lambda host: self.run(host, program(host), seconds), hosts)
             return tuple(answers)

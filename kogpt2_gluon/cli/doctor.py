@@ -12,7 +12,7 @@ from kogpt2_gluon.cli import options
 @click.command()
 @options.json_output
 def doctor(as_json: bool) -> None:
-    """What this machine can do, what is missing, and the command that mends it.
+    """Show what this machine can do, what is missing, and the command that fixes it.
 
     \b
     Example: kogpt2 doctor --json

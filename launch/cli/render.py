@@ -1,4 +1,4 @@
-"""``kogpt2-launch render``: a plan as files for a scheduler."""
+"""The verb `kogpt2-launch render`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from kogpt2_launch.cli import options
 @options.plan_file
 @click.option("--to", "target", required=True, type=click.Choice(["slurm", "mpijob", "batch", "parallelcluster"]))
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path), help="Folder for the files.")
-@click.option("--image", help="Of containers, with this package, Horovod, Open MPI and sshd.  [mpijob, batch]")
+@click.option("--image", help="Container image with this package, Horovod, Open MPI and sshd.  [mpijob, batch]")
 @click.option("--folder", default="/fsx", show_default=True, help="Where the shared file system is mounted.")
-@click.option("--claim", default="fsx", show_default=True, help="PersistentVolumeClaim of it.  [mpijob]")
-@click.option("--region", help="[parallelcluster]")
-@click.option("--subnet", help="Of the compute nodes; for EFA without public addresses.  [parallelcluster]")
-@click.option("--head-subnet", help="Of the head node, where it is another.  [parallelcluster]")
+@click.option("--claim", default="fsx", show_default=True, help="PersistentVolumeClaim of that file system.  [mpijob]")
+@click.option("--region", help="AWS region.  [parallelcluster]")
+@click.option("--subnet", help="Subnet of the compute nodes; without public addresses for EFA.  [parallelcluster]")
+@click.option("--head-subnet", help="Subnet of the head node, if it is another one.  [parallelcluster]")
 @click.option("--key-name", help="Key pair for the head node.  [parallelcluster]")
 @click.option(
-    "--file-system", help="An FSx for Lustre that is there, fs-...  [parallelcluster; default: the plan's, or new]"
+    "--file-system", help="An existing FSx for Lustre, fs-...  [parallelcluster; default: the plan's, or a new one]"
 )
-@click.option("--time-limit", default="7-00:00:00", show_default=True, help="[slurm, parallelcluster]")
+@click.option("--time-limit", default="7-00:00:00", show_default=True, help="Of the job.  [slurm, parallelcluster]")
 def render(
     plan_file: Path,
     target: str,
@@ -41,7 +41,7 @@ def render(
 ) -> None:
     """Write PLAN (a file of `plan --out`) as a job of a scheduler, which then chooses the hosts.
 
-    A file that is there already is not overwritten unless it is the same.
+    An existing file with other content is not overwritten.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def render(
     for name, text in files.items():
         path = out / name
         if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
-            raise RecipeError(f"{path}: there already, and different; move it away or give another --out")
+            raise RecipeError(f"{path}: exists with other content; move it away or give another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

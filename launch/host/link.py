@@ -1,4 +1,4 @@
-"""The connection between a supervisor and the launcher: lines of JSON over TCP, between two that know one token."""
+"""The connection between a supervisor and the launcher: lines of JSON over TCP. Both ends prove to know a token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-BEAT_SECONDS = 1.0  # how often each end says that it is there
+BEAT_SECONDS = 1.0  # how often each end sends a sign of life
 
 
 class Link:
-    """Lines of JSON over a socket; never blocks once it is set up."""
+    """Lines of JSON over a socket. It never blocks once it is connected."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection, self.closed, self._received, self._unsent = connection, False, b"", b""
@@ -25,7 +25,7 @@ class Link:
 
     @classmethod
     def connect(cls, launch: dict[str, Any], rank: int) -> Link:
-        """Reaches the launcher, and makes sure that it is the one; OSError if not."""
+        """Connect to the launcher; OSError if it does not answer or cannot prove that it knows the token."""
         seconds = float(launch["detect_seconds"])
         connection = socket.create_connection((launch["address"], launch["port"]), timeout=seconds)
         token, mine, theirs = launch["token"], secrets.token_hex(16), ""
@@ -70,7 +70,7 @@ class Link:
             yield json.loads(line)
 
     def wait_for_release(self, detect_seconds: float) -> None:
-        """Sends what is left, and stays until the launcher closes its end, or is silent for so long."""
+        """Send what is left, then wait until the launcher closes its end or is silent for `detect_seconds`."""
         while not self.closed and time.monotonic() - self.heard <= detect_seconds:
             self.flush()
             select.select([self.connection], [], [], 0.1)
@@ -79,12 +79,12 @@ class Link:
 
 
 def proof(token: str, who: str, first: str, second: str) -> str:
-    """What only one who knows the token can say about two fresh numbers."""
+    """The proof that the sender knows the token: a keyed hash over its role and one fresh number from each end."""
     return hmac.new(token.encode(), f"{who}:{first}:{second}".encode(), hashlib.sha256).hexdigest()
 
 
 def _read_line(connection: socket.socket) -> bytes:
-    """One short line, and nothing of what follows it."""
+    """Read one short line, and nothing of what comes after it."""
     line = b""
     while not line.endswith(b"\n") and len(line) < 4096:
         byte = connection.recv(1)

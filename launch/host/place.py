@@ -1,4 +1,4 @@
-"""Which worker a process is: Horovod's variables, for engines that do not set them."""
+"""Horovod's variables for a rank, for engines that do not set them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from kogpt2_gluon.machine import job
 
 
 def place(launch: dict[str, Any], rank: int, engine: Mapping[str, str]) -> dict[str, str]:
-    """Horovod's variables for a rank: horovodrun has set them; for another engine they follow from the plan."""
+    """Horovod's variables for a rank: horovodrun has set them, and for another engine they are computed from the plan.
+
+    ValueError if the engine has placed the rank in another way than the plan.
+    """
     if job.HOROVODRUN.rank in engine:
         return {name: engine[name] for name in engine if name.startswith("HOROVOD_")}
     places = [(number, slot) for number, (_, slots) in enumerate(launch["hosts"]) for slot in range(slots)]
     if rank >= len(places):
-        raise ValueError(f"the engine says rank {rank}, and the plan has {len(places)}")
+        raise ValueError(f"the engine gave rank {rank}, but the plan has {len(places)} ranks")
     number, local_rank = places[rank]
     host, slots = launch["hosts"][number]
     said = job.local_rank(engine)
     if said not in (None, local_rank):
-        raise ValueError(f"rank {rank} is process {said} of its host, and {local_rank} of {host} in the plan")
+        raise ValueError(
+            f"rank {rank} is process {said} of its host, but in the plan it is process {local_rank} of {host}"
+        )
     column = [each for each, slot in places if slot == local_rank]  # the hosts that have such a rank
     return {
         "HOROVOD_RANK": str(rank),

@@ -1,4 +1,4 @@
-"""Processes of this host, told from each other by marks in their environment, and where they are in their code."""
+"""Find and end processes of this host by a mark in their environment, and show where they are in their code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def process_state(pid: int) -> str:
-    """R running, S or D waiting, T stopped, Z ended; empty if there is none."""
+    """The state of a process: R running, S or D waiting, T stopped, Z ended; empty if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -21,7 +21,7 @@ def process_state(pid: int) -> str:
 
 
 def marked(marks: dict[str, str]) -> list[int]:
-    """The living processes of this user with these variables in their environment, but for this one."""
+    """The living processes of this user with these variables in their environment, without this process itself."""
     wanted = [f"{name}={value}".encode() for name, value in marks.items()]
     found = []
     for entry in Path("/proc").iterdir():
@@ -37,11 +37,11 @@ def marked(marks: dict[str, str]) -> list[int]:
 
 
 def stacks(pid: int) -> str:
-    """Where every thread of a process is, by py-spy, which also reads a stopped one; else why there is nothing."""
+    """The stacks of all threads of a process, or the reason why there are none. py-spy can read stopped ones too."""
     state = process_state(pid)
     heading = f"process {pid}, state {state}" + (" (stopped by a signal)" if state in ("T", "t") else "")
-    beside = Path(sys.executable).with_name("py-spy")
-    tool = str(beside) if beside.exists() else shutil.which("py-spy")
+    installed = Path(sys.executable).with_name("py-spy")
+    tool = str(installed) if installed.exists() else shutil.which("py-spy")
     if tool is None:
         return f"{heading}\nno stacks: py-spy is not installed (pip install py-spy)"
     try:
@@ -54,7 +54,7 @@ def stacks(pid: int) -> str:
 
 
 def kill_marked(marks: dict[str, str], seconds: float = 5.0) -> int:
-    """SIGKILL to all processes with these marks until none is left; how many are left after `seconds`."""
+    """Send SIGKILL to all processes with these marks until none is left; return how many are left after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         left = [pid for pid in marked(marks) if process_state(pid) not in ("Z", "")]

@@ -1,4 +1,4 @@
-"""EC2's word that a spot instance is about to end."""
+"""EC2's notice that a spot instance is about to end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ METADATA = "http://169.254.169.254"
 
 
 def spot_notice(metadata: str) -> str:
-    """EC2's word that this spot instance ends, by IMDSv2; empty if there is none, or nobody to ask."""
+    """EC2's notice that this spot instance ends, through IMDSv2; empty if there is none, or no EC2 to ask."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # link-local: never through a proxy
     try:
         lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}

@@ -1,12 +1,12 @@
-"""Runs one worker on its host, tied to the launcher: when either is gone, so is the other.
+"""Run one worker on its host, tied to the launcher: when one of the two is gone, the other one ends.
 
-The launcher puts the archive of this package, with a ``launch.json`` of mode 600 beside it, on every host, and the
-engine (horovodrun, mpirun, srun) starts it once for each rank: ``python FOLDER/agent.zip``. Environment, command and
-the launcher's address stand in launch.json, never on a command line.
+The launcher puts the archive of this package on every host, next to a ``launch.json`` of mode 600. The engine
+(horovodrun, mpirun, srun) starts it once for each rank: ``python FOLDER/agent.zip``. Environment, command and the
+launcher's address are in launch.json, never on a command line.
 
-The worker runs in a session of its own and gets SIGKILL from the kernel should this process die. The launcher is at the
-other end of a connection (link.py). Each says that it is there once a second; who hears nothing for `detect_seconds`
-takes the other for dead. Messages:
+The worker runs in a session of its own, and the kernel sends it SIGKILL if this process dies. The launcher is at the
+other end of a connection (link.py). Each end sends a sign of life once a second. An end that hears nothing for
+`detect_seconds` takes the other one for dead. Messages:
 
 - to the launcher: ``started``, ``beat`` (step, beats, state of the process), ``line`` (rank 0's output), ``network``,
   ``spot`` (a notice that the instance ends), ``stacks``, ``exit`` (code, last lines);
@@ -40,15 +40,15 @@ NETWORK_WORDS = ("Using network", "NET/OFI Selected", "NET/Socket : Using", "NET
 
 
 def main() -> int:
-    """The exit code for the engine: 0 if the launcher has been told how the worker ended.
+    """Run the worker and return the exit code for the engine: 0 if the launcher knows how the worker ended.
 
-    Told of a failure, an engine would end the other ranks in its own way, while one of them may still be saving.
+    An engine that saw a failure would end the other ranks in its own way, while one of them may still be saving.
     """
     folder = Path(sys.argv[0]).resolve().parent
     launch = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
     rank = job.rank()
     if rank is None:
-        print("supervisor: no engine has said which worker this is", file=sys.stderr)
+        print("supervisor: no engine has set the rank of this worker", file=sys.stderr)
         return 2
     try:
         where = place(launch, rank, os.environ)
@@ -74,11 +74,11 @@ class Supervisor:
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self.kill_at: float | None = None  # when a worker that was asked to end is killed
         self.output_closed = False
-        self.network_told, self.nccl_offset, self.unfinished_line = False, 0, b""
+        self.network_known, self.nccl_offset, self.unfinished_line = False, 0, b""
         self.next_beat = self.next_spot = 0.0
 
     def run(self) -> None:
-        """Tells the launcher the worker's exit code: 128 + S for signal S, 127 if it cannot be started."""
+        """Run the worker and report its exit code: 128 + S for signal S, 127 if it cannot be started."""
         try:
             self.log_dir.mkdir(parents=True, exist_ok=True)
             self.log = (self.log_dir / f"rank-{self.rank:05d}.log").open("ab", buffering=0)
@@ -97,10 +97,10 @@ class Supervisor:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """OSError if the command is not there."""
+        """Start the worker; OSError if its command does not exist."""
         argv = list(self.launch["argv"])
-        if "/" not in argv[0] and (beside := Path(sys.executable).with_name(argv[0])).exists():
-            argv[0] = str(beside)
+        if "/" not in argv[0] and (installed := Path(sys.executable).with_name(argv[0])).exists():
+            argv[0] = str(installed)
         worker = subprocess.Popen(
             argv,
             cwd=self.launch["cwd"],
@@ -116,7 +116,7 @@ class Supervisor:
         return worker
 
     def _environment(self) -> dict[str, str]:
-        """The worker's: what the launcher sent, what is this host's own, and its place among the workers."""
+        """The worker's environment: what the launcher sent, what is this host's own, and the worker's place."""
         own = {name: os.environ[name] for name in OWN_TO_HOST if name in os.environ}
         env = {**self.launch["env"], **own, **self.where}
         env[job.LAUNCH_ID], env[job.LAUNCH_RANK] = self.launch["id"], str(self.rank)
@@ -126,11 +126,11 @@ class Supervisor:
         return env
 
     def _watch(self) -> int:
-        """Until the worker has ended, of itself or because it had to."""
+        """Watch the worker until it ends; return its exit code."""
         assert self.worker.stdout
         link, output = self.link.connection.fileno(), self.worker.stdout.fileno()
         while self.worker.poll() is None:
-            # What is closed is always ready to be read.
+            # A closed connection is always ready to be read, so it is left out.
             select.select([link] * (not self.link.closed) + [output] * (not self.output_closed), [], [], 0.2)
             self._read_output()
             for message in self.link.receive():
@@ -139,7 +139,7 @@ class Supervisor:
             if now >= self.next_beat:
                 self.next_beat = now + BEAT_SECONDS
                 self.link.send("beat", **self._progress())
-                self._tell_network()
+                self._report_network()
             if self.launch["spot"] and now >= self.next_spot:
                 self.next_spot = now + SPOT_SECONDS
                 self._look_for_spot_notice()
@@ -168,7 +168,7 @@ class Supervisor:
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
 
     def _signal(self, number: int) -> None:
-        """SIGTERM is for the worker itself, which saves; SIGKILL for all of its group."""
+        """Send a signal: SIGTERM goes to the worker alone, which then saves; SIGKILL goes to its whole group."""
         if self.worker.poll() is None:
             if number == signal.SIGKILL:
                 os.killpg(self.worker.pid, number)
@@ -176,11 +176,11 @@ class Supervisor:
                 self.worker.send_signal(number)
 
     def _end_all_of_it(self) -> None:
-        """What the worker started goes with it, even what has left its process group."""
+        """End everything that the worker has started, even what has left its process group."""
         kill_marked({job.LAUNCH_ID: self.launch["id"], job.LAUNCH_RANK: str(self.rank)})
 
     def _progress(self) -> dict[str, Any]:
-        """The step that the worker last wrote down, and the state of its process (R, S, D; T: stopped)."""
+        """The step that the worker has reported last, and the state of its process (R, S, D; T: stopped)."""
         step, beats = job.read_progress(self.progress_file)
         return {"step": step, "beats": beats, "state": process_state(self.worker.pid)}
 
@@ -209,13 +209,13 @@ class Supervisor:
                 self.link.send("line", text=text)
 
     def _note(self, text: str) -> None:
-        """A line of our own in the worker's log."""
+        """Write a line of the supervisor into the worker's log."""
         self.log.write(text.encode() + b"\n")
         self.last_lines.append(text)
 
-    def _tell_network(self) -> None:
-        """NCCL's own words about its network, once."""
-        if self.network_told or not self.nccl_file.exists():
+    def _report_network(self) -> None:
+        """Send the launcher the lines of NCCL's log that name its network, once."""
+        if self.network_known or not self.nccl_file.exists():
             return
         with self.nccl_file.open("rb") as file:
             file.seek(self.nccl_offset)
@@ -224,7 +224,7 @@ class Supervisor:
         self.nccl_offset += len(whole) + len(newline)
         for line in whole.decode("utf-8", "replace").splitlines():
             if any(words in line for words in NETWORK_WORDS):
-                self.network_told = self.network_told or "Using network" in line
+                self.network_known = self.network_known or "Using network" in line
                 self.link.send("network", text=line.strip()[-300:])
 
     def _look_for_spot_notice(self) -> None:

@@ -1,1 +1,1 @@
-"""All that is decided before a run: hosts, what their network needs, variables, commands."""
+"""Everything that is decided before a run: hosts, what their network needs, variables, commands."""

@@ -1,7 +1,7 @@
-"""What need not be typed: EC2 instances by tag, placement group or Auto Scaling group, Slurm's allocation, FSx.
+"""Find hosts: EC2 instances by tag, placement group or Auto Scaling group, Slurm's allocation; and FSx file systems.
 
-What EC2 says of them beside their addresses (type, EFA interfaces, subnet) goes along, so that a plan is made for what
-is really there. Hosts are sorted by address: the same instances give the same plan.
+With the addresses come the facts that EC2 has (type, EFA interfaces, subnet), so that a plan is made for what is really
+there. Hosts are sorted by address: the same instances give the same plan.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NO_BOTO3 = "asking EC2 needs boto3: pip install 'kogpt2-gluon[aws]'"
 
 @dataclass(frozen=True)
 class Instance:
-    """A running EC2 instance. efa: EFA interfaces attached, at most those of its type."""
+    """A running EC2 instance. efa : the EFA interfaces attached to it, at most as many as its type allows."""
 
     id: str
     address: str
@@ -36,7 +36,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Discovered:
-    """Hosts, their EC2 type if they have one, and what a person should know of them, a line each."""
+    """Hosts, their EC2 type if they have one, and notes for the user, one line each."""
 
     hosts: tuple[Host, ...]
     instance_type: str | None = None
@@ -44,9 +44,9 @@ class Discovered:
 
 
 def from_ec2(tag: str | None = None, placement_group: str | None = None, client: Any = None) -> Discovered:
-    """The running instances with a tag ``KEY=VALUE``, of a placement group, or both.
+    """Find the running instances with a tag ``KEY=VALUE``, in a placement group, or both.
 
-    Raises RecipeError when there is none or when they cannot be workers of one run, DataError when EC2 does not answer.
+    Raises RecipeError if there are none or if they cannot be workers of one run, DataError if EC2 does not answer.
     """
     filters = [{"Name": "instance-state-name", "Values": ["running"]}]
     asked = []
@@ -66,7 +66,7 @@ def from_ec2(tag: str | None = None, placement_group: str | None = None, client:
 
 
 def from_auto_scaling_group(name: str, autoscaling: Any = None, ec2: Any = None) -> Discovered:
-    """The instances of an Auto Scaling group that are in service. Raises as :func:`from_ec2`."""
+    """Find the instances of an Auto Scaling group that are in service. Raises the errors of :func:`from_ec2`."""
     with explained("EC2 Auto Scaling"):
         pages = (autoscaling or make_client("autoscaling")).get_paginator("describe_auto_scaling_groups")
         groups = [group for page in pages.paginate(AutoScalingGroupNames=[name]) for group in page["AutoScalingGroups"]]
@@ -82,13 +82,13 @@ def from_auto_scaling_group(name: str, autoscaling: Any = None, ec2: Any = None)
 
 
 def from_slurm(environment: Mapping[str, str]) -> Discovered:
-    """The nodes of the Slurm allocation that this process runs in, a slot for each GPU, or else for each task.
+    """Find the nodes of the Slurm allocation of this process, with a slot for each GPU, or else for each task.
 
-    What was asked for counts before what is there: ``--exclusive`` gives a job all GPUs of its nodes.
+    What the job asked for counts before what it got: ``--exclusive`` gives a job all GPUs of its nodes.
     """
     nodes = environment.get("SLURM_JOB_NODELIST")
     if not nodes:
-        raise RecipeError("--slurm: SLURM_JOB_NODELIST is not set; run this inside of sbatch or salloc")
+        raise RecipeError("--slurm: SLURM_JOB_NODELIST is not set; run this inside sbatch or salloc")
     try:
         answer = subprocess.run(
             ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=60, check=True
@@ -110,7 +110,7 @@ def _slurm_slots(environment: Mapping[str, str]) -> int:
 
 
 def file_system(name: str, client: Any = None) -> FileSystem:
-    """The FSx for Lustre ``fs-...``; RecipeError when it is none or cannot be used yet. Raises as :func:`from_ec2`."""
+    """Find the FSx for Lustre ``fs-...``; RecipeError if it cannot be used, else the errors of :func:`from_ec2`."""
     if not re.fullmatch(r"fs-[0-9a-f]{8,40}", name):
         raise RecipeError(f"--file-system {name!r}: write the id of an FSx for Lustre, fs-...")
     with explained("FSx"):
@@ -126,7 +126,7 @@ def file_system(name: str, client: Any = None) -> FileSystem:
         raise RecipeError(f"--file-system {name}: of type {kind}, not LUSTRE")
     if state not in ("AVAILABLE", "UPDATING"):
         raise RecipeError(f"--file-system {name}: {state}, not AVAILABLE")
-    # "fsx" is the name of all of the oldest kind (SCRATCH_1), for which FSx may say none.
+    # All file systems of the oldest kind (SCRATCH_1) have the mount name "fsx", and FSx may leave it out.
     mount_name = found.get("LustreConfiguration", {}).get("MountName", "fsx")
     return FileSystem(name, found["DNSName"], mount_name, found["SubnetIds"][0])
 
@@ -135,14 +135,14 @@ def file_system(name: str, client: Any = None) -> FileSystem:
 
 
 def make_client(service: str) -> Any:
-    """A client of the region and account that the environment names."""
+    """Make a boto3 client for the region and account that the environment names."""
     import boto3
 
     return boto3.session.Session().client(service)
 
 
 def _describe(client: Any, **arguments: Any) -> list[Instance]:
-    """The instances that EC2 names, page by page."""
+    """Ask EC2 for instances, page by page; return those that are running."""
     pages = client.get_paginator("describe_instances").paginate(**arguments)
     described = [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
     return [_instance(each) for each in described if each["State"]["Name"] == "running"]
@@ -174,7 +174,7 @@ def _discovered(instances: Sequence[Instance], asked: str) -> Discovered:
     if lacking:
         notes.append(
             f"{len(lacking)} of {len(ordered)} instances have fewer EFA interfaces than the {kind.efa} that "
-            f"{kind.name} may have, {lacking[0]} first: launch them with all of them"
+            f"{kind.name} can have, {lacking[0]} first: launch them with all of them"
         )
     for what, values in (
         ("availability zones", {each.zone for each in ordered}),
@@ -190,7 +190,7 @@ def _discovered(instances: Sequence[Instance], asked: str) -> Discovered:
 
 @contextmanager
 def explained(service: str) -> Iterator[None]:
-    """What goes wrong with AWS becomes one line with the way out."""
+    """Turn an error of AWS into one line with the way out."""
     try:
         import botocore.exceptions as errors
     except ImportError:

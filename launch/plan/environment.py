@@ -1,10 +1,10 @@
-"""What workers inherit from the environment, and what must never travel there.
+"""The variables that workers inherit from the environment, and those that must never travel there.
 
-Workers get an allowlist, not the whole environment: horovodrun writes each variable it is given onto a command line
-(the ssh line too), where every user of the machine reads it with ``ps``. So the allowlist holds only what finding the
-programs and libraries and tuning them needs; credentials are not on it, and a variable that looks like a secret is
-dropped even where a pattern would admit it. Workers find credentials where the AWS SDK looks for them without
-variables: the instance's role, or ``~/.aws/credentials`` (HOME and AWS_PROFILE are passed on).
+Workers get an allowlist, not the whole environment: horovodrun writes each variable it gets onto a command line (the
+ssh line too), where every user of the machine can read it with ``ps``. So the allowlist holds only what is needed to
+find programs and libraries and to tune them. Credentials are not on it, and a variable that looks like a secret is
+dropped even if a pattern would admit it. Workers find credentials where the AWS SDK looks for them without variables:
+the instance's role, or ``~/.aws/credentials`` (HOME and AWS_PROFILE are passed on).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALLOWED = (
     *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"),  # where and as whom, never the keys
 )
 
-# What horovodrun (with --gloo) sets for every worker, over whatever was asked for, without a word.
+# horovodrun (with --gloo) sets these for every worker. It overwrites what was asked for, silently.
 SET_BY_HOROVODRUN = (
     *(name for name in job.HOROVODRUN if name),
     *("HOROVOD_CROSS_RANK", "HOROVOD_CROSS_SIZE", "HOROVOD_HOSTNAME", "HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS"),
@@ -45,17 +45,17 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a variable's name says that its value is a key, token or password."""
+    """Return True if a variable's name suggests that its value is a key, token or password."""
     return _SECRET.search(name) is not None
 
 
 def check_variable(name: str, value: str) -> None:
-    """RecipeError for a variable that a plan may not hold: a malformed one, a secret, or one that would not last."""
+    """RecipeError for a variable that a plan must not hold: malformed, a secret, or overwritten by horovodrun."""
     if not _NAME.fullmatch(name):
         raise RecipeError(f"--env {name!r}: not the name of an environment variable; write NAME=VALUE")
     if looks_secret(name):
         raise RecipeError(
-            f"--env {name}: looks like a secret, and a plan and its command lines are read by others; "
+            f"--env {name}: looks like a secret, and others can read a plan and its command lines; "
             "use the instance's role, ~/.aws/credentials or a file of mode 600 on every host instead"
         )
     if name in INTERFACE_VARIABLES:
@@ -67,7 +67,7 @@ def check_variable(name: str, value: str) -> None:
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """The part of `environment` that workers inherit: on the allowlist, not like a secret, no other job's rank."""
+    """The part of `environment` that workers inherit: on the allowlist, not a secret, not another job's rank."""
     return {
         name: value
         for name, value in environment.items()
@@ -78,7 +78,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def worker_environment(planned: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
-    """What the workers get: the allowed part of our environment, and the plan's variables over it."""
+    """The environment of the workers: the allowed part of ours, with the plan's variables on top."""
     env = {**inherited(ours), **planned}
     if LIBRARY_PATH in ours and LIBRARY_PATH in planned:
         env[LIBRARY_PATH] = join_library_paths(planned[LIBRARY_PATH], ours[LIBRARY_PATH])
@@ -86,17 +86,17 @@ def worker_environment(planned: Mapping[str, str], ours: Mapping[str, str]) -> d
 
 
 def join_library_paths(first: str, second: str) -> str:
-    """Folders of both in turn, each once."""
+    """Join two lists of folders, each folder once."""
     return ":".join(dict.fromkeys([*first.split(":"), *second.split(":")]))
 
 
 def parse_variables(settings: Sequence[str]) -> dict[str, str]:
-    """The variables of repeated ``--env K=V``; the last of a name counts."""
+    """Read the variables of repeated ``--env K=V`` options; for a repeated name the last one counts."""
     variables: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            # The text is not shown: it may be a secret that was pasted in the wrong place.
+            # The text is not shown, because it may be a secret that was pasted in the wrong place.
             raise RecipeError("--env: write NAME=VALUE")
         variables[name] = value
     return variables

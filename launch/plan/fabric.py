@@ -1,9 +1,9 @@
-"""What each instance type needs to reach its own network: tables, each row with its source.
+"""The variables that each instance type needs to use its own network: tables, each row with its source.
 
-Collective operations on EC2 go NCCL -> the plugin aws-ofi-nccl -> libfabric -> EFA, and which environment variables
-that takes depends on the instance type and on the versions of the last three. Too few of them and NCCL falls back to
-sockets without an error; some of them, on the wrong machine, corrupt data. Nothing here asks a host: what a plan is
-made of is given, or found by discovery.
+Collective operations on EC2 go NCCL -> the plugin aws-ofi-nccl -> libfabric -> EFA. The environment variables that this
+takes depend on the instance type and on the versions of the last three. If one is missing, NCCL falls back to sockets
+without an error; some of them corrupt data on the wrong machine. Nothing here asks a host: the user gives the facts, or
+discovery finds them.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ G5_CHEATSHEET = "awsome-distributed-training pull request 406; NVIDIA/nccl issue
 
 @dataclass(frozen=True)
 class InstanceType:
-    """An EC2 instance type as far as its GPUs and its network go.
+    """The GPUs and the network of an EC2 instance type.
 
     Attributes
     ----------
     gpu, gpus, capability : str, int, int
-        Model and number of the GPUs, and their compute capability times 10.
+        The model and number of the GPUs, and their compute capability times 10.
     gigabits : float
         Network bandwidth in Gbit/s, the sum of all cards.
     efa : int
-        EFA interfaces at most; 0: the type has none.
+        The largest number of EFA interfaces; 0 if the type has none.
     gpudirect : bool
-        Whether EFA reads and writes GPU memory directly.
+        True if EFA reads and writes GPU memory directly.
     """
 
     name: str
@@ -52,7 +52,7 @@ class InstanceType:
 
     @property
     def runs_mxnet(self) -> bool:
-        """Whether mxnet-cu112 holds machine code that these GPUs run."""
+        """Return True if mxnet-cu112 has machine code that these GPUs can run."""
         return self.capability // 10 in GPU_MAJORS
 
 
@@ -93,7 +93,7 @@ INSTANCE_TYPES: dict[str, InstanceType] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """An environment variable that a rule calls for. source: which rule, and who says so."""
+    """An environment variable that a rule requires. source : the rule, and the document that it is from."""
 
     name: str
     value: str
@@ -101,7 +101,7 @@ class Setting:
 
 
 def instance_type(name: str) -> InstanceType:
-    """The row of `name`; RecipeError for a type that is not in the table, or whose GPUs MXNet cannot use."""
+    """Look up a type; RecipeError if it is not in the table, or if MXNet cannot use its GPUs."""
     if name not in INSTANCE_TYPES:
         raise RecipeError(f"--instance-type {name}: not in the table; it has {', '.join(INSTANCE_TYPES)}")
     found = INSTANCE_TYPES[name]
@@ -115,7 +115,7 @@ def instance_type(name: str) -> InstanceType:
 
 
 def parse_version(text: str, option: str) -> Version:
-    """``1.7.4`` as (1, 7, 4), a leading v and a suffix such as -aws or amzn1.0 left out; RecipeError otherwise."""
+    """Read ``1.7.4`` as (1, 7, 4), without a leading v or a suffix such as -aws or amzn1.0; RecipeError otherwise."""
     found = re.fullmatch(r"v?(\d+(?:\.\d+){1,3})(?:[-.]?[a-z][a-z0-9.]*)?", text)
     if not found:
         raise RecipeError(f"{option} {text!r}: not a version; write it as 1.7.4")
@@ -126,9 +126,9 @@ GENERATIONS = {"1.5": "up to 1.5", "1.6": "1.6, or later with a libfabric before
 
 
 def plugin_generation(plugin: Version, libfabric: Version) -> str:
-    """Which column of the plugin's own table holds: '1.5' (and before), '1.6', or '1.7' (and later).
+    """The column of the plugin's own table that applies: '1.5' (and before), '1.6', or '1.7' (and later).
 
-    A plugin of 1.7 or later has nothing to ask a libfabric before 1.18 for, and behaves as 1.6 (doc/efa-env-var.md).
+    With a libfabric before 1.18, a plugin of 1.7 or later behaves like 1.6 (doc/efa-env-var.md).
     """
     if plugin < (1, 6):
         return "1.5"
@@ -140,7 +140,7 @@ def fabric_settings(
 ) -> tuple[Setting, ...]:
     """The variables that this type's network needs with these versions.
 
-    RecipeError where the type has EFA and a version is not given: they decide what is needed.
+    RecipeError if the type has EFA and a version is missing, because the versions decide what is needed.
     """
     settings = []
     if instance.efa:
@@ -160,13 +160,13 @@ def fabric_settings(
         if instance.gpudirect and generation in ("1.5", "1.6"):
             settings.append(Setting("FI_EFA_USE_DEVICE_RDMA", "1", source))
     if instance.gpus > 1 and instance.name.partition(".")[0] in ("g4dn", "g5"):
-        # Neither NVLink nor peer access: GPUs of one host talk through its memory, whatever the plugin.
+        # There is neither NVLink nor peer access: the GPUs of a host exchange data through its memory, with any plugin.
         settings.append(Setting("NCCL_SHM_USE_CUDA_MEMCPY", "1", f"{instance.name}: {G5_CHEATSHEET}"))
     return tuple(settings)
 
 
-# Where the EFA installer and the Deep Learning AMIs put libfabric, Open MPI and the plugin; folders that a machine has
-# not are passed over. Source: EFA user guide, "Get started with EFA and NCCL".
+# The EFA installer and the Deep Learning AMIs put libfabric, Open MPI and the plugin here; the loader ignores folders
+# that do not exist. Source: EFA user guide, "Get started with EFA and NCCL".
 EFA_LIBRARIES = (
     *("/opt/amazon/efa/lib", "/opt/amazon/efa/lib64", "/opt/amazon/openmpi/lib", "/opt/amazon/openmpi/lib64"),
     *("/opt/aws-ofi-nccl/lib", "/opt/amazon/ofi-nccl/lib"),
@@ -175,18 +175,18 @@ EFA_LIBRARIES = (
 
 
 def common_settings(instance: InstanceType) -> tuple[Setting, ...]:
-    """What every GPU worker gets: libraries, a record of what NCCL did, and sums in float32."""
+    """The variables of every GPU worker: libraries, NCCL's log, and sums in float32."""
     libraries = Setting("LD_LIBRARY_PATH", ":".join(EFA_LIBRARIES), f"{instance.name}: EFA, Open MPI and the plugin")
     return (
         *((libraries,) if instance.efa else ()),
-        # INFO, into files: only these lines say which network NCCL took (VERSION does not).
+        # INFO, into files: only these lines name the network that NCCL uses (VERSION does not).
         Setting("NCCL_DEBUG", "INFO", "default: its log says which network NCCL took"),
         Setting("NCCL_DEBUG_SUBSYS", "INIT,NET", "default: no more than that needs"),
         Setting("MXNET_SAFE_ACCUMULATION", "1", "default: float16 sums of softmax and LayerNorm in float32"),
     )
 
 
-# Settings of their time, by name: what GluonNLP trained BERT with over EFA in 2019. Newer NCCL ignores
+# Settings of a past time, by name: GluonNLP trained BERT with these over EFA in 2019. Newer NCCL ignores
 # NCCL_TREE_THRESHOLD.
 PRESETS: dict[str, dict[str, str]] = {
     "period-2019": {

@@ -1,6 +1,7 @@
-"""Environment variables that do harm, or nothing, on the network that a plan is for: a line each, with the reason.
+"""Environment variables that do harm, or nothing, on the network of a plan: a line for each, with the reason.
 
-They come down from blog posts and old job scripts. A lint warns; what corrupts data is an error.
+They come from blog posts and old job scripts. A rule warns, or fails for a variable that corrupts data. The way out is
+to leave the variable out, unless the text of the rule says otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from kogpt2_launch.plan.fabric import PLUGIN_CHEATSHEET, InstanceType
 
 @dataclass(frozen=True)
 class Rule:
-    """A pattern of names, when it is wrong (None: always), and why."""
+    """A pattern of names, a test for wrong values (None: all are wrong), and the reason with its source."""
 
     pattern: str
     wrong: Callable[[str, InstanceType | None], bool] | None
@@ -30,12 +31,12 @@ def _on_efa(_value: str, instance: InstanceType | None) -> bool:
 
 
 def _forces_low_latency(value: str, instance: InstanceType | None) -> bool:
-    """Whether NCCL_PROTO admits LL or LL128."""
+    """Return True if NCCL_PROTO admits LL or LL128 on EFA."""
     return _on_efa(value, instance) and any(_admits(value, name) for name in ("ll", "ll128"))
 
 
 def _admits(value: str, name: str) -> bool:
-    """Whether a list such as ``a,b`` has `name`, or one such as ``^a,b`` (all but these) has it not."""
+    """Return True if a list such as ``a,b`` has `name`, or if one such as ``^a,b`` (all but these) does not have it."""
     listed = name in [each.strip().lower() for each in value.lstrip("^").split(",")]
     return listed != value.startswith("^")
 
@@ -82,7 +83,7 @@ RULES: tuple[Rule, ...] = (
         "FI_EFA_USE_DEVICE_RDMA",
         _rdma_on_type_without,
         FAIL,
-        "asks for GPUDirect, which this instance type's EFA has not",
+        "asks for GPUDirect, which this instance type's EFA does not have",
         PLUGIN_CHEATSHEET,
     ),
     Rule("FI_PROVIDER", _another_provider, FAIL, "keeps libfabric from using EFA; take efa", PLUGIN_CHEATSHEET),
@@ -93,9 +94,9 @@ RULES: tuple[Rule, ...] = (
 def lint(
     variables: Mapping[str, str], instance: InstanceType | None, preset: Mapping[str, str] | None = None
 ) -> tuple[Finding, ...]:
-    """The findings on `variables`, by name, for hosts of this type (None: not told).
+    """The findings on `variables`, by name, for hosts of this type (None: unknown).
 
-    Those that a preset set to the same value are meant.
+    A variable that a preset sets to the same value is meant, and passes.
     """
     found: dict[tuple[str, str], Finding] = {}
     for name, value in sorted(variables.items()):

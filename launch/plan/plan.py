@@ -1,8 +1,8 @@
-"""A launch plan: everything decided before the first process starts, as a file that can be read and diffed.
+"""A launch plan: everything that is decided before the first process starts, as text that can be read and compared.
 
-A plan holds no time, no random number and no look at the network: the same recipe, hosts and options give the same
-text (a plan for this machine alone also has its number of cores). Every environment variable says where its value comes
-from, and the command is a list of arguments: what a person may paste is written from it, never read back.
+A plan depends on no clock, no random number and no network: the same recipe, hosts and options give the same text (a
+plan for this machine alone also has its number of cores). Every environment variable names the source of its value. The
+command is a list of arguments; the line that a person may paste is written from it and never read back.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from kogpt2_launch.plan.variables import (
 )
 
 FORMAT = "kogpt2-launch-plan-3"
-PYTHON, LAUNCH_ID = "PYTHON", "ID"  # in commands: the interpreter on the hosts, and a number that each attempt draws
+PYTHON, LAUNCH_ID = "PYTHON", "ID"  # placeholders: the interpreter on the hosts, and the number that each attempt draws
 
-# What Linux admits as an interface's name, less the characters that a shell would read.
+# The names that Linux allows for an interface, without the characters that a shell would interpret.
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 
 
@@ -74,16 +74,16 @@ class Plan:
 
     @property
     def is_local(self) -> bool:
-        """Whether every worker runs on this machine."""
+        """Return True if every worker runs on this machine."""
         return all(host.is_local for host in self.hosts)
 
     @property
     def is_alone(self) -> bool:
-        """Whether it is one worker of localhost: by that name alone, so that the text is the same on every machine."""
+        """Return True for one worker of localhost. Only that name counts: the text is the same on every machine."""
         return self.size == 1 and self.hosts[0].is_loopback
 
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with the user's own variables."""
+        """The findings on the user's own variables."""
         return self.fabric.lint({each.name: each.value for each in self.env if each.source == USER})
 
     def ranks(self) -> list[range]:
@@ -118,13 +118,13 @@ class Plan:
         return {**started, "supervisor": supervisor, "worker": self.worker_argv()}
 
     def rank_env(self) -> tuple[Variable, ...]:
-        """What ``kogpt2-launch run`` adds to `env` for each rank; nothing without supervisors."""
+        """The variables that ``kogpt2-launch run`` adds to `env` for each rank; none without supervisors."""
         if "supervisor" not in self.processes():
             return ()
         return rank_variables(self.run_dir, any(each.name == "NCCL_DEBUG" for each in self.env))
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as plain data, with all that follows from it."""
+        """The plan as plain data, with everything that follows from it."""
         return {
             "format": FORMAT,
             "recipe": {"name": self.recipe, "overrides": list(self.overrides), "fingerprint": self.fingerprint},
@@ -216,11 +216,10 @@ def make_plan(
     fabric: Fabric | None = None,
     file_system: FileSystem | None = None,
 ) -> Plan:
-    """Plans a run of `recipe` on `hosts`.
+    """Plan a run of `recipe` on `hosts`. env : the user's own variables.
 
     Raises RecipeError for a bad recipe, for a total batch that this number of workers cannot share evenly, for more
-    workers on a host than its type has GPUs, and for an interface or variable (`env`: the user's own) that cannot be
-    used.
+    workers on a host than its type has GPUs, and for an interface or variable that cannot be used.
     """
     resolved, fabric = load_recipe(recipe, overrides), fabric or Fabric()
     size = sum(host.slots for host in hosts)
@@ -247,7 +246,7 @@ def make_plan(
 
 
 def check_interface(plan: Plan) -> None:
-    """RecipeError for a network interface that is no interface's name, or that local workers would not use."""
+    """RecipeError for a text that cannot name an interface, and for an interface that local workers would not use."""
     interface = plan.network_interface
     if interface is None:
         return
@@ -255,7 +254,7 @@ def check_interface(plan: Plan) -> None:
         raise RecipeError(f"--network-interface {interface!r}: not the name of one network interface, such as eth0")
     if all(host.is_loopback for host in plan.hosts):
         raise RecipeError(
-            f"--network-interface {interface}: all workers run on this machine and talk over its loopback; leave it out"
+            f"--network-interface {interface}: all workers run on this machine and use its loopback; leave it out"
         )
 
 
@@ -266,8 +265,8 @@ def check_gpus(plan: Plan) -> None:
         assert instance is not None
         if host.slots > instance.gpus:
             raise RecipeError(
-                f"host {host.name}: {host.slots} slots, and {instance.name} has {counted(instance.gpus, 'GPU')}; "
-                "a worker needs one of its own"
+                f"host {host.name}: {host.slots} slots, but {instance.name} has {counted(instance.gpus, 'GPU')}; "
+                "each worker needs one"
             )
 
 

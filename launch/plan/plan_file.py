@@ -18,7 +18,7 @@ from kogpt2_launch.plan.variables import USER, Fabric, Variable, worker_variable
 
 
 def is_plan(name: str) -> bool:
-    """Whether a file is a plan, whatever its name; a name of .json is meant as one."""
+    """Return True if a file is a plan, whatever its name; a name that ends in .json is taken for one."""
     if name.endswith(".json"):
         return True
     try:
@@ -29,8 +29,8 @@ def is_plan(name: str) -> bool:
 
 
 def load_plan(path: Path) -> Plan:
-    """Reads a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
-    again = "make it anew with kogpt2-launch plan"
+    """Read a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
+    again = "make it again with kogpt2-launch plan"
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -42,7 +42,8 @@ def load_plan(path: Path) -> Plan:
         plan = _from_dict(plain)
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"plan {path}: incomplete ({type(error).__name__}: {error}); {again}") from None
-    # All that can be derived is derived again: an argv written into the file by hand is never started.
+    # Everything that can be derived is derived again: a command that was written into the file by hand is never
+    # started.
     written = plan.to_dict()
     changed = sorted(key for key in {*written, *plain} if written.get(key) != plain.get(key))
     if changed:
@@ -51,7 +52,7 @@ def load_plan(path: Path) -> Plan:
     check_gpus(plan)
     _check_variables(plan)
     resolved = load_recipe(plan.recipe, plan.overrides)
-    if len(plan.hosts) > 1:  # on this machine alone the number of threads is its cores'
+    if len(plan.hosts) > 1:  # a plan for this machine alone may come from a machine with other cores
         user = {each.name: each.value for each in plan.env if each.source == USER}
         if worker_variables(resolved, plan.hosts, plan.network_interface, plan.fabric, user) != plan.env:
             raise RecipeError(f"plan {path}: env does not follow from the rest of the plan; {again}")
@@ -65,7 +66,7 @@ def load_plan(path: Path) -> Plan:
 def _from_dict(plain: Mapping[str, Any]) -> Plan:
     recipe, batch = plain["recipe"], plain["batch"]
     interface, shared = plain["network_interface"], plain["file_system"]
-    # A value of another type is converted here, and then found to differ from what stands in the file.
+    # A value of another type is converted here, and then differs from the file.
     return Plan(
         recipe=str(recipe["name"]),
         overrides=tuple(str(override) for override in recipe["overrides"]),
@@ -84,7 +85,7 @@ def _from_dict(plain: Mapping[str, Any]) -> Plan:
 
 
 def _check_variables(plan: Plan) -> None:
-    """Holds the variables of a plan file to the rules of those given on the command line."""
+    """Hold the variables of a plan file to the rules of the command line; RecipeError."""
     for each in plan.env:
         if each.name not in INTERFACE_VARIABLES or each.value != plan.network_interface:
             check_variable(each.name, each.value)

@@ -1,4 +1,4 @@
-"""The environment variables of a plan's workers, each with where its value comes from."""
+"""The environment variables of a plan's workers, each with the source of its value."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from kogpt2_launch.plan.lint import lint
 
 USER, INTERFACE = "user: --env", "horovodrun: --network-interface"
 NCCL_DEBUG_FILE = "NCCL_DEBUG_FILE"
-NO_PLUGIN = "none"  # in a version's place
+NO_PLUGIN = "none"  # instead of a version
 
 
 @dataclass(frozen=True)
 class Variable:
-    """An environment variable of every worker, and where its value comes from."""
+    """An environment variable of every worker, and the source of its value."""
 
     name: str
     value: str
@@ -39,9 +39,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class Fabric:
-    """What the hosts are, as far as it was told: an EC2 type, versions as text, and a preset's name.
+    """The facts about the hosts, as far as they are known: an EC2 type, versions as text, and a preset's name.
 
-    A plugin_version of ``none`` is a host of that type without EFA: NCCL takes sockets there, and nobody minds.
+    A plugin_version of ``none`` means a host of that type without EFA: NCCL uses sockets there, and that is all right.
     """
 
     instance_type: str | None = None
@@ -50,7 +50,7 @@ class Fabric:
     preset: str | None = None
 
     def __post_init__(self) -> None:
-        """RecipeError for what is not in the tables."""
+        """RecipeError for a name that is not in the tables, or a text that is not a version."""
         if self.preset is not None and self.preset not in PRESETS:
             raise RecipeError(f"--preset {self.preset}: not one of {', '.join(PRESETS)}")
         versions = (self.plugin_version, self.libfabric)
@@ -82,7 +82,7 @@ class Fabric:
         return parse_version(self.libfabric_version, "--libfabric-version")
 
     def settings(self) -> dict[str, Variable]:
-        """The variables of the tables, and the preset's over them."""
+        """The variables of the tables, with those of the preset on top."""
         found: dict[str, Variable] = {}
         if self.instance is not None:
             tables = (*common_settings(self.instance), *fabric_settings(self.instance, self.plugin, self.libfabric))
@@ -92,7 +92,7 @@ class Fabric:
         return found
 
     def lint(self, variables: Mapping[str, str]) -> tuple[Finding, ...]:
-        """What is wrong with variables on this network."""
+        """The findings on these variables for this network."""
         preset = PRESETS[self.preset] if self.preset is not None else None
         return lint(variables, self.instance, preset)
 
@@ -100,17 +100,17 @@ class Fabric:
 def worker_variables(
     recipe: Recipe, hosts: Sequence[Host], interface: str | None, fabric: Fabric, user: Mapping[str, str]
 ) -> tuple[Variable, ...]:
-    """All of them by name: tables, preset, then ours, then the user's over all.
+    """All variables of the workers, by name: tables, then preset, then ours, then the user's on top.
 
-    RecipeError for one of the user's that may not stand in a plan, or that would corrupt data.
+    RecipeError for a variable of the user's that a plan must not hold, or that would corrupt data.
     """
     chosen = fabric.settings()
     if fabric.instance is not None and sum(host.slots for host in hosts) == 1 and hosts[0].is_loopback:
         chosen[NCCL_DEBUG_FILE] = nccl_log_by_hand(str(recipe.run_dir))  # a worker alone has no supervisor
     for name in INTERFACE_VARIABLES if interface else ():
         chosen[name] = Variable(name, str(interface), INTERFACE)
-    # Without OMP_NUM_THREADS MXNet computes on one CPU thread, and it is read when MXNet is imported. Several hosts
-    # may differ in cores while all workers get the same variables, so there each worker sets its own.
+    # Without OMP_NUM_THREADS MXNet computes on one CPU thread, and it reads the variable when it is imported. Several
+    # hosts may differ in cores while all workers get the same variables, so there each worker sets its own.
     if recipe.training.threads:
         threads, source = recipe.training.threads, "recipe: training.threads"
         chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(threads), source)
@@ -122,7 +122,8 @@ def worker_variables(
         check_variable(name, value)
         if name == NCCL_DEBUG_FILE:
             raise RecipeError(
-                f"--env {name}: kogpt2-launch run sets it for every rank, to a file beside the rank's log; leave it out"
+                f"--env {name}: kogpt2-launch run sets it for every rank, to a file next to the rank's log; "
+                "leave it out"
             )
         if name == LIBRARY_PATH and name in chosen:
             value = join_library_paths(value, chosen[name].value)
@@ -139,14 +140,14 @@ def nccl_log_by_hand(run_dir: str) -> Variable:
 
 
 def rank_variables(run_dir: str, with_nccl: bool) -> tuple[Variable, ...]:
-    """What the supervisor of a rank (launch/host) adds to these; capitals stand for what is known only then."""
+    """The variables that the supervisor of a rank (launch/host) adds. Capitals are placeholders for later values."""
     found = {
         "HOROVOD_*": ("(the rank's place, and the rendezvous)", "run: the engine's, or the order of the hosts"),
         job.LAUNCH_ID: ("ID", "run: one for each attempt; all that is left is found by it"),
-        job.LAUNCH_RANK: ("RANK", "run: which supervisor's it is"),
-        job.PROGRESS_FILE: ("(beside the supervisor)", "run: how far the worker has come"),
+        job.LAUNCH_RANK: ("RANK", "run: the supervisor's own"),
+        job.PROGRESS_FILE: ("(in the launch's folder)", "run: how far the worker is"),
     }
     if with_nccl:
         log = f"{run_dir}/launch/attempt-NN/rank-RANK.nccl.log"
-        found[NCCL_DEBUG_FILE] = (log, "run: beside the rank's own log, and read there")
+        found[NCCL_DEBUG_FILE] = (log, "run: next to the rank's own log, and read there")
     return tuple(Variable(name, *found[name]) for name in sorted(found))

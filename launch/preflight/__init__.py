@@ -1,1 +1,1 @@
-"""Is every host of a plan ready?"""
+"""Ask every host of a plan if it is ready."""

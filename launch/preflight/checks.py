@@ -1,7 +1,7 @@
-"""The checks of ``kogpt2-launch preflight``: facts of all hosts in, findings out. Nothing here asks anybody.
+"""The checks of ``kogpt2-launch preflight``: facts of all hosts go in, findings come out. Nothing here asks a host.
 
-A check gets the plan, its recipe and what each reachable host said (probe.py), and yields a finding for every host, or
-one for all of them. What fails would end the run or spoil it; what warns makes it slower or less safe.
+A check gets the plan, its recipe and the facts of each reachable host (probe.py). It yields a finding for every host,
+or one for all of them. A fail would end the run or spoil it; a warning makes it slower or less safe.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from kogpt2_launch.plan.plan import Plan
 
 ALL = "all hosts"
 NETWORK_FILE_SYSTEMS = ("lustre", "nfs", "nfs4", "ceph", "glusterfs", "beegfs", "gpfs", "wekafs", "fuse.sshfs", "9p")
-CLOCK_WARN, CLOCK_FAIL = 1.0, 60.0  # seconds; AWS refuses requests that are 5 minutes off, make and logs suffer before
+CLOCK_WARN, CLOCK_FAIL = (
+    1.0,
+    60.0,
+)  # seconds; AWS refuses requests that are 5 minutes off, and make and logs suffer earlier
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What probe.py said on a host, and between which times of this machine's clock it did."""
+    """The facts that probe.py printed on a host. sent, received : start and end of asking, by this machine's clock."""
 
     host: str
     facts: dict[str, Any]
@@ -43,7 +46,7 @@ Check = Callable[[Plan, Recipe, Sequence[HostFacts]], Iterator[Finding]]
 
 
 def clock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Each host's clock against ours, give or take half the time that asking took."""
+    """Compare each host's clock with ours; the error is at most half the time that asking took."""
     for each in hosts:
         doubt = (each.received - each.sent) / 2
         skew = float(each.facts["time"]) - (each.sent + doubt)
@@ -54,13 +57,13 @@ def clock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fi
 
 
 def code(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """One revision of this package everywhere."""
+    """Check that all hosts have one revision of this package."""
     fix = "install the same revision on every host, or put it on the shared file system"
     yield from _same("code", {each.host: each.facts["code"] for each in hosts}, fix)
 
 
 def packages(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """One version of each package everywhere, and an MXNet among them."""
+    """Check that all hosts have one version of each package, and an MXNet."""
     for name in sorted({name for each in hosts for name in each.facts["packages"]}):
         versions = {each.host: each.facts["packages"].get(name) for each in hosts}
         if set(versions.values()) != {None}:
@@ -72,7 +75,7 @@ def packages(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator
 
 
 def data(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """The same shards everywhere, and all of them on the file system."""
+    """Check that all hosts see the same shards, and that none is only in the archive."""
     for name in sorted({name for each in hosts for name in each.facts["manifests"]}):
         hashes = {each.host: each.facts["manifests"][name]["sha256"] for each in hosts}
         yield from _same(
@@ -85,7 +88,7 @@ def data(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
 
 
 def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """The run's folder: on a file system that all share, writable, with room for the checkpoints."""
+    """Check that the run folder is writable, has room for the checkpoints, and is on a shared file system."""
     run_dir = str(recipe.run_dir)
     kept = (recipe.checkpoint.keep or 1) + 1
     needed = size_of(recipe).checkpoint * kept
@@ -104,11 +107,11 @@ def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[
         mounts = {each.host: _mount(each, run_dir) for each in hosts}
         sources = {host: f"{mount.device} ({mount.kind})" if mount else None for host, mount in mounts.items()}
         fix = f"mount one file system at {run_dir} on every host"
-        yield from _same("shared run folder", sources, fix, missing="on a disk of the host's own")
+        yield from _same("shared run folder", sources, fix, missing="on a local disk")
 
 
 def file_system(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """The run's folder on the plan's own FSx; a host's mount table has its address in the DNS name's place."""
+    """Check that the run folder is on the plan's FSx; a host's mount table has its address instead of its DNS name."""
     shared = plan.file_system
     for each in hosts if shared is not None else ():
         assert shared is not None
@@ -116,13 +119,13 @@ def file_system(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Itera
         if mount is not None and mount.kind == "lustre" and mount.device.endswith(f":/{shared.mount_name}"):
             yield Finding(PASS, "file system", each.host, f"{shared.id} at {mount.point}")
         else:
-            there = f"{mount.device} ({mount.kind})" if mount else "a disk of the host's own"
+            there = f"{mount.device} ({mount.kind})" if mount else "a local disk"
             fix = shared.mount_command("FOLDER")
             yield Finding(FAIL, "file system", each.host, f"{recipe.run_dir} is on {there}, not on {shared.id}", fix)
 
 
 def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Lustre mounted as it should be; nothing of other file systems."""
+    """Check the mount options of Lustre; other file systems pass."""
     for each in hosts:
         mount = _mount(each, str(recipe.run_dir))
         if mount is None or mount.kind != "lustre":
@@ -135,7 +138,7 @@ def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Ite
 
 
 def memory_lock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """EFA pins memory: an unlimited lock, or it cannot start."""
+    """Check that memory locks are unlimited: EFA pins memory and cannot start otherwise."""
     if not plan.fabric.has_efa:
         return
     for each in hosts:
@@ -148,7 +151,7 @@ def memory_lock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Itera
 
 
 def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """As many EFA devices as the type has, seen by libfabric, and the plugin that brings NCCL to them."""
+    """Check that a host has all EFA devices of its type, that libfabric sees them, and that NCCL's plugin is there."""
     instance = plan.fabric.instance
     if instance is None or not instance.efa:
         return
@@ -175,7 +178,7 @@ def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Find
 
 
 def gpus(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """A GPU for each worker, of a kind that MXNet's build has code for; only where the plan names an instance type."""
+    """Check for a GPU for each worker that MXNet's build has code for, if the plan names an instance type."""
     if plan.fabric.instance is None:
         return
     slots = {host.name: host.slots for host in plan.hosts}
@@ -201,7 +204,7 @@ def gpus(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
 
 
 def nccl(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """One libnccl: Horovod's and MXNet's must be the same, and the plugin is made for its version."""
+    """Check for a single libnccl: Horovod and MXNet must use the same one, and the plugin is made for its version."""
     for each in hosts:
         lines = each.facts["tools"]["ldd_mxnet"]["output"].splitlines()
         linked = sorted({line.split("=>")[1].split("(")[0].strip() for line in lines if "libnccl" in line})
@@ -215,7 +218,7 @@ def nccl(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
 
 
 def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """The plan's network interface on every host, with addresses of one subnet."""
+    """Check that every host has the plan's network interface, with addresses of one subnet."""
     name = plan.network_interface
     if name is None:
         return
@@ -225,14 +228,14 @@ def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterato
         subnets[each.host] = there.get(name)
         if name not in there:
             others = ", ".join(sorted(there)) or "none"
-            text = f"no {name} with an IPv4 address; there are {others}"
+            text = f"no {name} with an IPv4 address; it has {others}"
             yield Finding(FAIL, "interface", each.host, text, "kogpt2-launch plan ... --network-interface NAME")
     if len(hosts) > 1 and None not in subnets.values():
         yield from _same(f"subnet of {name}", subnets, "bring the hosts into one subnet", worst=WARN)
 
 
 def ssh(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """ssh from each host to another and to the first: horovodrun and mpirun start workers from one to the next."""
+    """Check ssh from each host to the next and to the first: horovodrun and mpirun start workers along these ways."""
     for each in hosts:
         for peer, tool in sorted(each.facts["peers"].items()):
             if tool["code"] == 0:
@@ -255,7 +258,7 @@ CHECKS: tuple[Check, ...] = (
 def _same(
     check: str, values: dict[str, str | None], fix: str, missing: str = "not installed", worst: str = FAIL
 ) -> Iterator[Finding]:
-    """One finding for all if they agree; else one for each host that differs from most."""
+    """One finding for all hosts if they agree, else one for each host that differs from the majority."""
     common, _ = Counter(values.values()).most_common(1)[0]
     odd = [host for host, value in values.items() if value != common or value is None]
     if not odd:
@@ -266,7 +269,7 @@ def _same(
 
 
 def _libfabric_version(plan: Plan, each: HostFacts) -> Iterator[Finding]:
-    """Whether the host's libfabric is one for which the plan's variables were made."""
+    """Check that the plan's variables are made for the host's version of libfabric."""
     found = re.search(r"libfabric: *v?(\d+(?:\.\d+)+)", each.facts["tools"]["fi_info_version"]["output"])
     plugin, planned = plan.fabric.plugin, plan.fabric.libfabric
     if found is None or plugin is None or planned is None:
@@ -275,7 +278,7 @@ def _libfabric_version(plan: Plan, each: HostFacts) -> Iterator[Finding]:
     if plugin_generation(plugin, there) == plugin_generation(plugin, planned):
         yield Finding(PASS, "libfabric version", each.host, found[1])
     else:
-        text = f"{found[1]}, and the plan is for {plan.fabric.libfabric_version}, which wants other variables"
+        text = f"{found[1]}, and the plan is for {plan.fabric.libfabric_version}, which needs other variables"
         fix = f"kogpt2-launch plan ... --libfabric-version {found[1]}"
         yield Finding(FAIL, "libfabric version", each.host, text, fix)
 
@@ -285,7 +288,7 @@ def _folder(manifest: str) -> str:
 
 
 def _mount(each: HostFacts, folder: str) -> Mount | None:
-    """The network file system that `folder` lies on; None for a disk of the host's own."""
+    """The network file system that holds `folder`; None for a local disk."""
     real = each.facts["folders"][folder]["real"]
     best: tuple[int, Mount | None] = (-1, None)
     for line in each.facts["mounts"].splitlines():
@@ -301,7 +304,7 @@ def _mount(each: HostFacts, folder: str) -> Mount | None:
 
 
 def _subnets(each: HostFacts) -> dict[str, str]:
-    """{interface: its IPv4 network}, as ``ip -json address`` has them."""
+    """{interface: its IPv4 network}, from the output of ``ip -json address``."""
     try:
         described: list[Any] = json.loads(each.facts["tools"]["addresses"]["output"] or "[]")
     except ValueError:

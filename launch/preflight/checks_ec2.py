@@ -1,7 +1,7 @@
-"""What EC2 says of a plan's hosts: one subnet, a placement group, security groups that are open to themselves.
+"""Check with EC2 that a plan's hosts have one subnet, a placement group, and security groups open to themselves.
 
-For ``kogpt2-launch preflight --ec2``. The hosts must be named by their private addresses or private DNS names, as
-discovery names them; what EC2 does not know is a finding, not an error.
+This is ``kogpt2-launch preflight --ec2``. The hosts must be named by their private addresses or private DNS names, as
+discovery names them. A host that EC2 does not know is a finding, not an error.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from kogpt2_launch.plan.discovery import explained, make_client
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.preflight.checks import ALL
 
-PAGE = 200  # values that a filter of DescribeInstances takes
+PAGE = 200  # the most values that a filter of DescribeInstances takes
 EVERY_PROTOCOL = "-1"  # EFA's packets are neither TCP nor UDP
 
 
 def ec2_findings(plan: Plan, client: Any = None) -> tuple[Finding, ...]:
-    """All findings; DataError if EC2 does not answer."""
+    """Ask EC2 and return all findings; DataError if it does not answer."""
     with explained("EC2"):
         client = client or make_client("ec2")
         instances = _instances(client, [host.name for host in plan.hosts])
@@ -34,7 +34,7 @@ def ec2_findings(plan: Plan, client: Any = None) -> tuple[Finding, ...]:
 
 
 def _instances(client: Any, names: list[str]) -> dict[str, dict[str, Any] | None]:
-    """EC2's description of each host, None for one that it does not know."""
+    """EC2's description of each host; None for a host that it does not know."""
     found: dict[str, dict[str, Any]] = {}
     pages = client.get_paginator("describe_instances")
     for filter_name, key in (("private-ip-address", "PrivateIpAddress"), ("private-dns-name", "PrivateDnsName")):
@@ -58,7 +58,7 @@ def _presence(instances: dict[str, dict[str, Any] | None]) -> Iterator[Finding]:
     for name, each in instances.items():
         if each is None:
             fix = "name hosts by their private addresses; check AWS_REGION and AWS_PROFILE"
-            yield Finding(WARN, "EC2 instance", name, "EC2 knows no instance of this name here", fix)
+            yield Finding(WARN, "EC2 instance", name, "EC2 does not know an instance of this name in this region", fix)
         elif each["State"]["Name"] != "running":
             yield Finding(FAIL, "EC2 instance", name, f"{each['InstanceId']} is {each['State']['Name']}", "start it")
 
@@ -68,7 +68,7 @@ def _one_subnet(instances: dict[str, dict[str, Any] | None]) -> Iterator[Finding
     if len(set(subnets.values())) == 1:
         yield Finding(PASS, "EC2 subnet", ALL, next(iter(subnets.values())))
     for name, subnet in subnets.items() if len(set(subnets.values())) > 1 else ():
-        yield Finding(FAIL, "EC2 subnet", name, subnet, "EFA does not leave a subnet: start all instances in one")
+        yield Finding(FAIL, "EC2 subnet", name, subnet, "start all instances in one subnet: EFA does not cross subnets")
 
 
 def _placement(instances: dict[str, dict[str, Any] | None], plan: Plan) -> Iterator[Finding]:
@@ -86,11 +86,11 @@ def _placement(instances: dict[str, dict[str, Any] | None], plan: Plan) -> Itera
 def _open_to_itself(
     instances: dict[str, dict[str, Any] | None], groups: dict[str, dict[str, Any]]
 ) -> Iterator[Finding]:
-    """Whether one group, common to all, lets everything in from itself and out to itself."""
+    """Check that one group, common to all hosts, lets everything in from itself and out to itself."""
     members = [{g["GroupId"] for g in each.get("SecurityGroups", [])} for each in instances.values() if each]
     common = sorted(set.intersection(*members)) if members else []
     if members and not common:
-        yield Finding(FAIL, "security group", ALL, "no group is common to all hosts", "put all of them into one")
+        yield Finding(FAIL, "security group", ALL, "no group is common to all hosts", "put all hosts into one group")
     ways = {name: _closed_ways(groups[name]) for name in common if name in groups}
     open_ones = [name for name, closed in ways.items() if not closed]
     if open_ones:
@@ -107,7 +107,10 @@ def _open_to_itself(
 
 
 def _closed_ways(group: dict[str, Any]) -> list[str]:
-    """``ingress``, ``egress``: where no rule admits all protocols of the group itself. An address range does not do."""
+    """The directions, ``ingress`` and ``egress``, without a rule for all protocols of the group itself.
+
+    A rule for an address range is not enough.
+    """
     ways = {"ingress": group.get("IpPermissions", []), "egress": group.get("IpPermissionsEgress", [])}
     return [way for way, rules in ways.items() if not any(_admits(rule, group["GroupId"]) for rule in rules)]
 

@@ -1,4 +1,4 @@
-"""Asks every host of a plan what it is like, in parallel, and checks the answers before anything is started."""
+"""Ask every host of a plan for its facts, in parallel, and check them before anything is started."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ANSWER_SECONDS = 90.0
 
 
 def preflight(plan: Plan, shell: Shell, seconds: float = ANSWER_SECONDS) -> tuple[Finding, ...]:
-    """All findings, check by check; a host that gives no answer has a single one."""
+    """Return all findings, check by check; a host that does not answer has a single one."""
     recipe = load_recipe(plan.recipe, plan.overrides)
     source = PROBE.read_text(encoding="utf-8")
     wanted = {host.name: _wanted(plan, recipe, shell, number) for number, host in enumerate(plan.hosts)}
 
     def program(host: Host) -> str:
-        # A JSON text as a Python string: whatever is in it is data.
+        # A JSON text inside a Python string: whatever it holds is data.
         return f"{source}\n\nmain(json.loads({json.dumps(wanted[host.name])!r}))\n"
 
     answers = shell.run_on_all(plan.hosts, program, seconds)
@@ -62,7 +62,7 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 
 def to_table(findings: Sequence[Finding]) -> str:
-    """A line for each finding, those alike on many hosts as one; what is wrong comes last, where it is seen."""
+    """A line for each finding, with equal ones of many hosts as one; failures come last, where people see them."""
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for each in findings:
         groups.setdefault((each.status, each.what, each.text, each.fix), []).append(each.where)
@@ -77,10 +77,10 @@ def to_table(findings: Sequence[Finding]) -> str:
 
 
 def _wanted(plan: Plan, recipe: Recipe, shell: Shell, number: int) -> dict[str, Any]:
-    """What host `number` is to look for."""
+    """The input of the probe on host `number`."""
     peers: list[str] = []
     if len(plan.hosts) > 1:
-        # A ring, and each with the first: that is every way that an engine goes, without asking for all pairs.
+        # A ring, and each host with the first: these are all the ways that an engine takes, without testing all pairs.
         peers = sorted(
             {plan.hosts[(number + 1) % len(plan.hosts)].name, plan.hosts[0].name} - {plan.hosts[number].name}
         )

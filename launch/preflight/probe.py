@@ -1,7 +1,7 @@
-"""What one host is like, as JSON on stdout: facts, without a judgement. preflight.py sends this file to every host.
+"""Print the facts of one host as JSON, without a judgement. preflight.py sends this file to every host.
 
 It runs there from stdin (``ssh host exec python3 -``), so it needs nothing but Python's standard library, 3.9 or later.
-The last line that preflight.py adds calls :func:`main` with what to look for. A tool that is missing or hangs is a fact
+preflight.py adds a last line, which calls :func:`main` with what to look for. A tool that is missing or hangs is a fact
 like any other.
 """
 
@@ -25,7 +25,7 @@ GPU_QUERY = "index,name,compute_cap,driver_version,memory.total"
 
 
 def main(wanted: dict[str, Any]) -> None:
-    """Prints the facts. wanted: packages, folders, manifests, peers (host names), ssh_port."""
+    """Print the facts. wanted : packages, folders, manifests, peers (host names), ssh_port."""
     facts = {
         "time": time.time(),
         "hostname": socket.gethostname(),
@@ -51,7 +51,7 @@ def main(wanted: dict[str, Any]) -> None:
 
 
 def run(argv: list[str | None]) -> dict[str, Any]:
-    """What a tool said; code None when it is not there or did not end."""
+    """Run a tool and return its output; the code is None if the tool is not installed or did not end."""
     if argv[-1] is None or shutil.which(str(argv[0])) is None:
         return {"code": None, "output": "", "problem": "not installed"}
     try:
@@ -66,7 +66,7 @@ def run(argv: list[str | None]) -> dict[str, Any]:
 
 
 def library(package: str, name: str) -> str | None:
-    """A library inside of an installed package, found without importing it."""
+    """Find a library inside an installed package, without importing the package."""
     found = util.find_spec(package)
     for place in (found.submodule_search_locations or []) if found else []:
         path = Path(place) / name
@@ -76,7 +76,7 @@ def library(package: str, name: str) -> str | None:
 
 
 def names(path: str) -> list[str]:
-    """What is in a folder; nothing where there is none."""
+    """The names in a folder; an empty list if the folder does not exist."""
     try:
         return sorted(each.name for each in Path(path).iterdir())
     except OSError:
@@ -84,7 +84,7 @@ def names(path: str) -> list[str]:
 
 
 def plugins() -> list[str]:
-    """The aws-ofi-nccl libraries where its installers put them, and on LD_LIBRARY_PATH."""
+    """Find the libraries of aws-ofi-nccl: where its installers put them, and on LD_LIBRARY_PATH."""
     places = ["/opt/aws-ofi-nccl", "/opt/amazon/ofi-nccl"]
     found = {str(path) for place in places for path in sorted(Path(place).glob("**/libnccl-net*.so"))}
     for place in os.environ.get("LD_LIBRARY_PATH", "").split(":"):
@@ -93,7 +93,7 @@ def plugins() -> list[str]:
 
 
 def version(package: str) -> str | None:
-    """Of an installed distribution."""
+    """The version of an installed distribution, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -101,7 +101,7 @@ def version(package: str) -> str | None:
 
 
 def code_revision(package: str) -> str | None:
-    """A hash of the package's source files: two checkouts are the same if it is."""
+    """A hash of the package's source files: equal checkouts have equal hashes."""
     found = util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         return None
@@ -113,7 +113,7 @@ def code_revision(package: str) -> str | None:
 
 
 def text(path: str) -> str:
-    """What a small file says; nothing where there is none."""
+    """The text of a small file; empty if it does not exist."""
     try:
         return Path(path).read_text(errors="replace")
     except OSError:
@@ -121,7 +121,7 @@ def text(path: str) -> str:
 
 
 def folder(name: str) -> dict[str, Any]:
-    """A folder that a run reads or writes, or the nearest one above it that is there."""
+    """The facts of a folder that a run reads or writes, or of the nearest existing folder above it."""
     path = Path(name)
     place = next((each for each in (path, *path.parents) if each.is_dir()), Path("/"))
     usage = shutil.disk_usage(place)
@@ -134,7 +134,7 @@ def folder(name: str) -> dict[str, Any]:
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """A shard manifest's hash, and which shards beside it lie on tape or in the object store only."""
+    """The hash of a shard manifest, and the shards of its folder that are only on tape or in the object store."""
     path = Path(name)
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -149,6 +149,6 @@ def manifest(name: str) -> dict[str, Any]:
 
 
 def reach(host: str, port: int | None) -> dict[str, Any]:
-    """Whether ssh from here to another host works without a question."""
+    """Try ssh from here to another host, without any question asked."""
     options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=accept-new"]
     return run(["ssh", *options, *(["-p", str(port)] if port else []), host, "true"])

@@ -1,8 +1,8 @@
-"""A plan as files for a scheduler: Slurm, Kubeflow's MPIJob, AWS Batch (multi-node), AWS ParallelCluster.
+"""Write a plan as files for a scheduler: Slurm, Kubeflow's MPIJob, AWS Batch (multi-node), AWS ParallelCluster.
 
-All of them end in the same two commands on the first host, ``kogpt2-launch plan`` with the hosts that the scheduler
-gave, and ``kogpt2-launch run``; so supervisor, restarts and exit codes are the same everywhere. What comes from the
-plan stands in YAML, JSON or quoted shell words, never inside of a script's text.
+All of them run the same two commands on the first host: ``kogpt2-launch plan`` with the scheduler's hosts, and
+``kogpt2-launch run``. So supervisors, restarts and exit codes are the same everywhere. Values of the plan go into YAML,
+JSON or quoted shell words, never into the text of a script.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TARGETS: dict[str, Callable[[Plan, Site], Files]] = {
 
 
 def render(plan: Plan, target: str, site: Site) -> Files:
-    """The files of a target by name; RecipeError for hosts that are not alike, which no scheduler's job has."""
+    """The files of a target, by name; RecipeError for hosts with different slots: a scheduler's nodes are alike."""
     slots = {host.slots for host in plan.hosts}
     if len(slots) > 1:
         raise RecipeError(f"render --to {target}: hosts with {sorted(slots)} slots; a scheduler's nodes are alike")

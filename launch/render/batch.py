@@ -1,4 +1,4 @@
-"""A plan as a multi-node job of AWS Batch."""
+"""Write a plan as a multi-node job of AWS Batch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ meeting=.batch-${AWS_BATCH_JOB_ID%%#*}-${AWS_BATCH_JOB_ATTEMPT:-1}
 mkdir -p "$meeting"
 trap 'touch "$meeting/over"' EXIT
 mkdir -p /run/sshd
-"$(command -v sshd)"  # by its whole path, as it wants
+"$(command -v sshd)"  # sshd refuses to start without its full path
 hostname -I | awk '{print $1}' > "$meeting/.node-$AWS_BATCH_JOB_NODE_INDEX"
 mv "$meeting/.node-$AWS_BATCH_JOB_NODE_INDEX" "$meeting/node-$AWS_BATCH_JOB_NODE_INDEX"
 if [ "$AWS_BATCH_JOB_NODE_INDEX" != "$AWS_BATCH_JOB_MAIN_NODE_INDEX" ]; then
@@ -38,7 +38,7 @@ fi
 for ((node = 0; node < AWS_BATCH_JOB_NUM_NODES; node++)); do
     for ((waited = 0; ; waited++)); do
         if [ -e "$meeting/node-$node" ]; then break; fi
-        if [ -e "$meeting/over" ] || [ "$waited" -ge 1800 ]; then echo "node $node has not come" >&2; exit 1; fi
+        if [ -e "$meeting/over" ] || [ "$waited" -ge 1800 ]; then echo "node $node did not start" >&2; exit 1; fi
         sleep 1
     done
     echo "$(cat "$meeting/node-$node") slots=$slots"

@@ -1,4 +1,4 @@
-"""What the files of all schedulers share: the place, the arguments of the plan, the job's name, the wait in shell."""
+"""Parts that the files of all schedulers share: the site, the plan's arguments, the job's name, the wait in shell."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kogpt2_launch.plan.variables import USER
 Files = dict[str, str]  # texts by file name
 PREEMPTED = PreemptedError.exit_code
 SAVE_SECONDS = 180  # between a scheduler's SIGTERM and its SIGKILL
-WORKER_GIB = 12  # of a host's memory, for a worker and what it reads ahead; the smallest types have 16 a GPU
+WORKER_GIB = 12  # memory of a host for each worker and what it reads ahead; the smallest types have 16 for each GPU
 
 # Shell for `{wait}` of the scripts: a launcher in the background gets the scheduler's SIGTERM, and $code is its exit
-# code. bash would run no trap before a command in the foreground ends; `wait` ends at once, so it is asked again, and
-# still knows the code of a launcher that has ended meanwhile.
+# code. bash runs no trap until a command in the foreground ends. `wait`, however, ends at once, so it is called again;
+# it still knows the code of a launcher that has ended meanwhile.
 WAIT = """\
 launcher=$!
 asked=yes
@@ -32,7 +32,7 @@ done"""
 
 @dataclass(frozen=True)
 class Site:
-    """What a plan does not know of the place where it will run; each target says which of these it wants."""
+    """Facts about the place of a run that are not in its plan; each target names those that it needs."""
 
     image: str | None = None  # of containers
     folder: str = "/fsx"  # where the shared file system is mounted, and the working folder
@@ -45,20 +45,22 @@ class Site:
     time_limit: str = "7-00:00:00"
 
     def need(self, target: str, **options: str) -> None:
-        """RecipeError that names the options which `target` wants and nobody gave."""
+        """RecipeError that names the options which `target` needs and nobody gave."""
         missing = [option for name, option in options.items() if getattr(self, name) is None]
         if missing:
             raise RecipeError(f"render --to {target}: give {', '.join(missing)}")
 
 
 def need_interface(plan: Plan, target: str) -> None:
-    """RecipeError for several hosts without one: what mpirun starts cannot look for it."""
+    """RecipeError for several hosts without an interface: mpirun, unlike horovodrun, does not look for one."""
     if plan.network_interface is None and len(plan.hosts) > 1:
-        raise RecipeError(f"render --to {target}: make the plan with --network-interface, as it is there (often eth0)")
+        raise RecipeError(
+            f"render --to {target}: make the plan with --network-interface, the name on the nodes (often eth0)"
+        )
 
 
 def plan_arguments(plan: Plan) -> list[str]:
-    """The arguments of ``kogpt2-launch plan`` that make this plan again, its hosts left out."""
+    """The arguments of ``kogpt2-launch plan`` that make this plan again, without its hosts."""
     arguments = [plan.recipe, *plan.overrides]
     options = {
         "--network-interface": plan.network_interface,
@@ -75,12 +77,12 @@ def plan_arguments(plan: Plan) -> list[str]:
 
 
 def job_name(plan: Plan) -> str:
-    """The recipe's name as schedulers admit it: letters, digits and hyphens, a letter first, no hyphen last."""
+    """The recipe's name in a form for schedulers: letters, digits and hyphens, a letter first, no hyphen last."""
     stem = plan.recipe.rpartition("/")[2].rpartition(".")[0] or plan.recipe.rpartition("/")[2]
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem.lower()).strip("-")
     return (kept if kept[:1].isalpha() else f"kogpt2-{kept}")[:40].rstrip("-")
 
 
 def to_yaml(data: dict[str, Any]) -> str:
-    """As YAML; through JSON, so that what stands in two places is written out in both."""
+    """Write data as YAML. It goes through JSON, so that YAML repeats equal parts instead of making aliases."""
     return yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, default_flow_style=False, width=110)

@@ -1,4 +1,4 @@
-"""A plan as an MPIJob of Kubeflow's operator."""
+"""Write a plan as an MPIJob of Kubeflow's operator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kogpt2_launch.render.common import (
     to_yaml,
 )
 
-# The arguments of plan come as "$@", so nothing of theirs is read by the shell.
+# The arguments of plan come as "$@", so the shell does not interpret them.
 MPIJOB_SCRIPT = (
     'kogpt2-launch plan "$@" --hostfile /etc/mpi/hostfile --out /tmp/plan.json '
     "&& exec kogpt2-launch run /tmp/plan.json --backend mpirun --stopped-is-done"
@@ -24,7 +24,7 @@ MPIJOB_SCRIPT = (
 
 
 def mpijob(plan: Plan, site: Site) -> Files:
-    """An MPIJob (kubeflow.org/v2beta1): a launcher without GPUs, and a pod for each host."""
+    """Return an MPIJob (kubeflow.org/v2beta1): a launcher without GPUs, and a pod for each host."""
     site.need("mpijob", image="--image")
     need_interface(plan, "mpijob")
     instance, slots = plan.fabric.instance, plan.hosts[0].slots

@@ -1,4 +1,4 @@
-"""A cluster for a plan, by AWS ParallelCluster."""
+"""Write the cluster of a plan for AWS ParallelCluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kogpt2_launch.render.slurm import slurm
 
 
 def parallelcluster(plan: Plan, site: Site) -> Files:
-    """A cluster with a queue of these instances, EFA and a placement group, FSx for Lustre, and the Slurm script."""
+    """Return a cluster (a queue of these instances, EFA, a placement group, FSx for Lustre) and the Slurm script."""
     site.need(
         "parallelcluster",
         region="--region",

@@ -1,4 +1,4 @@
-"""A plan as a batch script of Slurm."""
+"""Write a plan as a batch script of Slurm."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ exit "$code"
 
 
 def slurm(plan: Plan, site: Site) -> Files:
-    """A batch script; the allocation's own hosts take the place of the plan's."""
+    """Return a batch script; it uses the hosts of its allocation instead of the plan's."""
     slots = plan.hosts[0].slots
     if len(plan.hosts) == 1:  # the launcher's own machine: there is no network to name
         plan = replace(plan, network_interface=None)

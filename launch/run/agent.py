@@ -1,4 +1,4 @@
-"""The archive of launch/host, and the programs made of it that ssh hands to a host through stdin."""
+"""The archive of launch/host, and the programs with it that ssh passes to a host through stdin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kogpt2_gluon.machine import job
 
 PACKAGE = "kogpt2_launch.host"
 MAIN = f"import sys\nfrom {PACKAGE}.supervisor import main\nsys.exit(main())\n"
-# All that varies comes in as JSON inside of a Python string: whatever is in it is data.
+# Everything that varies is JSON inside a Python string: whatever it holds is data.
 PROGRAM = """
 import base64, json, sys, tempfile
 with tempfile.NamedTemporaryFile(suffix=".zip") as archive:
@@ -48,7 +48,7 @@ def archive() -> bytes:
 
 
 def program(verb: str, data: dict[str, Any]) -> str:
-    """The Python program that does `verb` (a function of launch/host/visit.py) on a host."""
+    """Return the Python program that calls `verb`, a function of launch/host/visit.py, on a host."""
     assert verb in ("prepare", "sweep")
     packed = base64.b64encode(archive()).decode()
     return PROGRAM.format(archive=packed, package=PACKAGE, verb=verb, data=json.dumps(data))

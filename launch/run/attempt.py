@@ -1,8 +1,9 @@
-"""One attempt to run a plan: prepare the hosts, start the engine, watch, end everything, say why.
+"""One attempt, that is one start of all workers of a plan: prepare the hosts, start the engine, watch, end everything.
 
-Whatever ends it, the same road is taken out: the supervisors are told to end their workers, the engine is ended, and
-every host is swept by ssh for processes that bear this attempt's mark. A host that cannot be reached sweeps itself: its
-supervisors hear nothing any more and end what they started.
+Whatever ends an attempt, the way out is the same. The supervisors get the order to end their workers, the engine is
+ended, and every host is swept through ssh for processes with the mark of this attempt. A host that cannot be reached
+sweeps itself: its supervisors hear nothing any more and end what they started. When it is over, and why, is decided in
+verdicts.py.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ SWEEP_SECONDS = 12.0
 
 @dataclass(frozen=True)
 class Options:
-    """How an attempt is run. Times in seconds.
+    """The options of an attempt. Times are in seconds.
 
-    engine : horovodrun or mpirun. detect : a host or launcher unheard for so long is taken for dead. hang : no worker
-    moves for so long. start : from the engine's start to the first step. grace : to save after a request to stop.
+    engine : horovodrun or mpirun. detect : a host or launcher that is silent for so long is taken for dead. hang : the
+    run hangs if no worker moves for so long. start : the limit from the engine's start to the first step. grace : the
+    time to save after a request to stop. metadata : another address of the instance metadata service, for tests.
     """
 
     engine: str = HOROVODRUN
@@ -57,7 +59,7 @@ class Options:
     hang: float = 900.0
     start: float = 1800.0
     grace: float = 120.0
-    metadata: str | None = None  # another address of the instance metadata service, as tests have
+    metadata: str | None = None
 
 
 async def run_attempt(
@@ -69,20 +71,20 @@ async def run_attempt(
     requests: list[int],
     seen: Callable[[Sequence[Rank]], None] = lambda ranks: None,
 ) -> Outcome:
-    """Runs `argv` once on every slot of `plan`.
+    """Run `argv` once on every slot of `plan`, and return how it ended.
 
     Parameters
     ----------
     argv : sequence of str
         The command of a worker.
     log_dir : Path
-        Relative to the working folder, or absolute; each host's ranks write their logs there.
+        Relative to the working folder, or absolute. Each host's ranks write their logs there.
     show : callable
-        Gets the lines of rank 0.
+        Called with each line of rank 0.
     requests : list of int
         The signals that this process has received; a list that grows.
     seen : callable
-        Gets the state of all ranks about once a second.
+        Called with the state of all ranks about once a second.
     """
     hosts = [host.name for host, ranks in zip(plan.hosts, plan.ranks()) for _ in ranks]
     mark, token = secrets.token_hex(16), secrets.token_hex(32)
@@ -136,14 +138,14 @@ class Attempt:
                 engine = await self._start_engine()
                 outcome = await self._watch(engine)
         finally:
-            # Also when this is cancelled or fails itself: nothing may be left running.
+            # This also happens if the attempt is cancelled or fails itself: nothing may be left running.
             left = await self._end(engine, outcome.grace if outcome is not None else GRACE)
         return reported(outcome, self.control.ranks, left, self._engine_lines())
 
     # ---- on the hosts ----
 
     async def _prepare(self) -> Outcome | None:
-        """None when every host has its archive and launch.json."""
+        """Put archive and launch.json on every host; return an Outcome if that fails on one."""
 
         def prepared(host: Host) -> str:
             return program("prepare", {"launch": self.launch, "folder": self.folder, "remote": not host.is_local})
@@ -176,9 +178,9 @@ class Attempt:
             )
 
     async def _end(self, engine: asyncio.subprocess.Process | None, grace: float) -> list[str]:
-        """Ends all that this attempt started; what could not be swept."""
+        """End everything that this attempt has started; return a line for each host that could not be swept."""
         control = self.control
-        control.tell("end", grace=grace)
+        control.send("end", grace=grace)
         until = time.monotonic() + grace + self.options.detect
         while any(rank.present and not rank.over for rank in control.ranks) and time.monotonic() < until:
             await control.wait(0.5)
@@ -249,12 +251,12 @@ class Attempt:
             return
         if verdicts.nothing_to_save(ranks, self.requests) is None:
             self.deadline = now + self.options.grace
-            self.control.tell("save")
+            self.control.send("save")
 
     async def _ask_for_stacks(self) -> None:
         """Collect where each worker is in its code, for the report."""
         there = [rank for rank in self.control.ranks if not rank.over]
-        self.control.tell("stacks")
+        self.control.send("stacks")
         until = time.monotonic() + min(6.0, self.options.detect)
         while any(not rank.stacks and not rank.over for rank in there) and time.monotonic() < until:
             await self.control.wait(0.5)

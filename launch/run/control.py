@@ -1,4 +1,4 @@
-"""The launcher's end of the connections to its supervisors: who is there, how far each has come, how each has ended."""
+"""The launcher's end of the connections to its supervisors: who is there, how far each rank is, how each one ended."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kogpt2_launch.host.link import BEAT_SECONDS, proof
 
 @dataclass
 class Rank:
-    """What is known of one worker; times by time.monotonic().
+    """The state of one worker, as its supervisor has reported it. Times are those of time.monotonic().
 
-    code : its exit code once it has ended. lost : why its supervisor is taken for dead, if it is.
+    code : its exit code once it has ended. lost : why its supervisor is taken for dead; empty if it is not.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Rank:
 
     @property
     def present(self) -> bool:
-        """Whether its supervisor has come at all."""
+        """Return True if its supervisor has connected."""
         return self.heard > 0
 
     @property
@@ -53,12 +53,12 @@ class Rank:
 
 
 class Control:
-    """Listens for the supervisors of one attempt. ``async with Control(...) as control``."""
+    """Listen for the supervisors of one attempt: ``async with Control(...) as control``."""
 
     def __init__(
         self, hosts: list[str], token: str, detect_seconds: float, show: Callable[[str], None], address: str = "0.0.0.0"
     ) -> None:
-        """hosts : of each rank, in order. show : gets rank 0's lines."""
+        """hosts : the host of each rank, in order. show : called with each line of rank 0."""
         self.ranks = [Rank(number, host) for number, host in enumerate(hosts)]
         self.changed = asyncio.Event()
         self._token, self._detect, self._show, self._address = token, detect_seconds, show, address
@@ -76,31 +76,31 @@ class Control:
         self.release()
 
     def release(self) -> None:
-        """Lets the supervisors go; until now those whose workers have ended have waited, and with them the engine."""
+        """Let the supervisors end. Those whose workers have ended wait for this, and the engine waits with them."""
         for writer in list(self._writers.values()):
             writer.close()
 
-    def tell(self, kind: str, **content: Any) -> None:
-        """A message to every supervisor that is there."""
+    def send(self, kind: str, **content: Any) -> None:
+        """Send a message to every connected supervisor."""
         for writer in list(self._writers.values()):
             writer.write(json.dumps({"kind": kind, **content}).encode() + b"\n")
 
     def look(self) -> None:
-        """Takes supervisors for dead that have said nothing for too long."""
+        """Take supervisors for dead that have been silent for too long."""
         now = time.monotonic()
         for rank in self.ranks:
             if rank.present and not rank.over and now - rank.heard > self._detect:
                 self._lose(rank, f"nothing heard from {rank.host} for {now - rank.heard:.0f} s")
 
     async def wait(self, seconds: float) -> None:
-        """Until something has changed, at most so long."""
+        """Wait until something has changed, but no longer than `seconds`."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.changed.wait(), seconds)
         self.changed.clear()
 
     async def _beat(self) -> None:
         while True:
-            self.tell("beat")
+            self.send("beat")
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,14 +119,14 @@ class Control:
                 rank.heard = time.monotonic()
                 self._take(rank, json.loads(line))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._lose(rank, f"the supervisor on {rank.host} is not understood: {error}")
+            self._lose(rank, f"the supervisor on {rank.host} sent a message that is not understood: {error}")
         if not rank.over:
-            self._lose(rank, f"the supervisor on {rank.host} has ended without a word")
+            self._lose(rank, f"the supervisor on {rank.host} ended without a report")
         self._writers.pop(rank.number, None)
         writer.close()
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Rank | None:
-        """The rank of a supervisor that has proved to be ours."""
+        """Return the rank of a supervisor that has proved to be ours; None for any other program."""
         mine = secrets.token_hex(16)
         writer.write(json.dumps({"nonce": mine}).encode() + b"\n")
         hello = json.loads(await reader.readline())

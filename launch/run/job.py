@@ -1,8 +1,8 @@
-"""Runs a plan to its end: attempt after attempt, each going on from the newest checkpoint, with a status for others.
+"""Run a plan to its end, attempt after attempt. Each one resumes from the newest checkpoint.
 
-Beside the run's checkpoints, in ``RUN_DIR/launch/``: ``status.json`` (what goes on now), ``attempt-NN.log`` (how an
-attempt ended; the reason is its first line), ``attempt-NN/`` (the output of the engine and of each rank, NCCL's lines),
-``lock`` (held while a launcher is at work).
+A launch writes into ``RUN_DIR/launch/``: ``status.json`` (the present state), ``attempt-NN.log`` (how an attempt ended;
+the first line is the reason), ``attempt-NN/`` (the output of the engine and of each rank, and NCCL's log), ``lock``
+(held while a launcher is at work).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kogpt2_launch.plan.variables import USER
 from kogpt2_launch.run.attempt import Options, run_attempt
 from kogpt2_launch.run.control import Rank
 from kogpt2_launch.run.outcome import Outcome
-from kogpt2_launch.run.output import Shown, tell, write
+from kogpt2_launch.run.output import Shown, say, write
 from kogpt2_launch.run.restart import Decision, Failed, Policy, decide
 from kogpt2_launch.run.stopping import stop_signals
 
@@ -40,12 +40,12 @@ STATUS_SECONDS = 2.0
 
 
 def run_job(plan: Plan, options: Options, policy: Policy, worker: Sequence[str] | None = None) -> int:
-    """Runs a plan through an engine, output of rank 0 on stdout; call it from the main thread (it takes the signals).
+    """Run a plan through an engine, with rank 0's output on stdout. Call it from the main thread: it takes signals.
 
     Parameters
     ----------
     worker : sequence of str, optional
-        The command of a worker, in place of the plan's ``kogpt2 train ...``.
+        The command of a worker, instead of the plan's ``kogpt2 train ...``.
 
     Returns
     -------
@@ -76,7 +76,7 @@ class Job:
         self.requests: list[int] = []
         self.show = Shown()
         self.ranks: Sequence[Rank] = ()
-        self.number, self._told = 0, 0.0
+        self.number, self._reported = 0, 0.0
         self._writing: asyncio.Future[None] | None = None
 
     async def run(self) -> int:
@@ -93,17 +93,17 @@ class Job:
                     await self._status("done", "")
                     return 0
                 history.append(Failed(outcome, self._saved()))
-                self._tell(outcome)
+                self._report(outcome)
                 decision = decide(history, first_saved, self.plan.hosts, self.policy, self._divides)
                 if decision.hosts is None:
                     if not outcome.asked and self.policy.restarts:
-                        tell(f"not started again: {decision.why}")
+                        say(f"not started again: {decision.why}")
                     await self._status("ended", outcome.reason)
                     return outcome.code
-                tell(decision.why)
+                say(decision.why)
                 await self._pause(decision)
                 if self._asked():
-                    tell("asked to stop; run again to go on")
+                    say("asked to stop; run again to go on")
                     await self._status("ended", "asked to stop before the restart")
                     return PreemptedError.exit_code
                 self.plan = self._planned(decision.hosts)
@@ -120,15 +120,15 @@ class Job:
         keep(self.folder / f"{name}.log", outcome.report.encode())
         return outcome
 
-    def _tell(self, outcome: Outcome) -> None:
-        """The reason, and what the rank that failed said last; rank 0's lines have been shown."""
-        tell(outcome.reason)
+    def _report(self, outcome: Outcome) -> None:
+        """Print the reason and the last lines of the rank that failed; those of rank 0 have been shown already."""
+        say(outcome.reason)
         for line in outcome.last_lines[-5:] if outcome.rank else outcome.last_lines[-1:]:
             write(sys.stderr, f"    {line}")
-        tell(f"more in {self.folder}/attempt-{self.number:02d}.log")
+        say(f"more in {self.folder}/attempt-{self.number:02d}.log")
 
     async def _pause(self, decision: Decision) -> None:
-        """Until the restart is due, or somebody asks for the end."""
+        """Wait until the restart is due, or somebody asks for the end."""
         await self._status("waiting", decision.why)
         until = time.monotonic() + decision.wait
         while not self._asked() and (left := until - time.monotonic()) > 0:
@@ -139,7 +139,7 @@ class Job:
         return bool(self.requests) or self.plan.stop_file.exists()
 
     def _planned(self, hosts: tuple[Host, ...]) -> Plan:
-        """The same plan on fewer hosts."""
+        """Make the plan again for fewer hosts."""
         plan = self.plan
         if hosts == plan.hosts:
             return plan
@@ -151,7 +151,7 @@ class Job:
         return batch_divides(self.recipe, sum(host.slots for host in hosts))
 
     def _saved(self) -> int | None:
-        """The step of the newest complete checkpoint, if its folder is seen from here."""
+        """The step of the newest complete checkpoint; None if there is none, or its folder is not visible from here."""
         try:
             newest = newest_checkpoint(self.recipe.ckpt_dir)
             return int(newest.state()["step"]) if newest else None
@@ -159,10 +159,10 @@ class Job:
             return None
 
     def _seen(self, ranks: Sequence[Rank]) -> None:
-        """About once a second. The folder is on a file system that may stand still: nobody waits for it here."""
+        """Note the state, about once a second. Its file system may stall, so nobody waits for it here."""
         self.ranks, now = ranks, time.monotonic()
-        if now - self._told >= STATUS_SECONDS and (self._writing is None or self._writing.done()):
-            self._told = now
+        if now - self._reported >= STATUS_SECONDS and (self._writing is None or self._writing.done()):
+            self._reported = now
             self._writing = self._write_status("running", "")
 
     async def _status(self, state: str, text: str) -> None:
@@ -198,42 +198,44 @@ class Job:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """A file of the run's folder; that it cannot be written is told, and does not end a run."""
+    """Write a file of the run folder; if that fails, print a line and go on."""
     try:
         with replace_file(path) as file:
             file.write(content)
     except OSError as error:
-        tell(f"{path}: cannot be written: {error.strerror}")
+        say(f"{path}: cannot be written: {error.strerror}")
 
 
 def check_inherited(plan: Plan) -> None:
-    """Holds the variables that workers inherit from this environment to the rules of a plan's own.
+    """Hold the variables that workers inherit from this environment to the rules for those of a plan.
 
-    RecipeError for one that would corrupt data; a line for what does harm, or nothing.
+    RecipeError for a variable that would corrupt data; a printed line for one that does harm, or nothing.
     """
     planned = {each.name for each in plan.env}
     found = plan.fabric.lint({name: value for name, value in inherited(os.environ).items() if name not in planned})
     for each in found:
         if each.status == FAIL:
             raise RecipeError(f"{each.what} in this environment: {each.text} ({each.where}); unset it")
-        tell(f"{each.what} in this environment: {each.text} ({each.where})")
+        say(f"{each.what} in this environment: {each.text} ({each.where})")
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One launcher a run folder: the kernel drops the lock with its process, however that ends."""
+    """Allow one launcher for each run folder. The kernel drops the lock with the process, however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise KoGPT2Error(f"{folder.parent}: another launcher runs this; kogpt2-launch status or stop") from None
+            raise KoGPT2Error(
+                f"{folder.parent}: another launcher runs this; see kogpt2-launch status, or end it with stop"
+            ) from None
         except OSError:
-            pass  # a file system without locks, as Lustre is without -o flock
+            pass  # the file system has no locks, like Lustre without -o flock
         yield
 
 
 def next_number(folder: Path) -> int:
-    """One more than the attempts that are there."""
+    """The number of the next attempt."""
     found = [int(path.name[8:]) for path in folder.glob("attempt-*") if path.is_dir() and path.name[8:].isdigit()]
     return max(found, default=0) + 1

@@ -1,9 +1,9 @@
-"""Runs a plan on this machine: one worker directly, in this terminal; more as on any other hosts (job.py).
+"""Run a plan on this machine: one worker directly, in this terminal; several as on any other hosts (job.py).
 
-The worker is in a session of its own, so Ctrl-C reaches this process alone, which hands the first SIGINT or SIGTERM on:
-the worker saves its state and ends (exit code 75). After a second one, or `grace` seconds, it is killed. What was
-started is told from everything else on the machine by a mark in its environment (KOGPT2_LAUNCH_ID), so a process of
-another job, or of a reused process number, is never touched.
+The worker is in a session of its own, so Ctrl-C reaches this process alone. It passes the first SIGINT or SIGTERM on,
+and the worker saves its state and ends (exit code 75). After a second signal, or `grace` seconds, the worker is killed.
+A mark in the environment (KOGPT2_LAUNCH_ID) identifies what was started, so a process of another job, or of a reused
+process number, is never touched.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.run.attempt import Options
 from kogpt2_launch.run.job import run_job
 from kogpt2_launch.run.outcome import MEANINGS
-from kogpt2_launch.run.output import tell
+from kogpt2_launch.run.output import say
 from kogpt2_launch.run.programs import find_program
 from kogpt2_launch.run.restart import Policy
 from kogpt2_launch.run.stopping import stop_signals
@@ -38,21 +38,21 @@ def run_local(
     policy: Policy = NO_RESTARTS,
     worker: Sequence[str] | None = None,
 ) -> int:
-    """Runs `plan` here to its end, output streaming through; call it from the main thread (it takes the signals).
+    """Run `plan` here to its end, with its output passed through. Call it from the main thread: it takes signals.
 
     Parameters
     ----------
     plan : Plan
-        One host, and that host is this one; RecipeError otherwise.
+        A plan of one host, which is this one; RecipeError otherwise.
     options, policy
-        A single worker heeds ``options.grace`` alone: it has no supervisor, and is not started again.
+        Only ``options.grace`` applies to a single worker: it has no supervisor, and is not started again.
     worker : sequence of str, optional
-        The command of a worker, in place of the plan's ``kogpt2 train ...``.
+        The command of a worker, instead of the plan's ``kogpt2 train ...``.
 
     Returns
     -------
     int
-        0 if every worker ended well, else the exit code of the first worker that failed; it is named on stderr.
+        0 if every worker ended well, else the exit code of the first worker that failed, which is named on stderr.
     """
     _check_local(plan)
     if plan.size > 1:
@@ -61,7 +61,7 @@ def run_local(
     plan.stop_file.unlink(missing_ok=True)  # of an earlier run
     code = _run_alone(argv, plan, options.grace)
     if code:
-        tell(f"the worker ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else ""))
+        say(f"the worker ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else ""))
     return code
 
 
@@ -77,7 +77,7 @@ def _check_local(plan: Plan) -> None:
 
 
 def _run_alone(argv: Sequence[str], plan: Plan, grace: float) -> int:
-    """The exit code of one worker, 128 + S for signal S."""
+    """Run one worker and return its exit code, 128 + S for signal S."""
     mark = secrets.token_hex(16)
     env = {**worker_environment({each.name: each.value for each in plan.env}, os.environ), job.LAUNCH_ID: mark}
     with stop_signals() as received:

@@ -1,4 +1,4 @@
-"""How an attempt ended, in one line and in a report: whose end explains the others', and what one would look for."""
+"""How an attempt ended, in one line and in a report: the rank whose end explains the others, and its last lines."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended.
+    """The end of an attempt.
 
-    code : the exit code of the run if it ends here. rank, host : of the failure, if it is one of theirs. step : the
-    furthest that a worker reported, -1 for none. leaving : hosts whose spot instance ends. last_lines : of the rank
-    that failed. report : for the log.
+    code : the exit code of the run if it ends here. rank, host : those of the failure, if it has any. step : the last
+    step that a worker reported, -1 for none. leaving : hosts whose spot instance ends. last_lines : the output of the
+    rank that failed. report : the text for the log.
     """
 
     code: int
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def reported(outcome: Outcome, ranks: Sequence[Rank], left: Sequence[str], engine_lines: Sequence[str]) -> Outcome:
-    """With the step reached, and the report. left : what could not be swept. engine_lines : the engine's last ones."""
+    """Add the step and the report. left : lines on hosts that could not be swept. engine_lines : its last lines."""
     lines = [outcome.reason, *left]
     if outcome.code:
         lines += ["", *(_describe(rank) for rank in ranks)]
@@ -59,10 +59,10 @@ def reported(outcome: Outcome, ranks: Sequence[Rank], left: Sequence[str], engin
 
 
 def explains(rank: Rank) -> tuple[int, float]:
-    """Of those that failed, the smallest explains the others' end.
+    """The sort key of the ranks that failed: the smallest explains why the others ended.
 
-    The first in time is not enough: a rank that leaves with a code of its own shuts Horovod down on its way out, and
-    the others, thrown out of their allreduce, may be gone (code 1) before it is.
+    The first in time is not always the cause. A rank that ends with a code of its own shuts Horovod down on its way
+    out, and the others, whose allreduce then fails, may end (code 1) before it does.
     """
     if rank.code in MEANINGS:
         return 0, rank.ended
@@ -71,7 +71,7 @@ def explains(rank: Rank) -> tuple[int, float]:
 
 
 def ended(code: int) -> str:
-    """``ended with exit code 3 (bad data)``, ``was killed by SIGKILL``."""
+    """An exit code as words: ``ended with exit code 3 (bad data)``, ``was killed by SIGKILL``."""
     if code > 128:
         with contextlib.suppress(ValueError):
             return f"was killed by {signal.Signals(code - 128).name}"
@@ -79,17 +79,17 @@ def ended(code: int) -> str:
 
 
 def numbers(which: Sequence[int]) -> str:
-    """``1, 2, 3``, or the first few of many."""
+    """Numbers as text, ``1, 2, 3``, or the first few of many."""
     return ", ".join(map(str, which[:8])) + (f" and {len(which) - 8} more" if len(which) > 8 else "")
 
 
 def _describe(rank: Rank) -> str:
     if not rank.present:
-        how = "never came"
+        how = "never started"
     elif rank.lost:
         how = rank.lost
     else:
-        how = ended(rank.code) if rank.code is not None else "still there"
+        how = ended(rank.code) if rank.code is not None else "still running"
     return f"rank {rank.number} on {rank.host}: {how}, step {rank.step}"
 
 

@@ -1,4 +1,4 @@
-"""What the launcher shows: rank 0's lines on stdout, its own on stderr. Neither may hold up a run, or end it."""
+"""The output of the launcher: rank 0's lines on stdout, its own on stderr. Neither may hold up a run, or end it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 import threading
 from typing import TextIO
 
-CLOSE_SECONDS = 5.0  # for a slow reader to get the last lines
+CLOSE_SECONDS = 5.0  # that a slow reader has for the last lines
 
 
 class Shown:
-    """Writes lines to stdout from a thread of its own: a reader that stands still (Ctrl-S, say) delays nobody."""
+    """Write lines to stdout from a thread of its own, so that a reader that pauses (as with Ctrl-S) delays nobody."""
 
     def __init__(self) -> None:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -32,20 +32,20 @@ class Shown:
             write(sys.stdout, line)
 
 
-def tell(line: str) -> None:
-    """A line of our own."""
+def say(line: str) -> None:
+    """Print a line of the launcher's own."""
     write(sys.stderr, f"kogpt2-launch: {line}")
 
 
 def write(stream: TextIO, line: str) -> None:
-    """A line; what the stream's encoding has no letter for becomes ?, and nobody who reads is no error."""
+    """Write a line. A letter that the stream's encoding lacks becomes ?, and it is not an error if nobody reads."""
     try:
         try:
             print(line, file=stream, flush=True)
         except UnicodeEncodeError:
             print(line.encode(stream.encoding, "replace").decode(stream.encoding), file=stream, flush=True)
     except (OSError, ValueError):
-        # What is still buffered would make Python fail once more at its end.
+        # The buffered rest would make Python fail once more at its end.
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())

@@ -13,7 +13,7 @@ from kogpt2_launch.plan.commands import HOROVODRUN
 
 @contextlib.contextmanager
 def rendezvous(engine: str, hosts: Sequence[Host]) -> Iterator[int]:
-    """The port where Horovod's workers find each other, on this machine; 0 for horovodrun, which has its own."""
+    """Serve the rendezvous on this machine and yield its port; 0 for horovodrun, which has its own."""
     if engine == HOROVODRUN:
         yield 0
         return

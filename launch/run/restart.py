@@ -1,4 +1,4 @@
-"""Whether a run that has failed is started again, on which hosts, and when: decided from what happened alone."""
+"""Decide if a run that has failed is started again, on which hosts, and when. The history alone decides."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.run.outcome import Outcome
 
-# What these say does not get better by trying again. 127: the program is not there.
+# A restart would end with these codes again. 127: the program does not exist.
 FINAL = (RecipeError.exit_code, DataError.exit_code, DivergedError.exit_code, 127)
-FAILURES_OF_A_HOST = 2  # then it is left out
-STANDSTILLS = 2  # failures in a row without a new checkpoint; then something is wrong that a restart does not mend
+FAILURES_OF_A_HOST = 2  # after so many it is left out
+STANDSTILLS = 2  # failures in a row without a new checkpoint; after so many, a restart does not help
 
 
 @dataclass(frozen=True)
 class Policy:
-    """restarts : at most, over the whole launch. backoff : seconds before the first one; doubled with each."""
+    """restarts : at most so many. backoff : seconds before the first one, doubled each time up to `longest`."""
 
     restarts: int = 3
     backoff: float = 10.0
@@ -28,7 +28,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt that did not end well, and the step of the newest checkpoint after it (None: none is seen)."""
+    """An attempt that failed, and the step of the newest checkpoint after it (None: there is none)."""
 
     outcome: Outcome
     saved: int | None
@@ -36,7 +36,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Decision:
-    """hosts : to go on with, after `wait` seconds; None: the run ends. why : one line for the log."""
+    """hosts : the hosts of the next attempt, after `wait` seconds; None ends the run. why : one line for the log."""
 
     hosts: tuple[Host, ...] | None
     wait: float
@@ -50,16 +50,16 @@ def decide(
     policy: Policy,
     divides: Callable[[Sequence[Host]], bool],
 ) -> Decision:
-    """What follows the last of `history`.
+    """Decide what follows after the last attempt of `history`.
 
     Parameters
     ----------
     first_saved : int or None
-        Step of the newest checkpoint before the first attempt.
+        The step of the newest checkpoint before the first attempt.
     hosts : sequence of Host
-        Of the last attempt.
+        The hosts of the last attempt.
     divides : callable
-        Whether the batch can be shared by the workers of these hosts.
+        Returns True if the workers of some hosts can share the batch evenly.
     """
     outcome = history[-1].outcome
     if outcome.asked:
@@ -68,7 +68,7 @@ def decide(
         return Decision(None, 0.0, "a restart would end the same way")
     restarts = len(history)
     if restarts > policy.restarts:
-        return Decision(None, 0.0, f"{policy.restarts} restarts were allowed, and made")
+        return Decision(None, 0.0, f"all {policy.restarts} restarts are used up")
     saved = [first_saved, *(each.saved for each in history)]
     still = [now == before for before, now in zip(saved, saved[1:])]
     if len(still) >= STANDSTILLS and all(still[-STANDSTILLS:]):
@@ -78,7 +78,7 @@ def decide(
         remaining, without = _without(hosts, outcome.leaving), f" without {', '.join(outcome.leaving)}"
         if not remaining or not divides(remaining):
             return Decision(None, 0.0, f"the batch cannot be shared{without}; run again on other hosts")
-        return Decision(remaining, 0.0, f"going on{without}")
+        return Decision(remaining, 0.0, f"resuming{without}")
     failures = Counter(each.outcome.host for each in history if each.outcome.host)
     weak = tuple(host.name for host in hosts if failures[host.name] >= FAILURES_OF_A_HOST)
     if weak:

@@ -1,4 +1,4 @@
-"""Requests to stop by signals to the launcher."""
+"""Collect the signals that ask the launcher to stop."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from kogpt2_gluon.machine import job
 
 @contextlib.contextmanager
 def stop_signals(wake: Callable[[], object] = lambda: None) -> Iterator[list[int]]:
-    """The SIGINTs, SIGTERMs and SIGHUPs that arrive inside the block, in order; they have no other effect there.
+    """Collect the SIGINTs, SIGTERMs and SIGHUPs that arrive inside the block; they have no other effect there.
 
-    A list that grows; `wake` is called each time. A SIGHUP that is ignored stays so (nohup), and a SIGTERM soon after
-    another signal is the same request. Enter it in the main thread.
+    Yields a list that grows; `wake` is called each time. An ignored SIGHUP stays ignored (nohup). A SIGTERM soon after
+    another signal is the same request. Enter the block in the main thread.
     """
     received: list[int] = []
     last = 0.0

@@ -1,4 +1,4 @@
-"""What is to be said of a running attempt: pure functions of what its ranks have reported. Nothing here sends or waits.
+"""Decide if a running attempt is over: pure functions of what its ranks have reported. Nothing here sends or waits.
 
 Each returns an Outcome when the attempt is over, and None while it may go on. run/attempt.py asks them in turn.
 """
@@ -106,7 +106,7 @@ def engine_ended(ranks: Sequence[Rank], engine: str, code: int, engine_words: st
 
 
 def hung(ranks: Sequence[Rank], now: float, allowed: float) -> Outcome | None:
-    """The end of workers that all wait: for the one that is furthest behind, or whose process is stopped."""
+    """The end of workers that all wait for one: the one with the fewest steps, or whose process is stopped."""
     there = [rank for rank in ranks if not rank.over]
     if not there or any(rank.beats == 0 for rank in there):
         return None

@@ -82,7 +82,7 @@ def test_preset_and_the_users_own(recipe):
         ((None, "1.7", "1.18"), 8, {}, "go with --instance-type"),
         ((None, "none", None), 8, {}, "go with --instance-type"),
         (("p4d.24xlarge", "nine", "1.18"), 8, {}, "--plugin-version 'nine': not a version"),
-        (("p3.16xlarge",), 16, {}, r"16 slots, and p3.16xlarge has 8 GPUs"),
+        (("p3.16xlarge",), 16, {}, r"16 slots, but p3.16xlarge has 8 GPUs"),
         (("p4d.24xlarge", "1.6", "1.18"), 8, {"NCCL_PROTO": "LL128"}, "corrupted"),
         (("p3dn.24xlarge", "1.6", "1.18"), 8, {"FI_EFA_USE_DEVICE_RDMA": "1"}, "GPUDirect"),
         ((None, None, None, "period-2031"), 8, {}, r"--preset period-2031: not one of period-2019"),

@@ -128,5 +128,5 @@ def test_host_that_ec2_does_not_know_and_one_that_is_stopped(ec2):
     stopped = site.start(site.group("open"))
     ec2.stop_instances(InstanceIds=[stopped["InstanceId"]])
     found = findings(ec2, "10.9.9.9", stopped)
-    assert found["EC2 instance", "warn"].host == "10.9.9.9"
+    assert found["EC2 instance", "warn"].where == "10.9.9.9"
     assert "stopped" in found["EC2 instance", "fail"].text

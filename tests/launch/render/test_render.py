@@ -182,4 +182,4 @@ def test_command_line_writes_and_does_not_overwrite(tmp_path):
     assert shlex.split((tmp_path / "out" / "job.sbatch").read_text().splitlines()[-1]) == ["exit", "$code"]
     (tmp_path / "out" / "job.sbatch").write_text("mine")
     result = CliRunner().invoke(main, argv)
-    assert result.exit_code == 2 and "there already, and different" in result.stderr
+    assert result.exit_code == 2 and "exists with other content" in result.stderr

@@ -265,11 +265,11 @@ def test_stop_and_logs_of_a_folder(launch):
         ask_to_stop(run_dir)
     run_dir.mkdir(exist_ok=True)
     (run_dir / "recipe.yaml").touch()
-    with pytest.raises(DataError, match="nothing is known of a single worker"):
+    with pytest.raises(DataError, match="a single worker has no supervisor"):
         read_status(run_dir)
     assert ask_to_stop(run_dir).exists()  # a single worker looks for it too
     assert launch("") == 0
-    with pytest.raises(DataError, match="its launch has ended; there is nothing to stop"):
+    with pytest.raises(DataError, match="the launch has ended; there is nothing to stop"):
         ask_to_stop(run_dir)
     for number in (9, 99, 100):
         (launch.folder / f"attempt-{number:02d}.log").write_text(f"the end of {number}")

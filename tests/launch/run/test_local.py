@@ -301,5 +301,5 @@ def test_programs_are_found_beside_python_first(tmp_path, monkeypatch):
     (beside / "tool").unlink()
     assert find_program("tool") == str(elsewhere / "tool")
     (elsewhere / "tool").unlink()
-    with pytest.raises(KoGPT2Error, match="tool: not beside"):
+    with pytest.raises(KoGPT2Error, match="tool: not in the folder of"):
         find_program("tool")

@@ -13,7 +13,7 @@ from kogpt2_launch.run.output import Shown, write
 
 
 def run(code: str, stdout, **environment: str) -> int:
-    program = f"from kogpt2_launch.run.output import Shown, tell, write\nimport sys, time\n{code}"
+    program = f"from kogpt2_launch.run.output import Shown, say, write\nimport sys, time\n{code}"
     return subprocess.run(
         [sys.executable, "-c", program], stdout=stdout, env={**os.environ, **environment}, check=False, timeout=60
     ).returncode
