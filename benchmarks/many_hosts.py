@@ -1,9 +1,9 @@
-"""How long planning and preflight of many hosts take.
+"""Measure how long planning and preflight of many hosts take.
 
     python benchmarks/many_hosts.py [--hosts 512] [--rounds 3] [--json]
 
-An `ssh` that comes first on the PATH takes what it is given and, after 100 ms, answers as this machine's probe does.
-The two commands run as a user types them, each in a process of its own. Exit code 1 if both together take 10 s or more.
+A fake `ssh`, first on the PATH, reads its input and answers after 100 ms with the facts of this machine. The two
+commands run as a user types them, each in a process of its own. Exit code 1 if both together take 10 s or more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ALLOWED = 10.0  # seconds
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(hosts: int, rounds: int, as_json: bool) -> None:
-    """Times both."""
+    """Time both commands and print the medians."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan, env = folder / "plan.json", {**os.environ, "PATH": f"{fake_ssh(folder)}:{os.environ['PATH']}"}
@@ -40,7 +40,7 @@ def main(hosts: int, rounds: int, as_json: bool) -> None:
         times: dict[str, list[float]] = {"plan": [], "preflight": []}
         for _ in range(rounds):
             times["plan"].append(timed([*LAUNCH, "plan", "kogpt2_base", *batch, *where], env, folder, {0}))
-            # 1: this machine is not what a plan of GPU nodes wants; every host has answered all the same.
+            # Exit code 1: this machine does not fit a plan of GPU nodes. Every host has answered all the same.
             times["preflight"].append(timed([*LAUNCH, "preflight", str(plan), "--json"], env, folder, {0, 1}))
         findings = json.loads((folder / "out").read_text(encoding="utf-8"))
     answered = len({each["host"] for each in findings if each["check"] == "clock"})
@@ -55,7 +55,7 @@ def main(hosts: int, rounds: int, as_json: bool) -> None:
 
 
 def fake_ssh(folder: Path) -> Path:
-    """A folder with an `ssh` that answers as this machine's probe, the clock apart."""
+    """Make a folder with an `ssh` that answers with this machine's facts and the present time."""
     from kogpt2_launch.hosts import Host
     from kogpt2_launch.preflight.preflight import PROBE
     from kogpt2_launch.ssh import Shell
@@ -73,7 +73,7 @@ def fake_ssh(folder: Path) -> Path:
 
 
 def timed(argv: list[str], env: dict[str, str], folder: Path, codes: set[int]) -> float:
-    """Seconds of a command; its output goes to a file."""
+    """Run a command with its output in a file; return the seconds that it took."""
     began = time.perf_counter()
     with (folder / "out").open("wb") as out:
         done = subprocess.run(argv, env=env, stdout=out, stderr=subprocess.PIPE, check=False)

@@ -1,13 +1,13 @@
-"""Does the model of scaling hold? Two hosts, a network of a known speed between them, and a prediction for others.
+"""Test the model of scaling: two hosts, a network of known speed between them, and predictions for other speeds.
 
     python benchmarks/network_scaling.py SHARDS [--dir network] [--rounds 3] [--json]
 
-The two hosts are namespaces of this machine (tests/chaos/netns_helpers.py; needs root), a worker of one thread on
-each, and `tc` holds the link between them to a rate. Training of recipes/small_cpu.yaml's network on SHARDS (train/
-and test/, as `benchmarks/reviews.sh` makes them) is timed without a limit and at 10, 100 and 1000 Mbit/s, in turn,
-for some rounds; an update's time is the median of its run's steps. What an update takes without a limit is taken for
-the compute, and the bandwidth that an allreduce reaches is fitted at 100 Mbit/s; kogpt2_gluon/scaling.py then says
-what it takes at the other two. Exit code 1 if it is off by more than 15%.
+The two hosts are namespaces of this machine (tests/chaos/netns_helpers.py; needs root). Each has a worker of one
+thread, and `tc` holds the link between them to a rate. The benchmark trains the network of recipes/small_cpu.yaml on
+SHARDS (train/ and test/, as `benchmarks/reviews.sh` makes them), without a limit and at 10, 100 and 1000 Mbit/s in
+turn, for some rounds. An update's time is the median of the steps of its run. The time without a limit counts as the
+compute, and the bandwidth that an allreduce reaches is fitted at 100 Mbit/s. kogpt2_gluon/scaling.py then predicts the
+time at the other two rates. The exit code is 1 if a prediction is off by more than 15%.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ STEPS = {None: 30, 10: 6, 100: 15, 1000: 30}
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(shards: Path, folder: Path, rounds: int, as_json: bool) -> None:
-    """Times, fits, predicts."""
+    """Time the updates, fit the model, and compare its predictions."""
     if problem := why_not():
         raise click.ClickException(problem)
     folder = folder.resolve()
@@ -74,17 +74,17 @@ def main(shards: Path, folder: Path, rounds: int, as_json: bool) -> None:
 
 
 def limit(cluster: Cluster, rate: int | None) -> None:
-    """Holds both ends of the link to a rate in Mbit/s."""
+    """Hold both ends of the link to a rate in Mbit/s."""
     for host in HOSTS:
         cluster.run(host, "tc", "qdisc", "del", "dev", "eth0", "root", check=False)
         if rate is not None:
-            burst = max(16, rate * 2)  # kB: what passes between two ticks of the kernel's clock, and more
+            burst = max(16, rate * 2)  # kB: more than what passes between two ticks of the kernel's clock
             shape = ["tbf", "rate", f"{rate}mbit", "burst", f"{burst}kb", "latency", "100ms"]
             cluster.run(host, "tc", "qdisc", "add", "dev", "eth0", "root", *shape)
 
 
 def timed(cluster: Cluster, shards: Path, run_dir: Path, rate: int | None) -> float:
-    """Seconds of an update: the median of a run's steps, the first left out."""
+    """Run a training and return the seconds of an update: the median of its steps, without the first."""
     settings = {
         "training.num_steps": STEPS[rate],
         "training.batch_size": 8,  # of two workers

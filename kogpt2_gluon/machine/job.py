@@ -19,10 +19,10 @@ from typing import Callable, NamedTuple
 # a launch are found by them, and those of another job or of a reused process number are never touched.
 LAUNCH_ID = "KOGPT2_LAUNCH_ID"  # one for each attempt
 LAUNCH_RANK = "KOGPT2_LAUNCH_RANK"
-PROGRESS_FILE = "KOGPT2_PROGRESS_FILE"  # where the worker writes how far it has come; see progress_line
+PROGRESS_FILE = "KOGPT2_PROGRESS_FILE"  # where the worker writes how far it is; see progress_line
 
 STOP_FILE = "stop"  # in the run folder; once it is there, the workers save their state and end
-ECHO_SECONDS = 3.0  # a scheduler's SIGTERM may come straight and through the launcher: that is one request
+ECHO_SECONDS = 3.0  # a scheduler's SIGTERM may arrive twice, directly and through the launcher: that is one request
 
 
 def stop_file(run_dir: str | Path) -> Path:
@@ -64,7 +64,7 @@ def end_with_parent(number: int = signal.SIGKILL) -> Callable[[], None]:
 
 
 class Numbering(NamedTuple):
-    """The variables by which one kind of engine numbers its workers; None where it sets none that can be trusted."""
+    """The variables by which one kind of engine numbers its workers; None if it sets none that can be trusted."""
 
     rank: str
     size: str | None
@@ -82,13 +82,14 @@ NUMBERINGS = (
         "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"
     ),
     Numbering("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),  # MPICH and Intel MPI
-    # A batch script that starts no workers has Slurm's sizes too: there they are what the job was given.
+    # Slurm's sizes are left out: a batch script that starts one worker has them too, and there they are the job's
+    # limits.
     Numbering("SLURM_PROCID", None, "SLURM_LOCALID", None),
 )
 
 
 def rank(environment: Mapping[str, str] | None = None) -> int | None:
-    """The rank that an engine gave to a process; None without an engine. The environment is this process's own."""
+    """The rank that an engine gave to a process; None without an engine. Default: this process."""
     return _first_number([each.rank for each in NUMBERINGS], environment)
 
 

@@ -37,7 +37,7 @@ class Link:
         except (ValueError, KeyError, TypeError):
             answer = ""
         if not hmac.compare_digest(answer.encode(), proof(token, "launcher", mine, theirs).encode()):
-            raise OSError("what answers there is not this launch's launcher")
+            raise OSError("the program that answers is not this launch's launcher")
         connection.setblocking(False)
         return cls(connection)
 

@@ -15,9 +15,7 @@ from kogpt2_launch.ssh import OPTIONS as SSH_OPTIONS
 
 HOROVODRUN, MPIRUN = "horovodrun", "mpirun"
 ENGINES = (HOROVODRUN, MPIRUN)
-FLAT_TREE_HOSTS = (
-    64  # from here on mpirun starts all daemons itself, because a chain of ssh through the hosts breaks easily
-)
+FLAT_TREE_HOSTS = 64  # from here on mpirun starts all daemons itself: a chain of ssh through the hosts breaks easily
 PRESET_MAPPING = {"period-2019": "ppr:4:socket"}  # for a name of fabric.PRESETS: four workers on each socket of p3dn
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "SSH_AUTH_SOCK", "LD_LIBRARY_PATH")
 

@@ -46,16 +46,16 @@ class Plan:
 
     recipe: str  # as the user named it: a path or a shipped recipe's name
     overrides: tuple[str, ...]
-    fingerprint: str  # of the resolved recipe
-    run_dir: str  # the recipe's
+    fingerprint: str  # that of the resolved recipe
+    run_dir: str  # that of the recipe
     hosts: tuple[Host, ...]
     network_interface: str | None
     env: tuple[Variable, ...]  # sorted by name
     batch_size: int  # sequences of one worker and micro step
     accumulate: int  # micro steps of one update
-    seq_length: int  # tokens a sequence
+    seq_length: int  # tokens of one sequence
     fabric: Fabric = Fabric()
-    file_system: FileSystem | None = None  # that the hosts share
+    file_system: FileSystem | None = None  # the one that the hosts share
     estimate: tuple[Estimate, ...] = ()  # time and cost on each kind of device
 
     @property
@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def stop_file(self) -> Path:
-        """The file that ``kogpt2-launch stop`` leaves: workers look for it, and the launcher between attempts."""
+        """The file that ``kogpt2-launch stop`` creates. Workers look for it, and the launcher does between attempts."""
         return job.stop_file(self.run_dir)
 
     @property

@@ -54,7 +54,7 @@ class Fabric:
         if self.preset is not None and self.preset not in PRESETS:
             raise RecipeError(f"--preset {self.preset}: not one of {', '.join(PRESETS)}")
         versions = (self.plugin_version, self.libfabric)
-        _ = self.plugin  # is it one?
+        _ = self.plugin  # raises if it is not a version
         if self.instance is None and versions != (None, None):
             raise RecipeError("--plugin-version and --libfabric-version go with --instance-type")
 
@@ -143,7 +143,7 @@ def rank_variables(run_dir: str, with_nccl: bool) -> tuple[Variable, ...]:
     """The variables that the supervisor of a rank (launch/host) adds. Capitals are placeholders for later values."""
     found = {
         "HOROVOD_*": ("(the rank's place, and the rendezvous)", "run: the engine's, or the order of the hosts"),
-        job.LAUNCH_ID: ("ID", "run: one for each attempt; all that is left is found by it"),
+        job.LAUNCH_ID: ("ID", "run: one for each attempt; processes that are left are found by it"),
         job.LAUNCH_RANK: ("RANK", "run: the supervisor's own"),
         job.PROGRESS_FILE: ("(in the launch's folder)", "run: how far the worker is"),
     }

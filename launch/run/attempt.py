@@ -40,7 +40,7 @@ from kogpt2_launch.run.programs import find_program
 from kogpt2_launch.run.rendezvous import rendezvous
 from kogpt2_launch.ssh import Shell
 
-SETTLE_SECONDS = 3.0  # after a first failure: the rank whose exit code says why may end a little later
+SETTLE_SECONDS = 3.0  # after a first failure; the rank whose exit code explains it may end a little later
 SWEEP_SECONDS = 12.0
 
 
@@ -261,7 +261,7 @@ class Attempt:
         while any(not rank.stacks and not rank.over for rank in there) and time.monotonic() < until:
             await self.control.wait(0.5)
 
-    # ---- what the engine says ----
+    # ---- the engine's output ----
 
     def _engine_lines(self) -> list[str]:
         log = self.log_dir / "engine.log"

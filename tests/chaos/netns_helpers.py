@@ -1,6 +1,6 @@
 """Two real hosts on one machine: namespaces of network, processes, mounts and names, each with an sshd of its own.
 
-Needs root. Everything belongs to the two first processes of the namespaces: when these end, all is gone.
+It needs root. Everything belongs to the first processes of the two namespaces: when these end, all of it is gone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kogpt2_launch.host.processes import process_state
 HOSTS = ("h1", "h2")
 TOOLS = ("unshare", "nsenter", "ip", "ssh-keygen", "/usr/sbin/sshd")
 # The first process: it names the host, starts sshd, and reaps whatever loses its parent. /tmp becomes the host's own,
-# but for folders that are there already, which are shared as all other files are.
+# except for folders that exist already: these are shared, like all other files.
 INIT = """
 set -e
 mount --make-rprivate /
@@ -41,7 +41,7 @@ while :; do sleep 1000 & wait $!; done
 
 
 def why_not() -> str:
-    """Why this machine cannot have them; empty if it can."""
+    """The reason why this machine cannot have such hosts; empty if it can."""
     if os.geteuid() != 0:
         return "namespaces need root"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -87,7 +87,7 @@ class Cluster:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def argv(self, host: str, *argv: object) -> list[str]:
-        """A command that runs on a host."""
+        """The command line that runs a command on a host."""
         spaces = ["--mount", "--uts", "--net", "--pid"]
         return ["nsenter", "--target", str(self.pids[host]), *spaces, f"--wd={Path.cwd()}", *map(str, argv)]
 
@@ -95,7 +95,7 @@ class Cluster:
         return subprocess.run(self.argv(host, *argv), capture_output=True, text=True, check=check, **options)
 
     def link(self, host: str, state: str) -> None:
-        """Cuts a host from the network (``down``), or joins it again (``up``)."""
+        """Cut a host from the network (``down``), or connect it again (``up``)."""
         self.run(host, "ip", "link", "set", "eth0", state)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Cluster:
 
 
 def wait_for(is_so, what: str, seconds: float = 30.0) -> None:
-    """Until it is so; AssertionError after that time."""
+    """Wait until `is_so()` is true; AssertionError after that time."""
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
@@ -127,7 +127,7 @@ def launched(rank: int | None = None) -> list[int]:
 
 
 def command_lines(pids: Sequence[int]) -> list[str]:
-    """What they are, for a message."""
+    """The command lines of processes, for a message."""
     lines = []
     for pid in pids:
         try:

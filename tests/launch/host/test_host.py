@@ -1,4 +1,4 @@
-"""What runs on a host: the connection and its proof, a rank's place, notices of spot instances, stacks, processes."""
+"""The programs on a host: the connection and its proof, the place of a rank, spot notices, stacks, processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAUNCH = {
 
 
 def with_control(client, ranks=2, detect=2.0):
-    """Runs `client(port)` in a thread beside a Control; what it returned or raised, and the Control."""
+    """Run `client(port)` in a thread next to a Control; return what it returned or raised, and the Control."""
 
     async def both():
         async with Control(["h1"] * ranks, "token", detect, lambda line: None, "127.0.0.1") as control:

@@ -1,4 +1,4 @@
-"""Finding hosts: EC2 and Auto Scaling as moto plays them, what it cannot play by Stubber, Slurm by a fake scontrol."""
+"""Finding hosts: moto plays EC2 and Auto Scaling, a Stubber plays the rest of AWS, a fake scontrol plays Slurm."""
 
 from __future__ import annotations
 

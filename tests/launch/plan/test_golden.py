@@ -1,7 +1,7 @@
 """Plans as text, compared with files: every instance type times each generation of the plugin, and 1 to 64 hosts.
 
-A change that is meant: ``KOGPT2_UPDATE_GOLDEN=1 pytest tests/launch/plan/test_golden.py`` writes the files again; read
-the diff.
+After an intended change, ``KOGPT2_UPDATE_GOLDEN=1 pytest tests/launch/plan/test_golden.py`` writes the files again.
+Read the diff.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hosts, environment and plans: what is decided before anything starts."""
+"""Hosts, environment and plans: everything that is decided before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What EC2 says of the hosts: each check with a right and a wrong case, as moto plays them."""
+"""The checks with EC2's facts about the hosts: each with a right and a wrong case, played by moto."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preflight: every check with what is right and what is wrong, this machine's own probe, and 512 hosts at once."""
+"""Preflight: every check with right and wrong facts, the probe on this machine, and 512 hosts at once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def tool(output: str = "", code: int | None = 0, problem: str = "") -> dict:
 
 
 def good() -> dict:
-    """What a p4d.24xlarge in order says."""
+    """The facts of a p4d.24xlarge that is in order."""
     return {
         "time": 1000.1,
         "hostname": "node",
@@ -189,7 +189,7 @@ OTHER_NAME = json.dumps([{"ifname": "ens5", "addr_info": [{"family": "inet", "lo
     ],
 )
 def test_a_host_that_is_not(plan, check, change, status, said, fix):
-    """Of three hosts the second is wrong: it is named, the others pass or are not spoken of."""
+    """The second of three hosts is wrong: it is named, and the others pass or are not mentioned."""
     plan = replace(plan, hosts=(*plan.hosts, Host("node3", 8)))
     wrong = copy.deepcopy(good())
     change(wrong)

@@ -1,7 +1,7 @@
-"""Reads clusters with ParallelCluster's own schema: a JSON list of them on stdin, a list of its refusals on stdout.
+"""Read clusters with ParallelCluster's own schema: a JSON list of them on stdin, a list of its refusals on stdout.
 
-Run by the interpreter of an environment that has aws-parallelcluster (`make .venv-pcluster/.ready`), without the
-project. Nothing reaches AWS: the schema wants to know a region, and no more.
+The interpreter of an environment with aws-parallelcluster (`make .venv-pcluster/.ready`) runs this, without the
+project. Nothing reaches AWS: the schema needs the name of a region, and no more.
 """
 
 from __future__ import annotations

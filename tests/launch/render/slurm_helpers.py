@@ -1,6 +1,6 @@
 """Debian's own Slurm on the two hosts of netns_helpers.py: munged and slurmctld on h1, slurmd on both.
 
-All of it runs inside of the hosts' namespaces, so ports are nobody else's, and all is gone when these end.
+All of it runs inside the hosts' namespaces, so no other program uses its ports, and all of it is gone when these end.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tests.chaos.netns_helpers import HOSTS, Cluster, launched, wait_for
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel")
 GPUS = 8
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")
-# cred_expire is also how long a requeued job waits, 120 seconds otherwise, and 5 at least. The nodes say that they have
-# more than this machine, so that jobs for GPU instances fit. Jobs of "urgent" preempt those of "usual", as told by
-# --signal and with time to save.
+# cred_expire is also the time that a requeued job waits: 120 seconds by default, and 5 at least. The nodes claim to
+# have more than this machine, so that jobs for GPU instances fit. Jobs of "urgent" preempt those of "usual", with the
+# signal of --signal and time to save.
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost=h1
@@ -112,7 +112,7 @@ class Slurm:
         return self.run("sbatch", "--parsable", *options, script, cwd=script.parent).stdout.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What Slurm knows of a job."""
+        """Slurm's facts about a job."""
         words = self.run("scontrol", "show", "job", "--oneliner", number).stdout.split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 

@@ -1,8 +1,8 @@
-"""MPIJobs, held against the published schemas of Kubernetes' pods and against what the MPI operator admits.
+"""MPIJobs, checked against the published schemas of Kubernetes' pods and against what the MPI operator admits.
 
-The operator's own definition is no Python package, so its fields stand here, written from kubeflow/mpi-operator v0.8.0
+The operator's own definition is not a Python package, so its fields are written here, from kubeflow/mpi-operator v0.8.0
 (commit 101db14): names and types as in manifests/base/kubeflow.org_mpijobs.yaml, values as the operator checks them in
-pkg/apis/kubeflow/validation/validation.go. Operators from v0.5.0 on have all that we write; v0.4.0 has no
+pkg/apis/kubeflow/validation/validation.go. Operators from v0.5.0 on know every field that we write; v0.4.0 has no
 launcherCreationPolicy.
 """
 
@@ -72,7 +72,7 @@ MPIJOB = fields(
 
 
 def refusals(job):
-    """What the operator, then each Kubernetes, would not take: a line for each, with the field's path."""
+    """The fields that the operator, then each Kubernetes, would refuse: a line for each, with its path."""
     found = [
         f"{error.json_path}: {error.message}" for error in jsonschema.Draft202012Validator(MPIJOB).iter_errors(job)
     ]

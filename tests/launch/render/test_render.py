@@ -1,4 +1,4 @@
-"""Plans as files of schedulers, held against the schedulers' own parsers where these can be installed."""
+"""Plans as files of schedulers, checked with the schedulers' own parsers where these can be installed."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ folder, rank = pathlib.Path(sys.argv[1]), int(os.environ["HOROVOD_RANK"])
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 def step(number):
     pathlib.Path(os.environ["KOGPT2_PROGRESS_FILE"]).write_text(f"{number:>15} {number:>15}\\n")
-    time.sleep(1.5)  # the supervisor tells of it once a second
+    time.sleep(1.5)  # the supervisor reports it once a second
     (folder / f"moved-{rank}").touch()
 print("rank", rank, "says", "안녕", flush=True)
 """
@@ -103,7 +103,7 @@ def test_bad_data_is_not_tried_again(launch, capfd):
     assert next_number(launch.folder) == 2
 
 
-@pytest.mark.slow  # the rule is in test_launch_restart
+@pytest.mark.slow  # the rule is in test_restart.py
 def test_two_attempts_without_a_checkpoint_are_enough(launch, capfd):
     assert launch("step(1)\ntime.sleep(0.2)\nsys.exit(6)", Policy(9, backoff=0.1)) == 6
     assert "no new checkpoint in 2 attempts in a row" in capfd.readouterr().err
@@ -163,7 +163,7 @@ time.sleep(2.5)
 
 
 def test_what_runs_is_what_the_plan_says(launch, monkeypatch):
-    """The engine's command, and the variables that the plan says each rank gets beside its own."""
+    """The engine's command, and the variables that each rank gets according to the plan."""
     started, start = [], asyncio.create_subprocess_exec
 
     async def noted(*argv, **options):
@@ -205,7 +205,7 @@ def test_launcher_that_is_asked_to_stop_does_not_start_again(launch):
 
 
 def test_workers_that_end_unasked_are_started_again(launch):
-    """As when they missed the launcher's heartbeat."""
+    """This happens when they have missed the launcher's heartbeat."""
     code = (
         "step(1)\nonce = folder / 'once'\nif not once.exists():\n    time.sleep(1)\n    once.touch()\n    sys.exit(75)"
     )
@@ -285,7 +285,7 @@ def test_mpirun_on_other_hosts_wants_an_interface():
 
 
 def test_sigterm_to_launcher_engine_and_workers_at_once_is_one_request(launch):
-    """As a scheduler sends it that knows all processes of its job, and its script once more."""
+    """A scheduler may send it to all processes of its job, and its script may send it once more."""
     code = f"""
 import psutil
 step(1)

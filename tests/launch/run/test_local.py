@@ -204,7 +204,7 @@ def test_workers_get_the_allowlist_and_the_plan(recipe, tmp_path, monkeypatch):
 
 
 def test_worker_saves_and_ends_when_its_launcher_is_gone(recipe, tmp_path):
-    """Killed, and hung up: neither leaves the single worker behind."""
+    """The launcher is killed, or its terminal hangs up: neither leaves the single worker running."""
     script = tmp_path / "worker.py"
     script.write_text(
         STOPPED_WORKER.replace("os.kill(launcher, signal.SIGTERM)", "pass").replace("sleep(7)", "sleep(0)")

@@ -1,4 +1,4 @@
-"""What the launcher shows never ends a run: readers that go, that stand still, and encodings without Korean."""
+"""The launcher's output never ends a run: readers that go away or pause, and encodings without Korean."""
 
 from __future__ import annotations
 

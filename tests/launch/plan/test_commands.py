@@ -1,10 +1,6 @@
-"""The engines' command lines and environment, and Horovod's rendezvous for those that bring none."""
+"""The command lines and the environment of the engines."""
 
 from __future__ import annotations
-
-import urllib.request
-
-import pytest
 
 from kogpt2_launch.hosts import Host, parse_hosts
 from kogpt2_launch.plan.commands import (
@@ -17,7 +13,6 @@ from kogpt2_launch.plan.commands import (
 )
 from kogpt2_launch.plan.plan import make_plan
 from kogpt2_launch.plan.variables import Fabric
-from kogpt2_launch.run.rendezvous import rendezvous
 
 HOSTS = parse_hosts("h1:8,h2:8")
 
@@ -61,16 +56,3 @@ def test_engines_get_no_more_than_they_need():
     ours = {"PATH": "/bin", "HOME": "/root", "AWS_SECRET_ACCESS_KEY": "x", "KOGPT2_MARKER": "y", "NCCL_DEBUG": "INFO"}
     given = engine_environment(ours, "mark")
     assert set(given) == {"PATH", "HOME", "KOGPT2_LAUNCH_ID", "PYTHONUNBUFFERED", *ROOT_MAY_RUN}
-
-
-def test_rendezvous_answers_and_ends():
-    pytest.importorskip("horovod", reason="make horovod builds it")
-    with rendezvous("horovodrun", HOSTS) as port:
-        assert port == 0  # it has its own
-    with rendezvous("mpirun", HOSTS) as port:
-        url = f"http://127.0.0.1:{port}/scope/key"
-        put = urllib.request.Request(url, data=b"value", method="PUT")
-        with urllib.request.urlopen(put, timeout=5) as answer:
-            assert answer.status == 200
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            assert answer.read() == b"value"
