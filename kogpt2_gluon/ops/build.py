@@ -32,6 +32,7 @@ from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_gluon.machine import runtime  # MXNet is loaded by what needs it, not by importing this
 from kogpt2_gluon.machine.limits import available_cores
 from kogpt2_gluon.machine.runtime import installed_version, num_threads
+from kogpt2_gluon.storage.files import commit_file
 
 SOURCES = Path(__file__).parent / "src"
 ONEDNN, ONEDNN_HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
@@ -283,7 +284,8 @@ def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Pat
         # -rpath: oneDNN is found where pip put it, whatever LD_LIBRARY_PATH says later.
         link = [*LINK_FLAGS, f"-Wl,-rpath,{onednn.parent}", *map(str, objects), str(onednn), "-o", str(linked)]
         _run([*command, *link])
-        linked.replace(path)
+        with linked.open("rb+") as library:
+            commit_file(library, path)
 
 
 def _run(command: list[str]) -> None:

@@ -43,7 +43,7 @@ def move(path: Path, target: Path) -> None:
 
 
 def commit_file(stream: BinaryIO, path: Path) -> None:
-    """Closes a file that was written under a temporary name in the same folder, and gives it the name `path`.
+    """Closes a file that was written under a temporary name on the same file system, and gives it the name `path`.
 
     All of the file is on disk before it is renamed. A file that has the name already is replaced.
     """

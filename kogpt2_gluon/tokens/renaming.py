@@ -22,7 +22,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
 from kogpt2_gluon.tokens.training import RESERVED
 
@@ -66,8 +66,7 @@ def rename_tokens(model: Path, renamings: Sequence[tuple[str, str]], out: Path) 
         proto.pieces[index].type = USER_DEFINED
     content: bytes = proto.SerializeToString()
     _check_result(Tokenizer(content, out), chosen)
-    with replace_file(out) as stream:
-        stream.write(content)
+    write_file(out, content)
     return Tokenizer.load(out)
 
 

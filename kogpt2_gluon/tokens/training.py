@@ -18,7 +18,7 @@ import xxhash
 
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
 from kogpt2_gluon.wording import gib, gigabytes
 
@@ -118,8 +118,7 @@ def train_tokenizer(
         if sentences.error is not None:
             raise sentences.error from None
         raise _explain(error, names, vocab_size) from None
-    with replace_file(out) as stream:
-        stream.write(model.getvalue())
+    write_file(out, model.getvalue())
     return Tokenizer.load(out)
 
 

@@ -21,6 +21,7 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.metrics import StepRecord, tracker_for, write_environment
 from kogpt2_gluon.runs.report import write_report
+from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
 from kogpt2_gluon.training.phases import Phase, unmarked
 from kogpt2_gluon.training.resume import save_state
@@ -72,7 +73,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
     stop_file = job.stop_file(recipe.run_dir) if worker.rank == 0 else None
     with run, tracker, StopRequest(stop_file) as stop:
         if worker.rank == 0:
-            (recipe.run_dir / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+            write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
             write_environment(recipe.run_dir)
             tracker.message(describe(recipe, run))
         stopwatch = Stopwatch()

@@ -48,6 +48,7 @@ def render(
       kogpt2-launch render plan.json --to slurm && sbatch job.sbatch
       kogpt2-launch render plan.json --to mpijob --image REGISTRY/kogpt2:1 && kubectl apply -f mpijob.yaml
     """
+    from kogpt2_gluon.storage.files import write_file
     from kogpt2_launch.plan.plan_file import load_plan
     from kogpt2_launch.render import Site, render
 
@@ -60,7 +61,7 @@ def render(
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (out / name).write_text(text, encoding="utf-8")
+            write_file(out / name, text.encode())
             click.echo(str(out / name))
     except OSError as error:
         raise RecipeError(f"--out {out}: cannot be written: {error.strerror}") from None

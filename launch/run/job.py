@@ -23,7 +23,7 @@ from kogpt2_gluon.errors import DataError, KoGPT2Error, PreemptedError, RecipeEr
 from kogpt2_gluon.findings import FAIL
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint
-from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.storage.files import write_file
 from kogpt2_launch.hosts import Host
 from kogpt2_launch.plan.commands import MPIRUN
 from kogpt2_launch.plan.environment import inherited
@@ -200,8 +200,7 @@ class Job:
 def keep(path: Path, content: bytes) -> None:
     """Write a file of the run folder; if that fails, print a line and go on."""
     try:
-        with replace_file(path) as file:
-            file.write(content)
+        write_file(path, content)
     except OSError as error:
         say(f"{path}: cannot be written: {error.strerror}")
 

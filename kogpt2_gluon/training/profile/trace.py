@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.storage.files import write_file
 
 IDLE = "(no operator runs)"
 
@@ -126,5 +126,4 @@ def write_trace(path: Path, phases: Sequence[Span], operators: Sequence[Span]) -
             events.append(
                 {**event, **place, "ts": round(span.start - began, 3), "dur": round(span.end - span.start, 3)}
             )
-    with replace_file(path) as file:
-        file.write(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}).encode())
+    write_file(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}).encode())
