@@ -1,4 +1,4 @@
-"""The verb `kogpt2 shard`."""
+"""The verb `kogpt2 shard`: tokenizes a corpus into shards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from kogpt2_gluon.cli.progress_bar import progress_bar
 @click.argument("corpus", type=ANY_PATH)
 @click.option("--tokenizer", "tokenizer_path", required=True, type=ANY_PATH, help="SentencePiece model.")
 @click.option("--out", required=True, type=FOLDER, help="Folder for OUT/train and OUT/test.")
-@click.option("--processes", default=0, type=click.IntRange(min=0), help="Tokenizing processes; 0: one a core.")
+@click.option("--processes", default=0, type=click.IntRange(min=0), help="Tokenizing processes; 0: one per core.")
 @click.option(
     "--chunk-kib",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", *map(str, (64, 128, 256, 512, 1024, 2048, 4096))]),
+    help="Size of a chunk; auto gives every reading lane enough of them.",
 )
 def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_kib: str) -> None:
     """Corpus + tokenizer -> token shards (.ktok) with a manifest, for train and test.

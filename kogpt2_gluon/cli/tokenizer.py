@@ -1,4 +1,4 @@
-"""The verb `kogpt2 tokenizer`: train, rename, report. Without one of these words it trains."""
+"""The verb `kogpt2 tokenizer` with its subcommands train, rename and report. Without one of these words it trains."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from pathlib import Path
 
 import click
 
+from kogpt2_gluon.cli.options import ANY_PATH, json_output
 from kogpt2_gluon.errors import RecipeError
-
-ANY_PATH = click.Path(path_type=Path)
 
 
 class TokenizerGroup(click.Group):
-    """`kogpt2 tokenizer CORPUS ...` is `kogpt2 tokenizer train CORPUS ...`: training is what the verb is for."""
+    """Reads `kogpt2 tokenizer CORPUS ...` as `kogpt2 tokenizer train CORPUS ...`, the verb's main purpose."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of definition."""
+        """Returns the names in the order of definition."""
         return list(self.commands)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts `train` in front of anything that is no subcommand and does not ask for help."""
+        """Puts `train` in front, unless the first word is a subcommand or asks for help."""
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["train", *args]
         return super().parse_args(ctx, args)
@@ -29,7 +28,7 @@ class TokenizerGroup(click.Group):
 
 @click.group(cls=TokenizerGroup, no_args_is_help=True)
 def tokenizer() -> None:
-    """Corpus -> tokenizer: train one, name its unused tokens, see how well it suits a text.
+    """Corpus -> tokenizer: train one, name its unused tokens, measure how well it suits a text.
 
     \b
     kogpt2 tokenizer CORPUS... --out tokenizer.model         is short for `tokenizer train`
@@ -47,14 +46,14 @@ def tokenizer() -> None:
     default="nmt_nfkc",
     show_default=True,
     type=click.Choice(["nmt_nfkc", "lossless"]),
-    help="nmt_nfkc folds characters and spaces as KoGPT-2's; with lossless every text comes back as it was.",
+    help="nmt_nfkc folds characters and spaces like KoGPT-2's; lossless keeps every text as it is.",
 )
 @click.option("--keep-newlines", is_flag=True, help="A token for the line end, so that documents keep their lines.")
 @click.option(
     "--sample-mb",
     default=2000.0,
     show_default=True,
-    help="Learn from at most so many MB of text, drawn by hash; memory: 4.5 times as much.",
+    help="Learn from at most this many MB of text, drawn by hash; it needs 4.5 times as much memory.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
 def train(
@@ -68,7 +67,7 @@ def train(
     sample_mb: float,
     overwrite: bool,
 ) -> None:
-    """Train a SentencePiece BPE as KoGPT-2's on cleaned corpora.
+    """Train a SentencePiece BPE like KoGPT-2's on cleaned corpora.
 
     \b
     Example: kogpt2 tokenizer train wiki news --vocab-size 50000 --out tokenizer.model
@@ -85,8 +84,8 @@ def train(
         profile=profile,
         keep_newlines=keep_newlines,
         sample_mb=sample_mb,
-        verbose=sys.stderr.isatty(),  # its own log is the progress display: a large corpus takes hours
-        echo=click.echo,
+        verbose=sys.stderr.isatty(),  # SentencePiece's own log shows the progress: a large corpus takes hours
+        say=click.echo,
     )
     click.echo(f"{out}: {trained.vocab_size:,} tokens, sha256 {trained.sha256[:16]}...")
 
@@ -99,10 +98,11 @@ def train(
 @click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
 def rename(model: Path, tokens: tuple[str, ...], out: Path, overwrite: bool) -> None:
-    """Give unused tokens a name: a domain's term becomes one token, all other ids stay.
+    """Give unused tokens a name: a domain's term becomes one token, all other ids stay the same.
 
-    Spelt with U+2581 in front, as '<unused7>=▁리뷰어' ("reviewer"), the token is the term with the space before it:
-    the shorter way for words that begin with it. Without, it is found anywhere. Shards are made again afterwards.
+    With U+2581 in front, as in '<unused7>=▁리뷰어' ("reviewer"), the token is the term with the space before it, which
+    is shorter for words that begin with the term. Without it, the term is found anywhere. Make the shards again
+    afterwards.
 
     \b
     Example: kogpt2 tokenizer rename tokenizer.model --token '<unused7>=리뷰어' --out named.model
@@ -115,20 +115,20 @@ def rename(model: Path, tokens: tuple[str, ...], out: Path, overwrite: bool) -> 
     for token, term in renamings:
         click.echo(f"{token} -> {term!r}, id {named.pieces.index(term)}")
     click.echo(f"{out}: {named.vocab_size:,} tokens as before, {len(named.unused)} unused left")
-    click.echo(f"sha256 {named.sha256[:16]}...; shards made with the old file do not go with it: make them again")
+    click.echo(f"sha256 {named.sha256[:16]}...; shards made with the old file do not fit it: make them again")
 
 
 @tokenizer.command(no_args_is_help=True)
 @click.argument("model", type=ANY_PATH)
 @click.argument("corpora", nargs=-1, required=True, type=ANY_PATH)
-@click.option("--against", multiple=True, type=ANY_PATH, help="Another model beside it; may be given many times.")
+@click.option("--against", multiple=True, type=ANY_PATH, help="Another model to compare; may be given many times.")
 @click.option("--split", default="auto", show_default=True, type=click.Choice(["auto", "train", "test"]))
-@click.option("--sample-mb", default=20.0, show_default=True, help="Look at so much of each corpus, drawn by hash.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--sample-mb", default=20.0, show_default=True, help="Use about this much of each corpus, drawn by hash.")
+@json_output
 def report(
     model: Path, corpora: tuple[Path, ...], against: tuple[Path, ...], split: str, sample_mb: float, as_json: bool
 ) -> None:
-    """How well a tokenizer suits each corpus: tokens for a word, unknowns, what comes back.
+    """Measure how well a tokenizer suits each corpus: tokens per word, unknowns, what its ids decode to.
 
     \b
     Example: kogpt2 tokenizer report tokenizer.model wiki reviews --against other.model
@@ -141,4 +141,4 @@ def report(
 
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.exists() and not overwrite:
-        raise RecipeError(f"{out}: exists, and shards may depend on it; choose another --out, or --overwrite")
+        raise RecipeError(f"{out}: exists, and shards may depend on it; choose another --out, or give --overwrite")

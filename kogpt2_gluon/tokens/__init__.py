@@ -1,1 +1,1 @@
-"""The tokenizer: text to token ids and back."""
+"""Tokenizers: their training, their use, and reports on them."""

@@ -1,8 +1,8 @@
-"""BPE-dropout (Provilkov et al., 2020) that repeats itself for a seed, in every process and on every machine.
+"""BPE-dropout (Provilkov et al., 2020) that gives the same tokens for a seed in every process and on every machine.
 
-SentencePiece samples too, but its generator is salted anew in each process (0.2.3: Abseil's), so that a resumed run
-would draw other tokens. This follows its algorithm (the best pair first, the leftmost of equals; a pair that is
-dropped comes back only when a neighbour merges) for all the segments of many texts at once, in NumPy.
+SentencePiece samples too, but each process salts its generator (0.2.3: Abseil's) differently, so a resumed run would
+draw other tokens. This file follows its algorithm (the best pair first, the leftmost of equals; a pair that was dropped
+comes back only when a neighbour merges) for all segments of many texts at once, in NumPy.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sentencepiece import sentencepiece_model_pb2
 from kogpt2_gluon.errors import RecipeError
 
 LONGEST_ROW = 24  # symbols; longer segments are merged one by one
-NO_PAIR = np.iinfo(np.int32).max  # the rank of a pair that makes no piece, or is dropped
-UNKNOWN, GONE = -2, -1  # symbols: a character without a piece; merged into the one before it
-FIRST_SURROGATE = 0xD800  # these codes are no characters: one stands for each user-defined piece
+NO_PAIR = np.iinfo(np.int32).max  # the rank of a pair that does not make a piece, or was dropped
+UNKNOWN, GONE = -2, -1  # symbols: a character without a piece; a symbol that was merged into the one before it
+FIRST_SURROGATE = 0xD800  # surrogates are not characters, so one of these codes can represent each user-defined piece
 
 Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 
 
 class BPEDropout:
-    """A SentencePiece BPE model, encoding with merges left out at random.
+    """A SentencePiece BPE model that encodes with some merges left out at random.
 
-    Raises RecipeError for a model of another type than BPE. A model whose pieces share scores is encoded too, but
-    between two different pieces of one score the lower id goes first.
+    Raises RecipeError for a model of another type than BPE. A model in which pieces share a score works too: of two
+    pieces with the same score, the one with the lower id goes first.
     """
 
     def __init__(self, model: bytes, path: Path) -> None:
@@ -59,16 +59,16 @@ class BPEDropout:
         self._index_pairs(ids, [piece.score for piece in proto.pieces])
 
     def _index_characters(self, ids: dict[str, int], defined: dict[str, int]) -> None:
-        """Ids of single characters by code: sorted codes, and one id each."""
+        """Makes the tables of single characters: sorted codes, and the id of each."""
         single = {piece: token for piece, token in ids.items() if len(piece) == 1} | defined
         codes = sorted(single, key=ord)
         self._codes = np.array([ord(code) for code in codes], np.int64)
         self._code_ids = np.array([single[code] for code in codes], np.int32)
 
     def _index_pairs(self, ids: dict[str, int], scores: list[float]) -> None:
-        """Which two pieces make a third, and which two characters stand side by side in any piece: sorted keys."""
+        """Makes the tables of pairs, as sorted keys: two pieces that make a third, and two neighbours in any piece."""
         pairs: list[tuple[int, int, int]] = []
-        beside: set[tuple[int, int]] = set()
+        neighbours: set[tuple[int, int]] = set()
         for piece, token in ids.items():
             for cut in range(1, len(piece)):
                 left, right = ids.get(piece[:cut]), ids.get(piece[cut:])
@@ -76,27 +76,27 @@ class BPEDropout:
                     pairs.append((left, right, token))
                 one, other = ids.get(piece[cut - 1]), ids.get(piece[cut])
                 if one is not None and other is not None:
-                    beside.add((one, other))
+                    neighbours.add((one, other))
         table = np.array(pairs, np.int64).reshape(-1, 3)
         keys = table[:, 0] * self._vocab_size + table[:, 1]
         order = np.argsort(keys)
         self._piece_of_rank = np.lexsort((np.arange(self._vocab_size), -np.array(scores))).astype(np.int32)
         rank_of_piece = np.argsort(self._piece_of_rank).astype(np.int32)
-        # A last key that none equals, so that every search ends inside.
+        # One more key, which no pair equals, so that every search ends inside the table.
         self._pair_keys = np.append(keys[order], np.iinfo(np.int64).max)
         self._pair_ranks = np.append(rank_of_piece[table[order, 2]], np.int32(NO_PAIR))
-        sides = np.array(sorted(beside), np.int64).reshape(-1, 2)
-        self._beside = np.append(sides[:, 0] * self._vocab_size + sides[:, 1], np.iinfo(np.int64).max)
+        sides = np.array(sorted(neighbours), np.int64).reshape(-1, 2)
+        self._neighbour_keys = np.append(sides[:, 0] * self._vocab_size + sides[:, 1], np.iinfo(np.int64).max)
 
     def encode(self, texts: Sequence[bytes], dropout: float, seed: int) -> tuple[Int32Array, Int64Array]:
-        """The ids of many texts in one array (int32), and the number of ids of each (int64).
+        """Encodes many texts: all ids in one array (int32), and the number of ids of each text (int64).
 
         Parameters
         ----------
         texts : sequence of bytes
             Valid UTF-8.
         dropout : float
-            The chance of each merge to be left out; 0 gives SentencePiece's own ids.
+            The probability that a merge is left out; 0 gives SentencePiece's own ids.
         seed : int
             The same texts, dropout and seed give the same ids.
         """
@@ -112,24 +112,24 @@ class BPEDropout:
         return self._finish(symbols, codes, text_ends)
 
     def _spell(self, text: str) -> str:
-        """A text as pieces spell it, each user-defined piece as one sign."""
+        """Returns a text in the spelling of the pieces, with one character for each user-defined piece."""
         spelt: str = self._processor.normalize(text)
         if self._find_defined is None:
             return spelt
         return self._find_defined.sub(lambda match: self._defined[match[0]], spelt)
 
     def _segments(self, symbols: Int32Array, text_ends: Int64Array) -> Int64Array:
-        """Where segments begin: texts are cut between characters that stand side by side in no piece."""
+        """Returns where segments begin: texts are cut between characters that are neighbours in no piece."""
         wide = symbols.astype(np.int64)
         keys = wide[:-1] * self._vocab_size + wide[1:]
-        together = self._beside[np.searchsorted(self._beside, keys)] == keys
+        together = self._neighbour_keys[np.searchsorted(self._neighbour_keys, keys)] == keys
         together &= (wide[:-1] >= 0) & (wide[1:] >= 0)
         inner_ends = text_ends[(text_ends > 0) & (text_ends < len(symbols))]
         together[inner_ends - 1] = False
         return np.concatenate([[0], np.flatnonzero(~together) + 1])
 
     def _merge(self, symbols: Int32Array, starts: Int64Array, dropout: float, generator: np.random.RandomState) -> None:
-        """Replaces the characters of every segment by its pieces, then `GONE`, in place."""
+        """Replaces the characters of every segment, in place, by its pieces and by `GONE` after them."""
         lengths = np.diff(np.append(starts, len(symbols)))
         for length in np.unique(lengths[lengths > 1]):
             first = starts[lengths == length]
@@ -143,18 +143,18 @@ class BPEDropout:
                 symbols[start : start + len(pieces)] = pieces
 
     def _ranks(self, left: Int32Array, right: Int32Array) -> Int32Array:
-        """The ranks of the pieces that pairs make; NO_PAIR where they make none."""
+        """Returns the ranks of the pieces that pairs make, and NO_PAIR for a pair that makes none."""
         keys = left.astype(np.int64) * self._vocab_size + right
         at = np.searchsorted(self._pair_keys, keys)
         found = (self._pair_keys[at] == keys) & (left >= 0) & (right >= 0)
         return np.where(found, self._pair_ranks[at], np.int32(NO_PAIR))
 
     def _merge_rows(self, rows: Int32Array, dropout: float, generator: np.random.RandomState) -> Int32Array:
-        """The pieces of many segments of one length (count, length): one pair of each at a time."""
+        """Returns the pieces of many segments of one length (count, length); merges one pair of each at a time."""
         count, length = rows.shape
         columns = np.arange(length)
         result = np.full((count, length), GONE, np.int32)
-        # One more column each, so that what moves left leaves nothing behind.
+        # One more column, so that the last symbol can move to the left too.
         symbols = np.concatenate([rows, np.full((count, 1), GONE, np.int32)], axis=1)
         ranks = np.full((count, length), NO_PAIR, np.int32)
         ranks[:, :-1] = self._ranks(rows[:, :-1], rows[:, 1:])
@@ -184,7 +184,7 @@ class BPEDropout:
             ranks[kept] = pairs
 
     def _merge_one(self, symbols: list[int], dropout: float, generator: np.random.RandomState) -> list[int]:
-        """The pieces of one long segment, with a heap of pairs."""
+        """Returns the pieces of one long segment; uses a heap of pairs."""
         after = [*range(1, len(symbols)), -1]
         before = list(range(-1, len(symbols) - 1))
         heap: list[tuple[int, int, int, int]] = []  # rank, place of the left symbol, the two symbols
@@ -205,7 +205,7 @@ class BPEDropout:
             rank, place, one, other = heapq.heappop(heap)
             following = after[place]
             if symbols[place] != one or following < 0 or symbols[following] != other:
-                continue  # one of them has been merged meanwhile
+                continue  # one of them has been merged in the meantime
             if generator.random_sample() < dropout:
                 continue
             symbols[place], symbols[following] = int(self._piece_of_rank[rank]), GONE
@@ -218,7 +218,10 @@ class BPEDropout:
         return [symbol for symbol in symbols if symbol != GONE]
 
     def _finish(self, symbols: Int32Array, codes: Int64Array, text_ends: Int64Array) -> tuple[Int32Array, Int64Array]:
-        """Ids and their number in each text; what has no piece as bytes, or as one ``<unk>`` for each run of it."""
+        """Returns the ids, and their number in each text.
+
+        Characters without a piece become bytes, or one ``<unk>`` for each run of them.
+        """
         counts = (symbols != GONE).astype(np.int64)
         unknown = symbols == UNKNOWN
         if self._bytes is not None:

@@ -1,14 +1,15 @@
-"""Giving a reserved token a name: ``<unused7>`` becomes 리뷰어 ("reviewer"), and a domain's term is one token.
+"""Gives unused tokens a name: ``<unused7>`` becomes 리뷰어 ("reviewer"), so that a domain's term is one token.
 
-Every other id stays, and so does their number, so a trained model keeps all rows of its embedding: those of the renamed
-tokens hold whatever an unused token's row holds, and are learnt by training on. A text without the term keeps its ids.
+All other ids stay the same, and so does the size of the vocabulary, so a trained model keeps all rows of its embedding.
+The rows of the renamed tokens hold whatever the row of an unused token holds, until training learns them. A text
+without the term keeps its ids.
 
-A renamed token is found before any other piece is, wherever its letters stand, inside a longer word too. Spelt with
-U+2581 in front (``▁리뷰어``) it is found only after a space or at the start of the text, and the space is part of it:
-" 리뷰어는" is then two tokens, where plain 리뷰어 leaves the space as one more. Both spellings may have a token.
+A renamed token is found before any other piece, wherever its letters are, also inside a longer word. Spelled with
+U+2581 in front (``▁리뷰어``), it is found only after a space or at the start of the text, and the space is part of it:
+" 리뷰어는" is then two tokens, while plain 리뷰어 leaves the space as one more. Both spellings may have a token.
 
-The file that results has another SHA-256. Shards name the tokenizer that they were made with, so those made before are
-refused beside it: make them anew (`kogpt2 shard`). A checkpoint holds a copy of its own tokenizer and is as it was.
+The new file has another SHA-256. Shards record the tokenizer that they were made with, so older shards are refused with
+the new file: make them again (`kogpt2 shard`). A checkpoint holds a copy of its own tokenizer and does not change.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SPECIAL = re.compile(r"<(?:s|/s|unk|pad|unused\d+|0x[0-9A-Fa-f]{2})>")
 
 
 def parse_renaming(text: str) -> tuple[str, str]:
-    """(unused token, term) of ``<unused7>=리뷰어``; RecipeError if it is not of that form."""
+    """Parses ``<unused7>=리뷰어`` to (unused token, term); RecipeError if the text has another form."""
     token, sign, term = text.partition("=")
     if not sign or not UNUSED.fullmatch(token):
         raise RecipeError(f"--token {text!r}: write it as '<unused7>=TERM'")
@@ -39,11 +40,11 @@ def parse_renaming(text: str) -> tuple[str, str]:
 
 
 def rename_tokens(model: Path, renamings: Sequence[tuple[str, str]], out: Path) -> Tokenizer:
-    """Writes to `out` the tokenizer `model` with unused tokens renamed, whole or not at all; returns the new one.
+    """Writes the tokenizer `model` with renamed tokens to `out`, whole or not at all; returns the new tokenizer.
 
-    `renamings` are pairs (``<unusedN>``, term). Raises RecipeError naming a token that is not there or is renamed
-    already, and a term that is empty, a piece already, given twice, or not as the tokenizer spells it (it says how
-    that is); DataError for a file that is not a SentencePiece model.
+    `renamings` are pairs (``<unusedN>``, term). RecipeError for a token that does not exist or is renamed already, and
+    for a term that is empty, already a piece, given twice, or not spelled as the tokenizer spells it (the message says
+    how); DataError for a file that is not a SentencePiece model.
     """
     if not renamings:
         raise RecipeError("no --token to rename; write it as '<unused7>=TERM'")
@@ -78,8 +79,8 @@ def _check_twice(renamings: Sequence[tuple[str, str]]) -> None:
 
 
 def _what_became(token: str, proto: Any, tokenizer: Tokenizer) -> str:
-    """Why there is no such unused token: it bears a name already, or there never was one."""
-    symbols = list(proto.trainer_spec.user_defined_symbols)  # as trained: renaming leaves the record alone
+    """Says why there is no such unused token: it has a name already, or there never was one."""
+    symbols = list(proto.trainer_spec.user_defined_symbols)  # the names in training: renaming does not change them
     names = [piece.piece for piece in proto.pieces if piece.type == USER_DEFINED]
     if token in symbols and len(symbols) == len(names):
         return f"it is renamed already, to {names[symbols.index(token)]!r}"
@@ -88,7 +89,7 @@ def _what_became(token: str, proto: Any, tokenizer: Tokenizer) -> str:
 
 
 def _check_term(term: str, option: str, tokenizer: Tokenizer) -> None:
-    """RecipeError unless the term is spelt as this tokenizer spells texts."""
+    """Raises RecipeError unless the term is spelled as this tokenizer spells texts."""
     text = term[1:] if term.startswith(SPACE) else term
     if not text.strip():
         raise RecipeError(f"{option}: the term is empty")
@@ -97,29 +98,29 @@ def _check_term(term: str, option: str, tokenizer: Tokenizer) -> None:
     if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in term):
         raise RecipeError(f"{option}: the term has a control character")
     if " " in term:
-        raise RecipeError(f"{option}: a space inside a piece is spelt U+2581: write {term.replace(' ', SPACE)!r}")
+        raise RecipeError(f"{option}: a space inside a piece is spelled U+2581: write {term.replace(' ', SPACE)!r}")
     if text[0] == SPACE or text[-1] == SPACE or SPACE * 2 in text:
         raise RecipeError(f"{option}: U+2581 stands for one space before or within the term")
     if unicodedata.category(text[0]).startswith("M") or "\u1160" <= text[0] <= "\u11ff":
         raise RecipeError(
-            f"{option}: a term cannot begin with a mark or a part of a syllable, which joins what is before"
+            f"{option}: a term cannot begin with a mark or a part of a syllable, which joins the character before it"
         )
     spelt = tokenizer.normalize(f"a{text.replace(SPACE, ' ')}a").replace(" ", SPACE)
     if spelt != f"a{text}a":
-        raise RecipeError(f"{option}: normalised text never has that; it becomes {spelt[1:-1]!r}")
+        raise RecipeError(f"{option}: normalised text never has that term; it becomes {spelt[1:-1]!r}")
 
 
 def _check_new(term: str, option: str, ids: dict[str, int], learnt: set[str]) -> None:
     if term in ids:
         raise RecipeError(f"{option}: it is a piece already, id {ids[term]}")
-    if SPACE + term in learnt:  # which the new token would break up: it is found first, and has no space
+    if SPACE + term in learnt:  # the new token would break up that piece: it is found first, and has no space
         raise RecipeError(
             f"{option}: {SPACE + term!r} is a piece already, id {ids[SPACE + term]}: after a space it is one token"
         )
 
 
 def _check_result(tokenizer: Tokenizer, chosen: Sequence[tuple[int, str]]) -> None:
-    """A last proof on the edited model: each term, as a text, has its id."""
+    """Checks the edited model: the tokens of each term, as a text, include its id."""
     for token, term in chosen:
         text = f"a{term.replace(SPACE, ' ')}a"
         if tokenizer.pieces[token] != term or token not in tokenizer.encode(text):

@@ -1,7 +1,7 @@
-"""How well a tokenizer suits a text: tokens for each word and character, unknowns, and what comes back from its ids.
+"""Measures how well a tokenizer suits a text: tokens per word and character, unknowns, and what its ids decode to.
 
-Words, characters and bytes are those of the text before normalisation, so that tokenizers of different profiles are
-measured against the same. A word is what stands between white space; tokens are those of the text, without ``<s>`` and
+Words, characters and bytes are those of the text before normalisation, so that tokenizers with different profiles are
+measured against the same numbers. Words are separated by white space; tokens are those of the text, without ``<s>`` and
 ``</s>``.
 """
 
@@ -21,13 +21,13 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 BATCH_BYTES = 1 << 20  # text encoded at a time
-SAMPLE_MB = 20  # of each corpus, unless said otherwise
-SAMPLE_SEED = 0x7265706F  # of the hash that draws the documents
+SAMPLE_MB = 20  # the default sample of each corpus
+SAMPLE_SEED = 0x7265706F  # seed of the hash that draws the documents
 
 
 @dataclass
 class TextCounts:
-    """One tokenizer on one split of one corpus: sums over the documents looked at."""
+    """The counts of one tokenizer on one split of one corpus, over the documents of the sample."""
 
     model: str
     corpus: str
@@ -39,12 +39,12 @@ class TextCounts:
     tokens: int = 0
     unknown: int = 0  # tokens that are <unk>; one stands for a run of unknown characters
     byte_tokens: int = 0  # tokens that are single bytes
-    came_back: int = 0  # documents whose ids decode to the very text
+    came_back: int = 0  # documents whose ids decode to exactly the text
     came_back_normalized: int = 0  # documents whose ids decode to the text as the tokenizer normalises it
     used: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool), repr=False)  # (vocab_size,) ids seen
 
     def rates(self) -> dict[str, Any]:
-        """All that the report says of it, ready for JSON. Shares are from 0 to 1."""
+        """Returns the counts and the rates made from them, ready for JSON. Shares are from 0 to 1."""
         plain = {key: value for key, value in asdict(self).items() if key != "used"}
         tokens, documents = max(1, self.tokens), max(1, self.documents)
         return {
@@ -69,18 +69,18 @@ def report_tokenizers(
     Parameters
     ----------
     models, corpora : sequences of Path
-        SentencePiece models, and folders of `kogpt2 clean`: one for each source or domain.
+        SentencePiece models, and folders of `kogpt2 clean`, for example one for each source or domain.
     split : str
-        ``train``, ``test``, or ``auto``: the test split where there is one.
+        ``train``, ``test``, or ``auto``: the test split if there is one.
     sample_mb : float
-        Megabytes of each corpus to look at, about. Of a larger split documents are drawn by their hash, the same on
-        any machine; all of it is read for that.
+        About how many megabytes of each corpus to use. From a larger split, documents are drawn by their hash, the
+        same ones on any machine; the whole split is read for that.
 
     Returns
     -------
     dict
-        ``tokenizers``: path, SHA-256, vocabulary and unused tokens left of each. ``rows``: :meth:`TextCounts.rates`,
-        corpus by corpus, and for each corpus model by model.
+        ``tokenizers``: path, SHA-256, size of the vocabulary and number of unused tokens of each. ``rows``:
+        :meth:`TextCounts.rates`, corpus by corpus, and for each corpus model by model.
     """
     if split not in ("auto", *SPLITS):
         raise RecipeError(f"--split {split}: is none of auto, {', '.join(SPLITS)}")
@@ -116,7 +116,7 @@ def _measure(corpus: Corpus, split: str, sample_mb: float, tokenizers: Sequence[
         for counts, tokenizer in zip(results, tokenizers):
             _add(counts, tokenizer, batch)
     if not results[0].documents:
-        raise RecipeError(f"--sample-mb {sample_mb:g}: no document of {corpus.folder} is drawn into it; give more")
+        raise RecipeError(f"--sample-mb {sample_mb:g}: draws no document of {corpus.folder}; give a larger number")
     return results
 
 
@@ -173,7 +173,7 @@ COLUMNS = {  # heading -> (key, format)
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report as a table for a terminal: a row for each corpus and tokenizer, and what the columns mean."""
+    """Formats the report as a table for a terminal: a row for each corpus and tokenizer, and what the columns mean."""
     rows = report["rows"]
     head = ["corpus", "split", "tokenizer", *COLUMNS]
     lines = [
@@ -192,7 +192,7 @@ def format_report(report: dict[str, Any]) -> str:
     ]
     meaning = (
         "<unk>, bytes: share of tokens that are unknown, or single bytes. comes back: share of documents whose ids "
-        "decode to the very text;\nnormalised: to the text as the tokenizer normalises it. "
+        "decode to exactly the text;\nnormalised: to the text as the tokenizer normalises it. "
         "vocabulary: share of all ids that were seen."
     )
     return "\n".join([*about, "", *table, "", meaning])

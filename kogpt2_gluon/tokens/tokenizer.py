@@ -1,8 +1,8 @@
-"""The tokenizer: a SentencePiece model, read from its file; text to ids and back.
+"""The tokenizer: a SentencePiece model, read from its file, that turns text to ids and back.
 
-Ids of the tokenizers made here (:mod:`kogpt2_gluon.tokens.training`): ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2,
-``<pad>`` 3, ``<unused0>`` 4, and so on. The ids of any other, KoGPT-2's released one included, are looked up by name in
-its file.
+The tokenizers made here (:mod:`kogpt2_gluon.tokens.training`) have the ids ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2,
+``<pad>`` 3, ``<unused0>`` 4, and so on. The ids of any other tokenizer, also of KoGPT-2's released one, are looked up
+by name in its file.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ UNUSED = re.compile(r"<unused(0|[1-9][0-9]*)>")
 
 
 class Tokenizer:
-    """A SentencePiece model: text to ids and back. `Tokenizer.load` reads one."""
+    """A SentencePiece model that turns text to ids and back. :meth:`Tokenizer.load` reads one from its file."""
 
     def __init__(self, model: bytes, path: Path) -> None:
         if not model:
-            raise DataError(f"{path}: an empty file, not a SentencePiece model")
+            raise DataError(f"{path}: is empty, not a SentencePiece model")
         self.path = path
         self.sha256 = hashlib.sha256(model).hexdigest()
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError:
-            raise DataError(f"{path}: not a SentencePiece model, or a damaged one") from None
+            raise DataError(f"{path}: is not a SentencePiece model, or is damaged") from None
         self.vocab_size: int = self._processor.get_piece_size()
         self.unk_id = self._special("<unk>")
         self.bos_id = self._special("<s>")
@@ -54,12 +54,12 @@ class Tokenizer:
         return cls(model, path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer.load, (self.path,)  # so that worker processes can be handed one
+        return Tokenizer.load, (self.path,)  # so that one can be passed to worker processes
 
     def _special(self, piece: str) -> int:
         token = self._find(piece)
         if token is None:
-            raise DataError(f"{self.path}: a tokenizer without the piece {piece}, which documents need")
+            raise DataError(f"{self.path}: this tokenizer lacks the piece {piece}, which documents need")
         return token
 
     def _find(self, piece: str) -> int | None:
@@ -68,31 +68,31 @@ class Tokenizer:
 
     @cached_property
     def pieces(self) -> list[str]:
-        """The piece of every id, as the file spells it: a space is U+2581, a byte ``<0xEA>``."""
+        """The pieces of all ids, as the file spells them: a space is U+2581, a byte ``<0xEA>``."""
         return [self._processor.id_to_piece(token) for token in range(self.vocab_size)]
 
     @cached_property
     def unused(self) -> list[str]:
-        """The pieces ``<unusedN>`` by their number: free for fine-tuning, or a new name, to give a meaning."""
+        """The pieces ``<unusedN>``, by their number: free for fine-tuning or a new name to give them a meaning."""
         numbers = sorted(int(match[1]) for match in map(UNUSED.fullmatch, self.pieces) if match)
         return [f"<unused{number}>" for number in numbers]
 
     @cached_property
     def keeps_newlines(self) -> bool:
-        """Whether the lines of a text come back as lines under every profile: there is a piece for a line end."""
+        """True if there is a piece for a line end, so that a text's lines come back as lines under every profile."""
         return self._find(NEWLINE) is not None
 
     @cached_property
     def byte_ids(self) -> NDArray[np.bool_]:
-        """(vocab_size,) which ids are the 256 bytes that stand for what the vocabulary lacks."""
+        """True for each of the 256 ids (if any) that are single bytes of what the vocabulary lacks; (vocab_size,)."""
         return np.array([self._processor.is_byte(token) for token in range(self.vocab_size)], bool)
 
     def is_special(self, token: int) -> bool:
-        """Whether an id stands for no text of its own: ``<unk>``, ``<s>``, ``</s>``, ``<pad>``."""
+        """Returns True for an id that has no text of its own: ``<unk>``, ``<s>``, ``</s>``, ``<pad>``."""
         return bool(self._processor.is_control(token) or self._processor.is_unknown(token))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without ``<s>`` or ``</s>``. DataError if it is not valid Unicode."""
+        """Returns the ids of a text, without ``<s>`` or ``</s>``. DataError if it is not valid Unicode."""
         try:
             ids: list[int] = self._processor.encode(text, out_type=int)
         except (RuntimeError, TypeError, UnicodeEncodeError):
@@ -101,7 +101,7 @@ class Tokenizer:
         return ids
 
     def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
-        """The ids of each text. DataError if one is not valid Unicode (half of a surrogate pair)."""
+        """Returns the ids of each text. DataError if one is not valid Unicode (half of a surrogate pair)."""
         try:
             ids: list[list[int]] = self._processor.encode(list(texts), out_type=int, num_threads=num_threads)
         except (RuntimeError, TypeError, UnicodeEncodeError):
@@ -110,7 +110,7 @@ class Tokenizer:
         return ids
 
     def encode_flat(self, texts: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """The ids of many texts in one array, and the number of ids of each; the fastest way to encode.
+        """Returns the ids of many texts in one array, and the number of ids of each: the fastest way to encode.
 
         Parameters
         ----------
@@ -122,8 +122,8 @@ class Tokenizer:
         ids : (sum of lengths,) int32
         lengths : (len(texts),) int64
         """
-        # What `encode(..., out_type="numpy")` calls. An array object for each short text would cost as much as a fifth
-        # of its encoding, so the buffers are joined before NumPy sees them.
+        # `encode(..., out_type="numpy")` calls this too. An array object for each short text would cost as much as a
+        # fifth of its encoding, so the buffers are joined before NumPy sees them.
         encode_buffers = getattr(getattr(self._processor, "_processor", None), "_EncodeAsBufferBatch", None)
         if encode_buffers is None:  # SentencePiece before 0.2.2
             rows = self._processor.encode(list(texts), out_type=int)
@@ -134,25 +134,25 @@ class Tokenizer:
         return np.frombuffer(b"".join(buffers), np.int32), lengths
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; special pieces have none. DataError for an id outside the vocabulary."""
+        """Returns the text of ids; special pieces have none. DataError for an id outside the vocabulary."""
         plain = [int(token) for token in ids]
         for token in plain:
             if not 0 <= token < self.vocab_size:
-                raise DataError(f"id {token} is none of the {self.vocab_size} of tokenizer {self.path}")
+                raise DataError(f"id {token} is not one of the {self.vocab_size} ids of tokenizer {self.path}")
         text: str = self._processor.decode(plain)
         return text
 
     def normalize(self, text: str) -> str:
-        """The text as the pieces spell it, spaces as spaces: what `bits per byte` counts the bytes of.
+        """Returns the text as the pieces spell it, but with plain spaces; `bits per byte` counts its bytes.
 
-        The space that SentencePiece puts before the first word is no part of it.
+        It does not include the space that SentencePiece puts before the first word.
         """
         _check_unicode([text])
         spelt = self.spell(text.encode()).decode()
         return (spelt[1:] if self.adds_space else spelt).replace(SPACE, " ")
 
     def spell(self, text: bytes) -> bytes:
-        """UTF-8 to the UTF-8 that is cut into pieces: normalised, each space as U+2581, perhaps one more in front."""
+        """Returns the UTF-8 that is cut into pieces: normalised, a space as U+2581, perhaps with one more in front."""
         spelt: str | bytes = self._processor.normalize(text)
         return spelt.encode() if isinstance(spelt, str) else spelt
 

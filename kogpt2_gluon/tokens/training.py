@@ -1,7 +1,7 @@
-"""Training the tokenizer: SentencePiece BPE as KoGPT-2's, on all of the cleaned corpora or a sample of them.
+"""Trains the tokenizer: SentencePiece BPE like KoGPT-2's, on all of the cleaned corpora or on a sample of them.
 
-The ids of what is made here: ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2, ``<pad>`` 3, ``<unused0>`` 4, and so on, then the line
-end if it is kept, with the ``lossless`` profile 256 bytes, and the pieces that were learnt.
+Its ids are ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2, ``<pad>`` 3, ``<unused0>`` 4, and so on, then the line end if it is
+kept, 256 bytes with the ``lossless`` profile, and the pieces that were learnt.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
 from kogpt2_gluon.wording import gib, gigabytes
 
-# How text is normalised before it is cut into pieces. `nmt_nfkc` is KoGPT-2's: NFKC, and line ends and runs of spaces
-# become one space. `lossless` keeps every character but U+2581, SentencePiece's own sign for a space; what is not in
-# the vocabulary falls back to bytes, a line end to <0x0A>.
+# How text is normalised before it is cut into pieces. `nmt_nfkc` is KoGPT-2's way: NFKC, and a line end or a run of
+# spaces becomes one space. `lossless` keeps every character except U+2581, SentencePiece's own sign for a space; what
+# is not in the vocabulary becomes bytes, for example a line end <0x0A>.
 PROFILES: dict[str, dict[str, Any]] = {
     "nmt_nfkc": {"normalization_rule_name": "nmt_nfkc"},
     "lossless": {"normalization_rule_name": "identity", "byte_fallback": True, "remove_extra_whitespaces": False},
 }
-# SentencePiece skips longer sentences and counts positions in a word with 16 bits. NFKC makes at most 18 characters of
-# the 3 bytes of one (U+FDFA), so that a piece without a space, cut at this length, still fits: 8192 / 3 * 18 < 65,536.
+# SentencePiece skips longer sentences, and counts positions in a word with 16 bits. NFKC makes at most 18 characters
+# from the 3 bytes of one (U+FDFA), so a piece without a space, cut at this length, still fits: 8192 / 3 * 18 < 65,536.
 MAX_SENTENCE_BYTES = 8192
-RESERVED = "\u2585"  # SentencePiece's inner sign for the unknown: it skips every sentence that holds one
-# The file records the trainer's thread count, though no piece depends on it: fixed, for the same bytes everywhere.
+RESERVED = "\u2585"  # SentencePiece's internal sign for the unknown: it skips every sentence with this character
+# The model records the trainer's thread count, though no piece depends on it. A fixed one gives the same file anywhere.
 TRAINER_THREADS = 16
-SAMPLE_MB = 2000  # text to learn from, unless said otherwise
-MEMORY_FACTOR = 4.5  # bytes that SentencePiece holds for each byte of text (measured)
-SAMPLE_SEED = 0x6B6F6770  # of the hash that draws the sample; another would draw another
+SAMPLE_MB = 2000  # the default amount of text to learn from
+MEMORY_FACTOR = 4.5  # bytes that SentencePiece needs for each byte of text (measured)
+SAMPLE_SEED = 0x6B6F6770  # seed of the hash that draws the sample; another seed would draw another sample
 BUCKET_BITS = 16  # the sample is drawn in steps of 1 / 65,536 of the text
 
 
@@ -51,7 +51,7 @@ def train_tokenizer(
     keep_newlines: bool = False,
     sample_mb: float = SAMPLE_MB,
     verbose: bool = False,
-    echo: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Tokenizer:
     """Trains a SentencePiece BPE model on the train splits of cleaned corpora and writes it to `out`.
 
@@ -62,34 +62,40 @@ def train_tokenizer(
     out : Path
         The `.model` file, written whole or not at all.
     vocab_size : int
-        Counts everything: the four special pieces, the unused ones, a line end, 256 bytes with ``lossless``.
+        The number of all pieces: the four special ones, the unused ones, a line end, 256 bytes with ``lossless``, and
+        the learnt ones.
     unused : int
         Pieces ``<unusedN>`` for later use: :mod:`kogpt2_gluon.tokens.renaming` gives them a name.
     character_coverage : float
-        Characters outside this most frequent share of the text become ``<unk>`` (``lossless``: bytes).
+        The share of the text that its most frequent characters must cover; the other characters become ``<unk>``
+        (bytes with ``lossless``).
     profile : str
         ``nmt_nfkc`` or ``lossless``, see PROFILES.
     keep_newlines : bool
-        Whether a line end is a piece of its own, so that a document's lines come back as lines. Without it
-        ``nmt_nfkc`` makes a space of it, as KoGPT-2's tokenizer does. The first word of a later line has no space
-        before it, and is spelled accordingly.
+        True: a line end is a piece of its own, so that a document's lines come back as lines. Without it ``nmt_nfkc``
+        turns a line end into a space, as KoGPT-2's tokenizer does. The first word of a later line has no space before
+        it, and its pieces are those of a word without a space.
     sample_mb : float
-        Megabytes (10^6 bytes) to learn from. Of a larger text just so much is used, drawn by a hash of each sentence:
-        the same ones on any machine and in any order of the corpora. SentencePiece holds 4.5 bytes for each byte.
+        Megabytes (10^6 bytes) to learn from. From a larger text, at most so much is drawn by a hash of each sentence:
+        the same sentences on any machine and in any order of the corpora. SentencePiece needs 4.5 bytes for each byte.
     verbose : bool
-        Shows SentencePiece's own log on standard error.
-    echo : callable
-        Told in one line how much of the text is used.
+        True: SentencePiece's own log goes to standard error.
+    say : callable
+        Called with one line about how much of the text is used.
 
-    Raises RecipeError for an argument that cannot work, naming the value that would where there is one, and DataError
-    for a bad corpus.
+    Raises
+    ------
+    RecipeError
+        An argument cannot work; the message names a value that would, if there is one.
+    DataError
+        A corpus is bad.
     """
     _check_arguments(vocab_size, unused, character_coverage, profile, sample_mb)
     folders = [corpora] if isinstance(corpora, Path) else list(corpora)
     names = ", ".join(map(str, folders))
     sentences = Sentences(folders, int(sample_mb * 1e6))
-    if echo:
-        echo(sentences.summary())
+    if say:
+        say(sentences.summary())
     symbols = [f"<unused{number}>" for number in range(unused)] + [NEWLINE] * keep_newlines
     model = io.BytesIO()
     try:
@@ -136,29 +142,29 @@ def _check_arguments(vocab_size: int, unused: int, character_coverage: float, pr
 
 
 def _explain(error: RuntimeError, corpora: str, vocab_size: int) -> Exception:
-    """SentencePiece's complaint as one line that says what would do."""
+    """Turns SentencePiece's complaint into one line that says what to do."""
     message = " ".join(str(error).split())
     too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
     if too_small:
         return RecipeError(
-            f"--vocab-size {vocab_size}: too small for {corpora}: its characters and the special pieces alone need "
+            f"--vocab-size {vocab_size}: too small for {corpora}, whose characters and special pieces alone need "
             f"{too_small[1]}; give at least that, or a lower --character-coverage"
         )
     too_high = re.search(r"set it to a value <= (\d+)", message)
     if too_high:
         return RecipeError(
-            f"--vocab-size {vocab_size}: too high for {corpora}: its text yields {too_high[1]} pieces; "
+            f"--vocab-size {vocab_size}: too high for {corpora}, whose text yields {too_high[1]} pieces; "
             "give at most that"
         )
     return DataError(f"{corpora}: SentencePiece cannot train on it: {message}")
 
 
 class Sentences:
-    """The train splits as SentencePiece wants them: all sentences, or those that the hash draws.
+    """The sentences of the train splits for SentencePiece: all of them, or those that a hash draws.
 
-    Iterating keeps an error of ours in `error`, which would else come back as a RuntimeError. Drawing a sample takes
-    one more reading of the text, first: it adds up the bytes under each value of the hash's upper 16 bits, and the
-    sample is what lies below the value where `limit` bytes are full, so that it is never larger.
+    Iterating keeps our own error in `error`, because SentencePiece turns it into a RuntimeError. To draw a sample, the
+    text is read once more before: that adds up the bytes under each value of the hash's upper 16 bits. The sample is
+    everything below the value at which `limit` bytes are reached, so it is never larger.
     """
 
     def __init__(self, folders: Sequence[Path], limit: int) -> None:
@@ -169,7 +175,7 @@ class Sentences:
                     f"{corpus.folder}: its train split is empty; clean it again with a smaller --test-share"
                 )
         if len({corpus.folder.resolve() for corpus in self._corpora}) < len(self._corpora):
-            raise RecipeError(f"{', '.join(map(str, folders))}: one corpus is named twice")
+            raise RecipeError(f"{', '.join(map(str, folders))}: one corpus is named twice; name each once")
         self.error: DataError | None = None
         self.total = self.used = sum(corpus.size("train") for corpus in self._corpora)
         self._below = 1 << BUCKET_BITS  # values of the hash that are drawn
@@ -186,12 +192,12 @@ class Sentences:
         self.total, self.used = int(full[-1]), int(full[self._below - 1]) if self._below else 0
         if not self.used:
             raise RecipeError(
-                f"--sample-mb {limit / 1e6:g}: no sentence of {', '.join(str(each.folder) for each in self._corpora)} "
-                "is drawn into so small a sample; give more"
+                f"--sample-mb {limit / 1e6:g}: draws no sentence of "
+                f"{', '.join(str(each.folder) for each in self._corpora)}; give a larger number"
             )
 
     def summary(self) -> str:
-        """How much of the text is used, in one line."""
+        """Says in one line how much of the text is used."""
         if self.used == self.total:
             used = f"all {gigabytes(self.total)} of text"
         else:
@@ -214,15 +220,15 @@ class Sentences:
 
 
 def _bucket(sentence: bytes) -> int:
-    """Where a sentence lies between 0 and 65,535, by its own bytes alone."""
+    """Returns a sentence's place between 0 and 65,535, which depends only on its own bytes."""
     return xxhash.xxh3_64_intdigest(sentence, SAMPLE_SEED) >> (64 - BUCKET_BITS)
 
 
 def cut_sentence(line: str, limit: int = MAX_SENTENCE_BYTES) -> Iterator[str]:
-    """A line in sentences that SentencePiece will not skip: at most `limit` bytes of UTF-8, and no reserved sign.
+    """Cuts a line into sentences that SentencePiece does not skip: at most `limit` bytes of UTF-8, no reserved sign.
 
-    Cuts at a space, which the cut replaces: BPE is learnt from words, so that nothing is lost or changed by it. Only a
-    word that is itself too long is cut between two characters.
+    A cut replaces a space. BPE is learnt from words, so nothing is lost or changed by that. Only a word that is itself
+    too long is cut between two characters.
     """
     if len(line) * 4 <= limit and RESERVED not in line:
         yield line

@@ -1,4 +1,4 @@
-"""Saving a run's state and taking it up again."""
+"""Saving the state of a run, and resuming from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 
-# What may differ between a checkpoint and the recipe that goes on from it; anything else is another run.
+# Settings that may differ between a checkpoint and the recipe that resumes from it; any other makes it another run.
 MAY_CHANGE = {
     "num_steps",
     "batch_size",
@@ -34,29 +34,30 @@ MAY_CHANGE = {
 
 
 def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Checkpoint | None:
-    """The checkpoint to go on from: the newest (``auto``), none (``never``), or the one at a path.
+    """Returns the checkpoint to resume from: the newest (``auto``), none (``never``), or the one at a path.
 
-    Rank 0 looks, and all workers take the step it found: on a shared file system two workers can see different things.
+    Rank 0 looks for the newest, and all workers take the one that it found, because on a shared file system two workers
+    can see different folders. RecipeError for ``never`` if there is a checkpoint; DataError if one is damaged.
     """
     if resume not in ("auto", "never"):
         checkpoint = open_checkpoint(Path(resume))
         checkpoint.verify()
         if not worker.all_equal(checkpoint.state()["step"]):
-            raise DataError(f"{resume}: the workers see different checkpoints there; name a step-NNNNNNNN folder")
+            raise DataError(f"{resume}: the workers see different checkpoints there; name one folder step-NNNNNNNN")
         return checkpoint
     found = newest_checkpoint(ckpt_dir) if worker.rank == 0 else None
     if resume == "never" and found:
         raise RecipeError(
-            f"{ckpt_dir}: holds {found.path.name} already; --resume auto goes on from it, or change run_dir"
+            f"{ckpt_dir}: already holds {found.path.name}; --resume auto continues from it, or change run_dir"
         )
     name = worker.broadcast(found.path.name if found else None)
     return open_checkpoint(ckpt_dir / name) if name else None
 
 
 def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
-    """RecipeError if the checkpoint is of another run; returns the settings that changed and may.
+    """Returns the settings that changed and may change; RecipeError if the checkpoint is of another run.
 
-    Whether the data is the same, the reader checks, which knows it: its files may have moved.
+    The reader checks that the data is the same: its files may have moved, so their names say nothing.
     """
     changed: list[str] = []
     refused: list[str] = []
@@ -74,13 +75,13 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
                 (changed if key in MAY_CHANGE else refused).append(text)
     if refused:
         raise RecipeError(
-            f"{checkpoint.path}: saved by another recipe ({'; '.join(refused)}); restore that or change run_dir"
+            f"{checkpoint.path}: saved by another recipe ({', '.join(refused)}); restore these values or change run_dir"
         )
     return changed
 
 
 def restore_state(saved: dict[str, Any]) -> TrainState:
-    """The state that :func:`save_state` saved. Checkpoints from before mixed precision know no skipped updates."""
+    """Returns the state that :func:`save_state` saved. Checkpoints older than mixed precision lack skipped updates."""
     state = TrainState(**{entry.name: saved[entry.name] for entry in fields(TrainState) if entry.name in saved})
     if state.evaluation:
         state.evaluation.setdefault("attempt", state.evaluation["step"])
@@ -88,7 +89,7 @@ def restore_state(saved: dict[str, Any]) -> TrainState:
 
 
 def save_state(recipe: Recipe, run: TrainingRun) -> None:
-    """Rank 0 writes a checkpoint; all workers wait for it. DivergedError if anything in it would not be finite."""
+    """Writes a checkpoint, on rank 0; all workers wait for it. DivergedError if anything in it is not finite."""
     run.reader.gather(run.worker)
     if run.worker.rank == 0:
         state, update = run.state, run.update
@@ -122,7 +123,7 @@ def save_state(recipe: Recipe, run: TrainingRun) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """Plain data with None for every number that is not finite, such as the perplexity of a loss above 700."""
+    """Copies plain data, with None for every number that is not finite, such as the perplexity of a loss above 700."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,10 +11,10 @@ so the other workers crash, and the exit code is lost. Therefore every worker is
 worker that meets an error still takes part in what the others do next, a step's gradients and a sum, and announces its
 end in that sum. The others raise an error there, when they have nothing under way.
 
-Every collective operation on plain data is a sum (:meth:`HorovodWorker._add_up`), and the gradients and the broadcast
-of parameters have one before or after them. So whichever operation the others are in, the first thing that they wait
-for is the short head of a sum, which has the same shape in all of them, and in which the end of a worker can be
-announced.
+Every collective operation on plain data is a sum (:meth:`HorovodWorker._add_up`) or two, and the first mean of
+gradients and the broadcast of parameters begin with one. So a worker that ends has to do only two things, whatever the
+others are doing: it takes part in the gradients that they may be waiting for, and it announces its end in the head of a
+sum, which has the same shape in all operations.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ HEAD = 32  # float64 numbers in the head of a sum, which has this shape whatever
 class HorovodWorker(Worker):
     """One of several workers.
 
-    Horovod's own DistributedTrainer is not used: whether its gradients are sums or means after the allreduce depends on
-    how Horovod was built (NCCL 2.10 or not). The plain allreduce with ``op=Average`` is a mean in every CUDA or CPU
-    build: Horovod 0.28.1 divides in the operation itself (gloo_, mpi_ and nccl_operations.cc).
+    It does not use Horovod's own DistributedTrainer: whether its gradients are sums or means after the allreduce
+    depends on how Horovod was built (NCCL 2.10 or not). The plain allreduce with ``op=Average`` is a mean in every CUDA
+    or CPU build: Horovod 0.28.1 divides in the operation itself (gloo_, mpi_ and nccl_operations.cc).
     """
 
     def __init__(self) -> None:
-        # Of the threads that start Horovod's operations one is enough, and when a worker is killed operations fail in
-        # fewer threads at once (above). MXNet's engine reads it with the first operation, which is still to come.
+        # One thread is enough to start Horovod's operations. With fewer threads, fewer operations fail at the same time
+        # when a worker is killed (see above). MXNet's engine reads the variable at its first operation, so not yet.
         os.environ.setdefault("MXNET_CPU_PRIORITY_NTHREADS", "1")
-        # Every cycle Horovod's thread talks to those of the other workers, also when there is nothing to add up. At its
-        # default of 1 ms that takes a fifth of a core, which on CPUs is a worker's own; results wait 5 ms longer so.
+        # In every cycle Horovod's thread talks to those of the other workers, even if there is nothing to add up. At
+        # its default of 1 ms that takes a fifth of a core, and on CPUs the worker computes on that core. With 10 ms a
+        # result comes about 5 ms later.
         if runtime.installed_wheel() != runtime.CUDA_WHEEL:
             os.environ.setdefault("HOROVOD_CYCLE_TIME", "10")
         import horovod.mxnet as hvd
@@ -63,27 +64,27 @@ class HorovodWorker(Worker):
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        self._averaged: tuple[dict[str, Any], bool] | None = None  # what mean_gradients was last given
-        self._before_sum = False  # whether that was in the step that this worker is still in
-        self._others_know = False  # that a worker is about to end
+        self._averaged: tuple[dict[str, Any], bool] | None = None  # the last arguments of mean_gradients
+        self._before_sum = False  # True from mean_gradients to the next sum
+        self._others_know = False  # True if the other workers know that one is about to end
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        """Meets the other workers in their next sum, whatever they do until then, and tells them to end too."""
-        if not isinstance(error, Exception) or isinstance(error, PreemptedError):  # all workers stop at one step
+        """Announces an error in the next sum of the other workers, whatever they do until then; so they end too."""
+        if not isinstance(error, Exception) or isinstance(error, PreemptedError):  # all workers stop at the same step
             return
-        # Arrays of an operation that failed in MXNet do not reach Horovod any more: the others would wait for ever.
+        # After an operation has failed in MXNet, its arrays never reach Horovod: the others would wait for ever.
         if not self._others_know and not isinstance(error, mx.MXNetError):
             with contextlib.suppress(KoGPT2Error, mx.MXNetError):
                 if self._averaged and not self._before_sum:
                     self.mean_gradients(*self._averaged)
                 self._add_up(np.zeros(0), ending=True)
-        # horovodrun sends SIGTERM when the first worker has ended; this one is on its way, with an exit code to tell.
+        # horovodrun sends SIGTERM when the first worker has ended; this one is about to end with its own exit code.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def mean_gradients(self, gradients: dict[str, Any], as_float16: bool = False) -> None:
         if self._averaged is None:
-            self.barrier()  # a worker that met an error in its first step cannot take part in what follows
+            self.barrier()  # a worker that met an error before its first gradients cannot take part in the mean of them
         self._averaged, self._before_sum = (gradients, as_float16), True
         hvd = self._hvd
         for name, gradient in gradients.items():
@@ -132,7 +133,10 @@ class HorovodWorker(Worker):
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Horovod shuts every worker down when one is gone, and MXNet reports that at the next wait."""
+        """Turns an MXNetError of Horovod's into a KoGPT2Error.
+
+        When one worker is gone, Horovod shuts down all of them, and MXNet reports that at the next wait.
+        """
         try:
             yield
         except mx.MXNetError as error:
@@ -143,7 +147,7 @@ class HorovodWorker(Worker):
 
 
 def _make_nccl_folder() -> None:
-    """NCCL writes its log nowhere if the folder is missing, and this is before the run folder is made."""
+    """Makes the folder of NCCL's log: without it there would be no log, and the run folder does not exist yet."""
     if "NCCL_DEBUG_FILE" in os.environ:
         Path(os.environ["NCCL_DEBUG_FILE"]).parent.mkdir(parents=True, exist_ok=True)
 
@@ -153,12 +157,15 @@ def _another_ended() -> KoGPT2Error:
 
 
 def start_worker() -> Worker:
-    """This process's worker: of Horovod, if a launcher set its variables, else alone. To be entered."""
+    """Returns this process's worker: a HorovodWorker if a launcher set the variables of one, else a Worker alone.
+
+    Enter it (``with worker:``). KoGPT2Error if Horovod does not load.
+    """
     if job_size() == 1:
         return Worker()
     try:
         return HorovodWorker()
     except ImportError as error:
         raise KoGPT2Error(
-            f"started as one of several workers, but Horovod's MXNet part does not load ({error}); make horovod"
+            f"one of several workers, but Horovod's MXNet part does not load here ({error}); run `make horovod`"
         ) from None

@@ -1,4 +1,4 @@
-"""What workers do together, on workers that are threads; with Horovod: tests/training/test_worker.py."""
+"""Collective operations, on workers that are threads. tests/training/test_worker.py has those with Horovod."""
 
 from __future__ import annotations
 

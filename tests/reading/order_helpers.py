@@ -1,4 +1,4 @@
-"""Orders of small sets read from front to back, and sets whose tokens tell where they stand."""
+"""Orders of small sets read from front to back, and sets whose tokens say where they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOS = 1
 
 
 def write_set(folder: Path, num_tokens: int, first: int = 1000, chunk: int = CHUNK, **facts: Any) -> np.ndarray:
-    """Shards of four chunks; every token is its own place from `first` on, so that a row tells where it was read.
+    """Shards of four chunks; every token is its own place from `first` on, so a row says where it was read.
 
     `chunk` is in tokens; `facts` are of the manifest.
     """

@@ -93,7 +93,7 @@ def test_all_workers_say_the_same(folder: Path) -> None:
 def test_training_goes_on_without_the_chunk(
     folder: Path, monkeypatch: pytest.MonkeyPatch, small_set_bytes: int
 ) -> None:
-    """The same sequences but for those of the damaged chunk, whose neighbour's come twice; the same for 1 and 2."""
+    """Only the damaged chunk's sequences change: its neighbour's come twice, for 1 worker and for 2."""
     monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", small_set_bytes)
     monkeypatch.setattr(shard_reader, "BLOCK_BYTES", 20_000)
     settings = {"seq_length": SEQ, "window": 3, "max_lanes": 8}

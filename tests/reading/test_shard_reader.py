@@ -153,7 +153,7 @@ def test_one_lane_reads_each_sequence_once_an_epoch(shards: ShardSet, dealt: str
 def test_an_update_is_the_same_set_for_any_number_of_workers(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch, number: int, size: int
 ) -> None:
-    """Of a large set, and of a small one with far fewer chunks than workers."""
+    """Both for a large set and for a small one with far fewer chunks than workers."""
     monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", 10_000)
     with ShardSet(folders[number]) as shards:
         mix = training_mix([shards], recipe(64), size)

@@ -212,7 +212,7 @@ def test_names_given_twice(before: Tokenizer, after: Tokenizer, tmp_path: Path) 
 
 def test_a_name_that_another_hides(after: Tokenizer, tmp_path: Path) -> None:
     one = rename_tokens(after.path, [("<unused0>", "가리뷰")], tmp_path / "one.model")
-    assert one.pieces.index("가리뷰") in one.encode("가리뷰어")  # found first, as it stands first
+    assert one.pieces.index("가리뷰") in one.encode("가리뷰어")  # found first, because it comes first
     proto = sentencepiece_model_pb2.ModelProto.FromString(after.path.read_bytes())
     proto.pieces[4].piece = "a감"
     (tmp_path / "hides.model").write_bytes(proto.SerializeToString())

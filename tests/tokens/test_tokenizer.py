@@ -41,7 +41,7 @@ def test_what_cannot_be_loaded(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.model: the tokenizer cannot be read"):
         Tokenizer.load(tmp_path / "nowhere.model")
     for data, words in [
-        (b"", "an empty file"),
+        (b"", "is empty"),
         (b"garbage", "not a SentencePiece model"),
         (tokenizer.path.read_bytes()[:-5], "damaged"),
     ]:
@@ -67,7 +67,7 @@ def test_other_ids_are_read_by_name(corpus: Path, tmp_path: Path) -> None:
     other = train(unk_id=5, pad_id=3, bos_id=0, eos_id=1, user_defined_symbols="<unused0>,<unused2>")
     assert (other.unk_id, other.pad_id, other.bos_id, other.eos_id) == (5, 3, 0, 1)
     assert other.unused == ["<unused0>", "<unused2>"]
-    with pytest.raises(DataError, match="without the piece <pad>"):
+    with pytest.raises(DataError, match="lacks the piece <pad>"):
         train()
     plain = train(pad_id=3, add_dummy_prefix=False, normalization_rule_name="identity", remove_extra_whitespaces=False)
     assert plain.normalize(" 가  나") == " 가  나"
@@ -100,7 +100,7 @@ def test_what_is_no_text_and_no_id(tokenizer: Tokenizer) -> None:
         with pytest.raises(DataError, match=r"half of a surrogate pair, U\+D800, at character 2"):
             call("가나\ud800")
     for wrong in (-1, tokenizer.vocab_size):
-        with pytest.raises(DataError, match=f"id {wrong} is none of the 800"):
+        with pytest.raises(DataError, match=f"id {wrong} is not one of the 800"):
             tokenizer.decode([5, wrong])
     assert tokenizer.decode([1, *tokenizer.encode(SIGNS[0]), 2, 3]) == SIGNS[0]
 

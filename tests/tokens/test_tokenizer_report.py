@@ -1,4 +1,4 @@
-"""What the report says of a tokenizer is what its ids say, counted the plain way."""
+"""The report says of a tokenizer exactly what its ids say, counted in the plain way."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_sample_is_the_same_in_any_company(models: list[Path], corpora: list[P
     assert sample == again[::-1]
     for few, many in zip(sample, whole):
         assert 5_000 < few["bytes"] < 15_000 < many["bytes"]
-    with pytest.raises(RecipeError, match=r"--sample-mb 1e-07: no document of .* is drawn"):
+    with pytest.raises(RecipeError, match=r"--sample-mb 1e-07: draws no document of"):
         report_tokenizers(models, corpora, "train", 1e-7)
 
 
@@ -106,7 +106,9 @@ def test_the_command(models: list[Path], corpora: list[Path], tmp_path: Path) ->
     assert "tokens/word" in kogpt2("tokenizer", "report", models[0], corpora[0]).stdout
     first, second = tmp_path / "a.model", tmp_path / "b.model"
     options = ("--vocab-size", 700, "--unused", 2, "--keep-newlines", "--sample-mb", 0.02)
-    assert "a sample of 0.0 of" in kogpt2("tokenizer", *options, *corpora, "--out", first).stdout  # train is understood
+    assert (
+        "a sample of 0.0 MB of" in kogpt2("tokenizer", *options, *corpora, "--out", first).stdout
+    )  # train is understood
     kogpt2("tokenizer", "train", *corpora, "--out", second, *options)
     assert first.read_bytes() == second.read_bytes()
     assert Tokenizer.load(first).keeps_newlines

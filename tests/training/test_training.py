@@ -224,7 +224,7 @@ def test_settings_that_may_change_and_those_that_may_not(tiny, tmp_path):
     refused = kogpt2("train", "debug_cpu", *tiny, "training.num_steps=12", "training.seed=5", code=2)
     assert "training.seed: 0 -> 5" in refused.stderr
     never = kogpt2("train", "debug_cpu", *tiny, "--resume", "never", code=2)
-    assert "holds step-00000010 already" in never.stderr
+    assert "already holds step-00000010" in never.stderr
 
 
 def test_evaluation_does_not_depend_on_the_batch(tiny, shards, tmp_path):

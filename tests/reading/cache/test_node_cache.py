@@ -524,7 +524,7 @@ def test_a_good_copy_stays_when_a_worker_finds_the_one_before_it_damaged(
 def test_training_reads_the_same_with_a_cache(
     shards: Path, tmp_path: Path, root: Path, mode: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run, and a resume from its middle with a warm cache; on a set dealt by chunks and on a small one beside it."""
+    """A run, and a resume from its middle with a warm cache; on a set dealt by the chunk and a small one together."""
     with ShardSet(shards / "test") as small:
         monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", small.manifest.tokens * small.dtype.itemsize)
     monkeypatch.setattr(shard_reader, "BLOCK_BYTES", 4000)
