@@ -106,9 +106,8 @@ def test_the_command(models: list[Path], corpora: list[Path], tmp_path: Path) ->
     assert "tokens/word" in kogpt2("tokenizer", "report", models[0], corpora[0]).stdout
     first, second = tmp_path / "a.model", tmp_path / "b.model"
     options = ("--vocab-size", 700, "--unused", 2, "--keep-newlines", "--sample-mb", 0.02)
-    assert (
-        "a sample of 0.0 MB of" in kogpt2("tokenizer", *options, *corpora, "--out", first).stdout
-    )  # train is understood
+    trained = kogpt2("tokenizer", *options, *corpora, "--out", first)  # `train` is understood
+    assert "a sample of 0.0 MB of" in trained.stdout
     kogpt2("tokenizer", "train", *corpora, "--out", second, *options)
     assert first.read_bytes() == second.read_bytes()
     assert Tokenizer.load(first).keeps_newlines
