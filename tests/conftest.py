@@ -1,4 +1,4 @@
-"""What several tests need: small shards made by the package's own stages, a tiny recipe, a checkpoint to convert."""
+"""Fixtures of several rooms: small shards made by the package's own stages, a tiny recipe, a checkpoint to convert."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def checkpoint(tmp_path: Path, small_tokenizer: bytes) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def transformers() -> Iterator[ModuleType]:
-    """The library, told to stay off the network."""
+    """The library, set to stay off the network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield pytest.importorskip("transformers", reason="loads the converted folder as a user would")

@@ -1,4 +1,4 @@
-"""What all rooms' tests share: the checkout, real text, and running commands."""
+"""Helpers for the tests of all rooms: the checkout, real text, and running commands."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ class TestResume:
         assert (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")[:6] == kept  # byte for byte
         assert not list(tmp_path.glob(".*")), "no temporary file stays"
         starts = [event.step for event in events(tmp_path / "tensorboard") if event.HasField("session_log")]
-        assert starts == [0, 31, 31], "TensorBoard is told to hide what came after step 30"
+        assert starts == [0, 31, 31], "TensorBoard hides what came after step 30"
 
     def test_the_step_gone_on_from_is_not_recorded_twice(self, tmp_path):
         self.run(tmp_path, 10, 30, loss=1.0, start=0)
