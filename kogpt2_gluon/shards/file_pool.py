@@ -12,8 +12,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.limits import memory_limit

@@ -23,10 +23,10 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.check import Index, Layout

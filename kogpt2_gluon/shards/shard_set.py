@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_right
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash

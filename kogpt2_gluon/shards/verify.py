@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.process_pool import Run, start_processes

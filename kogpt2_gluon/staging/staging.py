@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.folders import MANIFEST, TOKENIZER, set_folders

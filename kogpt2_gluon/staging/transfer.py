@@ -8,9 +8,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from kogpt2_gluon.corpus.sources import split_s3_url
 from kogpt2_gluon.errors import DataError
