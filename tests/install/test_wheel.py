@@ -140,6 +140,9 @@ def test_the_operators_are_compiled_from_the_wheels_sources(installed, tmp_path)
 def test_the_demo_runs_away_from_the_checkout(installed, tmp_path):
     printed = run(installed / "kogpt2", "demo", "--dir", "demo", "--steps", "2", cwd=tmp_path)
     assert "step 2/2" in printed and "Done in" in printed
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    shown = [line for line in readme if line.startswith(("kept: train", "train: "))]
+    assert len(shown) == 2 and set(shown) <= set(printed.splitlines()), "README.md shows what the demo prints"
     for path in (
         "corpus/cleaning.html",
         "run/report.html",
