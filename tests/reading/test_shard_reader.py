@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.reading import lanes, open_sets, shard_reader
 from kogpt2_gluon.reading.mix import Mix
 from kogpt2_gluon.reading.open_sets import training_mix
@@ -393,55 +393,3 @@ def test_an_error_at_the_start_leaves_no_thread(tmp_path: Path, dealt: str) -> N
             path.write_bytes(bytes(path.stat().st_size))
         with pytest.raises(DataError):
             ShardReader([shards], mix, 8, 1)
-
-
-# --- what cannot work
-
-
-def test_too_few_tokens(tmp_path: Path) -> None:
-    write_set(tmp_path / "set", 16)
-    with ShardSet(tmp_path / "set") as shards, pytest.raises(DataError) as caught:
-        training_mix([shards], recipe(), 1)
-    assert str(tmp_path / "set") in str(caught.value) and "16 tokens" in str(caught.value)
-    assert "data.seq_length=16" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_sequence_longer_than_a_chunk(shards: ShardSet) -> None:
-    with pytest.raises(DataError, match="seq_length=100"):
-        training_mix([shards], recipe(seq_length=CHUNK), 1)
-    assert training_mix([shards], recipe(seq_length=CHUNK - 1), 1).sequences_per_epoch == 70
-
-
-@pytest.mark.parametrize(
-    ("size", "total_batch_size", "message"),
-    [(3, 24, "a power of two"), (16, 16, "128 chunks"), (8, 12, "divisible by 8")],
-)
-def test_workers_that_cannot_share_the_lanes(
-    shards: ShardSet, by_chunk: None, size: int, total_batch_size: int, message: str
-) -> None:
-    """A set above the limit that was forced into few chunks lowers the lanes."""
-    with pytest.raises(RecipeError) as caught:
-        training_mix([shards], recipe(total_batch_size), size)
-    text = str(caught.value)
-    assert text.startswith(f"{size} workers cannot share the") and message in text and "\n" not in text
-    assert str(shards.folder) in text and f"total_batch_size={total_batch_size}" in text
-
-
-@pytest.mark.parametrize(
-    ("facts", "named"),
-    [
-        ({"tokenizer_sha256": "1" * 64}, "tokenizer_sha256"),
-        ({"vocab_size": 10**7 + 1}, "vocab_size"),
-        ({"special_ids": {"unk": 0, "bos": 2, "eos": 1, "pad": 3}}, "special_ids"),
-    ],
-)
-def test_sets_that_do_not_fit_together(shards: ShardSet, tmp_path: Path, facts: dict[str, Any], named: str) -> None:
-    write_set(tmp_path / "set", 1000, **facts)
-    with ShardSet(tmp_path / "set") as other, pytest.raises(DataError, match=f"its {named} is") as caught:
-        training_mix([shards, other], recipe(), 1)
-    assert str(tmp_path / "set") in str(caught.value) and str(shards.folder) in str(caught.value)
-
-
-def test_a_set_named_twice(folders: list[Path], shards: ShardSet) -> None:
-    with ShardSet(folders[0]) as again, pytest.raises(DataError, match="the same shards as"):
-        training_mix([shards, again], recipe(), 1)
