@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -24,63 +22,12 @@ from kogpt2_gluon.reading import open_sets, shard_reader
 from kogpt2_gluon.reading.cache import fetch as cache_fetch
 from kogpt2_gluon.reading.cache import node_cache as cache_module
 from kogpt2_gluon.reading.cache.fetch import MARK, POLL, FullFetcher, WindowFetcher, make_room
-from kogpt2_gluon.reading.cache.node_cache import CachedShardSet, NodeCache, claim_folder, node_lanes
+from kogpt2_gluon.reading.cache.node_cache import NodeCache, claim_folder, node_lanes
 from kogpt2_gluon.reading.training_data import open_training_reader
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.shards.shard_set import CorruptChunkError, ShardSet
+from tests.reading.cache.cache_helpers import GIB, LENGTHS, SECOND, chunks, copies, opened, straight, until
 from tests.shards.shard_helpers import flip, read_back, write_documents
-
-LENGTHS = [100] * 130  # three shards of 8 chunks of 512 tokens, and a short one: 26 chunks
-SECOND = "train-00001.ktok"
-GIB = 1 << 30
-
-
-@pytest.fixture()
-def folder(tmp_path: Path) -> Path:
-    write_documents(tmp_path / "set", LENGTHS)
-    return tmp_path / "set"
-
-
-@pytest.fixture()
-def tokens(folder: Path) -> np.ndarray:
-    with ShardSet(folder) as shards:
-        return read_back(shards)
-
-
-@pytest.fixture()
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cache_fetch, "LOCK_POLL", 0.02)
-    monkeypatch.setattr(FullFetcher, "LOOK", 0.02)
-    return tmp_path / "cache"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for a background thread; half a minute is for a machine under load."""
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came")
-
-
-def opened(cache: NodeCache, folder: Path) -> CachedShardSet:
-    shards = cache.open(folder)
-    assert isinstance(shards, CachedShardSet)
-    return shards
-
-
-def copies(root: Path, shards: ShardSet) -> list[str]:
-    return sorted(path.name for path in (root / shards.fingerprint).glob("*.tokens"))
-
-
-def chunks(root: Path, shards: ShardSet) -> list[int]:
-    return sorted(int(path.stem) for path in (root / shards.fingerprint).glob("*.chunk"))
-
-
-def straight(lane: int, lanes: int = 2, count: int = 26) -> Iterator[tuple[int, int]]:
-    """A plan: the lane's share of one set's chunks, over and over."""
-    return itertools.cycle([(0, chunk) for chunk in range(lane, count, lanes)])
-
 
 # --- off, and what cannot be
 
@@ -394,126 +341,6 @@ def test_one_kind_removes_what_the_other_left(folder: Path, root: Path) -> None:
     fetcher = window(root, folder, straight, lanes=2, limit=6 * 1024)
     settle(fetcher)
     assert copies(root, shards) == [] and len(chunks(root, shards)) == 6
-
-
-# --- a cache that cannot be used ends no run
-
-
-def test_a_folder_that_cannot_be_made(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("no folder", encoding="utf-8")
-    with NodeCache("full", str(tmp_path / "file" / "cache"), 1) as cache:
-        shards = cache.open(folder)
-        cache.open(folder)
-        cache.start()
-        assert len(read_back(shards)) == 13000
-    assert len(caplog.messages) == 1 and "continuing without it" in caplog.messages[0]
-
-
-@pytest.mark.parametrize("kind", ["link", "unmarked", "file", "other user's"])
-def test_a_folder_that_is_not_ours(
-    folder: Path,
-    root: Path,
-    tmp_path: Path,
-    kind: str,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    name = ShardSet(folder).fingerprint
-    root.mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / MARK).write_text("", encoding="utf-8")
-    if kind == "link":
-        (root / name).symlink_to(tmp_path / "elsewhere")
-    elif kind == "unmarked":
-        (root / name).mkdir()
-    elif kind == "file":
-        (root / name).write_text("", encoding="utf-8")
-    else:
-        claim_folder(root, name)
-        monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    with NodeCache("full", str(root), 1) as cache:
-        assert type(cache.open(folder)) is ShardSet
-    assert len(caplog.messages) == 1 and "this user" in caplog.messages[0]
-
-
-@pytest.mark.parametrize("mode", ["full", "window"])
-def test_a_full_disk(
-    folder: Path,
-    root: Path,
-    tokens: np.ndarray,
-    mode: str,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def no_space(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(FullFetcher, "_copy", no_space)
-    monkeypatch.setattr(WindowFetcher, "_copy", no_space)
-    with NodeCache(mode, str(root), 1) as cache:
-        shards = opened(cache, folder)
-        cache.start(straight, range(2), range(2))
-        until(lambda: bool(caplog.messages))
-        assert np.array_equal(read_back(shards), tokens)
-    assert len(caplog.messages) == 1 and "No space left" in caplog.messages[0]
-
-
-def test_a_disk_too_full_for_the_progress(
-    folder: Path, root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its space is taken before it is mapped: a write to a hole of a mapped file would kill the process."""
-
-    def no_space(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", no_space)
-    with NodeCache("window", str(root), 1) as cache:
-        shards = opened(cache, folder)
-        cache.start(straight, range(2), range(2))
-        assert len(read_back(shards)) == 13000
-    assert len(caplog.messages) == 1 and "continuing without it" in caplog.messages[0]
-
-
-@pytest.mark.parametrize("mode", ["full", "window"])
-@pytest.mark.parametrize("change", ["another set", "no manifest"])
-def test_a_set_that_changes_before_it_is_copied(
-    folder: Path, root: Path, tmp_path: Path, mode: str, change: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_documents(tmp_path / "other", [99] * 130)
-    with NodeCache(mode, str(root), 1) as cache:
-        shards = opened(cache, folder)
-        shutil.rmtree(folder)
-        if change == "another set":
-            (tmp_path / "other").rename(folder)
-        cache.start(straight, range(2), range(2))
-        until(lambda: bool(caplog.messages))
-        assert cache._thread is not None and cache._thread.is_alive()  # and keeps the lock
-    assert len(caplog.messages) == 1 and "no more copies are made there" in caplog.messages[0]
-    assert copies(root, shards) == [] and chunks(root, shards) == []
-
-
-def test_a_good_copy_stays_when_a_worker_finds_the_one_before_it_damaged(
-    folder: Path, root: Path, tokens: np.ndarray
-) -> None:
-    """Several workers hold the damaged copy open; the first report has it replaced, the later ones come after that."""
-    with NodeCache("full", str(root), 1) as cache:
-        first = opened(cache, folder)
-        cache.start()
-        until(lambda: len(copies(root, first)) == 4)
-    copy = root / first.fingerprint / f"{SECOND}.tokens"
-    flip(copy, 2000)
-    with NodeCache("full", str(root), 1) as cache:
-        workers = [opened(cache, folder) for _ in range(2)]
-        for worker in workers:
-            worker.read_chunk(8)  # a whole chunk of it
-        assert np.array_equal(workers[0].read_chunk(9), tokens[9 * 512 : 10 * 512]) and not copy.exists()
-        cache.start()
-        until(copy.exists)
-        assert np.array_equal(workers[1].read_chunk(9), tokens[9 * 512 : 10 * 512])
-        assert copy.exists()
-        workers[1].hits = 0
-        workers[1].read_chunk(9)
-        assert workers[1].hits == 1  # the new one
 
 
 # --- through the training reader
