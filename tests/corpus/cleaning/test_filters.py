@@ -8,19 +8,12 @@ import re
 import unicodedata
 from itertools import groupby
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus.cleaning.characters import (
     CODE_POINTS,
-    EMOJI,
-    HANGUL,
-    HANJA,
-    RARE_SYMBOL,
-    SUSPICIOUS,
-    SYMBOL,
     class_table,
 )
 from kogpt2_gluon.corpus.cleaning.editing import SAMPLE_CHARS
@@ -103,37 +96,6 @@ def check_counts(texts: list[str], batch: CleanedBatch) -> None:
     assert all(len(sample.before) <= SAMPLE_CHARS and len(sample.after) <= SAMPLE_CHARS for sample in batch.samples)
     reasons = [sample.reason for sample in batch.samples]
     assert all(reasons.count(reason) <= SAMPLES for reason in reasons)
-
-
-# --- the table of classes
-
-
-@pytest.mark.parametrize("form", ["NFC", "NFKC"])
-def test_unsuspicious_characters_never_need_normalising(form: str) -> None:
-    """Every one of them, alone and after what it could melt into; the filters look at the others only."""
-    table = class_table(form)
-    calm = np.flatnonzero((table & SUSPICIOUS) == 0)
-    calm = calm[(calm != ord(" ")) & (calm != ord("\n"))]
-    assert len(calm) > 1_000_000
-    calm = np.concatenate([calm[calm < 0x20000], calm[calm >= 0x20000][::97]])  # hanja, then next to nothing
-    for before in ("", "가", "\u1100", "a", "="):
-        for start in range(0, len(calm), 50_000):
-            line = " ".join(before + char for char in map(chr, calm[start : start + 50_000].tolist()))
-            assert normalize_line(line, form) == line
-
-
-def test_classes() -> None:
-    table = class_table()
-    assert len(table) == CODE_POINTS
-    for chars, bit in (
-        ("가힣ㅋㅠ\u1100", HANGUL),
-        ("漢字〇", HANJA),
-        ("★♥☎→①㎏＋", SYMBOL),
-        ("👍😀✅🇰", EMOJI),
-        ("⟶⅋", RARE_SYMBOL),
-    ):
-        for char in chars:
-            assert table[ord(char)] & bit, char
 
 
 # --- single filters
