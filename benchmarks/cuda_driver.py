@@ -1,4 +1,4 @@
-"""What calls the CUDA operators without MXNet: the launch functions and CUDA's driver, both through ctypes.
+"""Calls the CUDA operators without MXNet: the launch functions and CUDA's driver, both through ctypes.
 
 The driver gives memory, copies and events; it is there wherever a GPU works.
 """
@@ -143,7 +143,7 @@ class CudaDriver:
         self._call("cuMemcpyDtoDAsync_v2", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size), None)
 
     def seconds(self, start: Callable[[], object | None], times: int) -> float:
-        """What one call of `start` takes on the GPU: `times` of them between two events, one before them untimed."""
+        """Return the time of one call of `start` on the GPU: `times` calls between two events, after an untimed one."""
         events = [ctypes.c_void_p(), ctypes.c_void_p()]
         for event in events:
             self._call("cuEventCreate", ctypes.byref(event), 0)

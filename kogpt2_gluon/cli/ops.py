@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-SHOWN = 3  # of the compiled libraries, the newest
+SHOWN = 3  # the newest compiled libraries
 
 
 @click.group(no_args_is_help=True)
 def ops() -> None:
-    """The fused operators: compile them, or say what is there."""
+    """The fused operators: compile them, list them, remove old ones."""
 
 
 @ops.command()
@@ -17,7 +17,7 @@ def ops() -> None:
 def build(force: bool) -> None:
     """Compile the fused operators for this machine; exit code 1 and one line if that cannot be done.
 
-    Training does so by itself when it first needs them. On a cluster, run this once on a node of each kind before the
+    Training compiles them when it first needs them. On a cluster, run this once on a node of each kind before the
     job, so that no worker waits for a compiler. The environment variable KOGPT2_CACHE names another cache folder,
     KOGPT2_OPS_ISA a lower instruction set (amx, avx512_bf16, avx512, avx2, x86-64), CXX another compiler.
     """
@@ -29,9 +29,9 @@ def build(force: bool) -> None:
 
 @ops.command()
 def clean() -> None:
-    """Remove what was compiled for other versions of the sources, other compilers or other kinds of machine.
+    """Remove libraries that were compiled from other sources, by other compilers or for other kinds of machine.
 
-    Where machines of several kinds share the cache folder, the others compile again.
+    If machines of several kinds share the cache folder, the others must compile again.
     """
     from kogpt2_gluon.ops.build import remove_other_libraries
 
@@ -41,7 +41,7 @@ def clean() -> None:
 
 @ops.command()
 def status() -> None:
-    """What this machine has, what is compiled, and where."""
+    """Print this machine's instruction set and the compiled libraries."""
     from kogpt2_gluon.ops.build import cache_folder, instruction_set
     from kogpt2_gluon.wording import counted, gib
 

@@ -41,7 +41,7 @@ LIBRARIES = (
 
 
 def load_libraries() -> list[Library]:
-    """Loads what mxnet-cu112 links, from NVIDIA's wheels or else from the loader's path; returns what is missing."""
+    """Load what mxnet-cu112 links, from NVIDIA's wheels or else from the loader's path, and return what is missing."""
     return [library for library in LIBRARIES if not _load_library(library)]
 
 
@@ -57,7 +57,7 @@ def _load_library(library: Library) -> bool:
 
 
 def driver_state() -> str:
-    """What libcuda.so.1 is here: "none", "stub" (names without a driver behind them), or "CUDA 11.4", its version."""
+    """Return "none" without libcuda.so.1, "stub" if it has no driver below it, else a version such as "CUDA 11.4"."""
     version = ctypes.c_int()
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -71,7 +71,7 @@ def driver_state() -> str:
 
 
 def compute_capability(ordinal: int) -> tuple[int, int] | None:
-    """(major, minor) of a visible GPU, asked of the driver; None when it cannot tell."""
+    """Return (major, minor) of a visible GPU, from the driver; None if the driver does not report it."""
     device, part, parts = ctypes.c_int(), ctypes.c_int(), []
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -87,7 +87,7 @@ def compute_capability(ordinal: int) -> tuple[int, int] | None:
 
 
 def unsupported_gpu(name: str, major: int, minor: int) -> str | None:
-    """Why MXNet's wheel cannot run on a GPU, with the way out, in one sentence; None when it can."""
+    """Return why MXNet's wheel cannot run on a GPU, with the way out, in one sentence; None if it can."""
     if major in GPU_MAJORS:
         return None
     return (
@@ -98,7 +98,7 @@ def unsupported_gpu(name: str, major: int, minor: int) -> str | None:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, as nvidia-smi tells it. `capability` is None when an old driver does not."""
+    """One GPU, as nvidia-smi reports it. `capability` is None if an old driver does not report it."""
 
     index: int
     name: str
@@ -108,12 +108,12 @@ class Gpu:
 
 
 def list_gpus() -> list[Gpu]:
-    """NVIDIA's GPUs by nvidia-smi; none when it is absent or has nothing to tell."""
+    """Return the GPUs that nvidia-smi lists; none if it is absent or fails."""
     program = shutil.which("nvidia-smi")
     if not program:
         return []
     fields = "index,name,driver_version,memory.total"
-    # Drivers before 510 do not know compute_cap and refuse the whole question.
+    # Drivers before 510 do not know compute_cap and refuse the whole query.
     for query in (f"{fields},compute_cap", fields):
         command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
         try:
@@ -128,6 +128,6 @@ def list_gpus() -> list[Gpu]:
 
 def _gpu(row: list[str]) -> Gpu:
     index, name, driver, memory = row[:4]
-    told = re.fullmatch(r"(\d+)\.(\d+)", row[4]) if len(row) > 4 else None
-    capability = (int(told.group(1)), int(told.group(2))) if told else compute_capability(int(index))
+    reported = re.fullmatch(r"(\d+)\.(\d+)", row[4]) if len(row) > 4 else None
+    capability = (int(reported.group(1)), int(reported.group(2))) if reported else compute_capability(int(index))
     return Gpu(int(index), name, driver, memory, capability)

@@ -1,4 +1,4 @@
-"""Work shared out among processes, with results in the order of the tasks."""
+"""Runs tasks in several processes, with results in the order of the tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Callable, TypeVar
 
 from kogpt2_gluon.errors import KoGPT2Error
 
-AHEAD = 4  # tasks under way for each process: none waits, and little is held in memory
+AHEAD = 4  # tasks submitted for each process: no process waits, and little is held in memory
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -28,12 +28,12 @@ Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # as `map`
 def start_processes(
     processes: int, name: str, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[Run]:
-    """Processes that work through tasks; gives a lazy `map` with results in the order of the tasks.
+    """Start processes that work through tasks; yields a lazy `map` with results in the order of the tasks.
 
-    `start` is called with `arguments` in each new process, and `name` is what a message calls one. They end with this
-    process, however it ends. KoGPT2Error if one of them dies.
+    `start` is called with `arguments` in each new process. Messages call a process by `name`. The processes end with
+    this one, however it ends. Raises KoGPT2Error if one of them dies.
     """
-    # spawn: a fork would copy whatever threads and locks the caller holds
+    # spawn, because a fork would copy the threads and locks that the caller holds
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn, _start, (start, arguments)) as pool:
 
@@ -47,8 +47,8 @@ def start_processes(
         try:
             yield run
         except BrokenProcessPool:
-            raise KoGPT2Error(f"a {name} process died, as when memory runs out; try fewer --processes") from None
-        except BaseException:  # what is under way is of no use any more
+            raise KoGPT2Error(f"a {name} process died, perhaps because memory ran out: try fewer --processes") from None
+        except BaseException:  # nobody needs the results of running tasks any more
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -61,7 +61,7 @@ def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> Non
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the main one is killed; waiting for work it would never know."""
+    """End this process when the main one is killed; while it waits for work it would not notice."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

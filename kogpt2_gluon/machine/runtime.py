@@ -1,15 +1,15 @@
-"""The one door to MXNet: threads, CUDA libraries and versions are settled before it is loaded.
+"""The only way to MXNet: threads, CUDA libraries and versions are set before it is loaded.
 
 Write ``from kogpt2_gluon.machine.runtime import mx, nlp`` in place of ``import mxnet as mx`` and
-``import gluonnlp as nlp``: MXNet is loaded when ``mx`` or ``nlp`` is first asked of this module, and not before.
+``import gluonnlp as nlp``: MXNet is loaded when ``mx`` or ``nlp`` is first taken from this module, and not before.
 Everything else here works without MXNet.
 
-What is settled, and why:
+What is set before, and why:
 
 - the number of OpenMP threads: with ``OMP_NUM_THREADS`` unset MXNet's worker thread computes with one thread only;
   setting it gives 1.8 times the speed on two cores. MXNet reads it once, while it is being loaded.
-  ``OMP_WAIT_POLICY`` is left alone: libgomp's default measured as good as ``active``, ``passive`` 12% slower.
-- for ``mxnet-cu112``: the CUDA libraries of NVIDIA's wheels, which it links but does not know where to find.
+  ``OMP_WAIT_POLICY`` is not set: libgomp's default was as fast as ``active``, and ``passive`` was 12% slower.
+- for ``mxnet-cu112``, the CUDA libraries of NVIDIA's wheels: it links them but does not know where they are.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ if TYPE_CHECKING:  # both come from __getattr__ below
     nlp: Any
 
 CPU_WHEEL, CUDA_WHEEL = "mxnet", "mxnet-cu112"
-# From a checkout: the package is on no registry.
+# These install from a checkout, because the package is not on a registry.
 INSTALL_CPU = "pip install -c constraints.txt -e '.[cpu]'"
 INSTALL_CUDA = "pip install -c constraints.txt -e '.[cu112]'"
 
-_chosen_threads = 0  # what prepare() was told or MXNet was loaded with; 0: still open
+_chosen_threads = 0  # from prepare(), or the number that MXNet was loaded with; 0: not chosen yet
 
 
 # ---- threads -----------------------------------------------------------------------------------------------------
 
 
 def prepare(threads: int = 0) -> None:
-    """Chooses the CPU threads of this process before MXNet is loaded; 0 keeps the automatic choice.
+    """Set the number of CPU threads of this process before MXNet is loaded; 0 keeps the automatic choice.
 
-    Asking for another number once MXNet is loaded is a mistake in the calling code: it could not take effect.
+    Another number after MXNet is loaded is a mistake in the calling code, because it would have no effect.
     """
     global _chosen_threads
     assert threads >= 0, threads
@@ -59,12 +59,12 @@ def prepare(threads: int = 0) -> None:
 
 
 def num_threads() -> int:
-    """CPU threads of this process: prepare()'s, else OMP_NUM_THREADS, else the available cores / local workers."""
+    """Return this process's CPU threads: prepare()'s, else OMP_NUM_THREADS, else available cores / local workers."""
     return _chosen_threads or _environment_threads() or max(1, available_cores() // local_size())
 
 
 def _environment_threads() -> int:
-    """OMP_NUM_THREADS (of "4,2", nested levels, the first); 0 when unset or not a number."""
+    """Return OMP_NUM_THREADS, of nested levels such as "4,2" the first; 0 if it is unset or not a number."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdigit() else 0
 
@@ -73,7 +73,7 @@ def _environment_threads() -> int:
 
 
 def __getattr__(name: str) -> Any:
-    """Loads MXNet when `mx` or `nlp` is first asked for."""
+    """Load MXNet when `mx` or `nlp` is first used."""
     if name == "mx":
         return _load_mxnet()
     if name == "nlp":
@@ -87,13 +87,14 @@ def __getattr__(name: str) -> Any:
 @functools.cache
 def _load_mxnet() -> Any:
     # From 8 gradients of one array on, MXNet adds them up in place, which operators of a library cannot do: they would
-    # overwrite each other, silently. With this it adds up copies. Read at the first gradient, so never too late here.
+    # silently overwrite each other. With this variable it adds up copies. MXNet reads it at the first gradient, so it
+    # is never set too late here.
     os.environ.setdefault("MXNET_EXEC_INPLACE_GRAD_SUM_CAP", "1000")
     # MXNet copies arrays of 200,000 numbers and more to and from NumPy by OpenMP in Python's thread, which has its own
-    # team from then on. With more threads in teams than cores, libgomp puts those that wait to sleep at once, and
-    # every later parallel region begins by waking them: a step of generation took 31 ms instead of 19.
+    # team from then on. If the teams have more threads than there are cores, libgomp puts waiting threads to sleep at
+    # once, and every later parallel region must wake them first: a step of generation took 31 ms instead of 19.
     os.environ.setdefault("MXNET_CPU_PARALLEL_SIZE", str(2**31 - 1))
-    if "mxnet" in sys.modules:  # as in a notebook that began with `import mxnet`
+    if "mxnet" in sys.modules:  # a notebook may have begun with `import mxnet`
         warnings.warn(
             "mxnet was imported before kogpt2_gluon.machine.runtime: its thread count is OMP_NUM_THREADS, or 1 without",
             RuntimeWarning,
@@ -108,19 +109,19 @@ def _load_mxnet() -> Any:
         _require_cuda_libraries()
     try:
         with _thread_environment(), warnings.catch_warnings():
-            # MXNet 1.9.1 touches aliases that NumPy 1.20 deprecated, and distutils' version classes: harmless here.
+            # MXNet 1.9.1 uses aliases that NumPy 1.20 deprecated, and distutils' version classes: harmless here.
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mxnet\.numpy")
             import mxnet
     except (ImportError, OSError) as error:
         raise KoGPT2Error(
-            f"{wheel} is installed but cannot be loaded: {error}; `kogpt2 doctor` looks closer"
+            f"{wheel} is installed but cannot be loaded: {error}; `kogpt2 doctor` finds out more"
         ) from error
     return mxnet
 
 
 @contextmanager
 def _thread_environment() -> Iterator[None]:
-    """OMP_NUM_THREADS as chosen while MXNet reads it; then as before, since workers started from here choose anew."""
+    """Set OMP_NUM_THREADS while MXNet reads it, then restore it: workers started from here choose for themselves."""
     global _chosen_threads
     before, _chosen_threads = os.environ.get("OMP_NUM_THREADS"), num_threads()
     os.environ["OMP_NUM_THREADS"] = str(_chosen_threads)
@@ -134,7 +135,7 @@ def _thread_environment() -> Iterator[None]:
 
 
 def installed_version(package: str) -> str | None:
-    """Version of an installed distribution, or None; nothing is imported."""
+    """Return the version of an installed distribution, or None; nothing is imported."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -142,12 +143,12 @@ def installed_version(package: str) -> str | None:
 
 
 def installed_wheel() -> str | None:
-    """Which MXNet is installed: "mxnet-cu112", "mxnet" (CPU only), or None."""
+    """Return the name of the installed MXNet: "mxnet-cu112", "mxnet" (CPU only), or None."""
     return next((wheel for wheel in (CUDA_WHEEL, CPU_WHEEL) if installed_version(wheel)), None)
 
 
 def check_numpy() -> None:
-    """KoGPT2Error when NumPy is too new: 1.24 removed names that MXNet 1.9.1 uses."""
+    """Raise KoGPT2Error if NumPy is too new: 1.24 removed names that MXNet 1.9.1 uses."""
     version = installed_version("numpy") or "0"
     major, minor = (int(part) for part in re.findall(r"\d+", version + ".0")[:2])
     if (major, minor) >= (1, 24):
@@ -173,10 +174,10 @@ def _require_cuda_libraries() -> None:
 
 
 def context(device: str = "auto", local_rank: int = 0) -> Any:
-    """The MXNet context of a worker: mx.gpu(local_rank), or mx.cpu() for 'cpu' and for 'auto' where no GPU is.
+    """Return the MXNet context of a worker: mx.gpu(local_rank), or mx.cpu() for 'cpu', and for 'auto' without a GPU.
 
-    Raises RecipeError when 'gpu' is asked for and there is none, when this worker has none of its own, or when
-    MXNet's wheel holds no code for it.
+    Raises RecipeError if `device` is 'gpu' and there is none, if this worker has no GPU of its own, or if MXNet's wheel
+    contains no code for it.
     """
     assert device in ("auto", "cpu", "gpu"), device
     mxnet = _load_mxnet()

@@ -1,12 +1,12 @@
 """Compiles the fused CPU operators on the user's machine, and loads them into MXNet.
 
-The operators are C++ (``ops/src/cpu``) against the library interface whose header and source MXNet's wheel carries, and
-against oneDNN, from the wheels ``onednn-cpu-gomp`` and ``onednn-devel-cpu-gomp``. They are compiled once, at
+The operators are C++ (``ops/src/cpu``). They use MXNet's library interface, whose header and source are in MXNet's
+wheel, and oneDNN, from the wheels ``onednn-cpu-gomp`` and ``onednn-devel-cpu-gomp``. They are compiled once, by
 `kogpt2 ops build` or when first needed, into a cache folder: KOGPT2_CACHE, else XDG_CACHE_HOME/kogpt2_gluon, else
-~/.cache/kogpt2_gluon. A library's name there holds a hash of all that it was made from: sources, compiler, flags,
-instruction set, MXNet and oneDNN. So a home folder that different machines share holds one library for each.
+~/.cache/kogpt2_gluon. A library's name there contains a hash of everything that it was made from: sources, compiler,
+flags, instruction set, MXNet and oneDNN. So a home folder that different machines share has one library for each.
 
-The instruction set is the best that this CPU has; the environment variable KOGPT2_OPS_ISA takes a lower one.
+The instruction set is the best that this CPU has; the environment variable KOGPT2_OPS_ISA chooses a lower one.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ FLAGS = [
     "-fopenmp",
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-ffp-contract=fast",  # a * b + c in one instruction; GCC leaves it out where the standard is ISO's
+    "-ffp-contract=fast",  # a * b + c in one instruction; with an ISO standard GCC does not do it by default
 ]
 
-# -Bsymbolic: MXNet holds the interface's classes too, and Horovod makes MXNet's symbols global; the library's own would
-# be taken for these, and the process crash.
+# -Bsymbolic: MXNet contains the interface's classes too, and Horovod makes MXNet's symbols global. Without this flag
+# they would replace the library's own, and the process would crash.
 LINK_FLAGS = ["-shared", "-Wl,-Bsymbolic"]
 
 
 @dataclass(frozen=True)
 class InstructionSet:
-    """What our loops are compiled for, and what oneDNN, which chooses while it runs, may use at most.
+    """A level of the CPU: our loops are compiled for it, and oneDNN, which chooses at run time, uses no higher one.
 
     cpu_flags : names in /proc/cpuinfo that the CPU must have. onednn : a value of ONEDNN_MAX_CPU_ISA.
     """
@@ -66,13 +66,13 @@ class InstructionSet:
 
     @property
     def has_bfloat16(self) -> bool:
-        """Whether oneDNN has products of bfloat16 factors for it: in hardware, or made of AVX-512's own."""
+        """Return True if oneDNN has products of bfloat16 factors for it, in hardware or emulated by AVX-512."""
         return "avx512f" in self.cpu_flags
 
 
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 _AVX512_FLAGS = ("-mavx2", "-mfma", *(f"-m{flag}" for flag in _AVX512), "-mprefer-vector-width=512")
-# Best first. The last three differ for oneDNN only, which has products for each.
+# The best comes first. The first three differ only for oneDNN, which has products for each.
 INSTRUCTION_SETS = [
     InstructionSet("amx", ("avx512_bf16", "amx_bf16", "amx_tile", *_AVX512), _AVX512_FLAGS, "ALL"),
     InstructionSet("avx512_bf16", ("avx512_bf16", *_AVX512), _AVX512_FLAGS, "AVX512_CORE_BF16"),
@@ -83,12 +83,12 @@ INSTRUCTION_SETS = [
 
 
 class OperatorsUnavailable(KoGPT2Error):  # noqa: N818
-    """The fused operators cannot be had here; the message says why and what would help."""
+    """The fused operators cannot be built or loaded here; the message says why, and the way out."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """A compiled library. `built` tells whether this call compiled it."""
+    """A compiled library. `built` is True if this call compiled it."""
 
     path: Path
     isa: InstructionSet
@@ -96,7 +96,7 @@ class Library:
 
 
 def instruction_set() -> InstructionSet:
-    """The best that this CPU has, or what KOGPT2_OPS_ISA names; RecipeError for one that it lacks."""
+    """Return the best set that this CPU has, or the one in KOGPT2_OPS_ISA; RecipeError if the CPU lacks that."""
     has = _cpu_flags()
     usable = [isa for isa in INSTRUCTION_SETS if set(isa.cpu_flags) <= has]
     wanted = os.environ.get("KOGPT2_OPS_ISA")
@@ -110,16 +110,16 @@ def instruction_set() -> InstructionSet:
 
 
 def check_requirements() -> InstructionSet:
-    """What the operators would be built for; OperatorsUnavailable names what is missing. MXNet is not loaded."""
+    """Return the instruction set to build for; OperatorsUnavailable names what is missing. MXNet is not loaded."""
     _compiler()
     _onednn_files()
     return instruction_set()
 
 
 def build_cpu_operators(force: bool = False) -> Library:
-    """Compiles the operators unless the cache has them; OperatorsUnavailable if that cannot be done.
+    """Compile the operators, unless the cache has them; OperatorsUnavailable if that cannot be done.
 
-    Of several processes that ask at once, one compiles and the others wait.
+    If several processes ask at once, one compiles and the others wait.
     """
     isa, onednn = instruction_set(), _onednn_files()
     command, path = _command_and_path()
@@ -135,7 +135,10 @@ def build_cpu_operators(force: bool = False) -> Library:
 
 
 def remove_other_libraries() -> tuple[list[Path], Path]:
-    """Removes the compiled operators of other sources, compilers and machines; what is gone, and what would stay."""
+    """Remove the compiled operators of other sources, compilers and machines.
+
+    Returns the removed files, and the path of this machine's own library, whether it exists or not.
+    """
     _, path = _command_and_path()
     others = [other for other in sorted(cache_folder().glob("kogpt2-cpu-*.so")) if other != path]
     for other in others:
@@ -146,9 +149,9 @@ def remove_other_libraries() -> tuple[list[Path], Path]:
 
 @functools.cache
 def load_cpu_operators() -> Library:
-    """Builds the operators if needed and registers them in this process's MXNet, as ``mx.nd.kogpt2_*``; once.
+    """Register the operators in this process's MXNet as ``mx.nd.kogpt2_*``, once; build them first if needed.
 
-    OperatorsUnavailable if they cannot be had.
+    Raises OperatorsUnavailable if they cannot be built or loaded.
     """
     if os.environ.get("KOGPT2_OPS_ISA"):
         os.environ["ONEDNN_MAX_CPU_ISA"] = instruction_set().onednn  # oneDNN reads it at its first product
@@ -159,13 +162,13 @@ def load_cpu_operators() -> Library:
     except (OSError, runtime.mx.MXNetError) as error:
         raise OperatorsUnavailable(
             f"{library.path}: the compiled operators do not load ({_first_line(str(error))}); "
-            "`kogpt2 ops build --force`"
+            "compile them again: `kogpt2 ops build --force`"
         ) from None
     return library
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries are kept."""
+    """Return the folder of the compiled libraries."""
     if os.environ.get("KOGPT2_CACHE"):
         return Path(os.environ["KOGPT2_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")
@@ -173,7 +176,7 @@ def cache_folder() -> Path:
 
 
 def source_files() -> list[Path]:
-    """The C++ files to compile, in a fixed order."""
+    """Return the C++ files to compile, in a fixed order."""
     return sorted((SOURCES / "cpu").glob("*.cc"))
 
 
@@ -187,13 +190,13 @@ class _OneDNN:
 
 
 def _onednn_files() -> _OneDNN:
-    """Library and headers, where pip has put them."""
+    """Return the places where pip installed the library and its headers."""
     library = _installed_file(ONEDNN, "libdnnl.so.3")
     header = _installed_file(ONEDNN_HEADERS, "dnnl.hpp")
     if library is None or header is None:
         missing = ONEDNN if library is None else ONEDNN_HEADERS
         raise OperatorsUnavailable(f"{missing} is not installed: {INSTALL_ONEDNN}")
-    # The wheel holds dnnl.hpp twice; the one in oneapi/dnnl/ is what the other includes.
+    # The wheel contains dnnl.hpp twice; one of them only includes the other, in oneapi/dnnl/.
     include = header.parent.parent.parent if header.parent.name == "dnnl" else header.parent
     return _OneDNN(library, include)
 
@@ -221,7 +224,7 @@ def _compiler() -> tuple[str, str]:
 
 @functools.cache
 def _cpu_flags() -> frozenset[str]:
-    """Names of /proc/cpuinfo's flags line; oneDNN's wheel is for x86-64 only."""
+    """Return the names in the flags line of /proc/cpuinfo; oneDNN's wheel is for x86-64 only."""
     if platform.machine() != "x86_64":
         raise OperatorsUnavailable(f"the fused operators are for x86-64 CPUs, not {platform.machine()}")
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -234,7 +237,7 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def _command_and_path() -> tuple[list[str], Path]:
-    """The compiler's command, and the library's name in the cache, which changes with all that goes into it."""
+    """Return the compiler's command, and the library's path in the cache, which depends on all that goes into it."""
     compiler, version = _compiler()
     command = [compiler, *FLAGS, *instruction_set().compiler_flags]
     key = _key(
@@ -257,13 +260,13 @@ def _key(command: list[str], *versions: str) -> str:
 
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """A lock that ends with its holder; where the file system has no locks, every process compiles for itself."""
+    """Hold a lock that ends with this process; if the file system has no locks, every process compiles for itself."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("w")
     except OSError as error:
         raise OperatorsUnavailable(
-            f"{path.parent}: cannot be written ({error.strerror}); set KOGPT2_CACHE to a folder that can"
+            f"{path.parent}: cannot be written ({error.strerror}); set KOGPT2_CACHE to a writable folder"
         ) from None
     with lock:
         with suppress(OSError):
@@ -272,7 +275,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Path, path: Path) -> None:
-    """Compiles every source beside the others, links, and gives the library its name when it is whole."""
+    """Compile the sources in parallel, link them, and move the library to `path` once it is complete."""
     sources = [*source_files(), lib_api]
     print(f"compiling the fused operators ({len(sources)} files, about half a minute, once)", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
@@ -281,7 +284,7 @@ def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Pat
         with ThreadPoolExecutor(available_cores()) as pool:
             list(pool.map(_run, steps))
         linked = Path(folder) / path.name
-        # -rpath: oneDNN is found where pip put it, whatever LD_LIBRARY_PATH says later.
+        # -rpath: oneDNN is found where pip installed it, whatever LD_LIBRARY_PATH is later.
         link = [*LINK_FLAGS, f"-Wl,-rpath,{onednn.parent}", *map(str, objects), str(onednn), "-o", str(linked)]
         _run([*command, *link])
         with linked.open("rb+") as library:

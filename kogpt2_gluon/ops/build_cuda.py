@@ -22,32 +22,33 @@ from kogpt2_gluon.storage.files import replace_folder
 SOURCES = Path(__file__).resolve().parent / "src"
 # V100, T4, A100, A10G: the GPUs that MXNet's wheel has code for.
 ARCHITECTURES = ("70", "75", "80", "86")
-FLAGS = ("-std=c++17", "-diag-suppress=1675", "-Xcompiler", "-fPIC,-Wall")  # 1675: pragmas that are g++'s
-# The launch functions are marked for export, nothing else is; MXNet looks for names of its own in the wrapper.
+FLAGS = ("-std=c++17", "-diag-suppress=1675", "-Xcompiler", "-fPIC,-Wall")  # 1675: pragmas that only g++ has
+# Only the launch functions are marked for export. The wrapper has no such flag: MXNet looks for names of its own in it.
 KERNEL_FLAGS = ("-O3", "-Xcompiler", "-fvisibility=hidden", "-Xptxas", "-v")
-# As in build.py: Horovod makes MXNet's classes of the same names global, and the process would crash when it loads us.
+# As in build.py: Horovod makes MXNet's classes of the same names global, and loading the library would crash.
 LINK_FLAGS = ("-shared", "-Xlinker", "-Bsymbolic")
 LIBRARY, MXNET_LIBRARY, RECORD, LOG = "libkogpt2_cuda.so", "libkogpt2_cuda_mxnet.so", "build.json", "build.log"
 
 
 @dataclass(frozen=True)
 class CudaBuild:
-    """What a build gave.
+    """The result of a build.
 
     Attributes
     ----------
     library : Path
-        The launch functions of ``src/cuda/launch.h``, with no MXNet in sight.
+        The launch functions of ``src/cuda/launch.h``, without MXNet.
     mxnet_library : Path or None
-        The same and MXNet's operators over them, for ``mx.library.load``; None where MXNet's header is not installed.
+        The same functions and MXNet's operators over them, for ``mx.library.load``; None if MXNet's header is not
+        installed.
     compiled : list of str
         Architectures in the libraries, such as "sm_80".
     not_compiled : list of str
-        Architectures that were asked for and that this nvcc does not know.
+        Requested architectures that this nvcc does not know.
     nvcc_version : str
         Such as "13.0.88".
     log : Path
-        What nvcc said, with the registers and spills of every kernel.
+        nvcc's output, with the registers and spills of every kernel.
     """
 
     library: Path
@@ -59,7 +60,7 @@ class CudaBuild:
 
 
 def find_nvcc() -> Path | None:
-    """The CUDA compiler: that of CUDA_HOME or CUDA_PATH, else on PATH, else where NVIDIA installs it."""
+    """Return nvcc from CUDA_HOME or CUDA_PATH, else from PATH, else from NVIDIA's usual folder; None without one."""
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     for place in (*(str(Path(home) / "bin") for home in homes), None, "/usr/local/cuda/bin"):
         found = shutil.which("nvcc", path=place)
@@ -69,7 +70,7 @@ def find_nvcc() -> Path | None:
 
 
 def build_cuda(out_dir: Path, architectures: Sequence[str] = ARCHITECTURES) -> CudaBuild:
-    """Both libraries, in a folder of their own below `out_dir`; those of an earlier call where nothing has changed.
+    """Build both libraries in a folder below `out_dir`, or return those of an earlier call if nothing has changed.
 
     Parameters
     ----------
@@ -119,12 +120,12 @@ def _nvcc_version(nvcc: Path) -> str:
     text = _run([nvcc, "--version"], "nvcc")
     found = re.search(r"\bV(\d+(?:\.\d+)+)", text)
     if not found:
-        raise KoGPT2Error(f"{nvcc} --version tells no version; is it NVIDIA's compiler?")
+        raise KoGPT2Error(f"{nvcc} --version prints no version: is it NVIDIA's compiler?")
     return found.group(1)
 
 
 def mxnet_folder() -> Path | None:
-    """Where MXNet is installed with the header and source for operator libraries. It is not loaded for that."""
+    """Return the folder of MXNet if it has the header and source for operator libraries; MXNet is not loaded."""
     found = importlib.util.find_spec("mxnet")
     for place in (found.submodule_search_locations or []) if found else []:
         folder = Path(place)
@@ -138,7 +139,7 @@ def _source_files() -> list[Path]:
 
 
 def _fingerprint(version: str, architectures: list[str], mxnet: Path | None) -> str:
-    """A name for all that goes into the libraries."""
+    """Return a hash of everything that goes into the libraries."""
     digest = hashlib.sha256(json.dumps([version, architectures, FLAGS, KERNEL_FLAGS]).encode())
     files = _source_files() + (
         [mxnet / "include" / "mxnet" / "lib_api.h", mxnet / "src" / "lib_api.cc"] if mxnet else []
@@ -149,14 +150,15 @@ def _fingerprint(version: str, architectures: list[str], mxnet: Path | None) -> 
 
 
 def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str], mxnet: Path | None) -> None:
-    """Both libraries and the log, into `folder`; the object files are removed again."""
+    """Write both libraries and the log to `folder`; the object files are removed afterwards."""
     code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     sources = [path for path in _source_files() if path.suffix == ".cu"]
     kernels = [path for path in sources if not path.name.startswith("mxnet_")]
     jobs = {path: [*FLAGS, *KERNEL_FLAGS, *code] for path in kernels}
     if mxnet:
         wrappers = [path for path in sources if path not in kernels] + [mxnet / "src" / "lib_api.cc"]
-        # No kernels in these: one architecture will do. In MXNet's source __NVCC__ asks for cuRAND, which is not used.
+        # These contain no kernels, so one architecture is enough. With __NVCC__ MXNet's source includes cuRAND, which
+        # is not used.
         include = f"-I{mxnet / 'include'}"
         jobs.update({path: [*FLAGS, "-O1", include, "-Xcompiler", "-U__NVCC__", *code[:1]] for path in wrappers})
 
@@ -164,7 +166,7 @@ def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str
         flags = jobs[path]
         return _run([nvcc, *flags, "-c", path, "-o", folder / f"{path.stem}.o"], f"nvcc {version}, {path.name}")
 
-    # The largest first, so that none is left for the end.
+    # The largest file comes first, so that it is not compiled alone at the end.
     with ThreadPoolExecutor(max_workers=max(1, available_cores())) as pool:
         outputs = list(pool.map(compile_one, sorted(jobs, key=lambda path: path.stat().st_size, reverse=True)))
     (folder / LOG).write_text("".join(outputs), encoding="utf-8")
@@ -177,7 +179,7 @@ def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str
 
 
 def _run(command: Sequence[Any], what: str) -> str:
-    """Both outputs of a command; KoGPT2Error with its first line of error when it fails."""
+    """Return the output of a command; KoGPT2Error with its first line of error if it fails."""
     argv = [str(part) for part in command]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)

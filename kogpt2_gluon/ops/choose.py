@@ -1,4 +1,4 @@
-"""Which operator set a run computes with: `training.ops` and `training.precision` of a recipe, on a device."""
+"""Chooses the operator set of a run from a recipe's `training.ops` and `training.precision`, and the device."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from kogpt2_gluon.machine import job
 from kogpt2_gluon.ops.build import OperatorsUnavailable, instruction_set, load_cpu_operators
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 from kogpt2_gluon.ops.fused_cuda import FusedCudaOps, load_cuda_operators
+from kogpt2_gluon.ops.operator_set import OperatorSet
 from kogpt2_gluon.ops.stock import StockOps
 
 
-def choose_ops(ops: str, precision: str, ctx: Any, dropout: float) -> StockOps:
-    """The operator set, its operators compiled and loaded; what was chosen against expectation is said on stderr, once.
+def choose_ops(ops: str, precision: str, ctx: Any, dropout: float) -> OperatorSet:
+    """Return the operator set, its operators compiled and loaded. A line on stderr reports an unexpected choice, once.
 
     Parameters
     ----------
     ops : str
-        'fused', 'stock' (MXNet's own operators), or 'auto': fused where they can be had.
+        'fused', 'stock' (MXNet's own operators), or 'auto': fused if they can be built.
     precision : str
-        'float32'; 'bfloat16', for fused operators on CPU; 'float16', for GPUs: on a CPU it is emulated.
+        'float32'; 'bfloat16', for fused operators on CPU; 'float16', for GPUs, and emulated on a CPU.
     ctx : mx.Context
     dropout : float
 
-    Raises RecipeError, with a way out, for what cannot be had here. The network's parameters stay the caller's: for
-    float16 on a GPU they are to be cast.
+    Raises RecipeError, with a way out, if this machine cannot run the choice. The parameters belong to the caller, who
+    must cast them for float16 on a GPU.
     """
     assert ops in ("auto", "fused", "stock"), ops
     assert precision in ("float32", "bfloat16", "float16"), precision
     return (_on_gpu if ctx.device_type == "gpu" else _on_cpu)(ops, precision, dropout)
 
 
-def _on_cpu(ops: str, precision: str, dropout: float) -> StockOps:
+def _on_cpu(ops: str, precision: str, dropout: float) -> OperatorSet:
     if precision == "float16":
         if ops == "fused":
             raise RecipeError(
@@ -63,11 +64,11 @@ def _on_cpu(ops: str, precision: str, dropout: float) -> StockOps:
     return StockOps(precision, dropout)
 
 
-def _on_gpu(ops: str, precision: str, dropout: float) -> StockOps:
+def _on_gpu(ops: str, precision: str, dropout: float) -> OperatorSet:
     if precision == "bfloat16":
         raise RecipeError("training.precision=bfloat16 is for CPUs: MXNet 1.9.1 has none on GPUs; take float16")
     if precision == "float16":
-        # Without it MXNet 1.9.1 adds up in float16 inside softmax and LayerNorm (it says so in its log).
+        # Without this MXNet 1.9.1 sums in float16 inside softmax and LayerNorm, as its log says.
         os.environ.setdefault("MXNET_SAFE_ACCUMULATION", "1")
     if ops == "stock":
         return StockOps(precision, dropout)

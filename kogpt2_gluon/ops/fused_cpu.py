@@ -1,4 +1,4 @@
-"""The operator set of the fused CPU operators (ops/src/cpu, which ops/build.py compiles and loads).
+"""The operator set of the fused CPU operators, which are in ops/src/cpu; ops/build.py compiles and loads them.
 
 Each operator's file there says what it computes, forward and backward, and what it keeps.
 """
@@ -7,78 +7,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.ops.embedding_rows import EmbeddingRows
+from kogpt2_gluon.ops.operator_set import OperatorSet, draw_seed
 from kogpt2_gluon.ops.parameters import requests, shared_request, value
-from kogpt2_gluon.ops.stock import StockOps
-
-SEED_SIZE = 64  # as the operators want it
 
 
-def draw_seed(F: Any, dropout: float) -> Any:
-    """64 values, each 0 or 2 in training, drawn by MXNet's generator; all 1 in prediction mode, or without dropout.
+class FusedCpuOps(OperatorSet):
+    """Fused operators on CPU. Call ``build.load_cpu_operators`` first.
 
-    MXNet tells an operator of a library neither whether this is training nor a seed that `mx.random.seed` repeats.
-
-    No gradient goes through it: every operator with dropout reads this array, and none of their gradients is wanted.
-    """
-    ones = F.ones((SEED_SIZE,))
-    return F.BlockGrad(F.Dropout(ones, p=0.5)) if dropout else ones
-
-
-class EmbeddingRows:
-    """The gradient of an embedding that shares its matrix with the output projection, as one row a token.
-
-    Left to itself MXNet makes two gradients of the matrix's size, all but a few rows of the embedding's own being
-    zeros, and then their sum: at 2 x 256 tokens of KoGPT-2 base a twentieth of a step, and 315 MB.
-
-    Parameters
-    ----------
-    embed : nn.Embedding
-    """
-
-    def __init__(self, embed: Any):
-        self._weight = embed.weight
-        self._pass: tuple[Any, Any] | None = None  # tokens, and the array whose gradient are their rows
-
-    def inputs(self, tokens: Any) -> tuple[Any, Any]:
-        """What `embedding` takes as `rows` for these tokens (B, T): the matrix (V, C) and an array (B, T, C)."""
-        weight = self._weight.data()
-        array = mx.nd.zeros((*tokens.shape, weight.shape[1]), ctx=weight.context)  # whose values are not read
-        if mx.autograd.is_recording():
-            assert self._pass is None, "a recorded pass before this one still lacks its call of add()"
-            array.attach_grad()
-            self._pass = tokens, array
-        return weight.detach(), array
-
-    def add(self) -> None:
-        """After the backward pass of the pass recorded last: adds its rows to the matrix's gradient."""
-        assert self._pass is not None, "add() comes once after each recorded pass"
-        (tokens, array), self._pass = self._pass, None
-        if self._weight.grad_req != "null":
-            mx.nd.kogpt2_add_rows(self._weight.grad(), tokens, array.grad)
-
-
-class FusedCpuOps(StockOps):
-    """Fused operators on CPU; ``build.load_cpu_operators`` comes first. Methods as :class:`StockOps` has them.
-
-    Arrays and parameters are float32 either way. Generation takes its logits, and positions after a past, from MXNet's
-    own operators: so few numbers gain nothing by fusing.
+    Arrays and parameters are float32 in both precisions. The logits of generation, and the embedding after a past, come
+    from MXNet's own operators: so few numbers gain nothing by fusing.
 
     Parameters
     ----------
     precision : str
-        Of the matrix products: 'float32', or 'bfloat16', whose factors are rounded and whose sums are float32.
+        The precision of matrix products: 'float32', or 'bfloat16', which rounds the factors and sums in float32.
     dropout : float
         Probability, on embeddings, attention weights, attention output and feed-forward output. Its random numbers
-        come from Philox seeded by MXNet's generator: `mx.random.seed` repeats them, they are not StockOps' own.
+        come from Philox, seeded by MXNet's generator: `mx.random.seed` repeats them, but they are not StockOps' own.
     """
 
     name = "fused"
-
-    def __init__(self, precision: str = "float32", dropout: float = 0.0):
-        assert precision in ("float32", "bfloat16"), precision
-        super().__init__("float32", dropout)
-        self.precision = precision
+    precisions = ("float32", "bfloat16")
 
     def dropout_seed(self, F: Any) -> Any:
         return draw_seed(F, self.dropout)
@@ -107,7 +57,7 @@ class FusedCpuOps(StockOps):
                 tokens, weight, positions, seed, gradient, p=self.dropout, site=site, req=req
             )
         weight = value(F, embed.weight)
-        # embed.weight is the output projection's too.
+        # The output projection shares embed.weight.
         req = requests("null", shared_request(embed.weight), pos_embed.weight, "null")
         return F.kogpt2_embedding(tokens, weight, positions, seed, p=self.dropout, site=site, req=req)
 

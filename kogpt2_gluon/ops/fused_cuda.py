@@ -1,6 +1,6 @@
-"""The operator set of the fused CUDA operators (ops/src/cuda): all that lies between the products, which are cuBLAS's.
+"""The operator set of the fused CUDA operators, which are in ops/src/cuda; the products between them are cuBLAS's.
 
-**It has never been run on a GPU.** MXNet 1.9.1 has code for V100, T4, A100 and A10G, and none of these was at hand.
+**It has never been run on a GPU.** MXNet 1.9.1 has code for V100, T4, A100 and A10G, and none of these was available.
 The tests compare it with StockOps in float32, with the operators' own sources compiled for the host.
 """
 
@@ -13,16 +13,15 @@ from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops.build import OperatorsUnavailable, cache_folder
 from kogpt2_gluon.ops.build_cuda import build_cuda
-from kogpt2_gluon.ops.fused_cpu import draw_seed
+from kogpt2_gluon.ops.operator_set import EPSILON, OperatorSet, draw_seed
 from kogpt2_gluon.ops.parameters import requests, value
-from kogpt2_gluon.ops.stock import EPSILON, StockOps
 
 
 @functools.cache
 def load_cuda_operators() -> None:
-    """Builds the operators if needed and registers them in this process's MXNet, as ``mx.nd.kogpt2_cuda_*``; once.
+    """Register the operators in this process's MXNet as ``mx.nd.kogpt2_cuda_*``, once; build them first if needed.
 
-    OperatorsUnavailable if they cannot be had.
+    Raises OperatorsUnavailable if they cannot be built or loaded.
     """
     try:
         library = build_cuda(cache_folder()).mxnet_library
@@ -32,23 +31,22 @@ def load_cuda_operators() -> None:
         raise OperatorsUnavailable(str(error).strip().partition("\n")[0]) from None
 
 
-class FusedCudaOps(StockOps):
-    """Fused operators on NVIDIA GPUs, once `load_cuda_operators` has loaded them; methods as :class:`StockOps` has.
+class FusedCudaOps(OperatorSet):
+    """Fused operators on NVIDIA GPUs. Call `load_cuda_operators` first.
+
+    The embedding and the products are MXNet's own operators.
 
     Parameters
     ----------
     precision : str
-        'float32'; or 'float16', for parameters that the caller has cast: arrays are float16, arithmetic is float32.
+        'float32', or 'float16' for parameters that the caller has cast: arrays are float16, arithmetic is float32.
     dropout : float
         Probability, on embeddings, attention weights, attention output and feed-forward output. Random numbers are
-        FusedCpuOps', but for the embedding's, which are MXNet's.
+        those of FusedCpuOps, but the embedding's are MXNet's.
     """
 
     name = "fused"
-
-    def __init__(self, precision: str = "float32", dropout: float = 0.0):
-        assert precision in ("float32", "float16"), precision
-        super().__init__(precision, dropout)
+    precisions = ("float32", "float16")
 
     def dropout_seed(self, F: Any) -> Any:
         return draw_seed(F, self.dropout)

@@ -1,4 +1,4 @@
-"""How parameters reach an operator: their values, and what is wanted of their gradients."""
+"""How parameters reach an operator: their values, and the requests for their gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kogpt2_gluon.machine.runtime import mx
 
 
 def value(F: Any, parameter: Any) -> Any:
-    """A parameter as `F` computes with it: its variable for symbols, else its array on the current context.
+    """Return a parameter as `F` takes it: its variable for symbols, else its array on the current context.
 
     A HybridBlock does the same for the parameters that it registers itself.
     """
@@ -16,27 +16,27 @@ def value(F: Any, parameter: Any) -> Any:
 
 
 def requests(*inputs: Any) -> str:
-    """The attribute `req` of a fused operator: what its backward pass does with the gradient of each input.
+    """Return the attribute `req` of a fused operator: what its backward pass does with the gradient of each input.
 
-    MXNet does not tell an operator of a library whether to write a gradient, to add to it or to leave it, so it is told
-    here, one word an input: a Parameter's own `grad_req`, or the word that is given.
+    An operator of a library does not learn from MXNet if it must write a gradient, add to it or leave it alone. This
+    attribute says it, with one word for each input: a Parameter's own `grad_req`, or the word that is given.
 
-    With grad_req "add" there may be one forward pass to a backward pass: where several are recorded before it, MXNet
-    adds their gradients up in arrays of its own, which it has not cleared and which the operators would add to.
+    With grad_req "add", record only one forward pass before each backward pass. After several, MXNet adds up their
+    gradients in arrays of its own, which it does not clear first and which the operators would add to.
     """
     return ",".join(each if isinstance(each, str) else each.grad_req for each in inputs)
 
 
 def shared_request(parameter: Any) -> str:
-    """The word for a parameter with several operators: never "add", for MXNet adds their gradients up by itself."""
+    """Return the word for a parameter of several operators: never "add", because MXNet adds up their gradients."""
     return "null" if parameter.grad_req == "null" else "write"
 
 
 class RetracedBlock(mx.gluon.HybridBlock):
-    """A HybridBlock that is traced again when a parameter's `grad_req` or dtype is no longer what it was.
+    """A HybridBlock that is traced again when a parameter's `grad_req` or dtype has changed.
 
-    Both are attributes of operators in the graph: without this a hybridized network would go on with the old ones, and
-    say nothing. A block inside of another hybridized one is traced as a part of it.
+    Both are attributes of operators in the graph. Without this class a hybridized network would silently keep the old
+    ones. A block inside another hybridized block is traced as a part of it.
     """
 
     def __init__(self, prefix: str | None = None, params: Any = None):
@@ -45,7 +45,7 @@ class RetracedBlock(mx.gluon.HybridBlock):
         self._traced_with: list = []
 
     def forward(self, x: Any, *args: Any) -> Any:
-        """As HybridBlock's, after the check."""
+        """Check the parameters, then do what HybridBlock does."""
         if self._active:
             self._watched = self._watched or list(self.collect_params().values())
             now = [(parameter.grad_req, parameter.dtype) for parameter in self._watched]
@@ -55,6 +55,6 @@ class RetracedBlock(mx.gluon.HybridBlock):
         return super().forward(x, *args)
 
     def register_child(self, block: Any, name: str | None = None) -> None:
-        """As HybridBlock's."""
+        """Register a child block, as HybridBlock does."""
         super().register_child(block, name)
         self._watched = []

@@ -207,7 +207,7 @@ def test_devices():
         assert message.startswith(f"device gpu: this MXNet has no CUDA ({runtime.INSTALL_CUDA})")
 
 
-# ---- mxnet-cu112: the CPU build stands in for it, behind libraries made here -------------------------------------
+# ---- mxnet-cu112: the CPU build stands in for it, with libraries made here ---------------------------------------
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_one_linear_map_in_all_its_forms(rows, inner, outer, weights):
         layer_norm, add, activation = form
         inputs = [data, operand, bias, *((gamma, beta) if layer_norm else ()), *((residual,) if add else ())]
         arrays = [each if isinstance(each, mx.nd.NDArray) else mx.nd.array(each) for each in inputs]
-        out = mx.nd.kogpt2_decode_linear(*arrays, layer_norm=layer_norm, residual=add, activation=activation)
+        out = mx.nd.kogpt2_decode_linear(*arrays, layer_norm=layer_norm, has_residual=add, activation=activation)
         normal = data.astype(np.float64)
         if layer_norm:
             normal = (normal - normal.mean(1, keepdims=True)) / np.sqrt(normal.var(1, keepdims=True) + 1e-5)
@@ -143,9 +143,9 @@ def test_refusals():
     with pytest.raises(mx.MXNetError, match=r"gamma has shape \(5\), expected \(6\)"):
         mx.nd.kogpt2_decode_linear(data, weight, bias, mx.nd.ones(5), mx.nd.ones(6), layer_norm=1).wait_to_read()
     with pytest.raises(mx.MXNetError, match=r"residual has shape \(2, 6\), expected \(2, 4\)"):
-        mx.nd.kogpt2_decode_linear(data, weight, bias, data, residual=1).wait_to_read()
+        mx.nd.kogpt2_decode_linear(data, weight, bias, data, has_residual=1).wait_to_read()
     with pytest.raises(mx.MXNetError, match="expects 6 inputs, but got 3"):
-        mx.nd.kogpt2_decode_linear(data, weight, bias, layer_norm=1, residual=1)
+        mx.nd.kogpt2_decode_linear(data, weight, bias, layer_norm=1, has_residual=1)
     with pytest.raises(mx.MXNetError, match="activation='relu': none or gelu"):
         mx.nd.kogpt2_decode_linear(data, weight, bias, activation="relu").wait_to_read()
     data.attach_grad()

@@ -22,7 +22,7 @@ from tests.helpers import ROOT
 CUDA_SOURCES = ROOT / "kogpt2_gluon" / "ops" / "src" / "cuda"
 ON_HOST = Path(__file__).resolve().parent / "cuda_on_host"
 WRITE, ADD, NULL = 1, 2, 0
-GUARD = 256  # bytes before and behind every array: 0xFF, which is NaN as float16, float32 and float64
+GUARD = 256  # bytes before and after every array: 0xFF, which is NaN as float16, float32 and float64
 
 
 # ---- devices -----------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def philox_mask(seed: np.ndarray, probability: float, site: int, rows: int, colu
 
 
 def training_seed(number: int) -> np.ndarray:
-    """What MXNet's Dropout(ones(64), p=0.5) could give in training: 0 or 2."""
+    """Return 64 values of 0 or 2, as MXNet's Dropout(ones(64), p=0.5) gives them in training."""
     return np.random.RandomState(number).randint(0, 2, 64).astype(np.float32) * 2
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the fused CPU operators share: comparison with a twin, `req`, threads, memory, refusals, masks."""
+"""Helpers for the tests of the fused CPU operators: comparison with a twin, `req`, threads, memory, refusals, masks."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ class Case:
 
     @staticmethod
     def out_gradient(shape: tuple) -> np.ndarray:
-        """What comes back from above: the same for every run."""
+        """Return the gradient of the output, which is the same for every run."""
         return array(np.random.RandomState(99), *shape)
 
     def run_fused(self, **options: Any) -> list[np.ndarray]:
-        """As :meth:`run`, with write for every wanted gradient where nothing else is said."""
+        """Run the fused operator, with write for every wanted gradient unless `options` has another `req`."""
         return self.run(self.fused, **{"req": self.request("write"), **self.attributes, **options})
 
 
@@ -132,7 +132,7 @@ def check_requests(case: Case) -> None:
 def check_gradients_add_up(case: Case) -> None:
     """grad_req='add' of MXNet needs the attribute `req`: with it two passes give twice the gradient, without it once.
 
-    That once is MXNet's trap, not ours to mend: should it ever become twice, the attribute has lost its reason.
+    That once is MXNet's trap, which we cannot fix: should it ever become twice, the attribute is no longer needed.
     """
     once = case.run_fused()[1:]
     for actual, expected in zip(case.run_fused(grad_req="add", times=2, req=case.request("add"))[1:], once):
@@ -141,7 +141,7 @@ def check_gradients_add_up(case: Case) -> None:
 
 
 def check_hybridized(case: Case) -> None:
-    """The same bits from symbols, with and without static memory, twice in a row."""
+    """Symbols give the same bits, with and without static memory, twice in a row."""
 
     class Net(mx.gluon.HybridBlock):
         def hybrid_forward(self, F, *inputs):
@@ -201,7 +201,7 @@ def check_refused(operator: str, call: Callable[[], Any], message: str) -> None:
 
 
 def training_seed(value: int) -> np.ndarray:
-    """What the graph hands to operators while training: 64 values of 0 or 2."""
+    """Return the seed that the graph hands to operators in training: 64 values of 0 or 2."""
     return 2.0 * np.random.RandomState(value).randint(0, 2, SEED_SIZE).astype(np.float32)
 
 

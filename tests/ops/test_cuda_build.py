@@ -170,10 +170,10 @@ assert gelu.infer_type(a=half)[:2] == ([half, half, np.float32], [half])
 assert gelu.infer_type(b="float32")[1] == [np.float32]
 refused("bias has shape (7), expected (8)", gelu.infer_shape, a=(2, 8), b=(7,))
 refused("expected float32 or float16", gelu.infer_type, a="float64")
-refused("input 1 has MXNet's type number 0", gelu.infer_type, a=half, b="float32")
-refused("p=1.5 is not from 0 to below 1", lambda: symbol("bias_gelu", 3, p=1.5))
+refused("bias has type float32, expected float32 or float16", gelu.infer_type, a=half, b="float32")
+refused("p=1.5: a dropout probability is at least 0 and below 1", lambda: symbol("bias_gelu", 3, p=1.5))
 refused("site=", lambda: symbol("bias_gelu", 3, site=-1))
-refused("3 words wanted", lambda: symbol("bias_gelu", 3, req="write"))
+refused("expected 3 words", lambda: symbol("bias_gelu", 3, req="write"))
 refused("'keep' is none of write, add, null", lambda: symbol("bias_gelu", 3, req="keep,add,null"))
 refused("p='high' is not a number", lambda: symbol("bias_gelu", 3, p="high"))
 
@@ -192,7 +192,7 @@ refused("as many keys as queries", softmax.infer_shape, a=(2, 5, 3))
 entropy = symbol("cross_entropy", 2)
 assert shapes(entropy, a=(2, 3, 50)) == ([(2, 3, 50), (2, 3)], [(2, 3), (2, 3)])
 assert entropy.infer_type(a=half)[:2] == ([half, np.int32], [np.float32, np.float32])
-refused("input 1 has MXNet's type number 0, expected int32", entropy.infer_type, a=half, b="float32")
+refused("labels has type float32, expected int32", entropy.infer_type, a=half, b="float32")
 
 total = symbol("gradient_norm", 3, num_tensors=3, loss_scale=8)
 assert shapes(total, a=(2, 3), b=(5,), c=(1,))[1] == [(2,)]

@@ -150,7 +150,7 @@ def passes(net, rows_apart: bool, shapes: list, hybridize: bool) -> tuple[list, 
 @pytest.mark.parametrize("hybridize", [False, True])
 @pytest.mark.parametrize("grad_req", ["write", "add"])
 def test_the_same_gradients(grad_req, hybridize):
-    """As MXNet's own sum, dropout included; shapes change, micro steps add up."""
+    """The gradients are those of MXNet's own sum, dropout included; shapes change, micro steps add up."""
     results = []
     for rows_apart in (False, True):
         net = make_net(FusedCpuOps(dropout=0.2), dropout=0.2)

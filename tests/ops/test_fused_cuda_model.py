@@ -109,7 +109,7 @@ def test_gradients_add_up_and_frozen_parameters_have_none():
 
 
 def test_dropout():
-    """In training only, from the seed; gradients are those of the masks drawn forward, as differences tell."""
+    """In training only, from the seed; gradients are those of the masks drawn forward, as differences show."""
     net, tokens = fused_net(dropout=0.3), tokens_of((2, 12))
     loss_block = loss_block_of(net)
     plain = loss_block_of(fused_net())(tokens).asnumpy()

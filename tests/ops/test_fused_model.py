@@ -230,7 +230,7 @@ def test_dropout_repeats_from_the_seed():
     tokens = tokens_of((1, 12))
     loss_block = loss_block_of(net)
     calls = [backward(loss_block, tokens) for _ in range(2)]
-    assert np.abs(calls[0] - calls[1]).max() > 1e-2, "a second call draws anew"
+    assert np.abs(calls[0] - calls[1]).max() > 1e-2, "a second call draws new masks"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

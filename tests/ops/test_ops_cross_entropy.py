@@ -73,7 +73,7 @@ def test_loss_in_float64(sizes):
 
 @pytest.mark.parametrize("shift", [-300.0, 300.0])
 def test_large_logits(shift):
-    """exp() of the logits overflows or vanishes in float32; the loss does not. The greatest stands in the last strip.
+    """exp() of the logits overflows or vanishes in float32; the loss does not. The greatest is in the last strip.
 
     Against float64: MXNet's own operators are wrong by 1.2e-5 here.
     """
@@ -242,7 +242,7 @@ def test_labels_outside_are_refused(wrong, ids):
 def test_wrong_types_are_refused():
     hidden, weight, labels = (mx.nd.array(values) for values in case().inputs)
     for wrong, message in (
-        ((hidden.astype("float64"), weight, labels), "^input 0 has MXNet's type number 1; expected float32$"),
-        ((hidden, weight, labels.astype("int64")), "^input 2 has MXNet's type number 6; expected float32 or int32$"),
+        ((hidden.astype("float64"), weight, labels), "^hidden has type float64, expected float32$"),
+        ((hidden, weight, labels.astype("int64")), "^labels has type int64, expected float32 or int32$"),
     ):
         check_refused("kogpt2_cross_entropy", lambda wrong=wrong: mx.nd.kogpt2_cross_entropy(*wrong), message)

@@ -38,7 +38,7 @@ SIZES = [
 def case(
     batch=2, length=5, vocab=11, units=13, max_length=9, offset=2, ids=np.float32, seed=PREDICTION, **attributes
 ) -> Case:
-    """With tokens that stand in several places, and a twin that multiplies with NumPy's mask."""
+    """With tokens that occur in several places, and a twin that multiplies with NumPy's mask."""
     rng = np.random.RandomState(units)
     tokens = rng.randint(0, vocab, (batch, length)).astype(ids)
     mask = dropout_mask(seed, attributes.get("site", 0), attributes.get("p", 0.0), batch * length, units)
@@ -202,9 +202,9 @@ def test_ids_outside_are_refused(wrong, ids):
 def test_wrong_types_are_refused():
     arrays = [mx.nd.array(values) for values in case().inputs]
     arrays[0] = arrays[0].astype("int64")
-    message = "^input 0 has MXNet's type number 6; expected float32 or int32$"
+    message = "^tokens has type int64, expected float32 or int32$"
     check_refused("kogpt2_embedding", lambda: mx.nd.kogpt2_embedding(*arrays), message)
     arrays[0] = arrays[0].astype("int32")
     arrays[1] = arrays[1].astype("float64")
-    message = "^input 1 has MXNet's type number 1; expected float32$"
+    message = "^embed_weight has type float64, expected float32$"
     check_refused("kogpt2_embedding", lambda: mx.nd.kogpt2_embedding(*arrays), message)

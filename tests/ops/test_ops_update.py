@@ -124,7 +124,7 @@ def test_gradients_are_only_read():
 
 
 def test_later_reads_wait_for_the_update():
-    """MXNet knows that weights and moments change: what is queued behind the update sees the new values."""
+    """MXNet knows that weights and moments change: what is queued after the update sees the new values."""
     parameters = Parameters()
     for step in range(1, 40):
         before = parameters.weights[3] + 0
@@ -132,7 +132,7 @@ def test_later_reads_wait_for_the_update():
         change = (parameters.weights[3] - before).abs().min()
     assert change.asscalar() > 0
     parameters.apply("adamw", 40)
-    parameters.weights[3][:] = 1.0  # a write behind it is not overwritten
+    parameters.weights[3][:] = 1.0  # a write after the update is not overwritten
     np.testing.assert_array_equal(parameters.weights[3].asnumpy(), 1.0)
 
 
@@ -166,14 +166,14 @@ def test_wrong_counts_and_types_are_refused():
     with pytest.raises(mx.MXNetError, match="expects 8 inputs, but got 4"):
         mx.nd.kogpt2_adam_update(*four, num_arrays=2, weight_decays="0,0")
     four[1] = four[1].astype("float16")
-    message = "^input 1 has MXNet's type number 2; expected float32$"
+    message = "^gradient of array 0 has type float16, expected float32$"
     check_refused(
         "kogpt2_adam_update", lambda: mx.nd.kogpt2_adam_update(*four, num_arrays=1, weight_decays="0"), message
     )
     with pytest.raises(mx.MXNetError, match="num_arrays= is missing"):
         mx.nd.kogpt2_squared_norm(mx.nd.ones(3))
     double = mx.nd.ones(3, dtype="float64")
-    message = "^input 0 has MXNet's type number 1; expected float32$"
+    message = "^gradient of array 0 has type float64, expected float32$"
     check_refused("kogpt2_squared_norm", lambda: mx.nd.kogpt2_squared_norm(double, num_arrays=1), message)
 
 

@@ -132,7 +132,7 @@ def test_emulation_is_near_float32_and_not_it():
 
 
 def test_emulated_gradients_overflow_and_vanish():
-    """What a loss scale is for: too large and gradients are infinite, too small and they are gone."""
+    """A loss scale is needed: if it is too large gradients are infinite, if it is too small they vanish."""
     net, tokens = make_net(StockOps("float16_emulated")), tokens_of((2, 17))
     losses, fitting = loss_and_gradients(net, tokens, loss_scale=256.0)
     assert all(np.isfinite(gradient).all() for gradient in fitting.values())
@@ -170,7 +170,7 @@ def test_emulation_with_states_and_dropout():
     assert np.abs(runs[0] - runs[2]).max() > 1e-3
 
 
-# ---- the block that traces anew -------------------------------------------------------------------------------------
+# ---- the block that is traced again ---------------------------------------------------------------------------------
 
 
 class RequestOps(StockOps):
@@ -222,7 +222,7 @@ def test_a_changed_dtype_is_traced_anew():
     block.hybridize()
     data = mx.nd.ones((1, 2))
     assert block(data).dtype == np.float32
-    block.layer.cast("float64")  # of the inner block: the outer one is not told
+    block.layer.cast("float64")  # of the inner block: the outer one gets no notice
     assert block(data).dtype == np.float64
 
 
@@ -246,7 +246,7 @@ def test_accumulated_gradients_after_a_change(hybridize):
 
 @pytest.mark.parametrize("hybridize", [False, True])
 def test_biases_learn_where_weights_are_frozen(hybridize):
-    """As in BitFit (Ben Zaken et al., 2022). MXNet's FullyConnected alone leaves these gradients 0 on a CPU."""
+    """BitFit does this (Ben Zaken et al., 2022). MXNet's FullyConnected alone leaves these gradients 0 on a CPU."""
     net, tokens = make_net(), tokens_of((2, 9))
     _, expected = loss_and_gradients(net, tokens, hybridize=hybridize)
     loss_block = loss_block_of(net, hybridize)

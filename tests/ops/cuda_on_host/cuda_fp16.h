@@ -1,4 +1,4 @@
-// float16 for the host: see cuda_runtime.h beside this file.
+// float16 for the host: see cuda_runtime.h in this folder.
 #pragma once
 #include <cuda_runtime.h>
 

@@ -1,12 +1,13 @@
-// What operators on CPU and on GPU alike need of MXNet's library interface: attributes, shapes, errors.
+// What the operators on CPU and GPU need from MXNet's library interface: attributes, shapes, errors.
 //
-// The interface has traps, met here once for all operators:
-// - it does not tell an operator what to do with a gradient (write, add or nothing): `req`, an attribute with a word for
-//   each input, does;
-// - shape inference also runs with shapes that are not known yet, or known in part (MXNet counts an unknown shape as -1
-//   axes: where unknown inputs outnumber the axes of the known ones it fails by itself, with std::bad_alloc);
-// - an exception must not cross it: guarded() turns one into MXNet's error message.
+// The interface has traps, which are handled once for all operators, here and in operator.h:
+// - An operator does not learn from MXNet what to do with a gradient (write it, add to it, or nothing). The attribute
+//   `req` says it, with one word for each input.
+// - Shape inference also runs with shapes that are not known yet, or known in part. MXNet counts an unknown shape as -1
+//   axes: if the unknown inputs outnumber the axes of the known ones, MXNet itself fails, with std::bad_alloc.
+// - An exception must not cross the interface: guarded() turns it into MXNet's error message.
 #pragma once
+#include <algorithm>
 #include <climits>
 #include <cstdint>
 #include <cstdlib>
@@ -16,7 +17,7 @@
 #include <unordered_map>
 #include <vector>
 
-// Under nvcc this header wants cuRAND's, for random numbers that are not used here; not every toolkit has it.
+// Under nvcc this header includes cuRAND's, for random numbers that are not used here, and not every toolkit has it.
 #pragma push_macro("__NVCC__")
 #undef __NVCC__
 #include "mxnet/lib_api.h"
@@ -28,13 +29,13 @@ using mxnet::ext::MXReturnValue;
 using mxnet::ext::MXTensor;
 using mxnet::ext::OpResource;
 using Tensors = std::vector<MXTensor>;
-using Shape = std::vector<unsigned int>;  // as shape inference has it; empty: not known yet
+using Shape = std::vector<unsigned int>;  // in shape inference; an empty one is not known yet
 using Shapes = std::vector<Shape>;
 using AttributeMap = std::unordered_map<std::string, std::string>;
 
 enum class Request { kNull, kWrite, kAdd };
 
-// Ends an operator with a fault of its caller's, in one line.
+// Ends the operator with an error for its caller, in one line.
 template <typename... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream text;
@@ -60,45 +61,44 @@ class Attributes {
 
   bool has(const std::string& key) const { return map_.count(key) != 0; }
 
-  std::string text(const std::string& key, const std::string& otherwise) const {
-    return has(key) ? map_.at(key) : otherwise;
+  std::string text(const std::string& key, const char* otherwise) const {
+    const auto found = map_.find(key);
+    return found == map_.end() ? otherwise : found->second;
   }
 
   double number(const std::string& key, double otherwise) const {
-    return has(key) ? parse(key, map_.at(key)) : otherwise;
+    const auto found = map_.find(key);
+    return found == map_.end() ? otherwise : parse(key, found->second);
   }
 
   double number(const std::string& key) const {
-    if (!has(key)) fail(key, "= is missing");
-    return parse(key, map_.at(key));
+    const auto found = map_.find(key);
+    if (found == map_.end()) fail(key, "= is missing");
+    return parse(key, found->second);
   }
 
-  int64_t integer(const std::string& key, int64_t least) const {
-    const double value = number(key);
-    if (value != static_cast<double>(static_cast<int64_t>(value)) || value < static_cast<double>(least)) {
-      fail(key, "=", map_.at(key), " is not a whole number from ", least, " on");
-    }
-    return static_cast<int64_t>(value);
-  }
+  int64_t integer(const std::string& key, int64_t least) const { return whole(key, number(key), least); }
 
   int64_t integer(const std::string& key, int64_t least, int64_t otherwise) const {
-    return has(key) ? integer(key, least) : otherwise;
+    return whole(key, number(key, static_cast<double>(otherwise)), least);
   }
 
   // `count` numbers between commas.
   std::vector<double> numbers(const std::string& key, size_t count) const {
     std::vector<double> values;
-    for (const std::string& word : words(key)) values.push_back(parse(key, word));
+    values.reserve(count);
+    for_each_word(key, [&](const std::string& word) { values.push_back(parse(key, word)); });
     if (values.size() != count) fail(key, " has ", values.size(), " numbers, expected ", count);
     return values;
   }
 
-  // What is wanted of the gradient of each input; without the attribute every one is written.
+  // What to do with the gradient of each input; without the attribute every gradient is written.
   std::vector<Request> requests(size_t num_inputs) const {
     if (!has("req")) return std::vector<Request>(num_inputs, Request::kWrite);
     std::vector<Request> wanted;
-    for (const std::string& word : words("req")) wanted.push_back(request(word));
-    if (wanted.size() != num_inputs) fail("req='", map_.at("req"), "': ", num_inputs, " words wanted, one per input");
+    wanted.reserve(num_inputs);
+    for_each_word("req", [&](const std::string& word) { wanted.push_back(request(word)); });
+    if (wanted.size() != num_inputs) fail("req='", map_.at("req"), "': expected ", num_inputs, " words, one per input");
     return wanted;
   }
 
@@ -117,11 +117,25 @@ class Attributes {
     return value;
   }
 
-  std::vector<std::string> words(const std::string& key) const {
-    std::vector<std::string> found;
-    std::istringstream stream(text(key, ""));
-    for (std::string word; std::getline(stream, word, ',');) found.push_back(word);
-    return found;
+  int64_t whole(const std::string& key, double value, int64_t least) const {
+    if (value != static_cast<double>(static_cast<int64_t>(value)) || value < static_cast<double>(least)) {
+      fail(key, "=", map_.at(key), " is not a whole number from ", least, " on");
+    }
+    return static_cast<int64_t>(value);
+  }
+
+  // body(word) for each word of a list between commas. MXNet reads the attributes about ten times for a call, so
+  // nothing but long words allocates memory here.
+  template <typename Body>
+  void for_each_word(const std::string& key, const Body& body) const {
+    const auto found = map_.find(key);
+    if (found == map_.end()) return;
+    const std::string& all = found->second;
+    for (size_t begin = 0; begin < all.size();) {
+      const size_t end = std::min(all.find(',', begin), all.size());
+      body(all.substr(begin, end - begin));
+      begin = end + 1;
+    }
   }
 
   const AttributeMap& map_;
@@ -135,7 +149,7 @@ inline std::string to_text(const Shape& shape) {
   return text.str();
 }
 
-// A size that is not known arrives as 0, or as -1 made unsigned.
+// An unknown size arrives as 0, or as -1 converted to unsigned.
 inline bool is_known(const Shape& shape) {
   for (unsigned size : shape) {
     if (size == 0 || size == UINT_MAX) return false;
@@ -143,7 +157,7 @@ inline bool is_known(const Shape& shape) {
   return !shape.empty();
 }
 
-// All axes but the last `axes` as one.
+// The product of all axes but the last `axes`.
 inline int64_t leading(const MXTensor& tensor, size_t axes) {
   int64_t count = 1;
   for (size_t i = 0; i + axes < tensor.shape.size(); ++i) count *= tensor.shape[i];

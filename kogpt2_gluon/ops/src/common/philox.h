@@ -1,9 +1,9 @@
 // Dropout's random numbers: Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), a
-// generator without state. Whether element i of dropout `site` is kept is a function of (seed, site, i): no mask is
-// stored, the backward pass draws the forward's mask again, and CPU and GPU draw the same.
+// generator without state. A function of (seed, site, i) decides if element i of dropout `site` is kept. So no mask is
+// stored, the backward pass draws the forward pass's mask again, and CPU and GPU draw the same one.
 //
-// One call gives 128 bits: eight decisions of 16 bits, for elements 8j .. 8j + 7. Element i is kept when its 16 bits are
-// at least `threshold` = round(p * 65536), and a kept value is scaled by 65536 / (65536 - threshold), the inverse of the
+// One call gives 128 bits: eight decisions of 16 bits, for elements 8j .. 8j + 7. Element i is kept if its 16 bits are
+// at least `threshold` = round(p * 65536). A kept value is scaled by 65536 / (65536 - threshold), the inverse of the
 // probability that this threshold really gives.
 #pragma once
 #include <cstdint>
@@ -23,7 +23,7 @@ namespace kogpt2 {
 
 constexpr int kDecisionsPerBlock = 8;
 
-// The mask of one dropout site. p = 0, or prediction mode, is `threshold` 0: everything is kept, with scale 1.
+// The mask of one dropout site. With p = 0, or in prediction mode, `threshold` is 0: everything is kept, with scale 1.
 struct Dropout {
   uint32_t seed_low = 0, seed_high = 0;
   uint32_t site = 0;       // which dropout of the network
@@ -35,9 +35,10 @@ struct Dropout {
 
 constexpr int kSeedSize = 64;
 
-// The dropout of `site` from the seed array that the graph hands to every operator: 64 values of MXNet's own
-// Dropout(ones, p=0.5), which gives 0 or 2 in training, a bit each, and 1 in prediction. MXNet tells an operator of a
-// library neither of the two, nor a seed that mx.random.seed would repeat. probability : of being dropped, below 1.
+// The dropout of `site`, from the seed array that the graph hands to every operator. It has 64 values of MXNet's own
+// Dropout(ones, p=0.5), which gives 0 or 2 in training, one bit each, and 1 in prediction. An operator of a library
+// does not learn from MXNet if this is training, and gets no seed that mx.random.seed would repeat. `probability` is
+// that of being dropped, below 1.
 KOGPT2_HOST_DEVICE Dropout decode_seed(const float* seed, double probability, uint32_t site) {
   Dropout dropout;
   bool training = false;
@@ -91,7 +92,7 @@ KOGPT2_HOST_DEVICE void philox(const Dropout& dropout, uint64_t block, uint32_t 
 // Decision k (0 .. 7) of a block: 16 of its bits, from 0 to 65535.
 KOGPT2_HOST_DEVICE uint32_t decision(const uint32_t words[4], int k) { return (words[k >> 1] >> (16 * (k & 1))) & 0xFFFFu; }
 
-// 0 or the scale, for element `index`. The slow way, one element at a time; kernels take whole blocks.
+// 0 or the scale, for element `index`. This is slow, one element at a time; kernels take whole blocks.
 KOGPT2_HOST_DEVICE float keep(const Dropout& dropout, uint64_t index) {
   if (!dropout.active()) return 1.0f;
   uint32_t words[4];

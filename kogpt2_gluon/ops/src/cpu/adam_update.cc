@@ -1,40 +1,27 @@
 // kogpt2_adam_update(weight, gradient, m, v, weight, gradient, m, v, ...; num_arrays, rule, learning_rate, beta1,
 //                    beta2, epsilon, weight_decays, step, scale=1) -> out
 //
-// One step of all parameters: weight, m and v are changed in place, gradient is only read. Four arrays of one shape for
-// each of num_arrays parameters, and a weight decay d for each, comma separated. With g = scale * gradient (the loss
-// scale's inverse and clipping in one), t = step counted from 1, a = learning_rate, e = epsilon:
-//   m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2,  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)
-//   adamw     weight -= a (m' / (sqrt(v') + e) + d weight)    decoupled decay (Loshchilov and Hutter, 2019)
-//   bertadam  weight -= a (m / (sqrt(v) + e) + d weight)      GluonNLP's BERTAdam: no bias correction
-//   adam      weight -= a c m / (sqrt(v) + e)                 MXNet's Adam: g has d weight added to it (L2) before m
-//                                                             and v, c = sqrt(1 - beta2^t) / (1 - beta1^t)
-//   lamb      weight -= a r u,  u = m' / (sqrt(v') + e) + d weight,  r = |weight| / |u| of the array, 1 where either is
-//             0 (You et al., 2020; MXNet's LAMB without bounds)
-// out (1,) is the step, something to wait for. There is no backward pass. What is not finite stays so: look first.
+// One step of all parameters by one of the rules in common/update_rules.h: weight, m and v are changed in place,
+// gradient is only read. Each of the num_arrays parameters has four arrays of one shape, and one number in
+// weight_decays, which are separated by commas. g = scale * gradient, where scale is the inverse of the loss scale and
+// the factor of clipping in one. step counts from 1.
+// out (1,) is the step; the caller can wait for it. There is no backward pass. Values that are not finite stay so:
+// check the gradients before.
 //
-// Memory bandwidth is all: 28 bytes a parameter in one pass. LAMB has to know its norms first: 40 bytes in two.
+// The time is that of memory: 28 bytes a parameter in one pass. LAMB must know its norms first: 40 bytes in two passes.
 #include <algorithm>
 #include <cmath>
 
-#include "operator.h"
+#include "../common/rule_attribute.h"
+#include "cpu_operator.h"
 #include "pieces.h"
 #include "scratch.h"
 
 namespace kogpt2 {
 namespace {
 
-enum Input { kWeight, kGradient, kMean, kVariance, kInputsPerArray };  // m and v are estimates of these two moments
-enum class Rule { kAdamW, kBertAdam, kAdam, kLamb };
-
-Rule rule_of(const Attributes& attributes) {
-  const std::string name = attributes.text("rule", "adamw");
-  if (name == "adamw") return Rule::kAdamW;
-  if (name == "bertadam") return Rule::kBertAdam;
-  if (name == "adam") return Rule::kAdam;
-  if (name == "lamb") return Rule::kLamb;
-  fail("rule='", name, "': adamw, bertadam, adam or lamb");
-}
+// The inputs of each parameter; m and v are estimates of the gradient's mean and variance.
+enum Input { kWeight, kGradient, kMean, kVariance, kInputsPerArray };
 
 double beta_of(const Attributes& attributes, const char* name, double otherwise) {
   const double beta = attributes.number(name, otherwise);
@@ -42,8 +29,8 @@ double beta_of(const Attributes& attributes, const char* name, double otherwise)
   return beta;
 }
 
-// The formulas above in one form. m and v with g = scale * gradient + l2 * weight; then
-//   u = rate m / (sqrt(v) + epsilon) + decay * weight,  weight -= u  (LAMB: weight -= a r u)
+// All rules in one form. m and v are updated with g = scale * gradient + l2 * weight, and then
+//   u = rate m / (sqrt(v) + epsilon) + decay * weight,  weight -= u  (for LAMB: weight -= a r u)
 struct Step {
   float scale, l2, beta1, complement1, beta2, complement2, rate, epsilon, decay;
 
@@ -51,30 +38,6 @@ struct Step {
     return rate * mean / (std::sqrt(variance) + epsilon) + decay * weight;
   }
 };
-
-// The step of every array, but for LAMB's factor a r.
-std::vector<Step> steps_of(const Attributes& attributes, Rule rule, int64_t count) {
-  const double beta1 = beta_of(attributes, "beta1", 0.9), beta2 = beta_of(attributes, "beta2", 0.999);
-  const double epsilon = attributes.number("epsilon", 1e-8);
-  const int64_t t = attributes.integer("step", 1, 1);
-  const double learning_rate = rule == Rule::kLamb ? 1.0 : attributes.number("learning_rate", 0.001);
-  const double mean_correction = rule == Rule::kBertAdam ? 1.0 : 1.0 - std::pow(beta1, t);
-  const double root = rule == Rule::kBertAdam ? 1.0 : std::sqrt(1.0 - std::pow(beta2, t));
-  std::vector<Step> steps;
-  for (const double weight_decay : attributes.numbers("weight_decays", static_cast<size_t>(count))) {
-    Step step;
-    step.scale = static_cast<float>(attributes.number("scale", 1.0));
-    step.l2 = static_cast<float>(rule == Rule::kAdam ? weight_decay : 0.0);
-    step.beta1 = static_cast<float>(beta1), step.complement1 = static_cast<float>(1.0 - beta1);
-    step.beta2 = static_cast<float>(beta2), step.complement2 = static_cast<float>(1.0 - beta2);
-    // m' / (sqrt(v') + e) = (root / mean_correction) m / (sqrt(v) + root e)
-    step.rate = static_cast<float>(learning_rate * root / mean_correction);
-    step.epsilon = static_cast<float>(rule == Rule::kAdam ? epsilon : root * epsilon);
-    step.decay = static_cast<float>(rule == Rule::kAdam ? 0.0 : learning_rate * weight_decay);
-    steps.push_back(step);
-  }
-  return steps;
-}
 
 // The four arrays of one piece.
 struct Parameter {
@@ -99,7 +62,7 @@ void update(const Step step, const Parameter at) {
   }
 }
 
-// Squares of a LAMB array's weight and u.
+// The sums of the squares of a LAMB array's weight and of its u.
 struct Squares {
   double weight, direction;
 };
@@ -132,7 +95,7 @@ void update_lamb(const std::vector<Step>& steps, const std::vector<Piece>& piece
   for (int64_t i = 0; i < count; ++i) {
     squares[i] = update_moments(steps[pieces[i].array], parameter_of(in, pieces[i]));
   }
-  std::vector<Squares> totals(steps.size(), Squares{0.0, 0.0});  // piece after piece, whatever the threads
+  std::vector<Squares> totals(steps.size(), Squares{0.0, 0.0});  // added piece after piece, by one thread
   for (int64_t i = 0; i < count; ++i) {
     totals[pieces[i].array].weight += squares[i].weight;
     totals[pieces[i].array].direction += squares[i].direction;
@@ -148,52 +111,85 @@ void update_lamb(const std::vector<Step>& steps, const std::vector<Piece>& piece
   }
 }
 
-void shape(const Attributes& attributes, Shapes& in, Shapes& out) {
-  steps_of(attributes, rule_of(attributes), num_arrays(attributes));  // refuses what is wrong before anything runs
-  const char* const names[] = {"weight", "gradient", "m", "v"};
-  for (size_t i = 0; i < in.size(); ++i) {
-    const size_t array = i / kInputsPerArray;
-    const std::string name = std::string(names[i % kInputsPerArray]) + " of array " + std::to_string(array);
-    expect_shape(name.c_str(), in[i], in[array * kInputsPerArray]);
-  }
-  out[0] = {1};
-}
+struct AdamUpdate {
+  enum Output { kOut };
+  int64_t num_arrays, step;
+  Rule rule;
+  double learning_rate, beta1, beta2, epsilon, scale;
+  std::vector<double> weight_decays;
 
-void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const Rule rule = rule_of(attributes);
-  const std::vector<Step> steps = steps_of(attributes, rule, num_arrays(attributes));
-  const std::vector<Piece> pieces = pieces_of(in, kInputsPerArray);
-  if (rule == Rule::kLamb) {
-    update_lamb(steps, pieces, attributes.number("learning_rate", 0.001), in);
-  } else {
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < pieces.size(); ++i) update(steps[pieces[i].array], parameter_of(in, pieces[i]));
-  }
-  floats(out[0])[0] = static_cast<float>(attributes.integer("step", 1, 1));
-}
+  explicit AdamUpdate(const Attributes& attributes)
+      : num_arrays(attributes.integer("num_arrays", 1)),
+        step(attributes.integer("step", 1, 1)),
+        rule(rule_of(attributes, "rule", "adamw")),
+        learning_rate(attributes.number("learning_rate", 0.001)),
+        beta1(beta_of(attributes, "beta1", 0.9)),
+        beta2(beta_of(attributes, "beta2", 0.999)),
+        epsilon(attributes.number("epsilon", 1e-8)),
+        scale(attributes.number("scale", 1.0)),
+        weight_decays(attributes.numbers("weight_decays", static_cast<size_t>(num_arrays))) {}
 
-MXReturnValue count_inputs(const AttributeMap& map, int* num_inputs, int* num_outputs) {
-  return guarded([&] {
-    *num_inputs = static_cast<int>(num_arrays(Attributes(map))) * kInputsPerArray;
-    *num_outputs = 1;
-  });
-}
-
-MXReturnValue changed_inputs(const AttributeMap& map, std::vector<int>* indices) {
-  return guarded([&] {
-    for (int i = 0; i < num_arrays(Attributes(map)) * kInputsPerArray; ++i) {
-      if (i % kInputsPerArray != kGradient) indices->push_back(i);
+  Arrays inputs() const {
+    Arrays declared;
+    declared.reserve(static_cast<size_t>(num_arrays) * kInputsPerArray);
+    for (int64_t i = 0; i < num_arrays; ++i) {
+      for (const char* name : {"weight", "gradient", "m", "v"}) declared.push_back({name, 'f', i});
     }
-  });
-}
+    return declared;
+  }
+  Arrays outputs() const { return {{"out", 'f'}}; }
+
+  std::vector<int> written_inputs() const {
+    std::vector<int> written;
+    for (int i = 0; i < num_arrays * kInputsPerArray; ++i) {
+      if (i % kInputsPerArray != kGradient) written.push_back(i);
+    }
+    return written;
+  }
+
+  void shape(ShapeInference& shapes) const {
+    for (size_t weight = 0; weight < shapes.num_inputs(); weight += kInputsPerArray) {
+      const Shape& wanted = shapes.input(weight);
+      for (const Input each : {kGradient, kMean, kVariance}) shapes.settle(weight + each, wanted);
+    }
+    shapes.output(kOut) = {1};
+  }
+
+  void forward(const ForwardCall& call) const {
+    const std::vector<Step> steps = steps_of_arrays();
+    const std::vector<Piece> pieces = pieces_of(call.inputs(), kInputsPerArray);
+    if (properties(rule).has_trust_ratio) {
+      update_lamb(steps, pieces, learning_rate, call.inputs());
+    } else {
+#pragma omp parallel for schedule(static)
+      for (size_t i = 0; i < pieces.size(); ++i) update(steps[pieces[i].array], parameter_of(call.inputs(), pieces[i]));
+    }
+    floats(call.output(kOut))[0] = static_cast<float>(step);
+  }
+
+  // The step of every array, without LAMB's factor a r.
+  std::vector<Step> steps_of_arrays() const {
+    const RuleProperties& of_rule = properties(rule);
+    const double rate = of_rule.has_trust_ratio ? 1.0 : learning_rate;
+    const BiasCorrection correction(rule, beta1, beta2, step);
+    std::vector<Step> steps;
+    for (const double weight_decay : weight_decays) {
+      Step each;
+      each.scale = static_cast<float>(scale);
+      each.l2 = static_cast<float>(of_rule.decay_in_gradient ? weight_decay : 0.0);
+      each.beta1 = static_cast<float>(beta1), each.complement1 = static_cast<float>(1.0 - beta1);
+      each.beta2 = static_cast<float>(beta2), each.complement2 = static_cast<float>(1.0 - beta2);
+      each.rate = static_cast<float>(rate * correction.root / correction.mean);
+      each.epsilon = static_cast<float>(correction.epsilon(rule, epsilon));
+      each.decay = static_cast<float>(of_rule.decay_in_gradient ? 0.0 : rate * weight_decay);
+      steps.push_back(each);
+    }
+    return steps;
+  }
+};
 
 }  // namespace
 
-REGISTER_OP(kogpt2_adam_update)
-    .setParseAttrs(count_inputs)
-    .setInferType(infer_type<0>)
-    .setInferShape(infer_shape<shape>)
-    .setMutateInputs(changed_inputs)
-    .setForward(run<forward>, "cpu");
+KOGPT2_OPERATOR(kogpt2_adam_update, AdamUpdate);
 
 }  // namespace kogpt2

@@ -3,11 +3,11 @@
 //   weight = softmax(q k^T / sqrt(D)) over the keys that are not later than the query
 //   out = (mask * weight) v
 //
-// for each head h of each batch element b. qkv (B, T, 3 C): queries, keys and values one behind the other, C = H D,
-// head h in columns h D .. of each; out (B, T, C), log_sum_exp (B, H, T): the logarithms of the softmax's sums;
-// seed (64,). mask is 0 or 1 / (1 - p); see WeightMask for its elements.
-// No (T, T) matrix is kept: forward goes by blocks of queries, backward by blocks of keys.
-// Backward, of g = d out, for each (b, h), with w = exp(q k^T / sqrt(D) - log_sum_exp) and delta = the row sums of
+// for each head h of each batch element b. qkv (B, T, 3 C) has the queries, then the keys, then the values, with C = H
+// D; head h is in columns h D .. of each. out (B, T, C). log_sum_exp (B, H, T) has the logarithms of the softmax's
+// sums. seed (64,). mask is 0 or 1 / (1 - p); WeightMask defines its elements.
+// No (T, T) matrix is kept: the forward pass goes through blocks of queries, the backward pass through blocks of keys.
+// Backward, with g = d out, for each (b, h), with w = exp(q k^T / sqrt(D) - log_sum_exp) and delta = the row sums of
 // g out (Dao et al., "FlashAttention", 2022):
 //   d v = (mask * w)^T g
 //   d s = w (mask * (g v^T) - delta) / sqrt(D)    d q = d s k    d k = d s^T q
@@ -21,40 +21,14 @@
 namespace kogpt2 {
 namespace {
 
-// The faster of 64 and 128, measured with 12 heads of 64 columns and 128 to 1,024 queries. Shorter blocks compute less
-// of what the mask hides, longer ones make fewer and better products.
+// Each is the faster of 64 and 128, measured with 12 heads of 64 columns and 128 to 1,024 queries. Shorter blocks
+// compute less of what the causal mask hides, longer ones make fewer and better products.
 constexpr int64_t kKeyBlock = 128;
 int64_t query_block(Precision precision) { return precision == Precision::kFloat32 ? 64 : 128; }
 
-void shape(const Attributes& attributes, Shapes& in, Shapes& out) {
-  const AttentionSizes s = attention_sizes(attributes, in[0]);
-  expect_shape("seed", in[1], {kSeedSize});
-  out[0] = {in[0][0], in[0][1], static_cast<unsigned>(s.C)};
-  out[1] = {in[0][0], static_cast<unsigned>(s.H), in[0][1]};
-}
+// ---- backward, of one head ------------------------------------------------------------------------------------------
 
-void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const AttentionSizes s = attention_sizes(attributes, in[0]);
-  const Dropout dropout = dropout_from(floats(in[1]), attributes);
-  const Precision precision = precision_of(attributes);
-  const Heads qkv(precision, floats(in[0]), HeadLayout::packed(s.B, s.T, 3 * s.H, s.D, 3 * s.C));
-  float* const context = floats(out[0]);
-  float* const log_sum_exp = floats(out[1]);
-  const int64_t length = query_block(precision), blocks = (s.T + length - 1) / length;
-  for_each_in_parallel(s.B * s.H * blocks, [&](int64_t item) {
-    const int64_t row = item / blocks, b = row / s.H, h = row % s.H;
-    const int64_t begin = (blocks - 1 - item % blocks) * length;  // the longest of a head first
-    const int64_t count = std::min(length, s.T - begin), N = begin + count;
-    WeightMask mask(dropout, s.T);
-    const QueryBlock block = {rows_of(qkv.head(b, h), begin, count), rows_of(qkv.head(b, s.H + h), 0, N),
-                              rows_of(qkv.head(b, 2 * s.H + h), 0, N), &mask, row * s.T + begin};
-    attend(block, context + (b * s.T + begin) * s.C + h * s.D, s.C, log_sum_exp + row * s.T + begin);
-  });
-}
-
-// ---- backward -------------------------------------------------------------------------------------------------------
-
-// rows of `from` (rows, D) to rows of `to`, `stride` apart: as they are, or added.
+// Copies or adds the rows of `from` (rows, D) to the rows of `to`, which are `stride` apart.
 void store(const float* from, int64_t rows, int64_t D, float* to, int64_t stride, bool add) {
   for (int64_t r = 0; r < rows; ++r, from += D, to += stride) {
     if (add) {
@@ -76,18 +50,19 @@ void row_dots(const float* a, const float* b, int64_t T, int64_t D, int64_t stri
   }
 }
 
-// Where the gradient of the packed array has a head's queries, keys and values: (T, D) each, rows `stride` apart.
+// The places of a head's queries, keys and values in the gradient of the packed array: (T, D) each, rows `stride`
+// apart.
 struct HeadGradient {
   float *query, *key, *value;
   int64_t stride;
   bool add;
 };
 
-// The backward pass of one head, with one thread. Products go into memory of its own, where rows lie close together
-// (oneDNN is up to twice as fast there), and from there into the gradient.
+// The backward pass of one head, by one thread. Products are written to memory of its own, where rows are next to each
+// other (oneDNN is up to twice as fast there), and copied from there into the gradient.
 class HeadBackward {
  public:
-  // (T, D) each; gradient: g; log_sum_exp, delta: (T,); first_row: of the mask.
+  // The matrices are (T, D); gradient is g. log_sum_exp and delta are (T,). first_row is a row of the mask.
   Matrix query, key, value, gradient;
   const float *log_sum_exp, *delta;
   int64_t first_row;
@@ -104,14 +79,14 @@ class HeadBackward {
       store(sums.data(), columns, D, to.value + begin * to.stride, to.stride, to.add);
       matmul(d_scores.matrix().transposed(), rows_of(query, begin, rows), sums.data());
       store(sums.data(), columns, D, to.key + begin * to.stride, to.stride, to.add);
-      // All queries see the first block of keys, so that one writes and the others add.
+      // All queries see the first block of keys, so the first product writes and the others add.
       matmul(d_scores.matrix(), rows_of(key, begin, columns), d_query.data() + begin * D, 0, begin > 0);
     }
     store(d_query.data(), T, D, to.query, to.stride, to.add);
   }
 
  private:
-  // The dropped weights, and the gradients of the scores, of all queries from `begin` on and a block of keys.
+  // The weights after dropout, and the gradients of the scores, for all queries from `begin` on and a block of keys.
   void differentiate_softmax(int64_t begin, WeightMask& mask, Panel& weights, Panel& d_scores) const {
     const int64_t rows = weights.rows(), columns = weights.columns();
     const float scale = 1.0f / std::sqrt(static_cast<float>(query.columns));
@@ -137,35 +112,75 @@ class HeadBackward {
   }
 };
 
-void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
-  enum { kOutGradient, kLogSumExpGradient, kQkv, kSeed, kOut, kLogSumExp };  // the second is never used
-  const auto requests = attributes.requests(2);
-  write_seed_gradient(gradients[1], requests[1]);
-  if (requests[0] == Request::kNull) return;
-  const Precision precision = precision_of(attributes);
-  const AttentionSizes s = attention_sizes(attributes, in[kQkv]);
-  const Dropout dropout = dropout_from(floats(in[kSeed]), attributes);
-  const float* const out = floats(in[kOut]);
-  const float* const out_gradient = floats(in[kOutGradient]);
-  const float* const log_sum_exp = floats(in[kLogSumExp]);
-  float* const d_qkv = floats(gradients[0]);
-  const HeadLayout layout = HeadLayout::packed(s.B, s.T, s.H, s.D, s.C);
-  const HeadLayout qkv_layout = HeadLayout::packed(s.B, s.T, 3 * s.H, s.D, 3 * s.C);
-  const Heads qkv(precision, floats(in[kQkv]), qkv_layout), gradient(precision, out_gradient, layout);
-  for_each_in_parallel(s.B * s.H, [&](int64_t row) {
-    const int64_t b = row / s.H, h = row % s.H;
-    Buffer<float> delta(s.T);
-    row_dots(out_gradient + layout.offset(b, h), out + layout.offset(b, h), s.T, s.D, s.C, delta.data());
-    const HeadBackward head = {qkv.head(b, h), qkv.head(b, s.H + h), qkv.head(b, 2 * s.H + h), gradient.head(b, h),
-                               log_sum_exp + row * s.T, delta.data(), row * s.T, precision};
-    WeightMask mask(dropout, s.T);
-    float* const d_query = d_qkv + qkv_layout.offset(b, h);
-    head.run(mask, {d_query, d_query + s.C, d_query + 2 * s.C, 3 * s.C, requests[0] == Request::kAdd});
-  });
-}
+// ---- the operator ---------------------------------------------------------------------------------------------------
+
+struct Attention {
+  enum Input { kQkv, kSeed };
+  enum Output { kOut, kLogSumExp };
+  int64_t num_heads;
+  Precision precision;
+  DropoutAttributes dropout;
+
+  explicit Attention(const Attributes& attributes)
+      : num_heads(attributes.integer("num_heads", 1)), precision(precision_of(attributes)), dropout(attributes) {}
+
+  Arrays inputs() const { return {{"qkv", 'f'}, {"seed", 'f'}}; }
+  Arrays outputs() const { return {{"out", 'f'}, {"log_sum_exp", 'f'}}; }
+
+  void shape(ShapeInference& shapes) const {
+    const Shape qkv = shapes.input(kQkv, 3);
+    const AttentionSizes s = attention_sizes(qkv, num_heads);
+    shapes.settle(kSeed, {kSeedSize});
+    shapes.output(kOut) = with_last(qkv, static_cast<unsigned>(s.C));
+    shapes.output(kLogSumExp) = {qkv[0], static_cast<unsigned>(s.H), qkv[1]};
+  }
+
+  void forward(const ForwardCall& call) const {
+    const AttentionSizes s = attention_sizes(call.input(kQkv), num_heads);
+    const Dropout drop = dropout_from(call.input(kSeed), dropout);
+    const Heads qkv(precision, floats(call.input(kQkv)), HeadLayout::packed(s.B, s.T, 3 * s.H, s.D, 3 * s.C));
+    float* const context = floats(call.output(kOut));
+    float* const log_sum_exp = floats(call.output(kLogSumExp));
+    const int64_t length = query_block(precision), blocks = (s.T + length - 1) / length;
+    for_each_in_parallel(s.B * s.H * blocks, [&](int64_t item) {
+      const int64_t row = item / blocks, b = row / s.H, h = row % s.H;
+      const int64_t begin = (blocks - 1 - item % blocks) * length;  // the longest block of a head comes first
+      const int64_t count = std::min(length, s.T - begin), N = begin + count;
+      WeightMask mask(drop, s.T);
+      const QueryBlock block = {rows_of(qkv.head(b, h), begin, count), rows_of(qkv.head(b, s.H + h), 0, N),
+                                rows_of(qkv.head(b, 2 * s.H + h), 0, N), &mask, row * s.T + begin};
+      attend(block, context + (b * s.T + begin) * s.C + h * s.D, s.C, log_sum_exp + row * s.T + begin);
+    });
+  }
+
+  void backward(const BackwardCall& call) const {  // the gradient of log_sum_exp is never used
+    write_zeros(call, kSeed);
+    if (!call.wants(kQkv)) return;
+    const AttentionSizes s = attention_sizes(call.input(kQkv), num_heads);
+    const Dropout drop = dropout_from(call.input(kSeed), dropout);
+    const float* const out = floats(call.output(kOut));
+    const float* const out_gradient = floats(call.output_gradient(kOut));
+    const float* const log_sum_exp = floats(call.output(kLogSumExp));
+    float* const d_qkv = floats(call.gradient(kQkv));
+    const bool add = call.adds(kQkv);
+    const HeadLayout layout = HeadLayout::packed(s.B, s.T, s.H, s.D, s.C);
+    const HeadLayout qkv_layout = HeadLayout::packed(s.B, s.T, 3 * s.H, s.D, 3 * s.C);
+    const Heads qkv(precision, floats(call.input(kQkv)), qkv_layout), gradient(precision, out_gradient, layout);
+    for_each_in_parallel(s.B * s.H, [&](int64_t row) {
+      const int64_t b = row / s.H, h = row % s.H;
+      Buffer<float> delta(s.T);
+      row_dots(out_gradient + layout.offset(b, h), out + layout.offset(b, h), s.T, s.D, s.C, delta.data());
+      const HeadBackward head = {qkv.head(b, h), qkv.head(b, s.H + h), qkv.head(b, 2 * s.H + h), gradient.head(b, h),
+                                 log_sum_exp + row * s.T, delta.data(), row * s.T, precision};
+      WeightMask mask(drop, s.T);
+      float* const d_query = d_qkv + qkv_layout.offset(b, h);
+      head.run(mask, {d_query, d_query + s.C, d_query + 2 * s.C, 3 * s.C, add});
+    });
+  }
+};
 
 }  // namespace
 
-KOGPT2_OPERATOR(kogpt2_attention, 2, 2, 0, shape, forward, backward);
+KOGPT2_OPERATOR(kogpt2_attention, Attention);
 
 }  // namespace kogpt2

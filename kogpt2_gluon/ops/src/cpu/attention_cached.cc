@@ -4,16 +4,16 @@
 //
 //   new_key = past_key, then k    new_value = past_value, then v    out = softmax(q new_key^T / sqrt(D)) new_value
 //
-// for each head. qkv (B, T, 3 C) as in kogpt2_attention, the new tokens'; past_key, past_value (B, H, P, D), P at
-// least 1; out (B, T, C); new_key, new_value (B, H, P + T, D). Query i sees keys 0 .. P + i.
+// for each head. qkv (B, T, 3 C), of the new tokens, is as in kogpt2_attention; past_key, past_value (B, H, P, D), with
+// P at least 1; out (B, T, C); new_key, new_value (B, H, P + T, D). Query i sees keys 0 .. P + i.
 //
 // kogpt2_attention_step(qkv, key_cache, value_cache, position; num_heads, precision) -> out
 //
-// The same with P = position and without copying the past: key_cache, value_cache (B, H, capacity, D) hold P tokens,
-// and places P .. P + T - 1 are written, in place. position: one int32 (or float32), from 0.
+// The same attention with P = position, but without copying the past: key_cache and value_cache (B, H, capacity, D)
+// hold P tokens, and places P .. P + T - 1 are written in place. position is one int32 (or float32), counted from 0.
 //
-// For up to kFewQueries queries, one being the case that counts, everything is float32 in either precision: the time is
-// that of reading the cache.
+// For up to kFewQueries queries (one query is the case that counts) everything is float32 in either precision, because
+// the time is that of reading the cache.
 #include <algorithm>
 #include <cmath>
 
@@ -25,19 +25,19 @@ namespace {
 constexpr int64_t kFewQueries = 2;  // from 3 on products are faster, measured with 1,023 keys
 constexpr int64_t kQueryBlock = 64;
 
-// Keys and values of P past and T new tokens, the heads `capacity` rows apart.
+// Keys and values of P past and T new tokens; the heads are `capacity` rows apart.
 struct Cache {
   float *key, *value;
   int64_t P, capacity;
 };
 
-// rows [P, P + T) of a head = the new tokens' rows, which are `stride` apart.
+// Copies the rows of the new tokens, which are `stride` apart, to rows [P, P + T) of a head.
 void append(const float* from, int64_t stride, const AttentionSizes& s, const Cache& cache, int64_t head, float* to) {
   float* place = to + (head * cache.capacity + cache.P) * s.D;
   for (int64_t t = 0; t < s.T; ++t, place += s.D) std::copy_n(from + t * stride, s.D, place);
 }
 
-// The new tokens of all heads into the cache.
+// Copies the new tokens of all heads into the cache.
 void append(const float* qkv, const AttentionSizes& s, const Cache& cache) {
 #pragma omp parallel for schedule(static)
   for (int64_t head = 0; head < s.B * s.H; ++head) {
@@ -52,8 +52,8 @@ inline void prefetch(const float* from, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
 }
 
-// out (D,) = softmax(query key^T / sqrt(D)) value, of one query and `count` keys; `weights` has room for them. `next`
-// floats further on lie the keys and values of the head after this one.
+// out (D,) = softmax(query key^T / sqrt(D)) value, for one query and `count` keys; `weights` has room for as many
+// values. The keys and values of the next head are `next` floats further on.
 void attend_one(const float* query, const float* key, const float* value, int64_t count, int64_t D, int64_t next,
                 float* weights, float* out) {
   const int64_t fours = count / 4 * 4;
@@ -119,11 +119,6 @@ void attend_many(Precision precision, const float* qkv, const AttentionSizes& s,
   });
 }
 
-// Registered all the same: MXNet hybridizes no operator without a backward pass, not even for inference.
-void no_gradient(const Attributes&, Tensors&, Tensors&) {
-  fail("attention with cached keys is for generation and has no gradient; train with kogpt2_attention");
-}
-
 void append_and_attend(Precision precision, const float* qkv, const AttentionSizes& s, const Cache& cache, float* out) {
   append(qkv, s, cache);
   if (s.T <= kFewQueries) {
@@ -133,56 +128,85 @@ void append_and_attend(Precision precision, const float* qkv, const AttentionSiz
   }
 }
 
-// ---- kogpt2_attention_cached ----------------------------------------------------------------------------------------
+// ---- the operators --------------------------------------------------------------------------------------------------
 
-void cached_shape(const Attributes& attributes, Shapes& in, Shapes& out) {
-  const AttentionSizes s = attention_sizes(attributes, in[0]);
-  expect_axes("past_key", in[1], 4);
-  Shape states = {in[0][0], static_cast<unsigned>(s.H), in[1][2], static_cast<unsigned>(s.D)};
-  expect_shape("past_key", in[1], states);
-  expect_shape("past_value", in[2], states);
-  states[2] += in[0][1];
-  out[0] = {in[0][0], in[0][1], static_cast<unsigned>(s.C)};
-  out[1] = out[2] = states;
-}
+struct AttentionForGeneration {
+  int64_t num_heads;
+  Precision precision;
 
-void cached_forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const AttentionSizes s = attention_sizes(attributes, in[0]);
-  const int64_t P = in[1].shape[2], N = P + s.T;
-  const Cache cache = {floats(out[1]), floats(out[2]), P, N};
-  const float* const past_key = floats(in[1]);
-  const float* const past_value = floats(in[2]);
-#pragma omp parallel for schedule(static)
-  for (int64_t head = 0; head < s.B * s.H; ++head) {
-    std::copy_n(past_key + head * P * s.D, P * s.D, cache.key + head * N * s.D);
-    std::copy_n(past_value + head * P * s.D, P * s.D, cache.value + head * N * s.D);
+  explicit AttentionForGeneration(const Attributes& attributes)
+      : num_heads(attributes.integer("num_heads", 1)), precision(precision_of(attributes)) {}
+
+  // This replaces NoGradient, to name the operator that has a gradient.
+  void backward(const BackwardCall&) const {
+    fail("attention with cached keys is for generation and has no gradient; train with kogpt2_attention");
   }
-  append_and_attend(precision_of(attributes), floats(in[0]), s, cache, floats(out[0]));
-}
+};
 
-// ---- kogpt2_attention_step ------------------------------------------------------------------------------------------
+struct AttentionCached : AttentionForGeneration {
+  enum Input { kQkv, kPastKey, kPastValue };
+  enum Output { kOut, kNewKey, kNewValue };
+  using AttentionForGeneration::AttentionForGeneration;
 
-void step_shape(const Attributes& attributes, Shapes& in, Shapes& out) {
-  const AttentionSizes s = attention_sizes(attributes, in[0]);
-  expect_axes("key_cache", in[1], 4);
-  const Shape cache = {in[0][0], static_cast<unsigned>(s.H), in[1][2], static_cast<unsigned>(s.D)};
-  expect_shape("key_cache", in[1], cache);
-  expect_shape("value_cache", in[2], cache);
-  expect_shape("position", in[3], {1});
-  out[0] = {in[0][0], in[0][1], static_cast<unsigned>(s.C)};
-}
+  Arrays inputs() const { return {{"qkv", 'f'}, {"past_key", 'f'}, {"past_value", 'f'}}; }
+  Arrays outputs() const { return {{"out", 'f'}, {"new_key", 'f'}, {"new_value", 'f'}}; }
 
-void step_forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const AttentionSizes s = attention_sizes(attributes, in[0]);
-  attention_step(precision_of(attributes), floats(in[0]), s, in[1], in[2], in[3], floats(out[0]));
-}
+  void shape(ShapeInference& shapes) const {
+    const Shape qkv = shapes.input(kQkv, 3);
+    const AttentionSizes s = attention_sizes(qkv, num_heads);
+    Shape states = settle_caches(shapes, qkv[0], s, kPastKey, kPastValue);
+    states[2] += qkv[1];
+    shapes.output(kOut) = with_last(qkv, static_cast<unsigned>(s.C));
+    shapes.output(kNewKey) = shapes.output(kNewValue) = states;
+  }
 
-MXReturnValue step_mutates(const AttributeMap&, std::vector<int>* inputs) {
-  *inputs = {1, 2};
-  return mxnet::ext::MX_SUCCESS;
-}
+  void forward(const ForwardCall& call) const {
+    const AttentionSizes s = attention_sizes(call.input(kQkv), num_heads);
+    const int64_t P = call.input(kPastKey).shape[2], N = P + s.T;
+    const Cache cache = {floats(call.output(kNewKey)), floats(call.output(kNewValue)), P, N};
+    const float* const past_key = floats(call.input(kPastKey));
+    const float* const past_value = floats(call.input(kPastValue));
+#pragma omp parallel for schedule(static)
+    for (int64_t head = 0; head < s.B * s.H; ++head) {
+      std::copy_n(past_key + head * P * s.D, P * s.D, cache.key + head * N * s.D);
+      std::copy_n(past_value + head * P * s.D, P * s.D, cache.value + head * N * s.D);
+    }
+    append_and_attend(precision, floats(call.input(kQkv)), s, cache, floats(call.output(kOut)));
+  }
+};
+
+struct AttentionStep : AttentionForGeneration {
+  enum Input { kQkv, kKeyCache, kValueCache, kPosition };
+  enum Output { kOut };
+  using AttentionForGeneration::AttentionForGeneration;
+
+  Arrays inputs() const { return {{"qkv", 'f'}, {"key_cache", 'f'}, {"value_cache", 'f'}, {"position", 'n'}}; }
+  Arrays outputs() const { return {{"out", 'f'}}; }
+  std::vector<int> written_inputs() const { return {kKeyCache, kValueCache}; }
+
+  void shape(ShapeInference& shapes) const {
+    const Shape qkv = shapes.input(kQkv, 3);
+    const AttentionSizes s = attention_sizes(qkv, num_heads);
+    settle_caches(shapes, qkv[0], s, kKeyCache, kValueCache);
+    shapes.settle(kPosition, {1});
+    shapes.output(kOut) = with_last(qkv, static_cast<unsigned>(s.C));
+  }
+
+  void forward(const ForwardCall& call) const {
+    attention_step(precision, floats(call.input(kQkv)), attention_sizes(call.input(kQkv), num_heads),
+                   call.input(kKeyCache), call.input(kValueCache), call.input(kPosition), floats(call.output(kOut)));
+  }
+};
 
 }  // namespace
+
+Shape settle_caches(ShapeInference& shapes, unsigned batch, const AttentionSizes& s, size_t key, size_t value) {
+  const unsigned capacity = shapes.input(key, 4)[2];
+  const Shape cache = {batch, static_cast<unsigned>(s.H), capacity, static_cast<unsigned>(s.D)};
+  shapes.settle(key, cache);
+  shapes.settle(value, cache);
+  return cache;
+}
 
 void attention_step(Precision precision, const float* qkv, const AttentionSizes& s, MXTensor& key_cache,
                     MXTensor& value_cache, MXTensor& position, float* out) {
@@ -195,8 +219,7 @@ void attention_step(Precision precision, const float* qkv, const AttentionSizes&
   append_and_attend(precision, qkv, s, {floats(key_cache), floats(value_cache), P, capacity}, out);
 }
 
-KOGPT2_OPERATOR(kogpt2_attention_cached, 3, 3, 0, cached_shape, cached_forward, no_gradient);
-KOGPT2_OPERATOR(kogpt2_attention_step, 4, 1, 1u << 3, step_shape, step_forward, no_gradient)
-    .setMutateInputs(step_mutates);
+KOGPT2_OPERATOR(kogpt2_attention_cached, AttentionCached);
+KOGPT2_OPERATOR(kogpt2_attention_step, AttentionStep);
 
 }  // namespace kogpt2

@@ -17,8 +17,8 @@ void round_row(const float* from, int64_t count, uint16_t* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from[i]);
 }
 
-// The bits of a float as an integer of the same order, and back. The compiler makes vector code of a maximum of
-// integers, not of floats, whose NaN forbids it. A NaN comes out as the largest, and so is not lost.
+// The bits of a float as an integer of the same order, and back. The compiler makes vector code for a maximum of
+// integers, but not of floats, where NaN forbids it. A NaN comes out as the largest value, and so is not lost.
 KOGPT2_INLINE int32_t ordered(int32_t bits) { return bits ^ ((bits >> 31) & 0x7FFFFFFF); }
 
 float largest_of(const float* values, int64_t count) {
@@ -32,15 +32,14 @@ float largest_of(const float* values, int64_t count) {
 
 }  // namespace
 
-AttentionSizes attention_sizes(const Attributes& attributes, const Shape& qkv) {
-  expect_axes("qkv", qkv, 3);
-  const int64_t H = attributes.integer("num_heads", 1), columns = qkv[2];
+AttentionSizes attention_sizes(const Shape& qkv, int64_t num_heads) {
+  const int64_t H = num_heads, columns = qkv[2];
   if (columns % (3 * H)) fail("qkv has shape ", to_text(qkv), ": ", columns, " columns are not 3 times ", H, " heads");
   return {qkv[0], qkv[1], H, columns / (3 * H), columns / 3};
 }
 
-AttentionSizes attention_sizes(const Attributes& attributes, const MXTensor& qkv) {
-  return attention_sizes(attributes, Shape(qkv.shape.begin(), qkv.shape.end()));
+AttentionSizes attention_sizes(const MXTensor& qkv, int64_t num_heads) {
+  return attention_sizes(Shape(qkv.shape.begin(), qkv.shape.end()), num_heads);
 }
 
 Matrix rows_of(const Matrix& matrix, int64_t begin, int64_t count) {

@@ -16,11 +16,11 @@ namespace kogpt2 {
 struct AttentionSizes {
   int64_t B, T, H, D, C;
 };
-AttentionSizes attention_sizes(const Attributes& attributes, const Shape& qkv);
-AttentionSizes attention_sizes(const Attributes& attributes, const MXTensor& qkv);
+AttentionSizes attention_sizes(const Shape& qkv, int64_t num_heads);
+AttentionSizes attention_sizes(const MXTensor& qkv, int64_t num_heads);
 
-// body(i) for i = 0 .. count - 1, each by one thread, with products that keep to that thread. What body throws is
-// thrown again behind the loop.
+// Runs body(i) for i = 0 .. count - 1, each in one thread, with products that use only that thread. An exception of
+// body is thrown again after the loop.
 template <typename Body>
 void for_each_in_parallel(int64_t count, const Body& body) {
   std::exception_ptr error;
@@ -40,13 +40,14 @@ void for_each_in_parallel(int64_t count, const Body& body) {
   if (error) std::rethrow_exception(error);
 }
 
-// `count` rounded up to whole vectors of the widest kind: loops over what is left of one cost as much as many of these.
+// `count` rounded up to whole vectors of the widest kind: a loop over the rest of a vector costs as much as many
+// vectors.
 inline int64_t whole_vectors(int64_t count) { return (count + 15) / 16 * 16; }
 
 // Rows begin .. begin + count - 1.
 Matrix rows_of(const Matrix& matrix, int64_t begin, int64_t count);
 
-// Where the heads of one array lie: `batch` times `heads` matrices of `rows` rows, in floats from the array's begin.
+// The places of the heads in one array: `batch` times `heads` matrices of `rows` rows, in floats from its beginning.
 struct HeadLayout {
   int64_t batch, heads, rows, D;
   int64_t batch_stride, head_stride, row_stride;
@@ -62,8 +63,8 @@ struct HeadLayout {
   int64_t offset(int64_t b, int64_t h) const { return b * batch_stride + h * head_stride; }
 };
 
-// The heads of an array as factors of products: in float32 where they lie, in bfloat16 rounded into memory of their
-// own.
+// The heads of an array as factors of products: in float32 they stay in place, in bfloat16 they are rounded into memory
+// of their own.
 class Heads {
  public:
   Heads(Precision precision, const float* data, const HeadLayout& layout);
@@ -78,7 +79,7 @@ class Heads {
   const uint16_t* rounded_ = nullptr;  // (batch, heads, rows, D), of bfloat16
 };
 
-// A matrix that is computed in float32, row by row, and then is a factor.
+// A matrix that is computed in float32, row by row, and is then a factor of a product.
 class Panel {
  public:
   Panel(Precision precision, int64_t rows, int64_t columns);
@@ -86,7 +87,7 @@ class Panel {
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }
   float* row(int64_t r) { return values_.data() + r * columns_; }
-  void finish_row(int64_t r);  // its values are what they will be
+  void finish_row(int64_t r);  // call it when the values of the row are final
   Matrix matrix();
 
  private:
@@ -95,13 +96,14 @@ class Panel {
   std::optional<Buffer<uint16_t>> rounded_;
 };
 
-// Multipliers for the attention weights, one thread's. The weight of query q and key k of head (b, h) is element
+// One thread's multipliers for the attention weights. The weight of query q and key k of head (b, h) is element
 // ((b H + h) T + q) * stride + k, where stride is T rounded up to whole Philox blocks.
 class WeightMask {
  public:
   WeightMask(const Dropout& dropout, int64_t T);
 
-  // Those of keys first .. first + count - 1 (`first` a multiple of 8) of row (b H + h) T + q, until the next call.
+  // The multipliers of keys first .. first + count - 1 of row (b H + h) T + q, where `first` is a multiple of 8. They
+  // are valid until the next call.
   const float* row(int64_t row, int64_t first, int64_t count);
 
  private:
@@ -110,20 +112,21 @@ class WeightMask {
   Buffer<float> multipliers_;
 };
 
-// A block of queries (rows, D) and the keys and values (N, D) that the last of them sees; query r sees the first
-// N - rows + r + 1. Row r of the block is row first_row + r of `mask`; no mask: nothing is dropped.
+// A block of queries (rows, D), and the keys and values (N, D) that its last query sees; query r sees the first
+// N - rows + r + 1 of them. Row r of the block is row first_row + r of `mask`; without a mask nothing is dropped.
 struct QueryBlock {
   Matrix query, key, value;
   WeightMask* mask;
   int64_t first_row;
 };
 
-// out[r] = sum over k of mask[r, k] weight[r, k] value[k], of weight = softmax(query key^T / sqrt(D)), rows out_stride
-// apart; log_sum_exp[r], unless null: the logarithm of what the softmax divides by. With one thread.
+// out[r] = sum over k of mask[r, k] weight[r, k] value[k], where weight = softmax(query key^T / sqrt(D)); the rows of
+// out are out_stride apart. log_sum_exp[r], unless it is null, is the logarithm of the softmax's divisor. Runs in one
+// thread.
 void attend(const QueryBlock& block, float* out, int64_t out_stride, float* log_sum_exp);
 
-// scores[k] = e**(scale (scores[k] - the largest)) in place, their sum, and log_sum_exp, the logarithm of the sum of
-// e**(scale scores[k]).
+// Replaces scores[k] by e**(scale (scores[k] - the largest score)). Returns the sum of these, and log_sum_exp, the
+// logarithm of the sum of e**(scale scores[k]).
 struct SoftmaxRow {
   float sum, log_sum_exp;
 };

@@ -5,31 +5,28 @@
 //   loss[m] = log_sum_exp[m] - logits[m, labels[m]]
 //
 // hidden (..., C), weight (V, C), labels (...) ids as int32 or float32, loss (...). M below is the product of
-// hidden's leading axes. Losses are per row: mask and mean are the caller's.
-// Backward, of g = d loss:
+// hidden's leading axes. There is one loss for each row; the caller masks them and takes their mean.
+// Backward, with g = d loss:
 //   d logits[m, v] = g[m] (exp(logits[m, v] - log_sum_exp[m]) - (v == labels[m]))
 //   d hidden = d logits weight    d weight = d logits^T hidden
-// Saved: logits, strip by strip of the vocabulary. d logits is never whole: it is made for a part of a strip, goes into
-// both products, and is forgotten.
+// Saved: the logits, in strips of the vocabulary. d logits never exists as a whole: it is made for a part of a strip,
+// goes into both products, and is discarded.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
 
 #include "matmul.h"
-#include "saved.h"
 #include "vector_math.h"
 
 namespace kogpt2 {
 namespace {
 
-enum Input { kHidden, kWeight, kLabels, kNumInputs };
-
-// Columns of the logits made at a time, and of their gradient, so many of which fill a strip.
+// kStrip columns of the logits are made at a time, and kPart columns of their gradient; a strip is several parts.
 constexpr int64_t kStrip = 3072, kPart = 1536;
 
-// Logits (M, V), each strip of kStrip columns an array of its own, (M, width) without gaps: oneDNN is a third slower
-// when it has to write rows that are apart.
+// Logits (M, V). Each strip of kStrip columns is an array of its own, (M, width) without gaps: oneDNN is a third slower
+// if it has to write rows with gaps between them.
 class Logits {
  public:
   Logits(int64_t M, int64_t V) : M_(M), V_(V), values_(M * V) {}
@@ -37,7 +34,7 @@ class Logits {
   int64_t width(int64_t begin) const { return std::min(kStrip, V_ - begin); }
   float* strip(int64_t begin) { return values_.data() + M_ * begin; }
 
-  // Row m from column v on, to the end of the strip that v is in.
+  // Row m from column v to the end of the strip that contains v.
   float* row(int64_t m, int64_t v) {
     const int64_t begin = v / kStrip * kStrip;
     return strip(begin) + m * width(begin) + (v - begin);
@@ -48,26 +45,13 @@ class Logits {
   Buffer<float> values_;
 };
 
-struct Saved {
-  std::optional<Logits> logits;
-};
-
-void shape(const Attributes&, Shapes& in, Shapes& out) {
-  if (in[kHidden].size() < 2) fail("hidden has shape ", to_text(in[kHidden]), ", expected at least 2 axes");
-  expect_axes("weight", in[kWeight], 2);
-  expect_shape("weight", in[kWeight], {in[kWeight][0], in[kHidden].back()});
-  const Shape rows(in[kHidden].begin(), in[kHidden].end() - 1);
-  expect_shape("labels", in[kLabels], rows);
-  out[0] = rows;
-}
-
-// All labels, refused unless within 0 .. V - 1.
+// Reads all labels, and refuses those outside of 0 .. V - 1.
 void read_labels(const MXTensor& tensor, int64_t V, Buffer<int64_t>& labels) {
   const Ids ids(tensor);
   for (int64_t m = 0; m < tensor.size(); ++m) labels.data()[m] = ids.at(m, V);
 }
 
-// The logarithm of a sum of exponentials that grows: greatest + log(sum).
+// The logarithm of a growing sum of exponentials: greatest + log(sum).
 struct LogSumExp {
   float greatest = -std::numeric_limits<float>::infinity(), sum = 0.0f;
 
@@ -83,30 +67,7 @@ struct LogSumExp {
   }
 };
 
-void forward(const Attributes& attributes, Tensors& in, Tensors& out, Saved& saved) {
-  const Precision precision = precision_of(attributes);
-  const int64_t M = num_rows(in[kHidden]), C = in[kHidden].shape.back(), V = in[kWeight].shape[0];
-  Buffer<int64_t> labels(M);
-  read_labels(in[kLabels], V, labels);
-  const float* const weight = floats(in[kWeight]);
-  saved.logits.reset();  // before another is asked for: it may be the same
-  Logits& logits = saved.logits.emplace(M, V);
-  const Factor hidden(precision, floats(in[kHidden]), M, C);
-  std::vector<LogSumExp> totals(M);
-  for (int64_t begin = 0; begin < V; begin += kStrip) {
-    const int64_t width = logits.width(begin);
-    const Factor strip(precision, weight + begin * C, width, C);
-    matmul(hidden.matrix(), strip.transposed(), logits.strip(begin));
-#pragma omp parallel for schedule(static)
-    for (int64_t m = 0; m < M; ++m) totals[m].add(logits.row(m, begin), width);
-  }
-  for (int64_t m = 0; m < M; ++m) {
-    const float logarithm = std::log(totals[m].sum);
-    floats(out[0])[m] = (totals[m].greatest - *logits.row(m, labels.data()[m])) + logarithm;
-  }
-}
-
-// d logits of columns begin .. begin + width - 1, all rows; the columns lie within one strip.
+// d logits of all rows, for columns begin .. begin + width - 1, which are in one strip.
 struct LogitGradient {
   Logits& logits;
   const float *loss, *loss_gradient;
@@ -119,7 +80,8 @@ struct LogitGradient {
     for (int64_t m = 0; m < M; ++m) {
       float* const row = rows.data() + omp_get_thread_num() * width;
       const float* const from = logits.row(m, begin);
-      // log_sum_exp by way of the label's logit: the loss is the smaller number, and has more digits behind the point.
+      // log_sum_exp is loss + the label's logit. Subtracting these one by one is more accurate: the loss is the smaller
+      // number, and so has more digits after the point.
       const float scale = loss_gradient[m], picked = *logits.row(m, labels[m]), lost = loss[m];
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) row[i] = scale * exp_fast((from[i] - picked) - lost);
@@ -129,38 +91,84 @@ struct LogitGradient {
   }
 };
 
-void backward(const Attributes& attributes, Tensors& in, Tensors& gradients, Saved& saved) {
-  constexpr int kFirstInput = 1, kLoss = kFirstInput + kNumInputs;  // behind the gradient of the loss; behind the inputs
-  if (!saved.logits) fail("a backward pass without a forward pass");
-  const Precision precision = precision_of(attributes);
-  const auto requests = attributes.requests(kNumInputs);
-  const int64_t M = num_rows(in[kFirstInput + kHidden]), C = in[kFirstInput + kHidden].shape.back(),
-                V = in[kFirstInput + kWeight].shape[0];
-  Buffer<int64_t> labels(M);
-  read_labels(in[kFirstInput + kLabels], V, labels);
-  const float* const weight = floats(in[kFirstInput + kWeight]);
-  const Factor hidden(precision, floats(in[kFirstInput + kHidden]), M, C, 0, true);
-  const LogitGradient logit_gradient = {*saved.logits, floats(in[kLoss]), floats(in[0]), labels.data()};
-  static_assert(kStrip % kPart == 0, "a part of the gradient lies within a strip of the logits");
-  for (int64_t begin = 0; begin < V; begin += kPart) {
-    const int64_t width = std::min(kPart, V - begin);
-    Factor part(precision, M, width);
-    logit_gradient.compute(begin, part);
-    if (requests[kHidden] != Request::kNull) {
-      const Factor weight_part(precision, weight + begin * C, width, C, 0, true);
-      matmul(part.matrix(), weight_part.matrix(), floats(gradients[kHidden]), 0,
-             begin > 0 || requests[kHidden] == Request::kAdd);
+struct CrossEntropy {
+  enum Input { kHidden, kWeight, kLabels };
+  enum Output { kLoss };
+  Precision precision;
+
+  struct Saved {
+    std::optional<Logits> logits;
+  };
+
+  explicit CrossEntropy(const Attributes& attributes) : precision(precision_of(attributes)) {}
+
+  Arrays inputs() const { return {{"hidden", 'f'}, {"weight", 'f'}, {"labels", 'n'}}; }
+  Arrays outputs() const { return {{"loss", 'f'}}; }
+
+  void shape(ShapeInference& shapes) const {
+    const Shape hidden = shapes.input(kHidden);
+    if (hidden.size() < 2) shapes.refuse(kHidden, "at least 2 axes");
+    const Shape rows = without_last(hidden);
+    shapes.settle(kWeight, {shapes.input(kWeight, 2)[0], hidden.back()});
+    shapes.settle(kLabels, rows);
+    shapes.output(kLoss) = rows;
+  }
+
+  void forward(const ForwardCall& call, Saved& saved) const {
+    MXTensor &hidden_array = call.input(kHidden), &weight_array = call.input(kWeight);
+    const int64_t M = num_rows(hidden_array), C = hidden_array.shape.back(), V = weight_array.shape[0];
+    Buffer<int64_t> labels(M);
+    read_labels(call.input(kLabels), V, labels);
+    const float* const weight = floats(weight_array);
+    float* const loss = floats(call.output(kLoss));
+    saved.logits.reset();  // before new ones are asked for: they may get the same memory
+    Logits& logits = saved.logits.emplace(M, V);
+    const Factor hidden(precision, floats(hidden_array), M, C);
+    std::vector<LogSumExp> totals(M);
+    for (int64_t begin = 0; begin < V; begin += kStrip) {
+      const int64_t width = logits.width(begin);
+      const Factor strip(precision, weight + begin * C, width, C);
+      matmul(hidden.matrix(), strip.transposed(), logits.strip(begin));
+#pragma omp parallel for schedule(static)
+      for (int64_t m = 0; m < M; ++m) totals[m].add(logits.row(m, begin), width);
     }
-    if (requests[kWeight] != Request::kNull) {
-      matmul(part.transposed(), hidden.matrix(), floats(gradients[kWeight]) + begin * C, 0,
-             requests[kWeight] == Request::kAdd);
+    for (int64_t m = 0; m < M; ++m) {
+      const float logarithm = std::log(totals[m].sum);
+      loss[m] = (totals[m].greatest - *logits.row(m, labels.data()[m])) + logarithm;
     }
   }
-  if (requests[kLabels] == Request::kWrite) std::fill_n(floats(gradients[kLabels]), M, 0.0f);
-}
+
+  void backward(const BackwardCall& call, Saved& saved) const {
+    if (!saved.logits) fail("a backward pass without a forward pass");
+    MXTensor &hidden_array = call.input(kHidden), &weight_array = call.input(kWeight);
+    const int64_t M = num_rows(hidden_array), C = hidden_array.shape.back(), V = weight_array.shape[0];
+    Buffer<int64_t> labels(M);
+    read_labels(call.input(kLabels), V, labels);
+    const float* const weight = floats(weight_array);
+    float* const hidden_gradient = floats(call.gradient(kHidden));
+    float* const weight_gradient = floats(call.gradient(kWeight));
+    const Factor hidden(precision, floats(hidden_array), M, C, 0, true);
+    const LogitGradient logit_gradient = {*saved.logits, floats(call.output(kLoss)),
+                                          floats(call.output_gradient(kLoss)), labels.data()};
+    static_assert(kStrip % kPart == 0, "a part of the gradient lies within a strip of the logits");
+    for (int64_t begin = 0; begin < V; begin += kPart) {
+      const int64_t width = std::min(kPart, V - begin);
+      Factor part(precision, M, width);
+      logit_gradient.compute(begin, part);
+      if (call.wants(kHidden)) {
+        const Factor weight_part(precision, weight + begin * C, width, C, 0, true);
+        matmul(part.matrix(), weight_part.matrix(), hidden_gradient, 0, begin > 0 || call.adds(kHidden));
+      }
+      if (call.wants(kWeight)) {
+        matmul(part.transposed(), hidden.matrix(), weight_gradient + begin * C, 0, call.adds(kWeight));
+      }
+    }
+    write_zeros(call, kLabels);
+  }
+};
 
 }  // namespace
 
-KOGPT2_SAVING_OPERATOR(kogpt2_cross_entropy, 3, 1, 1u << kLabels, shape, forward, backward, Saved);
+KOGPT2_OPERATOR(kogpt2_cross_entropy, CrossEntropy);
 
 }  // namespace kogpt2

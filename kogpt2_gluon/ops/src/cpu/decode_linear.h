@@ -1,24 +1,32 @@
-// Linear maps for generation, as decode_linear.cc has them, for operators that are made of several.
+// Linear maps for generation, for the operators that are made of several. The mathematics is in decode_linear.cc.
 #pragma once
-#include "operator.h"
+#include "cpu_operator.h"
 
 namespace kogpt2 {
 
-// What stands around a linear map: out = residual + f(LayerNorm(data) weight^T + bias). Null: there is none.
-struct Around {
-  const float *gamma = nullptr, *beta = nullptr;  // of the LayerNorm
-  const float* residual = nullptr;                // (M, N)
-  bool gelu = false;
+// LayerNorm of the data before the product; null where there is none.
+struct Normalization {
+  const float *gamma = nullptr, *beta = nullptr;  // (K,)
 };
 
-// out (M, N) of data (M, K); weight as kogpt2_decode_linear takes it, bias (N,).
-void decode_linear(const float* data, int64_t M, int64_t K, MXTensor& weight, MXTensor& bias,
-                   const Around& around, float* out);
+// What follows a product: out = residual + f(product + bias), where f is gelu or the identity.
+struct Epilogue {
+  const float* bias;                // (N,)
+  const float* residual = nullptr;  // (M, N); null where there is none
+  bool gelu = false;
 
-// Refuses a weight's shape that is none of the three which a map from K to N may have.
-void expect_weight(const Shape& weight, unsigned N, unsigned K);
+  // Works in place on a product (M, N).
+  void apply(int64_t M, int64_t N, float* product) const;
 
-// float32, or uint8 for one that is packed or tiled.
-void expect_weight_type(int& type, size_t input);
+ private:
+  void apply_strip(int64_t column, int64_t count, int64_t offset, float* values) const;
+};
+
+// out (M, N) from data (M, K), with a weight as kogpt2_decode_linear takes it.
+void decode_linear(const float* data, int64_t M, int64_t K, int64_t N, MXTensor& weight,
+                   const Normalization& normalization, const Epilogue& epilogue, float* out);
+
+// Refuses the shape of a weight unless it is one of the three that a map from K to N may have. It cannot be inferred.
+void settle_weight(ShapeInference& shapes, size_t weight, unsigned N, unsigned K);
 
 }  // namespace kogpt2

@@ -1,4 +1,4 @@
-// A whole layer of the network for generation, one or a few tokens behind those whose keys and values are kept.
+// A whole layer of the network for generation, for one or a few tokens that follow those with cached keys and values.
 //
 // kogpt2_decoder_layer(hidden, key_cache, value_cache, position,
 //                      attn_gamma, attn_beta, qkv_weight, qkv_bias, out_weight, out_bias,
@@ -8,10 +8,11 @@
 //   attended = hidden + attention(LayerNorm(hidden)) out_weight^T + out_bias
 //   out = attended + gelu(LayerNorm(attended) hidden_weight^T + hidden_bias) out_map_weight^T + out_map_bias
 //
-// hidden, out (B, T, C); caches and position as in kogpt2_attention_step (attention_cached.cc), the caches written in
-// place; weights as kogpt2_decode_linear takes them (decode_linear.cc). There is no gradient.
+// hidden, out (B, T, C). The caches and position are as in kogpt2_attention_step (attention_cached.cc); the caches are
+// written in place. Weights are as kogpt2_decode_linear takes them (decode_linear.cc). There is no gradient.
 //
-// Why one operator: asking MXNet for one takes 20 us of Python's time, as long as a small one computes.
+// This is one operator because asking MXNet for an operator takes 20 us of Python's time, as long as a small one
+// computes.
 #include "attention_cached.h"
 #include "decode_linear.h"
 #include "scratch.h"
@@ -19,91 +20,68 @@
 namespace kogpt2 {
 namespace {
 
-enum Input {
-  kHidden, kKeyCache, kValueCache, kPosition,
-  kAttnGamma, kAttnBeta, kQkvWeight, kQkvBias, kOutWeight, kOutBias,
-  kFfnGamma, kFfnBeta, kHiddenWeight, kHiddenBias, kOutMapWeight, kOutMapBias,
-  kNumInputs
+struct DecoderLayer : NoGradient {
+  enum Input {
+    kHidden, kKeyCache, kValueCache, kPosition,
+    kAttnGamma, kAttnBeta, kQkvWeight, kQkvBias, kOutWeight, kOutBias,
+    kFfnGamma, kFfnBeta, kHiddenWeight, kHiddenBias, kOutMapWeight, kOutMapBias
+  };
+  enum Output { kOut };
+  int64_t num_heads;
+  Precision precision;
+
+  explicit DecoderLayer(const Attributes& attributes)
+      : num_heads(attributes.integer("num_heads", 1)), precision(precision_of(attributes)) {}
+
+  Arrays inputs() const {
+    return {{"hidden", 'f'},        {"key_cache", 'f'},   {"value_cache", 'f'},    {"position", 'i'},
+            {"attn_gamma", 'f'},    {"attn_beta", 'f'},   {"qkv_weight", 'w'},     {"qkv_bias", 'f'},
+            {"out_weight", 'w'},    {"out_bias", 'f'},    {"ffn_gamma", 'f'},      {"ffn_beta", 'f'},
+            {"hidden_weight", 'w'}, {"hidden_bias", 'f'}, {"out_map_weight", 'w'}, {"out_map_bias", 'f'}};
+  }
+  Arrays outputs() const { return {{"out", 'f'}}; }
+  std::vector<int> written_inputs() const { return {kKeyCache, kValueCache}; }
+
+  void shape(ShapeInference& shapes) const {
+    const Shape hidden = shapes.input(kHidden, 3);
+    const unsigned C = hidden[2];
+    settle_caches(shapes, hidden[0], attention_sizes(with_last(hidden, 3 * C), num_heads), kKeyCache, kValueCache);
+    shapes.settle(kPosition, {1});
+    for (const Input each : {kAttnGamma, kAttnBeta, kFfnGamma, kFfnBeta}) shapes.settle(each, {C});
+    const unsigned inner = shapes.input(kHiddenBias, 1)[0];
+    const auto settle_map = [&](Input weight, Input bias, unsigned N, unsigned K) {
+      settle_weight(shapes, weight, N, K);
+      shapes.settle(bias, {N});
+    };
+    settle_map(kQkvWeight, kQkvBias, 3 * C, C);
+    settle_map(kOutWeight, kOutBias, C, C);
+    settle_map(kHiddenWeight, kHiddenBias, inner, C);
+    settle_map(kOutMapWeight, kOutMapBias, C, inner);
+    shapes.output(kOut) = hidden;
+  }
+
+  void forward(const ForwardCall& call) const {
+    const auto input = [&](Input which) { return floats(call.input(which)); };
+    const std::vector<int64_t>& shape = call.input(kHidden).shape;  // (B, T, C)
+    const AttentionSizes s = {shape[0], shape[1], num_heads, shape[2] / num_heads, shape[2]};
+    const int64_t M = s.B * s.T, C = s.C, inner_size = call.input(kHiddenBias).shape[0];
+    const float* const hidden = input(kHidden);
+    Buffer<float> qkv(M * 3 * C), context(M * C), attended(M * C), inner(M * inner_size);
+
+    decode_linear(hidden, M, C, 3 * C, call.input(kQkvWeight), {input(kAttnGamma), input(kAttnBeta)},
+                  {input(kQkvBias)}, qkv.data());
+    attention_step(precision, qkv.data(), s, call.input(kKeyCache), call.input(kValueCache), call.input(kPosition),
+                   context.data());
+    decode_linear(context.data(), M, C, C, call.input(kOutWeight), {}, {input(kOutBias), hidden}, attended.data());
+    decode_linear(attended.data(), M, C, inner_size, call.input(kHiddenWeight), {input(kFfnGamma), input(kFfnBeta)},
+                  {input(kHiddenBias), nullptr, true}, inner.data());
+    decode_linear(inner.data(), M, inner_size, C, call.input(kOutMapWeight), {},
+                  {input(kOutMapBias), attended.data()}, floats(call.output(kOut)));
+  }
 };
-
-bool is_weight(size_t input) {
-  return input == kQkvWeight || input == kOutWeight || input == kHiddenWeight || input == kOutMapWeight;
-}
-
-AttentionSizes sizes(const Attributes& attributes, const Shape& hidden) {
-  expect_axes("hidden", hidden, 3);
-  return attention_sizes(attributes, Shape{hidden[0], hidden[1], 3 * hidden[2]});
-}
-
-MXReturnValue types(const AttributeMap&, std::vector<int>* inputs, std::vector<int>* outputs) {
-  return guarded([&] {
-    for (size_t i = 0; i < inputs->size(); ++i) {
-      int& type = (*inputs)[i];
-      if (is_weight(i)) {
-        expect_weight_type(type, i);
-        continue;
-      }
-      const int wanted = i == kPosition ? mxnet::ext::kInt32 : mxnet::ext::kFloat32;
-      if (type < 0) type = wanted;
-      if (type != wanted) fail("input ", i, " has MXNet's type number ", type, "; expected ", wanted);
-    }
-    (*outputs)[0] = mxnet::ext::kFloat32;
-  });
-}
-
-void shape(const Attributes& attributes, Shapes& in, Shapes& out) {
-  const AttentionSizes s = sizes(attributes, in[kHidden]);
-  const unsigned C = in[kHidden][2];
-  expect_axes("key_cache", in[kKeyCache], 4);
-  const Shape cache = {in[kHidden][0], static_cast<unsigned>(s.H), in[kKeyCache][2], static_cast<unsigned>(s.D)};
-  expect_shape("key_cache", in[kKeyCache], cache);
-  expect_shape("value_cache", in[kValueCache], cache);
-  expect_shape("position", in[kPosition], {1});
-  for (const Input each : {kAttnGamma, kAttnBeta, kFfnGamma, kFfnBeta}) expect_shape("LayerNorm", in[each], {C});
-  expect_axes("hidden_bias", in[kHiddenBias], 1);
-  const unsigned inner = in[kHiddenBias][0];
-  const auto expect_map = [&](Input weight, unsigned N, unsigned K) {
-    expect_weight(in[weight], N, K);
-    expect_shape("bias", in[weight + 1], {N});
-  };
-  expect_map(kQkvWeight, 3 * C, C);
-  expect_map(kOutWeight, C, C);
-  expect_map(kHiddenWeight, inner, C);
-  expect_map(kOutMapWeight, C, inner);
-  out[0] = in[kHidden];
-}
-
-void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const auto& hidden_shape = in[kHidden].shape;
-  const AttentionSizes s = sizes(attributes, Shape(hidden_shape.begin(), hidden_shape.end()));
-  const int64_t M = s.B * s.T, inner_size = in[kHiddenBias].shape[0];
-  const float* const hidden = floats(in[kHidden]);
-  Buffer<float> qkv(M * 3 * s.C), context(M * s.C), attended(M * s.C), inner(M * inner_size);
-  const auto map = [&](const float* data, int64_t K, Input weight, const Around& around, float* result) {
-    decode_linear(data, M, K, in[weight], in[weight + 1], around, result);
-  };
-  map(hidden, s.C, kQkvWeight, {floats(in[kAttnGamma]), floats(in[kAttnBeta]), nullptr, false}, qkv.data());
-  attention_step(precision_of(attributes), qkv.data(), s, in[kKeyCache], in[kValueCache], in[kPosition], context.data());
-  map(context.data(), s.C, kOutWeight, {nullptr, nullptr, hidden, false}, attended.data());
-  map(attended.data(), s.C, kHiddenWeight, {floats(in[kFfnGamma]), floats(in[kFfnBeta]), nullptr, true}, inner.data());
-  map(inner.data(), inner_size, kOutMapWeight, {nullptr, nullptr, attended.data(), false}, floats(out[0]));
-}
-
-void no_gradient(const Attributes&, Tensors&, Tensors&) { fail("generation's operators have no gradient"); }
-
-MXReturnValue mutates(const AttributeMap&, std::vector<int>* inputs) {
-  *inputs = {kKeyCache, kValueCache};
-  return mxnet::ext::MX_SUCCESS;
-}
 
 }  // namespace
 
-REGISTER_OP(kogpt2_decoder_layer)
-    .setParseAttrs(count<kNumInputs, 1>)
-    .setInferType(types)
-    .setInferShape(infer_shape<shape>)
-    .setForward(run<forward>, "cpu")
-    .setBackward(run<no_gradient>, "cpu")
-    .setMutateInputs(mutates);
+KOGPT2_OPERATOR(kogpt2_decoder_layer, DecoderLayer);
 
 }  // namespace kogpt2

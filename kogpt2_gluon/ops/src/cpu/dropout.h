@@ -4,25 +4,20 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../common/dropout_attributes.h"
 #include "../common/philox.h"
-#include "operator.h"
+#include "cpu_operator.h"
 
 namespace kogpt2 {
 
-// The dropout that an operator's seed and its attributes p and site ask for.
-inline Dropout dropout_from(const float* seed, const Attributes& attributes) {
-  const double p = attributes.number("p", 0.0);
-  if (p < 0.0 || p >= 1.0) fail("p=", p, ": a dropout probability is at least 0 and below 1");
-  return decode_seed(seed, p, static_cast<uint32_t>(attributes.integer("site", 0, 0)));
+// The dropout that an operator's seed and its attributes ask for.
+inline Dropout dropout_from(MXTensor& seed, const DropoutAttributes& attributes) {
+  return decode_seed(floats(seed), attributes.probability, attributes.site);
 }
 
-// Nobody wants the seed's gradient; should somebody, it is 0 and not what stood in memory.
-inline void write_seed_gradient(MXTensor& gradient, Request request) {
-  if (request == Request::kWrite) std::fill_n(floats(gradient), kSeedSize, 0.0f);
-}
-
-// The words of `count` blocks, one behind the other. By value, restrict and in a function of its own: the compiler makes
-// vector code of this loop only if it knows that `words` overlaps nothing, and not once it is unrolled into a caller.
+// The words of `count` blocks, one block after the other. The dropout is passed by value, `words` is restrict, and this
+// is a function of its own, because the compiler makes vector code of the loop only if it knows that `words` overlaps
+// nothing, and not after unrolling it into a caller.
 __attribute__((noinline)) inline void philox_words(const Dropout dropout, uint64_t first, int64_t count,
                                                    uint32_t* __restrict words) {
   for (int64_t block = 0; block < count; ++block) {
@@ -34,12 +29,12 @@ __attribute__((noinline)) inline void philox_words(const Dropout dropout, uint64
   }
 }
 
-// mask[i] for elements first .. first + count - 1; `first` is a multiple of 8, and `mask` has room for `count` rounded up
-// to one.
+// mask[i] for elements first .. first + count - 1. `first` is a multiple of 8, and `mask` has room for `count` rounded
+// up to a multiple of 8.
 inline void fill_mask(const Dropout& dropout, uint64_t first, int64_t count, float* mask) {
   constexpr int64_t kPiece = 1024;
   uint32_t words[kPiece / 2];
-  uint16_t decisions[kPiece];  // the halves of the words, the low one first as memory has them
+  uint16_t decisions[kPiece];  // the halves of the words, the low one first, as they are in memory
   const uint32_t threshold = dropout.threshold;
   const float scale = dropout.scale;
   const int64_t end = (count + kDecisionsPerBlock - 1) / kDecisionsPerBlock * kDecisionsPerBlock;

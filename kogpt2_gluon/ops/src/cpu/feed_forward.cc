@@ -6,50 +6,21 @@
 //
 // data (..., K), hidden_weight (H, K), hidden_bias (H,), out_weight (N, H), out_bias (N,), residual and out (..., N),
 // pre_activation (..., H), seed (64,).
-// Backward, of g = d out, with m = mask * g, a = gelu(pre_activation) and d = (m out_weight) gelu'(pre_activation):
+// Backward, with g = d out, m = mask * g, a = gelu(pre_activation) and d = (m out_weight) gelu'(pre_activation):
 //   d out_weight = m^T a            d out_bias = the column sums of m        d residual = g
 //   d hidden_weight = d^T data      d hidden_bias = the column sums of d     d data = d hidden_weight
-// Saved: pre_activation; a is computed again, which is cheaper than keeping it. As an output, not as saved.h would: then
-// MXNet reuses its memory in evaluation, where no backward pass comes, and the zeros it makes for the output's gradient
-// are one array for all layers (1% of a step).
+// Saved: pre_activation; a is computed again, which is cheaper than keeping it. pre_activation is an output and not a
+// Saved (common/operator.h): so MXNet reuses its memory in evaluation, where no backward pass follows, and the zeros
+// that MXNet makes for the gradient of this output are one array for all layers (1% of a step).
 #include "dropout.h"
-#include "linear_gradients.h"
+#include "linear_map.h"
 #include "masked_rows.h"
 #include "vector_math.h"
 
 namespace kogpt2 {
 namespace {
 
-enum Input { kData, kHiddenWeight, kHiddenBias, kOutWeight, kOutBias, kResidual, kSeed, kNumInputs };
-
-struct Sizes {
-  int64_t M, K, H, N;
-};
-
-Sizes sizes_of(const Tensors& tensors, int first) {
-  return {num_rows(tensors[first + kData]), tensors[first + kData].shape.back(), tensors[first + kHiddenWeight].shape[0],
-          tensors[first + kOutWeight].shape[0]};
-}
-
-void shape(const Attributes&, Shapes& in, Shapes& out) {
-  expect_axes("hidden_weight", in[kHiddenWeight], 2);
-  const unsigned H = in[kHiddenWeight][0];
-  expect_shape("hidden_weight", in[kHiddenWeight], {H, in[kData].back()});
-  expect_shape("hidden_bias", in[kHiddenBias], {H});
-  expect_axes("out_weight", in[kOutWeight], 2);
-  const unsigned N = in[kOutWeight][0];
-  expect_shape("out_weight", in[kOutWeight], {N, H});
-  expect_shape("out_bias", in[kOutBias], {N});
-  Shape wanted = in[kData];
-  wanted.back() = N;
-  expect_shape("residual", in[kResidual], wanted);
-  expect_shape("seed", in[kSeed], {kSeedSize});
-  out[0] = wanted;
-  out[1] = wanted;
-  out[1].back() = H;
-}
-
-// gelu of (M, H), as a factor of the second product.
+// gelu of pre_activation (M, H), as a factor of the second product.
 void activate(const float* pre_activation, Factor& activation) {
   const int64_t M = activation.matrix().rows, H = activation.matrix().columns;
   Buffer<float> rows(H * omp_get_max_threads());
@@ -63,23 +34,7 @@ void activate(const float* pre_activation, Factor& activation) {
   }
 }
 
-void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const Precision precision = precision_of(attributes);
-  const auto [M, K, H, N] = sizes_of(in, 0);
-  float* const pre_activation = floats(out[1]);
-  {
-    const Factor data(precision, floats(in[kData]), M, K);
-    const Factor weight(precision, floats(in[kHiddenWeight]), H, K);
-    matmul(data.matrix(), weight.transposed(), pre_activation, 0, false, floats(in[kHiddenBias]));
-  }
-  Factor activation(precision, M, H);
-  activate(pre_activation, activation);
-  const Factor weight(precision, floats(in[kOutWeight]), N, H);
-  matmul(activation.matrix(), weight.transposed(), floats(out[0]), 0, false, floats(in[kOutBias]));
-  drop_and_add(dropout_from(floats(in[kSeed]), attributes), floats(out[0]), floats(in[kResidual]), M, N);
-}
-
-// gradient = gradient * gelu'(pre_activation) in place, and the activation as a factor, in one pass over both.
+// gradient = gradient * gelu'(pre_activation) in place, and the activation as a factor, in one pass over both arrays.
 void activate_backward(const float* pre_activation, float* gradient, Factor& activation) {
   const int64_t M = activation.matrix().rows, H = activation.matrix().columns;
   Buffer<float> rows(H * omp_get_max_threads());
@@ -98,39 +53,69 @@ void activate_backward(const float* pre_activation, float* gradient, Factor& act
   }
 }
 
-void backward(const Attributes& attributes, Tensors& tensors, Tensors& gradients) {
-  constexpr int kFirstInput = 2;  // behind the gradients of the two outputs; pre_activation's is never used
-  const Precision precision = precision_of(attributes);
-  const auto requests = attributes.requests(kNumInputs);
-  const auto [M, K, H, N] = sizes_of(tensors, kFirstInput);
-  const auto input = [&](Input which) { return floats(tensors[kFirstInput + which]); };
-  const float* const pre_activation = floats(tensors[kFirstInput + kNumInputs + 1]);
+struct FeedForward {
+  enum Input { kData, kHiddenWeight, kHiddenBias, kOutWeight, kOutBias, kResidual, kSeed };
+  enum Output { kOut, kPreActivation };
+  Precision precision;
+  DropoutAttributes dropout;
 
-  const MaskedGradient masked(dropout_from(input(kSeed), attributes), precision, floats(tensors[0]), M, N);
-  Buffer<float> hidden_gradient(M * H);
-  {
-    const Factor out_weight(precision, input(kOutWeight), N, H, 0, true);
-    matmul(masked.factor().matrix(), out_weight.matrix(), hidden_gradient.data());
+  explicit FeedForward(const Attributes& attributes) : precision(precision_of(attributes)), dropout(attributes) {}
+
+  Arrays inputs() const {
+    return {{"data", 'f'},     {"hidden_weight", 'f'}, {"hidden_bias", 'f'}, {"out_weight", 'f'},
+            {"out_bias", 'f'}, {"residual", 'f'},      {"seed", 'f'}};
   }
-  {
+  Arrays outputs() const { return {{"out", 'f'}, {"pre_activation", 'f'}}; }
+
+  void shape(ShapeInference& shapes) const {
+    const Shape hidden = settle_linear(shapes, shapes.input(kData), kHiddenWeight, kHiddenBias);
+    const Shape out = settle_linear(shapes, hidden, kOutWeight, kOutBias);
+    shapes.settle(kResidual, out);
+    shapes.settle(kSeed, {kSeedSize});
+    shapes.output(kOut) = out;
+    shapes.output(kPreActivation) = hidden;
+  }
+
+  void forward(const ForwardCall& call) const {
+    MXTensor &out = call.output(kOut), &pre_activation = call.output(kPreActivation);
+    const int64_t M = num_rows(out), H = pre_activation.shape.back(), N = out.shape.back();
+    linear_forward(precision, call.input(kData), call.input(kHiddenWeight), call.input(kHiddenBias), pre_activation);
     Factor activation(precision, M, H);
-    activate_backward(pre_activation, hidden_gradient.data(), activation);
-    linear_backward(masked.factor(), masked.values(), activation, {},
-                    {nullptr, floats(gradients[kOutWeight]), floats(gradients[kOutBias]), Request::kNull,
-                     requests[kOutWeight], requests[kOutBias]});
+    activate(floats(pre_activation), activation);
+    const Factor weight(precision, floats(call.input(kOutWeight)), N, H);
+    matmul(activation.matrix(), weight.transposed(), floats(out), 0, false, floats(call.input(kOutBias)));
+    drop_and_add(dropout_from(call.input(kSeed), dropout), floats(out), floats(call.input(kResidual)), M, N);
   }
-  const Factor hidden_factor(precision, hidden_gradient.data(), M, H);
-  const Factor data(precision, input(kData), M, K, 0, true);
-  const Factor hidden_weight(precision, input(kHiddenWeight), H, K, 0, true);
-  linear_backward(hidden_factor, hidden_gradient.data(), data, hidden_weight.matrix(),
-                  {floats(gradients[kData]), floats(gradients[kHiddenWeight]), floats(gradients[kHiddenBias]),
-                   requests[kData], requests[kHiddenWeight], requests[kHiddenBias]});
-  pass_gradient(floats(tensors[0]), M * N, floats(gradients[kResidual]), requests[kResidual]);
-  write_seed_gradient(gradients[kSeed], requests[kSeed]);
-}
+
+  void backward(const BackwardCall& call) const {
+    const int64_t M = num_rows(call.input(kData)), K = call.input(kData).shape.back();
+    const int64_t H = call.input(kHiddenWeight).shape[0], N = call.input(kOutWeight).shape[0];
+    const float* const gradient = floats(call.output_gradient(kOut));  // that of pre_activation is never used
+    const MaskedGradient masked(dropout_from(call.input(kSeed), dropout), precision, gradient, M, N);
+    Buffer<float> hidden_gradient(M * H);
+    {
+      const Factor out_weight(precision, floats(call.input(kOutWeight)), N, H, 0, true);
+      matmul(masked.factor().matrix(), out_weight.matrix(), hidden_gradient.data());
+    }
+    {
+      Factor activation(precision, M, H);
+      activate_backward(floats(call.output(kPreActivation)), hidden_gradient.data(), activation);
+      LinearGradients gradients = linear_gradients(call, kData, kOutWeight, kOutBias);
+      gradients.data_request = Request::kNull;  // hidden_gradient, which is there already
+      linear_backward(masked.factor(), masked.values(), activation, {}, gradients);
+    }
+    const Factor hidden_factor(precision, hidden_gradient.data(), M, H);
+    const Factor data(precision, floats(call.input(kData)), M, K, 0, true);
+    const Factor hidden_weight(precision, floats(call.input(kHiddenWeight)), H, K, 0, true);
+    linear_backward(hidden_factor, hidden_gradient.data(), data, hidden_weight.matrix(),
+                    linear_gradients(call, kData, kHiddenWeight, kHiddenBias));
+    pass_gradient(gradient, M * N, floats(call.gradient(kResidual)), call.request(kResidual));
+    write_zeros(call, kSeed);
+  }
+};
 
 }  // namespace
 
-KOGPT2_OPERATOR(kogpt2_feed_forward, 7, 2, 0, shape, forward, backward);
+KOGPT2_OPERATOR(kogpt2_feed_forward, FeedForward);
 
 }  // namespace kogpt2

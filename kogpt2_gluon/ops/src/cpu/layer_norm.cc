@@ -2,52 +2,24 @@
 //
 //   out = gamma * x + beta,  x = (data - mean) * r,  r = 1 / sqrt(variance + epsilon)
 //
-// data and out (..., C), gamma and beta (C,); mean and variance are those of each row of C values, the variance taken
-// around the mean in a second pass: a row far from 0 loses nothing.
-// Backward, of g = d out, with h = gamma * g:
+// data and out (..., C), gamma and beta (C,). mean and variance are those of each row of C values. The variance is
+// taken around the mean in a second pass, so that a row far from 0 loses no accuracy.
+// Backward, with g = d out and h = gamma * g:
 //   d data = r (h - mean(h) - x mean(h x))    d gamma = the column sums of g x    d beta = the column sums of g
 // Saved: nothing; mean and r are computed again.
 #include <algorithm>
 #include <cmath>
 
 #include "layer_norm_row.h"
-#include "operator.h"
+#include "cpu_operator.h"
 #include "scratch.h"
 
 namespace kogpt2 {
 namespace {
 
-enum Input { kData, kGamma, kBeta, kNumInputs };
+constexpr int64_t kPieceRows = 16;  // the rows of a piece; its sums for d gamma and d beta do not depend on the threads
 
-constexpr int64_t kPieceRows = 16;  // whose sums for d gamma and d beta are taken first, whatever the threads
-
-float epsilon_of(const Attributes& attributes) {
-  const double epsilon = attributes.number("epsilon", 1e-5);
-  if (!(epsilon > 0.0)) fail("epsilon=", epsilon, ": a number above 0");
-  return static_cast<float>(epsilon);
-}
-
-void shape(const Attributes& attributes, Shapes& in, Shapes& out) {
-  epsilon_of(attributes);
-  expect_shape("gamma", in[kGamma], {in[kData].back()});
-  expect_shape("beta", in[kBeta], {in[kData].back()});
-  out[0] = in[kData];
-}
-
-void forward(const Attributes& attributes, Tensors& in, Tensors& out) {
-  const float epsilon = epsilon_of(attributes);
-  const int64_t M = num_rows(in[kData]), C = in[kData].shape.back();
-  const float* const data = floats(in[kData]);
-  const float* const gamma = floats(in[kGamma]);
-  const float* const beta = floats(in[kBeta]);
-  float* const normalized = floats(out[0]);
-#pragma omp parallel for schedule(static)
-  for (int64_t m = 0; m < M; ++m) {
-    normalize_row(data + m * C, gamma, beta, C, epsilon, normalized + m * C);
-  }
-}
-
-// One row's part of all three gradients: `to` as requested, the two sums added to.
+// One row's part of all three gradients: `to` is written as requested, and the row is added to the two sums.
 void backward_row(const float* gradient, const float* data, const float* gamma, int64_t C, Moments at, float* to,
                   Request request, float* gamma_sums, float* beta_sums) {
   const float mean = at.mean, r = at.inverse_deviation;
@@ -81,32 +53,64 @@ void add_pieces(const float* sums, int64_t pieces, int64_t C, float* to, Request
   }
 }
 
-void backward(const Attributes& attributes, Tensors& in, Tensors& gradients) {
-  constexpr int kFirstInput = 1;  // behind the gradient of the output
-  const float epsilon = epsilon_of(attributes);
-  const auto requests = attributes.requests(kNumInputs);
-  const int64_t M = num_rows(in[0]), C = in[0].shape.back();
-  const float* const gradient = floats(in[0]);
-  const float* const data = floats(in[kFirstInput + kData]);
-  const float* const gamma = floats(in[kFirstInput + kGamma]);
-  float* const data_gradient = floats(gradients[kData]);
-  const int64_t pieces = (M + kPieceRows - 1) / kPieceRows;
-  Buffer<float> sums(pieces * 2 * C);  // of each piece: C for gamma, C for beta
+struct LayerNorm {
+  enum Input { kData, kGamma, kBeta };
+  enum Output { kOut };
+  float epsilon;
+
+  explicit LayerNorm(const Attributes& attributes) {
+    const double value = attributes.number("epsilon", 1e-5);
+    if (!(value > 0.0)) fail("epsilon=", value, ": a number above 0");
+    epsilon = static_cast<float>(value);
+  }
+
+  Arrays inputs() const { return {{"data", 'f'}, {"gamma", 'f'}, {"beta", 'f'}}; }
+  Arrays outputs() const { return {{"out", 'f'}}; }
+
+  void shape(ShapeInference& shapes) const {
+    const Shape data = shapes.input(kData);
+    shapes.settle(kGamma, {data.back()});
+    shapes.settle(kBeta, {data.back()});
+    shapes.output(kOut) = data;
+  }
+
+  void forward(const ForwardCall& call) const {
+    const int64_t M = num_rows(call.input(kData)), C = call.input(kData).shape.back();
+    const float* const data = floats(call.input(kData));
+    const float* const gamma = floats(call.input(kGamma));
+    const float* const beta = floats(call.input(kBeta));
+    float* const normalized = floats(call.output(kOut));
 #pragma omp parallel for schedule(static)
-  for (int64_t piece = 0; piece < pieces; ++piece) {
-    float* const gamma_sums = sums.data() + piece * 2 * C;
-    std::fill_n(gamma_sums, 2 * C, 0.0f);
-    for (int64_t m = piece * kPieceRows; m < std::min(M, (piece + 1) * kPieceRows); ++m) {
-      backward_row(gradient + m * C, data + m * C, gamma, C, moments(data + m * C, C, epsilon), data_gradient + m * C,
-                   requests[kData], gamma_sums, gamma_sums + C);
+    for (int64_t m = 0; m < M; ++m) {
+      normalize_row(data + m * C, gamma, beta, C, epsilon, normalized + m * C);
     }
   }
-  add_pieces(sums.data(), pieces, C, floats(gradients[kGamma]), requests[kGamma]);
-  add_pieces(sums.data() + C, pieces, C, floats(gradients[kBeta]), requests[kBeta]);
-}
+
+  void backward(const BackwardCall& call) const {
+    const int64_t M = num_rows(call.input(kData)), C = call.input(kData).shape.back();
+    const float* const gradient = floats(call.output_gradient(kOut));
+    const float* const data = floats(call.input(kData));
+    const float* const gamma = floats(call.input(kGamma));
+    float* const data_gradient = floats(call.gradient(kData));
+    const Request data_request = call.request(kData);
+    const int64_t pieces = (M + kPieceRows - 1) / kPieceRows;
+    Buffer<float> sums(pieces * 2 * C);  // for each piece: C sums for gamma, then C for beta
+#pragma omp parallel for schedule(static)
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      float* const gamma_sums = sums.data() + piece * 2 * C;
+      std::fill_n(gamma_sums, 2 * C, 0.0f);
+      for (int64_t m = piece * kPieceRows; m < std::min(M, (piece + 1) * kPieceRows); ++m) {
+        backward_row(gradient + m * C, data + m * C, gamma, C, moments(data + m * C, C, epsilon), data_gradient + m * C,
+                     data_request, gamma_sums, gamma_sums + C);
+      }
+    }
+    add_pieces(sums.data(), pieces, C, floats(call.gradient(kGamma)), call.request(kGamma));
+    add_pieces(sums.data() + C, pieces, C, floats(call.gradient(kBeta)), call.request(kBeta));
+  }
+};
 
 }  // namespace
 
-KOGPT2_OPERATOR(kogpt2_layer_norm, 3, 1, 0, shape, forward, backward);
+KOGPT2_OPERATOR(kogpt2_layer_norm, LayerNorm);
 
 }  // namespace kogpt2

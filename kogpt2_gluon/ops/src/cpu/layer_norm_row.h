@@ -20,8 +20,9 @@ inline Moments moments(const float* row, int64_t C, float epsilon) {
   return {mean, 1.0f / std::sqrt(squares / static_cast<float>(C) + epsilon)};
 }
 
-// to = gamma * x + beta, x = (from - mean) / sqrt(variance + epsilon), all of `C` values.
-inline void normalize_row(const float* from, const float* gamma, const float* beta, int64_t C, float epsilon, float* to) {
+// to = gamma * x + beta, with x = (from - mean) / sqrt(variance + epsilon). All arrays have `C` values.
+inline void normalize_row(const float* from, const float* gamma, const float* beta, int64_t C, float epsilon,
+                          float* to) {
   const auto [mean, inverse_deviation] = moments(from, C, epsilon);
 #pragma omp simd
   for (int64_t i = 0; i < C; ++i) to[i] = gamma[i] * ((from[i] - mean) * inverse_deviation) + beta[i];

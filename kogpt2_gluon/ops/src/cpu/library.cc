@@ -1,7 +1,7 @@
-// The library as MXNet and as Python see it.
+// What MXNet and Python call in the library, in addition to the operators.
 #include <atomic>
 
-#include "operator.h"
+#include "cpu_operator.h"
 
 namespace kogpt2 {
 namespace {
@@ -15,11 +15,7 @@ int num_threads() { return threads; }
 
 }  // namespace kogpt2
 
-// CPU threads of every later operator call.
+// Sets the number of CPU threads for every later operator call.
 extern "C" void kogpt2_set_num_threads(int count) { kogpt2::set_num_threads(count); }
 
-mxnet::ext::MXReturnValue initialize(int version) {
-  if (version >= 10900 && version < 20000) return mxnet::ext::MX_SUCCESS;
-  MX_ERROR_MSG << "these operators are for MXNet 1.9, not " << version;
-  return mxnet::ext::MX_FAIL;
-}
+mxnet::ext::MXReturnValue initialize(int version) { return kogpt2::check_version(version); }

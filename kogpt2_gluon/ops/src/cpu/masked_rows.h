@@ -7,11 +7,11 @@
 
 namespace kogpt2 {
 
-// branch = residual + mask * branch, in place. All (rows, columns); mask element (r, c) has the index r * columns + c,
-// each row's begin rounded up to a whole Philox block.
+// branch = residual + mask * branch, in place. All arrays are (rows, columns). Element (r, c) of the mask has the index
+// r * stride + c, where stride is `columns` rounded up to a whole Philox block.
 void drop_and_add(const Dropout& dropout, float* branch, const float* residual, int64_t rows, int64_t columns);
 
-// The gradient (rows, columns) of a branch behind its mask, as values and as a factor of products.
+// mask * gradient (rows, columns), the gradient of a branch, as values and as a factor of products.
 class MaskedGradient {
  public:
   MaskedGradient(const Dropout& dropout, Precision precision, const float* gradient, int64_t rows, int64_t columns);
@@ -25,7 +25,7 @@ class MaskedGradient {
   std::optional<Factor> factor_;
 };
 
-// The gradient of an input that is only added: the output's, as requested.
+// The gradient of an input that is only added: it is the gradient of the output, written or added as requested.
 void pass_gradient(const float* gradient, int64_t count, float* to, Request request);
 
 }  // namespace kogpt2

@@ -24,8 +24,8 @@ dnnl::stream& stream() {
   return instance;
 }
 
-// What a product is, so that it is set up once: shapes, strides and types of a, b and c, whether it adds, has a bias,
-// and for how many threads.
+// Identifies a product, so that it is set up once: shapes, strides and types of a, b and c, if it adds, if it has a
+// bias, and the number of threads.
 using Key = std::array<int64_t, 12>;
 
 struct Product {
@@ -38,7 +38,7 @@ dnnl::memory::desc descriptor(const Matrix& m) {
                             {m.row_stride, m.column_stride});
 }
 
-// Scratch of the library's own would belong to the thread that set a product up; MXNet may run it on another.
+// Scratch memory of oneDNN's own would belong to the thread that set a product up, and MXNet may run it on another one.
 dnnl::primitive_attr own_scratch() {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -137,7 +137,7 @@ void matmul(const Matrix& a, const Matrix& b, float* c, int64_t c_stride, bool a
 
 namespace {
 
-constexpr int64_t kTiledRows = 16;  // on the left, when the order of tiles is chosen
+constexpr int64_t kTiledRows = 16;  // rows of the left factor for which the order of tiles is chosen
 
 // A product of a and tiles in the order `b`.
 Product set_up_tiled(const Matrix& a, int64_t N, const dnnl::memory::desc& b) {
@@ -156,7 +156,7 @@ std::mutex& tiled_mutex() {
   return *mutex;
 }
 
-// The order of tiles of a (K, N): chosen once in a process, for the first thread that asks, and the same for all then.
+// The order of tiles of a (K, N) matrix. It is chosen once in a process, for the first caller, and then stays.
 const dnnl::memory::desc& order_of_tiles(int64_t K, int64_t N) {
   static auto* const known = new std::map<std::array<int64_t, 2>, dnnl::memory::desc>;
   const std::lock_guard<std::mutex> lock(tiled_mutex());
@@ -198,7 +198,7 @@ void matmul_tiled(const Matrix& a, const void* b, int64_t N, float* c) {
 }
 
 void column_sums(const float* data, int64_t rows, int64_t columns, float* out, bool add) {
-  constexpr int64_t kStrip = 64;  // columns a thread takes at a time: four vectors of sums stay in registers
+  constexpr int64_t kStrip = 64;  // columns that a thread takes at a time: four vectors of sums stay in registers
 #pragma omp parallel for schedule(static)
   for (int64_t begin = 0; begin < columns; begin += kStrip) {
     const int64_t width = std::min(kStrip, columns - begin);

@@ -1,10 +1,10 @@
-// Many arrays as pieces of one size, for operators that take any number of them.
+// Many arrays, cut into pieces of one size, for the operators that take any number of arrays.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
-#include "operator.h"
+#include "cpu_operator.h"
 
 namespace kogpt2 {
 
@@ -15,7 +15,7 @@ struct Piece {
   int64_t array, begin, count;
 };
 
-// Every `step`-th tensor cut into pieces of at most kPieceSize elements, in order; Piece::array counts those taken.
+// Cuts every `step`-th tensor into pieces of at most kPieceSize elements, in order. Piece::array counts these tensors.
 inline std::vector<Piece> pieces_of(const Tensors& tensors, size_t step) {
   std::vector<Piece> pieces;
   for (size_t i = 0; i < tensors.size(); i += step) {
@@ -25,11 +25,6 @@ inline std::vector<Piece> pieces_of(const Tensors& tensors, size_t step) {
     }
   }
   return pieces;
-}
-
-// The attribute that every operator over many arrays has.
-inline int64_t num_arrays(const Attributes& attributes) {
-  return attributes.integer("num_arrays", 1);
 }
 
 }  // namespace kogpt2

@@ -13,8 +13,8 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
-// Free blocks by size. They are kept: a training step asks for the same ones every time, and fresh pages would be zeroed
-// by the kernel each time. When sizes grow from call to call, a new large block takes the place of one that got too small.
+// Free blocks by size. They are kept, because every training step asks for the same ones, and the kernel would clear
+// fresh pages each time. If sizes grow from call to call, a new large block replaces one that has become too small.
 struct Pool {
   std::mutex mutex;
   std::multimap<size_t, void*> free;

@@ -1,11 +1,12 @@
-// Memory for the length of one call, from a pool that all threads share.
+// Memory for the duration of one call, from a pool that all threads share.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 namespace kogpt2 {
 
-// A block of at least `bytes`, aligned to 64 bytes (large ones to 2 MiB, with huge pages where the kernel grants them).
+// A block of at least `bytes`, aligned to 64 bytes. A large one is aligned to 2 MiB, with huge pages if the kernel
+// gives them.
 class Scratch {
  public:
   explicit Scratch(size_t bytes);

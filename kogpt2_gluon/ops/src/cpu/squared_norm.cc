@@ -2,12 +2,12 @@
 //
 //   out[0] = the sum of the squares of all elements    out[1] = how many of them are not finite
 //
-// Arrays of any shape; out (2,). The squares are added up in float64 over pieces of a fixed size, then piece after
-// piece on one thread, and rounded once: the threads do not change the sum. It is not finite where an element is not,
-// or where it is beyond float32. There is no backward pass.
+// The arrays have any shape; out (2,). The squares are added up in float64 over pieces of a fixed size, then piece
+// after piece in one thread, and rounded once, so that the number of threads does not change the sum. The sum is not
+// finite if an element is not, or if it is beyond float32. There is no backward pass.
 #include <algorithm>
 
-#include "operator.h"
+#include "cpu_operator.h"
 #include "pieces.h"
 #include "scratch.h"
 #include "vector_math.h"
@@ -24,7 +24,7 @@ KOGPT2_INLINE double square(float value) { return static_cast<double>(value) * s
 
 KOGPT2_INLINE int32_t not_finite(float value) { return (bits_of(value) & 0x7F800000u) == 0x7F800000u; }
 
-// Four places of the piece are read at once: the memory gives 40% more to several streams than to one.
+// Four places of the piece are read at once: memory delivers 40% more to several streams than to one.
 Sum sum_of(const float* values, int64_t count) {
   const int64_t quarter = count / 4;
   const float *const second = values + quarter, *const third = second + quarter, *const fourth = third + quarter;
@@ -45,38 +45,42 @@ Sum sum_of(const float* values, int64_t count) {
   return {(sum1 + sum2) + (sum3 + sum4), bad};
 }
 
-MXReturnValue count_inputs(const AttributeMap& map, int* num_inputs, int* num_outputs) {
-  return guarded([&] {
-    *num_inputs = static_cast<int>(num_arrays(Attributes(map)));
-    *num_outputs = 1;
-  });
-}
+struct SquaredNorm {
+  enum Output { kOut };
+  int64_t num_arrays;
 
-void shape(const Attributes&, Shapes&, Shapes& out) { out[0] = {2}; }
+  explicit SquaredNorm(const Attributes& attributes) : num_arrays(attributes.integer("num_arrays", 1)) {}
 
-void forward(const Attributes&, Tensors& in, Tensors& out) {
-  const std::vector<Piece> pieces = pieces_of(in, 1);
-  const int64_t count = static_cast<int64_t>(pieces.size());
-  Buffer<Sum> sums(count);
+  Arrays inputs() const {
+    Arrays declared;
+    for (int64_t i = 0; i < num_arrays; ++i) declared.push_back({"gradient", 'f', i});
+    return declared;
+  }
+  Arrays outputs() const { return {{"out", 'f'}}; }
+
+  void shape(ShapeInference& shapes) const { shapes.output(kOut) = {2}; }
+
+  void forward(const ForwardCall& call) const {
+    const std::vector<Piece> pieces = pieces_of(call.inputs(), 1);
+    const int64_t count = static_cast<int64_t>(pieces.size());
+    Buffer<Sum> sums(count);
 #pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < count; ++i) {
-    sums.data()[i] = sum_of(floats(in[pieces[i].array]) + pieces[i].begin, pieces[i].count);
+    for (int64_t i = 0; i < count; ++i) {
+      sums.data()[i] = sum_of(floats(call.input(pieces[i].array)) + pieces[i].begin, pieces[i].count);
+    }
+    Sum total = {0.0, 0};
+    for (int64_t i = 0; i < count; ++i) {
+      total.squares += sums.data()[i].squares;
+      total.not_finite += sums.data()[i].not_finite;
+    }
+    float* const out = floats(call.output(kOut));
+    out[0] = static_cast<float>(total.squares);
+    out[1] = static_cast<float>(total.not_finite);
   }
-  Sum total = {0.0, 0};
-  for (int64_t i = 0; i < count; ++i) {
-    total.squares += sums.data()[i].squares;
-    total.not_finite += sums.data()[i].not_finite;
-  }
-  floats(out[0])[0] = static_cast<float>(total.squares);
-  floats(out[0])[1] = static_cast<float>(total.not_finite);
-}
+};
 
 }  // namespace
 
-REGISTER_OP(kogpt2_squared_norm)
-    .setParseAttrs(count_inputs)
-    .setInferType(infer_type<0>)
-    .setInferShape(infer_shape<shape>)
-    .setForward(run<forward>, "cpu");
+KOGPT2_OPERATOR(kogpt2_squared_norm, SquaredNorm);
 
 }  // namespace kogpt2

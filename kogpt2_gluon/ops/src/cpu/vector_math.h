@@ -1,5 +1,5 @@
-// Elementary functions without branches, so that the compiler makes vector code of the loops they stand in, for
-// whatever instruction set it is told: no intrinsics.
+// Elementary functions without branches, so that the compiler makes vector code of loops that call them, for any
+// instruction set that it compiles for. There are no intrinsics.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -21,8 +21,8 @@ KOGPT2_INLINE float float_of(uint32_t bits) {
   return value;
 }
 
-// e**x, to 2 units in the last place: x = n ln 2 + r, a polynomial of degree 6 for e**r (Cody and Waite's reduction).
-// Below -87.3 the result is about 1e-38, not 0; NaN stays NaN.
+// e**x, to 2 units in the last place: x = n ln 2 + r, with a polynomial of degree 6 for e**r (Cody and Waite's
+// reduction). Below -87.3 the result is about 1e-38, not 0; NaN stays NaN.
 KOGPT2_INLINE float exp_fast(float x) {
   const float bounded = x > 88.0f ? 88.0f : (x < -87.3f ? -87.3f : x);
   const float n = std::nearbyintf(bounded * 1.44269504f);
@@ -37,7 +37,7 @@ KOGPT2_INLINE float exp_fast(float x) {
   return p * float_of(static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23);
 }
 
-// The normal distribution's cumulative function and density at x: GELU and its derivative are made of them.
+// The normal distribution's cumulative function and density at x. GELU and its derivative are made of them.
 struct Normal {
   float cumulative, density;
 };
@@ -64,7 +64,7 @@ KOGPT2_INLINE float gelu_derivative(float x) {
   return at.cumulative + x * at.density;
 }
 
-// The nearest bfloat16, halves to even; NaN stays NaN.
+// The nearest bfloat16, ties to even; NaN stays NaN.
 KOGPT2_INLINE uint16_t to_bfloat16(float value) {
   const uint32_t bits = bits_of(value);
   const uint32_t nearest = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;

@@ -1,5 +1,5 @@
-// Bias, GELU and dropout in one pass: the mathematics is in launch.h. Forward moves data once in and once out; backward
-// reads data and gradient and writes one array, and the bias gradient comes with it.
+// Bias, GELU and dropout in one pass; the mathematics is in launch.h. The forward pass reads data once and writes it
+// once. The backward pass reads data and gradient, writes one array, and sums the bias gradient on the way.
 #include "column_pass.cuh"
 
 namespace kogpt2 {

@@ -1,12 +1,12 @@
-// Causal softmax with scale and dropout, a warp on a row: the mathematics is in launch.h. Only the keys that a query
-// sees are read, half of the matrix on average. The backward pass makes the probabilities again from the scores and
-// log_sum.
+// Causal softmax with scale and dropout; the mathematics is in launch.h. A warp works on a row. Only the keys that a
+// query sees are read, half of the matrix on average. The backward pass computes the probabilities again from the
+// scores and log_sum.
 #include "row_packs.cuh"
 
 namespace kogpt2 {
 namespace {
 
-// A row's own numbers: which keys its query sees, and its mask.
+// What belongs to a row: the keys that its query sees, and its mask.
 struct Row {
   int64_t row, seen;
   Dropout dropout;
@@ -18,12 +18,12 @@ struct Row {
     dropout = read_dropout(from);
   }
 
-  // Elements of the pack at `column` that are seen.
+  // The number of elements of the pack at `column` that the query sees.
   __device__ __forceinline__ int count(int64_t column) const {
     return seen - column < kPack ? static_cast<int>(seen - column) : kPack;
   }
 
-  // A pack that is seen in part is in the array as a whole, where `vector` holds: it is read with it and then cut.
+  // If `vector` holds, a pack that is seen in part is whole in the array: it is read as a whole and then cut.
   template <typename T>
   __device__ __forceinline__ void load_seen(const T* from, const Matrix& matrix, int64_t column,
                                             float (&to)[kPack]) const {
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kWarp * kWarpsPerBlock)
   const T* const from = scores + row.row * matrix.columns;
   float cached[kCached][kPack];
 
-  // Behind the last key seen stands -infinity, whose exponential is 0.
+  // After the last key that is seen the scores are -infinity, whose exponential is 0.
   const auto load_scaled = [&](int64_t column, float(&values)[kPack]) {
     row.load_seen(from, matrix, column, values);
 #pragma unroll
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kWarp * kWarpsPerBlock)
   const float row_log_sum = log_sum[row.row];
   float cached_p[kCached][kPack], cached_d[kCached][kPack];
 
-  // p and d of the pack at `column`; both are 0 behind the last key seen.
+  // p and d of the pack at `column`; both are 0 after the last key that is seen.
   const auto load_pair = [&](int64_t column, float(&p)[kPack], float(&d)[kPack]) {
     float mask[kPack];
     row.load_seen(scores + begin, matrix, column, p);

@@ -1,4 +1,4 @@
-// One pass over a matrix, with the sums of columns on the way: the frame of the bias operators.
+// One pass over a matrix that also sums its columns, for the bias operators.
 //
 // A block of 32 x 8 threads takes a tile of 256 columns and a run of rows. A thread keeps to its 8 columns, so that
 // what belongs to a column (bias, gamma, running sums) stays in registers. The sums of a block go to `partials` (runs,
@@ -10,7 +10,7 @@
 namespace kogpt2 {
 
 constexpr int kTileColumns = kWarp * kPack;
-constexpr int kLines = 8;              // rows of a block at a time
+constexpr int kLines = 8;              // rows that a block works on at a time
 constexpr int64_t kWantedBlocks = 2048;
 constexpr int64_t kLeastRows = 4 * kLines;
 constexpr int64_t kMostRuns = 65535;  // a grid's limit

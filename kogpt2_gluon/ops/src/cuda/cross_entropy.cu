@@ -1,5 +1,6 @@
-// Softmax cross-entropy over a large vocabulary: the mathematics is in launch.h. A block on a row. Forward reads the
-// logits once, with a running maximum; backward reads them once and writes the gradient, over them if asked to.
+// Softmax cross-entropy over a large vocabulary; the mathematics is in launch.h. A block works on a row. The forward
+// pass reads the logits once, with a running maximum. The backward pass reads them once and writes the gradient, which
+// may overwrite them.
 #include "pack.cuh"
 
 namespace kogpt2 {
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(kThreads)
     load(logits + begin + column, count, matrix.vector, values);
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
-      // A row that is ignored has no gradient, even where the one from above is not a number.
+      // The gradient of an ignored row is 0, even if the gradient of its loss is not a number.
       values[k] = label < 0 ? 0.0f : cross_entropy_gradient(values[k], row_log_sum, column + k == label, upstream);
     }
     store_gradient(values, logits_gradient + begin + column, request, count, matrix.vector);

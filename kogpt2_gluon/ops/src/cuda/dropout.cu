@@ -1,4 +1,4 @@
-// What the operators share on the GPU: the dropout's seed, decoded there so that nobody waits for it, and error texts.
+// What the CUDA operators share: error texts, and the dropout's seed, decoded on the GPU so that nobody waits for it.
 #include "pack.cuh"
 
 namespace kogpt2 {

@@ -1,9 +1,11 @@
-// One update of all parameters, and the norm of their gradients before it: the mathematics is in launch.h. A block
+// One update of all parameters (the mathematics is in common/update_rules.h), and the norm of their gradients. A block
 // works on a chunk of one tensor, so that a network of many small tensors and a few large ones fills the GPU with one
 // launch.
 //
-// LAMB needs each tensor's norms between the moments and the weights: its first launch writes the moments and each
-// chunk's squares, the second adds these up for each tensor, the third makes the direction again and takes the step.
+// LAMB needs each tensor's norms between the moments and the weights. Its first launch writes the moments and each
+// chunk's squares, the second adds these up for each tensor, and the third computes the direction again and takes the
+// step.
+#include "../common/update_rules.h"
 #include "pack.cuh"
 
 namespace kogpt2 {
@@ -40,7 +42,7 @@ struct Piece {
   }
 };
 
-// body(at, count, whole) for this thread's packs of the piece.
+// Calls body(at, count, whole) for this thread's packs of the piece.
 template <typename Body>
 __device__ __forceinline__ void for_pieces(const Piece& piece, const Body& body) {
   for (int at = threadIdx.x * kPack; at < piece.count; at += kThreads * kPack) {
@@ -106,7 +108,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- update ---------------------------------------------------------------------------------------------------------
 
-// weight (in registers) and its float16 copy.
+// Writes a weight, which is in registers, and its float16 copy.
 __device__ __forceinline__ void store_weights(const Piece& piece, int at, int here, bool whole,
                                               const float (&weight)[kPack]) {
   store(weight, piece.tensor.master + piece.begin + at, here, whole);
@@ -115,30 +117,31 @@ __device__ __forceinline__ void store_weights(const Piece& piece, int at, int he
   }
 }
 
-// Moments of a pack in g, w, m, v: as they are after this step, and written.
-__device__ __forceinline__ void step_moments(const Piece& piece, const Rule& rule, int at, int here, bool whole,
-                                             float (&weight)[kPack], float (&m)[kPack], float (&v)[kPack]) {
+// The moments of a pack after this step, in registers and written to memory.
+__device__ __forceinline__ void step_moments(const Piece& piece, const UpdateConstants& constants, int at, int here,
+                                             bool whole, float (&weight)[kPack], float (&m)[kPack],
+                                             float (&v)[kPack]) {
   float g[kPack];
   piece.load_gradient(at, here, whole, g);
   load(piece.tensor.master + piece.begin + at, here, whole, weight);
   load(piece.tensor.mean + piece.begin + at, here, whole, m);
   load(piece.tensor.variance + piece.begin + at, here, whole, v);
 #pragma unroll
-  for (int k = 0; k < kPack; ++k) update_moments(rule, g[k], weight[k], piece.tensor.weight_decay, m[k], v[k]);
+  for (int k = 0; k < kPack; ++k) update_moments(constants, g[k], weight[k], piece.tensor.weight_decay, m[k], v[k]);
   store(m, piece.tensor.mean + piece.begin + at, here, whole);
   store(v, piece.tensor.variance + piece.begin + at, here, whole);
 }
 
-// AdamW, BERTAdam and Adam, whole.
+// A whole step of AdamW, BERTAdam or Adam.
 __global__ void __launch_bounds__(kThreads)
-    adam_kernel(const KoGPT2Tensor* tensors, const KoGPT2Chunk* chunks, const Rule rule) {
+    adam_kernel(const KoGPT2Tensor* tensors, const KoGPT2Chunk* chunks, const UpdateConstants constants) {
   const Piece piece(tensors, chunks[blockIdx.x]);
   for_pieces(piece, [&](int at, int here, bool whole) {
     float weight[kPack], m[kPack], v[kPack];
-    step_moments(piece, rule, at, here, whole, weight, m, v);
+    step_moments(piece, constants, at, here, whole, weight, m, v);
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
-      weight[k] -= rule.rate * update_direction(rule, m[k], v[k], weight[k], piece.tensor.weight_decay);
+      weight[k] -= constants.rate * update_direction(constants, m[k], v[k], weight[k], piece.tensor.weight_decay);
     }
     store_weights(piece, at, here, whole, weight);
   });
@@ -146,16 +149,17 @@ __global__ void __launch_bounds__(kThreads)
 
 // LAMB, first: the moments, and partials (chunks, 2) of the squares of weights and directions.
 __global__ void __launch_bounds__(kThreads)
-    lamb_moments(const KoGPT2Tensor* tensors, const KoGPT2Chunk* chunks, const Rule rule, float* partials) {
+    lamb_moments(const KoGPT2Tensor* tensors, const KoGPT2Chunk* chunks, const UpdateConstants constants,
+                 float* partials) {
   __shared__ float shared[2][kWarps];
   const Piece piece(tensors, chunks[blockIdx.x]);
   float weights = 0.0f, directions = 0.0f;
   for_pieces(piece, [&](int at, int here, bool whole) {
     float weight[kPack], m[kPack], v[kPack];
-    step_moments(piece, rule, at, here, whole, weight, m, v);
+    step_moments(piece, constants, at, here, whole, weight, m, v);
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
-      const float direction = update_direction(rule, m[k], v[k], weight[k], piece.tensor.weight_decay);
+      const float direction = update_direction(constants, m[k], v[k], weight[k], piece.tensor.weight_decay);
       weights += weight[k] * weight[k];
       directions += k < here ? direction * direction : 0.0f;  // with epsilon 0 the rest of a pack is 0 / 0
     }
@@ -179,10 +183,11 @@ __global__ void __launch_bounds__(kThreads)
 
 // LAMB, third: the weights.
 __global__ void __launch_bounds__(kThreads)
-    lamb_weights(const KoGPT2Tensor* tensors, const KoGPT2Chunk* chunks, const Rule rule, const float* ratios) {
+    lamb_weights(const KoGPT2Tensor* tensors, const KoGPT2Chunk* chunks, const UpdateConstants constants,
+                 const float* ratios) {
   const KoGPT2Chunk chunk = chunks[blockIdx.x];
   const Piece piece(tensors, chunk);
-  const float rate = rule.rate * ratios[chunk.tensor];
+  const float rate = constants.rate * ratios[chunk.tensor];
   for_pieces(piece, [&](int at, int here, bool whole) {
     float weight[kPack], m[kPack], v[kPack];
     load(piece.tensor.master + piece.begin + at, here, whole, weight);
@@ -190,27 +195,27 @@ __global__ void __launch_bounds__(kThreads)
     load(piece.tensor.variance + piece.begin + at, here, whole, v);
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
-      weight[k] -= rate * update_direction(rule, m[k], v[k], weight[k], piece.tensor.weight_decay);
+      weight[k] -= rate * update_direction(constants, m[k], v[k], weight[k], piece.tensor.weight_decay);
     }
     store_weights(piece, at, here, whole, weight);
   });
 }
 
-// The four rules in one form; the bias correction in float64, since 1 - beta2^t is small at first.
-bool make_rule(const KoGPT2Update& update, Rule& rule) {
-  const double b1 = 1.0 - std::pow(update.beta1, update.step), b2 = 1.0 - std::pow(update.beta2, update.step);
-  const bool corrected = update.optimizer != KOGPT2_BERTADAM;
-  const bool epsilon_too = update.optimizer == KOGPT2_ADAMW || update.optimizer == KOGPT2_LAMB;
-  rule.gradient_scale = static_cast<float>(update.inverse_loss_scale * update.clip_factor);
-  rule.beta1 = static_cast<float>(update.beta1);
-  rule.one_minus_beta1 = static_cast<float>(1.0 - update.beta1);
-  rule.beta2 = static_cast<float>(update.beta2);
-  rule.one_minus_beta2 = static_cast<float>(1.0 - update.beta2);
-  rule.correction = corrected ? static_cast<float>(std::sqrt(b2) / b1) : 1.0f;
-  rule.epsilon = static_cast<float>(epsilon_too ? update.epsilon * std::sqrt(b2) : update.epsilon);
-  rule.rate = static_cast<float>(update.learning_rate);
-  rule.decay_in_gradient = update.optimizer == KOGPT2_ADAM;
-  return update.step >= 1 && update.optimizer >= KOGPT2_ADAMW && update.optimizer <= KOGPT2_LAMB;
+// The constants of one step. False where `update` has no valid rule or step.
+bool make_constants(const KoGPT2Update& update, UpdateConstants& constants) {
+  if (update.step < 1 || !is_rule(update.rule)) return false;
+  const Rule rule = static_cast<Rule>(update.rule);
+  const BiasCorrection correction(rule, update.beta1, update.beta2, update.step);
+  constants.gradient_scale = static_cast<float>(update.inverse_loss_scale * update.clip_factor);
+  constants.beta1 = static_cast<float>(update.beta1);
+  constants.one_minus_beta1 = static_cast<float>(1.0 - update.beta1);
+  constants.beta2 = static_cast<float>(update.beta2);
+  constants.one_minus_beta2 = static_cast<float>(1.0 - update.beta2);
+  constants.correction = static_cast<float>(correction.root / correction.mean);
+  constants.epsilon = static_cast<float>(correction.epsilon(rule, update.epsilon));
+  constants.rate = static_cast<float>(update.learning_rate);
+  constants.decay_in_gradient = properties(rule).decay_in_gradient;
+  return true;
 }
 
 }  // namespace
@@ -249,18 +254,20 @@ int kogpt2_cuda_gradient_norm(const KoGPT2Tensor* tensors, const KoGPT2Chunk* ch
 int kogpt2_cuda_fused_update(const KoGPT2Tensor* tensors, int64_t num_tensors, const KoGPT2Chunk* chunks,
                              int64_t num_chunks, const KoGPT2Update* update, void* workspace, cudaStream_t stream) {
   using namespace kogpt2;
-  Rule rule;
-  if (num_tensors < 1 || num_chunks < 1 || !make_rule(*update, rule)) return cudaErrorInvalidValue;
+  UpdateConstants constants;
+  if (num_tensors < 1 || num_chunks < 1 || !make_constants(*update, constants)) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(num_chunks)), block(kThreads);
-  if (update->optimizer != KOGPT2_LAMB) return start(adam_kernel, grid, block, stream, tensors, chunks, rule);
+  if (!properties(static_cast<Rule>(update->rule)).has_trust_ratio) {
+    return start(adam_kernel, grid, block, stream, tensors, chunks, constants);
+  }
 
   float* const partials = static_cast<float*>(workspace);
   float* const ratios = partials + 2 * num_chunks;
-  int error = start(lamb_moments, grid, block, stream, tensors, chunks, rule, partials);
+  int error = start(lamb_moments, grid, block, stream, tensors, chunks, constants, partials);
   if (error == cudaSuccess) {
     error = start(lamb_ratios, dim3(static_cast<unsigned>(num_tensors)), block, stream, tensors, partials, ratios);
   }
-  if (error == cudaSuccess) error = start(lamb_weights, grid, block, stream, tensors, chunks, rule, ratios);
+  if (error == cudaSuccess) error = start(lamb_weights, grid, block, stream, tensors, chunks, constants, ratios);
   return error;
 }
 

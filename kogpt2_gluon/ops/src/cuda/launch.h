@@ -1,22 +1,22 @@
-/* The fused operators on a GPU, as plain C functions: what each computes, of which arrays, in which order of axes.
+/* The fused operators on a GPU, as plain C functions: what each one computes, its arrays, and the order of their axes.
  *
- * Every function starts its kernels on `stream`, does not wait for them, and returns the cudaError_t of the start (0:
- * none; kogpt2_cuda_error_text says it in words). Arrays lie in device memory, row by row without gaps. `dtype` is the
- * storage type of the arrays marked T below; the others are float32 or as marked. Arithmetic is float32 throughout.
- * Sizes are at least 1; a wrong one, or a wrong dtype, gives cudaErrorInvalidValue. Any size will do; where the last
- * axis is a multiple of 8 and arrays begin at multiples of 16 bytes, memory is read and written 128 bits at a time.
+ * Every function starts its kernels on `stream`, does not wait for them, and returns the cudaError_t of the start (0
+ * means no error; kogpt2_cuda_error_text says it in words). Arrays are in device memory, row by row without gaps. `dtype`
+ * is the storage type of the arrays marked T below; the others are float32 or as marked. Arithmetic is float32
+ * throughout. Sizes are at least 1; a wrong size or dtype gives cudaErrorInvalidValue. Any size works. If the last axis
+ * is a multiple of 8 and arrays begin at multiples of 16 bytes, memory is read and written 128 bits at a time.
  *
  * Nothing depends on the order in which blocks run: a call repeated on the same GPU gives the same bits. Sums over rows
- * have two stages, each block's part in `workspace` and then one addition of the parts in their order; `workspace` is
- * device memory of the size that the kogpt2_cuda_..._workspace function of the operator tells, in bytes.
+ * have two stages: each block writes its part to `workspace`, and then the parts are added in their order. `workspace` is
+ * device memory; the kogpt2_cuda_..._workspace function of the operator returns its size in bytes.
  *
- * Dropout: `mask` below is 0 or 1 / (probability of being kept), drawn anew from (seed, site, element) whenever it is
+ * Dropout: `mask` below is 0 or 1 / (probability of being kept), drawn again from (seed, site, element) whenever it is
  * needed (../common/philox.h). Element (row, column) of `columns` columns has the index
  * row * (columns rounded up to a multiple of 8) + column. `dropout` points to a Dropout in device memory, which
  * kogpt2_cuda_decode_seed fills; a null pointer means mask = 1.
  *
- * Gradients take a request, MXNet's: nothing, write, or add to what is there. Where the request is nothing the array
- * may be null.
+ * Each gradient has one of MXNet's requests: nothing, write, or add to what is there. If the request is nothing, the
+ * array may be null.
  */
 #ifndef KOGPT2_CUDA_LAUNCH_H_
 #define KOGPT2_CUDA_LAUNCH_H_
@@ -42,7 +42,7 @@ KOGPT2_API int64_t kogpt2_cuda_dropout_size(void);
 
 /* seed (64,) float32, as MXNet's Dropout(ones(64), p=0.5) gives it: all 1 means prediction, and nothing is dropped.
  * Otherwise bit i of the 64-bit seed is seed[i] > 0.5. `probability` is that of being dropped, from 0 to below 1;
- * `site` tells the dropouts of a network apart. */
+ * `site` is a number that no other dropout of the network has. */
 KOGPT2_API int kogpt2_cuda_decode_seed(const float* seed, double probability, uint32_t site, void* dropout,
                                        cudaStream_t stream);
 
@@ -50,7 +50,7 @@ KOGPT2_API int kogpt2_cuda_decode_seed(const float* seed, double probability, ui
 
 /* out = mask * gelu(data + bias), gelu(x) = x Phi(x) = x (1 + erf(x / sqrt 2)) / 2.
  * data, out (rows, columns) T; bias (columns,) T. out may be data.
- * Nothing but data is kept for the backward pass: it adds the bias again, which costs less than a second array. */
+ * Only data is kept for the backward pass, which adds the bias again: that costs less than a second array. */
 KOGPT2_API int kogpt2_cuda_bias_gelu_forward(const void* data, const void* bias, void* out, int64_t rows,
                                              int64_t columns, int dtype, const void* dropout, cudaStream_t stream);
 
@@ -137,11 +137,11 @@ KOGPT2_API int kogpt2_cuda_cross_entropy_backward(const void* logits, const int3
 
 /* ---- one update of all parameters ---- */
 
-enum { KOGPT2_ADAMW = 0, KOGPT2_BERTADAM = 1, KOGPT2_ADAM = 2, KOGPT2_LAMB = 3 };
 enum { KOGPT2_CHUNK_SIZE = 16384 };
 
-/* One parameter. `master` and both moments are float32, `gradient` is of `gradient_dtype`; `working_copy` is float16
- * and gets the new values too, or null. All of `size` elements. `first_chunk` is filled by kogpt2_cuda_plan_update. */
+/* One parameter. `master` and both moments are float32, `gradient` has the type `gradient_dtype`. `working_copy` is
+ * float16 and gets the new values too, or is null. All arrays have `size` elements. kogpt2_cuda_plan_update fills
+ * `first_chunk`. */
 typedef struct {
   float* master;
   float* mean;
@@ -154,43 +154,39 @@ typedef struct {
   int32_t gradient_dtype;
 } KoGPT2Tensor;
 
-/* What one block works on: elements index * KOGPT2_CHUNK_SIZE and on, of tensors[tensor]. */
+/* The part that one block works on: elements index * KOGPT2_CHUNK_SIZE and on, of tensors[tensor]. */
 typedef struct {
   int32_t tensor;
   int32_t index;
 } KoGPT2Chunk;
 
-/* `step` counts from 1. Gradients are multiplied by inverse_loss_scale * clip_factor before anything else. */
+/* `rule` is a number of enum Rule in ../common/update_rules.h; `step` counts from 1. Gradients are multiplied by
+ * inverse_loss_scale * clip_factor before anything else. */
 typedef struct {
-  int32_t optimizer;
+  int32_t rule;
   int32_t step;
   double learning_rate, beta1, beta2, epsilon;
   double inverse_loss_scale, clip_factor;
 } KoGPT2Update;
 
 /* On the host: fills first_chunk of every tensor and, unless it is null, `chunks`; returns how many chunks there are.
- * The caller copies both tables to the device; they stay as they are while the arrays do. */
+ * The caller copies both tables to the device. They stay valid as long as the arrays. */
 KOGPT2_API int64_t kogpt2_cuda_plan_update(KoGPT2Tensor* tensors, int64_t num_tensors, KoGPT2Chunk* chunks);
 
 /* result (2,) float64: the sum of the squares of inverse_loss_scale * gradient over all tensors, and the number of
- * elements of it that are not finite. Call it before the update: whether to skip, and clip_factor, depend on it. */
+ * elements of it that are not finite. Call it before the update, which may be skipped because of it, and whose
+ * clip_factor depends on it. */
 KOGPT2_API int kogpt2_cuda_gradient_norm(const KoGPT2Tensor* tensors, const KoGPT2Chunk* chunks, int64_t num_chunks,
                                          double inverse_loss_scale, double* result, void* workspace,
                                          cudaStream_t stream);
 
-/* For each element, g being its scaled gradient, w its master, d the weight decay and t the step:
- *   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;  b1 = 1 - beta1^t;  b2 = 1 - beta2^t
- *   adamw     w -= rate (m / b1 / (sqrt(v / b2) + epsilon) + d w)
- *   bertadam  w -= rate (m / (sqrt(v) + epsilon) + d w)
- *   adam      g + d w in place of g;  w -= rate sqrt(b2) / b1 m / (sqrt(v) + epsilon)
- *   lamb      u = m / b1 / (sqrt(v / b2) + epsilon) + d w;  w -= rate r u, where r = |w| / |u| of the whole tensor, or
- *             1 if either is 0
- * as AdamW of training/update.py, GluonNLP's BERTAdam, MXNet's Adam and LAMB have them. */
+/* One step of all tensors by the rule of `update`; ../common/update_rules.h has the mathematics. w is the master, g the
+ * scaled gradient, d the tensor's weight_decay, m its mean and v its variance. */
 KOGPT2_API int kogpt2_cuda_fused_update(const KoGPT2Tensor* tensors, int64_t num_tensors, const KoGPT2Chunk* chunks,
                                         int64_t num_chunks, const KoGPT2Update* update, void* workspace,
                                         cudaStream_t stream);
 
-/* For both: gradient norm and update. */
+/* The workspace of both functions, the gradient norm and the update. */
 KOGPT2_API int64_t kogpt2_cuda_update_workspace(int64_t num_tensors, int64_t num_chunks);
 
 #ifdef __cplusplus

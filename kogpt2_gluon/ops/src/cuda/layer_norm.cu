@@ -1,8 +1,9 @@
 // LayerNorm: the mathematics is in launch.h.
 //
-// Forward: a warp on a row. Backward: a block of several rows at a time, `warps` warps on each, goes through its share
-// of the rows; a thread keeps to its 8 columns and so has their gamma and beta gradients in registers. That reads both
-// matrices once. Rows wider than 8192 take two passes: the means of each row, then the frame of the bias operators.
+// Forward: a warp works on a row. Backward: a block goes through its share of the rows, several rows at a time, with
+// `warps` warps on each. A thread keeps to its 8 columns, and so has their gamma and beta gradients in registers. That
+// reads both matrices once. Rows wider than 8192 take two passes: the means of each row, then the pass of the bias
+// operators (column_pass.cuh).
 #include "column_pass.cuh"
 #include "row_packs.cuh"
 
@@ -30,7 +31,7 @@ __global__ void __launch_bounds__(kWarp * kWarpsPerBlock)
   });
   const float average = warp_sum(sum) / static_cast<float>(matrix.columns);
 
-  // The squares of what differs from the mean: the mean of squares less the square of the mean would cancel.
+  // The squares of the differences from the mean: the mean of squares minus the square of the mean would cancel.
   float squares = 0.0f;
   for_packs(matrix.columns, [&](int64_t column, int slot) {
     const int count = matrix.count(column);
@@ -101,7 +102,7 @@ __device__ __forceinline__ void add_lines(float (&sums)[kPack]) {
 template <typename T>
 __global__ void __launch_bounds__(kMostWarps* kWarp)
     backward_kernel(const BackwardArrays<T> arrays, const Matrix matrix, float* partials) {
-  // Of every warp, twice: the next row's sums are written while a late thread may still read the last row's.
+  // Two sets for every warp: the next row's sums are written while a late thread may still read those of the last row.
   __shared__ float shared[2][2][kMostWarps];
   const unsigned warps = blockDim.x / kWarp;
   const unsigned warp = threadIdx.y * warps + threadIdx.x / kWarp;
@@ -114,7 +115,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp)
   load(arrays.gamma + column, count, vector, gamma);
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.y;
   int turn = 0;
-  // All lines go round equally often: the block meets in every round.
+  // All lines make the same number of rounds, because the block synchronises in every round.
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.y; first < matrix.rows; first += step, turn ^= 1) {
     const int64_t row = first + threadIdx.y;
     const bool mine = row < matrix.rows && count > 0;
@@ -231,8 +232,8 @@ struct WideBackward {
 // ---- starting them --------------------------------------------------------------------------------------------------
 
 // Blocks and lines of backward_kernel: up to 512 threads a block (one line may need 1024), and as many blocks as fill a
-// V100 or A100 but not more, which keeps the partial sums small. Not the GPU's own number: on all GPUs the order of
-// additions is the same.
+// V100 or A100 but not more, which keeps the partial sums small. The number does not depend on the GPU, so that the
+// order of additions is the same on all GPUs.
 struct Layout {
   int64_t warps, lines, blocks;
 

@@ -1,4 +1,4 @@
-// The arithmetic of the kernels, element by element in float32: for the GPU, and for the host, where tests run it.
+// The arithmetic of the kernels, element by element in float32, for the GPU and for the host, where tests run it.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -66,7 +66,7 @@ KOGPT2_HOST_DEVICE float gelu_derivative(float x) {
 
 // ---- LayerNorm ------------------------------------------------------------------------------------------------------
 
-// The gradient of an element whose normalised value is `normal`; d is gradient times gamma, the means are the row's.
+// The gradient of an element whose normalised value is `normal`. d is gradient times gamma; the means are the row's.
 KOGPT2_HOST_DEVICE float layer_norm_gradient(float d, float normal, float inverse_std, float mean_d,
                                              float mean_d_normal) {
   return inverse_std * (d - mean_d - normal * mean_d_normal);
@@ -74,7 +74,7 @@ KOGPT2_HOST_DEVICE float layer_norm_gradient(float d, float normal, float invers
 
 // ---- softmax --------------------------------------------------------------------------------------------------------
 
-// The sum of exponentials, exp(maximum) * sum, of the values added so far. None yet: maximum -infinity, sum 0.
+// The sum of the exponentials of the values added so far is exp(maximum) * sum. At first maximum is -infinity, sum 0.
 struct LogSum {
   float maximum = -INFINITY, sum = 0.0f;
 
@@ -85,7 +85,7 @@ struct LogSum {
     }
   }
 
-  // Values of -infinity add nothing, not even when there is nothing else yet.
+  // A value of -infinity adds nothing, even if it is the first one.
   KOGPT2_HOST_DEVICE void add(const float values[kPack]) {
     float highest = values[0];
     for (int k = 1; k < kPack; ++k) highest = fmaxf(highest, values[k]);
@@ -111,27 +111,28 @@ KOGPT2_HOST_DEVICE float cross_entropy_gradient(float logit, float log_sum, bool
 
 // ---- optimizers -----------------------------------------------------------------------------------------------------
 
-// One form of all four rules of kogpt2_cuda_fused_update, `correction` and `epsilon` carrying the bias correction:
+// All rules of common/update_rules.h in one form. `correction` and `epsilon` contain the bias correction:
 //   u = correction * m / (sqrt(v) + epsilon) + decay * w;  w -= rate * u
-// where `decay` is 0 for Adam, which has it in the gradient.
-struct Rule {
+// where `decay` is 0 for adam, which adds it to the gradient.
+struct UpdateConstants {
   float gradient_scale;
   float beta1, one_minus_beta1, beta2, one_minus_beta2;
   float correction, epsilon, rate;
   bool decay_in_gradient;
 };
 
-KOGPT2_HOST_DEVICE void update_moments(const Rule& rule, float gradient, float weight, float decay, float& m,
-                                       float& v) {
-  float g = gradient * rule.gradient_scale;
-  if (rule.decay_in_gradient) g += decay * weight;
-  m = rule.beta1 * m + rule.one_minus_beta1 * g;
-  v = rule.beta2 * v + rule.one_minus_beta2 * g * g;
+KOGPT2_HOST_DEVICE void update_moments(const UpdateConstants& constants, float gradient, float weight, float decay,
+                                       float& m, float& v) {
+  float g = gradient * constants.gradient_scale;
+  if (constants.decay_in_gradient) g += decay * weight;
+  m = constants.beta1 * m + constants.one_minus_beta1 * g;
+  v = constants.beta2 * v + constants.one_minus_beta2 * g * g;
 }
 
-KOGPT2_HOST_DEVICE float update_direction(const Rule& rule, float m, float v, float weight, float decay) {
-  const float direction = rule.correction * m / (std::sqrt(v) + rule.epsilon);
-  return rule.decay_in_gradient ? direction : direction + decay * weight;
+KOGPT2_HOST_DEVICE float update_direction(const UpdateConstants& constants, float m, float v, float weight,
+                                          float decay) {
+  const float direction = constants.correction * m / (std::sqrt(v) + constants.epsilon);
+  return constants.decay_in_gradient ? direction : direction + decay * weight;
 }
 
 // LAMB's rate of a tensor, from the squares of the norms of its weights and of their directions.

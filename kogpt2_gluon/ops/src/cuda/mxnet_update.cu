@@ -1,13 +1,14 @@
 // The fused update and the gradient norm of launch.h as MXNet's operators, for the GPU. Neither has a gradient.
 #include <cstddef>
 
-#include "mxnet_operator.h"
+#include "../common/rule_attribute.h"
+#include "cuda_operator.h"
 
 namespace kogpt2 {
 namespace {
 
-// The tables of an update, in device memory for the time of the call. Copied from pageable memory, which CUDA has read
-// when the call returns: the vectors may go.
+// The tables of an update, in device memory for the duration of the call. They are copied from pageable memory, which
+// CUDA has read when the copy call returns, so the vectors may be freed.
 class Plan {
  public:
   Plan(std::vector<KoGPT2Tensor> tensors, const OpResource& resource)
@@ -51,28 +52,34 @@ double inverse_loss_scale(const Attributes& attributes) {
 // kogpt2_cuda_gradient_norm(gradient, ... (num_tensors of them, any shapes) T; num_tensors, loss_scale=1)
 //   -> (2,) float64: the sum of the squares of gradient / loss_scale, and how many of these are not finite
 struct GradientNorm {
+  enum Output { kOut };
   int64_t num_tensors;
   double inverse_scale;
 
   explicit GradientNorm(const Attributes& attributes)
       : num_tensors(attributes.integer("num_tensors", 1, 1)), inverse_scale(inverse_loss_scale(attributes)) {}
-  std::string inputs() const { return std::string(static_cast<size_t>(num_tensors), 'T'); }
-  std::string outputs() const { return "d"; }
 
-  void shape(Shapes&, Shapes& out) const { out[0] = {2}; }
+  Arrays inputs() const {
+    Arrays declared;
+    for (int64_t i = 0; i < num_tensors; ++i) declared.push_back({"gradient", 'T', i});
+    return declared;
+  }
+  Arrays outputs() const { return {{"out", 'd'}}; }
 
-  void forward(Tensors& in, Tensors& out, const OpResource& resource) const {
+  void shape(ShapeInference& shapes) const { shapes.output(kOut) = {2}; }
+
+  void forward(const ForwardCall& call) const {
     std::vector<KoGPT2Tensor> tensors;
-    for (MXTensor& gradient : in) {
+    for (MXTensor& gradient : call.inputs()) {
       KoGPT2Tensor tensor{};
       tensor.gradient = gradient.data_ptr;
       tensor.gradient_dtype = storage_of(gradient);
       tensor.size = gradient.size();
       tensors.push_back(tensor);
     }
-    const Plan plan(std::move(tensors), resource);
+    const Plan plan(std::move(tensors), call.resource);
     check(kogpt2_cuda_gradient_norm(plan.tensors(), plan.chunks(), plan.num_chunks(), inverse_scale,
-                                    out[0].data<double>(), plan.workspace(), stream_of(resource)));
+                                    call.output(kOut).data<double>(), plan.workspace(), stream_of(call.resource)));
   }
 };
 
@@ -84,13 +91,15 @@ struct GradientNorm {
 // num_tensors of each, masters and moments float32 and all but gradients written to, gradients T; with copies=1 float16
 // copies of the masters come last. weight_decays: a number for each tensor, between commas.
 struct FusedUpdate {
+  enum Part { kMasters, kMeans, kVariances, kGradients, kCopies };  // of the inputs, num_tensors each
+  enum Output { kOut };
   KoGPT2Update update;
   int64_t num_tensors;
   bool copies;
   std::vector<double> weight_decays;
 
   explicit FusedUpdate(const Attributes& attributes)
-      : update{optimizer(attributes.text("optimizer", "")),
+      : update{static_cast<int32_t>(rule_of(attributes, "optimizer", "")),
                static_cast<int32_t>(attributes.integer("step", 1, 1)),
                attributes.number("learning_rate"),
                attributes.number("beta1"),
@@ -102,62 +111,63 @@ struct FusedUpdate {
         copies(attributes.integer("copies", 0, 0) != 0),
         weight_decays(attributes.numbers("weight_decays", static_cast<size_t>(num_tensors))) {}
 
-  static int optimizer(const std::string& name) {
-    if (name == "adamw") return KOGPT2_ADAMW;
-    if (name == "bertadam") return KOGPT2_BERTADAM;
-    if (name == "adam") return KOGPT2_ADAM;
-    if (name == "lamb") return KOGPT2_LAMB;
-    fail("optimizer='", name, "' is none of adamw, bertadam, adam, lamb");
-  }
+  Part last_part() const { return copies ? kCopies : kGradients; }
+  size_t place(Part part, int64_t tensor) const { return static_cast<size_t>(part * num_tensors + tensor); }
 
-  std::string inputs() const {
-    const size_t n = static_cast<size_t>(num_tensors);
-    return std::string(3 * n, 'f') + std::string(n, 'T') + std::string(copies ? n : 0, 'h');
-  }
-  std::string outputs() const { return "f"; }
-
-  void shape(Shapes& in, Shapes& out) const {
-    const size_t n = static_cast<size_t>(num_tensors);
-    for (size_t i = n; i < in.size(); ++i) {
-      if (is_known(in[i % n])) settle(("array " + std::to_string(i)).c_str(), in[i], in[i % n]);
+  Arrays inputs() const {
+    static const Array parts[] = {{"master", 'f'}, {"mean", 'f'}, {"variance", 'f'}, {"gradient", 'T'}, {"copy", 'h'}};
+    Arrays declared;
+    for (int part = kMasters; part <= last_part(); ++part) {
+      for (int64_t i = 0; i < num_tensors; ++i) declared.push_back({parts[part].name, parts[part].type, i});
     }
-    out[0] = {1};
+    return declared;
+  }
+  Arrays outputs() const { return {{"out", 'f'}}; }
+
+  std::vector<int> written_inputs() const {
+    std::vector<int> written;
+    for (int part = kMasters; part <= last_part(); ++part) {
+      for (int64_t i = 0; part != kGradients && i < num_tensors; ++i) {
+        written.push_back(static_cast<int>(place(static_cast<Part>(part), i)));
+      }
+    }
+    return written;
   }
 
-  void forward(Tensors& in, Tensors& out, const OpResource& resource) const {
-    const size_t n = static_cast<size_t>(num_tensors);
+  void shape(ShapeInference& shapes) const {
+    for (int64_t i = 0; i < num_tensors; ++i) {
+      if (!shapes.knows(place(kMasters, i))) continue;
+      const Shape master = shapes.input(place(kMasters, i));
+      for (int part = kMeans; part <= last_part(); ++part) shapes.settle(place(static_cast<Part>(part), i), master);
+    }
+    shapes.output(kOut) = {1};
+  }
+
+  void forward(const ForwardCall& call) const {
     std::vector<KoGPT2Tensor> tensors;
-    for (size_t i = 0; i < n; ++i) {
+    for (int64_t i = 0; i < num_tensors; ++i) {
+      const auto array = [&](Part part) -> MXTensor& { return call.input(place(part, i)); };
       KoGPT2Tensor tensor{};
-      tensor.master = in[i].data<float>();
-      tensor.mean = in[n + i].data<float>();
-      tensor.variance = in[2 * n + i].data<float>();
-      tensor.gradient = in[3 * n + i].data_ptr;
-      tensor.gradient_dtype = storage_of(in[3 * n + i]);
-      tensor.working_copy = copies ? in[4 * n + i].data_ptr : nullptr;
-      tensor.size = in[i].size();
-      tensor.weight_decay = static_cast<float>(weight_decays[i]);
+      tensor.master = array(kMasters).data<float>();
+      tensor.mean = array(kMeans).data<float>();
+      tensor.variance = array(kVariances).data<float>();
+      tensor.gradient = array(kGradients).data_ptr;
+      tensor.gradient_dtype = storage_of(array(kGradients));
+      tensor.working_copy = copies ? array(kCopies).data_ptr : nullptr;
+      tensor.size = array(kMasters).size();
+      tensor.weight_decay = static_cast<float>(weight_decays[static_cast<size_t>(i)]);
       tensors.push_back(tensor);
     }
-    const Plan plan(std::move(tensors), resource);
+    const Plan plan(std::move(tensors), call.resource);
     check(kogpt2_cuda_fused_update(plan.tensors(), plan.num_tensors(), plan.chunks(), plan.num_chunks(), &update,
-                                   plan.workspace(), stream_of(resource)));
-    write_zeros(out[0], KOGPT2_WRITE, stream_of(resource));
-  }
-
-  static MXReturnValue mutated(const AttributeMap& attributes, std::vector<int>* indices) {
-    return guarded([&] {
-      const FusedUpdate op{Attributes(attributes)};
-      const int n = static_cast<int>(op.num_tensors);
-      for (int i = 0; i < 3 * n; ++i) indices->push_back(i);
-      for (int i = 4 * n; i < (op.copies ? 5 : 4) * n; ++i) indices->push_back(i);
-    });
+                                   plan.workspace(), stream_of(call.resource)));
+    write_zeros(call.output(kOut), stream_of(call.resource));
   }
 };
 
 }  // namespace
 
 KOGPT2_CUDA_OPERATOR(kogpt2_cuda_gradient_norm, GradientNorm);
-KOGPT2_CUDA_OPERATOR(kogpt2_cuda_fused_update, FusedUpdate).setMutateInputs(FusedUpdate::mutated);
+KOGPT2_CUDA_OPERATOR(kogpt2_cuda_fused_update, FusedUpdate);
 
 }  // namespace kogpt2

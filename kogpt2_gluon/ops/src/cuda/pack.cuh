@@ -1,4 +1,5 @@
-// How kernels read and write: packs of 8 neighbouring elements of a row, float32 in registers; and sums over threads.
+// How kernels read and write: in packs of 8 neighbouring elements of a row, float32 in registers. Also sums over
+// threads.
 #pragma once
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -12,7 +13,7 @@ constexpr int kWarp = 32;
 
 // ---- a matrix -------------------------------------------------------------------------------------------------------
 
-// (rows, columns) without gaps. `vector`: every pack is whole and lies at a multiple of its own size.
+// A matrix (rows, columns) without gaps. With `vector` every pack is whole and is at a multiple of its own size.
 struct Matrix {
   int64_t rows, columns;
   bool vector;
@@ -21,7 +22,7 @@ struct Matrix {
     return columns - column < kPack ? static_cast<int>(columns - column) : kPack;
   }
 
-  // The Philox block of the pack at `column`: every row begins with a new one.
+  // The Philox block of the pack at `column`. Every row begins with a new block.
   __device__ __forceinline__ uint64_t block(int64_t row, int64_t column) const {
     return static_cast<uint64_t>(row * ((columns + kPack - 1) / kPack) + column / kPack);
   }
@@ -93,7 +94,7 @@ __device__ __forceinline__ void store(const float (&from)[kPack], T* to, int cou
   }
 }
 
-// A pack of a gradient, as requested.
+// Writes or adds a pack of a gradient, as requested.
 template <typename T>
 __device__ __forceinline__ void store_gradient(float (&values)[kPack], T* to, int request, int count, bool vector) {
   if (request == KOGPT2_NULL) return;
@@ -121,7 +122,7 @@ __device__ __forceinline__ void load_mask(const Dropout& dropout, const Matrix& 
 
 // ---- sums over threads ----------------------------------------------------------------------------------------------
 
-// Every lane gets the warp's sum; all 32 lanes call it. Added up in the same order in every lane and every run.
+// Every lane gets the warp's sum; all 32 lanes call it. The order of additions is the same in every lane and every run.
 __device__ __forceinline__ float warp_sum(float value) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, offset);
@@ -136,8 +137,8 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
-// Two sums over a block of one dimension; every thread gets both. `shared` is a word for each sum and warp, and free
-// again when the block next meets.
+// Two sums over a block of one dimension; every thread gets both. `shared` has a word for each sum and warp, and is
+// free again when the block next synchronises.
 template <int kWarps>
 __device__ __forceinline__ void block_sums(float& a, float& b, float (&shared)[2][kWarps]) {
   a = warp_sum(a);

@@ -1,6 +1,6 @@
-// A warp on a row, the frame of LayerNorm and causal softmax: lane l has the packs at 8 l, 8 (l + 32), 8 (l + 64) ...
-// The first kCached of them, rows of up to 1024 elements, stay in registers between the passes over a row; what lies
-// beyond is read again.
+// A warp works on a row, for LayerNorm and causal softmax: lane l has the packs at 8 l, 8 (l + 32), 8 (l + 64) ...
+// The first kCached of them, which are rows of up to 1024 elements, stay in registers between the passes over a row;
+// the others are read again.
 #pragma once
 #include "pack.cuh"
 
@@ -17,8 +17,8 @@ __device__ __forceinline__ int64_t warp_row() {
   return static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
 }
 
-// visit(column, slot) for every pack of this lane below `end`; slot 0 .. kCached - 1 is a constant of the unrolled
-// code, so that arrays indexed with it stay in registers, and -1 means that nothing was kept.
+// Calls visit(column, slot) for every pack of this lane below `end`. A slot from 0 to kCached - 1 is a constant of the
+// unrolled code, so that arrays indexed with it stay in registers; -1 means that the pack was not kept.
 template <typename Visit>
 __device__ __forceinline__ void for_packs(int64_t end, const Visit& visit) {
   const int64_t first = lane_column();

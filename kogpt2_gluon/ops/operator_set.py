@@ -1,0 +1,180 @@
+"""The operators that the network is written over (model/gpt2.py), and what all sets of them share.
+
+In the comments B is the batch size, T the length of the input, P that of the cached past, C `units`, H `num_heads`,
+D = C / H, and V `vocab_size`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from kogpt2_gluon.ops.parameters import value
+
+EPSILON = 1e-5  # of LayerNorm
+SEED_SIZE = 64  # the length of the seed that fused operators with dropout take
+
+
+def draw_seed(F: Any, dropout: float) -> Any:
+    """Return the seed of fused operators with dropout: 64 values, each 0 or 2 in training, drawn by MXNet's generator.
+
+    In prediction mode, or without dropout, all are 1. An operator of a library does not learn from MXNet if
+    this is training, and gets no seed that `mx.random.seed` repeats; this array says both.
+
+    No gradient goes through it: every operator with dropout reads this array, and nobody needs its gradient.
+    """
+    ones = F.ones((SEED_SIZE,))
+    return F.BlockGrad(F.Dropout(ones, p=0.5)) if dropout else ones
+
+
+class OperatorSet(ABC):
+    """The operators of a network, on one kind of device and in one precision.
+
+    Every method takes `F`, ``mx.nd`` or ``mx.sym``. A `layer` is a Gluon block that holds parameters (``nn.Dense``,
+    ``nn.LayerNorm``, ``nn.Embedding``); only its parameters are used. `seed` is the result of :meth:`dropout_seed`,
+    `site` a number that no other dropout of the network has: MXNet's own dropout needs neither.
+
+    Attributes
+    ----------
+    name : str
+        "stock" or "fused".
+    precision : str
+        Each set lists its own.
+    dropout : float
+        Probability, on embeddings, attention weights, attention output and feed-forward output.
+    """
+
+    name: str
+    precisions: tuple[str, ...]
+
+    def __init__(self, precision: str = "float32", dropout: float = 0.0):
+        assert precision in self.precisions, precision
+        self.precision, self.dropout = precision, dropout
+
+    # ---- what the network asks for ---------------------------------------------------------------------------------
+
+    def dropout_seed(self, F: Any) -> Any:
+        """Return the array with the seed of fused operators, which also says if this is training; else None."""
+        return None
+
+    def embedding_rows(self, embed: Any) -> Any:
+        """Return the object that keeps a tied embedding's gradient apart, as rows.
+
+        None if MXNet adds that gradient to the output projection's.
+        """
+        return None
+
+    def embedding(
+        self,
+        F: Any,
+        tokens: Any,
+        embed: Any,
+        pos_embed: Any,
+        past_length: Any,
+        seed: Any,
+        site: int,
+        rows: Any = None,
+    ) -> Any:
+        """Embeddings of tokens (B, T) and of their positions, with dropout: (B, T, C).
+
+        The positions begin at `past_length`, an array of shape (1,), or at 0 when it is None. `rows` is what
+        ``inputs()`` of :meth:`embedding_rows` returned, or None where there is no such object.
+        """
+        assert rows is None
+        embedded = self._lookup(F, tokens, embed)  # (B, T, C)
+        positions = F.contrib.arange_like(F.cast(tokens, "float32"), axis=1)  # (T,)
+        if past_length is not None:
+            positions = F.broadcast_add(positions, past_length)
+        position_rows = self._lookup(F, positions, pos_embed).expand_dims(0)  # (1, T, C)
+        return self._dropout(F, self._compute(F, F.broadcast_add, embedded, position_rows))
+
+    @abstractmethod
+    def layer_norm(self, F: Any, data: Any, layer: Any) -> Any:
+        """LayerNorm over the last axis, epsilon 1e-5."""
+
+    def linear(self, F: Any, data: Any, layer: Any) -> Any:
+        """data weight^T + bias, over the last axis."""
+        weight, bias = value(F, layer.weight), value(F, layer.bias)
+        if layer.weight.grad_req == "null" and layer.bias.grad_req != "null":
+            # On CPU, MXNet 1.9.1 does not write the bias's gradient where the weight's is not requested.
+            return self._compute(F, F.broadcast_add, self._product(F, data, layer), bias)
+        return self._compute(F, F.FullyConnected, data, weight, bias, num_hidden=layer.weight.shape[0], flatten=False)
+
+    @abstractmethod
+    def linear_dropout_residual(self, F: Any, data: Any, layer: Any, residual: Any, seed: Any, site: int) -> Any:
+        """residual + dropout(linear(data))."""
+
+    @abstractmethod
+    def feed_forward(
+        self, F: Any, data: Any, hidden_map: Any, out_map: Any, residual: Any, seed: Any, site: int
+    ) -> Any:
+        """residual + dropout(out_map(gelu(hidden_map(data)))), with the erf form of GELU."""
+
+    @abstractmethod
+    def attention(self, F: Any, qkv: Any, units: int, num_heads: int, seed: Any, site: int) -> Any:
+        """Causal self-attention of packed queries, keys and values (B, T, 3C), dropout on its weights: (B, T, C)."""
+
+    def keys_and_values(self, F: Any, qkv: Any, num_heads: int) -> list:
+        """The keys and the values in qkv (B, T, 3C), in the layout that `attention_cached` takes: (B, H, T, D) each."""
+        return self._split(F, qkv, num_heads)[1:]
+
+    @abstractmethod
+    def attention_cached(
+        self, F: Any, qkv: Any, units: int, num_heads: int, past_key: Any, past_values: Any
+    ) -> tuple[Any, list]:
+        """Attention that also looks at a past: (B, T, C), and keys and values of past and input, (B, H, P + T, D) each.
+
+        It is for prediction: the fused operator has neither dropout nor a gradient.
+        """
+
+    def logits(self, F: Any, hidden: Any, layer: Any) -> Any:
+        """hidden weight^T: (B, T, V)."""
+        return self._product(F, hidden, layer)
+
+    @abstractmethod
+    def cross_entropy(self, F: Any, hidden: Any, layer: Any, labels: Any, rows: Any = None) -> Any:
+        """Natural-log cross-entropy of labels (B, T), given the last hidden states (B, T, C): (B, T), float32.
+
+        `rows` is the embedding's. With it, the projection's is the only gradient of the matrix in the graph.
+        """
+
+    # ---- parts, by MXNet's own operators ---------------------------------------------------------------------------
+
+    def _compute(self, F: Any, operator: Any, *inputs: Any, **attributes: Any) -> Any:
+        """The result of one of MXNet's own operators, its inputs and the result rounded by the hook below."""
+        return self._rounded(F, operator(*(self._rounded(F, each) for each in inputs), **attributes))
+
+    def _rounded(self, F: Any, data: Any) -> Any:
+        """`data` as it is; a set that emulates another precision rounds it here."""
+        return data
+
+    def _lookup(self, F: Any, rows: Any, layer: Any) -> Any:
+        """The rows of an embedding's matrix with these numbers."""
+        input_dim, output_dim = layer.weight.shape
+        weight = self._rounded(F, value(F, layer.weight))
+        embedded = F.Embedding(rows, weight, input_dim=input_dim, output_dim=output_dim, dtype=layer.weight.dtype)
+        return self._rounded(F, embedded)
+
+    def _product(self, F: Any, data: Any, layer: Any) -> Any:
+        """data weight^T, over the last axis."""
+        weight, units = value(F, layer.weight), layer.weight.shape[0]
+        return self._compute(F, F.FullyConnected, data, weight, num_hidden=units, no_bias=True, flatten=False)
+
+    def _dropout(self, F: Any, data: Any) -> Any:
+        return self._compute(F, F.Dropout, data, p=self.dropout) if self.dropout else data
+
+    @staticmethod
+    def _split(F: Any, qkv: Any, num_heads: int) -> list:
+        """Queries, keys and values, each (B, H, T, D)."""
+        parts = F.split(qkv, num_outputs=3, axis=2)
+        return [part.reshape((0, 0, -4, num_heads, -1)).transpose((0, 2, 1, 3)) for part in parts]
+
+    @staticmethod
+    def _merge_batch(data: Any) -> Any:
+        """(B, H, T, D) as (BH, T, D), which batch_dot takes."""
+        return data.reshape((-3, 0, 0))
+
+    @staticmethod
+    def _merge_heads(context: Any, num_heads: int) -> Any:
+        """(BH, T, D) as (B, T, C)."""
+        return context.reshape((-4, -1, num_heads, 0, 0)).transpose((0, 2, 1, 3)).reshape((0, 0, -3))
