@@ -76,10 +76,11 @@ test-all: $(TEST) $(PCLUSTER)/.ready ## everything: slow tests too, the other Py
 	$(PYTEST)
 	$(MAKE) test-pythons test-cu112
 
-lint: $(TEST) ## ruff, the order of imports, mypy
+lint: $(TEST) ## ruff, the order of imports, words, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python tests/words/check.py
 	mkdir -p $(VENV)/names && ln -sfn ../../launch $(VENV)/names/kogpt2_launch
 	$(BIN)/mypy
 
