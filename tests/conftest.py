@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,17 +21,44 @@ pytest.register_assert_rewrite(
 )  # its asserts show their values, as those of a test file do
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file share a process (pytest-xdist), since they share fixtures.
+# Files that need the two hosts, whose names and addresses exist once on a machine; then files that take long, which
+# begin first so that none is left over at the end.
+TWO_HOSTS = ("tests/chaos/test_two_hosts.py", "tests/launch/render/test_slurm.py")
+LONG = (
+    "tests/install/test_wheel.py",
+    "tests/launch/run/test_job.py",
+    "tests/ops/test_cuda_build.py",
+    "tests/training/test_precision.py",
+    "tests/words/test_commands.py",
+    "tests/cli/test_cli.py",
+    "tests/launch/plan/test_discovery.py",
+    "tests/training/test_training.py",
+)
 
-    All tests on two hosts share one: the hosts' names and addresses exist once on a machine. They wait more than they
-    compute, so they begin first and run next to the others.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests on two hosts first, which wait more than they compute, then the files that take long."""
+    order = (*TWO_HOSTS, *LONG)
+    items.sort(key=lambda item: order.index(_file_of(item.nodeid)) if _file_of(item.nodeid) in order else len(order))
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's; unknown where that is switched off
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process whole files, since tests of a file share fixtures, and all that need the two hosts to one.
+
+    Its own way, `--dist loadgroup`, has no effect with pytest 9.2: xdist 3.8.0 sets a field that pytest reads no more.
     """
-    items.sort(key=lambda item: item.get_closest_marker("netns") is None)
-    for item in items:
-        group = "two-hosts" if item.get_closest_marker("netns") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "two hosts" if _file_of(nodeid) in TWO_HOSTS else _file_of(nodeid)
+
+    return Files(config, log)
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")
