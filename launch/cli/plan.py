@@ -52,6 +52,7 @@ def plan(
     """
     from kogpt2_gluon.estimate import time_and_cost
     from kogpt2_gluon.recipe import load_recipe
+    from kogpt2_gluon.storage.files import write_file
     from kogpt2_launch.plan import discovery
     from kogpt2_launch.plan.environment import parse_variables
     from kogpt2_launch.plan.plan import make_plan
@@ -67,7 +68,9 @@ def plan(
     made = make_plan(recipe, overrides, found.hosts, network_interface, parse_variables(variables), fabric, shared)
     if out is not None:
         try:
-            out.write_text(made.to_json(), encoding="utf-8")
+            if not out.parent.is_dir():  # a misspelt folder is not made
+                raise RecipeError(f"--out {out}: cannot be written: there is no folder {out.parent}")
+            write_file(out, made.to_json().encode())
         except OSError as error:
             raise RecipeError(f"--out {out}: cannot be written: {error.strerror}") from None
     if as_json:

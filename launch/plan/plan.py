@@ -33,7 +33,7 @@ from kogpt2_launch.plan.variables import (
     worker_variables,
 )
 
-FORMAT = "kogpt2-launch-plan-3"
+FORMAT = "kogpt2-launch-plan-4"
 PYTHON, LAUNCH_ID = "PYTHON", "ID"  # placeholders: the interpreter on the hosts, and the number that each attempt draws
 
 # The names that Linux allows for an interface, without the characters that a shell would interpret.

@@ -104,11 +104,12 @@ def clean(
         report = _assemble(work, files, kind, options, test_sources, test_share, about, say)
         report.split, report.test_share = split, test_share
         if sum(report.documents.kept.values()):
+            # Before anything is moved: a full disk here leaves the assembled corpus where it is.
+            page = render_cleaning(report, out.resolve().name)
+            (work / "corpus" / PAGE_FILE).write_bytes(page.encode("utf-8", "replace"))
             with replace_folder(out) as folder:
                 for entry in (work / "corpus").iterdir():
                     entry.rename(folder / entry.name)
-                page = render_cleaning(report, out.resolve().name)
-                (folder / PAGE_FILE).write_bytes(page.encode("utf-8", "replace"))
     if not sum(report.documents.kept.values()):
         _raise_nothing_left(sources, documents, report)
     return report

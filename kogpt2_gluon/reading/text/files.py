@@ -97,20 +97,21 @@ class TextFiles:
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def list_text_files(folders: Sequence[str], documents: str, worker: Worker) -> TextFiles:
+def list_text_files(folders: Sequence[str], documents: str, worker: Worker, look_inside: bool = True) -> TextFiles:
     """Lists the files below `folders` (or S3 prefixes) that can hold `documents`.
 
     Rank 0 looks, and every worker gets its list (a collective operation). All workers raise the fault that rank 0
     finds: DataError for a missing or empty folder, or for a file that cannot hold such documents, RecipeError for a
-    folder whose documents are stored in another way.
+    folder whose documents are stored in another way. With `look_inside`, the first block of up to eight files is read
+    as well, and one of them must hold such documents.
     """
-    answer = worker.broadcast(_look(folders, documents) if worker.rank == 0 else None)
+    answer = worker.broadcast(_look(folders, documents, look_inside) if worker.rank == 0 else None)
     if "error" in answer:
         raise (RecipeError if answer["exit_code"] == RecipeError.exit_code else DataError)(answer["error"])
     return TextFiles.from_state(answer["files"])
 
 
-def _look(folders: Sequence[str], documents: str) -> dict[str, Any]:
+def _look(folders: Sequence[str], documents: str, look_inside: bool) -> dict[str, Any]:
     try:
         kind = kind_of(documents)
         sources = {source.name: source for source in list_sources(folders) if source.size}
@@ -118,7 +119,8 @@ def _look(folders: Sequence[str], documents: str) -> dict[str, Any]:
             raise DataError(f"{', '.join(map(str, folders))}: only empty files, so no text to train on")
         check_corpora(sources.values(), kind)
         check_names(sources.values(), kind)
-        check_openings(sources.values(), kind)
+        if look_inside:
+            check_openings(sources.values(), kind)
     except KoGPT2Error as error:
         return {"error": str(error).replace("--documents ", "data.documents="), "exit_code": error.exit_code}
     return {"files": TextFiles(tuple(sources[name] for name in sorted(sources))).to_state()}

@@ -97,7 +97,8 @@ class TextReader(Reader):
         self._history_hash = ""
         self._gathered: NDArray[np.float64] | None = None
         self._change: DataError | None = None  # all workers know that a file of the epoch is gone or changed
-        files = list_text_files(folders, settings.documents, worker)
+        # A resumed run has read these files before: what it accepted then does not end it now.
+        files = list_text_files(folders, settings.documents, worker, look_inside=saved is None)
         if saved is None:
             self._begin_epoch(files)
         else:

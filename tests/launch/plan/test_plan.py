@@ -224,7 +224,7 @@ def test_plan_file_round_trip_and_repeats(recipe, tmp_path):
     assert one.read_bytes() == two.read_bytes() == printed[0].output.encode()
     plan = load_plan(one)
     assert plan.to_json().encode() == one.read_bytes()
-    assert json.loads(one.read_text())["format"] == "kogpt2-launch-plan-3"
+    assert json.loads(one.read_text())["format"] == "kogpt2-launch-plan-4"
 
 
 def edit_argv(plain):
@@ -388,6 +388,8 @@ def test_planning_loads_no_mxnet(recipe):
 
 
 def test_python_dash_m():
-    command = [sys.executable, "-m", "launch", "plan", "--help"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    """Libraries on the path are enough: an installed package, here left out by -S, is not needed."""
+    command = [sys.executable, "-S", "-m", "launch", "plan", "--help"]
+    libraries = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if "site-packages" in path)}
+    result = subprocess.run(command, cwd=ROOT, env=libraries, capture_output=True, text=True, check=True)
     assert "python -m launch plan" in result.stdout and "--hosts h1:8,h2:8" in result.stdout

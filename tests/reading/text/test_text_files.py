@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus.sources import Source
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text.files import TextFiles, list_text_files
 from tests.machine.thread_workers import on_workers
 
@@ -43,3 +44,10 @@ def test_names_that_are_not_utf8_reach_every_worker(tmp_path: Path) -> None:
     Path(os.fsdecode(name)).write_text("글\n", encoding="utf-8")
     one, other = on_workers(2, lambda worker: list_text_files([str(tmp_path)], "line", worker))
     assert one == other and os.fsencode(one.sources[0].name) == name and len(one.fingerprint) == 32
+
+
+def test_files_are_looked_into_at_the_start_and_not_on_resume(tmp_path: Path) -> None:
+    (tmp_path / "news.txt").write_bytes("오늘은 날씨가 맑다\n".encode("cp949") * 20)
+    with pytest.raises(DataError, match="CP949"):
+        list_text_files([str(tmp_path)], "line", Worker())
+    assert list_text_files([str(tmp_path)], "line", Worker(), look_inside=False).count == 1
