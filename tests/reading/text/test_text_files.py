@@ -50,4 +50,4 @@ def test_files_are_looked_into_at_the_start_and_not_on_resume(tmp_path: Path) ->
     (tmp_path / "news.txt").write_bytes("오늘은 날씨가 맑다\n".encode("cp949") * 20)
     with pytest.raises(DataError, match="CP949"):
         list_text_files([str(tmp_path)], "line", Worker())
-    assert list_text_files([str(tmp_path)], "line", Worker(), look_inside=False).count == 1
+    assert list_text_files([str(tmp_path)], "line", Worker(), look_inside=False).count == "1 text file"
