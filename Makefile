@@ -65,7 +65,7 @@ $(PCLUSTER)/.ready: constraints.txt
 	$(PCLUSTER)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps aws-parallelcluster
 	touch $@
 
-# Half of a test run is waiting, so more processes than cores run side by side. OpenMP's threads must not spin then.
+# Tests wait half of their time, so more processes than cores run side by side. OpenMP's threads must not spin then.
 TEST_PROCESSES ?= 4
 PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
@@ -120,5 +120,5 @@ system-packages: ## Debian packages needed to build and test
 	apt-get install -y -qq --no-install-recommends g++ make python3-venv \
 		openssh-server openssh-client openmpi-bin iproute2 slurm-wlm munge >/dev/null
 
-clean: ## remove .venv and the files of runs
+clean: ## remove all environments, build files and the demo's run; runs/ and bench-* stay
 	rm -rf $(VENV) .venv-cu112 $(PCLUSTER) .work build *.egg-info $(DEMO_DIR)
