@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kogpt2_gluon.corpus.formats import KINDS
 from kogpt2_gluon.recipe import OPTIMIZERS, known_keys
 from tests.helpers import kogpt2, run
 
@@ -30,6 +31,11 @@ def refused(*arguments, code: int) -> str:
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.startswith("kogpt2: ")
     return done.stderr
+
+
+def test_help_of_clean_names_every_kind_of_document():
+    shown = " ".join(kogpt2("clean", "--help").stdout.split())
+    assert all(f"{name}: " in shown for name in KINDS) and "FIELD" in shown
 
 
 def test_help_of_every_verb_has_an_example():
