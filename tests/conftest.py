@@ -21,30 +21,48 @@ pytest.register_assert_rewrite(
 )  # its asserts show their values, as those of a test file do
 
 
-# Files that need the two hosts, whose names and addresses exist once on a machine; then files that take long, which
-# begin first so that none is left over at the end.
-TWO_HOSTS = ("tests/chaos/test_two_hosts.py", "tests/launch/render/test_slurm.py")
-LONG = (
+# Files that share one process when tests run side by side. What the launcher starts is found by its marks on the whole
+# machine, and the two hosts' names exist once on it; the kernels for the CPU are compiled once in a process.
+TOGETHER = {
+    "launcher": (
+        "tests/chaos/test_two_hosts.py",
+        "tests/launch/render/test_slurm.py",
+        "tests/launch/run/test_job.py",
+        "tests/launch/run/test_local.py",
+        "tests/launch/host/test_host.py",
+    ),
+    "kernels": (
+        "tests/ops/test_cuda_kernels.py",
+        "tests/ops/test_cuda_operators.py",
+        "tests/ops/test_cuda_update.py",
+        "tests/ops/test_fused_cuda_model.py",
+        "tests/training/test_update.py",
+    ),
+}
+GROUPS = {file: name for name, files in TOGETHER.items() for file in files}
+# Files that take long begin first, so that none is left over at the end; the launcher's wait more than they compute.
+FIRST = (
+    *TOGETHER["launcher"],
     "tests/install/test_wheel.py",
-    "tests/launch/run/test_job.py",
     "tests/ops/test_cuda_build.py",
     "tests/training/test_precision.py",
     "tests/words/test_commands.py",
     "tests/cli/test_cli.py",
     "tests/launch/plan/test_discovery.py",
     "tests/training/test_training.py",
+    *TOGETHER["kernels"],
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests on two hosts first, which wait more than they compute, then the files that take long."""
-    order = (*TWO_HOSTS, *LONG)
-    items.sort(key=lambda item: order.index(_file_of(item.nodeid)) if _file_of(item.nodeid) in order else len(order))
+    """Put the files that take long first."""
+    order = {file: number for number, file in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(_file_of(item.nodeid), len(order)))
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's; unknown where that is switched off
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each process whole files, since tests of a file share fixtures, and all that need the two hosts to one.
+    """Give each process whole files, since tests of a file share fixtures, and those of TOGETHER to one.
 
     Its own way, `--dist loadgroup`, has no effect with pytest 9.2: xdist 3.8.0 sets a field that pytest reads no more.
     """
@@ -52,7 +70,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "two hosts" if _file_of(nodeid) in TWO_HOSTS else _file_of(nodeid)
+            return GROUPS.get(_file_of(nodeid), _file_of(nodeid))
 
     return Files(config, log)
 

@@ -341,7 +341,7 @@ def test_slurm(scontrol, sizes):
 
 
 def test_slurm_faults(scontrol, monkeypatch):
-    with pytest.raises(RecipeError, match="SLURM_JOB_NODELIST is not set; run this inside of sbatch"):
+    with pytest.raises(RecipeError, match="SLURM_JOB_NODELIST is not set; run this inside sbatch"):
         from_slurm({})
     with pytest.raises(RecipeError, match="--gpus-per-node=N"):
         from_slurm({"SLURM_JOB_NODELIST": "node[1-2]"})
