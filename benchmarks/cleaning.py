@@ -87,7 +87,7 @@ def speeds(megabytes: float, rounds: list[dict[str, float]]) -> Result:
 
 
 def measure_filters(arguments: argparse.Namespace, work: Path) -> Result:
-    """Measure the filters on documents, then on reviews."""
+    """Measures the filters on documents, then on reviews."""
     return {kind: _measure_filters(arguments, work, kind) for kind in ("documents", "reviews")}
 
 
@@ -128,7 +128,7 @@ def _measure_filters(arguments: argparse.Namespace, work: Path, kind: str) -> Re
 
 
 def find_near_duplicates(texts: list[str], options: NearDuplicateOptions, work: Path) -> list[int]:
-    """Sign and search, as `clean` does."""
+    """Signs and searches, as `clean` does."""
     remaining = iter(texts)
     keys = [band_keys(batch, options) for batch in iter(lambda: take(remaining, BATCH_BYTES), [])]
     np.save(work / "keys.npy", np.concatenate(keys))
@@ -138,7 +138,7 @@ def find_near_duplicates(texts: list[str], options: NearDuplicateOptions, work: 
 
 
 def measure_near_duplicates(arguments: argparse.Namespace, work: Path) -> Result:
-    """Measure documents, reviews of at least 10 characters, and the planted set."""
+    """Measures documents, reviews of at least 10 characters, and the planted set."""
     peers = make_peers(arguments.peers) if arguments.peers else "no --peers DIR"
     result: Result = {"peers": "measured" if isinstance(peers, Path) else f"skipped: {peers}"}
     for kind in ("documents", "reviews"):
@@ -177,7 +177,7 @@ def _measure_near_duplicates(arguments: argparse.Namespace, work: Path, kind: st
 
 
 def measure_planted(texts: list[str], work: Path) -> Result:
-    """Plant copies with 0.2% to 5% of their characters changed; count those dropped at 0.85 or more, and all others."""
+    """Plants copies with 0.2% to 5% of the characters changed; counts those dropped at 0.85 or more, and all others."""
     options = NearDuplicateOptions(enabled=True)
     texts = [text for text in texts if len(text) >= 200]
     first = set(find_near_duplicates(texts, options, work))
@@ -206,7 +206,7 @@ def edited(text: str, share: float, rng: random.Random) -> str:
 
 
 def make_peers(folder: Path) -> Path | str:
-    """Return the peers' Python, whose environment is made once, or the reason why it cannot be made."""
+    """Returns the peers' Python, whose environment is made once, or the reason why it cannot be made."""
     python = folder / "bin" / "python"
     try:
         if not (folder / ".ready").exists():
@@ -256,7 +256,7 @@ def peak_memory(command: list[str]) -> tuple[float, float]:
 
 
 def measure_memory(arguments: argparse.Namespace, work: Path) -> Result:
-    """Run each size, without and with near duplicates; only one file is on disk at a time."""
+    """Runs each size, without and with near duplicates; only one file is on disk at a time."""
     texts = read_texts(arguments, "documents", 1e6 * arguments.mb)
     rows: list[Result] = []
     for size in arguments.sizes:
@@ -295,7 +295,7 @@ print(time.perf_counter() - began)
 
 
 def measure_sharding(arguments: argparse.Namespace, work: Path) -> Result:
-    """Compare sharding documents on disk with SentencePiece encoding a list in memory."""
+    """Compares sharding documents on disk with SentencePiece encoding a list in memory."""
     kinds: Result = {}
     for kind in ("documents", "reviews"):
         file, corpus_dir, model = work / f"{kind}.in", work / f"{kind}-corpus", work / f"{kind}.model"
@@ -339,7 +339,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace, Path], Result]] = {
 
 
 def table(result: Result) -> str:
-    """Print the figures as text."""
+    """Prints the figures as text."""
     lines = []
     for kind in ("documents", "reviews"):
         for part in ("filters", "near_duplicates", "sharding"):
@@ -358,7 +358,7 @@ def table(result: Result) -> str:
 
 
 def main() -> None:
-    """Run the command line that the module's docstring describes."""
+    """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--documents", type=Path, help="JSON lines of long documents")

@@ -28,7 +28,7 @@ SYMBOL = re.compile(r"[^\w\s]")
 
 
 def plain_filter(document: str) -> str | None:
-    """Filter one document by the kinds of filter in the preset `web`, as such loops are usually written."""
+    """Filters one document by the kinds of filter in the preset `web`, as such loops are usually written."""
     lines = []
     for line in document.split("\n"):
         line = unicodedata.normalize("NFC", HTML.sub(" ", line))
@@ -101,7 +101,7 @@ FINDERS: dict[str, Callable[[list[str], float, int, int, int], list[int]]] = {"d
 
 
 def main() -> None:
-    """Run the command line that the module's docstring describes."""
+    """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=sorted(FINDERS))
     parser.add_argument("texts", type=Path)

@@ -43,7 +43,7 @@ def read_texts(arguments: argparse.Namespace, kind: str, limit: float) -> list[s
 
 
 def distinct(texts: list[str]) -> Iterator[str]:
-    """Yield the texts, one line each, then again and again with their words in another order, without end."""
+    """Yields the texts, one line each, then again and again with their words in another order, without end."""
     rng = random.Random(0)
     for copy in itertools.count():
         for text in texts:

@@ -12,7 +12,7 @@ import numpy as np
 
 
 def conditions() -> dict[str, Any]:
-    """Return processor, cores, versions, date and the load at the start, which shows whether the machine is shared."""
+    """Returns processor, cores, versions, date and the load at the start, which shows whether the machine is shared."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {

@@ -39,12 +39,12 @@ class Contestant:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, **variables: str) -> Result:
-        """Start a new process and return what it measured. Raises ContestantError if it fails."""
+        """Starts a new process and returns what it measured. Raises ContestantError if it fails."""
         result: Result = json.loads(self.output(**variables)[-1])
         return result
 
     def output(self, **variables: str) -> list[str]:
-        """Return the lines it wrote, the result last: a C library may write without Python knowing, and later."""
+        """Returns the lines it wrote, the result last: a C library may write without Python knowing, and later."""
         command = [str(part) for part in self.command]
         environment = {**os.environ, **one_limit(), **self.variables, **variables}
         done = subprocess.run(
@@ -58,7 +58,7 @@ class Contestant:
 
 
 def last_words(text: str) -> str:
-    """Return the end of a process's output; if horovodrun passed on its workers' output, the end of theirs."""
+    """Returns the end of a process's output; if horovodrun passed on its workers' output, the end of theirs."""
     lines = [line for line in text.splitlines() if PREFIX.sub("", line).strip()]
     of_workers = [PREFIX.sub("", line) for line in lines if PREFIX.match(line)]
     return "\n".join((of_workers or lines)[-12:]) or "nothing was said"
@@ -73,7 +73,7 @@ def one_limit() -> dict[str, str]:
 def run_rounds(
     contestants: Sequence[Contestant], rounds: int, needed: Sequence[str], show: Sequence[str]
 ) -> list[dict[str, Result]]:
-    """Run every contestant in turn, `rounds` times; return {name: result} of each round.
+    """Runs every contestant in turn, `rounds` times; returns {name: result} of each round.
 
     The figures `show` go to stderr at once. A contestant that fails is reported and left out of all rounds. Raises
     ContestantError if it is `needed`.
@@ -106,7 +106,7 @@ def announce(text: str) -> None:
 
 
 def figures(rounds: Sequence[Mapping[str, Result]], name: str, key: str) -> list[float]:
-    """Return one contestant's figure in each round."""
+    """Returns one contestant's figure in each round."""
     return [round_[name][key] for round_ in rounds]
 
 
@@ -124,7 +124,7 @@ def peak_memory_mb() -> float:
 
 
 def speed_conditions(threads: int) -> dict[str, Any]:
-    """Return what figures of speed depend on. If the machine is busy before anything has run, say so."""
+    """Returns what figures of speed depend on. If the machine is busy before anything has run, it announces that."""
     if os.getloadavg()[0] > 0.5 * threads:
         announce(f"the load is {os.getloadavg()[0]:.1f} already: threads that wait for a core make figures worthless")
     words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()

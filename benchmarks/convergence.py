@@ -95,7 +95,7 @@ def main(
 
 
 def trained(shards: Path, folder: Path, contestant: str, seed: int, updates: int, overrides: tuple[str, ...]) -> Run:
-    """Return the run of a contestant and a seed; train it if it does not exist."""
+    """Returns the run of a contestant and a seed; trains it if it does not exist."""
     precision, ops = CONTESTANTS[contestant]
     run_dir = folder / f"{contestant.replace(' ', '-')}-{seed}"
     settings = {
@@ -124,14 +124,14 @@ def trained(shards: Path, folder: Path, contestant: str, seed: int, updates: int
 
 
 def finished(run_dir: Path, updates: int) -> bool:
-    """Return True if the run's last evaluation is on record."""
+    """Returns True if the run's last evaluation is on record."""
     if not (run_dir / "metrics.jsonl").is_file():
         return False
     return any(line["kind"] == "evaluation" and line["step"] == updates for line in read_metrics(run_dir))
 
 
 def compare(runs: list[Run]) -> dict:
-    """Return the mean final losses, the difference allowed, the largest difference of two, and if it is allowed."""
+    """Returns the mean final losses, the difference allowed, the largest difference of two, and if it is allowed."""
     finals = {c: [run.losses[-1] for run in runs if run.contestant == c] for c in {run.contestant: 0 for run in runs}}
     means = {contestant: float(np.mean(losses)) for contestant, losses in finals.items()}
     seeds = min(map(len, finals.values()))

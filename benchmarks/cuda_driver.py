@@ -143,7 +143,7 @@ class CudaDriver:
         self._call("cuMemcpyDtoDAsync_v2", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size), None)
 
     def seconds(self, start: Callable[[], object | None], times: int) -> float:
-        """Return the time of one call of `start` on the GPU: `times` calls between two events, after an untimed one."""
+        """Returns the time of a call of `start` on the GPU: `times` calls between two events, after an untimed one."""
         events = [ctypes.c_void_p(), ctypes.c_void_p()]
         for event in events:
             self._call("cuEventCreate", ctypes.byref(event), 0)

@@ -18,7 +18,7 @@ from kogpt2_gluon.runs.metrics import read_metrics
 
 
 def main() -> None:
-    """Read the runs and the shards, and write the picture."""
+    """Reads the runs and the shards, and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dirs", type=Path, nargs="+")
     parser.add_argument("train", type=Path)

@@ -51,7 +51,7 @@ Generate = Callable[[int, int], list[list[int]]]  # (batch_size, new_tokens) -> 
 
 
 def our_generator(recipe: Recipe, prompt: list[int]) -> Generate:
-    """Return our generator; the last row of the vocabulary stands for `</s>` and is never drawn."""
+    """Returns our generator; the last row of the vocabulary stands for `</s>` and is never drawn."""
     runtime.prepare(recipe.training.threads)
     from kogpt2_gluon.inference.generation import Generator, Sampling
     from kogpt2_gluon.ops.choose import choose_ops
@@ -70,7 +70,7 @@ def our_generator(recipe: Recipe, prompt: list[int]) -> Generate:
 
 
 def peer_generator(recipe: Recipe, prompt: list[int]) -> Generate:
-    """Return the generator of transformers."""
+    """Returns the generator of transformers."""
     import torch
     from training_peers import new_model
 
@@ -98,7 +98,7 @@ def peer_generator(recipe: Recipe, prompt: list[int]) -> Generate:
 
 
 def our_recipe(arguments: argparse.Namespace) -> Recipe:
-    """Return the recipe of all contestants. Raises RecipeError if the text exceeds the model's positions."""
+    """Returns the recipe of all contestants. Raises RecipeError if the text exceeds the model's positions."""
     length = f"data.seq_length={arguments.prompt + arguments.tokens}"
     return load_recipe("kogpt2_base", [length, *arguments.overrides])
 
@@ -130,7 +130,7 @@ def run_as_child(arguments: argparse.Namespace) -> Result:
 
 
 def contestants(arguments: argparse.Namespace) -> list[Contestant]:
-    """Return ours and the peers that were asked for."""
+    """Returns ours and the peers that were asked for."""
     batch_sizes = ",".join(map(str, arguments.batch_sizes))
     settings = ["--batch-sizes", batch_sizes, "--prompt", arguments.prompt, "--tokens", arguments.tokens]
     overrides = [*arguments.overrides, f"training.threads={arguments.threads}"]
@@ -150,7 +150,7 @@ def contestants(arguments: argparse.Namespace) -> list[Contestant]:
 
 
 def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], state: dict[str, Any]) -> dict[str, Any]:
-    """Return the object that is printed."""
+    """Returns the object that is printed."""
     sizes, names = arguments.batch_sizes, list(rounds[0])
     rates = [f"tokens_per_second_{size}" for size in sizes]
     shown = [*rates, *(f"milliseconds_per_token_{size}" for size in sizes), "peak_memory_mb"]
@@ -174,7 +174,7 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], stat
 
 
 def table(result: dict[str, Any], batch_sizes: Sequence[int]) -> str:
-    """Print the figures as text."""
+    """Prints the figures as text."""
     lines = [
         f"{result['new_tokens']} tokens after a prompt of {result['prompt_tokens']}, {result['precision']}, "
         f"{result['conditions']['threads']} threads"
@@ -191,7 +191,7 @@ def table(result: dict[str, Any], batch_sizes: Sequence[int]) -> str:
 
 
 def names_of(text: str) -> list[str]:
-    """Split `hf,stock` into names of contestants; raise an error for an unknown one."""
+    """Splits `hf,stock` into names of contestants; raises an error for an unknown one."""
     names = [name for name in text.split(",") if name]
     if unknown := [name for name in names if name not in PEERS]:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(PEERS)}")
@@ -199,7 +199,7 @@ def names_of(text: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line that the module's docstring describes."""
+    """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch-sizes", type=lambda text: [int(size) for size in text.split(",")], default=[1, 8])

@@ -33,7 +33,7 @@ def main(threads: int) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the time of the fastest of TRIALS, after one that does not count."""
+    """Returns the time of the fastest of TRIALS, after one that does not count."""
     work()
     taken = []
     for _ in range(TRIALS):

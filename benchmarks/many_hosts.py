@@ -55,7 +55,7 @@ def main(hosts: int, rounds: int, as_json: bool) -> None:
 
 
 def fake_ssh(folder: Path) -> Path:
-    """Make a folder with an `ssh` that answers with this machine's facts and the present time."""
+    """Makes a folder with an `ssh` that answers with this machine's facts and the present time."""
     from kogpt2_launch.hosts import Host
     from kogpt2_launch.preflight.preflight import PROBE
     from kogpt2_launch.ssh import Shell
@@ -73,7 +73,7 @@ def fake_ssh(folder: Path) -> Path:
 
 
 def timed(argv: list[str], env: dict[str, str], folder: Path, codes: set[int]) -> float:
-    """Run a command with its output in a file; return the seconds that it took."""
+    """Runs a command with its output in a file; returns the seconds that it took."""
     began = time.perf_counter()
     with (folder / "out").open("wb") as out:
         done = subprocess.run(argv, env=env, stdout=out, stderr=subprocess.PIPE, check=False)

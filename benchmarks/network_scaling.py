@@ -74,7 +74,7 @@ def main(shards: Path, folder: Path, rounds: int, as_json: bool) -> None:
 
 
 def limit(cluster: Cluster, rate: int | None) -> None:
-    """Hold both ends of the link to a rate in Mbit/s."""
+    """Holds both ends of the link to a rate in Mbit/s."""
     for host in HOSTS:
         cluster.run(host, "tc", "qdisc", "del", "dev", "eth0", "root", check=False)
         if rate is not None:
@@ -84,7 +84,7 @@ def limit(cluster: Cluster, rate: int | None) -> None:
 
 
 def timed(cluster: Cluster, shards: Path, run_dir: Path, rate: int | None) -> float:
-    """Run a training and return the seconds of an update: the median of its steps, without the first."""
+    """Runs a training and returns the seconds of an update: the median of its steps, without the first."""
     settings = {
         "training.num_steps": STEPS[rate],
         "training.batch_size": 8,  # of two workers

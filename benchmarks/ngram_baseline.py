@@ -129,7 +129,7 @@ class _Level:
 
 
 def discounts(counts: Ints, modified: bool) -> Floats:
-    """Return the discounts of counts 0, 1, 2 and 3 or more: (4,).
+    """Returns the discounts of counts 0, 1, 2 and 3 or more: (4,).
 
     If the formulas fail because no n-gram has some small count, these are used: 0.5, or 0.5, 1 and 1.5.
     """
@@ -152,12 +152,12 @@ def _places(tokens: Ints, bos: int) -> Ints:
 
 
 def _ends(place: Ints, length: int) -> Ints:
-    """Return the places where n-grams end that lie within a document and do not end in `<s>`."""
+    """Returns the places where n-grams end that lie within a document and do not end in `<s>`."""
     return np.flatnonzero(place >= max(1, length - 1))
 
 
 def _look_up(keys: Ints, values: Floats, wanted: Ints, absent: float) -> Floats:
-    """Return the values of the `wanted` keys (m,) in sorted `keys`; `absent` for keys that are missing."""
+    """Returns the values of the `wanted` keys (m,) in sorted `keys`; `absent` for keys that are missing."""
     if not len(keys):
         return np.full(len(wanted), absent)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -186,7 +186,7 @@ class Score:
 
 
 def read_documents(shards: ShardSet) -> Ints:
-    """Return all tokens of a set, int64 (n,). Raises DataError unless each document begins with its only `<s>`."""
+    """Returns all tokens of a set, int64 (n,). Raises DataError unless each document begins with its only `<s>`."""
     manifest = shards.manifest
     tokens = np.concatenate([shards.read_chunk(chunk) for chunk in range(shards.num_chunks)]).astype(np.int64)
     bos = manifest.special_ids["bos"]
@@ -199,7 +199,7 @@ def read_documents(shards: ShardSet) -> Ints:
 
 
 def score_order(train: Ints, test: Ints, manifest: Manifest, order: int, modified: bool = False) -> Score:
-    """Fit an order on `train` and score `test`, which `manifest` describes; both from :func:`read_documents`."""
+    """Fits an order on `train` and scores `test`, which `manifest` describes; both from :func:`read_documents`."""
     begun = time.perf_counter()
     bos, unk = manifest.special_ids["bos"], manifest.special_ids["unk"]
     losses = -np.log(KneserNey(train, bos, manifest.vocab_size, order, modified).probabilities(test))
@@ -216,7 +216,7 @@ def score_order(train: Ints, test: Ints, manifest: Manifest, order: int, modifie
 
 
 def score_shards(train: Path, test: Path, orders: Sequence[int], modified: bool = False) -> list[Score]:
-    """Return the scores of all `orders`. Raises DataError if the folders hold tokens of different tokenizers."""
+    """Returns the scores of all `orders`. Raises DataError if the folders hold tokens of different tokenizers."""
     with ShardSet(train) as train_shards, ShardSet(test) as test_shards:
         manifest = test_shards.manifest
         for name in ("tokenizer_sha256", "vocab_size", "special_ids"):
@@ -227,7 +227,7 @@ def score_shards(train: Path, test: Path, orders: Sequence[int], modified: bool 
 
 
 def table(scores: Sequence[Score]) -> str:
-    """Return a Markdown table with a row for each order."""
+    """Returns a Markdown table with a row for each order."""
     rows = [
         f"| {score.order} | {score.tokens:,} | {score.perplexity:.1f} | {score.bits_per_byte:.3f} "
         f"| {score.unknown_rate:.3%} | {score.seconds:.1f} |"

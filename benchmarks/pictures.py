@@ -13,6 +13,6 @@ LABEL_ROOM = 60  # pixels more than a page's plots have
 
 
 def standalone(plot: str) -> str:
-    """Return the text of an .svg file for an inline <svg> of `kogpt2_gluon.pages.plot`."""
+    """Returns the text of an .svg file for an inline <svg> of `kogpt2_gluon.pages.plot`."""
     wider = re.sub(r'viewBox="0 0 (\d+) ', lambda box: f'viewBox="0 0 {int(box[1]) + LABEL_ROOM} ', plot, count=1)
     return wider.replace(">", f' xmlns="http://www.w3.org/2000/svg">{STYLE}', 1) + "\n"

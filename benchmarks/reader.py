@@ -60,7 +60,7 @@ class OneOf(Worker):
 
 
 def ready_batches(folder: Path, batch_size: int, seq_length: int) -> Iterator[np.ndarray]:
-    """Measure our batches as NDArrays of MXNet, made as the training loop makes them."""
+    """Measures our batches as NDArrays of MXNet, made as the training loop makes them."""
     from kogpt2_gluon.machine.runtime import mx
     from kogpt2_gluon.training.batches import device_batches
 
@@ -79,7 +79,7 @@ def child_batches(folder: Path, batch_size: int, seq_length: int, seconds: float
 
 
 def child_chunks(folder: Path, seconds: float) -> dict[str, float]:
-    """Measure bytes a second: our verified chunks, and a plain sequential preadv into one buffer, in turn."""
+    """Measures bytes a second: our verified chunks, and a plain sequential preadv into one buffer, in turn."""
     buffer = np.empty(CHUNK_BYTES // 2, np.uint16)
     view = buffer.view(np.uint8).data
     plain, ours = [], []
@@ -109,7 +109,7 @@ def child_chunks(folder: Path, seconds: float) -> dict[str, float]:
 
 
 def child_sparse(folder: Path, seq_length: int, warm: bool) -> dict[str, float]:
-    """Measure one worker of 64 over the large set: the first batch from the start, then from the middle.
+    """Measures one worker of 64 over the large set: the first batch from the start, then from the middle.
 
     A virtual machine may take a millisecond for each MB of memory that it has not used before. With `warm` as much
     memory is touched and freed first.
@@ -168,7 +168,7 @@ def make_peers(folder: Path) -> str:
 
 
 def main() -> None:
-    """Run the command line that the module's docstring describes."""
+    """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--peers", type=Path, help="folder of the peers' environment")
@@ -199,7 +199,7 @@ def run_as_child(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Run everything, in interleaved rounds."""
+    """Runs everything, in interleaved rounds."""
     tokenizer = make_tokenizer(work)
     raw, folder = write_random(work, tokenizer, arguments.tokens)
     sparse = write_sparse(work, tokenizer, SPARSE_TOKENS)
@@ -274,7 +274,7 @@ def summary(
 
 
 def table(result: dict[str, Any]) -> str:
-    """Print the figures as text."""
+    """Prints the figures as text."""
     chunks, batches, sparse = result["verified_chunks"], result["batches"], result["ten_billion_tokens"]
     lines = [
         f"verified chunks    {chunks['verified_gb_per_second']:.1f} GB/s, {chunks['ratio']:.2f} of a plain read "

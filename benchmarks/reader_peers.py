@@ -26,7 +26,7 @@ CHUNK_TOKENS = 1 << 21  # 4 MiB of uint16, as our chunks
 
 
 def nanogpt(tokens: Path, _folder: Path, length: int, batch_size: int, _workers: int) -> Iterator[np.ndarray]:
-    """Read each row from a random place of a memory map, as nanoGPT's get_batch does."""
+    """Reads each row from a random place of a memory map, as nanoGPT's get_batch does."""
     data = np.memmap(tokens, dtype=np.uint16, mode="r")
     generator = np.random.default_rng(0)
     while True:
@@ -46,7 +46,7 @@ def prepare_megatron(tokens: Path, folder: Path, _length: int) -> None:
 
 
 def megatron(_tokens: Path, folder: Path, length: int, batch_size: int, _workers: int) -> Iterator[np.ndarray]:
-    """Read random stretches from Megatron-core's indexed dataset, without its sample index, which costs more."""
+    """Reads random stretches from Megatron-core's indexed dataset, without its sample index, which costs more."""
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     data = IndexedDataset(str(folder / "tokens"))
@@ -173,7 +173,7 @@ def measure(batches: Iterator[np.ndarray], seconds: float, began: float) -> dict
 
 
 def main() -> None:
-    """Run the command line that the module's docstring describes."""
+    """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("prepare", "run"))
     parser.add_argument("kind", choices=sorted(READ))

@@ -25,7 +25,7 @@ def empty_manifest(tokenizer: Tokenizer) -> Manifest:
 
 
 def make_tokenizer(work: Path) -> Tokenizer:
-    """Return any tokenizer: shards name the one they were made with."""
+    """Returns any tokenizer: shards name the one they were made with."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["가 나 다 라 마 바 사"] * 10),
@@ -40,7 +40,7 @@ def make_tokenizer(work: Path) -> Tokenizer:
 
 
 def write_random(work: Path, tokenizer: Tokenizer, count: int) -> tuple[Path, Path]:
-    """Write random tokens twice: as a raw file for the peers and as shards for us."""
+    """Writes random tokens twice: as a raw file for the peers and as shards for us."""
     raw, folder = work / "tokens.bin", work / "shards"
     folder.mkdir()
     shutil.copy(tokenizer.path, folder / TOKENIZER)
@@ -56,7 +56,7 @@ def write_random(work: Path, tokenizer: Tokenizer, count: int) -> tuple[Path, Pa
 
 
 def write_sparse(work: Path, tokenizer: Tokenizer, count: int) -> Path:
-    """Write a whole set whose tokens are holes in files: it takes hardly any disk and reads as zeros."""
+    """Writes a whole set whose tokens are holes in files: it takes hardly any disk and reads as zeros."""
     folder = work / "sparse"
     folder.mkdir()
     shutil.copy(tokenizer.path, folder / TOKENIZER)
@@ -81,7 +81,7 @@ def write_sparse(work: Path, tokenizer: Tokenizer, count: int) -> Path:
 
 
 def sparse_footer(manifest: Manifest, tokens: int, chunks: int) -> bytes:
-    """Return the footer of a shard without a document's end."""
+    """Returns the footer of a shard without a document's end."""
     footer = {
         "format_version": manifest.format_version,
         "dtype": manifest.dtype,

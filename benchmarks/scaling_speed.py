@@ -62,7 +62,7 @@ def allreduce_seconds(run: Any, repeats: int) -> dict[str, list[float]]:
 
 
 def run_as_child(arguments: argparse.Namespace, recipe: Recipe) -> Result | None:
-    """Run one worker; rank 0 prints the result."""
+    """Runs one worker; rank 0 prints the result."""
     from kogpt2_gluon.training.setup import set_up
 
     with set_up(recipe, "never") as run:
@@ -75,7 +75,7 @@ def run_as_child(arguments: argparse.Namespace, recipe: Recipe) -> Result | None
 
 
 def contestants(arguments: argparse.Namespace, work: Path) -> list[Contestant]:
-    """Return the contestants: one worker, and two."""
+    """Returns the contestants: one worker, and two."""
     batch_size, seq_length = arguments.shape
     settings = ["--shape", f"{batch_size}x{seq_length}", "--tokens", arguments.tokens, "--repeats", arguments.repeats]
     settings += ["--warmup", arguments.warmup, "--steps", arguments.steps, "--precision", arguments.precision]
@@ -85,7 +85,7 @@ def contestants(arguments: argparse.Namespace, work: Path) -> list[Contestant]:
 
 
 def our_recipe(arguments: argparse.Namespace, work: Path) -> Recipe:
-    """Return the recipe of both. Raises KoGPT2Error if the shape does not make up an update, on one worker or two."""
+    """Returns the recipe of both. Raises KoGPT2Error if the shape does not make up an update, on one worker or two."""
     batch_size, seq_length = arguments.shape
     overrides = [f"training.precision={arguments.precision}", *arguments.overrides]
     if arguments.tokens % (2 * batch_size * seq_length):
@@ -97,7 +97,7 @@ def our_recipe(arguments: argparse.Namespace, work: Path) -> Recipe:
 
 
 def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], state: dict[str, Any]) -> dict[str, Any]:
-    """Return the object that is printed."""
+    """Returns the object that is printed."""
     ways = rounds[0]["two"]["allreduce_seconds"]
     cost = {way: statistics.median(s for r in rounds for s in r["two"]["allreduce_seconds"][way]) for way in ways}
     step = statistics.median(seconds for round_ in rounds for seconds in round_["two"]["step_seconds"])
@@ -129,7 +129,7 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], stat
 
 
 def table(result: dict[str, Any]) -> str:
-    """Print the figures as text."""
+    """Prints the figures as text."""
     lines = [
         f"{result['tokens_an_update']:,} tokens an update, micro steps of {result['shape']}, {result['precision']}, "
         f"{result['contestants']['one']['ops']} operators, {result['parameters']:,} parameters",
@@ -149,7 +149,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line that the module's docstring describes."""
+    """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=shape_of, default=(2, 256), help="batch_size x seq_length of a micro step")
     parser.add_argument("--tokens", type=int, default=8192, help="of an update")

@@ -129,13 +129,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def shape(text: str) -> tuple[int, int]:
-    """Return `2x256` as (batch_size, seq_length)."""
+    """Returns `2x256` as (batch_size, seq_length)."""
     batch_size, seq_length = (int(part) for part in text.split("x"))
     return batch_size, seq_length
 
 
 def main() -> None:
-    """Run the command line that the module's docstring describes."""
+    """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     base = {"units": 768, "num_layers": 12, "num_heads": 12, "max_length": 1024, "vocab_size": 50000, "dropout": 0.1}
     parser.add_argument("--shape", type=shape, default=(2, 256), help="batch_size x seq_length")

@@ -62,7 +62,7 @@ NUM_TOKENS = 1 << 20  # of the shards; a run that has read them all begins again
 
 
 def write_tokens(work: Path, vocab_size: int) -> Path:
-    """Return a folder of shards of random tokens, ids below `vocab_size`."""
+    """Returns a folder of shards of random tokens, ids below `vocab_size`."""
     tokenizer, folder = make_tokenizer(work), work / "shards"
     folder.mkdir()
     shutil.copy(tokenizer.path, folder / TOKENIZER)
@@ -135,7 +135,7 @@ def run_as_child(arguments: argparse.Namespace) -> Result:
 
 
 def contestants(arguments: argparse.Namespace, work: Path, sizes: dict[str, Any]) -> dict[str, Contestant]:
-    """Return all contestants by name."""
+    """Returns all contestants by name."""
     batch_size, seq_length = arguments.shape
     shape = ["--shape", f"{batch_size}x{seq_length}", "--warmup", arguments.warmup, "--steps", arguments.steps]
     threads = ["--threads", arguments.threads]
@@ -159,7 +159,7 @@ def contestants(arguments: argparse.Namespace, work: Path, sizes: dict[str, Any]
 
 
 def probe(contestant: Contestant, sizes: dict[str, Any]) -> list[str]:
-    """Return the kernels of one step of `contestant` with a single layer."""
+    """Returns the kernels of one step of `contestant` with a single layer."""
     small = {**sizes, "num_layers": 1}
     command = [json.dumps(small) if part == json.dumps(sizes) else part for part in contestant.command]
     is_ours = "--model" not in command
@@ -168,7 +168,7 @@ def probe(contestant: Contestant, sizes: dict[str, Any]) -> list[str]:
 
 
 def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Run everything, in interleaved rounds."""
+    """Runs everything, in interleaved rounds."""
     overrides = [*arguments.overrides, f"training.precision={arguments.precision}"]
     recipe = recipe_of(arguments.shape, arguments.shape[0], overrides, work)  # its faults show before a round is spent
     sizes = asdict(recipe.model)
@@ -184,7 +184,7 @@ def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], state: dict[str, Any]) -> dict[str, Any]:
-    """Return the object that is printed."""
+    """Returns the object that is printed."""
     names = list(rounds[0])
     return {
         "ratio": ratio(rounds, "ours", "hf", RATE),
@@ -215,7 +215,7 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], stat
 
 
 def table(result: dict[str, Any]) -> str:
-    """Print the figures as text."""
+    """Prints the figures as text."""
     lines = [
         f"{result['shape']}, {result['precision']}, {result['parameters']:,} parameters, "
         f"{result['conditions']['threads']} threads",
@@ -231,13 +231,13 @@ def table(result: dict[str, Any]) -> str:
 
 
 def shape_of(text: str) -> tuple[int, int]:
-    """Return `2x256` as (batch_size, seq_length)."""
+    """Returns `2x256` as (batch_size, seq_length)."""
     batch_size, seq_length = (int(part) for part in text.split("x"))
     return batch_size, seq_length
 
 
 def names_of(text: str) -> list[str]:
-    """Split `hf,stock` into names of contestants; raise an error for an unknown one."""
+    """Splits `hf,stock` into names of contestants; raises an error for an unknown one."""
     names = [name for name in text.split(",") if name]
     if unknown := [name for name in names if name not in PEERS]:
         raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(PEERS)}")
@@ -245,7 +245,7 @@ def names_of(text: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line that the module's docstring describes."""
+    """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=shape_of, default=(2, 256), help="batch_size x seq_length; default 2x256")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")

@@ -36,7 +36,7 @@ GIB = 2**30
 
 
 def main(as_json: bool = False) -> int:
-    """Print the findings as a table or as JSON; return 0 if none of them fails, else 1."""
+    """Prints the findings as a table or as JSON; returns 0 if none of them fails, else 1."""
     findings = examine()
     if as_json:
         print(to_json(findings))
@@ -46,7 +46,7 @@ def main(as_json: bool = False) -> int:
 
 
 def examine() -> list[Finding]:
-    """Check everything, area by area. It takes a few seconds, because MXNet is loaded twice."""
+    """Checks everything, area by area. It takes a few seconds, because MXNet is loaded twice."""
     wheel = runtime.installed_wheel()
     return [
         *examine_software(),
@@ -95,7 +95,7 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 
 def examine_software() -> list[Finding]:
-    """Check the versions of what is installed; nothing is imported."""
+    """Checks the versions of what is installed; nothing is imported."""
     version, machine = platform.python_version(), f"{platform.system()} {platform.machine()}"
     fits = (3, 9) <= sys.version_info[:2] <= (3, 11)
     known = machine == "Linux x86_64"
@@ -143,7 +143,7 @@ def _numpy() -> Finding:
 
 
 def examine_tools() -> list[Finding]:
-    """Find the compiler that builds the fused operators and Horovod."""
+    """Finds the compiler that builds the fused operators and Horovod."""
     compiler = shutil.which("g++")
     if not compiler:
         return [Finding(WARN, "g++", "tools", "not found: no fused operators, no Horovod", "apt-get install g++ make")]
@@ -155,7 +155,7 @@ def examine_tools() -> list[Finding]:
 
 
 def examine_mxnet(wheel: str | None) -> list[Finding]:
-    """Load MXNet, compute a product, and report its features and threads."""
+    """Loads MXNet, computes a product, and reports its features and threads."""
     if wheel is None:
         return []
     facts = run_probe("mxnet")
@@ -182,7 +182,7 @@ def _threads(threads: int, cores: int, workers: int) -> Finding:
 
 
 def examine_horovod(wheel: str | None) -> list[Finding]:
-    """Load Horovod's MXNet extension and report what it was built with."""
+    """Loads Horovod's MXNet extension and reports what it was built with."""
     if wheel is None or not runtime.installed_version("horovod"):
         return []
     build = BUILD_HOROVOD if wheel == runtime.CPU_WHEEL else "make horovod-gpu"
@@ -212,7 +212,7 @@ def run_probe(name: str) -> dict[str, Any]:
 
 
 def probe(name: str) -> None:
-    """Print the facts as one line of JSON. This runs in the fresh process."""
+    """Prints the facts as one line of JSON. This runs in the fresh process."""
     probes: dict[str, Callable[[], dict[str, Any]]] = {"mxnet": _probe_mxnet, "horovod": _probe_horovod}
     try:
         facts = probes[name]()
@@ -249,7 +249,7 @@ def _probe_horovod() -> dict[str, Any]:
 
 
 def examine_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[Finding]:
-    """Report the model, its cores, and the instruction sets that decide how fast it multiplies."""
+    """Reports the model, its cores, and the instruction sets that decide how fast it multiplies."""
     try:
         text = cpuinfo.read_text()
     except OSError:
@@ -273,7 +273,7 @@ def examine_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[Finding]:
 
 
 def examine_operators() -> list[Finding]:
-    """Check if the fused CPU operators can be built here; nothing is compiled."""
+    """Checks if the fused CPU operators can be built here; nothing is compiled."""
     try:
         isa = check_requirements()
     except KoGPT2Error as error:
@@ -283,7 +283,7 @@ def examine_operators() -> list[Finding]:
 
 
 def examine_memory() -> list[Finding]:
-    """Check the memory of the machine, and the limit of its container where there is one."""
+    """Checks the memory of the machine, and the limit of its container where there is one."""
     memory, limit = psutil.virtual_memory(), limits.memory_limit()
     scarce = memory.available < 2 * GIB
     value = f"{gib(memory.available)} available of {gib(memory.total)}"
@@ -296,7 +296,7 @@ def examine_memory() -> list[Finding]:
 
 
 def examine_disk() -> list[Finding]:
-    """Check the free space where runs, temporary files and shared memory go."""
+    """Checks the free space where runs, temporary files and shared memory go."""
     places = (
         ("here", Path.cwd(), 5, "free some space: a checkpoint of the 124M model takes 1.5 GB"),
         ("temporary", Path(tempfile.gettempdir()), 1, "free some space, or set TMPDIR"),
@@ -320,7 +320,7 @@ def examine_disk() -> list[Finding]:
 
 
 def examine_gpus(wheel: str | None, gpus: Sequence[cuda.Gpu]) -> list[Finding]:
-    """Check each GPU: if the installed MXNet uses it, and if it can run on it at all."""
+    """Checks each GPU: if the installed MXNet uses it, and if it can run on it at all."""
     with_cuda = wheel == runtime.CUDA_WHEEL
     findings = [_driver(with_cuda)]
     for gpu in gpus:
@@ -351,7 +351,7 @@ def _driver(with_cuda: bool) -> Finding:
 
 
 def examine_cuda_libraries() -> list[Finding]:
-    """Check each library that mxnet-cu112 links; a missing one comes with the command that installs it."""
+    """Checks each library that mxnet-cu112 links; a missing one comes with the command that installs it."""
     missing = cuda.load_libraries()
     return [
         Finding(FAIL, library.file, "cuda", "missing", f"pip install {library.package}")

@@ -46,7 +46,7 @@ class PreemptedError(KoGPT2Error):
 
 @contextlib.contextmanager
 def one_line(command: str) -> Iterator[None]:
-    """Turn an error that a user can fix into one line on stderr and an exit code; both commands run in it.
+    """Turns an error that a user can fix into one line on stderr and an exit code; both commands run in it.
 
     That is a KoGPT2Error, Ctrl-C, and an OSError such as a full disk or a missing permission. A closed pipe passes,
     since click ends quietly at it.

@@ -28,7 +28,7 @@ class Fault(NamedTuple):
     text: str
 
     def is_about(self, given: Collection[str]) -> bool:
-        """Return True if the fault is about one of the keys `given`, or about a key in a section `given`."""
+        """Returns True if the fault is about one of the keys `given`, or about a key in a section `given`."""
         return any(key == each or key.startswith(f"{each}.") for key in self.keys for each in given)
 
 
@@ -48,7 +48,7 @@ def option(
 
 
 class _UniqueKeys:
-    """Makes a key that is given twice a fault of a YAML loader. PyYAML takes the last one and says nothing."""
+    """Makes a YAML loader refuse a key that is given twice. PyYAML takes the last one and says nothing."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -84,7 +84,10 @@ class Work:
 
 
 def allreduce_seconds(num_bytes: float, hosts: int, network: Network) -> float:
-    """The seconds of averaging `num_bytes` over several hosts; 0 on one host, where NVLink makes nobody wait."""
+    """The seconds of averaging `num_bytes` over several hosts.
+
+    0 on one host, where NVLink is fast enough to be ignored.
+    """
     if hosts < 2 or not num_bytes:
         return 0.0
     operations = math.ceil(num_bytes / FUSION_BYTES)

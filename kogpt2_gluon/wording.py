@@ -6,17 +6,17 @@ import math
 
 
 def gib(size: float) -> str:
-    """Write bytes of memory in GiB, or in MiB below one: ``1.50 GiB``, ``512 MiB``."""
+    """Writes bytes of memory in GiB, or in MiB below one: ``1.50 GiB``, ``512 MiB``."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def gigabytes(size: float) -> str:
-    """Write bytes of files in GB, or in MB below one, as disks are sold: ``1.5 GB``, ``512.0 MB``."""
+    """Writes bytes of files in GB, or in MB below one, as disks are sold: ``1.5 GB``, ``512.0 MB``."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def rough_duration(seconds: float) -> str:
-    """Write a predicted time in one unit, as it is never exact: ``90.0 s``, ``5.0 min``, ``12.3 h``, ``6.5 days``."""
+    """Writes a predicted time in one unit, as it is never exact: ``90.0 s``, ``5.0 min``, ``12.3 h``, ``6.5 days``."""
     for limit, unit, divisor in ((120, "s", 1), (7200, "min", 60), (48 * 3600, "h", 3600)):
         if seconds < limit:
             return f"{seconds / divisor:.1f} {unit}"
@@ -24,7 +24,7 @@ def rough_duration(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time in two units, for tables: ``12s``, ``4m05s``, ``2h05m``, ``3d04h``; ``--`` if it is not finite."""
+    """Writes a time in two units, for tables: ``12s``, ``4m05s``, ``2h05m``, ``3d04h``; ``--`` if it is not finite."""
     if not math.isfinite(seconds):
         return "--"
     minutes, second = divmod(max(round(seconds), 0), 60)
@@ -38,5 +38,5 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Write a count with its noun, in the plural if it is not one: ``1 slot``, ``8 slots``, ``0 slots``."""
+    """Writes a count with its noun, in the plural if it is not one: ``1 slot``, ``8 slots``, ``0 slots``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -38,12 +38,12 @@ class Host:
 
     @property
     def is_loopback(self) -> bool:
-        """Return True if the name means whatever machine reads it."""
+        """Returns True if the name means whatever machine reads it."""
         return self.name.lower() in _LOOPBACK
 
     @property
     def is_local(self) -> bool:
-        """Return True if the name is one of this machine's own. Only names are compared; the network is not asked."""
+        """Returns True if the name is one of this machine's own. Only names are compared; the network is not asked."""
         name, own = self.name.lower(), socket.gethostname().lower()
         return name in (*_LOOPBACK, own, own.partition(".")[0])
 
@@ -62,12 +62,12 @@ class FileSystem:
 
 
 def parse_hosts(text: str) -> tuple[Host, ...]:
-    """Read hosts from ``h1:8,h2:8``; RecipeError for anything else, and for a host that is named twice."""
+    """Reads hosts from ``h1:8,h2:8``; RecipeError for anything else, and for a host that is named twice."""
     return _unique(_parse_item(item.strip(), f"--hosts {text!r}") for item in text.split(","))
 
 
 def read_hostfile(path: Path) -> tuple[Host, ...]:
-    """Read a hostfile, a host on each line: ``h1 slots=8`` (Horovod, Open MPI) or ``h1:8`` (MPICH); ``#`` comments."""
+    """Reads a hostfile, a host on each line: ``h1 slots=8`` (Horovod, Open MPI) or ``h1:8`` (MPICH); ``#`` comments."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -90,7 +90,7 @@ def available_cores() -> int:
 
 
 def _parse_item(item: str, where: str) -> Host:
-    """Read a host from ``name:slots``."""
+    """Reads a host from ``name:slots``."""
     name, colon, slots = item.partition(":")
     # The number of slots is never guessed: Open MPI's meaning of a bare name changed between its versions.
     if not colon:
@@ -99,7 +99,7 @@ def _parse_item(item: str, where: str) -> Host:
 
 
 def _parse_line(entry: str, where: str) -> Host:
-    """Read a host from ``name slots=N [max_slots=N]`` or ``name:slots``."""
+    """Reads a host from ``name slots=N [max_slots=N]`` or ``name:slots``."""
     name, *options = entry.split()
     if not options:
         return _parse_item(name, where)
@@ -117,7 +117,7 @@ def _parse_slots(text: str, where: str) -> int:
 
 
 def _unique(hosts: Iterable[Host]) -> tuple[Host, ...]:
-    """Return the hosts in their order; RecipeError if one is named twice: Horovod would number its ranks twice."""
+    """Returns the hosts in their order; RecipeError if one is named twice: Horovod would number its ranks twice."""
     seen: list[Host] = []
     for host in hosts:
         if any(host.name.lower() == other.name.lower() for other in seen):

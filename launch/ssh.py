@@ -51,9 +51,9 @@ class Answer:
         return lines[-1][:300] if lines else f"exit code {self.code}"
 
     def said(self) -> tuple[dict[str, Any], str]:
-        """The JSON object that the program printed, and one line about what went wrong; empty if nothing went wrong.
+        """The JSON object that the program printed, and one line about what went wrong.
 
-        A program may report a problem of its own under the key "problem".
+        The line is empty if nothing went wrong. A program may report a problem of its own under the key "problem".
         """
         if self.problem:
             return {}, self.problem
@@ -94,7 +94,7 @@ class Shell:
         return ["ssh", *OPTIONS, *port, host.name, "exec", self.python, "-"]
 
     def run(self, host: Host, program: str, seconds: float = 60.0) -> Answer:
-        """Run a Python program on a host and wait for its end; nothing that happens on the host raises an error."""
+        """Runs a Python program on a host and waits for its end; nothing that happens on the host raises an error."""
         sent = time.time()
         code: int | None
         try:
@@ -112,7 +112,7 @@ class Shell:
     def run_on_all(
         self, hosts: Sequence[Host], program: Callable[[Host], str], seconds: float = 60.0
     ) -> tuple[Answer, ...]:
-        """Run a program of its own on each host, all at once, and return the answers in the order of the hosts."""
+        """Runs a program of its own on each host, all at once, and returns the answers in the order of the hosts."""
         with ThreadPoolExecutor(max_workers=max(1, min(MAX_PARALLEL, len(hosts)))) as pool:
             answers: Iterable[Answer] = pool.map(lambda host: self.run(host, program(host), seconds), hosts)
             return tuple(answers)

@@ -55,14 +55,14 @@ FIRST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take long first."""
+    """Puts the files that take long first."""
     order = {file: number for number, file in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(_file_of(item.nodeid), len(order)))
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's; unknown where that is switched off
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each process whole files, since tests of a file share fixtures, and those of TOGETHER to one.
+    """Gives each process whole files, since tests of a file share fixtures, and those of TOGETHER to one.
 
     Its own way, `--dist loadgroup`, has no effect with pytest 9.2: xdist 3.8.0 sets a field that pytest reads no more.
     """

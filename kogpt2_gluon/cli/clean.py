@@ -88,7 +88,7 @@ def clean(
 
 @contextmanager
 def _stoppable(out: Path) -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C; either raises PreemptedError if the next call can resume after finished parts."""
+    """Treats SIGTERM like Ctrl-C; either raises PreemptedError if the next call can resume after finished parts."""
     from kogpt2_gluon.corpus.cleaning.pipeline import work_folder
     from kogpt2_gluon.errors import PreemptedError
 

@@ -54,7 +54,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command: an error that a user can fix becomes one line on stderr and its exit code."""
+    """Runs the command: an error that a user can fix becomes one line on stderr and its exit code."""
     with one_line("kogpt2"):
         try:
             cli(standalone_mode=False)

@@ -9,7 +9,11 @@ SHOWN = 3  # the newest compiled libraries
 
 @click.group(no_args_is_help=True)
 def ops() -> None:
-    """The fused operators: compile them, list them, remove old ones."""
+    """The fused operators: compile them, list them, remove old ones.
+
+    \b
+    Example: kogpt2 ops build && kogpt2 ops status
+    """
 
 
 @ops.command()
@@ -20,6 +24,10 @@ def build(force: bool) -> None:
     Training compiles them when it first needs them. On a cluster, run this once on a node of each kind before the
     job, so that no worker waits for a compiler. The environment variable KOGPT2_CACHE names another cache folder,
     KOGPT2_OPS_ISA a lower instruction set (amx, avx512_bf16, avx512, avx2, x86-64), CXX another compiler.
+
+    \b
+    Example: kogpt2 ops build
+             KOGPT2_CACHE=/fsx/kogpt2 kogpt2 ops build --force
     """
     from kogpt2_gluon.ops.build import build_cpu_operators
 
@@ -32,6 +40,9 @@ def clean() -> None:
     """Remove libraries that were compiled from other sources, by other compilers or for other kinds of machine.
 
     If machines of several kinds share the cache folder, the others must compile again.
+
+    \b
+    Example: kogpt2 ops clean
     """
     from kogpt2_gluon.ops.build import remove_other_libraries
 
@@ -41,7 +52,11 @@ def clean() -> None:
 
 @ops.command()
 def status() -> None:
-    """Print this machine's instruction set and the compiled libraries."""
+    """Print this machine's instruction set and the compiled libraries.
+
+    \b
+    Example: kogpt2 ops status
+    """
     from kogpt2_gluon.ops.build import cache_folder, instruction_set
     from kogpt2_gluon.wording import counted, gib
 

@@ -40,7 +40,12 @@ def tokenizer() -> None:
 @click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
 @click.option("--vocab-size", default=50000, show_default=True, type=click.IntRange(min=8))
 @click.option("--unused", default=100, show_default=True, type=click.IntRange(min=0), help="Reserved <unusedN> tokens.")
-@click.option("--character-coverage", default=0.9995, show_default=True, type=click.FloatRange(0.9, 1.0))
+@click.option(
+    "--character-coverage",
+    default=0.9995,
+    show_default=True,
+    help="Share of the text that its most frequent characters must cover; others become <unk>, or bytes if lossless.",
+)
 @click.option(
     "--profile",
     default="nmt_nfkc",

@@ -51,7 +51,7 @@ def convert_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
 
 
 def model_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, Any]:
-    """Return the content of config.json, which transformers reads as a GPT2Config."""
+    """Returns the content of config.json, which transformers reads as a GPT2Config."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -163,7 +163,7 @@ and the batch are a reconstruction. These weights are not the ones that SK telec
 
 
 def _evaluation_table(evaluation: Any) -> str:
-    """Return the figures of a state's `evaluation` as a section of the card, or "" if there are none."""
+    """Returns the figures of a state's `evaluation` as a section of the card, or "" if there are none."""
     if not isinstance(evaluation, dict):
         return ""
     figures = {key: value for key, value in evaluation.items() if isinstance(value, (int, float))}

@@ -65,11 +65,11 @@ class SentencePieceBPE:
         self.pad = self._special("<pad>", self.processor.pad_id())
 
     def of_type(self, *types: int) -> list[str]:
-        """Return the pieces of these types, in the order of their ids."""
+        """Returns the pieces of these types, in the order of their ids."""
         return [piece.piece for piece in self.proto.pieces if piece.type in types]
 
     def _special(self, name: str, index: int) -> Any:
-        """Return the model's own special piece, else an ordinary piece of that name, else None."""
+        """Returns the model's own special piece, else an ordinary piece of that name, else None."""
         return self.proto.pieces[index].piece if index >= 0 else name if name in self.ids else None
 
     def _refuse_what_differs(self) -> None:
@@ -94,7 +94,7 @@ class SentencePieceBPE:
 
 
 def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
-    """Build the equivalent tokenizer, with the model's ids. DataError names a piece that prevents it."""
+    """Builds the equivalent tokenizer, with the model's ids. DataError names a piece that prevents it."""
     symbols = sorted(model.of_type(USER_DEFINED), key=len, reverse=True)
     bpe = models.BPE(
         vocab=model.ids,
@@ -121,7 +121,7 @@ def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
 
 
 def tokenizer_json(model: SentencePieceBPE) -> str:
-    """Return the content of tokenizer.json, checked with the model's own pieces.
+    """Returns the content of tokenizer.json, checked with the model's own pieces.
 
     Raises DataError if a piece or a special token, as a text, does not get the ids that SentencePiece gives it.
     """
@@ -147,10 +147,11 @@ def check_same_ids(tokenizer: Tokenizer, model: SentencePieceBPE, texts: Iterabl
 
 
 def merges_of(scores: dict[str, float]) -> list[tuple[str, str]]:
-    """Return the pairs that may be joined, those of the highest score first: every way to cut a piece in two.
+    """Returns the pairs that may be joined, those of the highest score first: every way to cut a piece in two.
 
     SentencePiece joins any two neighbours that make a piece, however training made that piece, and takes the leftmost
-    of equals. `tokenizers` ranks the cuts of one piece; no text has been found for which that makes a difference.
+    of several equal pairs. `tokenizers` instead ranks the ways to cut one piece; no text has been found for which that
+    makes a difference.
     """
     ranked = sorted((piece for piece in scores if len(piece) > 1), key=lambda piece: -scores[piece])
     cuts = ((piece[:at], piece[at:]) for piece in ranked for at in range(1, len(piece)))
@@ -176,13 +177,16 @@ def _normalizer(spec: Any, keeps_newlines: bool) -> normalizers.Normalizer:
 
 
 def _table(charsmap: bytes) -> list[normalizers.Normalizer]:
-    """Build SentencePiece's longest-match table lookup, from `Precompiled`'s lookup of single characters and NFC.
+    """Builds SentencePiece's longest-match table lookup, from `Precompiled`'s lookup of single characters and NFC.
 
     `Precompiled` looks up a short grapheme cluster as a whole, and replaces all of it by the *shortest* entry that it
-    starts with, so that marks vanish; BREAK keeps its parts apart, and each is looked up alone. The table has the
-    sequences that NFC composes, except for two kinds, which SentencePiece leaves apart and WALL keeps apart: letters on
-    both sides of a control character that the table deletes, and a final consonant after a whole syllable (U+AC00
-    U+11A8). A break goes between two characters, never in front of the first: there `Precompiled` would miscount.
+    starts with, so that marks vanish. So BREAK, a noncharacter, is put in front of each mark: the parts of a cluster
+    are then looked up one by one, and BREAK is removed. The table has the sequences that NFC composes, except for two
+    kinds, which SentencePiece leaves as they are: letters on both sides of a control character that the table deletes,
+    and a final consonant after a whole syllable (U+AC00 U+11A8). WALL, another noncharacter, is put between these two,
+    so that NFC does not join them, and is removed after it. A break goes between two characters, never in front of the
+    first: there `Precompiled` miscounts the characters that it replaces, and panics ("index out of bounds", tokenizers
+    0.23.3, for a text that begins with U+FF9E).
     """
     open_syllables = "".join(chr(0xAC00 + 28 * index) for index in range(11172 // 28))
     return [

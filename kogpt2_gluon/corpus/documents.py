@@ -21,7 +21,7 @@ MAX_LOOKED_AT = 8  # files whose first block `check_openings` reads
 
 
 def check_names(sources: Iterable[Source], kind: Kind) -> None:
-    """Raise DataError if a source cannot hold documents of that kind, going by its name; nothing is read."""
+    """Raises DataError if a source cannot hold documents of that kind, going by its name; nothing is read."""
     for source in sources:
         if source.suffix in _ARCHIVES:
             raise DataError(f"{source.name}: an archive of files; unpack it first, and name what it held")
@@ -29,7 +29,7 @@ def check_names(sources: Iterable[Source], kind: Kind) -> None:
 
 
 def check_openings(sources: Collection[Source], kind: Kind) -> None:
-    """Raise DataError if none of the first sources, in the order of their names, begins with documents of that kind."""
+    """Raises DataError if none of the first sources, in order of their names, begins with documents of that kind."""
     fault: DataError | None = None
     for source in sorted(sources, key=lambda source: source.name)[:MAX_LOOKED_AT]:
         block = next(read_blocks(source, kind), None)
@@ -47,7 +47,7 @@ def check_openings(sources: Collection[Source], kind: Kind) -> None:
 def read_documents(
     source: Source | str | Path, documents: str, on_read: Callable[[int], None] | None = None
 ) -> Iterator[Item]:
-    """Yield every document of a source in order, or why it could not be read.
+    """Yields every document of a source in order, or why it could not be read.
 
     `source` is a Source or the path of a file, `documents` the user's word for the kind. Raises DataError if the file
     is missing, is damaged, or cannot hold such documents.
@@ -66,9 +66,9 @@ def read_blocks(
     on_read: Callable[[int], None] | None = None,
     start: tuple[int, int] = (1, 0),
 ) -> Iterator[Block]:
-    """Yield the blocks of a source from `start` on, in order: every byte that holds a record is in one of them.
+    """Yields the blocks of a source from `start` on, in order: every byte that holds a record is in one of them.
 
-    `start` is (1, 0) or the `next_start` of a block: reading from there gives the very blocks that followed it.
+    `start` is (1, 0) or the `next_start` of a block: reading from there gives the same blocks that followed it.
     `on_read` gets the size of each piece read from disk, and the bytes skipped to reach `start`. Memory is one
     block and one record. Raises DataError if the source is missing, its compressed data is damaged, or a record is
     longer than LARGEST_DOCUMENT.
@@ -80,7 +80,7 @@ def read_blocks(
 
 
 def _pass_over(stream: BinaryIO, source: Source, offset: int, on_read: Callable[[int], None] | None) -> None:
-    """Move a stream just opened to `offset`, without reading what comes before it where that is possible."""
+    """Moves a stream just opened to `offset`, without reading what comes before it where that is possible."""
     if offset and stream.seekable():
         stream.seek(offset)
         if on_read is not None:

@@ -34,13 +34,13 @@ class Layout:
         return not self.lead
 
     def join(self, documents: list[bytes]) -> bytes:
-        """Return clean documents (UTF-8, no empty lines, no line end at the end) as files hold them."""
+        """Returns clean documents (UTF-8, no empty lines, no line end at the end) as files hold them."""
         if not documents:
             return b""
         return self.lead + self.border.join(documents) + b"\n"
 
     def split(self, data: bytes) -> list[bytes]:
-        """Return the texts of whole stored documents: `join`, undone."""
+        """Returns the texts of whole stored documents: `join`, undone."""
         if self.is_one_line:
             return data[: -1 if data.endswith(b"\n") else None].split(b"\n")
         return [text for text in _BLANK_LINES.split(data.strip(b"\n")) if text]

@@ -64,5 +64,5 @@ class Block(NamedTuple):
 
 
 def make_block(source: str, line: int, offset: int, data: bytes) -> Block:
-    """Return the block of `data`, which begins at `line` and `offset`."""
+    """Returns the block of `data`, which begins at `line` and `offset`."""
     return Block(source, line, offset, offset + len(data), data, line + data.count(b"\n"))

@@ -103,7 +103,7 @@ class Source:
         return plain.suffix.lower()
 
     def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
-        """Open a stream of its bytes; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are unpacked while they are read.
+        """Opens a stream of its bytes; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are unpacked while they are read.
 
         `on_read` is called with the number of bytes of each block read from disk or network. A stream that is not
         unpacked can seek. Raises DataError if the source cannot be opened; reading raises DataError where compressed
@@ -128,7 +128,7 @@ class Source:
 
 
 def local_source(path: str | Path) -> Source:
-    """Return the source for a file. DataError if there is no such file, or it cannot be accessed."""
+    """Returns the source for a file. DataError if there is no such file, or it cannot be accessed."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -139,19 +139,19 @@ def local_source(path: str | Path) -> Source:
 
 
 def is_s3_url(argument: str | Path) -> bool:
-    """Return True if an argument means S3 (``s3://bucket/...``) and not a file."""
+    """Returns True if an argument means S3 (``s3://bucket/...``) and not a file."""
     return S3_URL.fullmatch(str(argument)) is not None
 
 
 def split_s3_url(url: str | Path) -> tuple[str, str]:
-    """Return (bucket, key or prefix) of ``s3://bucket/key``."""
+    """Returns (bucket, key or prefix) of ``s3://bucket/key``."""
     found = S3_URL.fullmatch(str(url))
     assert found is not None, url
     return found["bucket"], found["key"]
 
 
 def list_sources(arguments: Iterable[str | Path]) -> list[Source]:
-    """Return the files that arguments name, sorted: a file, all files below a folder, all objects below an S3 prefix.
+    """Returns the files that arguments name, sorted: a file, all files below a folder, all objects below an S3 prefix.
 
     Hidden files and folders (a leading dot) are skipped unless they are named themselves; links are followed, each
     folder once. Raises DataError for a source that is missing, or a folder or prefix without files.
@@ -242,7 +242,7 @@ class _Unpacked(io.RawIOBase):
         return count
 
     def _next_block(self) -> bytes | None:
-        """Return more unpacked bytes (perhaps none yet), or None at the end of the file."""
+        """Returns more unpacked bytes (perhaps none yet), or None at the end of the file."""
         if isinstance(self._member, _Bounded) and self._member.has_more:
             return self._unpack(self._member, b"")
         packed = self._packed or self._raw.read(PACKED_SIZE)

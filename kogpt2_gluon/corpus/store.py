@@ -36,7 +36,7 @@ class StoredBlock(NamedTuple):
     data: bytes
 
     def documents(self) -> list[bytes]:
-        """Return the documents of the block as UTF-8, with ``\\n`` between the lines of one.
+        """Returns the documents of the block as UTF-8, with ``\\n`` between the lines of one.
 
         DataError if the block is not UTF-8.
         """
@@ -58,12 +58,12 @@ class CorpusWriter:
             (folder / split).mkdir()
 
     def add(self, split: str, document: bytes) -> None:
-        """Append a clean document: UTF-8, no empty lines, no line end at its end."""
+        """Appends a clean document: UTF-8, no empty lines, no line end at its end."""
         data = self._layout.join([document])
         self.add_stored(split, np.frombuffer(data, np.uint8), np.array([len(data)]))
 
     def add_stored(self, split: str, data: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> None:
-        """Append documents as `Layout.join` stores them: their bytes, and the size of each in them."""
+        """Appends documents as `Layout.join` stores them: their bytes, and the size of each in them."""
         while len(sizes):
             if split not in self._streams or self.files[split][-1]["bytes"] >= self._file_size:
                 self._begin_file(split)
@@ -87,12 +87,12 @@ class CorpusWriter:
         self.files[split].append({"name": name, "documents": 0, "bytes": 0})
 
     def close(self) -> None:
-        """Close the open files; a second call does nothing."""
+        """Closes the open files; a second call does nothing."""
         for stream in self._streams.values():
             _close(stream)
 
     def finish(self, about: dict[str, Any]) -> None:
-        """Write `corpus.json` with `about` (sources, counts, ...) between the format and the list of files."""
+        """Writes `corpus.json` with `about` (sources, counts, ...) between the format and the list of files."""
         self.close()
         head = {"format": CORPUS_FORMAT, "version": CORPUS_VERSION, "documents": self._layout.name}
         text = json.dumps({**head, **about, "files": self.files}, indent=2, ensure_ascii=False) + "\n"
@@ -101,7 +101,7 @@ class CorpusWriter:
 
 
 def _close(stream: BinaryIO) -> None:
-    """Force a whole file onto the disk at once, so that the end does not have to wait for all of them."""
+    """Forces a whole file onto the disk at once, so that the end does not have to wait for all of them."""
     if not stream.closed:
         fsync_stream(stream)
         stream.close()
@@ -116,7 +116,7 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: Path) -> Corpus:
-        """Open the folder of a corpus. DataError if it is not one, is empty, or a file has changed its size."""
+        """Opens the folder of a corpus. DataError if it is not one, is empty, or a file has changed its size."""
         corpus = cls(folder, _read_about(folder))
         for split in SPLITS:
             for file in corpus.about["files"][split]:
@@ -132,20 +132,20 @@ class Corpus:
         return corpus
 
     def files(self, split: str) -> list[Path]:
-        """Return the text files of a split in order; several processes can share them."""
+        """Returns the text files of a split in order; several processes can share them."""
         assert split in SPLITS, split
         return [self.folder / split / file["name"] for file in self.about["files"][split]]
 
     def count(self, split: str) -> int:
-        """Return the number of documents in a split."""
+        """Returns the number of documents in a split."""
         return sum(file["documents"] for file in self.about["files"][split])
 
     def size(self, split: str) -> int:
-        """Return the bytes of a split's text files."""
+        """Returns the bytes of a split's text files."""
         return sum(file["bytes"] for file in self.about["files"][split])
 
     def blocks(self, split: str) -> Iterator[StoredBlock]:
-        """Yield a split in blocks of whole documents, in order: READ_BYTES each, or one document if that is longer."""
+        """Yields a split in blocks of whole documents, in order: READ_BYTES each, or one document if that is longer."""
         border = self.layout.border
         for path in self.files(split):
             parts: list[bytes] = []  # since the last border; its bytes are searched once, however long a document is
@@ -164,19 +164,19 @@ class Corpus:
                 yield StoredBlock(path, self.layout, b"".join(parts))
 
     def documents(self, split: str) -> Iterator[str]:
-        """Yield every document of a split in order; the lines of one are separated by ``\\n``."""
+        """Yields every document of a split in order; the lines of one are separated by ``\\n``."""
         for block in self.blocks(split):
             for document in block.documents():
                 yield document.decode()
 
     def lines(self, split: str) -> Iterator[str]:
-        """Yield every line of a split in order, without regard to documents."""
+        """Yields every line of a split in order, without regard to documents."""
         for document in self.documents(split):
             yield from document.split("\n")
 
 
 def split_layout(folder: Path) -> Layout | None:
-    """Return how the documents of a split's folder are stored, or None if it is not the folder of a corpus's split."""
+    """Returns how the documents of a split's folder are stored, or None if it is not the folder of a corpus's split."""
     folder = folder.resolve()
     if folder.name not in SPLITS:
         return None

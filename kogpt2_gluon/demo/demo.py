@@ -15,7 +15,7 @@ PROMPTS = ("오늘은", "이 영화는")  # "today", "this film"
 
 
 def run_demo(work_dir: Path, echo: Callable[[str], None] = print, num_steps: int | None = None) -> None:
-    """Make text, corpus, tokenizer and shards, train, evaluate, generate and convert, all below `work_dir`.
+    """Makes text, corpus, tokenizer and shards, trains, evaluates, generates and converts, all below `work_dir`.
 
     `num_steps` replaces the number of updates of recipes/demo.yaml. Raises RecipeError if `work_dir` holds files that
     no earlier demo made.

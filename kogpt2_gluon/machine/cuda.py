@@ -41,7 +41,7 @@ LIBRARIES = (
 
 
 def load_libraries() -> list[Library]:
-    """Load what mxnet-cu112 links, from NVIDIA's wheels or else from the loader's path, and return what is missing."""
+    """Loads what mxnet-cu112 links, from NVIDIA's wheels or else the loader's path, and returns what is missing."""
     return [library for library in LIBRARIES if not _load_library(library)]
 
 
@@ -57,7 +57,7 @@ def _load_library(library: Library) -> bool:
 
 
 def driver_state() -> str:
-    """Return "none" without libcuda.so.1, "stub" if it has no driver below it, else a version such as "CUDA 11.4"."""
+    """Returns "none" without libcuda.so.1, "stub" if it has no driver below it, else a version such as "CUDA 11.4"."""
     version = ctypes.c_int()
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -71,7 +71,7 @@ def driver_state() -> str:
 
 
 def compute_capability(ordinal: int) -> tuple[int, int] | None:
-    """Return (major, minor) of a visible GPU, from the driver; None if the driver does not report it."""
+    """Returns (major, minor) of a visible GPU, from the driver; None if the driver does not report it."""
     device, part, parts = ctypes.c_int(), ctypes.c_int(), []
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -87,7 +87,7 @@ def compute_capability(ordinal: int) -> tuple[int, int] | None:
 
 
 def unsupported_gpu(name: str, major: int, minor: int) -> str | None:
-    """Return why MXNet's wheel cannot run on a GPU, with the way out, in one sentence; None if it can."""
+    """Returns why MXNet's wheel cannot run on a GPU, with the way out, in one sentence; None if it can."""
     if major in GPU_MAJORS:
         return None
     return (
@@ -108,7 +108,7 @@ class Gpu:
 
 
 def list_gpus() -> list[Gpu]:
-    """Return the GPUs that nvidia-smi lists; none if it is absent or fails."""
+    """Returns the GPUs that nvidia-smi lists; none if it is absent or fails."""
     program = shutil.which("nvidia-smi")
     if not program:
         return []

@@ -45,7 +45,7 @@ def read_progress(path: Path) -> tuple[int, int]:
 
 
 def end_with_parent(number: int = signal.SIGKILL) -> Callable[[], None]:
-    """Return a `preexec_fn` that makes the kernel send this signal to the child when the calling process ends.
+    """Returns a `preexec_fn` that makes the kernel send this signal to the child when the calling process ends.
 
     The kernel sends it when the *thread* that started the child ends, so start the child from the main thread.
     """

@@ -10,12 +10,12 @@ CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use, by its affinity and the CPU quota of its container."""
+    """Returns the number of cores that this process may use, by its affinity and the CPU quota of its container."""
     return max(1, min(len(os.sched_getaffinity(0)), int(cpu_quota())))
 
 
 def cpu_quota(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float:
-    """Return how many cores' worth of CPU time the control groups grant, as a fraction; sys.maxsize without a limit."""
+    """Returns the CPU time that the control groups grant, in cores, as a fraction; sys.maxsize without a limit."""
     quotas = [float(sys.maxsize)]
     for folder in cgroup_folders("cpu", root, membership):
         words = _read_words(folder / "cpu.max")  # version 2: "max 100000" or "150000 100000"
@@ -26,7 +26,7 @@ def cpu_quota(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float:
 
 
 def memory_limit(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:
-    """Return the bytes of memory that the control groups grant this process; None without a limit."""
+    """Returns the bytes of memory that the control groups grant this process; None without a limit."""
     limits = []
     for folder in cgroup_folders("memory", root, membership):
         words = _read_words(folder / "memory.max") or _read_words(folder / "memory.limit_in_bytes")  # versions 2 and 1
@@ -35,10 +35,10 @@ def memory_limit(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | N
 
 
 def cgroup_folders(controller: str, root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> list[Path]:
-    """Return the folders of this process's control group and its parents, in version 2 and in version 1's `controller`.
+    """Returns the folders of this process's control group and its parents, in version 2 and version 1's `controller`.
 
-    Only folders that exist are returned: in a container, `membership` can name paths of the host, of which only the top
-    is visible.
+    Only folders that exist are returned: in a container, `membership` can name paths of the host, but only the top
+    folder is visible.
     """
     folders = []
     try:

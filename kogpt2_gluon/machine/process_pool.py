@@ -28,7 +28,7 @@ Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # as `map`
 def start_processes(
     processes: int, name: str, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[Run]:
-    """Start processes that work through tasks; yields a lazy `map` with results in the order of the tasks.
+    """Starts processes that work through tasks; yields a lazy `map` with results in the order of the tasks.
 
     `start` is called with `arguments` in each new process. Messages call a process by `name`. The processes end with
     this one, however it ends. Raises KoGPT2Error if one of them dies.
@@ -61,7 +61,7 @@ def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> Non
 
 
 def _end_with_parent() -> None:
-    """End this process when the main one is killed; while it waits for work it would not notice."""
+    """Ends this process when the main one is killed; while it waits for work it would not notice."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

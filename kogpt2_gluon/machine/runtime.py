@@ -46,7 +46,7 @@ _chosen_threads = 0  # from prepare(), or the number that MXNet was loaded with;
 
 
 def prepare(threads: int = 0) -> None:
-    """Set the number of CPU threads of this process before MXNet is loaded; 0 keeps the automatic choice.
+    """Sets the number of CPU threads of this process before MXNet is loaded; 0 keeps the automatic choice.
 
     Another number after MXNet is loaded is a mistake in the calling code, because it would have no effect.
     """
@@ -59,12 +59,12 @@ def prepare(threads: int = 0) -> None:
 
 
 def num_threads() -> int:
-    """Return this process's CPU threads: prepare()'s, else OMP_NUM_THREADS, else available cores / local workers."""
+    """Returns this process's CPU threads: prepare()'s, else OMP_NUM_THREADS, else available cores / local workers."""
     return _chosen_threads or _environment_threads() or max(1, available_cores() // local_size())
 
 
 def _environment_threads() -> int:
-    """Return OMP_NUM_THREADS, of nested levels such as "4,2" the first; 0 if it is unset or not a number."""
+    """Returns OMP_NUM_THREADS, of nested levels such as "4,2" the first; 0 if it is unset or not a number."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdigit() else 0
 
@@ -73,7 +73,7 @@ def _environment_threads() -> int:
 
 
 def __getattr__(name: str) -> Any:
-    """Load MXNet when `mx` or `nlp` is first used."""
+    """Loads MXNet when `mx` or `nlp` is first used."""
     if name == "mx":
         return _load_mxnet()
     if name == "nlp":
@@ -121,7 +121,7 @@ def _load_mxnet() -> Any:
 
 @contextmanager
 def _thread_environment() -> Iterator[None]:
-    """Set OMP_NUM_THREADS while MXNet reads it, then restore it: workers started from here choose for themselves."""
+    """Sets OMP_NUM_THREADS while MXNet reads it, then restores it: workers started from here choose for themselves."""
     global _chosen_threads
     before, _chosen_threads = os.environ.get("OMP_NUM_THREADS"), num_threads()
     os.environ["OMP_NUM_THREADS"] = str(_chosen_threads)
@@ -135,7 +135,7 @@ def _thread_environment() -> Iterator[None]:
 
 
 def installed_version(package: str) -> str | None:
-    """Return the version of an installed distribution, or None; nothing is imported."""
+    """Returns the version of an installed distribution, or None; nothing is imported."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -143,12 +143,12 @@ def installed_version(package: str) -> str | None:
 
 
 def installed_wheel() -> str | None:
-    """Return the name of the installed MXNet: "mxnet-cu112", "mxnet" (CPU only), or None."""
+    """Returns the name of the installed MXNet: "mxnet-cu112", "mxnet" (CPU only), or None."""
     return next((wheel for wheel in (CUDA_WHEEL, CPU_WHEEL) if installed_version(wheel)), None)
 
 
 def check_numpy() -> None:
-    """Raise KoGPT2Error if NumPy is too new: 1.24 removed names that MXNet 1.9.1 uses."""
+    """Raises KoGPT2Error if NumPy is too new: 1.24 removed names that MXNet 1.9.1 uses."""
     version = installed_version("numpy") or "0"
     major, minor = (int(part) for part in re.findall(r"\d+", version + ".0")[:2])
     if (major, minor) >= (1, 24):
@@ -174,7 +174,7 @@ def _require_cuda_libraries() -> None:
 
 
 def context(device: str = "auto", local_rank: int = 0) -> Any:
-    """Return the MXNet context of a worker: mx.gpu(local_rank), or mx.cpu() for 'cpu', and for 'auto' without a GPU.
+    """Returns the MXNet context of a worker: mx.gpu(local_rank), or mx.cpu() for 'cpu', and for 'auto' without a GPU.
 
     Raises RecipeError if `device` is 'gpu' and there is none, if this worker has no GPU of its own, or if MXNet's wheel
     contains no code for it.

@@ -66,7 +66,7 @@ class InstructionSet:
 
     @property
     def has_bfloat16(self) -> bool:
-        """Return True if oneDNN has products of bfloat16 factors for it, in hardware or emulated by AVX-512."""
+        """Returns True if oneDNN has products of bfloat16 factors for it, in hardware or emulated by AVX-512."""
         return "avx512f" in self.cpu_flags
 
 
@@ -96,7 +96,7 @@ class Library:
 
 
 def instruction_set() -> InstructionSet:
-    """Return the best set that this CPU has, or the one in KOGPT2_OPS_ISA; RecipeError if the CPU lacks that."""
+    """Returns the best set that this CPU has, or the one in KOGPT2_OPS_ISA; RecipeError if the CPU lacks that."""
     has = _cpu_flags()
     usable = [isa for isa in INSTRUCTION_SETS if set(isa.cpu_flags) <= has]
     wanted = os.environ.get("KOGPT2_OPS_ISA")
@@ -110,14 +110,14 @@ def instruction_set() -> InstructionSet:
 
 
 def check_requirements() -> InstructionSet:
-    """Return the instruction set to build for; OperatorsUnavailable names what is missing. MXNet is not loaded."""
+    """Returns the instruction set to build for; OperatorsUnavailable names what is missing. MXNet is not loaded."""
     _compiler()
     _onednn_files()
     return instruction_set()
 
 
 def build_cpu_operators(force: bool = False) -> Library:
-    """Compile the operators, unless the cache has them; OperatorsUnavailable if that cannot be done.
+    """Compiles the operators, unless the cache has them; OperatorsUnavailable if that cannot be done.
 
     If several processes ask at once, one compiles and the others wait.
     """
@@ -135,7 +135,7 @@ def build_cpu_operators(force: bool = False) -> Library:
 
 
 def remove_other_libraries() -> tuple[list[Path], Path]:
-    """Remove the compiled operators of other sources, compilers and machines.
+    """Removes the compiled operators of other sources, compilers and machines.
 
     Returns the removed files, and the path of this machine's own library, whether it exists or not.
     """
@@ -149,7 +149,7 @@ def remove_other_libraries() -> tuple[list[Path], Path]:
 
 @functools.cache
 def load_cpu_operators() -> Library:
-    """Register the operators in this process's MXNet as ``mx.nd.kogpt2_*``, once; build them first if needed.
+    """Registers the operators in this process's MXNet as ``mx.nd.kogpt2_*``, once; builds them first if needed.
 
     Raises OperatorsUnavailable if they cannot be built or loaded.
     """
@@ -168,7 +168,7 @@ def load_cpu_operators() -> Library:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the compiled libraries."""
+    """Returns the folder of the compiled libraries."""
     if os.environ.get("KOGPT2_CACHE"):
         return Path(os.environ["KOGPT2_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")
@@ -176,7 +176,7 @@ def cache_folder() -> Path:
 
 
 def source_files() -> list[Path]:
-    """Return the C++ files to compile, in a fixed order."""
+    """Returns the C++ files to compile, in a fixed order."""
     return sorted((SOURCES / "cpu").glob("*.cc"))
 
 
@@ -190,7 +190,7 @@ class _OneDNN:
 
 
 def _onednn_files() -> _OneDNN:
-    """Return the places where pip installed the library and its headers."""
+    """Returns the places where pip installed the library and its headers."""
     library = _installed_file(ONEDNN, "libdnnl.so.3")
     header = _installed_file(ONEDNN_HEADERS, "dnnl.hpp")
     if library is None or header is None:
@@ -224,7 +224,7 @@ def _compiler() -> tuple[str, str]:
 
 @functools.cache
 def _cpu_flags() -> frozenset[str]:
-    """Return the names in the flags line of /proc/cpuinfo; oneDNN's wheel is for x86-64 only."""
+    """Returns the names in the flags line of /proc/cpuinfo; oneDNN's wheel is for x86-64 only."""
     if platform.machine() != "x86_64":
         raise OperatorsUnavailable(f"the fused operators are for x86-64 CPUs, not {platform.machine()}")
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -237,7 +237,7 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def _command_and_path() -> tuple[list[str], Path]:
-    """Return the compiler's command, and the library's path in the cache, which depends on all that goes into it."""
+    """Returns the compiler's command, and the library's path in the cache, which depends on all that goes into it."""
     compiler, version = _compiler()
     command = [compiler, *FLAGS, *instruction_set().compiler_flags]
     key = _key(
@@ -260,7 +260,7 @@ def _key(command: list[str], *versions: str) -> str:
 
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process; if the file system has no locks, every process compiles for itself."""
+    """Holds a lock that ends with this process; if the file system has no locks, every process compiles for itself."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_suffix(".lock").open("w")
@@ -275,7 +275,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Path, path: Path) -> None:
-    """Compile the sources in parallel, link them, and move the library to `path` once it is complete."""
+    """Compiles the sources in parallel, links them, and moves the library to `path` once it is complete."""
     sources = [*source_files(), lib_api]
     print(f"compiling the fused operators ({len(sources)} files, about half a minute, once)", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:

@@ -60,7 +60,7 @@ class CudaBuild:
 
 
 def find_nvcc() -> Path | None:
-    """Return nvcc from CUDA_HOME or CUDA_PATH, else from PATH, else from NVIDIA's usual folder; None without one."""
+    """Returns nvcc from CUDA_HOME or CUDA_PATH, else from PATH, else from NVIDIA's usual folder; None without one."""
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     for place in (*(str(Path(home) / "bin") for home in homes), None, "/usr/local/cuda/bin"):
         found = shutil.which("nvcc", path=place)
@@ -70,7 +70,7 @@ def find_nvcc() -> Path | None:
 
 
 def build_cuda(out_dir: Path, architectures: Sequence[str] = ARCHITECTURES) -> CudaBuild:
-    """Build both libraries in a folder below `out_dir`, or return those of an earlier call if nothing has changed.
+    """Builds both libraries in a folder below `out_dir`, or returns those of an earlier call if nothing has changed.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def _nvcc_version(nvcc: Path) -> str:
 
 
 def mxnet_folder() -> Path | None:
-    """Return the folder of MXNet if it has the header and source for operator libraries; MXNet is not loaded."""
+    """Returns the folder of MXNet if it has the header and source for operator libraries; MXNet is not loaded."""
     found = importlib.util.find_spec("mxnet")
     for place in (found.submodule_search_locations or []) if found else []:
         folder = Path(place)
@@ -139,7 +139,7 @@ def _source_files() -> list[Path]:
 
 
 def _fingerprint(version: str, architectures: list[str], mxnet: Path | None) -> str:
-    """Return a hash of everything that goes into the libraries."""
+    """Returns a hash of everything that goes into the libraries."""
     digest = hashlib.sha256(json.dumps([version, architectures, FLAGS, KERNEL_FLAGS]).encode())
     files = _source_files() + (
         [mxnet / "include" / "mxnet" / "lib_api.h", mxnet / "src" / "lib_api.cc"] if mxnet else []
@@ -150,7 +150,7 @@ def _fingerprint(version: str, architectures: list[str], mxnet: Path | None) -> 
 
 
 def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str], mxnet: Path | None) -> None:
-    """Write both libraries and the log to `folder`; the object files are removed afterwards."""
+    """Writes both libraries and the log to `folder`; the object files are removed afterwards."""
     code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     sources = [path for path in _source_files() if path.suffix == ".cu"]
     kernels = [path for path in sources if not path.name.startswith("mxnet_")]
@@ -179,7 +179,7 @@ def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str
 
 
 def _run(command: Sequence[Any], what: str) -> str:
-    """Return the output of a command; KoGPT2Error with its first line of error if it fails."""
+    """Returns the output of a command; KoGPT2Error with its first line of error if it fails."""
     argv = [str(part) for part in command]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)

@@ -17,7 +17,7 @@ from kogpt2_gluon.ops.stock import StockOps
 
 
 def choose_ops(ops: str, precision: str, ctx: Any, dropout: float) -> OperatorSet:
-    """Return the operator set, its operators compiled and loaded. A line on stderr reports an unexpected choice, once.
+    """Returns the operator set, its operators compiled and loaded. A line on stderr reports an unexpected choice, once.
 
     Parameters
     ----------

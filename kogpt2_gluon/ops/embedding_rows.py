@@ -23,7 +23,7 @@ class EmbeddingRows:
         self._pass: tuple[Any, Any] | None = None  # tokens, and the array whose gradient is their rows
 
     def inputs(self, tokens: Any) -> tuple[Any, Any]:
-        """Return the `rows` that ``OperatorSet.embedding`` takes: the matrix (V, C) and an array (B, T, C)."""
+        """Returns the `rows` that ``OperatorSet.embedding`` takes: the matrix (V, C) and an array (B, T, C)."""
         weight = self._weight.data()
         array = mx.nd.zeros((*tokens.shape, weight.shape[1]), ctx=weight.context)  # its values are not read
         if mx.autograd.is_recording():
@@ -33,7 +33,7 @@ class EmbeddingRows:
         return weight.detach(), array
 
     def add(self) -> None:
-        """Add the rows of the pass recorded last to the matrix's gradient; call it after the backward pass."""
+        """Adds the rows of the pass recorded last to the matrix's gradient; call it after the backward pass."""
         assert self._pass is not None, "add() comes once after each recorded pass"
         (tokens, array), self._pass = self._pass, None
         if self._weight.grad_req != "null":

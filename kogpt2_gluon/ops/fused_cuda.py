@@ -19,7 +19,7 @@ from kogpt2_gluon.ops.parameters import requests, value
 
 @functools.cache
 def load_cuda_operators() -> None:
-    """Register the operators in this process's MXNet as ``mx.nd.kogpt2_cuda_*``, once; build them first if needed.
+    """Registers the operators in this process's MXNet as ``mx.nd.kogpt2_cuda_*``, once; builds them first if needed.
 
     Raises OperatorsUnavailable if they cannot be built or loaded.
     """

@@ -16,7 +16,7 @@ SEED_SIZE = 64  # the length of the seed that fused operators with dropout take
 
 
 def draw_seed(F: Any, dropout: float) -> Any:
-    """Return the seed of fused operators with dropout: 64 values, each 0 or 2 in training, drawn by MXNet's generator.
+    """Returns the seed of fused operators with dropout: 64 values, each 0 or 2 in training, drawn by MXNet's generator.
 
     In prediction mode, or without dropout, all are 1. An operator of a library does not learn from MXNet if
     this is training, and gets no seed that `mx.random.seed` repeats; this array says both.
@@ -54,11 +54,11 @@ class OperatorSet(ABC):
     # ---- what the network asks for ---------------------------------------------------------------------------------
 
     def dropout_seed(self, F: Any) -> Any:
-        """Return the array with the seed of fused operators, which also says if this is training; else None."""
+        """Returns the array with the seed of fused operators, which also says if this is training; else None."""
         return None
 
     def embedding_rows(self, embed: Any) -> Any:
-        """Return the object that keeps a tied embedding's gradient apart, as rows.
+        """Returns the object that keeps a tied embedding's gradient apart, as rows.
 
         None if MXNet adds that gradient to the output projection's.
         """

@@ -8,7 +8,7 @@ from kogpt2_gluon.machine.runtime import mx
 
 
 def value(F: Any, parameter: Any) -> Any:
-    """Return a parameter as `F` takes it: its variable for symbols, else its array on the current context.
+    """Returns a parameter as `F` takes it: its variable for symbols, else its array on the current context.
 
     A HybridBlock does the same for the parameters that it registers itself.
     """
@@ -16,7 +16,7 @@ def value(F: Any, parameter: Any) -> Any:
 
 
 def requests(*inputs: Any) -> str:
-    """Return the attribute `req` of a fused operator: what its backward pass does with the gradient of each input.
+    """Returns the attribute `req` of a fused operator: what its backward pass does with the gradient of each input.
 
     An operator of a library does not learn from MXNet if it must write a gradient, add to it or leave it alone. This
     attribute says it, with one word for each input: a Parameter's own `grad_req`, or the word that is given.
@@ -28,7 +28,7 @@ def requests(*inputs: Any) -> str:
 
 
 def shared_request(parameter: Any) -> str:
-    """Return the word for a parameter of several operators: never "add", because MXNet adds up their gradients."""
+    """Returns the word for a parameter of several operators: never "add", because MXNet adds up their gradients."""
     return "null" if parameter.grad_req == "null" else "write"
 
 
@@ -45,7 +45,7 @@ class RetracedBlock(mx.gluon.HybridBlock):
         self._traced_with: list = []
 
     def forward(self, x: Any, *args: Any) -> Any:
-        """Check the parameters, then do what HybridBlock does."""
+        """Checks the parameters, then does what HybridBlock does."""
         if self._active:
             self._watched = self._watched or list(self.collect_params().values())
             now = [(parameter.grad_req, parameter.dtype) for parameter in self._watched]
@@ -55,6 +55,6 @@ class RetracedBlock(mx.gluon.HybridBlock):
         return super().forward(x, *args)
 
     def register_child(self, block: Any, name: str | None = None) -> None:
-        """Register a child block, as HybridBlock does."""
+        """Registers a child block, as HybridBlock does."""
         super().register_child(block, name)
         self._watched = []

@@ -45,7 +45,7 @@ class Axis:
     log: bool = False
 
     def place(self, values: Array) -> Array:
-        """Return the position of each value on the axis: 0 at `low`, 1 at `high`."""
+        """Returns the position of each value on the axis: 0 at `low`, 1 at `high`."""
         if self.log:
             values, low, high = np.log10(values), math.log10(self.low), math.log10(self.high)
         else:
@@ -64,7 +64,7 @@ def line_plot(
     from_zero: bool = False,
     top: float | None = None,
 ) -> str:
-    """Draw the series over steps as one <svg>; "" if there is no finite value at all.
+    """Draws the series over steps as one <svg>; "" if there is no finite value at all.
 
     `top` cuts the y axis there (larger values leave the frame); `from_zero` makes it start at 0.
     """
@@ -97,7 +97,7 @@ def line_plot(
 
 
 def linear_axis(low: float, high: float, count: int, whole: bool = False) -> Axis:
-    """Return an axis over [low, high], widened to about `count` round ticks (1, 2 or 5 times a power of ten)."""
+    """Returns an axis over [low, high], widened to about `count` round ticks (1, 2 or 5 times a power of ten)."""
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-300):  # a constant: give it some room
         room = 0.1 * abs(high) or 1.0
         low, high = (0.0 if low >= 0 and room > low else low - room), high + room
@@ -111,7 +111,7 @@ def linear_axis(low: float, high: float, count: int, whole: bool = False) -> Axi
 
 
 def log_axis(low: float, high: float) -> Axis:
-    """Return a logarithmic axis over positive [low, high], with ticks at decades, or at 1-2-5 if it spans few."""
+    """Returns a logarithmic axis over positive [low, high], with ticks at decades, or at 1-2-5 if it spans few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     decades = range(first, last + 1)
     every = max(math.ceil(len(decades) / 6), 1)
@@ -125,7 +125,7 @@ def log_axis(low: float, high: float) -> Axis:
 
 
 def downsample(x: Array, y: Array, columns: int) -> tuple[Array, Array]:
-    """Keep at most two points for each of `columns` strips of x: the smallest and the largest y, in their order.
+    """Keeps at most two points for each of `columns` strips of x: the smallest and the largest y, in their order.
 
     The plot of that many pixels looks the same: a spike of one step stays. A strip without any finite value stays as
     one NaN.
@@ -146,7 +146,7 @@ def downsample(x: Array, y: Array, columns: int) -> tuple[Array, Array]:
 
 
 def smooth(y: Array, window: int) -> Array:
-    """Return the mean of the `window` values around each, without NaN; NaN where y is NaN.
+    """Returns the mean of the `window` values around each, without NaN; NaN where y is NaN.
 
     At the beginning the window shrinks on both sides alike, so that a steep fall is not bent. At the end, where the
     curve is flat and people read its last value, only the missing half of the window is left out.
@@ -162,7 +162,7 @@ def smooth(y: Array, window: int) -> Array:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """Write a number for reading: 124M, 12.3k, 3.41, 1e-4; "–" if it is not finite."""
+    """Writes a number for reading: 124M, 12.3k, 3.41, 1e-4; "–" if it is not finite."""
     if not math.isfinite(value):
         return "–"
     size = abs(value)
@@ -176,7 +176,7 @@ def short(value: float, digits: int = 3) -> str:
 
 
 def rounded(value: float) -> str:
-    """Write a result with four significant digits (3.900, 73,130, 1.234M); "–" if it is not finite."""
+    """Writes a result with four significant digits (3.900, 73,130, 1.234M); "–" if it is not finite."""
     if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}"
     return f"{value:#.4g}" if 0.001 <= abs(value) < 1000 else short(value, 4)
@@ -191,7 +191,7 @@ class _Frame:
         self.right, self.bottom = width - RIGHT, height - BOTTOM
 
     def points(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Return SVG coordinates; NaN stays NaN."""
+        """Returns SVG coordinates; NaN stays NaN."""
         return LEFT + self.across.place(x) * self.inner_width, self.bottom - self.up.place(y) * self.inner_height
 
     def draw(self, unit: str) -> list[str]:
@@ -213,7 +213,7 @@ class _Frame:
         return parts
 
     def draw_line(self, one: Series) -> str:
-        """Draw one path, broken where values are missing; a value between two gaps becomes a dot."""
+        """Draws one path, broken where values are missing; a value between two gaps becomes a dot."""
         x, y = self.points(*downsample(one.x, one.y, self.inner_width))
         y = np.clip(y, -1e4, 1e4)  # far above a cut axis: outside the frame in any case
         path, alone, pen_down = [], [], False
@@ -228,7 +228,7 @@ class _Frame:
         return f'<path class="{one.style}" d="{"".join(path)}"/>' + "".join(alone)
 
     def draw_marks(self, one: Series) -> str:
-        """Draw a thin line through ringed points, each with its tooltip."""
+        """Draws a thin line through ringed points, each with its tooltip."""
         seen = np.isfinite(one.y) & (one.y <= self.up.high)
         notes = [note for note, shown in zip(one.notes or [""] * len(one.y), seen) if shown]
         x, y = self.points(one.x[seen], one.y[seen])
@@ -242,7 +242,7 @@ class _Frame:
         return f'<path class="{one.style} thread" d="{path}"/>{dots}'
 
     def draw_labels(self, series: Sequence[Series]) -> list[str]:
-        """Write the last value of each labelled series at the right end, moved apart where they would overlap."""
+        """Writes the last value of each labelled series at the right end, moved apart where they would overlap."""
         ends = []
         for one in series:
             known = np.flatnonzero(np.isfinite(one.y))
@@ -263,7 +263,7 @@ class _Frame:
 
 
 def tick_texts(axis: Axis) -> list[str]:
-    """Write the ticks of an axis; those of a linear one have the same suffix and number of decimals."""
+    """Writes the ticks of an axis; those of a linear one have the same suffix and number of decimals."""
     largest = max(abs(tick) for tick in axis.ticks)
     if axis.log or len(axis.ticks) < 2:
         return [short(tick) for tick in axis.ticks]
@@ -277,6 +277,6 @@ def tick_texts(axis: Axis) -> list[str]:
 
 
 def _finite(one: Series, log: bool) -> Series:
-    """Return the series with NaN for values that cannot be drawn: infinite, absurdly large, or <= 0 on a log axis."""
+    """Returns the series with NaN for values that cannot be drawn: infinite, absurdly large, or <= 0 on a log axis."""
     y = np.where(np.abs(one.y) < 1e100, one.y, np.nan)
     return Series(one.x, np.where(y > 0, y, np.nan) if log else y, one.style, one.label, one.marks, one.notes)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.reading.order import ChunkOrder, Order
 from kogpt2_gluon.reading.permutation import Int64Array, key_of, keys_of, permute
+from kogpt2_gluon.reading.saved_state import check_source
 
 PERIOD = 10_000
 STATE_VERSION = 2  # of the order and its state; a place of another version means nothing here
@@ -154,12 +155,7 @@ class Mix:
 
     def check_state(self, saved: dict[str, Any], source: str) -> None:
         """Raises DataError if `saved`, from checkpoint `source`, is the state of another order."""
-        known = ("shards", STATE_VERSION)
-        if (found := (saved.get("source", "shards"), saved.get("version", 1))) != known:
-            raise DataError(
-                f"{source}: its data was read as {found[0]}, version {found[1]} of the order, and this recipe reads "
-                f"{known[0]}, version {known[1]}; start a new run in another run_dir"
-            )
+        check_source(saved, "shards", STATE_VERSION, source)
         for key, value in self.state(0).items():
             if key != "consumed" and saved.get(key) != value:
                 raise DataError(

@@ -131,7 +131,7 @@ def save_checkpoint(
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open the checkpoint in `path`: its folder, a folder of checkpoints, or the run folder around that.
+    """Opens the checkpoint in `path`: its folder, a folder of checkpoints, or the run folder around that.
 
     The newest one is taken. DataError if there is none, or if its files are not those of its manifest.
     """
@@ -145,7 +145,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def newest_checkpoint(ckpt_dir: Path) -> Checkpoint | None:
-    """Open and verify the newest checkpoint; None if there is none. DataError if it is damaged: it is not skipped."""
+    """Opens and verifies the newest checkpoint; None if there is none. DataError if it is damaged: none is skipped."""
     newest = _newest_in(ckpt_dir)
     if newest is None:
         return None
@@ -155,7 +155,7 @@ def newest_checkpoint(ckpt_dir: Path) -> Checkpoint | None:
 
 
 def _newest_in(ckpt_dir: Path) -> Path | None:
-    """Return the folder of the checkpoint that was saved last, as `latest` names it; else the one of most steps.
+    """Returns the folder of the checkpoint that was saved last, as `latest` names it; else the one of most steps.
 
     The number of steps alone is not enough: a run that went back to an earlier step has not yet removed the later
     checkpoints if it dies at its first save.
@@ -169,7 +169,7 @@ def _newest_in(ckpt_dir: Path) -> Path | None:
 
 
 def _committed(ckpt_dir: Path) -> list[Path]:
-    """List the folders that have a checkpoint's name, the one of most steps first."""
+    """Lists the folders that have a checkpoint's name, the one of most steps first."""
     if not ckpt_dir.is_dir():
         return []
     numbered = [(int(found[1]), folder) for folder in ckpt_dir.iterdir() if (found := FOLDER.fullmatch(folder.name))]

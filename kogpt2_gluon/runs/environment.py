@@ -32,7 +32,7 @@ USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def collect_environment(run_dir: Path) -> dict[str, Any]:
-    """Return the facts about this process and its machine, as plain data for JSON."""
+    """Returns the facts about this process and its machine, as plain data for JSON."""
     return {
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": hide_secrets(sys.argv),
@@ -62,7 +62,7 @@ def write_environment(run_dir: Path) -> Path:
 
 
 def select_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Select the variables that shape a run, by an allowlist of prefixes, without those named like a secret."""
+    """Selects the variables that shape a run, by an allowlist of prefixes, without those named like a secret."""
     return {
         name: USER_IN_URL.sub(HIDDEN, value)
         for name, value in sorted(variables.items())
@@ -71,7 +71,7 @@ def select_variables(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def hide_secrets(arguments: Sequence[str]) -> list[str]:
-    """Return a command line without the values of options named like a secret: `--x-key V`, `--x-key=V`, `a.key=V`."""
+    """Returns a command line without the values of options named like a secret: `--x-key V`, `--x-key=V`, `a.key=V`."""
     shown: list[str] = []
     hide_next = False
     for argument in arguments:
@@ -97,7 +97,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def _git_revision(root: Path) -> dict[str, Any] | None:
-    """Return the commit of the checkout that this package runs from, and if tracked files differ; None if installed."""
+    """Returns the commit of the checkout that the package runs from, and if tracked files differ; None if installed."""
     commit = _output_of("git", "-C", str(root), "rev-parse", "HEAD") if (root / ".git").exists() else None
     if commit is None:
         return None
@@ -114,13 +114,13 @@ def _cpu_model() -> str:
 
 
 def _list_gpus() -> list[str]:
-    """Return name, memory and driver of each GPU that the driver's own tool reports."""
+    """Returns name, memory and driver of each GPU that the driver's own tool reports."""
     listed = _output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     return (listed or "").strip().splitlines()
 
 
 def _output_of(*command: str) -> str | None:
-    """Return the output of a command; None if it is missing, fails or hangs."""
+    """Returns the output of a command; None if it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=10, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError):

@@ -38,7 +38,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def render_report(run_dir: Path) -> str:
-    """Return the page as text."""
+    """Returns the page as text."""
     lines = read_metrics(run_dir)
     train = [line for line in lines if line["kind"] == "train"]
     held_out = sorted({line["step"]: line for line in lines if line["kind"] == "evaluation"}.items())
@@ -82,7 +82,7 @@ def _header(
 
 
 def _progress(recipe: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
-    """Say how far the run is."""
+    """Says how far the run is."""
     if not lines:
         return "nothing recorded yet"
     step = max(line["step"] for line in lines)
@@ -94,7 +94,7 @@ def _progress(recipe: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> 
 
 
 def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Return the five figures that a reader looks for first."""
+    """Returns the five figures that a reader looks for first."""
     cards = []
     for key, label in (("perplexity", "Held-out perplexity"), ("bits_per_byte", "Bits per byte")):
         steps, values = _column(evaluations, key)
@@ -171,7 +171,7 @@ def _figure(title: str, svg: str, remarks: Sequence[str], style: str) -> str:
 
 
 def _loss_ceiling(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: Array) -> float | None:
-    """Return where to cut the loss axis, so that the fall in the first 5% of steps does not flatten the rest."""
+    """Returns where to cut the loss axis, so that the fall in the first 5% of steps does not flatten the rest."""
     if len(steps) < 50:
         return None
     begin = steps[-1] * 0.05
@@ -184,7 +184,7 @@ def _loss_ceiling(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: A
 
 
 def _samples(run_dir: Path) -> str:
-    """Show the newest file of samples/: prompts, and the model's continuations."""
+    """Shows the newest file of samples/: prompts, and the model's continuations."""
     files = sorted((run_dir / "samples").glob("step-*.txt"))
     if not files:
         return ""
@@ -200,7 +200,7 @@ def _samples(run_dir: Path) -> str:
 
 
 def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table of the last evaluations, one row each."""
+    """Returns a table of the last evaluations, one row each."""
     rows = evaluations[-TABLE_ROWS:]
     names = [name for name in dict.fromkeys(name for line in rows for name in line) if name not in BOOKKEEPING]
     if not names:
@@ -218,7 +218,7 @@ def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _facts(environment: Mapping[str, Any]) -> str:
-    """Return the environment as lists of names and values, one for each group."""
+    """Returns the environment as lists of names and values, one for each group."""
     loose = {key: value for key, value in environment.items() if not isinstance(value, dict)}
     groups = [("run", loose), *((key, value) for key, value in environment.items() if isinstance(value, dict))]
     parts = []
@@ -248,13 +248,13 @@ def _placeholder(text: str) -> str:
 
 
 def _note(line: Mapping[str, Any]) -> str:
-    """Return the tooltip of an evaluation's mark."""
+    """Returns the tooltip of an evaluation's mark."""
     parts = [f"{name.replace('_', ' ')} {rounded(_number(line[name]))}" for name in line if name not in BOOKKEEPING]
     return f"step {line['step']:,}: {', '.join(parts)}"
 
 
 def _column(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[Array, Array]:
-    """Return steps and the values of one key, both float64 and sorted by step; NaN if a line has no finite number."""
+    """Returns steps and the values of one key, both float64 and sorted by step; NaN if a line has no finite number."""
     steps = np.array([line["step"] for line in lines], dtype=np.float64)
     values = np.array([_number(line.get(key)) for line in lines], dtype=np.float64)
     order = np.argsort(steps, kind="stable")
@@ -274,7 +274,7 @@ def _last_of(values: Array) -> float:
 
 
 def _window(points: int) -> int:
-    """Return how many log lines the smoothed curves average: 4% of the run, at least 3."""
+    """Returns how many log lines the smoothed curves average: 4% of the run, at least 3."""
     return max(points // 25, 3)
 
 
@@ -286,7 +286,7 @@ def _read_text(path: Path) -> str:
 
 
 def _parse_mapping(text: str, parse: Any) -> dict[str, Any]:
-    """Parse `text` as a mapping; empty if it is not one, as a report is made of whatever can be read."""
+    """Parses `text` as a mapping; empty if it is not one, as a report is made of whatever can be read."""
     try:
         plain = parse(text)
     except (ValueError, RecursionError, yaml.YAMLError):
@@ -295,5 +295,5 @@ def _parse_mapping(text: str, parse: Any) -> dict[str, Any]:
 
 
 def _safe(text: str) -> str:
-    """Escape text for HTML, and remove control characters."""
+    """Escapes text for HTML, and removes control characters."""
     return html.escape(printable(text))

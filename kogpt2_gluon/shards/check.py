@@ -151,7 +151,7 @@ def check_index(path: Path, known: Layout | None = None, drop: bool = False) -> 
 
 
 def without_path(error: DataError, path: Path) -> str:
-    """Return the message without the file's name, which a Fault has in a field of its own."""
+    """Returns the message without the file's name, which a Fault has in a field of its own."""
     start = f"{path}: "
     return str(error)[len(start) :] if str(error).startswith(start) else str(error)
 
@@ -161,7 +161,7 @@ def _bytes(array: NDArray[Any]) -> memoryview:
 
 
 def _read_footer(found: Index, pool: FilePool) -> Layout | None:
-    """Return the layout in the footer, None if trailer or footer are damaged; sets the hash if all hashes are right."""
+    """Returns the layout in the footer, None if trailer or footer is damaged; sets the hash if all hashes are right."""
     path, end = found.path, found.size - TRAILER.size
     trailer = bytearray(TRAILER.size)
     if end < 0 or pool.read(path, memoryview(trailer), end) < len(trailer):
@@ -195,7 +195,7 @@ def _read_footer(found: Index, pool: FilePool) -> Layout | None:
 
 
 def _parse_footer(footer: bytes) -> tuple[Layout, int]:
-    """Return the layout and the number of chunks. Raises some error if this is not a footer."""
+    """Returns the layout and the number of chunks. Raises some error if this is not a footer."""
     plain = json.loads(footer)
     if plain["format_version"] != FORMAT_VERSION:
         raise DataError(f"format version {plain['format_version']!r}; this program reads {FORMAT_VERSION}")
@@ -253,7 +253,7 @@ def _check_ends(found: Index, layout: Layout, pool: FilePool, drop: bool) -> lis
 
 
 def _borders(layout: Layout) -> NDArray[np.int64]:
-    """Return first token and end of each range of chunks, as (first, end, first, end, ...)."""
+    """Returns first token and end of each range of chunks, as (first, end, first, end, ...)."""
     step = max(1, RANGE_BYTES // layout.chunk_bytes) * layout.chunk_tokens
     starts = np.arange(0, layout.tokens, step, dtype=np.int64)
     borders: NDArray[np.int64] = np.stack([starts, np.minimum(starts + step, layout.tokens)], axis=1).reshape(-1)
@@ -329,7 +329,7 @@ class _EndsOf:
         self._block = np.empty(0, np.int64)
 
     def between(self, start: int, end: int) -> NDArray[np.int64]:
-        """Return the ends from token `start` to `end`, both inclusive: neighbouring chunks share these two borders."""
+        """Returns the ends from token `start` to `end`, both inclusive: neighbouring chunks share these two borders."""
         parts = [self._block]
         while self._next < self._last and (not len(parts[-1]) or parts[-1][-1] <= end):
             block = np.empty(min(READ_SIZE // 8, self._last - self._next), "<u8")

@@ -113,7 +113,7 @@ class FilePool:
                 self._close_unused(entry)
 
     def is_current(self, path: Path) -> bool:
-        """Return True if the name still belongs to the file that was last opened here, and not to a replacement."""
+        """Returns True if the name still belongs to the file that was last opened here, and not to a replacement."""
         try:
             status = path.stat()
         except OSError:
@@ -128,7 +128,7 @@ class FilePool:
             self.forget(path)
 
     def _borrow(self, path: Path) -> _OpenFile:
-        """Return an open file, which stays open until it is given back."""
+        """Returns an open file, which stays open until it is given back."""
         with self._lock:
             entry = self._open.get(path)
             if entry is not None:
@@ -201,7 +201,7 @@ def _read_at(descriptor: int, buffer: memoryview, offset: int, drop: bool) -> in
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that are free or only cache files, at most the limit of the control groups."""
+    """Returns the bytes of memory that are free or only cache files, at most the limit of the control groups."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     return min(free, memory_limit() or free)

@@ -16,7 +16,7 @@ ANY_DEPTH = 100
 
 
 def set_folders(folder: Path, depth: int = ANY_DEPTH) -> list[Path]:
-    """List the sets of shards in `folder` and at most `depth` levels below it; train comes before test.
+    """Lists the sets of shards in `folder` and at most `depth` levels below it; train comes before test.
 
     A folder is a set if it holds shards, or a manifest that names shards. Hidden and unfinished folders, and what a
     repair moved aside, do not count. Links to folders are followed, but not to a folder that was seen already, nor to a
@@ -57,7 +57,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _names_shards(manifest: Path) -> bool:
-    """Return True if a manifest names shards: other folders, such as checkpoints, have a file of this name too."""
+    """Returns True if a manifest names shards: other folders, such as checkpoints, have a file of this name too."""
     try:
         return SUFFIX.encode() in manifest.read_bytes()
     except OSError:
@@ -78,7 +78,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def why_no_manifest(folder: Path) -> str:
-    """Return the error message for a folder that should be a set of shards and has no manifest."""
+    """Returns the error message for a folder that should be a set of shards and has no manifest."""
     place = str(folder)
     if place.startswith("s3:/"):
         url = "s3://" + place[len("s3:/") :].lstrip("/")  # Path makes one slash of two

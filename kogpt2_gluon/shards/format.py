@@ -52,12 +52,12 @@ Tokens = NDArray[np.unsignedinteger[Any]]
 
 
 def token_dtype(vocab_size: int) -> str:
-    """Return NumPy's name of the token type: two bytes if every id fits, else four."""
+    """Returns NumPy's name of the token type: two bytes if every id fits, else four."""
     return "<u2" if vocab_size <= 65535 else "<u4"
 
 
 def choose_chunk_bytes(payload_bytes: int, lanes: int = 64, chunks_per_lane: int = 8) -> int:
-    """Return the largest power of two from 64 KiB to 4 MiB that leaves every lane its chunks; if none does, 64 KiB.
+    """Returns the largest power of two from 64 KiB to 4 MiB that leaves every lane its chunks; if none does, 64 KiB.
 
     `payload_bytes`, the size of all tokens, may be a guess: too low a guess gives small chunks.
     """
@@ -98,13 +98,13 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 (hex) of everything in the manifest except `source`, where the text came from."""
+        """Returns a SHA-256 (hex) of everything in the manifest except `source`, where the text came from."""
         plain = asdict(self)
         del plain["source"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def compare_vocabulary(self, vocab_size: int, folder: Path) -> str:
-        """Return a note if a model of `vocab_size` has unused rows, else "". DataError if it has too few rows."""
+        """Returns a note if a model of `vocab_size` has unused rows, else "". DataError if it has too few rows."""
         if self.vocab_size > vocab_size:
             raise DataError(
                 f"{folder}: its tokenizer has {self.vocab_size} tokens, more than model.vocab_size={vocab_size}; "
@@ -146,14 +146,18 @@ class Manifest:
         names = [shard.name for shard in self.shards]
         for name in names:
             if not SHARD_NAME.fullmatch(name):
-                raise DataError(f"{path}: {name!r} is not a name that a shard in its folder can have")
+                raise DataError(
+                    f"{path}: names a shard {name!r}; a shard's name is a plain file name ending in {SUFFIX}"
+                )
         if len(set(names)) < len(names):
             raise DataError(f"{path}: it names a shard twice")
         self._check_types(path)
         itemsize = check_chunk_bytes(self.chunk_bytes, self.dtype, str(path))
         counts = [shard.tokens for shard in self.shards]
-        if not counts or min(counts) < 1 or max(counts) > LARGEST_SHARD or sum(counts) != self.tokens:
-            raise DataError(f"{path}: its {self.tokens:,} tokens are not those of its {len(counts)} shards")
+        if not counts or min(counts) < 1 or max(counts) > LARGEST_SHARD:
+            raise DataError(f"{path}: a set has one shard or more, and each has 1 to {LARGEST_SHARD:,} tokens")
+        if sum(counts) != self.tokens:
+            raise DataError(f"{path}: says {self.tokens:,} tokens, but its {len(counts)} shards have {sum(counts):,}")
         if any(count % (self.chunk_bytes // itemsize) for count in counts[:-1]):
             raise DataError(f"{path}: a shard before the last one ends within a chunk")
 
@@ -178,7 +182,7 @@ class Manifest:
 
 
 def check_chunk_bytes(chunk_bytes: Any, dtype: Any, place: str) -> int:
-    """Return the bytes of a token. DataError, naming `place`, if chunks of that size and type are impossible."""
+    """Returns the bytes of a token. DataError, naming `place`, if chunks of that size and type are impossible."""
     itemsize = {"<u2": 2, "<u4": 4}.get(str(dtype), 0)
     possible = itemsize and type(chunk_bytes) is int and itemsize <= chunk_bytes <= LARGEST_CHUNK
     if not possible or chunk_bytes % itemsize:

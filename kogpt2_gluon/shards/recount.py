@@ -80,7 +80,7 @@ def _without_borders(
 
 
 def _spelling(tokenizer: Tokenizer) -> list[bytes]:
-    """Return the UTF-8 bytes that each id adds to a text; PLACEHOLDER for the unknown one."""
+    """Returns the UTF-8 bytes that each id adds to a text; PLACEHOLDER for the unknown one."""
     table = []
     for token, piece in enumerate(tokenizer.pieces):
         if tokenizer.byte_ids[token]:

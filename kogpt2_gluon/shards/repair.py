@@ -53,7 +53,7 @@ class Repair:
     lost_documents: int = 0
 
     def lines(self) -> list[str]:
-        """Return every action, and the loss, each as a line."""
+        """Returns every action, and the loss, each as a line."""
         lines = [f"{self.folder}: {action}" for action in self.actions]
         if self.lost_shards:
             lost = f"{counted(self.lost_tokens, 'token')}, {counted(self.lost_documents, 'document')}"
@@ -74,7 +74,7 @@ class Repairs:
     refused: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return for JSON the last report with ``refused`` and, if a set was repaired, ``repaired`` and ``before``."""
+        """Returns for JSON the last report with ``refused`` and, if a set was repaired, ``repaired`` and ``before``."""
         plain = self.after.to_dict()
         if self.done:
             plain |= {"repaired": [asdict(each) for each in self.done], "before": self.before.to_dict()}
@@ -102,12 +102,12 @@ def repair_sets(
 
 
 def refusals(report: VerifyReport) -> list[str]:
-    """Return why sets with faults cannot be repaired: a line for each of them."""
+    """Returns why sets with faults cannot be repaired: a line for each of them."""
     return [reason for each in report.sets if each.faults and (reason := why_not(each))]
 
 
 def is_beyond_repair(report: VerifyReport) -> bool:
-    """Return True if no set with faults can be repaired."""
+    """Returns True if no set with faults can be repaired."""
     return len(refusals(report)) == sum(bool(each.faults) for each in report.sets)
 
 
@@ -139,7 +139,7 @@ def repair_set(report: SetReport) -> Repair:
 
 
 def why_not(report: SetReport) -> str:
-    """Return why :func:`repair_set` cannot repair a set with faults, or "" if it can. Changes nothing."""
+    """Returns why :func:`repair_set` cannot repair a set with faults, or "" if it can. Changes nothing."""
     try:
         _plan(report, Repair(report.folder))
     except DataError as error:
@@ -148,7 +148,7 @@ def why_not(report: SetReport) -> str:
 
 
 def _plan(report: SetReport, done: Repair) -> tuple[dict[str, str], Manifest, Path | None]:
-    """Return {the right name of a shard: its present name}, the new manifest, and the tokenizer to copy, if any."""
+    """Returns {the right name of a shard: its present name}, the new manifest, and the tokenizer to copy, if any."""
     keep = _choose(report, done)
     _check_fits(report, keep)
     manifest = _new_manifest(report, keep, done)
@@ -161,7 +161,7 @@ def _plan(report: SetReport, done: Repair) -> tuple[dict[str, str], Manifest, Pa
 
 
 def _choose(report: SetReport, done: Repair) -> dict[str, str]:
-    """Return the whole shards of the set, in its order: {the right name of a shard: its present name}."""
+    """Returns the whole shards of the set, in its order: {the right name of a shard: its present name}."""
     whole = {name: index for name, index in report.indexes.items() if report.is_whole(name)}
     if report.manifest is None:
         keep = _choose_by_footer(whole)
@@ -180,7 +180,7 @@ def _choose(report: SetReport, done: Repair) -> dict[str, str]:
 
 
 def _choose_by_footer(whole: dict[str, Index]) -> dict[str, str]:
-    """Choose the shards without a manifest: of the tokenizer and format that most tokens have, each once, by name."""
+    """Chooses the shards without a manifest: of the tokenizer and format that most tokens have, each once, by name."""
     tokens: Counter[Layout] = Counter()
     for index in whole.values():
         tokens[_kind(index)] += _layout(index).tokens
@@ -195,7 +195,7 @@ def _choose_by_footer(whole: dict[str, Index]) -> dict[str, str]:
 
 
 def _gaps(names: Sequence[str]) -> list[str]:
-    """Return the numbered names that are missing before and between `names`, as train-00001.ktok is between 0 and 2."""
+    """Returns the numbered names missing before and between `names`, as train-00001.ktok is between 0 and 2."""
     found = [match for match in map(NUMBERED.fullmatch, names) if match]
     there = {int(match[2]) for match in found}
     prefix = found[0][1] if found else ""
@@ -209,7 +209,7 @@ def _layout(index: Index) -> Layout:
 
 
 def _kind(index: Index) -> Layout:
-    """Return the part of a shard's layout that all shards of one set have in common."""
+    """Returns the part of a shard's layout that all shards of one set have in common."""
     return replace(_layout(index), tokens=0, documents=0, document_ends_hash="")
 
 
@@ -260,7 +260,7 @@ def _new_manifest(report: SetReport, keep: dict[str, str], done: Repair) -> Mani
 
 
 def _find_tokenizer(report: SetReport, sha256: str) -> Path:
-    """Find the set's tokenizer in a set next to it, as test/ is to train/. DataError if it is not there."""
+    """Finds the set's tokenizer in a set next to it, as test/ is to train/. DataError if it is not there."""
     folder = Path(report.folder)
     for path in sorted(folder.absolute().parent.glob(f"*/{TOKENIZER}")):
         try:

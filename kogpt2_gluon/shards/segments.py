@@ -25,7 +25,7 @@ RULES = {"identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"}
 
 
 def compile_segment(size: int) -> re.Pattern[bytes]:
-    """Return a pattern for a segment of `size` bytes or more and its space, or the rest; it reads each byte once."""
+    """Returns a pattern for a segment of `size` bytes or more and its space, or the rest; it reads each byte once."""
     return re.compile(rb"(?s).{%d,}?(?:[!-~]|[\xea-\xec]..) (?=[!-~\xea-\xec])|.+" % size)
 
 
@@ -33,7 +33,7 @@ _SEGMENT = compile_segment(SEGMENT_BYTES)
 
 
 def can_cut(model: bytes) -> bool:
-    """Return True if a SentencePiece model gives the same ids segment by segment: BPE with no space inside a piece."""
+    """Returns True if a SentencePiece model gives the same ids segment by segment: BPE with no space inside a piece."""
     from sentencepiece import sentencepiece_model_pb2  # not needed in every process that cuts
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
@@ -52,7 +52,7 @@ def can_cut(model: bytes) -> bool:
 
 
 def cut_texts(texts: Sequence[bytes]) -> tuple[list[bytes], NDArray[np.int64]]:
-    """Return the segments of all texts in order, and how many each text has: int64, shape (len(texts),), at least 1.
+    """Returns the segments of all texts in order, and how many each text has: int64, shape (len(texts),), at least 1.
 
     Texts are UTF-8. A segment has SEGMENT_BYTES and a little more; the segments of a text, joined by spaces, are the
     text.

@@ -58,8 +58,9 @@ class CorruptChunkError(DataError):
 class ShardSet:
     """A set of shards, open for reading by any number of threads at once. It needs 9 bytes of memory a chunk.
 
-    Sizes are compared with the manifest at once, a shard's footer and hashes when the shard is first used, a chunk with
-    its hash when it is first read. Pass ``verify=True`` to check a chunk at every read.
+    The sizes of the shards are compared with the manifest at once. A shard's footer and hashes are checked when the
+    shard is first used. A chunk is compared with its hash when it is first read, or at every read with
+    ``read_into(..., verify=True)``.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ class ShardSet:
         return self.folder / TOKENIZER
 
     def locate(self, chunk: int) -> ChunkPlace:
-        """Find a chunk of the set."""
+        """Finds a chunk of the set."""
         if not 0 <= chunk < self.num_chunks:
             raise IndexError(f"chunk {chunk} of {self.num_chunks}")
         shard = bisect_right(self._first_chunk, chunk) - 1
@@ -130,7 +131,7 @@ class ShardSet:
         return ChunkPlace(shard, within, within * self.manifest.chunk_bytes, tokens)
 
     def chunk_hash(self, chunk: int) -> int:
-        """Return the xxh3-64 of a chunk's bytes, from its shard's list, which the manifest's hash covers."""
+        """Returns the xxh3-64 of a chunk's bytes, from its shard's list, which the manifest's hash covers."""
         place = self.locate(chunk)
         return int(self._hashes_of(place.shard)[place.within])
 
@@ -152,11 +153,11 @@ class ShardSet:
         return place.tokens
 
     def chunks_of(self, shard: int) -> range:
-        """Return the numbers of a shard's chunks; shards count from 0, in the manifest's order."""
+        """Returns the numbers of a shard's chunks; shards count from 0, in the manifest's order."""
         return range(self._first_chunk[shard], self._first_chunk[shard + 1])
 
     def read_chunk(self, chunk: int) -> Tokens:
-        """Return a chunk's tokens in a new array, (chunk_tokens,) or fewer for the last; see :meth:`read_into`."""
+        """Returns a chunk's tokens in a new array, (chunk_tokens,) or fewer for the last; see :meth:`read_into`."""
         tokens = np.empty(self.locate(chunk).tokens, dtype=self.dtype)
         self.read_into(chunk, tokens)
         return tokens
@@ -172,7 +173,7 @@ class ShardSet:
         self.close()
 
     def _bytes_of(self, out: Tokens, place: ChunkPlace) -> memoryview:
-        """Return the part of `out` that a chunk fills, as bytes."""
+        """Returns the part of `out` that a chunk fills, as bytes."""
         assert out.dtype == self.dtype and out.ndim == 1 and len(out) >= place.tokens
         return out.view(np.uint8)[: place.tokens * self.dtype.itemsize].data
 
@@ -197,7 +198,7 @@ class ShardSet:
         self._verified[chunks.start : chunks.stop] = bytes(len(chunks))
 
     def _hashes_of(self, shard: int) -> NDArray[np.uint64]:
-        """Return the chunk hashes of a shard, which its trailer's hash ties to the manifest."""
+        """Returns the chunk hashes of a shard, which its trailer's hash ties to the manifest."""
         hashes = self._hashes.get(shard)
         if hashes is None:
             hashes = self._hashes[shard] = self._checked_hashes(shard)

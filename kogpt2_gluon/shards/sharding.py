@@ -60,7 +60,7 @@ def shard_corpus(
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
-    """Tokenize one split of a corpus into `out`; every document becomes ``<s> text </s>``.
+    """Tokenizes one split of a corpus into `out`; every document becomes ``<s> text </s>``.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def shard_corpus(
 
 
 def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int) -> Iterator[Task]:
-    """Yield every block of a split, tokenized, in order; few are in progress, so that little is read ahead."""
+    """Yields every block of a split, tokenized, in order; few are in progress, so that little is read ahead."""
     cuts = can_cut(tokenizer_path.read_bytes())
     with start_processes(processes, "tokenizing", _start_process, (str(tokenizer_path), cuts)) as run:
         yield from run(_tokenize, corpus.blocks(split))

@@ -50,7 +50,7 @@ class SetReport:
         self.faults.append(Fault(str(Path(self.folder) / name) if name else self.folder, message))
 
     def is_whole(self, name: str) -> bool:
-        """Return True if a shard, taken by itself, is what was written."""
+        """Returns True if a shard, taken by itself, is what was written."""
         return bool(self.indexes[name].hash) and not self.indexes[name].faults
 
 
@@ -71,7 +71,7 @@ class VerifyReport:
         return [note for each in self.sets for note in each.notes]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return for JSON: ``ok``, counts in all and by set, ``bytes``, ``seconds``, ``faults`` and ``notes``."""
+        """Returns for JSON: ``ok``, counts in all and by set, ``bytes``, ``seconds``, ``faults`` and ``notes``."""
         counts = ("shards", "chunks", "tokens", "documents", "bytes")
         return {
             "folder": self.folder,
@@ -88,19 +88,19 @@ class VerifyReport:
         }
 
     def summary(self) -> str:
-        """Return counts, time and the number of faults in one line."""
+        """Returns counts, time and the number of faults in one line."""
         plain = self.to_dict()
         counts = ", ".join(counted(plain[f"{noun}s"], noun) for noun in ("shard", "chunk", "token", "document"))
         found = counted(len(self.faults), "fault") if self.faults else "no faults"
         return f"{self.folder}: {counts}, {gigabytes(plain['bytes'])} in {self.seconds:.1f} s: {found}"
 
     def lines(self) -> list[str]:
-        """Return every fault and note, then the summary, for a person."""
+        """Returns every fault and note, then the summary, for a person."""
         return [*map(str, self.faults), *self.notes, self.summary()]
 
 
 def find_sets(folder: Path) -> list[Path]:
-    """Return the sets in DIR: itself and those below it, at any depth. DataError if there is none."""
+    """Returns the sets in DIR: itself and those below it, at any depth. DataError if there is none."""
     found = set_folders(folder)
     if not found:
         where = "no shards there, nor below it" if folder.is_dir() else "no such folder, so no shards there"
@@ -142,7 +142,7 @@ def verify(folder: Path, processes: int = 1, progress: Callable[[int, int], None
 
 
 def _size(path: Path) -> int:
-    """Return a file's size, or 0 for a link that leads nowhere: it becomes a fault later."""
+    """Returns a file's size, or 0 for a link that leads nowhere: it becomes a fault later."""
     try:
         return path.stat().st_size
     except OSError:
@@ -201,7 +201,7 @@ def _layout(manifest: Manifest, info: ShardInfo) -> Layout:
 
 
 def _check_manifest(folder: Path, report: SetReport) -> Manifest | None:
-    """Return the manifest, even if it fails its own checks; None if it cannot be used. Its faults are reported."""
+    """Returns the manifest, even if it fails its own checks; None if it cannot be used. Its faults are reported."""
     try:
         manifest = report.manifest = Manifest.load(folder)
         report.fingerprint = manifest.fingerprint()
@@ -215,7 +215,7 @@ def _check_manifest(folder: Path, report: SetReport) -> Manifest | None:
 
 
 def _read_doubtful(folder: Path) -> Manifest | None:
-    """Return a manifest that fails its own checks but can be compared with the shards; None for any other."""
+    """Returns a manifest that fails its own checks but can be compared with the shards; None for any other."""
     try:
         plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         plain.pop("fingerprint", None)

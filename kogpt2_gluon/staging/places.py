@@ -11,7 +11,7 @@ from kogpt2_gluon.recipe import load_recipe
 
 
 def folders_of(places: Iterable[str]) -> list[Path]:
-    """Return folders as they are, and for each recipe the folders of its data.
+    """Returns folders as they are, and for each recipe the folders of its data.
 
     RecipeError for a name that is neither, DataError for a folder that a recipe names and that does not exist.
     """
@@ -22,7 +22,7 @@ def folders_of(places: Iterable[str]) -> list[Path]:
 
 
 def _data_of(name: str) -> list[Path]:
-    """Return the folders that a recipe names as its data."""
+    """Returns the folders that a recipe names as its data."""
     try:
         data = load_recipe(name).data
     except RecipeError as error:
@@ -39,7 +39,7 @@ def _data_of(name: str) -> list[Path]:
 
 
 def checked_url(url: str) -> str:
-    """Return `url`. RecipeError if it is not an address of S3."""
+    """Returns `url`. RecipeError if it is not an address of S3."""
     if not is_s3_url(url):
         raise RecipeError(f"{url}: not an address of S3; write s3://bucket/prefix")
     return url

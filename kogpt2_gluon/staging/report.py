@@ -36,7 +36,7 @@ class FolderReport:
         return [each for each in self.sets if any(_owner(fault, self.sets) == each for fault in self.faults)]
 
     def lines(self, staged: bool) -> list[str]:
-        """Return the report for a person, without its faults; the first line is the summary."""
+        """Returns the report for a person, without its faults; the first line is the summary."""
         free = "" if self.file_system == "s3" else f", {gigabytes(self.free_bytes)} free"
         lines = [f"{self.folder}: {counted(self.files, 'file')}, {gigabytes(self.bytes)}{free}"]
         faulty = self.faulty_sets
@@ -54,12 +54,12 @@ class FolderReport:
         return lines + [f"  note: {line}" for line in self.notes]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field for JSON, with ``faulty_sets`` and ``ok``."""
+        """Returns every field for JSON, with ``faulty_sets`` and ``ok``."""
         return {**vars(self), "faulty_sets": self.faulty_sets, "ok": not self.faults}
 
 
 def _owner(fault: str, sets: list[str]) -> str:
-    """Return the set that a fault lies in: the innermost whose folder, as named or resolved, it begins with; or ""."""
+    """Returns the set that a fault lies in: the innermost whose folder, as named or resolved, it begins with; or ""."""
     names = {name.rstrip("/") + "/": each for each in sets for name in (each, str(Path(each).resolve()))}
     if "." in sets:
         names[""] = "."
@@ -67,7 +67,7 @@ def _owner(fault: str, sets: list[str]) -> str:
 
 
 def all_lines(reports: Sequence[FolderReport], staged: bool) -> list[str]:
-    """Return the reports for a person, with their faults; a single fault is left to the error of :func:`check`."""
+    """Returns the reports for a person, with their faults; a single fault is left to the error of :func:`check`."""
     alone = sum(len(report.faults) for report in reports) == 1
     lines = []
     for report in reports:
@@ -86,5 +86,5 @@ def check(reports: Sequence[FolderReport]) -> None:
 
 
 def to_dict(reports: Sequence[FolderReport]) -> dict[str, Any]:
-    """Return all reports for JSON."""
+    """Returns all reports for JSON."""
     return {"ok": not any(report.faults for report in reports), "folders": [report.to_dict() for report in reports]}

@@ -149,7 +149,7 @@ class Restoring:
             self._failed[path] = problem
 
     def _position(self) -> int:
-        """Return a number that grows with every byte and every attempt: if it stays the same, nothing moves."""
+        """Returns a number that grows with every byte and every attempt: if it stays the same, nothing moves."""
         return self._done_bytes + sum(self._moved.values()) + self._done_files + sum(self._attempts.values())
 
     def _report(self, now: float) -> None:

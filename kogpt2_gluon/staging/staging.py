@@ -39,7 +39,7 @@ class Inventory:
 
 
 def take_inventory(folder: Path) -> Inventory:
-    """Lists the sets of shards in a folder, itself or at any depth below, and other files. Or it lists one file.
+    """Lists the sets of shards in a folder and below it, and the other files there. `folder` may also be one file.
 
     A set's files are those that its manifest names; each that is missing or has another size is a fault. Outside of
     sets all files count except hidden ones. Raises DataError if there is nothing at all.
@@ -88,7 +88,7 @@ def _add_file(path: Path, size: int | None, found: Inventory) -> None:
 
 
 def _list_files(folder: Path, leave: list[Path]) -> list[DataFile]:
-    """List all files below a folder in order of their names, except hidden ones and those in folders to `leave` out."""
+    """Lists all files below a folder in order of name, except hidden ones and those in folders to `leave` out."""
     files: list[DataFile] = []
 
     def refuse(error: OSError) -> None:  # os.walk alone would skip the folder
@@ -137,7 +137,7 @@ def stage(
 
 
 def status(folder: Path) -> FolderReport:
-    """Report sizes and manifests of a folder, and on Lustre its layout, mount options and released files."""
+    """Reports sizes and manifests of a folder, and on Lustre its layout, mount options and released files."""
     found = take_inventory(folder)
     report, lustre = _describe(found)
     report.faults += _find_released(found, report, lustre)[1].values()
@@ -153,7 +153,7 @@ def status(folder: Path) -> FolderReport:
 
 
 def _describe(found: Inventory) -> tuple[FolderReport, Lustre | None]:
-    """Return the part of the report that needs no lfs; and lfs, if the folder is on Lustre and there is one."""
+    """Returns the part of the report that needs no lfs; and lfs, if the folder is on Lustre and there is one."""
     report = FolderReport(
         show(found.folder),
         sets=[show(each) for each in found.sets],
@@ -180,7 +180,7 @@ def _describe(found: Inventory) -> tuple[FolderReport, Lustre | None]:
 def _find_released(
     found: Inventory, report: FolderReport, lustre: Lustre | None
 ) -> tuple[list[DataFile], dict[Path, str]]:
-    """Return the released files, and what is wrong with those that cannot come back; counts go into the report."""
+    """Returns the released files, and what is wrong with those that cannot come back; counts go into the report."""
     released: list[DataFile] = []
     lost: dict[Path, str] = {}
     if lustre is None:
@@ -201,7 +201,7 @@ def _find_released(
 
 
 def _try_to_read(file: DataFile) -> str | None:
-    """Return what is wrong with a file whose first byte cannot be read; None if it can."""
+    """Returns what is wrong with a file whose first byte cannot be read; None if it can."""
     try:
         with file.path.open("rb", buffering=0) as stream:
             if file.size and len(stream.read(1)) != 1:

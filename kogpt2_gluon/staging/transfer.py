@@ -44,7 +44,7 @@ class Copied:
             self.files, self.bytes = self.files + 1, self.bytes + transfer.size
 
     def summary(self) -> str:
-        """Return the counts in one line."""
+        """Returns the counts in one line."""
         there = f", {counted(self.skipped_files, 'file')} ({gigabytes(self.skipped_bytes)}) already there"
         copied = f"{counted(self.files, 'file')}, {gigabytes(self.bytes)} copied"
         return copied + (there if self.skipped_files else "")
@@ -140,7 +140,7 @@ def _download_file(item: S3Object, path: Path, info: ShardInfo | None, advance: 
 
 
 def _fault_of(info: ShardInfo, path: Path) -> str:
-    """Return what is wrong with a shard, or that it is not the one that its manifest names; "" if it is right."""
+    """Returns what is wrong with a shard, or that it is not the one that its manifest names; "" if it is right."""
     index = check_index(path, None, drop=False)
     faults = [*index.faults, *(fault for task in index.ranges for fault in check_chunks(task))]
     if faults:
@@ -149,7 +149,7 @@ def _fault_of(info: ShardInfo, path: Path) -> str:
 
 
 def list_remote(url: str) -> Remote:
-    """List the objects under ``s3://bucket/prefix``, read its manifests, and compare them with the sizes there."""
+    """Lists the objects under ``s3://bucket/prefix``, reads its manifests, and compares them with the sizes there."""
     bucket, prefix = split_s3_url(url)
     prefix = prefix.rstrip("/")
     objects: dict[str, S3Object] = {}
@@ -176,7 +176,7 @@ def list_remote(url: str) -> Remote:
 
 
 def remote_status(url: str) -> FolderReport:
-    """Report sizes and sets under ``s3://bucket/prefix``."""
+    """Reports sizes and sets under ``s3://bucket/prefix``."""
     remote = list_remote(url)
     size = sum(each.size for each in remote.objects.values())
     sets = [each.url for each in remote.sets]
@@ -195,7 +195,7 @@ def _read_manifest(item: S3Object) -> Manifest:
 
 
 def _checked_name(item: S3Object, prefix: str) -> str:
-    """Return the name below the prefix, as a path below a folder. DataError if it would lead out of the folder."""
+    """Returns the name below the prefix, as a path below a folder. DataError if it would lead out of the folder."""
     name = item.key[len(prefix) :].removeprefix("/") if prefix else item.key
     if not name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise DataError(f"s3://{item.bucket}/{show(Path(item.key))}: not a name that a file below a folder can have")

@@ -1,4 +1,4 @@
-"""Durable writes: after a crash or a power cut, a name holds all of its old content or all of its new one.
+"""Durable writes: after a crash or a power cut, a name holds all of its old content or all of its new content.
 
 Every durable write of the package goes through this module. Content is forced onto the disk before the rename that
 gives it its name, and the folder is forced onto it after the rename. A folder that replaces another needs two renames:

@@ -78,7 +78,7 @@ class Stripes(NamedTuple):
 
 
 def find_mount(path: Path, mounts: Path | None = None) -> Mount | None:
-    """Return the file system that holds `path`, or will hold it; None if /proc/mounts does not say."""
+    """Returns the file system that holds `path`, or will hold it; None if /proc/mounts does not say."""
     try:
         lines = (mounts or MOUNTS).read_bytes().splitlines()
     except OSError:
@@ -98,13 +98,13 @@ def find_mount(path: Path, mounts: Path | None = None) -> Mount | None:
 
 
 def is_lustre(path: Path) -> bool:
-    """Return True if `path` lies on Lustre."""
+    """Returns True if `path` lies on Lustre."""
     mount = find_mount(path)
     return mount is not None and mount.kind == "lustre"
 
 
 def mount_advice(mount: Mount) -> list[str]:
-    """Return advice on the options of a Lustre mount, a line for each."""
+    """Returns advice on the options of a Lustre mount, a line for each."""
     advice = []
     if "noatime" not in mount.options:
         advice.append(
@@ -119,7 +119,7 @@ def mount_advice(mount: Mount) -> list[str]:
 
 
 def choose_stripe_count(shard_bytes: int, num_osts: int) -> int:
-    """Return the number of OSTs for one shard: one for each 256 MiB, at most all."""
+    """Returns the number of OSTs for one shard: one for each 256 MiB, at most all."""
     return max(1, min(num_osts, -(-shard_bytes // BYTES_PER_STRIPE)))
 
 
@@ -139,12 +139,12 @@ class Lustre:
 
     @classmethod
     def find(cls) -> Lustre | None:
-        """Return the lfs on the PATH, None if there is none."""
+        """Returns the lfs on the PATH, None if there is none."""
         command = shutil.which("lfs")
         return cls(command) if command else None
 
     def states(self, paths: Sequence[Path]) -> dict[Path, HsmState | DataError]:
-        """Return the HSM state of each file, or the error for it."""
+        """Returns the HSM state of each file, or the error for it."""
         found: dict[Path, HsmState | DataError] = {}
         left = list(paths)
         while left:  # lfs stops at the first file that it has no answer for
@@ -168,7 +168,7 @@ class Lustre:
         return found
 
     def action(self, path: Path) -> HsmAction:
-        """Return the action of HSM on a file at this moment."""
+        """Returns the action of HSM on a file at this moment."""
         done = self._checked(path, "hsm_action", path)
         name = _argument(path)
         match = _ACTION.fullmatch(done, len(name)) if done.startswith(name) else None
@@ -181,14 +181,14 @@ class Lustre:
         self._checked(paths[0], "hsm_restore", *paths)
 
     def num_osts(self, path: Path) -> int:
-        """Return the number of active OSTs (the servers' stores) of the file system that holds `path`."""
+        """Returns the number of active OSTs (the servers' stores) of the file system that holds `path`."""
         count = len(_ACTIVE_OST.findall(self._checked(path, "osts", path)))
         if not count:
             raise DataError(f"{show(path)}: lfs osts names no active OST")
         return count
 
     def layout(self, path: Path) -> list[Stripes]:
-        """Return the layout of a file, or of new files in a folder; empty if the folder has no layout of its own."""
+        """Returns the layout of a file, or of new files in a folder; empty if the folder has no layout of its own."""
         out = self._checked(path, "getstripe", *(["-d"] if path.is_dir() else []), path)
         name = _argument(path)
         out = out[len(name) :] if out.startswith(name) else out  # older versions print it first
@@ -262,7 +262,7 @@ def prepare_folder(folder: Path, shard_bytes: int = SHARD_BYTES) -> str:
 
 
 def show(path: Path) -> str:
-    """Return a path for a message, in one line whatever the name contains."""
+    """Returns a path for a message, in one line whatever the name contains."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(path))
 
 
@@ -275,7 +275,7 @@ def _shown(output: bytes) -> str:
 
 
 def _failure(place: Path, verb: str, done: subprocess.CompletedProcess[bytes]) -> DataError:
-    """Return the error of a call that failed, with the end of what lfs printed, in one line."""
+    """Returns the error of a call that failed, with the end of what lfs printed, in one line."""
     said = " ".join(done.stderr.replace(_argument(place), b"it").decode("utf-8", "replace").split())
     said = "".join(each if each.isprintable() else "?" for each in said)[-200:]
     hint = ""

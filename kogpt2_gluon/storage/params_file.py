@@ -43,7 +43,7 @@ FLAGS = {dtype: flag for flag, dtype in DTYPES.items()}
 
 
 def read_params(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read every array of a `.params` file by name, in the file's order.
+    """Reads every array of a `.params` file by name, in the file's order.
 
     Arrays are dense, in C order and own their memory; dtypes are float16/32/64, (u)int8/16/32/64 or bool. Raises
     DataError, naming the file and the byte offset, if it is missing or damaged, or holds an array that NumPy cannot
@@ -96,7 +96,7 @@ def _write_list(file: BinaryIO, arrays: Mapping[str, Array], flags: Mapping[str,
 
 
 def _bytes_of(array: Array) -> memoryview:
-    """Return the memory of a contiguous array, not a copy."""
+    """Returns the memory of a contiguous array, not a copy."""
     return array.reshape(-1).view(np.uint8).data
 
 
@@ -167,7 +167,7 @@ class _Reader:
             raise self.error("a name is not UTF-8", at=start) from None
 
     def count(self, what: str, smallest: int) -> int:
-        """Read a number of things of at least `smallest` bytes each, which must all fit in the rest of the file."""
+        """Reads a number of things of at least `smallest` bytes each, which must all fit in the rest of the file."""
         count = int(self.unpack("Q", what))
         if count * smallest > self.size - self.offset:
             raise self.error(f"{what} is {count}, more than the file can hold", at=self.offset - 8)

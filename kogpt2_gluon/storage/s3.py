@@ -97,7 +97,7 @@ def _make_client(process: int, settings: tuple[str | None, ...]) -> Any:
 
 
 def _client() -> Any:
-    """Return the client of this process (a client does not survive a fork) and of these settings."""
+    """Returns the client of this process (a client does not survive a fork) and of these settings."""
     names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION")
     return _make_client(os.getpid(), tuple(os.environ.get(name) for name in names))
 
@@ -137,7 +137,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _refusal(url: str, error: Any) -> KoGPT2Error:
-    """Return the error for a person that explains S3's answer."""
+    """Returns the error for a person that explains S3's answer."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     return DataError(f"{url}: {_REFUSALS.get(code) or _one_line(error)}")
 
@@ -147,7 +147,7 @@ def _url(bucket: str, key: str) -> str:
 
 
 def list_objects(bucket: str, prefix: str = "") -> list[S3Object]:
-    """List the object named `prefix`, or all objects below it as below a folder, sorted by key.
+    """Lists the object named `prefix`, or all objects below it as below a folder, sorted by key.
 
     A `prefix` that ends with ``*`` means every key that begins so. Folder markers, and names that begin with a dot, are
     skipped unless they are named in full. Raises DataError if there is no object.
@@ -213,7 +213,7 @@ class S3Stream(io.RawIOBase):
         return len(data)
 
     def _read(self, count: int) -> bytes:
-        """Read at least one byte and at most `count`."""
+        """Reads at least one byte and at most `count`."""
         from botocore.exceptions import BotoCoreError, HTTPClientError
         from urllib3.exceptions import HTTPError
 
@@ -250,7 +250,7 @@ class S3Stream(io.RawIOBase):
 
 
 def file_hash(path: Path, kind: str = "sha256") -> str:
-    """Return the hash of a file's content, in hex."""
+    """Returns the hash of a file's content, in hex."""
     digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb", buffering=0) as stream:
         while block := stream.read(_READ_SIZE):
@@ -336,7 +336,7 @@ def download(
 
 
 def _expected_hash(about: dict[str, Any]) -> tuple[str, str]:
-    """Return the hash in the answer of `head_object`: (``sha256``, ``md5`` or ``size``, the hash in hex or "")."""
+    """Returns the hash in the answer of `head_object`: (``sha256``, ``md5`` or ``size``, the hash in hex or "")."""
     stored = about["Metadata"].get(SHA256_KEY, "")
     if stored:
         return "sha256", stored
@@ -348,7 +348,7 @@ def _expected_hash(about: dict[str, Any]) -> tuple[str, str]:
 
 
 def _head(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
-    """Return the answer of `head_object`, None if there is no such object."""
+    """Returns the answer of `head_object`, None if there is no such object."""
     from botocore.exceptions import ClientError
 
     try:

@@ -1,8 +1,8 @@
 """BPE-dropout (Provilkov et al., 2020) that gives the same tokens for a seed in every process and on every machine.
 
 SentencePiece samples too, but each process salts its generator (0.2.3: Abseil's) differently, so a resumed run would
-draw other tokens. This file follows its algorithm (the best pair first, the leftmost of equals; a pair that was dropped
-comes back only when a neighbour merges) for all segments of many texts at once, in NumPy.
+draw other tokens. This file follows its algorithm (the best pair first, the leftmost of equal pairs; a pair that was
+dropped comes back only when a neighbour merges) for all segments of many texts at once, in NumPy.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class BPEDropout:
         proto.ParseFromString(model)
         kind, types = proto.trainer_spec, proto.SentencePiece
         if kind.model_type != kind.BPE or any(piece.type == types.UNUSED for piece in proto.pieces):
-            raise RecipeError(f"{path}: data.bpe_dropout needs a BPE model, all pieces in use; set data.bpe_dropout=0")
+            raise RecipeError(
+                f"{path}: data.bpe_dropout needs a BPE model without pieces of type UNUSED; set data.bpe_dropout=0"
+            )
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._vocab_size = len(proto.pieces)
         self._unk_id: int = self._processor.unk_id()

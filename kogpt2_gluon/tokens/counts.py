@@ -1,9 +1,9 @@
 """Counts the bytes and words of texts from their token ids, so that few texts are normalised a second time.
 
 The pieces of a text, put together, are the text as the tokenizer normalised it. So each id stands for a known number of
-bytes, and words show in where pieces begin and end. ``<unk>`` stands for any characters that are not in the vocabulary:
-a document that has it is spelled again to count its bytes, and a document in which even spaces are in doubt is
-normalised again. The counts are the same either way.
+bytes, and the pieces' ends show where words end. ``<unk>`` stands for any characters that are not in the vocabulary: a
+document that has it is spelled again to count its bytes, and a document in which even spaces are in doubt is normalised
+again. The counts are the same either way.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _check_new(term: str, option: str, ids: dict[str, int], learnt: set[str]) ->
         raise RecipeError(f"{option}: it is a piece already, id {ids[term]}")
     if SPACE + term in learnt:  # the new token would break up that piece: it is found first, and has no space
         raise RecipeError(
-            f"{option}: {SPACE + term!r} is a piece already, id {ids[SPACE + term]}: after a space it is one token"
+            f"{option}: {term!r} is already one token after a space (id {ids[SPACE + term]}); choose another term"
         )
 
 

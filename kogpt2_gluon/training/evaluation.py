@@ -13,7 +13,7 @@ from kogpt2_gluon.training.state import TrainingRun
 
 
 def is_due(step: int, interval: int) -> bool:
-    """Return True if something that happens every `interval` steps (0: never) happens after `step`."""
+    """Returns True if something that happens every `interval` steps (0: never) happens after `step`."""
     return interval > 0 and step % interval == 0
 
 

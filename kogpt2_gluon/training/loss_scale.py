@@ -63,7 +63,7 @@ class DynamicLossScale(LossScale):
 
     It stays a power of two, from 1 to 2**24: scaling changes no digit of a gradient, only its exponent. At 1 there is
     nothing left to halve. An overflow there may still be one odd batch; `MOST_SKIPPED_AT_SCALE_1` of them in a
-    row are not, and end the run. (From the largest scale down that takes 24 halvings and 10 more.)
+    row are not, and end the run. (Starting from the largest scale, that is 24 halvings and then 10 more overflows.)
 
     Parameters
     ----------

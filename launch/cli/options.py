@@ -34,7 +34,7 @@ HOSTS = (
 
 
 def hosts(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb all the ways to name hosts; :func:`find_hosts` takes them."""
+    """Gives a verb all the ways to name hosts; :func:`find_hosts` takes them."""
     for option in reversed(HOSTS):
         verb = option(verb)
     return verb

@@ -41,8 +41,8 @@ def plan(
     """Print what a run on these hosts would be, and start nothing.
 
     The plan shows ranks, batch, threads, time and cost, each variable with its source, and the exact command. Equal
-    input gives equal text. Among your own variables (--env), the plan names those that do harm or nothing on this
-    network, and refuses those that corrupt data.
+    input gives equal text. Among your own variables (--env), the plan names those that do harm or have no effect
+    on this network, and refuses those that corrupt data.
 
     \b
     Example:

@@ -25,7 +25,7 @@ class Link:
 
     @classmethod
     def connect(cls, launch: dict[str, Any], rank: int) -> Link:
-        """Connect to the launcher; OSError if it does not answer or cannot prove that it knows the token."""
+        """Connects to the launcher; OSError if it does not answer or cannot prove that it knows the token."""
         seconds = float(launch["detect_seconds"])
         connection = socket.create_connection((launch["address"], launch["port"]), timeout=seconds)
         token, mine, theirs = launch["token"], secrets.token_hex(16), ""
@@ -70,7 +70,7 @@ class Link:
             yield json.loads(line)
 
     def wait_for_release(self, detect_seconds: float) -> None:
-        """Send what is left, then wait until the launcher closes its end or is silent for `detect_seconds`."""
+        """Sends what is left, then waits until the launcher closes its end or is silent for `detect_seconds`."""
         while not self.closed and time.monotonic() - self.heard <= detect_seconds:
             self.flush()
             select.select([self.connection], [], [], 0.1)
@@ -84,11 +84,11 @@ def proof(token: str, who: str, first: str, second: str) -> str:
 
 
 def _read_line(connection: socket.socket) -> bytes:
-    """Read one short line, and nothing of what comes after it."""
+    """Reads one short line, and nothing of what comes after it."""
     line = b""
     while not line.endswith(b"\n") and len(line) < 4096:
         byte = connection.recv(1)
         if not byte:
-            raise OSError("it hung up")
+            raise OSError("the launcher closed the connection")
         line += byte
     return line

@@ -54,7 +54,7 @@ def stacks(pid: int) -> str:
 
 
 def kill_marked(marks: dict[str, str], seconds: float = 5.0) -> int:
-    """Send SIGKILL to all processes with these marks until none is left; return how many are left after `seconds`."""
+    """Sends SIGKILL to all processes with these marks until none is left; returns how many are left after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         left = [pid for pid in marked(marks) if process_state(pid) not in ("Z", "")]

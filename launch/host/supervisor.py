@@ -40,7 +40,7 @@ NETWORK_WORDS = ("Using network", "NET/OFI Selected", "NET/Socket : Using", "NET
 
 
 def main() -> int:
-    """Run the worker and return the exit code for the engine: 0 if the launcher knows how the worker ended.
+    """Runs the worker and returns the exit code for the engine: 0 if the launcher knows how the worker ended.
 
     An engine that saw a failure would end the other ranks in its own way, while one of them may still be saving.
     """
@@ -78,7 +78,7 @@ class Supervisor:
         self.next_beat = self.next_spot = 0.0
 
     def run(self) -> None:
-        """Run the worker and report its exit code: 128 + S for signal S, 127 if it cannot be started."""
+        """Runs the worker and reports its exit code: 128 + S for signal S, 127 if it cannot be started."""
         try:
             self.log_dir.mkdir(parents=True, exist_ok=True)
             self.log = (self.log_dir / f"rank-{self.rank:05d}.log").open("ab", buffering=0)
@@ -97,7 +97,7 @@ class Supervisor:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        """Start the worker; OSError if its command does not exist."""
+        """Starts the worker; OSError if its command does not exist."""
         argv = list(self.launch["argv"])
         if "/" not in argv[0] and (installed := Path(sys.executable).with_name(argv[0])).exists():
             argv[0] = str(installed)
@@ -126,7 +126,7 @@ class Supervisor:
         return env
 
     def _watch(self) -> int:
-        """Watch the worker until it ends; return its exit code."""
+        """Watches the worker until it ends; returns its exit code."""
         assert self.worker.stdout
         link, output = self.link.connection.fileno(), self.worker.stdout.fileno()
         while self.worker.poll() is None:
@@ -168,7 +168,7 @@ class Supervisor:
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
 
     def _signal(self, number: int) -> None:
-        """Send a signal: SIGTERM goes to the worker alone, which then saves; SIGKILL goes to its whole group."""
+        """Sends a signal: SIGTERM goes to the worker alone, which then saves; SIGKILL goes to its whole group."""
         if self.worker.poll() is None:
             if number == signal.SIGKILL:
                 os.killpg(self.worker.pid, number)
@@ -176,7 +176,7 @@ class Supervisor:
                 self.worker.send_signal(number)
 
     def _end_all_of_it(self) -> None:
-        """End everything that the worker has started, even what has left its process group."""
+        """Ends everything that the worker has started, even what has left its process group."""
         kill_marked({job.LAUNCH_ID: self.launch["id"], job.LAUNCH_RANK: str(self.rank)})
 
     def _progress(self) -> dict[str, Any]:
@@ -209,12 +209,12 @@ class Supervisor:
                 self.link.send("line", text=text)
 
     def _note(self, text: str) -> None:
-        """Write a line of the supervisor into the worker's log."""
+        """Writes a line of the supervisor into the worker's log."""
         self.log.write(text.encode() + b"\n")
         self.last_lines.append(text)
 
     def _report_network(self) -> None:
-        """Send the launcher the lines of NCCL's log that name its network, once."""
+        """Sends the launcher the lines of NCCL's log that name its network, once."""
         if self.network_known or not self.nccl_file.exists():
             return
         with self.nccl_file.open("rb") as file:

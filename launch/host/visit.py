@@ -15,7 +15,7 @@ ARCHIVE, LAUNCH = "agent.zip", "launch.json"
 
 
 def prepare(data: dict[str, Any], archive: str) -> None:
-    """Make the launch's folder, of mode 700, with the archive and launch.json in it.
+    """Makes the launch's folder, of mode 700, with the archive and launch.json in it.
 
     The launcher's address is the one that this ssh connection came from: the host can reach the launcher there.
     """
@@ -36,7 +36,7 @@ def prepare(data: dict[str, Any], archive: str) -> None:
 
 
 def sweep(data: dict[str, Any], archive: str) -> None:
-    """End what is left of a launch on this host, and remove its folder."""
+    """Ends what is left of a launch on this host, and removes its folder."""
     left = kill_marked({job.LAUNCH_ID: data["id"]})
     shutil.rmtree(data["folder"], ignore_errors=True)
     print(json.dumps({"problem": f"{left} processes do not end" if left else ""}))

@@ -44,7 +44,7 @@ class Discovered:
 
 
 def from_ec2(tag: str | None = None, placement_group: str | None = None, client: Any = None) -> Discovered:
-    """Find the running instances with a tag ``KEY=VALUE``, in a placement group, or both.
+    """Finds the running instances with a tag ``KEY=VALUE``, in a placement group, or both.
 
     Raises RecipeError if there are none or if they cannot be workers of one run, DataError if EC2 does not answer.
     """
@@ -66,7 +66,7 @@ def from_ec2(tag: str | None = None, placement_group: str | None = None, client:
 
 
 def from_auto_scaling_group(name: str, autoscaling: Any = None, ec2: Any = None) -> Discovered:
-    """Find the instances of an Auto Scaling group that are in service. Raises the errors of :func:`from_ec2`."""
+    """Finds the instances of an Auto Scaling group that are in service. Raises the errors of :func:`from_ec2`."""
     with explained("EC2 Auto Scaling"):
         pages = (autoscaling or make_client("autoscaling")).get_paginator("describe_auto_scaling_groups")
         groups = [group for page in pages.paginate(AutoScalingGroupNames=[name]) for group in page["AutoScalingGroups"]]
@@ -82,7 +82,7 @@ def from_auto_scaling_group(name: str, autoscaling: Any = None, ec2: Any = None)
 
 
 def from_slurm(environment: Mapping[str, str]) -> Discovered:
-    """Find the nodes of the Slurm allocation of this process, with a slot for each GPU, or else for each task.
+    """Finds the nodes of the Slurm allocation of this process, with a slot for each GPU, or else for each task.
 
     What the job asked for counts before what it got: ``--exclusive`` gives a job all GPUs of its nodes.
     """
@@ -110,7 +110,7 @@ def _slurm_slots(environment: Mapping[str, str]) -> int:
 
 
 def file_system(name: str, client: Any = None) -> FileSystem:
-    """Find the FSx for Lustre ``fs-...``; RecipeError if it cannot be used, else the errors of :func:`from_ec2`."""
+    """Finds the FSx for Lustre ``fs-...``; RecipeError if it cannot be used, else the errors of :func:`from_ec2`."""
     if not re.fullmatch(r"fs-[0-9a-f]{8,40}", name):
         raise RecipeError(f"--file-system {name!r}: write the id of an FSx for Lustre, fs-...")
     with explained("FSx"):
@@ -135,14 +135,14 @@ def file_system(name: str, client: Any = None) -> FileSystem:
 
 
 def make_client(service: str) -> Any:
-    """Make a boto3 client for the region and account that the environment names."""
+    """Makes a boto3 client for the region and account that the environment names."""
     import boto3
 
     return boto3.session.Session().client(service)
 
 
 def _describe(client: Any, **arguments: Any) -> list[Instance]:
-    """Ask EC2 for instances, page by page; return those that are running."""
+    """Asks EC2 for instances, page by page; returns those that are running."""
     pages = client.get_paginator("describe_instances").paginate(**arguments)
     described = [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
     return [_instance(each) for each in described if each["State"]["Name"] == "running"]
@@ -190,7 +190,7 @@ def _discovered(instances: Sequence[Instance], asked: str) -> Discovered:
 
 @contextmanager
 def explained(service: str) -> Iterator[None]:
-    """Turn an error of AWS into one line with the way out."""
+    """Turns an error of AWS into one line with the way out."""
     try:
         import botocore.exceptions as errors
     except ImportError:

@@ -45,7 +45,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def looks_secret(name: str) -> bool:
-    """Return True if a variable's name suggests that its value is a key, token or password."""
+    """Returns True if a variable's name suggests that its value is a key, token or password."""
     return _SECRET.search(name) is not None
 
 
@@ -86,12 +86,12 @@ def worker_environment(planned: Mapping[str, str], ours: Mapping[str, str]) -> d
 
 
 def join_library_paths(first: str, second: str) -> str:
-    """Join two lists of folders, each folder once."""
+    """Joins two lists of folders, each folder once."""
     return ":".join(dict.fromkeys([*first.split(":"), *second.split(":")]))
 
 
 def parse_variables(settings: Sequence[str]) -> dict[str, str]:
-    """Read the variables of repeated ``--env K=V`` options; for a repeated name the last one counts."""
+    """Reads the variables of repeated ``--env K=V`` options; for a repeated name the last one counts."""
     variables: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")

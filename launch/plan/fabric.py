@@ -2,8 +2,8 @@
 
 Collective operations on EC2 go NCCL -> the plugin aws-ofi-nccl -> libfabric -> EFA. The environment variables that this
 takes depend on the instance type and on the versions of the last three. If one is missing, NCCL falls back to sockets
-without an error; some of them corrupt data on the wrong machine. Nothing here asks a host: the user gives the facts, or
-discovery finds them.
+without an error. Some of these variables corrupt data on the wrong machine. Nothing here asks a host: the user gives
+the facts, or discovery finds them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class InstanceType:
 
     @property
     def runs_mxnet(self) -> bool:
-        """Return True if mxnet-cu112 has machine code that these GPUs can run."""
+        """Returns True if mxnet-cu112 has machine code that these GPUs can run."""
         return self.capability // 10 in GPU_MAJORS
 
 
@@ -101,7 +101,7 @@ class Setting:
 
 
 def instance_type(name: str) -> InstanceType:
-    """Look up a type; RecipeError if it is not in the table, or if MXNet cannot use its GPUs."""
+    """Looks up a type; RecipeError if it is not in the table, or if MXNet cannot use its GPUs."""
     if name not in INSTANCE_TYPES:
         raise RecipeError(f"--instance-type {name}: not in the table; it has {', '.join(INSTANCE_TYPES)}")
     found = INSTANCE_TYPES[name]
@@ -115,7 +115,7 @@ def instance_type(name: str) -> InstanceType:
 
 
 def parse_version(text: str, option: str) -> Version:
-    """Read ``1.7.4`` as (1, 7, 4), without a leading v or a suffix such as -aws or amzn1.0; RecipeError otherwise."""
+    """Reads ``1.7.4`` as (1, 7, 4), without a leading v or a suffix such as -aws or amzn1.0; RecipeError otherwise."""
     found = re.fullmatch(r"v?(\d+(?:\.\d+){1,3})(?:[-.]?[a-z][a-z0-9.]*)?", text)
     if not found:
         raise RecipeError(f"{option} {text!r}: not a version; write it as 1.7.4")

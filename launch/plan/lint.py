@@ -1,4 +1,4 @@
-"""Environment variables that do harm, or nothing, on the network of a plan: a line for each, with the reason.
+"""Environment variables that do harm or have no effect on the network of a plan: a line for each, with the reason.
 
 They come from blog posts and old job scripts. A rule warns, or fails for a variable that corrupts data. The way out is
 to leave the variable out, unless the text of the rule says otherwise.
@@ -31,12 +31,12 @@ def _on_efa(_value: str, instance: InstanceType | None) -> bool:
 
 
 def _forces_low_latency(value: str, instance: InstanceType | None) -> bool:
-    """Return True if NCCL_PROTO admits LL or LL128 on EFA."""
+    """Returns True if NCCL_PROTO admits LL or LL128 on EFA."""
     return _on_efa(value, instance) and any(_admits(value, name) for name in ("ll", "ll128"))
 
 
 def _admits(value: str, name: str) -> bool:
-    """Return True if a list such as ``a,b`` has `name`, or if one such as ``^a,b`` (all but these) does not have it."""
+    """Returns True if a list such as ``a,b`` has `name`, or if one such as ``^a,b`` (all but these) does not."""
     listed = name in [each.strip().lower() for each in value.lstrip("^").split(",")]
     return listed != value.startswith("^")
 

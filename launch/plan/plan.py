@@ -74,12 +74,12 @@ class Plan:
 
     @property
     def is_local(self) -> bool:
-        """Return True if every worker runs on this machine."""
+        """Returns True if every worker runs on this machine."""
         return all(host.is_local for host in self.hosts)
 
     @property
     def is_alone(self) -> bool:
-        """Return True for one worker of localhost. Only that name counts: the text is the same on every machine."""
+        """Returns True for one worker of localhost. Only that name counts: the text is the same on every machine."""
         return self.size == 1 and self.hosts[0].is_loopback
 
     def findings(self) -> tuple[Finding, ...]:
@@ -216,7 +216,7 @@ def make_plan(
     fabric: Fabric | None = None,
     file_system: FileSystem | None = None,
 ) -> Plan:
-    """Plan a run of `recipe` on `hosts`. env : the user's own variables.
+    """Plans a run of `recipe` on `hosts`. env : the user's own variables.
 
     Raises RecipeError for a bad recipe, for a total batch that this number of workers cannot share evenly, for more
     workers on a host than its type has GPUs, and for an interface or variable that cannot be used.
@@ -271,7 +271,7 @@ def check_gpus(plan: Plan) -> None:
 
 
 def batch_divides(recipe: Recipe, size: int) -> bool:
-    """Return True if `size` workers can share the recipe's total batch, and its reading lanes, evenly."""
+    """Returns True if `size` workers can share the recipe's total batch, and its reading lanes, evenly."""
     training = recipe.training
     return training.total_batch_size % (training.batch_size * size) == 0 and _lanes(recipe) % size == 0
 

@@ -18,7 +18,7 @@ from kogpt2_launch.plan.variables import USER, Fabric, Variable, worker_variable
 
 
 def is_plan(name: str) -> bool:
-    """Return True if a file is a plan, whatever its name; a name that ends in .json is taken for one."""
+    """Returns True if a file is a plan, whatever its name; a name that ends in .json is taken for one."""
     if name.endswith(".json"):
         return True
     try:
@@ -29,7 +29,7 @@ def is_plan(name: str) -> bool:
 
 
 def load_plan(path: Path) -> Plan:
-    """Read a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
+    """Reads a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
     again = "make it again with kogpt2-launch plan"
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def _from_dict(plain: Mapping[str, Any]) -> Plan:
 
 
 def _check_variables(plan: Plan) -> None:
-    """Hold the variables of a plan file to the rules of the command line; RecipeError."""
+    """Holds the variables of a plan file to the rules of the command line; RecipeError."""
     for each in plan.env:
         if each.name not in INTERFACE_VARIABLES or each.value != plan.network_interface:
             check_variable(each.name, each.value)

@@ -46,7 +46,7 @@ Check = Callable[[Plan, Recipe, Sequence[HostFacts]], Iterator[Finding]]
 
 
 def clock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Compare each host's clock with ours; the error is at most half the time that asking took."""
+    """Compares each host's clock with ours; the error is at most half the time that asking took."""
     for each in hosts:
         doubt = (each.received - each.sent) / 2
         skew = float(each.facts["time"]) - (each.sent + doubt)
@@ -57,13 +57,13 @@ def clock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fi
 
 
 def code(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check that all hosts have one revision of this package."""
+    """Checks that all hosts have one revision of this package."""
     fix = "install the same revision on every host, or put it on the shared file system"
     yield from _same("code", {each.host: each.facts["code"] for each in hosts}, fix)
 
 
 def packages(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check that all hosts have one version of each package, and an MXNet."""
+    """Checks that all hosts have one version of each package, and an MXNet."""
     for name in sorted({name for each in hosts for name in each.facts["packages"]}):
         versions = {each.host: each.facts["packages"].get(name) for each in hosts}
         if set(versions.values()) != {None}:
@@ -75,7 +75,7 @@ def packages(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator
 
 
 def data(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check that all hosts see the same shards, and that none is only in the archive."""
+    """Checks that all hosts see the same shards, and that none is only in the archive."""
     for name in sorted({name for each in hosts for name in each.facts["manifests"]}):
         hashes = {each.host: each.facts["manifests"][name]["sha256"] for each in hosts}
         yield from _same(
@@ -88,7 +88,7 @@ def data(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
 
 
 def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check that the run folder is writable, has room for the checkpoints, and is on a shared file system."""
+    """Checks that the run folder is writable, has room for the checkpoints, and is on a shared file system."""
     run_dir = str(recipe.run_dir)
     kept = (recipe.checkpoint.keep or 1) + 1
     needed = size_of(recipe).checkpoint * kept
@@ -111,7 +111,7 @@ def folders(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[
 
 
 def file_system(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check that the run folder is on the plan's FSx; a host's mount table has its address instead of its DNS name."""
+    """Checks that the run folder is on the plan's FSx; a host's mount table has its address instead of its DNS name."""
     shared = plan.file_system
     for each in hosts if shared is not None else ():
         assert shared is not None
@@ -125,7 +125,7 @@ def file_system(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Itera
 
 
 def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check the mount options of Lustre; other file systems pass."""
+    """Checks the mount options of Lustre; other file systems pass."""
     for each in hosts:
         mount = _mount(each, str(recipe.run_dir))
         if mount is None or mount.kind != "lustre":
@@ -138,7 +138,7 @@ def mount_options(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Ite
 
 
 def memory_lock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check that memory locks are unlimited: EFA pins memory and cannot start otherwise."""
+    """Checks that memory locks are unlimited: EFA pins memory and cannot start otherwise."""
     if not plan.fabric.has_efa:
         return
     for each in hosts:
@@ -151,7 +151,7 @@ def memory_lock(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Itera
 
 
 def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check that a host has all EFA devices of its type, that libfabric sees them, and that NCCL's plugin is there."""
+    """Checks that a host has all EFA devices of its type, that libfabric sees them, and that NCCL's plugin is there."""
     instance = plan.fabric.instance
     if instance is None or not instance.efa:
         return
@@ -178,7 +178,7 @@ def efa(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Find
 
 
 def gpus(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check for a GPU for each worker that MXNet's build has code for, if the plan names an instance type."""
+    """Checks for a GPU for each worker that MXNet's build has code for, if the plan names an instance type."""
     if plan.fabric.instance is None:
         return
     slots = {host.name: host.slots for host in plan.hosts}
@@ -204,7 +204,7 @@ def gpus(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
 
 
 def nccl(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check for a single libnccl: Horovod and MXNet must use the same one, and the plugin is made for its version."""
+    """Checks for a single libnccl: Horovod and MXNet must use the same one, and the plugin is made for its version."""
     for each in hosts:
         lines = each.facts["tools"]["ldd_mxnet"]["output"].splitlines()
         linked = sorted({line.split("=>")[1].split("(")[0].strip() for line in lines if "libnccl" in line})
@@ -218,7 +218,7 @@ def nccl(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Fin
 
 
 def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check that every host has the plan's network interface, with addresses of one subnet."""
+    """Checks that every host has the plan's network interface, with addresses of one subnet."""
     name = plan.network_interface
     if name is None:
         return
@@ -235,7 +235,7 @@ def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterato
 
 
 def ssh(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterator[Finding]:
-    """Check ssh from each host to the next and to the first: horovodrun and mpirun start workers along these ways."""
+    """Checks ssh from each host to the next and to the first: horovodrun and mpirun start workers along these ways."""
     for each in hosts:
         for peer, tool in sorted(each.facts["peers"].items()):
             if tool["code"] == 0:
@@ -269,7 +269,7 @@ def _same(
 
 
 def _libfabric_version(plan: Plan, each: HostFacts) -> Iterator[Finding]:
-    """Check that the plan's variables are made for the host's version of libfabric."""
+    """Checks that the plan's variables are made for the host's version of libfabric."""
     found = re.search(r"libfabric: *v?(\d+(?:\.\d+)+)", each.facts["tools"]["fi_info_version"]["output"])
     plugin, planned = plan.fabric.plugin, plan.fabric.libfabric
     if found is None or plugin is None or planned is None:

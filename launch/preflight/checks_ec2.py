@@ -19,7 +19,7 @@ EVERY_PROTOCOL = "-1"  # EFA's packets are neither TCP nor UDP
 
 
 def ec2_findings(plan: Plan, client: Any = None) -> tuple[Finding, ...]:
-    """Ask EC2 and return all findings; DataError if it does not answer."""
+    """Asks EC2 and returns all findings; DataError if it does not answer."""
     with explained("EC2"):
         client = client or make_client("ec2")
         instances = _instances(client, [host.name for host in plan.hosts])
@@ -86,7 +86,7 @@ def _placement(instances: dict[str, dict[str, Any] | None], plan: Plan) -> Itera
 def _open_to_itself(
     instances: dict[str, dict[str, Any] | None], groups: dict[str, dict[str, Any]]
 ) -> Iterator[Finding]:
-    """Check that one group, common to all hosts, lets everything in from itself and out to itself."""
+    """Checks that one group, common to all hosts, lets everything in from itself and out to itself."""
     members = [{g["GroupId"] for g in each.get("SecurityGroups", [])} for each in instances.values() if each]
     common = sorted(set.intersection(*members)) if members else []
     if members and not common:

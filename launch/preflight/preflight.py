@@ -24,7 +24,7 @@ ANSWER_SECONDS = 90.0
 
 
 def preflight(plan: Plan, shell: Shell, seconds: float = ANSWER_SECONDS) -> tuple[Finding, ...]:
-    """Return all findings, check by check; a host that does not answer has a single one."""
+    """Returns all findings, check by check; a host that does not answer has a single one."""
     recipe = load_recipe(plan.recipe, plan.overrides)
     source = PROBE.read_text(encoding="utf-8")
     wanted = {host.name: _wanted(plan, recipe, shell, number) for number, host in enumerate(plan.hosts)}

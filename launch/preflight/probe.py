@@ -25,7 +25,7 @@ GPU_QUERY = "index,name,compute_cap,driver_version,memory.total"
 
 
 def main(wanted: dict[str, Any]) -> None:
-    """Print the facts. wanted : packages, folders, manifests, peers (host names), ssh_port."""
+    """Prints the facts. wanted : packages, folders, manifests, peers (host names), ssh_port."""
     facts = {
         "time": time.time(),
         "hostname": socket.gethostname(),
@@ -51,7 +51,7 @@ def main(wanted: dict[str, Any]) -> None:
 
 
 def run(argv: list[str | None]) -> dict[str, Any]:
-    """Run a tool and return its output; the code is None if the tool is not installed or did not end."""
+    """Runs a tool and returns its output; the code is None if the tool is not installed or did not end."""
     if argv[-1] is None or shutil.which(str(argv[0])) is None:
         return {"code": None, "output": "", "problem": "not installed"}
     try:
@@ -66,7 +66,7 @@ def run(argv: list[str | None]) -> dict[str, Any]:
 
 
 def library(package: str, name: str) -> str | None:
-    """Find a library inside an installed package, without importing the package."""
+    """Finds a library inside an installed package, without importing the package."""
     found = util.find_spec(package)
     for place in (found.submodule_search_locations or []) if found else []:
         path = Path(place) / name
@@ -84,7 +84,7 @@ def names(path: str) -> list[str]:
 
 
 def plugins() -> list[str]:
-    """Find the libraries of aws-ofi-nccl: where its installers put them, and on LD_LIBRARY_PATH."""
+    """Finds the libraries of aws-ofi-nccl: where its installers put them, and on LD_LIBRARY_PATH."""
     places = ["/opt/aws-ofi-nccl", "/opt/amazon/ofi-nccl"]
     found = {str(path) for place in places for path in sorted(Path(place).glob("**/libnccl-net*.so"))}
     for place in os.environ.get("LD_LIBRARY_PATH", "").split(":"):
@@ -149,6 +149,6 @@ def manifest(name: str) -> dict[str, Any]:
 
 
 def reach(host: str, port: int | None) -> dict[str, Any]:
-    """Try ssh from here to another host, without any question asked."""
+    """Tries ssh from here to another host, without any question asked."""
     options = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHostKeyChecking=accept-new"]
     return run(["ssh", *options, *(["-p", str(port)] if port else []), host, "true"])

@@ -28,8 +28,11 @@ TARGETS: dict[str, Callable[[Plan, Site], Files]] = {
 
 
 def render(plan: Plan, target: str, site: Site) -> Files:
-    """The files of a target, by name; RecipeError for hosts with different slots: a scheduler's nodes are alike."""
+    """The files of a target, by name; RecipeError if the hosts have different slots."""
     slots = {host.slots for host in plan.hosts}
     if len(slots) > 1:
-        raise RecipeError(f"render --to {target}: hosts with {sorted(slots)} slots; a scheduler's nodes are alike")
+        raise RecipeError(
+            f"render --to {target}: the plan's hosts have different slots ({', '.join(map(str, sorted(slots)))}); "
+            "a scheduler's job needs the same number on every node"
+        )
     return TARGETS[target](plan, site)

@@ -84,5 +84,5 @@ def job_name(plan: Plan) -> str:
 
 
 def to_yaml(data: dict[str, Any]) -> str:
-    """Write data as YAML. It goes through JSON, so that YAML repeats equal parts instead of making aliases."""
+    """Writes data as YAML. It goes through JSON, so that YAML repeats equal parts instead of making aliases."""
     return yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, default_flow_style=False, width=110)

@@ -24,7 +24,7 @@ MPIJOB_SCRIPT = (
 
 
 def mpijob(plan: Plan, site: Site) -> Files:
-    """Return an MPIJob (kubeflow.org/v2beta1): a launcher without GPUs, and a pod for each host."""
+    """Returns an MPIJob (kubeflow.org/v2beta1): a launcher without GPUs, and a pod for each host."""
     site.need("mpijob", image="--image")
     need_interface(plan, "mpijob")
     instance, slots = plan.fabric.instance, plan.hosts[0].slots

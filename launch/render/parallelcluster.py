@@ -11,7 +11,7 @@ from kogpt2_launch.render.slurm import slurm
 
 
 def parallelcluster(plan: Plan, site: Site) -> Files:
-    """Return a cluster (a queue of these instances, EFA, a placement group, FSx for Lustre) and the Slurm script."""
+    """Returns a cluster (a queue of these instances, EFA, a placement group, FSx for Lustre) and the Slurm script."""
     site.need(
         "parallelcluster",
         region="--region",

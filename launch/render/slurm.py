@@ -33,7 +33,7 @@ exit "$code"
 
 
 def slurm(plan: Plan, site: Site) -> Files:
-    """Return a batch script; it uses the hosts of its allocation instead of the plan's."""
+    """Returns a batch script; it uses the hosts of its allocation instead of the plan's."""
     slots = plan.hosts[0].slots
     if len(plan.hosts) == 1:  # the launcher's own machine: there is no network to name
         plan = replace(plan, network_interface=None)

@@ -48,7 +48,7 @@ def archive() -> bytes:
 
 
 def program(verb: str, data: dict[str, Any]) -> str:
-    """Return the Python program that calls `verb`, a function of launch/host/visit.py, on a host."""
+    """Returns the Python program that calls `verb`, a function of launch/host/visit.py, on a host."""
     assert verb in ("prepare", "sweep")
     packed = base64.b64encode(archive()).decode()
     return PROGRAM.format(archive=packed, package=PACKAGE, verb=verb, data=json.dumps(data))

@@ -71,7 +71,7 @@ async def run_attempt(
     requests: list[int],
     seen: Callable[[Sequence[Rank]], None] = lambda ranks: None,
 ) -> Outcome:
-    """Run `argv` once on every slot of `plan`, and return how it ended.
+    """Runs `argv` once on every slot of `plan`, and returns how it ended.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class Attempt:
     # ---- on the hosts ----
 
     async def _prepare(self) -> Outcome | None:
-        """Put archive and launch.json on every host; return an Outcome if that fails on one."""
+        """Puts archive and launch.json on every host; returns an Outcome if that fails on one."""
 
         def prepared(host: Host) -> str:
             return program("prepare", {"launch": self.launch, "folder": self.folder, "remote": not host.is_local})
@@ -178,7 +178,7 @@ class Attempt:
             )
 
     async def _end(self, engine: asyncio.subprocess.Process | None, grace: float) -> list[str]:
-        """End everything that this attempt has started; return a line for each host that could not be swept."""
+        """Ends everything that this attempt has started; returns a line for each host that could not be swept."""
         control = self.control
         control.send("end", grace=grace)
         until = time.monotonic() + grace + self.options.detect
@@ -202,7 +202,7 @@ class Attempt:
     # ---- watching ----
 
     async def _watch(self, engine: asyncio.subprocess.Process) -> Outcome:
-        """Wait until all workers have ended well, or one thing has gone wrong."""
+        """Waits until all workers have ended well, or one thing has gone wrong."""
         ranks, began, seen = self.control.ranks, time.monotonic(), 0.0
         while True:
             await self.control.wait(0.5)
@@ -245,7 +245,7 @@ class Attempt:
         )
 
     def _pass_on_stop_request(self, now: float) -> None:
-        """Ask the workers to save, once, when somebody asks for the end or a spot instance leaves."""
+        """Asks the workers to save, once, when somebody asks for the end or a spot instance leaves."""
         ranks = self.control.ranks
         if self.deadline is not None or not (self.requests or verdicts.leaving(ranks)):
             return
@@ -254,7 +254,7 @@ class Attempt:
             self.control.send("save")
 
     async def _ask_for_stacks(self) -> None:
-        """Collect where each worker is in its code, for the report."""
+        """Collects where each worker is in its code, for the report."""
         there = [rank for rank in self.control.ranks if not rank.over]
         self.control.send("stacks")
         until = time.monotonic() + min(6.0, self.options.detect)

@@ -40,7 +40,7 @@ class Rank:
 
     @property
     def present(self) -> bool:
-        """Return True if its supervisor has connected."""
+        """Returns True if its supervisor has connected."""
         return self.heard > 0
 
     @property
@@ -76,24 +76,24 @@ class Control:
         self.release()
 
     def release(self) -> None:
-        """Let the supervisors end. Those whose workers have ended wait for this, and the engine waits with them."""
+        """Lets the supervisors end. Those whose workers have ended wait for this, and the engine waits with them."""
         for writer in list(self._writers.values()):
             writer.close()
 
     def send(self, kind: str, **content: Any) -> None:
-        """Send a message to every connected supervisor."""
+        """Sends a message to every connected supervisor."""
         for writer in list(self._writers.values()):
             writer.write(json.dumps({"kind": kind, **content}).encode() + b"\n")
 
     def look(self) -> None:
-        """Take supervisors for dead that have been silent for too long."""
+        """Takes supervisors for dead that have been silent for too long."""
         now = time.monotonic()
         for rank in self.ranks:
             if rank.present and not rank.over and now - rank.heard > self._detect:
                 self._lose(rank, f"nothing heard from {rank.host} for {now - rank.heard:.0f} s")
 
     async def wait(self, seconds: float) -> None:
-        """Wait until something has changed, but no longer than `seconds`."""
+        """Waits until something has changed, but no longer than `seconds`."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.changed.wait(), seconds)
         self.changed.clear()
@@ -126,7 +126,7 @@ class Control:
         writer.close()
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Rank | None:
-        """Return the rank of a supervisor that has proved to be ours; None for any other program."""
+        """Returns the rank of a supervisor that has proved to be ours; None for any other program."""
         mine = secrets.token_hex(16)
         writer.write(json.dumps({"nonce": mine}).encode() + b"\n")
         hello = json.loads(await reader.readline())

@@ -40,7 +40,7 @@ STATUS_SECONDS = 2.0
 
 
 def run_job(plan: Plan, options: Options, policy: Policy, worker: Sequence[str] | None = None) -> int:
-    """Run a plan through an engine, with rank 0's output on stdout. Call it from the main thread: it takes signals.
+    """Runs a plan through an engine, with rank 0's output on stdout. Call it from the main thread: it takes signals.
 
     Parameters
     ----------
@@ -121,14 +121,14 @@ class Job:
         return outcome
 
     def _report(self, outcome: Outcome) -> None:
-        """Print the reason and the last lines of the rank that failed; those of rank 0 have been shown already."""
+        """Prints the reason and the last lines of the rank that failed; those of rank 0 have been shown already."""
         say(outcome.reason)
         for line in outcome.last_lines[-5:] if outcome.rank else outcome.last_lines[-1:]:
             write(sys.stderr, f"    {line}")
         say(f"more in {self.folder}/attempt-{self.number:02d}.log")
 
     async def _pause(self, decision: Decision) -> None:
-        """Wait until the restart is due, or somebody asks for the end."""
+        """Waits until the restart is due, or somebody asks for the end."""
         await self._status("waiting", decision.why)
         until = time.monotonic() + decision.wait
         while not self._asked() and (left := until - time.monotonic()) > 0:
@@ -139,7 +139,7 @@ class Job:
         return bool(self.requests) or self.plan.stop_file.exists()
 
     def _planned(self, hosts: tuple[Host, ...]) -> Plan:
-        """Make the plan again for fewer hosts."""
+        """Makes the plan again for fewer hosts."""
         plan = self.plan
         if hosts == plan.hosts:
             return plan
@@ -159,7 +159,7 @@ class Job:
             return None
 
     def _seen(self, ranks: Sequence[Rank]) -> None:
-        """Note the state, about once a second. Its file system may stall, so nobody waits for it here."""
+        """Notes the state, about once a second. Its file system may stall, so nobody waits for it here."""
         self.ranks, now = ranks, time.monotonic()
         if now - self._reported >= STATUS_SECONDS and (self._writing is None or self._writing.done()):
             self._reported = now
@@ -198,7 +198,7 @@ class Job:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Write a file of the run folder; if that fails, print a line and go on."""
+    """Writes a file of the run folder; if that fails, prints a line and goes on."""
     try:
         write_file(path, content)
     except OSError as error:
@@ -206,7 +206,7 @@ def keep(path: Path, content: bytes) -> None:
 
 
 def check_inherited(plan: Plan) -> None:
-    """Hold the variables that workers inherit from this environment to the rules for those of a plan.
+    """Holds the variables that workers inherit from this environment to the rules for those of a plan.
 
     RecipeError for a variable that would corrupt data; a printed line for one that does harm, or nothing.
     """
@@ -220,7 +220,7 @@ def check_inherited(plan: Plan) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Allow one launcher for each run folder. The kernel drops the lock with the process, however that ends."""
+    """Allows one launcher for each run folder. The kernel drops the lock with the process, however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("ab") as file:
         try:

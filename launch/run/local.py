@@ -38,7 +38,7 @@ def run_local(
     policy: Policy = NO_RESTARTS,
     worker: Sequence[str] | None = None,
 ) -> int:
-    """Run `plan` here to its end, with its output passed through. Call it from the main thread: it takes signals.
+    """Runs `plan` here to its end, with its output passed through. Call it from the main thread: it takes signals.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def _check_local(plan: Plan) -> None:
 
 
 def _run_alone(argv: Sequence[str], plan: Plan, grace: float) -> int:
-    """Run one worker and return its exit code, 128 + S for signal S."""
+    """Runs one worker and returns its exit code, 128 + S for signal S."""
     mark = secrets.token_hex(16)
     env = {**worker_environment({each.name: each.value for each in plan.env}, os.environ), job.LAUNCH_ID: mark}
     with stop_signals() as received:

@@ -41,7 +41,7 @@ class Outcome:
 
 
 def reported(outcome: Outcome, ranks: Sequence[Rank], left: Sequence[str], engine_lines: Sequence[str]) -> Outcome:
-    """Add the step and the report. left : lines on hosts that could not be swept. engine_lines : its last lines."""
+    """Adds the step and the report. left : lines on hosts that could not be swept. engine_lines : its last lines."""
     lines = [outcome.reason, *left]
     if outcome.code:
         lines += ["", *(_describe(rank) for rank in ranks)]

@@ -33,12 +33,12 @@ class Shown:
 
 
 def say(line: str) -> None:
-    """Print a line of the launcher's own."""
+    """Prints a line of the launcher's own."""
     write(sys.stderr, f"kogpt2-launch: {line}")
 
 
 def write(stream: TextIO, line: str) -> None:
-    """Write a line. A letter that the stream's encoding lacks becomes ?, and it is not an error if nobody reads."""
+    """Writes a line. A letter that the stream's encoding lacks becomes ?, and it is not an error if nobody reads."""
     try:
         try:
             print(line, file=stream, flush=True)

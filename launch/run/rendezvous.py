@@ -13,7 +13,7 @@ from kogpt2_launch.plan.commands import HOROVODRUN
 
 @contextlib.contextmanager
 def rendezvous(engine: str, hosts: Sequence[Host]) -> Iterator[int]:
-    """Serve the rendezvous on this machine and yield its port; 0 for horovodrun, which has its own."""
+    """Serves the rendezvous on this machine and yields its port; 0 for horovodrun, which has its own."""
     if engine == HOROVODRUN:
         yield 0
         return

@@ -50,7 +50,7 @@ def decide(
     policy: Policy,
     divides: Callable[[Sequence[Host]], bool],
 ) -> Decision:
-    """Decide what follows after the last attempt of `history`.
+    """Decides what follows after the last attempt of `history`.
 
     Parameters
     ----------

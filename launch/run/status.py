@@ -14,7 +14,7 @@ STALE_SECONDS = 30.0
 
 
 def read_status(run_dir: Path) -> dict[str, Any]:
-    """Read status.json of a run folder; DataError if there is none, or it is damaged."""
+    """Reads status.json of a run folder; DataError if there is none, or it is damaged."""
     path = run_dir / "launch" / "status.json"
     try:
         status = json.loads(path.read_text(encoding="utf-8"))
@@ -53,7 +53,7 @@ def describe(status: dict[str, Any]) -> str:
 
 
 def ask_to_stop(run_dir: Path) -> Path:
-    """Create the file that makes the workers of this run folder save and end; return its path."""
+    """Creates the file that makes the workers of this run folder save and end; returns its path."""
     alone = not (run_dir / "launch" / "status.json").exists() and (run_dir / "recipe.yaml").exists()
     status = {} if alone else read_status(run_dir)
     if status.get("state") in ("done", "ended"):

@@ -14,7 +14,7 @@ from kogpt2_gluon.machine import job
 
 @contextlib.contextmanager
 def stop_signals(wake: Callable[[], object] = lambda: None) -> Iterator[list[int]]:
-    """Collect the SIGINTs, SIGTERMs and SIGHUPs that arrive inside the block; they have no other effect there.
+    """Collects the SIGINTs, SIGTERMs and SIGHUPs that arrive inside the block; they have no other effect there.
 
     Yields a list that grows; `wake` is called each time. An ignored SIGHUP stays ignored (nohup). A SIGTERM soon after
     another signal is the same request. Enter the block in the main thread.

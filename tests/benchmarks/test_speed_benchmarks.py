@@ -36,7 +36,7 @@ def contestants() -> Iterator[ModuleType]:
 
 
 def script(name: str, *arguments: object, code: int = 0) -> Any:
-    """Return what a benchmark printed: JSON, or the error if it must fail."""
+    """Returns what a benchmark printed: JSON, or the error if it must fail."""
     done = run(sys.executable, BENCHMARKS / name, *arguments, code=code)
     return done.stderr if code else json.loads(done.stdout)
 

@@ -95,7 +95,7 @@ class Cluster:
         return subprocess.run(self.argv(host, *argv), capture_output=True, text=True, check=check, **options)
 
     def link(self, host: str, state: str) -> None:
-        """Cut a host from the network (``down``), or connect it again (``up``)."""
+        """Cuts a host from the network (``down``), or connects it again (``up``)."""
         self.run(host, "ip", "link", "set", "eth0", state)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Cluster:
 
 
 def wait_for(is_so, what: str, seconds: float = 30.0) -> None:
-    """Wait until `is_so()` is true; AssertionError after that time."""
+    """Waits until `is_so()` is true; AssertionError after that time."""
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

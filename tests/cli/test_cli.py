@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.corpus.formats import KINDS
 from kogpt2_gluon.recipe import OPTIMIZERS, known_keys
 from tests.helpers import kogpt2, run
 
-VERBS = (
-    *("clean", "tokenizer", "shard", "verify", "files", "train", "evaluate", "generate", "convert", "doctor"),
-    *("report", "demo"),
-)
+
+def verbs(group: click.Group, *words: str) -> Iterator[tuple[str, ...]]:
+    """The words of every verb and of every verb below it."""
+    for name, command in group.commands.items():
+        yield (*words, name)
+        if isinstance(command, click.Group):
+            yield from verbs(command, *words, name)
 
 
 @pytest.fixture
@@ -40,10 +47,12 @@ def test_help_of_clean_names_every_kind_of_document():
 
 def test_help_of_every_verb_has_an_example():
     top = kogpt2("--help").stdout
-    for verb in VERBS:
-        assert f"  {verb} " in top
-        text = kogpt2(verb, "--help").stdout
-        assert "Example: " in text or f"kogpt2 {verb}" in text.split("Usage")[-1]
+    found = list(verbs(cli))
+    assert {("ops", "build"), ("profile",), ("train",)} <= set(found)
+    for verb in found:
+        assert f"  {verb[0]} " in top
+        _, _, text = kogpt2(*verb, "--help").stdout.partition("\n")  # without the line of usage
+        assert re.search(rf"\bkogpt2 {' '.join(verb)}\b", text), verb
 
 
 @pytest.mark.parametrize(
@@ -88,6 +97,8 @@ def test_missing_and_empty_input(tmp_path):
         "clean", tmp_path / "empty.txt", "--documents", "line", "--out", tmp_path / "c", code=3
     )
     assert "nowhere" in refused("tokenizer", tmp_path / "nowhere", "--out", tmp_path / "t.model", code=3)
+    coverage = refused("tokenizer", tmp_path, "--character-coverage", 0.95, "--out", tmp_path / "t.model", code=2)
+    assert coverage == "kogpt2: --character-coverage 0.95: must be from 0.98 to 1\n"
     assert "nowhere" in refused("evaluate", tmp_path / "nowhere", tmp_path, code=3)
     assert "nowhere" in refused("generate", tmp_path / "nowhere", "가", code=3)
     assert "nowhere" in refused("convert", tmp_path / "nowhere", tmp_path / "out", code=3)

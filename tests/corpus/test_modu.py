@@ -137,7 +137,11 @@ def test_texts_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
         (b'{"a": {"document": []}, "b": "document"}', 0, 'no JSON object with "document"'),
         (b'{"document": [{"paragraph": [{"form": "a"}]}, {"para', 1, "truncated: a record that begins after byte 44"),
         (b'{"document": [{"paragraph": [{"form": "a"}]}]', 1, "truncated: it ends after the array at byte 44"),
-        (b'{"document": [{"paragraph": [{"form": "a"}]} x {}]}', 1, "damaged: not JSON between two records at byte 47"),
+        (
+            b'{"document": [{"paragraph": [{"form": "a"}]} x {}]}',
+            1,
+            "damaged: there is not just one comma between two records, at byte 47",
+        ),
     ],
 )
 def test_broken_files(tmp_path: Path, data: bytes, count: int, words: str) -> None:

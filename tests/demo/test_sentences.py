@@ -32,7 +32,7 @@ hangul = st.text(st.characters(min_codepoint=ord("가"), max_codepoint=ord("힣"
 
 
 def closes(word: str) -> bool:
-    """Return True if the last syllable has a final consonant, by Unicode decomposition, which the code does not use."""
+    """Returns True if the last syllable has a final consonant by Unicode decomposition, which the code does not use."""
     return "\u11a8" <= unicodedata.normalize("NFD", word)[-1] <= "\u11c2"
 
 

@@ -41,7 +41,7 @@ def tracked() -> list[str]:
 
 
 def run(*argv: object, cwd: Path, code: int = 0, **variables: str) -> str:
-    """Run a command away from the checkout; return what it prints."""
+    """Runs a command away from the checkout; returns what it prints."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run(
         [str(part) for part in argv],

@@ -21,7 +21,7 @@ SIZES = {"units": 96, "vocab_size": 501, "max_length": 64, "num_layers": 3, "num
 
 @pytest.fixture
 def original():
-    """Arrays written by the original KoGPT2 v1 definition (see tests/data/original/README.md)."""
+    """Arrays written by the original KoGPT2 v1 definition (see tests/storage/original/README.md)."""
     return np.load(ORIGINAL / "tiny.npz")
 
 

@@ -197,7 +197,7 @@ def philox_mask(seed: np.ndarray, probability: float, site: int, rows: int, colu
 
 
 def training_seed(number: int) -> np.ndarray:
-    """Return 64 values of 0 or 2, as MXNet's Dropout(ones(64), p=0.5) gives them in training."""
+    """Returns 64 values of 0 or 2, as MXNet's Dropout(ones(64), p=0.5) gives them in training."""
     return np.random.RandomState(number).randint(0, 2, 64).astype(np.float32) * 2
 
 

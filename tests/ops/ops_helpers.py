@@ -97,11 +97,11 @@ class Case:
 
     @staticmethod
     def out_gradient(shape: tuple) -> np.ndarray:
-        """Return the gradient of the output, which is the same for every run."""
+        """Returns the gradient of the output, which is the same for every run."""
         return array(np.random.RandomState(99), *shape)
 
     def run_fused(self, **options: Any) -> list[np.ndarray]:
-        """Run the fused operator, with write for every wanted gradient unless `options` has another `req`."""
+        """Runs the fused operator, with write for every wanted gradient unless `options` has another `req`."""
         return self.run(self.fused, **{"req": self.request("write"), **self.attributes, **options})
 
 
@@ -201,7 +201,7 @@ def check_refused(operator: str, call: Callable[[], Any], message: str) -> None:
 
 
 def training_seed(value: int) -> np.ndarray:
-    """Return the seed that the graph hands to operators in training: 64 values of 0 or 2."""
+    """Returns the seed that the graph hands to operators in training: 64 values of 0 or 2."""
     return 2.0 * np.random.RandomState(value).randint(0, 2, SEED_SIZE).astype(np.float32)
 
 

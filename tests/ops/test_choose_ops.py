@@ -23,7 +23,7 @@ LOCAL_RANKS = [each.local_rank for each in job.NUMBERINGS]
 
 @pytest.fixture(autouse=True)
 def first_time(monkeypatch):
-    """Make this the first worker of a host, in a process that has reported nothing yet."""
+    """Makes this the first worker of a host, in a process that has reported nothing yet."""
     choose._say.cache_clear()
     for name in LOCAL_RANKS:
         monkeypatch.delenv(name, raising=False)

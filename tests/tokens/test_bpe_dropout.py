@@ -158,7 +158,7 @@ def test_the_draws_of_a_seed_never_change() -> None:
 
 
 def test_other_models_are_refused() -> None:
-    with pytest.raises(RecipeError, match="needs a BPE model"):
+    with pytest.raises(RecipeError, match="needs a BPE model without pieces of type UNUSED"):
         BPEDropout(train(OWN_SENTENCES * 20, 300, model_type="unigram"), Path("m"))
 
 

@@ -131,7 +131,8 @@ def test_the_size_that_would_do_is_named(corpus: Path, tmp_path: Path, wrong: in
     [
         ({"vocab_size": 0}, "--vocab-size 0"),
         ({"unused": -1}, "--unused -1"),
-        ({"character_coverage": 0.5}, "--character-coverage 0.5"),
+        ({"character_coverage": 0.97}, "--character-coverage 0.97: must be from 0.98 to 1"),
+        ({"character_coverage": float("nan")}, "--character-coverage nan"),
         ({"profile": "nfc"}, "--profile nfc: is none of nmt_nfkc, lossless"),
     ],
 )

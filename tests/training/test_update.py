@@ -72,7 +72,8 @@ def reference(optimizer, w, m, v, g, t, rate, decay):
         return w - rate * (step + decay * w), m, v
     if optimizer == "adam":
         return w - rate * math.sqrt(1 - b2**t) / (1 - b1**t) * m / (np.sqrt(v) + epsilon), m, v
-    step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + epsilon) + decay * w  # LAMB
+    assert optimizer == "lamb", f"{optimizer} has no formula here"
+    step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + epsilon) + decay * w
     ratio = np.linalg.norm(w) / np.linalg.norm(step) if w.any() else 1.0  # a bias that is still 0 has no trust ratio
     return w - rate * ratio * step, m, v
 

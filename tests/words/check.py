@@ -121,7 +121,7 @@ def python_prose(source: str) -> Iterator[Prose]:
 
 
 def _is_program(text: str) -> bool:
-    """Return True if a string is Python source: some tests run small programs."""
+    """Returns True if a string is Python source: some tests run small programs."""
     try:
         return any(isinstance(node, (ast.Import, ast.ImportFrom, ast.Assign)) for node in ast.parse(text).body)
     except (SyntaxError, ValueError):
@@ -182,7 +182,7 @@ READERS = {
 
 
 def check_text(source: str, kind: str) -> list[tuple[int, str, str]]:
-    """Return the findings in a file's text, ordered by line: (line, the words found, what to write).
+    """Returns the findings in a file's text, ordered by line: (line, the words found, what to write).
 
     `kind` is the file's suffix, or its name if it has none; see READERS.
     """
@@ -222,7 +222,7 @@ def tracked_files(paths: list[str], root: Path) -> list[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the findings of all files below the paths; return 1 if there are any, 2 if there is no file."""
+    """Prints the findings of all files below the paths; returns 1 if there are any, 2 if there is no file."""
     root = Path.cwd()
     files = tracked_files(arguments or ["."], root)
     if not files:

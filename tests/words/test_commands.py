@@ -34,7 +34,7 @@ MODULES = {"kogpt2": "kogpt2_gluon.cli.main", "kogpt2-launch": "kogpt2_launch"}
 
 
 def execute(command: Command) -> str:
-    """Run one command of a document in the working folder, made smaller; return what it prints."""
+    """Runs one command of a document in the working folder, made smaller; returns what it prints."""
     line = " ".join(command.words)
     smaller = [word for start, words in SMALLER.items() if line.startswith(start) for word in words]
     return run(sys.executable, "-m", MODULES[command.words[0]], *command.words[1:], *smaller).stdout

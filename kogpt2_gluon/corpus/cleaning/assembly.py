@@ -44,12 +44,12 @@ Chosen = dict[int, tuple[int, int]]  # hash: (number of a part, of an item there
 
 
 def split_of(document: bytes, test_share: float) -> str:
-    """Return the split of a clean document (UTF-8): a pure function of its text, whatever else the corpus holds."""
+    """Returns the split of a clean document (UTF-8): a pure function of its text, whatever else the corpus holds."""
     return "test" if xxhash.xxh3_64_intdigest(document) < test_border(test_share) else "train"
 
 
 def test_border(test_share: float) -> int:
-    """Return the least hash of a document of the train split."""
+    """Returns the least hash of a document of the train split."""
     return math.ceil(test_share * HASH_RANGE)
 
 
@@ -74,7 +74,7 @@ class Assembly:
             self._count_part(part)
 
     def _count_part(self, part: Part) -> None:
-        """Add the counts of the filters."""
+        """Adds the counts of the filters."""
         for number, tally in part.tallies.items():
             source = self.report.sources[number]
             for reason, count in tally.documents.items():
@@ -89,7 +89,7 @@ class Assembly:
             self._samples.add(row)
 
     def read(self, document: int) -> str:
-        """Return the text of a document by its number among all."""
+        """Returns the text of a document by its number among all."""
         number = bisect.bisect_right(self._firsts, document) - 1
         return self._read(self._parts[number], document - self._firsts[number])
 
@@ -103,7 +103,7 @@ class Assembly:
     # --- dropping
 
     def drop_duplicates(self) -> None:
-        """Drop each document that equals an earlier one that is left."""
+        """Drops each document that equals an earlier one that is left."""
         chosen: Chosen = {}
         with _scratch(self._work / "documents") as folder:
             hashes_of_parts = (self._document_hashes(part) for part in self._parts)
@@ -120,11 +120,11 @@ class Assembly:
             self._samples.add(sample_row("duplicate", source, before=self._read(part, document)))
 
     def _document_hashes(self, part: Part) -> Hashes:
-        """Return the hashes of a part's documents, 0 for those dropped."""
+        """Returns the hashes of a part's documents, 0 for those dropped."""
         return np.where(self._dropped[part.documents_slice], np.uint64(0), part.array("hashes"))
 
     def drop_near_duplicates(self, options: NearDuplicateOptions) -> None:
-        """Drop documents that are nearly the same as an earlier one that is left; the parts have their keys."""
+        """Drops documents that are nearly the same as an earlier one that is left; the parts have their keys."""
         before = self._work / "dropped-before"
         shutil.copyfile(self._work / "dropped", before)
         keys = [part.folder / "keys.npy" for part in self._parts]
@@ -139,7 +139,7 @@ class Assembly:
             self._samples.add({**row, "jaccard": sample.jaccard})
 
     def drop_duplicate_lines(self) -> None:
-        """Remove lines that an earlier document has; the parts have the hashes of lines that are long enough."""
+        """Removes lines that an earlier document has; the parts have the hashes of lines that are long enough."""
         chosen: Chosen = {}
         parts = self._cleaned
         with _scratch(self._work / "lines") as folder:
@@ -161,7 +161,7 @@ class Assembly:
             self.drop_duplicates()
 
     def _line_hashes(self, part: Part) -> tuple[Hashes, Integers]:
-        """Return (hashes of a part's lines, 0 for those that stay in any case; the number of each line's document)."""
+        """Returns (hashes of a part's lines, 0 for those that stay in any case; the number of each line's document)."""
         documents = np.repeat(np.arange(part.documents), part.array("lines"))
         gone = self._dropped[part.documents_slice][documents]
         return np.where(gone, np.uint64(0), part.array("line_hashes")), documents
@@ -177,7 +177,7 @@ class Assembly:
     # --- writing
 
     def write(self, writer: CorpusWriter, test_sources: Sequence[bool] | None, test_share: float) -> None:
-        """Write the documents that are left, and count them.
+        """Writes the documents that are left, and counts them.
 
         The test split gets about `test_share` of them by hash, or those whose source belongs to it.
         """
@@ -201,7 +201,7 @@ class Assembly:
                     self.report.sources[source].lines.keep(split, lines_of)
 
     def finish(self, folder: Path) -> CleaningReport:
-        """Write the places of bad UTF-8 and the samples into the corpus folder, and add up the report."""
+        """Writes the places of bad UTF-8 and the samples into the corpus folder, and adds up the report."""
         self.report.add_up()
         tallies = [tally for part in self._cleaned for tally in part.tallies.values()]
         documents = self._total + sum(sum(tally.documents.values()) for tally in tallies)
@@ -222,7 +222,7 @@ class Assembly:
     # --- counting
 
     def _count(self, reason: str, part: Part, dropped: Flags, lines: Integers | None = None) -> None:
-        """Count dropped documents of a part under a reason, with all their lines or with `lines` of each document."""
+        """Counts dropped documents of a part under a reason, with all their lines or with `lines` of each document."""
         if lines is None:
             lines = np.where(dropped, part.array("lines"), 0)
         for number, documents_of, lines_of in _by_source(part.sources(), dropped, lines):
@@ -242,7 +242,7 @@ class Assembly:
 
 
 def _by_source(sources: Integers, documents: Flags, lines: Integers) -> Iterator[tuple[int, int, int]]:
-    """Yield (source, how many of its documents are marked, the sum of its lines) for each source."""
+    """Yields (source, how many of its documents are marked, the sum of its lines) for each source."""
     if not len(sources):
         return
     base = int(sources[0])  # ascending: documents come in the order of the sources
@@ -254,7 +254,7 @@ def _by_source(sources: Integers, documents: Flags, lines: Integers) -> Iterator
 
 
 def _choose(chosen: Chosen, number: int, hashes: Hashes, marked: Flags) -> None:
-    """Keep the marked items with the smallest hashes, the first for each hash."""
+    """Keeps the marked items with the smallest hashes, the first for each hash."""
     rows = np.flatnonzero(marked)
     digests, first = np.unique(hashes[rows], return_index=True)
     for digest, row in zip(digests[:SAMPLES_PER_REASON].tolist(), rows[first].tolist()):

@@ -25,7 +25,7 @@ class BlockCleaner:
         self._cleaner = TextCleaner(options)
 
     def clean(self, block: Block) -> Cleaned:
-        """Return the block's clean documents, and what happened to the others."""
+        """Returns the block's clean documents, and what happened to the others."""
         tally, samples = Tally(), Samples()
         texts: list[str] = []
         bad_utf8: list[int] = []
@@ -58,7 +58,7 @@ class BlockCleaner:
         )
 
     def _parse(self, block: Block, texts: list[str]) -> Iterable[Item]:
-        """Return the items of a block; texts that come without places are added to `texts` instead."""
+        """Returns the items of a block; texts that come without places are added to `texts` instead."""
         at_once = self._kind.texts_at_once(block)
         if at_once is None:
             return self._kind.parse_block(block)
@@ -66,7 +66,7 @@ class BlockCleaner:
         return ()
 
     def _filter(self, texts: list[str], source: str, tally: Tally, samples: Samples) -> tuple[list[str], list[int]]:
-        """Return (the clean texts that are kept, how many lines each has)."""
+        """Returns (the clean texts that are kept, how many lines each has)."""
         batch = self._cleaner.clean(texts)
         kept = [text for text in batch.texts if text is not None]
         dropped = Counter(batch.reasons)
@@ -84,7 +84,7 @@ class BlockCleaner:
 
 
 def _line_hashes(texts: list[str], shortest: int) -> np.typing.NDArray[np.uint64]:
-    """Return a hash for each line of all texts, uint64; 0 for a line of fewer than `shortest` characters."""
+    """Returns a hash for each line of all texts, uint64; 0 for a line of fewer than `shortest` characters."""
     digest = xxhash.xxh3_64_intdigest
     hashes = [digest(line.encode()) if len(line) >= shortest else 0 for text in texts for line in text.split("\n")]
     return np.array(hashes, np.uint64)

@@ -57,7 +57,7 @@ _EMOJI_RANGES += "\u200d\u20e3\ufe0e\ufe0f\U0001f000-\U0001f0ff\U0001f10d-\U0001
 
 @functools.lru_cache(maxsize=2)
 def class_table(form: str = "NFC") -> NDArray[np.uint16]:
-    """Return the bits of every code point, uint16, shape (1114112,), with SUSPICIOUS for normalisation to `form`.
+    """Returns the bits of every code point, uint16, shape (1114112,), with SUSPICIOUS for normalisation to `form`.
 
     The array is shared and read-only: copy it to set SELECTED.
     """
@@ -94,7 +94,7 @@ def _in_ks_x_1001(char: str) -> bool:
 
 
 def _by_category(table: NDArray[np.uint16]) -> None:
-    """Mark letters, punctuation and symbols in the planes that have any."""
+    """Marks letters, punctuation and symbols in the planes that have any."""
     for code in (*range(0x20, 0x3400), *range(0xA000, 0xAC00), *range(0xF900, 0xFFF0), *range(0x10000, 0x20000)):
         char = chr(code)
         category = unicodedata.category(char)
@@ -113,7 +113,7 @@ def _mark_emoji(table: NDArray[np.uint16], start: int, end: int) -> None:
 
 
 def _mark_unstable(table: NDArray[np.uint16], form: str) -> None:
-    """Set SUSPICIOUS on every character that is not its own normal form, or can merge with the one before it."""
+    """Sets SUSPICIOUS on every character that is not its own normal form, or can merge with the one before it."""
     kept = re.compile(f"[{KEPT_JAMO}]")
     # Left out: hanja, Hangul syllables, surrogates and private use, which are stable or suspect already.
     for code in (*range(0x80, 0x3400), *range(0xA000, 0xAC00), *range(0xD7B0, 0xD800), *range(0xF900, 0x20000)):

@@ -26,7 +26,7 @@ class DocumentFilter(ABC):
 
     @abstractmethod
     def drop(self, lines: Lines, owners: Rows, count: int) -> Flags:
-        """Return which of the documents 0 .. count - 1 to drop: bool, shape (count,).
+        """Returns which of the documents 0 .. count - 1 to drop: bool, shape (count,).
 
         `owners`, int64, shape (lines,), numbers each line's document, ascending.
         """
@@ -119,5 +119,5 @@ class RepeatedNgrams(DocumentFilter):
 
 
 def _totals(values: Any, owners: Rows, count: int) -> Rows:
-    """Return sums of whole numbers by document: int64, shape (count,)."""
+    """Returns sums of whole numbers by document: int64, shape (count,)."""
     return np.bincount(owners, weights=values, minlength=count).astype(np.int64)

@@ -32,14 +32,14 @@ class SeenBefore:
         self._ends = np.cumsum(counts, axis=0)  # (parts, buckets): where each part's end there
 
     def of_part(self, part: int) -> Hashes:
-        """Return the hashes of one part that an earlier part has: sorted, uint64, shape (n,)."""
+        """Returns the hashes of one part that an earlier part has: sorted, uint64, shape (n,)."""
         begins = self._ends[part - 1] if part else np.zeros_like(self._ends[0])
         pieces = [found[begin:end] for found, begin, end in zip(self._found, begins, self._ends[part])]
         return np.concatenate(pieces)
 
 
 def find_seen_before(parts: Iterable[Hashes], num_parts: int, num_items: int, work: Path) -> SeenBefore:
-    """Compare the hashes of all parts, reading each part once.
+    """Compares the hashes of all parts, reading each part once.
 
     `parts` gives the hashes of each part, uint64, shape (n_i,), in any order and with repeats; 0 stands for an item
     to ignore. `num_items` is about how many there are in all, and `work` an empty folder for the buckets.
@@ -65,7 +65,7 @@ def find_seen_before(parts: Iterable[Hashes], num_parts: int, num_items: int, wo
 
 
 def _sort_bucket(work: Path, bucket: int, counts: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> Hashes:
-    """Return the bucket's hashes that an earlier part has too, part after part; `found` gets their number by part."""
+    """Returns the bucket's hashes that an earlier part has too, part after part; `found` gets their number by part."""
     path = work / f"hashes-{bucket:03d}"
     hashes: Hashes = np.fromfile(path, np.uint64)
     path.unlink()
@@ -90,14 +90,14 @@ def _write(stream: BinaryIO, array: Hashes) -> None:
 
 
 def repeated_items(hashes: Hashes, seen_before: Hashes) -> Flags:
-    """Return which items of a part are not the first of their hash: bool, shape (n,). `seen_before` is sorted."""
+    """Returns which items of a part are not the first of their hash: bool, shape (n,). `seen_before` is sorted."""
     repeated = np.ones(len(hashes), np.bool_)
     repeated[np.unique(hashes, return_index=True)[1]] = False
     return repeated | is_among(hashes, seen_before)
 
 
 def repeated_lines(hashes: Hashes, documents: npt.NDArray[np.int64], seen_before: Hashes) -> Flags:
-    """Return which lines of a part an earlier document has too: bool, shape (n,).
+    """Returns which lines of a part an earlier document has too: bool, shape (n,).
 
     `hashes` are the lines' (0: a line that always stays), `documents` the number of each line's document, ascending.
     """
@@ -107,7 +107,7 @@ def repeated_lines(hashes: Hashes, documents: npt.NDArray[np.int64], seen_before
 
 
 def is_among(hashes: Hashes, among: Hashes) -> Flags:
-    """Return for each hash if it is one of the sorted `among`: bool, shape (n,)."""
+    """Returns for each hash if it is one of the sorted `among`: bool, shape (n,)."""
     if not len(among):
         return np.zeros(len(hashes), np.bool_)
     places = np.searchsorted(among, hashes)

@@ -67,7 +67,7 @@ class Editor:
         self._personal = {name: getattr(options, name).replacement for name in PERSONAL if name in self.steps}
 
     def hide_personal(self, text: str, reason: str) -> str:
-        """Return a text that a report quotes for the filter `reason`, without the personal data that the masks hide.
+        """Returns a text that a report quotes for the filter `reason`, without the personal data that the masks hide.
 
         The text may be cut, so that an account number has lost the name of its bank, or it may not be normalised yet:
         therefore whatever looks like such a number loses its digits.
@@ -85,7 +85,7 @@ class Editor:
 
 
 def _with_selection(table: NDArray[np.uint16], section: Characters) -> NDArray[np.uint16]:
-    """Return the table with SELECTED on every character that must be deleted."""
+    """Returns the table with SELECTED on every character that must be deleted."""
     bits = SPACE | NEWLINE
     for name in section.keep:
         bits |= NAMES[name]
@@ -99,7 +99,7 @@ def _with_selection(table: NDArray[np.uint16], section: Characters) -> NDArray[n
 
 
 def _edit_rows(lines: Lines, rows: Rows, edit: Callable[[str], str]) -> tuple[Lines, Rows]:
-    """Edit some lines with a function of text."""
+    """Edits some lines with a function of text."""
     changed: list[int] = []
     texts: list[str] = []
     for row in rows.tolist():
@@ -151,7 +151,7 @@ def _mask(lines: Lines, name: str, placeholder: str) -> tuple[Lines, Rows]:
 
 
 def _rows_to_mask(lines: Lines, name: str) -> Rows:
-    """Return the few lines that can contain such data."""
+    """Returns the few lines that can contain such data."""
     codes = lines.codes
     if name == "url":
         small: NDArray[np.uint32] = codes | np.uint32(
@@ -165,7 +165,7 @@ def _rows_to_mask(lines: Lines, name: str) -> Rows:
 
 
 def _positions(codes: NDArray[np.uint32], word: Sequence[str]) -> NDArray[np.int64]:
-    """Return where a word begins."""
+    """Returns where a word begins."""
     found = np.flatnonzero(codes[: max(0, len(codes) - len(word) + 1)] == ord(word[0]))
     for place in range(1, len(word)):
         found = found[codes[found + place] == ord(word[place])]

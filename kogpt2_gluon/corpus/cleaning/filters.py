@@ -61,7 +61,7 @@ class TextCleaner:
         self._editor = Editor(options)
 
     def clean(self, texts: Sequence[str]) -> CleanedBatch:
-        """Clean documents, each on its own; lines of one are separated by ``\\n``."""
+        """Cleans documents, each on its own; lines of one are separated by ``\\n``."""
         if not texts:
             return CleanedBatch([], [])
         return _Run(self._options, self._editor, texts).result()
@@ -86,7 +86,7 @@ class _Run:
         self.lines = Lines.of_text("\n".join(texts) + "\n", editor.table)
 
     def result(self) -> CleanedBatch:
-        """Run all filters that are on."""
+        """Runs all filters that are on."""
         self._settle()
         for name, section in vars(self._options).items():
             if not len(self.lines):
@@ -98,7 +98,7 @@ class _Run:
         return self._finish()
 
     def _owners(self) -> Rows:
-        """Return the document of each line that is left."""
+        """Returns the document of each line that is left."""
         owners: Rows = self._document[self.lines.origin]
         return owners
 
@@ -121,7 +121,7 @@ class _Run:
         return stripped
 
     def _settle(self) -> None:
-        """Edit the lines, those that changed again, and so on, until nothing changes any more."""
+        """Edits the lines, those that changed again, and so on, until nothing changes any more."""
         settled: list[Lines] = []
         changed = self._edit_once()
         for _ in range(ROUNDS - 1):
@@ -141,7 +141,7 @@ class _Run:
             self.lines = merged([*settled, self.lines])
 
     def _edit_once(self) -> Flags:
-        """Run each step once over all lines; return which lines a step after normalisation changed."""
+        """Runs each step once over all lines; returns which lines a step after normalisation changed."""
         touched = np.zeros(len(self._document), bool)
         self._normalize()
         for name, step in self._editor.steps.items():
@@ -169,7 +169,7 @@ class _Run:
             self._drop_lines("empty", self.lines.lengths == 0)
 
     def _note_edit(self, name: str, new: Lines, rows: Rows) -> None:
-        """Count the documents that changed, quote a few lines, and take the new lines."""
+        """Counts the documents that changed, quotes a few lines, and takes the new lines."""
         self._note_changed(name, self._document[new.origin[rows]])
         for row in rows[: SAMPLES - len(self._samples.get(name, ()))].tolist():
             self._note_sample(name, self.lines.line(row), new.line(row))
@@ -190,7 +190,7 @@ class _Run:
     # --- dropping
 
     def _drop_lines(self, reason: str, drop: Flags, quote: bool = True) -> None:
-        """Drop the flagged lines and count them; a document that has lost its last line is dropped with it."""
+        """Drops the flagged lines and counts them; a document that has lost its last line is dropped with it."""
         rows = np.flatnonzero(drop)
         if not len(rows):
             return
@@ -239,7 +239,7 @@ class _Run:
 
 
 def _first_difference(one: str, other: str) -> int:
-    """Return the first place at which two texts differ, found by bisection, so that long lines cost little."""
+    """Returns the first place at which two texts differ, found by bisection, so that long lines cost little."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

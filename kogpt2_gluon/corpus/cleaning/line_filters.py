@@ -23,7 +23,7 @@ class LineFilter(ABC):
 
     @abstractmethod
     def drop(self, lines: Lines, owners: Rows) -> Flags:
-        """Return which lines to drop: bool, shape (lines,).
+        """Returns which lines to drop: bool, shape (lines,).
 
         `owners`, int64, of the same shape, numbers the document of each line.
         """

@@ -27,7 +27,7 @@ class Lines:
 
     @classmethod
     def of_text(cls, text: str, table: NDArray[np.uint16]) -> Lines:
-        """Return every line of `text`, which ends with a line end."""
+        """Returns every line of `text`, which ends with a line end."""
         codes = _encode(text)
         return cls(codes, np.arange(np.count_nonzero(codes == LINE_END)), table)
 
@@ -74,7 +74,7 @@ class Lines:
         return np.bitwise_or.reduceat(self.classes, self.starts)
 
     def count(self, bits: int) -> Rows:
-        """Return how many characters of each line have one of the class bits."""
+        """Returns how many characters of each line have one of the class bits."""
         return self.sums((self.classes & bits) != 0)
 
     @cached_property
@@ -83,22 +83,22 @@ class Lines:
         return self.count(DIGIT)
 
     def sums(self, flags: Flags) -> Rows:
-        """Return how many of the flags, one for each character, are set in each line."""
+        """Returns how many of the flags, one for each character, are set in each line."""
         return np.add.reduceat(flags, self.starts, dtype=np.int64) if len(self) else np.zeros(0, np.int64)
 
     def rows_of(self, positions: NDArray[np.int64]) -> Rows:
-        """Return the lines in which the characters at these positions are, each once, ascending."""
+        """Returns the lines in which the characters at these positions are, each once, ascending."""
         return np.unique(np.searchsorted(self.ends, positions))
 
     def take(self, rows: Rows) -> Lines:
-        """Return some of the lines, in the order given."""
+        """Returns some of the lines, in the order given."""
         lengths = self.lengths[rows] + 1
         offsets = np.cumsum(lengths) - lengths
         index = np.arange(int(lengths.sum())) + np.repeat(self.starts[rows] - offsets, lengths)
         return Lines(self.codes[index], self.origin[rows], self.table)
 
     def only(self, keep: Flags) -> Lines:
-        """Return the lines that are flagged."""
+        """Returns the lines that are flagged."""
         if keep.all():
             return self
         steps = np.zeros(len(self.codes), np.int8)
@@ -107,7 +107,7 @@ class Lines:
         return Lines(self.codes[chars], self.origin[keep], self.table)
 
     def replaced(self, rows: Sequence[int], texts: Sequence[str]) -> Lines:
-        """Return the lines with new texts, which have no line ends, in some rows (ascending)."""
+        """Returns the lines with new texts, which have no line ends, in some rows (ascending)."""
         pieces, done = [], 0
         for row, text in zip(rows, texts):
             pieces += [self.text[done : self.starts[row]], text]
@@ -116,11 +116,11 @@ class Lines:
         return Lines(_encode("".join(pieces)), self.origin, self.table)
 
     def without(self, delete: Flags) -> Lines:
-        """Return the lines without the flagged characters, none of which is a line end."""
+        """Returns the lines without the flagged characters, none of which is a line end."""
         return Lines(self.codes[~delete], self.origin, self.table)
 
     def spaced(self, delete: Flags) -> Lines:
-        """Return the lines without the flagged characters, but with a space where two words would meet."""
+        """Returns the lines without the flagged characters, but with a space where two words would meet."""
         edges = np.flatnonzero(delete[1:] != delete[:-1]) + 1
         first, after = edges[delete[edges]], edges[~delete[edges]]
         if delete[0]:  # the last character is a line end and stays
@@ -131,7 +131,7 @@ class Lines:
         return Lines(codes[keep], self.origin, self.table).tidied()
 
     def tidied(self) -> Lines:
-        """Return the lines with one space for every run of spaces, and none at the ends of a line."""
+        """Returns the lines with one space for every run of spaces, and none at the ends of a line."""
         if not len(self):
             return self
         space = (self.classes & SPACE) != 0
@@ -149,7 +149,7 @@ class Lines:
 
 
 def merged(parts: Sequence[Lines]) -> Lines:
-    """Return the lines of all parts in the order of their origins."""
+    """Returns the lines of all parts in the order of their origins."""
     codes, origin = ([getattr(part, name) for part in parts] for name in ("codes", "origin"))
     lines = Lines(np.concatenate(codes), np.concatenate(origin), parts[0].table)
     return lines.take(np.argsort(lines.origin, kind="stable"))

@@ -29,7 +29,7 @@ _RAW_CLOSE = {
 
 
 def strip_html(text: str) -> str:
-    """Return the text of a piece of HTML, with as many line ends as before.
+    """Returns the text of a piece of HTML, with as many line ends as before.
 
     Comments, scripts and style sheets are removed with their content, if they end at all. Tags of HTML's own elements
     are removed; those of a block or a line break leave a space. Entities are decoded once. A tag in backquotes is a

@@ -26,7 +26,7 @@ _EMAIL = re.compile(
 
 
 def mask_url(text: str, placeholder: str) -> str:
-    """Mask web addresses, with their scheme or ``www.``; Hangul ends one, so that a particle stays (…com에서)."""
+    """Masks web addresses, with their scheme or ``www.``; Hangul ends one, so that a particle stays (…com에서)."""
 
     def replace(found: re.Match[str]) -> str:
         address = found[0].rstrip(".,:;!?'&")  # belongs to the sentence
@@ -38,7 +38,7 @@ def mask_url(text: str, placeholder: str) -> str:
 
 
 def mask_email(text: str, placeholder: str) -> str:
-    """Mask e-mail addresses, but not ``git@host`` and not pictures for fine screens (``logo@2x.png``)."""
+    """Masks e-mail addresses, but not ``git@host`` and not pictures for fine screens (``logo@2x.png``)."""
     return _EMAIL.sub(lambda _: placeholder, text)
 
 
@@ -54,7 +54,7 @@ WITHOUT_CHECK_DIGIT = (2020, 10)  # year and month from which on the last six di
 
 
 def is_resident_number(birth: str, rest: str, hyphen: bool = True) -> bool:
-    """Return True if YYMMDD and the seven digits after it are a resident number: an existing day, a right check digit.
+    """Returns True if YYMMDD and the seven digits after it are a resident number: an existing day, a right check digit.
 
     Someone born since October 2020 has a number without a check digit; it counts if it is written with a hyphen. So
     does a number whose author has starred the last six digits: the birthday and sex still show.
@@ -74,7 +74,7 @@ def is_resident_number(birth: str, rest: str, hyphen: bool = True) -> bool:
 
 
 def mask_resident_number(text: str, placeholder: str) -> str:
-    """Mask resident registration numbers, with or without the hyphen."""
+    """Masks resident registration numbers, with or without the hyphen."""
 
     def replace(found: re.Match[str]) -> str:
         year, month, day, hyphen, kind, serial = found.groups()
@@ -93,13 +93,13 @@ _CARD = re.compile(
 
 
 def passes_luhn(digits: str) -> bool:
-    """Return True by Luhn's check: with every second digit from the right doubled, their sum is a multiple of 10."""
+    """Returns True by Luhn's check: with every second digit from the right doubled, their sum is a multiple of 10."""
     doubled = sum((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)[int(digit)] for digit in digits[-2::-2])
     return (doubled + sum(int(digit) for digit in digits[-1::-2])) % 10 == 0
 
 
 def mask_card(text: str, placeholder: str) -> str:
-    """Mask card numbers of 16 digits (American Express: 15), in groups or not, that pass Luhn's check."""
+    """Masks card numbers of 16 digits (American Express: 15), in groups or not, that pass Luhn's check."""
 
     def replace(found: re.Match[str]) -> str:
         return placeholder if passes_luhn(re.sub("[- ]", "", found[0])) else found[0]
@@ -122,7 +122,7 @@ _PHONE = re.compile(
 
 
 def mask_phone(text: str, placeholder: str) -> str:
-    """Mask Korean mobile and land lines; a land line only if its groups are separated, so that plain numbers stay.
+    """Masks Korean mobile and land lines; a land line only if its groups are separated, so that plain numbers stay.
 
     Shared numbers of firms (1588-1234) do not belong to a person, and look like years: they stay.
     """
@@ -154,7 +154,7 @@ ACCOUNT_REACH = 20  # characters, none of them a digit, between the word and the
 
 
 def mask_account(text: str, placeholder: str) -> str:
-    """Mask numbers of 10 to 14 digits close to an account word or a bank's name, and others in a row with them."""
+    """Masks numbers of 10 to 14 digits close to an account word or a bank's name, and others in a row with them."""
     pieces: list[str] = []
     done = 0
     for found in _NUMBER.finditer(text):
@@ -168,7 +168,7 @@ def mask_account(text: str, placeholder: str) -> str:
 
 
 def _is_announced(text: str, start: int, last_masked: int) -> bool:
-    """Return True if an account word, or the account number masked last, precedes `start` with no digit in between."""
+    """Returns True if an account word, or the account number masked last, precedes `start` with no digit in between."""
     gap = text[max(0, start - ACCOUNT_REACH) : start]
     for at in range(len(gap) - 1, -1, -1):
         if gap[at].isdigit():

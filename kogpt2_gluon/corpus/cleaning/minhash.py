@@ -25,12 +25,12 @@ UInts = NDArray[np.uint64]
 
 
 def recall(jaccard: float, bands: int, rows: int) -> float:
-    """Return the share of pairs of this similarity that agree on some band: the S-curve."""
+    """Returns the share of pairs of this similarity that agree on some band: the S-curve."""
     return 1.0 - float((1.0 - jaccard**rows) ** bands)
 
 
 def choose_bands(threshold: float, permutations: int) -> tuple[int, int]:
-    """Return (bands, rows a band): the steepest S-curve that still finds 99% of the pairs at the threshold itself.
+    """Returns (bands, rows a band): the steepest S-curve that still finds 99% of the pairs at the threshold itself.
 
     For a threshold of 0.8 and 120 permutations: 20 bands of 6 rows. Similarity 0.8 is then found with probability
     0.998, 0.85 with 0.9999, 0.9 and above with all but certainty; 0.5 becomes a pair to verify in 27% of cases, 0.3
@@ -41,12 +41,12 @@ def choose_bands(threshold: float, permutations: int) -> tuple[int, int]:
 
 
 def collapse(text: str) -> str:
-    """Return the text from which shingles are taken: every run of white space is one space, with none at the ends."""
+    """Returns the text from which shingles are taken: every run of white space is one space, with none at the ends."""
     return " ".join(text.split())
 
 
 def shingle_set(text: str, shingle: int) -> UInts:
-    """Return the hashes of a document's different shingles: uint64, ascending; empty if it is shorter than one."""
+    """Returns the hashes of a document's different shingles: uint64, ascending; empty if it is shorter than one."""
     text = collapse(text)
     if len(text) < shingle:
         return np.empty(0, np.uint64)
@@ -59,7 +59,7 @@ def shingle_set(text: str, shingle: int) -> UInts:
 
 
 def jaccard(first: UInts, second: UInts) -> float:
-    """Return the similarity of two sets as `shingle_set` returns them, from 0 to 1; for two empty ones 0."""
+    """Returns the similarity of two sets as `shingle_set` returns them, from 0 to 1; for two empty ones 0."""
     small, large = (first, second) if len(first) < len(second) else (second, first)
     if not len(small):
         return 0.0
@@ -70,7 +70,7 @@ def jaccard(first: UInts, second: UInts) -> float:
 
 
 def signatures(texts: Sequence[str], shingle: int, permutations: int, seed: int) -> NDArray[np.uint32]:
-    """Return the MinHash signatures of collapsed texts: uint32, shape (permutations, len(texts)).
+    """Returns the MinHash signatures of collapsed texts: uint32, shape (permutations, len(texts)).
 
     The i-th order of shingles is that of ``(a_i * h + b_i) mod 2**32``, where h are the high halves of
     their hashes. Every text must have at least `shingle` characters. In addition to the result, memory is a few pieces.
@@ -92,7 +92,7 @@ def signatures(texts: Sequence[str], shingle: int, permutations: int, seed: int)
 
 
 def band_hashes(signature: NDArray[np.uint32], bands: int, rows: int, seed: int) -> UInts:
-    """Return keys for all bands of documents, uint64 (documents, bands), from signatures (permutations, documents).
+    """Returns keys for all bands of documents, uint64 (documents, bands), from signatures (permutations, documents).
 
     Equal keys mean equal rows of the same band, except by one chance in about 2**33; no key is 0.
     """
@@ -107,13 +107,13 @@ def band_hashes(signature: NDArray[np.uint32], bands: int, rows: int, seed: int)
 
 
 def random_words(seed: int, count: int) -> UInts:
-    """Return `count` uint64 numbers of SplitMix64, the same on every machine and with every release of NumPy."""
+    """Returns `count` uint64 numbers of SplitMix64, the same on every machine and with every release of NumPy."""
     state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return _mix(state + np.uint64(seed & 0xFFFFFFFFFFFFFFFF))
 
 
 def _mix(words: UInts) -> UInts:
-    """Apply the finalizer of SplitMix64: a permutation of 64-bit words after which every bit depends on all."""
+    """Applies the finalizer of SplitMix64: a permutation of 64-bit words after which every bit depends on all."""
     words = words ^ (words >> np.uint64(30))
     words *= np.uint64(0xBF58476D1CE4E5B9)
     words ^= words >> np.uint64(27)
@@ -128,7 +128,7 @@ def _factors(shingle: int) -> UInts:
 
 
 def _hashes(text: str, shingle: int) -> UInts:
-    """Return the hash of the shingle that begins at each place of a text: uint64, shape (len(text) - shingle + 1,)."""
+    """Returns the hash of the shingle that begins at each place of a text: uint64, shape (len(text) - shingle + 1,)."""
     # surrogatepass: a lone surrogate, as from a JSON escape, is a code point like any other here
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     count = len(points) - shingle + 1
@@ -140,13 +140,13 @@ def _hashes(text: str, shingle: int) -> UInts:
 
 
 def _pieces(text: str, shingle: int) -> Iterator[str]:
-    """Yield the text in pieces of PIECE shingles, which overlap so that each shingle is in one; none if too short."""
+    """Yields the text in pieces of PIECE shingles, which overlap so that each shingle is in one; none if too short."""
     for start in range(0, len(text) - shingle + 1, PIECE):
         yield text[start : start + PIECE + shingle - 1]
 
 
 def _batches(texts: Sequence[str], shingle: int) -> Iterator[tuple[list[int], NDArray[np.int64], UInts]]:
-    """Yield about PIECE shingles at a time: (numbers of their texts, where those of each begin, hashes)."""
+    """Yields about PIECE shingles at a time: (numbers of their texts, where those of each begin, hashes)."""
     owners: list[int] = []
     batch: list[str] = []
     size = 0
@@ -164,7 +164,7 @@ def _batches(texts: Sequence[str], shingle: int) -> Iterator[tuple[list[int], ND
 
 
 def _hash_batch(owners: list[int], batch: list[str], shingle: int) -> tuple[list[int], NDArray[np.int64], UInts]:
-    """Hash all pieces in one go, then remove the shingles that run from one piece into the next."""
+    """Hashes all pieces in one go, then removes the shingles that run from one piece into the next."""
     ends = np.cumsum([len(piece) for piece in batch])
     hashes = _hashes("".join(batch), shingle)
     if len(batch) > 1 and shingle > 1:

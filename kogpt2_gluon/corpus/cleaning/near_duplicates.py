@@ -99,12 +99,12 @@ class NearDuplicateReport:
     samples: list[NearDuplicate] = field(default_factory=list)  # spread over the corpus, the same for every run
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data for JSON."""
+        """Returns the report as plain data for JSON."""
         return asdict(self)
 
 
 def band_keys(texts: Sequence[str], options: NearDuplicateOptions) -> UInts:
-    """Return the LSH keys of documents: uint64 (len(texts), options.bands); zeros for one too short to be signed."""
+    """Returns the LSH keys of documents: uint64 (len(texts), options.bands); zeros for one too short to be signed."""
     bands, rows = choose_bands(options.threshold, options.permutations)
     collapsed = [collapse(text) for text in texts]
     shortest = max(options.min_chars, options.shingle)
@@ -123,7 +123,7 @@ def drop_near_duplicates(
     options: NearDuplicateOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> NearDuplicateReport:
-    """Mark every document that is nearly the same as an earlier, kept one.
+    """Marks every document that is nearly the same as an earlier, kept one.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ class _Buckets:
         self._size = 0
 
     def add(self, numbers: NDArray[Any], records: NDArray[Any]) -> None:
-        """Append each record to the file of its number, which is below `count`."""
+        """Appends each record to the file of its number, which is below `count`."""
         # A short unsigned type is sorted in linear time.
         self._waiting.append((numbers.astype(np.min_scalar_type(self.count)), records))
         self._size += len(records)
@@ -205,7 +205,7 @@ class _Buckets:
         return self._folder / f"{self._name}-{number:06d}"
 
     def pop(self, number: int) -> Iterator[NDArray[Any]]:
-        """Yield the records of a number in pieces of up to ``2 * BUCKET``, then remove its file."""
+        """Yields the records of a number in pieces of up to ``2 * BUCKET``, then removes its file."""
         self._write()
         path = self._path(number)
         if not path.exists():
@@ -219,7 +219,7 @@ class _Buckets:
 
 
 def _read_keys(key_files: Sequence[Path], bands: int) -> Iterator[UInts]:
-    """Yield the keys of as many documents as fill a bucket, at a time."""
+    """Yields the keys of as many documents as fill a bucket, at a time."""
     for path in key_files:
         with path.open("rb") as stream:  # not mapped: mapped pages would count as this process's memory
             assert NPY.read_magic(stream) == (1, 0), path
@@ -233,7 +233,7 @@ def _read_keys(key_files: Sequence[Path], bands: int) -> Iterator[UInts]:
 
 
 def _spread_keys(keys: UInts, dropped: NDArray[np.bool_], first: int, buckets: _Buckets) -> int:
-    """Put the keys of signed documents from `first` on that are not dropped into buckets; return how many."""
+    """Puts the keys of signed documents from `first` on that are not dropped into buckets; returns how many."""
     chosen = np.flatnonzero((keys[:, 0] != 0) & ~dropped)
     records = np.empty((len(chosen), keys.shape[1]), RECORD)
     records["key"] = keys[chosen]
@@ -245,7 +245,7 @@ def _spread_keys(keys: UInts, dropped: NDArray[np.bool_], first: int, buckets: _
 
 
 def _pairs(pieces: Iterator[Records]) -> Iterator[tuple[UInts, UInts]]:
-    """Yield (later, earlier) arrays of documents with an equal key, by the rule of FIRST and LAST.
+    """Yields (later, earlier) arrays of documents with an equal key, by the rule of FIRST and LAST.
 
     A bucket that is larger than a piece, as when a million documents share one header, is taken piece by piece: those
     members of every group are carried on that later documents are paired with.
@@ -291,7 +291,7 @@ class _Shingles:
         return shingles
 
     def forget(self, document: int) -> None:
-        """Free the set of a dropped document: no other is compared with it any more."""
+        """Frees the set of a dropped document: no other is compared with it any more."""
         shingles = self._cache.pop(document, None)
         if shingles is not None:
             self._size -= shingles.nbytes + ENTRY
@@ -321,7 +321,7 @@ class _Decisions:
         os.close(self._kept)
 
     def decide(self, base: int, packed: UInts) -> None:
-        """Decide the documents of the block that begins with `base`, from its packed pairs in any order."""
+        """Decides the documents of the block that begins with `base`, from its packed pairs in any order."""
         packed.sort()
         if not len(packed):
             return
@@ -357,7 +357,7 @@ class _Decisions:
         self._report.cut += len(candidates) > COMPARISONS
 
     def _kept_for(self, document: int) -> int:
-        """Return the kept document for which `document` was dropped, or itself; the file has 1 + that number, or 0."""
+        """Returns the kept document for which `document` was dropped, or itself; the file has 1 + that number, or 0."""
         kept = int.from_bytes(os.pread(self._kept, 8, 8 * document), "little") - 1
         return document if kept < 0 else kept
 
@@ -369,7 +369,7 @@ class _Decisions:
         return jaccard(first, second)
 
     def _sample(self, document: int, kept: int, similarity: float) -> None:
-        """Keep SAMPLES pairs: those whose number, scattered by a multiplication, is smallest."""
+        """Keeps SAMPLES pairs: those whose number, scattered by a multiplication, is smallest."""
         samples = self._report.samples
         if len(samples) == SAMPLES and _scatter(document) > _scatter(samples[-1].document):
             return

@@ -61,7 +61,7 @@ _is_normalized = unicodedata.is_normalized
 
 
 def normalize_line(line: str, form: str = "NFC") -> str:
-    """Return the line as the corpus has it; a second call changes nothing.
+    """Returns the line as the corpus has it; a second call changes nothing.
 
     NFC, so that decomposed Hangul (macOS file names, some PDFs) becomes the same syllables as everyone's. Any run of
     white space, a tab and a no-break space included, is one space; none is left at the ends. Removed: control

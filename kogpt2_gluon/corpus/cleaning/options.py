@@ -93,7 +93,7 @@ class Mask:
 
 
 def mask(placeholder: str, what: str, removable: bool = False) -> Any:
-    """Return a field for a Mask with its own placeholder; `what` is masked, `removable` admits an empty placeholder."""
+    """Returns a field for a Mask with its own placeholder; `what` is masked, `removable` admits an empty one."""
     return field(default_factory=lambda: Mask(replacement=placeholder), metadata={"help": what, "removable": removable})
 
 
@@ -137,30 +137,30 @@ class CleaningOptions:
     near_duplicates: NearDuplicateOptions = field(default_factory=NearDuplicateOptions)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all sections as plain data."""
+        """Returns all sections as plain data."""
         return dataclasses.asdict(self)
 
     def to_yaml(self) -> str:
-        """Return the options as a file that `load_options` reads back."""
+        """Returns the options as a file that `load_options` reads back."""
         return to_yaml(self.to_dict())
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) over every option and the version of the rules."""
+        """Returns the SHA-256 (hex) over every option and the version of the rules."""
         plain = {"rules": RULES_VERSION, **self.to_dict()}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def enabled(self) -> list[str]:
-        """Return the filters that run, in their order; `normalize` always does."""
+        """Returns the filters that run, in their order; `normalize` always does."""
         return [name for name, section in vars(self).items() if getattr(section, "enabled", True)]
 
 
 def presets() -> list[str]:
-    """Return the names of the shipped presets."""
+    """Returns the names of the shipped presets."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def load_options(path: str | None, overrides: Sequence[str] = ()) -> CleaningOptions:
-    """Return options from a YAML file or a preset's name (None: the defaults), then `section.key=value` overrides.
+    """Returns options from a YAML file or a preset's name (None: the defaults), then `section.key=value` overrides.
 
     Raises RecipeError naming every fault at once: unknown keys with the nearest known one, values out of range, unknown
     bases, placeholders that another filter would change.
@@ -171,7 +171,7 @@ def load_options(path: str | None, overrides: Sequence[str] = ()) -> CleaningOpt
 
 
 def parse_options(plain: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "filters") -> CleaningOptions:
-    """Return options from plain data as a file holds it; `source` names it in messages."""
+    """Returns options from plain data as a file holds it; `source` names it in messages."""
     plain = dict(plain)
     base = plain.pop("base", None)
     merged: dict[str, Any] = {}
@@ -217,7 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _sections(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data with `html: true` written as `html: {enabled: true}`."""
+    """Returns the data with `html: true` written as `html: {enabled: true}`."""
     return {str(key): {"enabled": value} if isinstance(value, bool) else value for key, value in plain.items()}
 
 
@@ -237,7 +237,7 @@ def _merge(plain: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _without_effect(options: CleaningOptions, plain: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Return faults for options of filters that are off, unless the same file or command turned these off."""
+    """Returns faults for options of filters that are off, unless the same file or command turned these off."""
     faults = []
     for name in vars(options):
         if getattr(getattr(options, name), "enabled", True):
@@ -252,7 +252,7 @@ def _without_effect(options: CleaningOptions, plain: Mapping[str, Any], override
 
 
 def _cross_check(options: CleaningOptions) -> list[str]:
-    """Return faults between fields that are each admissible alone."""
+    """Returns faults between fields that are each admissible alone."""
     faults = []
     for name in options.characters.keep:
         if name not in NAMES:

@@ -32,7 +32,7 @@ table.texts td:first-child { white-space: nowrap; overflow-wrap: normal; }
 
 
 def render_cleaning(report: CleaningReport, name: str) -> str:
-    """Return the page as text; `name` is the corpus's."""
+    """Returns the page as text; `name` is the corpus's."""
     body = [
         f'<header><p class="eyebrow">Cleaning report</p><h1>{_safe(name)}</h1></header>',
         _cards(report),
@@ -75,7 +75,7 @@ def _cards(report: CleaningReport) -> str:
 
 
 def _reasons(report: CleaningReport) -> str:
-    """Return two bars for each reason: its shares of all documents and of all lines."""
+    """Returns two bars for each reason: its shares of all documents and of all lines."""
     documents, lines = report.documents, report.lines
     reasons = sorted({*documents.dropped, *lines.dropped}, key=lambda name: (-documents.dropped[name], name))
     if not reasons:
@@ -96,7 +96,7 @@ def _changes(report: CleaningReport) -> str:
 
 
 def _bars(rows: Sequence[tuple[str, list[tuple[str, float]], str]], title: str) -> str:
-    """Draw rows of (name, [(CSS class, share)], value), a row's bars below each other; the longest fills the width."""
+    """Draws rows of (name, [(CSS class, share)], value), a row's bars below each other; the longest fills the width."""
     largest = max((share for _, bars, _ in rows for _, share in bars), default=0) or 1
     room = WIDTH - NAME_WIDTH - VALUE_WIDTH - 16
     parts = [_open_svg(len(rows), title)]
@@ -115,7 +115,7 @@ def _bars(rows: Sequence[tuple[str, list[tuple[str, float]], str]], title: str) 
 
 
 def _sources(report: CleaningReport) -> str:
-    """Return a bar of the same width for each source: the share kept, and the share dropped for each reason."""
+    """Returns a bar of the same width for each source: the share kept, and the share dropped for each reason."""
     total = report.documents.dropped
     coloured = {name: f"r{rank}" for rank, (name, _) in enumerate(total.most_common(REASONS_SHOWN))}
     sources = sorted(report.sources, key=lambda source: -source.documents.read)
@@ -158,7 +158,7 @@ def _source_row(
 
 
 def _rank(reason: str, coloured: dict[str, str]) -> int:
-    """Return the position of a reason, the same in every row: the largest over all sources comes first."""
+    """Returns the position of a reason, the same in every row: the largest over all sources comes first."""
     return list(coloured).index(reason) if reason in coloured else len(coloured)
 
 
@@ -183,7 +183,7 @@ def _text(x: float, top: float, anchor: str, text: str, style: str = "") -> str:
 
 
 def _tail(name: str, columns: int = 36) -> str:
-    """Return the end of a long name, in which files of one folder differ; Hangul is two columns wide."""
+    """Returns the end of a long name, in which files of one folder differ; Hangul is two columns wide."""
     left = columns
     for start in range(len(name) - 1, -1, -1):
         left -= 2 if east_asian_width(name[start]) in "WF" else 1

@@ -21,7 +21,7 @@ LINE_END = 10
 
 
 def text_slices(part: Part, ends: Integers) -> Iterator[tuple[int, int, Bytes]]:
-    """Yield (first document, the one after the last, their bytes) of a part; `ends` is its array of that name."""
+    """Yields (first document, the one after the last, their bytes) of a part; `ends` is its array of that name."""
     begin = offset = 0
     with (part.folder / "text").open("rb") as stream:
         while begin < part.documents:
@@ -34,7 +34,7 @@ def text_slices(part: Part, ends: Integers) -> Iterator[tuple[int, int, Bytes]]:
 
 
 def choose_documents(data: Bytes, sizes: Integers, chosen: Flags) -> Bytes:
-    """Return the bytes of the chosen documents of those that are in `data` one after another."""
+    """Returns the bytes of the chosen documents of those that are in `data` one after another."""
     if chosen.all():
         return data
     if 2 * int(chosen.sum()) > len(chosen):
@@ -46,7 +46,7 @@ def choose_documents(data: Bytes, sizes: Integers, chosen: Flags) -> Bytes:
 
 
 def remove_lines(part: Part, removed: Flags, lead: int, folder: Path) -> Part:
-    """Write the part without some of its lines to a new folder; a document that loses all lines keeps `lead` bytes.
+    """Writes the part without some of its lines to a new folder; a document that loses all lines keeps `lead` bytes.
 
     `removed` is bool, shape (lines of the part,); `lead` is how many bytes each document has before its first line.
     """
@@ -72,7 +72,7 @@ def remove_lines(part: Part, removed: Flags, lead: int, folder: Path) -> Part:
 
 
 def _spans(data: Bytes, starts: Integers, lead: int, removed: Flags) -> Flags:
-    """Return which bytes belong to removed lines: bool, as long as `data`. Documents begin at `starts`."""
+    """Returns which bytes belong to removed lines: bool, as long as `data`. Documents begin at `starts`."""
     stops = np.flatnonzero(data == LINE_END) + 1
     if lead:
         stops = stops[~np.isin(stops, starts + lead, assume_unique=True)]

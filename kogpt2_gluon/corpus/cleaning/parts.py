@@ -87,17 +87,17 @@ class Part:
         return slice(self.first, self.first + self.documents)
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """Load an array: ``ends`` of the documents in the text (int64), ``hashes`` (uint64), ``lines`` (int64), ..."""
+        """Loads an array: ``ends`` of the documents in the text (int64), ``hashes`` (uint64), ``lines`` (int64), ..."""
         array: npt.NDArray[Any] = np.load(self.folder / f"{name}.npy", allow_pickle=False)
         return array
 
     def sources(self) -> Integers:
-        """Return the number of each document's source, int64, shape (documents,)."""
+        """Returns the number of each document's source, int64, shape (documents,)."""
         numbers, counts = np.array(self.runs, np.int64).reshape(-1, 2).T
         return np.repeat(numbers, counts)
 
     def samples(self) -> list[Row]:
-        """Read samples of what filters dropped and changed; they are not kept in memory, since parts are many."""
+        """Reads samples of what filters dropped and changed; they are not kept in memory, since parts are many."""
         rows: list[Row] = json.loads((self.folder / "part.json").read_bytes())["samples"]
         return rows
 
@@ -125,7 +125,7 @@ class PartWriter:
         return self._bytes >= PART_BYTES or self._documents >= PART_DOCUMENTS or self._lines >= PART_LINES
 
     def add(self, source: int, cleaned: Cleaned) -> None:
-        """Append a cleaned block of the source of that number."""
+        """Appends a cleaned block of the source of that number."""
         self._text.write(cleaned.data)
         arrays = {"ends": self._bytes + np.cumsum(cleaned.sizes), "hashes": cleaned.hashes, "lines": cleaned.lines}
         if cleaned.line_hashes is not None:
@@ -152,7 +152,7 @@ class PartWriter:
         self._bad_utf8 += len(cleaned.bad_utf8)
 
     def commit(self, next_place: Place) -> None:
-        """Give the part its name once it is on disk; the next one begins at `next_place`."""
+        """Gives the part its name once it is on disk; the next one begins at `next_place`."""
         for name, arrays in self._arrays.items():
             np.save(self._partial / f"{name}.npy", np.concatenate(arrays), allow_pickle=False)
         about = {
@@ -171,19 +171,19 @@ class PartWriter:
         commit_folder(self._partial, part_folder(self._work, self._number))
 
     def abandon(self) -> None:
-        """Remove a part that was not committed; after `commit` this does nothing."""
+        """Removes a part that was not committed; after `commit` this does nothing."""
         self._text.close()
         self._places.close()
         shutil.rmtree(self._partial, ignore_errors=True)
 
 
 def part_folder(work: Path, number: int) -> Path:
-    """Return the folder of the part of that number in a work folder."""
+    """Returns the folder of the part of that number in a work folder."""
     return work / f"part-{number:05d}"
 
 
 def read_parts(work: Path) -> list[Part]:
-    """Return the finished parts of a work folder, in order. DataError if one is damaged."""
+    """Returns the finished parts of a work folder, in order. DataError if one is damaged."""
     parts: list[Part] = []
     first = 0
     while (folder := part_folder(work, len(parts))).is_dir():
@@ -209,7 +209,7 @@ def read_parts(work: Path) -> list[Part]:
 
 
 def make_plan(sources: Sequence[Source], documents: str, options: dict[str, Any], release: str) -> dict[str, Any]:
-    """Return everything that the parts depend on, as plain data."""
+    """Returns everything that the parts depend on, as plain data."""
     return {
         "format": PLAN_FORMAT,
         "release": release,
@@ -221,7 +221,7 @@ def make_plan(sources: Sequence[Source], documents: str, options: dict[str, Any]
 
 @contextmanager
 def open_work(work: Path, plan: dict[str, Any], restart: bool) -> Iterator[Path]:
-    """Yield the locked work folder of a plan; it is made if it does not exist, and emptied on `restart`.
+    """Yields the locked work folder of a plan; it is made if it does not exist, and emptied on `restart`.
 
     It is removed when the block ends; if the block raises, it stays if it has a finished part. RecipeError if it
     belongs to another plan, is in use, or is not a work folder.
@@ -314,7 +314,7 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 
 
 def _leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) of every plain value in nested mappings."""
+    """Yields (dotted name, value) of every plain value in nested mappings."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from _leaves(value, f"{name}.{key}" if name else str(key))

@@ -51,7 +51,7 @@ def clean(
     split: str = "hash",
     say: Callable[[str], None] | None = None,
 ) -> CleaningReport:
-    """Clean text sources into the corpus folder `out`, which appears whole, its report page included, or not at all.
+    """Cleans text sources into the corpus folder `out`, which appears whole, its report page included, or not at all.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def _make_parts(
     progress: Progress | None,
     say: Callable[[str], None],
 ) -> None:
-    """Fill the work folder with the parts that are still missing."""
+    """Fills the work folder with the parts that are still missing."""
     parts = read_parts(work)
     number, place = len(parts), parts[-1].next_place if parts else Place(0)
     if parts:
@@ -153,7 +153,7 @@ def _make_parts(
 def _blocks(
     sources: Sequence[Source], kind: Kind, place: Place, progress: Progress | None
 ) -> Generator[tuple[Place, Block], None, None]:
-    """Yield every block from `place` on, and where it begins."""
+    """Yields every block from `place` on, and where it begins."""
     total = sum(source.size for source in sources)
     done = sum(source.size for source in sources[: place.source])
 
@@ -175,7 +175,7 @@ def _blocks(
 def _cleaned(
     blocks: Iterator[tuple[Place, Block]], options: CleaningOptions, kind: Kind, processes: int
 ) -> Iterator[tuple[Place, Cleaned]]:
-    """Yield every block, cleaned, in order; few are in progress, so that little is read ahead."""
+    """Yields every block, cleaned, in order; few are in progress, so that little is read ahead."""
     if processes == 1:
         cleaner = BlockCleaner(options, kind)
         for place, block in blocks:
@@ -209,7 +209,7 @@ def _assemble(
     about: dict[str, Any],
     say: Callable[[str], None],
 ) -> CleaningReport:
-    """Drop duplicates and write the corpus into the folder ``corpus`` of the work folder."""
+    """Drops duplicates and writes the corpus into the folder ``corpus`` of the work folder."""
     scratch, folder = work / "scratch", work / "corpus"
     for path in (scratch, folder):
         shutil.rmtree(path, ignore_errors=True)  # left by an interrupted cleaning
@@ -262,7 +262,7 @@ def _raise_nothing_left(sources: Sequence[str | Path], documents: str, report: C
 
 
 def _split_of_source(source: Source) -> str:
-    """Return the split whose folder the source is in."""
+    """Returns the split whose folder the source is in."""
     for name in reversed(source.name.split("/")[:-1]):
         if name in SPLITS:
             return name
@@ -272,7 +272,7 @@ def _split_of_source(source: Source) -> str:
 
 
 def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
-    """Refuse to overwrite anything but a corpus, and to write into a source."""
+    """Refuses to overwrite anything but a corpus, and to write into a source."""
     if is_s3_url(out):
         url = "s3://{}/{}".format(*split_s3_url(out))
         raise RecipeError(
@@ -298,5 +298,5 @@ def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
 
 
 def work_folder(out: Path) -> Path:
-    """Return the folder in which the cleaning for `out` keeps its finished parts."""
+    """Returns the folder in which the cleaning for `out` keeps its finished parts."""
     return out.resolve().with_name(out.resolve().name + ".work")

@@ -14,7 +14,7 @@ _MASK = (1 << 64) - 1
 
 
 def cut_runs(lines: Lines, keep: int, group: int) -> tuple[Lines, Rows]:
-    """Cut runs of a group of 1 to `group` characters to `keep` times; return the lines, and which of them changed.
+    """Cuts runs of a group of 1 to `group` characters to `keep` times; returns the lines, and which of them changed.
 
     ㅋㅋㅋㅋㅋ -> ㅋㅋㅋ, 하하 하하 하하 하하 -> 하하 하하 하하 (with 3). Groups with a digit or a capital stay, so that
     numbers and patterns such as YYYY do.
@@ -31,7 +31,7 @@ def cut_runs(lines: Lines, keep: int, group: int) -> tuple[Lines, Rows]:
 
 
 def _surplus(lines: Lines, period: int, keep: int) -> Flags | None:
-    """Return flags of the characters after `keep` whole groups of `period` in a row; None if there are none."""
+    """Returns flags of the characters after `keep` whole groups of `period` in a row; None if there are none."""
     codes = lines.codes
     if len(codes) <= period * keep:
         return None
@@ -57,7 +57,7 @@ def _surplus(lines: Lines, period: int, keep: int) -> Flags | None:
 
 
 def repeats_before(lines: Lines, documents: Rows) -> Flags:
-    """Return which lines equal the one before them in their document; `documents` numbers the document of each."""
+    """Returns which lines equal the one before them in their document; `documents` numbers the document of each."""
     repeated = np.zeros(len(lines), bool)
     if len(lines) < 2:
         return repeated
@@ -71,7 +71,7 @@ def repeats_before(lines: Lines, documents: Rows) -> Flags:
 
 
 def seen_before(keys: UInts, documents: Rows) -> Flags:
-    """Return which keys occurred earlier in their own document."""
+    """Returns which keys occurred earlier in their own document."""
     keys = _mix(keys ^ _mix(documents.astype(np.uint64)))
     order = np.argsort(keys, kind="stable")
     seen = np.zeros(len(keys), bool)
@@ -80,7 +80,7 @@ def seen_before(keys: UInts, documents: Rows) -> Flags:
 
 
 def line_keys(lines: Lines) -> UInts:
-    """Return a 64-bit key of each line's text."""
+    """Returns a 64-bit key of each line's text."""
     if not len(lines):
         return np.zeros(0, np.uint64)
     offsets: Rows = np.arange(len(lines.codes)) - np.repeat(lines.starts, lines.lengths + 1)
@@ -90,7 +90,7 @@ def line_keys(lines: Lines) -> UInts:
 
 
 def word_keys(lines: Lines) -> tuple[UInts, Rows]:
-    """Return a 64-bit key of each word (words are separated by spaces and line ends), and the line that it is in."""
+    """Returns a 64-bit key of each word (words are separated by spaces and line ends), and the line that it is in."""
     gap = (lines.classes & (SPACE | NEWLINE)) != 0
     begins = ~gap
     begins[1:] &= gap[:-1]
@@ -106,7 +106,7 @@ def word_keys(lines: Lines) -> tuple[UInts, Rows]:
 
 
 def repeated_words(lines: Lines, documents: Rows, size: int) -> tuple[Flags, Rows]:
-    """Return which words are in a run of `size` words that their document had before, and the document of each word."""
+    """Returns which words are in a run of `size` words that their document had before, and each word's document."""
     keys, rows = word_keys(lines)
     owner = documents[rows]
     covered = np.zeros(len(keys), bool)
@@ -131,7 +131,7 @@ def _powers(count: int) -> UInts:
 
 
 def _mix(values: UInts) -> UInts:
-    """Apply the last steps of splitmix64, which make neighbouring values different."""
+    """Applies the last steps of splitmix64, which make neighbouring values different."""
     values = values * np.uint64(0xBF58476D1CE4E5B9)
     values ^= values >> np.uint64(31)
     values *= np.uint64(0x94D049BB133111EB)

@@ -31,25 +31,25 @@ class Count:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Count some that were read and are not kept."""
+        """Counts some that were read and are not kept."""
         if count:
             self.read += count
             self.dropped[reason] += count
 
     def keep(self, split: str, count: int = 1) -> None:
-        """Count some that were read and are kept."""
+        """Counts some that were read and are kept."""
         if count:
             self.read += count
             self.kept[split] += count
 
     def add(self, other: Count) -> None:
-        """Add the counts of another."""
+        """Adds the counts of another."""
         self.read += other.read
         self.kept.update(other.kept)
         self.dropped.update(other.dropped)
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain data for `corpus.json`."""
+        """Returns plain data for `corpus.json`."""
         kept = {split: self.kept[split] for split in SPLITS}
         return {"read": self.read, "kept": kept, "dropped": dict(sorted(self.dropped.items()))}
 
@@ -65,7 +65,7 @@ class SourceReport:
     changed: Counter[str] = field(default_factory=Counter)
 
     def counts(self) -> dict[str, object]:
-        """Return plain data for `corpus.json`."""
+        """Returns plain data for `corpus.json`."""
         return {
             "documents": self.documents.to_dict(),
             "lines": self.lines.to_dict(),
@@ -98,7 +98,7 @@ class CleaningReport:
     test_share: float = 0.01
 
     def add_up(self) -> None:
-        """Add up the totals over the sources."""
+        """Adds up the totals over the sources."""
         for source in self.sources:
             self.documents.add(source.documents)
             self.lines.add(source.lines)
@@ -106,7 +106,7 @@ class CleaningReport:
             self.bytes_read += source.bytes_read
 
     def summary(self) -> str:
-        """Return a table of a few lines for people."""
+        """Returns a table of a few lines for people."""
         rows = [("", "documents", "lines"), ("read", f"{self.documents.read:,}", f"{self.lines.read:,}")]
         for split in SPLITS:
             rows.append((f"kept: {split}", f"{self.documents.kept[split]:,}", f"{self.lines.kept[split]:,}"))
@@ -150,18 +150,18 @@ class Tally:
     changed: Counter[str] = field(default_factory=Counter)  # documents, by filter
 
     def add(self, other: Tally) -> None:
-        """Add the counts of another."""
+        """Adds the counts of another."""
         self.documents.update(other.documents)
         self.lines.update(other.lines)
         self.changed.update(other.changed)
 
     def to_dict(self) -> dict[str, dict[str, int]]:
-        """Return plain data, which `from_dict` reads."""
+        """Returns plain data, which `from_dict` reads."""
         return {"documents": dict(self.documents), "lines": dict(self.lines), "changed": dict(self.changed)}
 
     @classmethod
     def from_dict(cls, about: Mapping[str, Mapping[str, int]]) -> Tally:
-        """Return the tally that `to_dict` was called on."""
+        """Returns the tally that `to_dict` was called on."""
         return cls(Counter(about["documents"]), Counter(about["lines"]), Counter(about["changed"]))
 
 
@@ -174,7 +174,7 @@ class Samples:
             self.add(row)
 
     def add(self, row: Row) -> None:
-        """Offer a row, a sample of its ``reason``."""
+        """Offers a row, a sample of its ``reason``."""
         chosen = self._chosen.setdefault(str(row["reason"]), {})
         chosen[_hash(row)] = row
         if len(chosen) > 4 * SAMPLES_PER_REASON:
@@ -182,7 +182,7 @@ class Samples:
                 del chosen[digest]
 
     def rows(self) -> list[Row]:
-        """Return the chosen rows, by reason and hash."""
+        """Returns the chosen rows, by reason and hash."""
         return [
             chosen[digest]
             for _, chosen in sorted(self._chosen.items())
@@ -196,7 +196,7 @@ def _hash(row: Row) -> int:
 
 
 def sample_row(reason: str, source: str, **fields: Any) -> Row:
-    """Return a row of `dropped.jsonl`; long texts are cut."""
+    """Returns a row of `dropped.jsonl`; long texts are cut."""
     row: Row = {"reason": reason, "source": source}
     for name, value in fields.items():
         row[name] = value if not isinstance(value, str) or len(value) <= SAMPLE_LENGTH else value[:SAMPLE_LENGTH] + "…"

@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_of(documents: str) -> Kind:
-    """Return the kind that a user's word means: one of `KINDS`, or the field of that name in JSON lines.
+    """Returns the kind that a user's word means: one of `KINDS`, or the field of that name in JSON lines.
 
     RecipeError if the word is empty.
     """
@@ -43,6 +43,6 @@ def kind_of(documents: str) -> Kind:
 
 
 def describe_kinds() -> str:
-    """Return every kind with its meaning, in one sentence."""
+    """Returns every kind with its meaning, in one sentence."""
     kinds = "; ".join(f"{kind.name}: {kind.meaning}" for kind in KINDS.values())
     return f"{kinds}; any other word is a FIELD: {Field.meaning} ({FIELD_PREFIX}NAME for a field with such a name)."

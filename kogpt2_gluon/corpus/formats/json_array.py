@@ -52,7 +52,7 @@ class _Scanner:
         return self.spans[-1][1] if self.spans else 0
 
     def scan(self) -> None:
-        """Continue to the end of `data`, to the end of the array, or to a fault."""
+        """Continues to the end of `data`, to the end of the array, or to a fault."""
         while self.tail is None and self.fault is None:
             if self._string >= 0:
                 quote = _closing_quote(self.data, self._position, self._string)
@@ -91,7 +91,7 @@ class _Scanner:
 
 
 def _closing_quote(data: bytes | bytearray, position: int, begin: int) -> int:
-    """Return where the string that begins at `begin` ends, searched from `position` on; -1 if not in `data`."""
+    """Returns where the string that begins at `begin` ends, searched from `position` on; -1 if not in `data`."""
     while True:
         quote = data.find(b'"', position)
         if quote < 0:
@@ -105,7 +105,7 @@ def _closing_quote(data: bytes | bytearray, position: int, begin: int) -> int:
 
 
 def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: str | None = None) -> Iterator[Block]:
-    """Yield blocks of whole elements of the array that is the file, or that the file's one object has under `key`.
+    """Yields blocks of whole elements of the array that is the file, or that the file's one object has under `key`.
 
     An object under `key` counts as an array of one. At offset 0 the stream is first read past
     what comes before the array. Raises DataError if the file has another shape, ends too early, or has too long an
@@ -139,7 +139,8 @@ def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: 
             first = False
             del buffer[: scanner.end]
         elif scanner.fault is not None:
-            raise DataError(f"{name}: damaged: not JSON between two records at byte {offset + scanner.fault:,}")
+            place = offset + scanner.fault
+            raise DataError(f"{name}: damaged: there is not just one comma between two records, at byte {place:,}")
         else:
             assert scanner.tail is not None
             _check_tail(name, stream, bytes(buffer[scanner.tail :]), offset + scanner.tail, key)
@@ -147,7 +148,7 @@ def read_array_blocks(name: str, stream: BinaryIO, line: int, offset: int, key: 
 
 
 def _read_head(name: str, stream: BinaryIO, buffer: bytearray, key: str | None) -> int:
-    """Fill `buffer` up to the beginning of the array; return where its first element would begin."""
+    """Fills `buffer` up to the beginning of the array; returns where its first element would begin."""
     while True:
         more = stream.read(
             max(records.BLOCK_BYTES, len(buffer))
@@ -169,7 +170,7 @@ def _read_head(name: str, stream: BinaryIO, buffer: bytearray, key: str | None) 
 
 
 def _find_key(data: bytearray, position: int, key: str) -> int:
-    """Return where the elements under `key` of the outermost object begin, or 0 if that place is not in `data`."""
+    """Returns where the elements under `key` of the outermost object begin, or 0 if that place is not in `data`."""
     value = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*([\[{])")
     depth = 0
     while True:
@@ -192,7 +193,7 @@ def _find_key(data: bytearray, position: int, key: str) -> int:
 
 
 def _check_tail(name: str, stream: BinaryIO, tail: bytes, offset: int, key: str | None) -> None:
-    """Read from the end of the array to the end of the file: DataError if the file was cut off in between."""
+    """Reads from the end of the array to the end of the file: DataError if the file was cut off in between."""
     last = tail.strip(_SPACE)[-1:]
     if key is None and len(tail.strip(_SPACE)) > 1:
         raise DataError(f"{name}: something follows the end of its JSON array at byte {offset:,}")
@@ -209,7 +210,7 @@ def _check_tail(name: str, stream: BinaryIO, tail: bytes, offset: int, key: str 
 
 
 def parse_records(block: Block) -> Iterator[Record | Rejection]:
-    """Yield the parsed elements in a block of `read_array_blocks`, or their rejections: ``bad_utf8``, ``bad_json``."""
+    """Yields the parsed elements in a block of `read_array_blocks`, or their rejections: ``bad_utf8``, ``bad_json``."""
     # The separators were checked when the block was cut; here it only matters which one comes first.
     begins_array = not block.data.lstrip(_SPACE).startswith(b",")
     scanner = _Scanner(block.data, b"", begins_array)

@@ -31,7 +31,7 @@ class Field(LineKind):
         self.name = field if name is None else name
 
     def check_name(self, name: str, suffix: str) -> None:
-        """Raise DataError if the file is not called one of JSON lines."""
+        """Raises DataError if the file is not called one of JSON lines."""
         if suffix not in self.suffixes:
             raise DataError(
                 f"{name}: --documents {self.name} reads that field of JSON lines ({', '.join(self.suffixes)}); "
@@ -39,7 +39,7 @@ class Field(LineKind):
             )
 
     def check_opening(self, block: Block, fewest: int = LEAST) -> None:
-        """Raise DataError if the first records are not UTF-8, or if none of them has a text under the field."""
+        """Raises DataError if the first records are not UTF-8, or if none of them has a text under the field."""
         lines = first_lines(block.data)
         check_encoding(block, lines)
         fields, texts = self._look_at(lines)
@@ -58,7 +58,7 @@ class Field(LineKind):
         raise DataError(f"{head}; their fields: {shown}{hint}")
 
     def _look_at(self, lines: list[bytes]) -> tuple[Counter[str], set[str]]:
-        """Return how often each field occurs, and the fields that hold texts; ends once `field` is one of them."""
+        """Returns how often each field occurs, and the fields that hold texts; ends once `field` is one of them."""
         fields: Counter[str] = Counter()
         texts: set[str] = set()
         for line in lines:
@@ -76,7 +76,7 @@ class Field(LineKind):
         return fields, texts
 
     def parse_block(self, block: Block) -> Iterator[Item]:
-        """Yield a document for every record, or why there is none.
+        """Yields a document for every record, or why there is none.
 
         Reasons: ``empty`` (a blank line), ``bad_utf8``, ``bad_json``, ``missing_field``, ``field_not_text``.
         """

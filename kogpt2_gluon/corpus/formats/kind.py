@@ -27,7 +27,7 @@ class Kind(ABC):
     layout: Layout = PARAGRAPHS  # how such documents are stored once they are clean
 
     def check_name(self, name: str, suffix: str) -> None:
-        """Raise DataError if a source of this name cannot hold such documents; `suffix` is `Source.suffix`."""
+        """Raises DataError if a source of this name cannot hold such documents; `suffix` is `Source.suffix`."""
         if suffix not in self.suffixes:
             raise DataError(
                 f"{name}: --documents {self.name} reads {', '.join(self.suffixes)} files (also compressed); name the "
@@ -36,22 +36,22 @@ class Kind(ABC):
 
     # Not abstract: a reader of dumps finds out by itself that a file is not such a dump.
     def check_opening(self, block: Block, fewest: int = LEAST) -> None:  # noqa: B027
-        """Raise DataError if the first block of a source shows that it does not hold such documents.
+        """Raises DataError if the first block of a source shows that it does not hold such documents.
 
         `fewest` is how many records it takes to prove that a field is missing.
         """
 
     @abstractmethod
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-        """Yield the blocks of source `name` from here on; `stream` is at byte `offset` after decompression, in `line`.
+        """Yields the blocks of source `name` from here on; `stream` is at byte `offset` after decompression, in `line`.
 
-        A block depends on where it begins alone. Raises DataError if the source is not of this kind or is cut off.
+        A block depends only on where it begins. Raises DataError if the source is not of this kind or is cut off.
         """
 
     @abstractmethod
     def parse_block(self, block: Block) -> Iterator[Item]:
-        """Yield the documents of a block in order, or why one could not be read."""
+        """Yields the documents of a block in order, or why one could not be read."""
 
     def texts_at_once(self, block: Block) -> list[str] | None:
-        """Return the texts of a block without their places, if that is fast and none is rejected; else None."""
+        """Returns the texts of a block without their places, if that is fast and none is rejected; else None."""
         return None

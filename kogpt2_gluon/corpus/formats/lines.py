@@ -17,7 +17,7 @@ class Lines(LineKind):
     layout = LINES
 
     def parse_block(self, block: Block) -> Iterator[Item]:
-        """Yield a document for every line, or ``bad_utf8``."""
+        """Yields a document for every line, or ``bad_utf8``."""
         for number, offset, line in numbered_lines(block):
             try:
                 yield Document(line.decode(), block.source, number, offset)
@@ -25,7 +25,7 @@ class Lines(LineKind):
                 yield Rejection("bad_utf8", block.source, number, offset, (offset + error.start,))
 
     def texts_at_once(self, block: Block) -> list[str] | None:
-        """Return all lines in one step: they are many and short."""
+        """Returns all lines in one step: they are many and short."""
         if b"\r" in block.data or block.data.startswith(BYTE_ORDER_MARK):
             return None
         try:

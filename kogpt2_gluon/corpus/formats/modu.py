@@ -36,11 +36,11 @@ class Modu(Kind):
     suffixes = (".json",)
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-        """Yield blocks of whole texts; DataError if the file is not such an object or is cut off."""
+        """Yields blocks of whole texts; DataError if the file is not such an object or is cut off."""
         return read_array_blocks(name, stream, line, offset, key="document")
 
     def parse_block(self, block: Block) -> Iterator[Item]:
-        """Yield a document for every text of a block, or why there is none.
+        """Yields a document for every text of a block, or why there is none.
 
         Reasons: ``bad_utf8``, ``bad_json``, ``missing_field`` (none of the lists above), ``field_not_text`` (a form
         that is not a string), ``empty``.

@@ -55,11 +55,11 @@ class NamuWiki(Kind):
     suffixes = (".json",)
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-        """Yield blocks of whole pages; DataError if the file is not a JSON array or is cut off."""
+        """Yields blocks of whole pages; DataError if the file is not a JSON array or is cut off."""
         return read_array_blocks(name, stream, line, offset)
 
     def parse_block(self, block: Block) -> Iterator[Item]:
-        """Yield a document for every article of a block, or why there is none.
+        """Yields a document for every article of a block, or why there is none.
 
         Reasons: ``bad_utf8``, ``bad_json``, ``missing_field``, ``field_not_text``, ``namespace`` (a template, a
         category, ..., but not an article), ``redirect``, ``empty`` (no text is left without the markup).
@@ -88,7 +88,7 @@ class NamuWiki(Kind):
 
 
 def plain_text(namumark: str) -> str:
-    """Return the text of a page, one line for each heading, paragraph and item; time is linear in the page's length.
+    """Returns the text of a page, one line for each heading, paragraph and item; time is linear in the page's length.
 
     Removed are tables, footnotes, macros and includes, files, categories, HTML, code with its language, comments and
     the marks of style. A link becomes the words that it shows, and ``{{{ }}}`` its content. Markup that is not closed
@@ -117,7 +117,7 @@ def _plain_line(line: str) -> str:
 
 
 def _without_tables(text: str) -> str:
-    """Drop rows of tables: each from a line that begins with ``||`` (or ``|caption|``) to one that ends with ``||``."""
+    """Drops table rows: each from a line that begins with ``||`` (or ``|caption|``) to one that ends with ``||``."""
     if "||" not in text:
         return text
     lines = text.split("\n")
@@ -149,7 +149,7 @@ def _without_tables(text: str) -> str:
 
 
 def _after_row(line: str) -> str | None:
-    """Return what follows a row that ends in this line (nothing, or the end of a block); None if no row ends here."""
+    """Returns what follows a row that ends in this line (nothing, or the end of a block); None if no row ends here."""
     bars = line.rfind("||")
     if bars < 0:
         return None
@@ -180,7 +180,7 @@ class _Output:
         return kind, place, closed
 
     def close(self) -> None:
-        """End the innermost opening."""
+        """Ends the innermost opening."""
         kind, place, closed = self.pop()
         if kind.endswith("dropped"):
             del self.parts[place:]
@@ -188,20 +188,20 @@ class _Output:
             self.parts[place] = closed
 
     def close_block(self) -> None:
-        """End the innermost block; brackets left open in it stay as they were written."""
+        """Ends the innermost block; brackets left open in it stay as they were written."""
         if self.counts["block"]:
             while not self.waiting[-1][0].startswith("block"):
                 self.pop()
             self.close()
 
     def forget_brackets(self) -> None:
-        """Give up the brackets that are still open, which stay as they were written: none spans a heading."""
+        """Gives up the brackets that are still open, which stay as they were written: none spans a heading."""
         while self.waiting and not self.waiting[-1][0].startswith("block"):
             self.pop()
 
 
 def _resolve(text: str) -> str:
-    """Resolve everything that has brackets: links, footnotes, macros, blocks."""
+    """Resolves everything that has brackets: links, footnotes, macros, blocks."""
     out = _Output()
     position = 0
     while True:
@@ -245,7 +245,7 @@ def _open_link(out: _Output, written: str, target: str, shows_text: bool) -> Non
 
 
 def _close_bracket(out: _Output, text: str, position: int) -> int:
-    """End what the ``]`` before `position` ends; return where to continue."""
+    """Ends what the ``]`` before `position` ends; returns where to continue."""
     if not out.waiting or out.waiting[-1][0].startswith("block"):
         out.parts.append("]")
         return position

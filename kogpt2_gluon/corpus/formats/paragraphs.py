@@ -19,7 +19,7 @@ class Paragraphs(TextKind):
     meaning = "lines up to a blank one"
 
     def _rest_of_record(self, name: str, stream: BinaryIO, data: bytes, line: int) -> bytes:
-        """Return what follows `data` up to the next blank line, and that line."""
+        """Returns what follows `data` up to the next blank line, and that line."""
         rest: list[bytes] = []
         size = 0
         whole = data.endswith(b"\n")  # otherwise the first line read is the tail of one
@@ -36,7 +36,7 @@ class Paragraphs(TextKind):
             whole = True
 
     def parse_block(self, block: Block) -> Iterator[Item]:
-        """Yield a document for every paragraph, without its lines that are not UTF-8; ``bad_utf8`` if none is left."""
+        """Yields a document for every paragraph, without its lines that are not UTF-8; ``bad_utf8`` if none is left."""
         lines: list[str] = []
         bad: list[int] = []
         first, start = 0, 0

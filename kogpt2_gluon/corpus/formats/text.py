@@ -31,16 +31,16 @@ class TextKind(Kind):
     suffixes: tuple[str, ...] = ()  # any but those of JSON
 
     def check_name(self, name: str, suffix: str) -> None:
-        """Raise DataError for a file of JSON lines: its text is in one of its fields."""
+        """Raises DataError for a file of JSON lines: its text is in one of its fields."""
         if suffix in JSON_SUFFIXES:
             raise DataError(f"{name}: JSON lines; name the field that holds the text: --documents FIELD")
 
     def check_opening(self, block: Block, fewest: int = LEAST) -> None:
-        """Raise DataError if the first lines of a source are not UTF-8."""
+        """Raises DataError if the first lines of a source are not UTF-8."""
         check_encoding(block, first_lines(block.data))
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-        """Yield blocks of about BLOCK_BYTES that end with a record."""
+        """Yields blocks of about BLOCK_BYTES that end with a record."""
         while True:
             data = stream.read(records.BLOCK_BYTES)
             if len(data) == records.BLOCK_BYTES:
@@ -53,7 +53,7 @@ class TextKind(Kind):
 
     @abstractmethod
     def _rest_of_record(self, name: str, stream: BinaryIO, data: bytes, line: int) -> bytes:
-        """Return what follows `data`, which may end inside a record, up to that record's end."""
+        """Returns what follows `data`, which may end inside a record, up to that record's end."""
 
 
 class LineKind(TextKind):
@@ -69,7 +69,7 @@ class LineKind(TextKind):
 
 
 def numbered_lines(block: Block) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (line number, byte offset, bytes without the line end) of every line of a block."""
+    """Yields (line number, byte offset, bytes without the line end) of every line of a block."""
     offset, data = block.offset, block.data
     if offset == 0 and data.startswith(BYTE_ORDER_MARK):
         offset, data = len(BYTE_ORDER_MARK), data[len(BYTE_ORDER_MARK) :]
@@ -84,7 +84,7 @@ def numbered_lines(block: Block) -> Iterator[tuple[int, int, bytes]]:
 
 
 def first_lines(data: bytes) -> list[bytes]:
-    """Return up to RECORDS lines that are not blank, from the beginning of a source."""
+    """Returns up to RECORDS lines that are not blank, from the beginning of a source."""
     lines: list[bytes] = []
     begin = len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
     while begin < len(data) and len(lines) < RECORDS:
@@ -98,7 +98,7 @@ def first_lines(data: bytes) -> list[bytes]:
 
 
 def check_encoding(block: Block, lines: list[bytes]) -> None:
-    """Raise DataError if a source is UTF-16, or if most of its first lines, and LEAST of them, are not UTF-8."""
+    """Raises DataError if a source is UTF-16, or if most of its first lines, and LEAST of them, are not UTF-8."""
     data = block.data[: 1 << 16]
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data.count(0) > max(8, len(data) / 10):
         raise DataError(f"{block.source}: looks like UTF-16, not UTF-8: iconv -f utf-16 -t utf-8 OLD > NEW")
@@ -120,7 +120,7 @@ def _decodes(line: bytes, encoding: str) -> bool:
 
 
 def _is_cp949(lines: list[bytes]) -> bool:
-    """Return True if nearly all lines are strict CP949 and mostly Hangul then: other encodings decode by chance."""
+    """Returns True if nearly all lines are strict CP949 and mostly Hangul then: other encodings decode by chance."""
     texts = [line.decode("cp949") for line in lines if _decodes(line, "cp949")]
     text = "".join(texts)
     return len(texts) >= 0.9 * len(lines) and len(_HANGUL.findall(text)) > 0.5 * len(_NOT_ASCII.findall(text))

@@ -39,12 +39,12 @@ class Wikipedia(Kind):
     suffixes = (".xml",)
 
     def check_name(self, name: str, suffix: str) -> None:
-        """Raise DataError if the file is not called one of a dump's; one of its pieces is."""
+        """Raises DataError if the file is not called one of a dump's; one of its pieces is."""
         if not _PAGES_OF_DUMP.fullmatch(suffix):
             super().check_name(name, suffix)
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-        """Yield blocks of whole pages; DataError if the file has none at all or is cut off."""
+        """Yields blocks of whole pages; DataError if the file has none at all or is cut off."""
         buffer = bytearray()
         found_pages = offset > 0
         while True:
@@ -71,7 +71,7 @@ class Wikipedia(Kind):
             del buffer[:end]
 
     def parse_block(self, block: Block) -> Iterator[Item]:
-        """Yield a document for every article of a block, or why there is none.
+        """Yields a document for every article of a block, or why there is none.
 
         Reasons: ``namespace`` (a talk page, a template, ..., but not an article), ``redirect``, ``not_wikitext``
         (JSON, CSS), ``bad_xml``, ``bad_utf8``, ``bad_markup`` (wikitext with more openings left open than can be parsed
@@ -103,7 +103,7 @@ class Wikipedia(Kind):
 
 
 def _check_tail(name: str, rest: bytearray, line: int, offset: int, found_pages: bool) -> None:
-    """Raise DataError if what follows the last page shows that the dump is cut off."""
+    """Raises DataError if what follows the last page shows that the dump is cut off."""
     if rest.rstrip().endswith(b"</mediawiki>"):
         return
     if not found_pages:
@@ -115,7 +115,7 @@ def _check_tail(name: str, rest: bytearray, line: int, offset: int, found_pages:
 
 
 def _read_page(xml: str) -> tuple[str, str]:
-    """Return (reason to reject it, or "", and its text) for ``<page>...</page>``."""
+    """Returns (reason to reject it, or "", and its text) for ``<page>...</page>``."""
     # Here, because the table of kinds is imported by `kogpt2 --help`, and the parser of wikitext takes 50 ms.
     from xml.etree import ElementTree
 

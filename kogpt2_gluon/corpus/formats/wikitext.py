@@ -5,7 +5,7 @@ take half a minute. So one pass over the brackets first drops whole templates, t
 level, which are half of an article, then cuts at headings and blank lines where nothing is open, and counts the
 openings left open. Most paragraphs are then prose with flat links, which needs no parser.
 
-Templates go, but for those whose text is a part of the sentence around them: ``lang`` and ``llang`` (the foreign
+Templates are removed, except those whose text belongs to the sentence around them: ``lang`` and ``llang`` (the foreign
 words), ``nowrap``, ``nobr``, ``small``, ``big`` and ``abbr`` (what they show), ``formatnum`` and ``val`` (the number
 as typed), ``convert``, ``cvt`` and ``변환`` (number and unit as typed). Sections such as 같이 보기 ("see also") stay
 where they have text: lists of links are plain lines then.
@@ -75,7 +75,7 @@ class BadMarkupError(Exception):
 
 
 def plain_text(wikitext: str) -> str:
-    """Return the text of an article, one line for each heading, paragraph and item of a list.
+    """Returns the text of an article, one line for each heading, paragraph and item of a list.
 
     Removed are templates (except those named above), tables, references, formulas, galleries, files, categories,
     comments, HTML, and headings with nothing below them. A link becomes the words that it shows. Raises BadMarkupError
@@ -92,7 +92,7 @@ def plain_text(wikitext: str) -> str:
 
 
 def _without_comments(text: str) -> str:
-    """Remove comments; one without its end reaches to the end of the page, as in MediaWiki."""
+    """Removes comments; one without its end reaches to the end of the page, as in MediaWiki."""
     parts: list[str] = []
     position = 0
     while True:
@@ -125,7 +125,7 @@ class _Brackets:
         return kind, place
 
     def close(self, kind: str) -> int:
-        """Close the innermost opening of `kind`; return its place if it was the outermost of all, else -1."""
+        """Closes the innermost opening of `kind`; returns its place if it was the outermost of all, else -1."""
         if not self.counts.get(kind):
             return -1
         while self.stack[-1][0] != kind:
@@ -135,21 +135,21 @@ class _Brackets:
         return -1 if self.stack else place
 
     def heading(self) -> bool:
-        """Return True if a heading may begin a section here: only links are open, which never reach past a heading."""
+        """Returns True if a heading may begin a section here: only links are open, which never reach past a heading."""
         while self.stack and self.stack[-1][0] in ("[[", "["):
             self._pop()
             self.unclosed += 1
         return not self.stack
 
     def end_piece(self, weight: float) -> float:
-        """Return the cost of the openings left open in the piece that ends here."""
+        """Returns the cost of the openings left open in the piece that ends here."""
         unclosed = self.unclosed + self.loose + len(self.stack)
         self.unclosed = self.loose = 0
         return unclosed * weight
 
 
 def _pieces(text: str) -> list[str]:
-    """Cut the text at headings and blank lines where nothing is open, without outermost templates, tables, references.
+    """Cuts the text at headings and blank lines where nothing is open, without outermost templates, tables, references.
 
     Raises BadMarkupError where the openings left open would cost the parser too much.
     """
@@ -196,7 +196,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _take_tag(brackets: _Brackets, token: re.Match[str], name: str) -> int:
-    """Open or close a tag; return the place where it began if now nothing is open, else -1."""
+    """Opens or closes a tag; returns the place where it began if now nothing is open, else -1."""
     if name in _LOOSE_TAGS:
         brackets.loose = max(0, brackets.loose + (-1 if token["slash"] else 1))
         return -1
@@ -215,7 +215,7 @@ def _is_dropped(kind: str, text: str, begin: int) -> bool:
 
 
 def _render_piece(piece: str) -> str:
-    """Return the text of a piece, which may begin with a heading."""
+    """Returns the text of a piece, which may begin with a heading."""
     line, _, rest = piece.partition("\n")
     heading = line.rstrip()
     level = min(len(heading) - len(heading.lstrip("=")), len(heading) - len(heading.rstrip("=")), 6)
@@ -232,7 +232,7 @@ def _render_text(text: str) -> str:
 
 
 def _shown(target: str, text: str) -> str:
-    """Return the words that a link to `target` shows; `text` is the part after the bar, if any."""
+    """Returns the words that a link to `target` shows; `text` is the part after the bar, if any."""
     if _DROPPED_LINKS.match(target):
         return ""
     return text or target.strip().lstrip(":")
@@ -291,7 +291,7 @@ def _render_template(template: Template) -> str:
 
 
 def _render_inline(template: Template) -> str:
-    """Return the number, the number and its unit, or the words that such a template shows."""
+    """Returns the number, the number and its unit, or the words that such a template shows."""
     name, colon, number = _render(template.name).strip().partition(":")
     if colon:  # {{formatnum:1234567}}
         return number.strip()
@@ -301,7 +301,7 @@ def _render_inline(template: Template) -> str:
 
 
 def _tidy(text: str) -> str:
-    """Remove marks of style, and what is left of parentheses whose content was a template."""
+    """Removes marks of style, and what is left of parentheses whose content was a template."""
     text = _MAGIC_WORD.sub("", _STYLE.sub("", text))
     text = _EMPTY_PARENTHESES.sub("", text)
     return _PARENTHESIS_END.sub(")", _PARENTHESIS_BEGIN.sub("(", text))
@@ -317,7 +317,7 @@ def _plain_line(line: str) -> str:
 
 
 def _without_empty_headings(lines: list[str]) -> list[str]:
-    """Make headings plain lines; drop those right before the end, or before one of their own or a higher level."""
+    """Makes headings plain lines; drops those right before the end, or before one of their own or a higher level."""
     kept: list[str] = []
     following = 1  # level of what follows; the end counts as the highest
     for line in reversed(lines):

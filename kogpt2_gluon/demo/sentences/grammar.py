@@ -101,7 +101,7 @@ def _final_of_latin(word: str) -> str:
 
 
 def has_final_consonant(word: str) -> bool:
-    """Return True if `word`, read aloud in Korean, ends in a consonant (see `final_consonant`)."""
+    """Returns True if `word`, read aloud in Korean, ends in a consonant (see `final_consonant`)."""
     return final_consonant(word) != ""
 
 
@@ -131,7 +131,7 @@ def stem_class(stem: str) -> str:
         return "existence"
     if stem in words.ADJECTIVES:
         return "adjective"
-    raise KeyError(f"the stem {stem!r} is in no list of sample_words.py")
+    raise KeyError(f"the stem {stem!r} is in no list of words.py")
 
 
 def _with_final(stem: str, final: str) -> str:
@@ -141,7 +141,7 @@ def _with_final(stem: str, final: str) -> str:
 
 
 def _before_vowel(stem: str) -> str:
-    """Return the form of the stem before 으: ㅂ becomes 우, ㄷ becomes ㄹ, ㅅ falls away."""
+    """Returns the form of the stem before 으: ㅂ becomes 우, ㄷ becomes ㄹ, ㅅ falls away."""
     change = words.IRREGULAR.get(stem, "")
     if change == "ㅂ":
         return _with_final(stem, "") + "우"
@@ -179,7 +179,7 @@ def infinitive(stem: str) -> str:
 
 
 def past_stem(stem: str) -> str:
-    """Return the stem of the past: 봤, 매웠, 했."""
+    """Returns the stem of the past: 봤, 매웠, 했."""
     return _with_final(infinitive(stem), "ㅆ")
 
 
@@ -299,7 +299,7 @@ SINO_DIGITS = ["", "일", "이", "삼", "사", "오", "육", "칠", "팔", "구"
 
 
 def native_number(number: int) -> str:
-    """Return a native number word in its form before a counter, 1 to 99: 한, 스무, 스물두."""
+    """Returns a native number word in its form before a counter, 1 to 99: 한, 스무, 스물두."""
     assert 1 <= number <= 99, number
     return "스무" if number == 20 else NATIVE_TENS[number // 10] + NATIVE_ONES[number % 10]
 

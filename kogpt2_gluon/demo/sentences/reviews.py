@@ -1,4 +1,4 @@
-"""Scenes of opinion: films, products, books, restaurants, journeys (marks: see sample_scenes.py)."""
+"""Scenes of opinion: films, products, books, restaurants, journeys (marks: see scenes.py)."""
 
 from __future__ import annotations
 

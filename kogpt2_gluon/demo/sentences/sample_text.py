@@ -5,7 +5,7 @@ sentence to the last, so that a language model finds something to learn beyond t
 the final consonant, honorifics that agree with the subject, endings that agree with the document.
 
 A seed gives the same bytes for ever, on every Python: only ``random.Random.random`` is drawn from, the one
-method whose sequence Python promises to keep, and no order of a set is relied on.
+method whose sequence Python promises to keep, and nothing depends on the order of a set.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _TOKEN = re.compile(
 
 @cache
 def compile_template(template: str) -> tuple[Node, ...]:
-    """Parse the marks that scenes.py explains. Raises AssertionError for a mark that is not closed or not known."""
+    """Parses the marks that scenes.py explains. Raises AssertionError for a mark that is not closed or not known."""
     tokens = list(_TOKEN.finditer(template))
     assert "".join(token.group() for token in tokens) == template, f"cannot read the template {template!r}"
     nodes, rest = _parse(tokens, 0)
@@ -82,7 +82,7 @@ def compile_template(template: str) -> tuple[Node, ...]:
 
 
 def _parse(tokens: Sequence[re.Match[str]], at: int) -> tuple[tuple[Node, ...], int]:
-    """Return the nodes from token `at` up to a bar, a closing bracket or the end, and the place of that end."""
+    """Returns the nodes from token `at` up to a bar, a closing bracket or the end, and the place of that end."""
     nodes: list[Node] = []
     while at < len(tokens) and tokens[at].lastgroup not in ("bar", "close"):
         token = tokens[at]
@@ -126,7 +126,7 @@ class Document:
         self.words["I"], self.words["my"] = SELF.get(style, PLAIN_SELF)
 
     def draw(self, items: Sequence[Item]) -> Item:
-        """Return one of `items`, all equally likely."""
+        """Returns one of `items`, all equally likely."""
         return _draw(self.rng, items)
 
     def word(self, slot: str) -> str:
@@ -154,7 +154,7 @@ class Document:
         return self.number(word) if NUMBER.match(word) else word
 
     def number(self, spec: str) -> str:
-        """Return a figure or number word of the form that `spec` gives: LOW~HIGH[/STEP][ FORMAT]."""
+        """Returns a figure or number word of the form that `spec` gives: LOW~HIGH[/STEP][ FORMAT]."""
         match = NUMBER.match(spec)
         assert match, spec
         low, high, step, form = match.groups()
@@ -174,7 +174,7 @@ class Document:
         return low + step * int(self.rng.random() * ((high - low) // step + 1))
 
     def _money(self, value: int) -> str:
-        """Write an amount as 12,500원, as newspapers do (1만 2500원), or in words."""
+        """Writes an amount as 12,500원, as newspapers do (1만 2500원), or in words."""
         way = self.rng.random()
         man, rest = divmod(value, 10_000)
         if way < 0.6:
@@ -184,7 +184,7 @@ class Document:
         return sino_number(value) + " 원"
 
     def render(self, nodes: Sequence[Node], text: str = "") -> str:
-        """Return `text` continued by compiled nodes; particles and the copula agree with the word before them."""
+        """Returns `text` continued by compiled nodes; particles and the copula agree with the word before them."""
         for node in nodes:
             if node.kind == "text":
                 text += node.value
@@ -252,7 +252,7 @@ def _write(outline: _Outline, rng: random.Random) -> str:
 
 
 def sample_documents(seed: int = 0) -> Iterator[str]:
-    """Yield documents without end, each one line of text; a seed always gives the same ones.
+    """Yields documents without end, each one line of text; a seed always gives the same ones.
 
     Most have one to six sentences; a dialogue has four to six turns. No document holds a newline.
     """
@@ -263,7 +263,7 @@ def sample_documents(seed: int = 0) -> Iterator[str]:
 
 
 def write_sample_corpus(path: Path, num_bytes: int = 3_500_000, seed: int = 0) -> int:
-    """Write one document a line, UTF-8, until the file has at least `num_bytes`; returns the number of documents.
+    """Writes one document a line, UTF-8, until the file has at least `num_bytes`; returns the number of documents.
 
     The file appears whole or not at all. Missing folders are made.
     """

@@ -1,4 +1,4 @@
-"""Short dialogues: customer and clerk, doctor and patient, friends (marks: see sample_scenes.py)."""
+"""Short dialogues: customer and clerk, doctor and patient, friends (marks: see scenes.py)."""
 
 from __future__ import annotations
 

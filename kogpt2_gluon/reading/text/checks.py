@@ -15,7 +15,7 @@ from kogpt2_gluon.errors import DataError, RecipeError
 
 
 def check_corpora(sources: Collection[Source], kind: Kind) -> None:
-    """Raise RecipeError if files belong to a cleaned corpus that stores its documents in another way than `kind` reads.
+    """Raises RecipeError if files belong to a cleaned corpus that stores documents in another way than `kind` reads.
 
     DataError if the sources are a whole corpus, its description among them.
     """

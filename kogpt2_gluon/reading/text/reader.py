@@ -21,6 +21,7 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.read_ahead import ReadAhead
 from kogpt2_gluon.reading.reader import Reader
+from kogpt2_gluon.reading.saved_state import check_source
 from kogpt2_gluon.reading.text.files import TextFiles, change_error, find_change, list_text_files
 from kogpt2_gluon.reading.text.tokens import (
     REASONS,
@@ -132,11 +133,7 @@ class TextReader(Reader):
 
     def _go_on(self, saved: Mapping[str, Any], present: TextFiles, source: str) -> None:
         """Resumes from a saved state, if its files are as they were."""
-        if saved.get("source") != "text" or saved.get("version") != STATE_VERSION:
-            raise DataError(
-                f"{source}: its data was read as {saved.get('source', 'shards')}, version {saved.get('version')}, not "
-                f"as text, version {STATE_VERSION}; resume with the release and the data.source that saved it"
-            )
+        check_source(saved, "text", STATE_VERSION, source)
         for name, value in asdict(self.settings).items():
             if saved["settings"].get(name) != value:
                 raise DataError(

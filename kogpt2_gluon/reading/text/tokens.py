@@ -259,6 +259,6 @@ def _take(held: Iterable[tuple[Cursor, Int32Array]], skip: int, count: int) -> I
 
 
 def describe_rejected(rejected: Sequence[int]) -> str:
-    """Return the number of documents left out, by reason, in words."""
+    """Returns the number of documents left out, by reason, in words."""
     counts = [f"{count:,} {reason}" for reason, count in zip(REASONS, rejected) if count]
     return "left out: " + ", ".join(counts) if counts else "nothing left out"

@@ -33,7 +33,7 @@ LAUNCH = {
 
 
 def with_control(client, ranks=2, detect=2.0):
-    """Run `client(port)` in a thread next to a Control; return what it returned or raised, and the Control."""
+    """Runs `client(port)` in a thread next to a Control; returns what it returned or raised, and the Control."""
 
     async def both():
         async with Control(["h1"] * ranks, "token", detect, lambda line: None, "127.0.0.1") as control:

@@ -42,7 +42,7 @@ def test_arguments_make_the_same_plan_again(tmp_path):
 
 def test_hosts_that_differ_are_refused():
     plan = make_plan("kogpt2_base", [], parse_hosts("h1:4,h2:2,h3:2"), "eth0")
-    with pytest.raises(RecipeError, match=r"hosts with \[2, 4\] slots"):
+    with pytest.raises(RecipeError, match=r"the plan.s hosts have different slots \(2, 4\)"):
         render(plan, "slurm", SITE)
 
 

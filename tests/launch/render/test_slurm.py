@@ -151,7 +151,7 @@ def test_a_job_trains_on_two_nodes(job):
 
 
 def went_on(job):
-    """Check a job that was stopped once and queued again: it resumes where it was, and runs to its end."""
+    """Checks a job that was stopped once and queued again: it resumes where it was, and runs to its end."""
     assert "asked to stop: state saved" in (job.run_dir / "launch" / "attempt-01.log").read_text(), job.log
     saved = job.saved()
     assert 10 <= saved < STEPS

@@ -335,8 +335,12 @@ def test_recipes_that_cannot_work_say_so(tmp_path: Path, model: Path) -> None:
         saved = reader.state()
     refused(DataError, "seq_length=8, now it is 16", saved=saved, seq_length=16)
     refused(DataError, "bpe_dropout=0.0, now it is 0.5", saved=saved, bpe_dropout=0.5)
-    refused(DataError, "the checkpoint: its data was read as shards", saved={"consumed": 3, "version": 2})
-    refused(DataError, "version 9", saved={**saved, "version": 9})
+    refused(
+        DataError,
+        r"the checkpoint: saved with data.source=shards \(state version 2\), but this run reads text",
+        saved={"consumed": 3, "version": 2},
+    )
+    refused(DataError, "state version 9", saved={**saved, "version": 9})
     refused(
         RecipeError,
         "saved by 2 workers, and data.source=text cannot resume with 1",

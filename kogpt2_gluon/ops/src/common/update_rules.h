@@ -4,7 +4,7 @@
 // e epsilon and t the step, counted from 1. All rules keep two moments:
 //   m = beta1 m + (1 - beta1) g        v = beta2 v + (1 - beta2) g^2
 // With m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t), the moments with their bias corrected, the weight changes by:
-//   adamw     w -= a (m' / (sqrt(v') + e) + d w)   decoupled decay (Loshchilov and Hutter, 2019): training/update.py
+//   adamw     w -= a (m' / (sqrt(v') + e) + d w)   decoupled decay (Loshchilov & Hutter, 2019): training/optimizers.py
 //   bertadam  w -= a (m / (sqrt(v) + e) + d w)     GluonNLP's BERTAdam, without bias correction
 //   adam      w -= a c m / (sqrt(v) + e)           MXNet's Adam, where c = sqrt(1 - beta2^t) / (1 - beta1^t); d w is
 //                                                  added to g before m and v (L2)
