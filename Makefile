@@ -67,7 +67,7 @@ $(PCLUSTER)/.ready: constraints.txt
 
 # Tests wait half of their time, so more processes than cores run side by side. OpenMP's threads must not spin then.
 TEST_PROCESSES ?= 4
-PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: $(TEST) ## the test suite
 	$(PYTEST) -m 'not slow'

@@ -129,6 +129,7 @@ def test_the_launcher_plans_a_shipped_recipe(installed, tmp_path):
     assert "localhost" in printed and "kogpt2" in printed
 
 
+@pytest.mark.slow  # all of them, without a cache: over a minute
 def test_the_operators_are_compiled_from_the_wheels_sources(installed, tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
