@@ -171,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if limits.available_cores() < CORES:
         raise SystemExit(f"error: this compares two workers with two threads: it needs {CORES} cores")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # the contestants inherit it
+    os.environ.pop("OMP_NUM_THREADS", None)  # a contestant's workers share these cores, whatever the shell has set
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:
         try:
             write_tokens(Path(work), our_recipe(arguments, Path(work)).model.vocab_size)
