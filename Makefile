@@ -65,7 +65,8 @@ $(PCLUSTER)/.ready: constraints.txt
 	$(PCLUSTER)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps aws-parallelcluster
 	touch $@
 
-# Tests wait half of their time, so more processes than cores run side by side. OpenMP's threads must not spin then.
+# Tests wait half of their time, so more processes than cores run side by side. Each
+# computes with one thread, which does not spin; tests of several threads set their number themselves.
 TEST_PROCESSES ?= 4
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 

@@ -307,8 +307,8 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytes
 
     peak(1_000)  # what is imported on first use counts for no corpus
     # The records alone are 6.4 MB. The interpreter's own table of interned names, which file names enter, may double
-    # once in a process, by any size that earlier tests gave it: so the larger corpus
-    # may be measured twice.
+    # once in a process, by any size that earlier tests gave it, so the larger
+    # corpus may be measured twice.
     most = peak(4_000) + 2_500_000
     assert peak(20_000) < most or peak(20_000) < most
 
