@@ -66,9 +66,10 @@ $(PCLUSTER)/.ready: constraints.txt
 	touch $@
 
 # Tests wait half of their time, so more processes than cores run side by side. Each
-# computes with one thread, which does not spin; tests of several threads set their number themselves.
+# computes with one thread, which does not spin; tests of several threads set their number themselves. Bytecode is
+# kept, because tests start hundreds of processes.
 TEST_PROCESSES ?= 4
-PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: $(TEST) ## the test suite
 	$(PYTEST) -m 'not slow'
