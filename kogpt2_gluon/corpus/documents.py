@@ -82,9 +82,10 @@ def read_blocks(
 def _pass_over(stream: BinaryIO, source: Source, offset: int, on_read: Callable[[int], None] | None) -> None:
     """Moves a stream just opened to `offset`, without reading what comes before it where that is possible."""
     if offset and stream.seekable():
+        peeked = stream.raw.tell()  # type: ignore[attr-defined]  # read already, and reported
         stream.seek(offset)
         if on_read is not None:
-            on_read(offset)
+            on_read(max(0, offset - peeked))
         return
     left = offset
     while left:

@@ -74,6 +74,12 @@ def _zstd() -> _Decompressor:
 
 
 DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {".gz": _gzip, ".bz2": _bz2, ".xz": _xz, ".zst": _zstd}
+# How compressed data begins, whatever its file is called.
+_PACKED = re.compile(
+    rb"(?P<gz>\x1f\x8b\x08)|(?P<bz2>BZh[1-9](?:1AY&SY|\x17rE8P\x90))|(?P<xz>\xfd7zXZ\0)"
+    rb"|(?P<zst>\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)"
+)
+_PLAIN = re.compile(rb"[^\x00-\x08\x0e-\x1a\x1c-\x1f]*")  # no control characters, which packed data always has
 # BZ2Decompressor raises plain OSError and ValueError for damaged data.
 _DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError)
 
@@ -103,17 +109,19 @@ class Source:
         return plain.suffix.lower()
 
     def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
-        """Opens a stream of its bytes; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are unpacked while they are read.
+        """Opens a stream of its bytes; gzip, bz2, xz and zstd data, by whatever name, is unpacked while it is read.
 
         `on_read` is called with the number of bytes of each block read from disk or network. A stream that is not
         unpacked can seek. Raises DataError if the source cannot be opened; reading raises DataError where compressed
         data is truncated or damaged, where the disk fails, or where an object of S3 was replaced since it was listed.
         """
         raw = io.BufferedReader(self._open_raw(on_read), READ_SIZE)
-        suffix = PurePath(self.name).suffix.lower()
-        if suffix not in DECOMPRESSORS:
-            return raw
-        return io.BufferedReader(_Unpacked(self.name, raw, suffix), READ_SIZE)
+        try:
+            packing = packing_of(raw.peek(), self.name)
+        except BaseException:
+            raw.close()
+            raise
+        return raw if not packing else io.BufferedReader(_Unpacked(self.name, raw, packing), READ_SIZE)
 
     def _open_raw(self, on_read: Callable[[int], None] | None) -> io.RawIOBase:
         path = self.path
@@ -125,6 +133,18 @@ class Source:
             return _CountedFile(path, on_read)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def packing_of(head: bytes, name: str) -> str:
+    """Returns the suffix of the compression (a key of DECOMPRESSORS) of a file that begins with `head`; "" if none.
+
+    Content decides. Damaged data, or none, in a file called ``.gz`` or so still counts as compressed.
+    """
+    found = _PACKED.match(head)
+    if found is not None:
+        return f".{found.lastgroup}"
+    suffix = PurePath(name).suffix.lower()
+    return suffix if suffix in DECOMPRESSORS and (not head or not _PLAIN.fullmatch(head[:4096])) else ""
 
 
 def local_source(path: str | Path) -> Source:

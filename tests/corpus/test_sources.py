@@ -120,7 +120,7 @@ def test_damaged_compressed_sources(tmp_path: Path, suffix: str) -> None:
     bent = write(
         tmp_path / f"bent{suffix}", packed[: len(packed) // 2] + b"\xaa" * 64 + packed[len(packed) // 2 + 64 :]
     )
-    other = write(tmp_path / f"other{suffix}", b"plain text, wrongly named\n" * 100)
+    other = write(tmp_path / f"other{suffix}", bytes(range(256)) * 20)
     empty = write(tmp_path / f"empty{suffix}", b"")
     for path, words in (
         (cut, f"truncated.*byte {len(packed) - 7:,}$"),
@@ -130,6 +130,14 @@ def test_damaged_compressed_sources(tmp_path: Path, suffix: str) -> None:
     ):
         with pytest.raises(DataError, match=f"{path.name}: {words}"):
             content(path)
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_compressed_data_is_known_by_its_content(tmp_path: Path, suffix: str) -> None:
+    """A browser unpacks a file and leaves its name; a script forgets the suffix."""
+    for name in ("named.txt", "no_suffix", "other.bz2", "other.gz"):
+        assert content(write(tmp_path / name, PACKERS[suffix]("가나다\n".encode() * 99))) == "가나다\n".encode() * 99
+    assert content(write(tmp_path / f"plain.txt{suffix}", "이미 풀린 글\n".encode())) == "이미 풀린 글\n".encode()
 
 
 @pytest.mark.parametrize("suffix", PACKERS)

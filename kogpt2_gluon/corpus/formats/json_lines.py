@@ -25,6 +25,7 @@ class Field(LineKind):
 
     meaning = "the text under that key of JSON lines"
     suffixes = JSON_SUFFIXES
+    forms = ("json-lines",)
 
     def __init__(self, field: str, name: str | None = None) -> None:
         self.field = field

@@ -24,6 +24,7 @@ class Kind(ABC):
     name: str  # the word for `--documents`
     meaning: str  # in a few words, for help texts
     suffixes: tuple[str, ...]  # suffixes (below the compression's) of files that can hold such documents
+    forms: tuple[str, ...] = ("text",)  # forms of content that can hold such documents: names of `corpus.forms.FORMS`
     layout: Layout = PARAGRAPHS  # how such documents are stored once they are clean
 
     def check_name(self, name: str, suffix: str) -> None:

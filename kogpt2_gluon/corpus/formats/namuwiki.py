@@ -53,6 +53,7 @@ class NamuWiki(Kind):
     name = "namuwiki"
     meaning = "the articles of NamuWiki's JSON dump"
     suffixes = (".json",)
+    forms = ("json-array",)
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         """Yields blocks of whole pages; DataError if the file is not a JSON array or is cut off."""

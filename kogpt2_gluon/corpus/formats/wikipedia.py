@@ -37,6 +37,7 @@ class Wikipedia(Kind):
     name = "wikipedia"
     meaning = "the articles of MediaWiki's XML dump"
     suffixes = (".xml",)
+    forms = ("xml-dump",)
 
     def check_name(self, name: str, suffix: str) -> None:
         """Raises DataError if the file is not called one of a dump's; one of its pieces is."""
