@@ -9,11 +9,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
+
+from kogpt2_gluon.user_files import Loader, TextLoader
 
 # One path, a list of them, or a mapping from path to weight.
 Paths = Union[str, list[str], dict[str, float]]
@@ -39,33 +43,19 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: Sequence[str] | None = None,
+    path: bool = False,
+    needed: bool = False,
 ) -> Any:
-    """A dataclass field with its meaning and the values it admits, which are checked when it is read."""
+    """A dataclass field with its meaning and the values it admits, which are checked when it is read.
+
+    In a `path` a leading ~ is somebody's home, as in a shell, which expands it in some places only. A text that is
+    `needed` cannot be empty.
+    """
     metadata = {"help": meaning, "minimum": minimum, "maximum": maximum, "choices": choices}
+    metadata.update(path=path, needed=needed)
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: copy.copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
-
-
-class _UniqueKeys:
-    """Makes a YAML loader refuse a key that is given twice. PyYAML takes the last one and says nothing."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} twice", key.start_mark)
-            seen.add(str(key.value))
-        found: dict[Any, Any] = super().construct_mapping(node, deep)  # type: ignore[misc]  # the loader's
-        return found
-
-
-class Loader(_UniqueKeys, yaml.SafeLoader):
-    """Reads a recipe."""
-
-
-class _TextLoader(_UniqueKeys, yaml.BaseLoader):
-    """Reads every scalar as a text."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -134,7 +124,7 @@ def _override_value(hint: Any, text: str) -> Any:
         return text  # a path such as 2024_01_05 is not a number
     if hint == Paths:
         flow = text.lstrip()[:1] in ("[", "{")
-        return yaml.load(text, Loader=_TextLoader) if flow else text
+        return yaml.load(text, Loader=TextLoader) if flow else text
     return yaml.load(text, Loader=Loader)
 
 
@@ -181,31 +171,56 @@ def _coerce(value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
     if hint == Paths:
         return _paths(value, rules)
     if get_origin(hint) is list:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        if not isinstance(value, list):
             raise ValueError(f"expected a list of texts, got {value!r}")
-        return value
+        return [_text(item) for item in value]
     assert not get_args(hint) or get_origin(hint) is not Union
     if hint is bool:
         if not isinstance(value, bool):
             raise ValueError(f"expected true or false, got {value!r}")
         return value
     if hint is str:
-        if isinstance(value, (dict, list, bool)) or value is None:
-            raise ValueError(f"expected a text, got {value!r}")
-        return _check_choice(str(value), rules)
+        return _check_choice(_path(_text(value), rules), rules)
     return _check_range(_number(value, hint), rules)
+
+
+def _text(value: Any) -> str:
+    """A text as it was written: 2024 and 1.10 are texts where a text is expected."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a text, but YAML reads an unquoted word here as {str(value).lower()}; quote it")
+    if isinstance(value, (dict, list)) or value is None:
+        raise ValueError(f"expected a text, got {value!r}")
+    return str(getattr(value, "written", value))
+
+
+def _path(text: str, rules: Mapping[str, Any]) -> str:
+    """`text` with a leading ~ expanded if it is a path; ValueError for an empty text where one is needed."""
+    if rules["needed"] and not text.strip():
+        raise ValueError("is empty; give a name" + (" (. is the current folder)" if rules["path"] else ""))
+    return expand_home(text) if rules["path"] else text
+
+
+def expand_home(path: str) -> str:
+    """The path with ``~`` or ``~user`` at its beginning replaced by that home; ValueError if there is no such user."""
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{path}: no such user here; write ./{path} for a folder of that name") from None
 
 
 def _paths(value: Any, rules: Mapping[str, Any]) -> Any:
     if not isinstance(value, (list, dict)):
         return _coerce(value, str, rules)
-    if not value or not all(isinstance(path, str) and path for path in value):
+    if not value or not all(isinstance(path, (str, int, float)) and str(path).strip() for path in value):
         raise ValueError(f"expected paths as texts, got {value!r}")
+    paths = [_path(_text(path), rules) for path in value]
+    if len(set(paths)) < len(paths):
+        raise ValueError("names a path twice")
     if isinstance(value, list):
-        if len(set(value)) < len(value):
-            raise ValueError("names a path twice")
-        return value
-    return {path: _weight(path, weight) for path, weight in value.items()}
+        return paths
+    return {path: _weight(path, weight) for path, weight in zip(paths, value.values())}
 
 
 def _weight(path: str, value: Any) -> float:
@@ -220,15 +235,34 @@ def _weight(path: str, value: Any) -> float:
     return weight
 
 
+# Forms of a number that mean another one in YAML 1.1, or none: base 8, and base 60.
+_OTHER_BASE = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+
+
 def _number(value: Any, hint: type) -> int | float:
     kind = "a whole number" if hint is int else "a number"
+    written = str(getattr(value, "written", value)).strip()
+    if _OTHER_BASE.fullmatch(written):
+        raise ValueError(_other_base(written))
     try:  # PyYAML reads 1e-4 as a text: YAML 1.1 wants 1.0e-4
         number = float(value) if not isinstance(value, bool) else float("nan")
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"expected {kind}, got {value!r}") from None
     if number != number or number in (float("inf"), float("-inf")) or (hint is int and number != int(number)):
         raise ValueError(f"expected {kind}, got {value!r}")
-    return (value if isinstance(value, int) else int(number)) if hint is int else number
+    return (int(value) if isinstance(value, int) else int(number)) if hint is int else number
+
+
+def _other_base(written: str) -> str:
+    """Says what a number in another base is to YAML 1.1, and what to write instead."""
+    number = yaml.safe_load(written)
+    if ":" in written:
+        taken = f" is {number:g} in YAML, which" if isinstance(number, (int, float)) else ": YAML"
+        return f"{written}{taken} takes a colon for base 60; write one number without colons"
+    meant = "-" * written.startswith("-") + (written.lstrip("+-0_").replace("_", "") or "0")
+    if isinstance(number, int):
+        return f"{written} is {number} in YAML, which takes a leading 0 for base 8; write {meant}"
+    return f"{written} begins with 0; write {meant}"
 
 
 def _check_range(number: int | float, rules: Mapping[str, Any]) -> int | float:

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.options import Fault, Loader, Paths, from_plain, keys_of, option, to_yaml
+from kogpt2_gluon.options import Fault, Paths, from_plain, keys_of, option, to_yaml
+from kogpt2_gluon.user_files import read_yaml
 
 WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed
 
@@ -63,8 +62,9 @@ class DataRecipe:
         "",
         "folder of training shards; or a list of them, read as one corpus; or {folder: weight, ...}, weight > 0; with "
         "data.source=text a file, folder or s3:// prefix of text, or a list of them",
+        path=True,
     )
-    test: str = option("", "folder of held-out shards, for any data.source; empty: no evaluation")
+    test: str = option("", "folder of held-out shards, for any data.source; empty: no evaluation", path=True)
     seq_length: int = option(1024, "tokens of a training sequence", minimum=1)
     window: int = option(
         8, "chunks that a lane mixes while shuffling; memory is lanes x (window + 1) x chunk", minimum=1
@@ -80,10 +80,12 @@ class DataRecipe:
         "copies on the node's own disk: none, of the chunks needed soon, of all chunks",
         choices=("off", "window", "full"),
     )
-    cache_dir: str = option("", "folder of the cache, on a disk of the node itself; needed unless data.cache=off")
+    cache_dir: str = option(
+        "", "folder of the cache, on a disk of the node itself; needed unless data.cache=off", path=True
+    )
     cache_gib: float = option(100.0, "the most GiB that the cache may use", minimum=0.001)
     source: str = option("shards", "token shards, or text tokenized on the fly", choices=("shards", "text"))
-    tokenizer: str = option("", "SentencePiece model, for data.source=text")
+    tokenizer: str = option("", "SentencePiece model, for data.source=text", path=True)
     documents: str = option(
         "line",
         "what a document is, for data.source=text: a kind that `kogpt2 clean --help` names, or a FIELD of JSON lines "
@@ -164,7 +166,7 @@ class EvaluationRecipe:
 class CheckpointRecipe:
     """Where and how often the state is saved."""
 
-    ckpt_dir: str = option("", "folder of checkpoints; empty: RUN_DIR/checkpoints")
+    ckpt_dir: str = option("", "folder of checkpoints; empty: RUN_DIR/checkpoints", path=True)
     interval: int = option(1000, "steps between checkpoints; 0: only at the end", minimum=0)
     keep: int = option(3, "newest checkpoints kept; 0: all", minimum=0)
 
@@ -173,7 +175,7 @@ class CheckpointRecipe:
 class TrackingRecipe:
     """The record that a run writes for people to read."""
 
-    run_dir: str = option("runs/kogpt2", "folder of this run")
+    run_dir: str = option("runs/kogpt2", "folder of this run", path=True, needed=True)
     log_interval: int = option(10, "steps between log lines", minimum=1)
     tensorboard: bool = option(True, "write TensorBoard events")
     sample_prompts: list[str] = option([], "prompts continued after each evaluation, kept in RUN_DIR/samples")
@@ -262,13 +264,7 @@ def find_recipe(name: str) -> Path:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Reads a recipe, applies overrides and checks it. RecipeError names all faults at once."""
     path = find_recipe(name)
-    try:
-        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(plain, dict):
-        raise RecipeError(f"recipe {path}: a recipe is a mapping of sections, not a {type(plain).__name__}")
-    return parse_recipe(plain, overrides, source=str(path))
+    return parse_recipe(read_yaml(path, "recipe"), overrides, source=str(path))
 
 
 def parse_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:

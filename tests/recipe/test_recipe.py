@@ -184,7 +184,7 @@ def test_all_faults_are_listed_at_once():
         (["training.ops=fast"], "training.ops: 'fast' is none of auto, fused, stock"),
         (["training.precision=bfloat16", "training.ops=stock"], "bfloat16 needs the fused operators, and training.ops"),
         (["training.seed=yes"], "expected a whole number, got True"),
-        (["training.learning_rate=.nan"], "expected a number, got nan"),
+        (["training.learning_rate=.nan"], "expected a number, got .nan"),
         (["model=3"], "model: expected a section"),
         (["tracking.tensorboard=1"], "expected true or false"),
         (["tracking.sample_prompts=가"], "expected a list of texts"),

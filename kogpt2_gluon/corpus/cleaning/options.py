@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kogpt2_gluon.corpus.cleaning.characters import NAMES
 from kogpt2_gluon.corpus.cleaning.document_filters import (
     HangulShare,
@@ -30,6 +28,7 @@ from kogpt2_gluon.corpus.cleaning.near_duplicates import NearDuplicateOptions
 from kogpt2_gluon.corpus.cleaning.normalize import FORMS
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import from_plain, option, to_yaml
+from kogpt2_gluon.user_files import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
 RULES_VERSION = 2  # raised when a filter's rule changes: corpora cleaned before and after are not the same
@@ -165,7 +164,7 @@ def load_options(path: str | None, overrides: Sequence[str] = ()) -> CleaningOpt
     Raises RecipeError naming every fault at once: unknown keys with the nearest known one, values out of range, unknown
     bases, placeholders that another filter would change.
     """
-    plain = {} if path is None else _read(_find(path))
+    plain = {} if path is None else read_yaml(_find(path), "filters")
     source = "filters" if path is None else f"filters {path}"
     return parse_options(plain, overrides, source)
 
@@ -178,8 +177,8 @@ def parse_options(plain: Mapping[str, Any], overrides: Sequence[str] = (), sourc
     if base is not None:
         if base not in presets():
             raise RecipeError(f"{source}: base: {base!r} is none of the presets {', '.join(presets())}")
-        if "base" in (layer := _read(PRESETS / f"{base}.yaml")):
-            merged = _sections(_read(PRESETS / f"{layer.pop('base')}.yaml"))
+        if "base" in (layer := read_yaml(PRESETS / f"{base}.yaml", "filters")):
+            merged = _sections(read_yaml(PRESETS / f"{layer.pop('base')}.yaml", "filters"))
         _merge(merged, _sections(layer))
     _merge(merged, _sections(plain))
     overrides = [_long_form(override) for override in overrides]
@@ -200,20 +199,6 @@ def _find(name: str) -> Path:
     if name in presets():
         return PRESETS / f"{name}.yaml"
     raise RecipeError(f"filters {name}: no such file, and no preset of that name ({', '.join(presets())})")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"filters {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise RecipeError(f"filters {path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if plain is None:
-        return {}
-    if not isinstance(plain, dict):
-        raise RecipeError(f"filters {path}: a mapping of filters is expected, not a {type(plain).__name__}")
-    return plain
 
 
 def _sections(plain: Mapping[str, Any]) -> dict[str, Any]:

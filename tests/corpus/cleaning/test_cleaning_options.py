@@ -139,7 +139,7 @@ def test_fields_that_do_not_go_together(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- html\n", "a mapping of filters is expected, not a list"),
+        ("- html\n", "a mapping of sections is expected, not a list"),
         ("html: [", "not readable as YAML"),
         ("base: wed\n", "'wed' is none of the presets default, lm_kor, web"),
         ("html: 3\n", "html: expected a section with keys, got 3"),
