@@ -38,6 +38,10 @@ class DivergedError(KoGPT2Error):
     exit_code = 4
 
 
+class DiskFullError(KoGPT2Error):
+    """A disk is full, or a quota is used up. What was finished before is kept."""
+
+
 class PreemptedError(KoGPT2Error):
     """The run was asked to stop early. Its state is saved, and the same command resumes it."""
 

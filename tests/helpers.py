@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_TEXT = ROOT.parent / "shared" / "korean"
@@ -29,3 +34,25 @@ def run(*argv: object, code: int = 0, timeout: float = 300, **variables: str) ->
 def kogpt2(*arguments: object, code: int = 0, **variables: str) -> subprocess.CompletedProcess:
     """The installed command, as a user runs it."""
     return run(sys.executable, "-m", "kogpt2_gluon.cli.main", *arguments, code=code, **variables)
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A file system of its own of `size` bytes, mounted on a new folder; skips the test where that is not allowed."""
+    folder.mkdir()
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("only root can mount a small disk")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def enlarge(disk: Path, size: int) -> None:
+    """Gives a disk of `small_disk` another size."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from kogpt2_gluon.cli.progress_bar import progress_bar
+from kogpt2_gluon.cli.stopping import stoppable
 from kogpt2_gluon.corpus.formats import describe_kinds
 
 
@@ -50,8 +48,8 @@ def clean(
     """Raw text -> corpus: normalise, filter, drop empty and duplicate documents, split off a held-out part.
 
     SOURCES are files, folders or s3://bucket/prefix: text, JSON lines or dumps, also as .gz, .bz2, .xz or .zst. After
-    an interruption the same command resumes. OUT/cleaning.html shows what was dropped and why, OUT/dropped.jsonl has
-    samples of it.
+    an interruption, a full disk or the repair of a damaged file the same command resumes. OUT/cleaning.html shows what
+    was dropped and why, OUT/dropped.jsonl has samples of it.
 
     \b
     Example: kogpt2 clean reviews.txt --documents line --out corpus --test-share 0.02
@@ -60,15 +58,17 @@ def clean(
     """
     from kogpt2_gluon.corpus.cleaning import PAGE_FILE, load_options
     from kogpt2_gluon.corpus.cleaning import clean as run
+    from kogpt2_gluon.corpus.cleaning.parts import has_parts
     from kogpt2_gluon.errors import RecipeError
     from kogpt2_gluon.machine.limits import available_cores
+    from kogpt2_gluon.storage.work_folder import work_folder
 
     if split == "folder" and test_share is not None:
         raise RecipeError(
             "--test-share: with --split folder the folders say what is held out; leave one of the two out"
         )
     options = load_options(filters, overrides)
-    with _stoppable(out), progress_bar("cleaning") as bar:
+    with stoppable(lambda: has_parts(work_folder(out)), "part"), progress_bar("cleaning") as bar:
         report = run(
             sources,
             out,
@@ -84,20 +84,3 @@ def clean(
         )
     click.echo(report.summary())
     click.echo(f"{out / PAGE_FILE}: what was dropped and why, on one page")
-
-
-@contextmanager
-def _stoppable(out: Path) -> Iterator[None]:
-    """Treats SIGTERM like Ctrl-C; either raises PreemptedError if the next call can resume after finished parts."""
-    from kogpt2_gluon.corpus.cleaning.pipeline import work_folder
-    from kogpt2_gluon.errors import PreemptedError
-
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not any(work_folder(out).glob("part-*")):
-            raise
-        raise PreemptedError("stopped; the same command resumes after the last finished part") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

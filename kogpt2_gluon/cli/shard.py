@@ -9,6 +9,7 @@ import click
 
 from kogpt2_gluon.cli.options import ANY_PATH, FOLDER
 from kogpt2_gluon.cli.progress_bar import progress_bar
+from kogpt2_gluon.cli.stopping import stoppable
 
 
 @click.command(no_args_is_help=True)
@@ -23,15 +24,20 @@ from kogpt2_gluon.cli.progress_bar import progress_bar
     type=click.Choice(["auto", *map(str, (64, 128, 256, 512, 1024, 2048, 4096))]),
     help="Size of a chunk; auto gives every reading lane enough of them.",
 )
-def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_kib: str) -> None:
+@click.option("--restart", is_flag=True, help="Start again instead of resuming an interrupted sharding.")
+def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_kib: str, restart: bool) -> None:
     """Corpus + tokenizer -> token shards (.ktok) with a manifest, for train and test.
+
+    After an interruption or a full disk the same command resumes; what is finished already is kept.
 
     \b
     Example: kogpt2 shard corpus --tokenizer tokenizer.model --out shards
     """
     from kogpt2_gluon.corpus.store import SPLITS, Corpus
-    from kogpt2_gluon.machine.runtime import available_cores
+    from kogpt2_gluon.machine.limits import available_cores
     from kogpt2_gluon.shards.sharding import shard_corpus
+    from kogpt2_gluon.shards.unfinished import has_shards
+    from kogpt2_gluon.storage.work_folder import work_folder
 
     opened = Corpus.open(corpus)
     chunk_bytes = 0 if chunk_kib == "auto" else int(chunk_kib) << 10
@@ -39,7 +45,8 @@ def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_k
         size = opened.size(split)
         if split == "test" and not size:
             continue
-        with progress_bar(f"sharding {split}") as bar:
+        kept = partial(has_shards, work_folder(out / split))
+        with stoppable(kept, "shard"), progress_bar(f"sharding {split}") as bar:
             manifest = shard_corpus(
                 corpus,
                 tokenizer_path,
@@ -49,6 +56,7 @@ def shard(corpus: Path, tokenizer_path: Path, out: Path, processes: int, chunk_k
                 chunk_bytes,
                 bar.show,
                 say=partial(click.echo, err=True),
+                restart=restart,
             )
         click.echo(
             f"{out / split}: {manifest.documents:,} documents, {manifest.tokens:,} tokens, "

@@ -203,10 +203,13 @@ class ShardWriter:
         The facts that are known in advance; counts and shards are filled in here.
     shard_bytes : int
         The largest payload of a file, which is rounded down to whole chunks.
+    skip : int
+        That many of the first tokens are in the shards that `manifest` names already.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, shard_bytes: int = 1 << 30):
+    def __init__(self, folder: Path, manifest: Manifest, shard_bytes: int = 1 << 30, skip: int = 0):
         self.folder, self.manifest = folder, manifest
+        self._skip = skip
         self._limit = max(1, shard_bytes // manifest.chunk_bytes) * manifest.chunk_bytes
         self._itemsize = np.dtype(manifest.dtype).itemsize
         self._buffer = bytearray()
@@ -219,12 +222,16 @@ class ShardWriter:
         """Appends whole documents: `tokens` (n,) of the manifest's dtype, and the length of each document in them."""
         ends = np.cumsum(document_lengths, dtype=np.int64)
         assert tokens.dtype == np.dtype(self.manifest.dtype) and len(tokens) == (ends[-1] if len(ends) else 0)
+        self.manifest.tokens += len(tokens)
+        self.manifest.documents += len(ends)
+        if self._skip:
+            assert self._skip <= len(tokens), (self._skip, len(tokens))
+            tokens, ends = tokens[self._skip :], ends[ends > self._skip] - self._skip
+            self._skip = 0
         # Ends go first: a shard that is closed on the way takes the ends that lie in it.
         ends += (self._written + len(self._buffer)) // self._itemsize
         self._ends.frombytes(ends.astype(np.uint64).tobytes())
         self._append(tokens.tobytes())
-        self.manifest.tokens += len(tokens)
-        self.manifest.documents += len(ends)
 
     def finish(self) -> Manifest:
         """Writes the rest of the tokens, then the manifest, which is returned."""

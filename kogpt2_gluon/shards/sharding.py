@@ -7,12 +7,16 @@ process that reads and writes has little to do for each document, however short 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Callable, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kogpt2_gluon import __version__
 from kogpt2_gluon.corpus.store import Corpus, StoredBlock
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.process_pool import start_processes
@@ -26,10 +30,14 @@ from kogpt2_gluon.shards.format import (
     token_dtype,
 )
 from kogpt2_gluon.shards.segments import can_cut, cut_texts
-from kogpt2_gluon.storage.files import replace_file
-from kogpt2_gluon.storage.lustre import prepare_folder
+from kogpt2_gluon.shards.unfinished import SET_FOLDER, STAGE, State, is_finished, make_plan
+from kogpt2_gluon.storage.disk import full_disk_named
+from kogpt2_gluon.storage.files import commit_folder, replace_file
+from kogpt2_gluon.storage.lustre import SHARD_BYTES, prepare_folder
+from kogpt2_gluon.storage.work_folder import open_work, work_folder
 from kogpt2_gluon.tokens.counts import TokenCounter
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.wording import counted, gigabytes
 
 BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get enough of them
 
@@ -59,13 +67,17 @@ def shard_corpus(
     chunk_bytes: int = 0,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    restart: bool = False,
 ) -> Manifest:
-    """Tokenizes one split of a corpus into `out`; every document becomes ``<s> text </s>``.
+    """Tokenizes one split of a corpus into `out`, which appears whole; every document becomes ``<s> text </s>``.
+
+    An interrupted sharding leaves `out` + ``.work`` with its finished shards, and the same call resumes after them. A
+    set of the same corpus and tokenizer that is in `out` already stays as it is.
 
     Parameters
     ----------
     corpus_dir, tokenizer_path, out : Path
-        A folder of `kogpt2 clean`, a SentencePiece model, and a folder that is made (RecipeError if it has files).
+        A folder of `kogpt2 clean`, a SentencePiece model, and a folder that is made; RecipeError if it has other files.
     split : str
         ``train`` or ``test``.
     processes : int
@@ -75,7 +87,12 @@ def shard_corpus(
     progress : callable
         Called with (text bytes done, all text bytes).
     say : callable
-        Called, on Lustre, with the layout of the new files.
+        Called with a line about what is kept, and on Lustre with the layout of the new files.
+    restart : bool
+        Start again even if finished shards were left.
+
+    Raises RecipeError for a bad argument, or if corpus or tokenizer differ from those of the interrupted sharding;
+    DataError for a bad corpus or tokenizer; DiskFullError.
     """
     corpus = Corpus.open(corpus_dir)
     tokenizer = Tokenizer.load(tokenizer_path)
@@ -83,14 +100,24 @@ def shard_corpus(
         raise RecipeError(f"chunks of {chunk_bytes} bytes: give a power of two, preferably from 64 KiB to 4 MiB")
     if not corpus.count(split):
         raise DataError(f"{corpus_dir}: its {split} split holds no documents")
+    manifest = _new_manifest(corpus, tokenizer, split, chunk_bytes)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if found := is_finished(out, corpus, manifest):
+            say(f"{out}: finished before, and kept")
+            return found
         raise RecipeError(f"{out}: not an empty folder; choose another --out or remove it")
-    out.mkdir(parents=True, exist_ok=True)
-    if layout := prepare_folder(out):
-        say(layout)
-    size = corpus.size(split)
-    guess = int(size / BYTES_PER_TOKEN * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize)
-    manifest = Manifest(
+    full_disk = partial(_full_disk_named, out, corpus, manifest)  # twice, as the folder may be gone after its block
+    plan = make_plan(corpus, manifest, __version__)
+    with full_disk(), open_work(work_folder(out), STAGE, plan, restart) as work, full_disk():
+        _write_set(work, corpus, tokenizer_path, manifest, processes, progress, say)
+        commit_folder(work / SET_FOLDER, out.resolve())
+    return manifest
+
+
+def _new_manifest(corpus: Corpus, tokenizer: Tokenizer, split: str, chunk_bytes: int) -> Manifest:
+    """Returns the manifest of a set before anything is written."""
+    guess = int(corpus.size(split) / BYTES_PER_TOKEN * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize)
+    return Manifest(
         split=split,
         dtype=token_dtype(tokenizer.vocab_size),
         chunk_bytes=chunk_bytes or choose_chunk_bytes(guess),
@@ -102,28 +129,66 @@ def shard_corpus(
             "eos": tokenizer.eos_id,
             "pad": tokenizer.pad_id,
         },
-        source=str(corpus_dir),
+        source=str(corpus.folder),
     )
-    with replace_file(out / TOKENIZER) as file:
+
+
+def _write_set(
+    work: Path,
+    corpus: Corpus,
+    tokenizer_path: Path,
+    manifest: Manifest,
+    processes: int,
+    progress: Callable[[int, int], None] | None,
+    say: Callable[[str], None],
+) -> None:
+    """Writes the shards that are still missing, then the manifest, into the folder ``set`` of the work folder."""
+    folder, state = work / SET_FOLDER, State(work)
+    folder.mkdir(exist_ok=True)
+    if layout := prepare_folder(folder):
+        say(layout)
+    if state.shards:
+        say(f"resuming after {counted(len(state.shards), 'finished shard')} ({state.start.documents:,} documents)")
+    state.restore(manifest)
+    with replace_file(folder / TOKENIZER) as file:
         file.write(tokenizer_path.read_bytes())
-    with ShardWriter(out, manifest) as writer:
-        for task in _tokenized(corpus, split, out / TOKENIZER, processes):
+    size = corpus.size(manifest.split)
+    with ShardWriter(folder, manifest, SHARD_BYTES, state.skip) as writer:
+        first = state.start.block
+        for number, task in enumerate(
+            _tokenized(corpus, manifest.split, first, folder / TOKENIZER, processes), first + 1
+        ):
             writer.add(task.tokens, task.lengths)
             manifest.text_bytes += task.text_bytes
             manifest.words += task.words
             manifest.unknown += task.unknown
+            state.note(number, manifest)
             if progress:
                 progress(min(manifest.text_bytes, size), size)
         writer.finish()
-    assert (out / MANIFEST).is_file()
-    return manifest
+    assert (folder / MANIFEST).is_file()
 
 
-def _tokenized(corpus: Corpus, split: str, tokenizer_path: Path, processes: int) -> Iterator[Task]:
-    """Yields every block of a split, tokenized, in order; few are in progress, so that little is read ahead."""
+def _full_disk_named(out: Path, corpus: Corpus, manifest: Manifest) -> AbstractContextManager[None]:
+    """Turns a full disk into an error that says what the set needs, and what is kept."""
+
+    def describe() -> str:
+        size = corpus.size(manifest.split)
+        a_token = max(manifest.text_bytes, 1) / max(manifest.tokens, 1) if manifest.text_bytes else BYTES_PER_TOKEN / 2
+        need = size / a_token * np.dtype(manifest.dtype).itemsize
+        work = work_folder(out)
+        kept = len(State(work).shards) if work.is_dir() else 0
+        after = f"the same command resumes after {counted(kept, 'finished shard')}" if kept else "run it again"
+        return f"the {manifest.split} shards of {corpus.folder} need about {gigabytes(need)}; make room, then {after}"
+
+    return full_disk_named(work_folder(out), describe)
+
+
+def _tokenized(corpus: Corpus, split: str, first: int, tokenizer_path: Path, processes: int) -> Iterator[Task]:
+    """Yields the blocks of a split from `first` on, tokenized, in order; little is read ahead."""
     cuts = can_cut(tokenizer_path.read_bytes())
     with start_processes(processes, "tokenizing", _start_process, (str(tokenizer_path), cuts)) as run:
-        yield from run(_tokenize, corpus.blocks(split))
+        yield from run(_tokenize, islice(corpus.blocks(split), first, None))
 
 
 def _start_process(tokenizer_path: str, cuts: bool) -> None:

@@ -18,6 +18,7 @@ import xxhash
 
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.storage.disk import disk_full, free_bytes, full_disk_named
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
 from kogpt2_gluon.wording import gib, gigabytes
@@ -37,6 +38,7 @@ RESERVED = "\u2585"  # SentencePiece's internal sign for the unknown: it skips e
 TRAINER_THREADS = 16
 SAMPLE_MB = 2000  # the default amount of text to learn from
 MEMORY_FACTOR = 4.5  # bytes that SentencePiece needs for each byte of text (measured)
+MODEL_BYTES, PIECE_BYTES = 300_000, 20  # a model takes the table of its profile, and so much a piece (measured)
 SAMPLE_SEED = 0x6B6F6770  # seed of the hash that draws the sample; another seed would draw another sample
 BUCKET_BITS = 16  # the sample is drawn in steps of 1 / 65,536 of the text
 
@@ -89,8 +91,11 @@ def train_tokenizer(
         An argument cannot work; the message names a value that would, if there is one.
     DataError
         A corpus is bad.
+    DiskFullError
+        There is no room for the model.
     """
     _check_arguments(vocab_size, unused, character_coverage, profile, sample_mb)
+    _check_room(out, vocab_size)
     folders = [corpora] if isinstance(corpora, Path) else list(corpora)
     names = ", ".join(map(str, folders))
     sentences = Sentences(folders, int(sample_mb * 1e6))
@@ -124,8 +129,19 @@ def train_tokenizer(
         if sentences.error is not None:
             raise sentences.error from None
         raise _explain(error, names, vocab_size) from None
-    write_file(out, model.getvalue())
+    with full_disk_named(out.parent, lambda: _need(out, len(model.getvalue()))):
+        write_file(out, model.getvalue())
     return Tokenizer.load(out)
+
+
+def _check_room(out: Path, vocab_size: int) -> None:
+    """Raises DiskFullError if there is no room for a model, before hours are spent on it."""
+    if free_bytes(out) < (need := MODEL_BYTES + PIECE_BYTES * vocab_size):
+        raise disk_full(out, _need(out, need))
+
+
+def _need(out: Path, size: int) -> str:
+    return f"the tokenizer needs {gigabytes(size)}; make room, or choose another --out"
 
 
 def _check_arguments(vocab_size: int, unused: int, character_coverage: float, profile: str, sample_mb: float) -> None:

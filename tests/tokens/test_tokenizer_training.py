@@ -12,10 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus.store import Corpus
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError, DiskFullError, RecipeError
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.tokens.training import MAX_SENTENCE_BYTES, RESERVED, Sentences, cut_sentence, train_tokenizer
 from kogpt2_gluon.wording import gigabytes
+from tests.helpers import enlarge, small_disk
 from tests.tokens.tokenizer_helpers import SIGNS, make_corpus, random_words
 
 
@@ -236,3 +237,25 @@ def test_without_it_a_line_end_is_a_space_or_a_byte(tokenizer: Tokenizer) -> Non
     assert not tokenizer.keeps_newlines
     back = tokenizer.decode(tokenizer.encode(f"{SIGNS[0]}\n{SIGNS[1]}"))
     assert back == f"{SIGNS[0]}{' ' if tokenizer.path.stem == 'nmt_nfkc' else chr(10)}{SIGNS[1]}"
+
+
+@pytest.mark.parametrize("kilobytes", [4, 100, 250])
+def test_a_full_disk_is_named_before_anything_is_learnt(corpus: Path, tmp_path: Path, kilobytes: int) -> None:
+    with small_disk(tmp_path / "disk", kilobytes << 10) as disk:
+        said: list[str] = []
+        message = (
+            rf"^{disk}/new/t\.model: the disk is full \(0\.\d MB free of 0\.\d MB\); the tokenizer needs 0\.3 MB; make"
+        )
+        with pytest.raises(DiskFullError, match=message):
+            train_tokenizer(corpus, disk / "new" / "t.model", vocab_size=800, say=said.append)
+        assert not said and not any(disk.iterdir())
+        enlarge(disk, 1 << 20)
+        assert train_tokenizer(corpus, disk / "new" / "t.model", vocab_size=800).vocab_size == 800
+
+
+def test_a_disk_that_fills_up_meanwhile_is_named(corpus: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        fill = (disk / "filler").write_bytes
+        with pytest.raises(DiskFullError, match=r"t\.model|/disk: the disk is full .* the tokenizer needs"):
+            train_tokenizer(corpus, disk / "t.model", vocab_size=800, say=lambda line: fill(b"x" * 1_000_000) and None)
+        assert [path.name for path in disk.iterdir()] == ["filler"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ class Assembly:
         self._lead = len(layout.lead)
         self._firsts = [part.first for part in parts]
         self._total = parts[-1].first + parts[-1].documents
-        self._dropped: Flags = np.memmap(work / "dropped", np.bool_, "w+", shape=(max(1, self._total),))[: self._total]
+        self._dropped = _new_flags(work / "dropped", self._total)
         self.report = CleaningReport(sources=[SourceReport(source.name, source.size) for source in sources])
         self._samples = Samples()
         for part in parts:
@@ -261,6 +262,18 @@ def _choose(chosen: Chosen, number: int, hashes: Hashes, marked: Flags) -> None:
         chosen.setdefault(digest, (number, row))
     for digest in sorted(chosen)[SAMPLES_PER_REASON:]:
         del chosen[digest]
+
+
+def _new_flags(path: Path, count: int) -> Flags:
+    """Returns `count` flags, all False, that are mapped to a new file.
+
+    Its room on the disk is taken at once: a write to a mapped file on a full disk would kill the process.
+    """
+    size = max(1, count)
+    with path.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, size)
+    flags: Flags = np.memmap(path, np.bool_, "r+", shape=(size,))[:count]
+    return flags
 
 
 def _load_ends(folder: Path) -> Integers:

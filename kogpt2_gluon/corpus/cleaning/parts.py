@@ -3,21 +3,19 @@
 `OUT.work`, next to the future corpus, has ``plan.json`` (the sources, their kind, the filters) and ``part-00000``,
 ``part-00001``, ...: the clean documents of about 64 MB of text each, in the order of the sources. A part takes its name
 only when all of it is on disk, and says where the next one begins, so a cleaning that was killed resumes after the last
-finished part. Where one part ends and the next begins depends on the text alone.
+finished part. Where one part ends and the next begins depends on the text alone, so a source that was repaired or
+added costs only the parts from it on.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +23,13 @@ import numpy.typing as npt
 from kogpt2_gluon.corpus.cleaning.report import PLACES_SHOWN, Row, Samples, Tally
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.storage.files import commit_folder, write_file
+from kogpt2_gluon.storage.files import commit_folder
+from kogpt2_gluon.storage.work_folder import Plan, Stage, other_plan, remove_result
 
 PART_BYTES = 64 << 20  # of clean text; a part ends with the block that reaches this size
 PART_DOCUMENTS = 1 << 18  # or this many documents, so that their hashes and keys stay small too
 PART_LINES = 1 << 20
-PLAN_FILE = "plan.json"
 PLAN_FORMAT = "kogpt2-cleaning"
-LOCK_FILE = "lock"
 
 Integers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -208,88 +205,48 @@ def read_parts(work: Path) -> list[Part]:
     return parts
 
 
-def make_plan(sources: Sequence[Source], documents: str, options: dict[str, Any], release: str) -> dict[str, Any]:
+def make_plan(sources: Sequence[Source], documents: str, options: dict[str, Any], release: str) -> Plan:
     """Returns everything that the parts depend on, as plain data."""
     return {
-        "format": PLAN_FORMAT,
         "release": release,
         "documents": documents,
-        "options": json.loads(json.dumps(options)),  # as JSON gives it back: no tuples
+        "options": options,
         "sources": [[source.name, source.size, source.mark] for source in sources],
     }
 
 
-@contextmanager
-def open_work(work: Path, plan: dict[str, Any], restart: bool) -> Iterator[Path]:
-    """Yields the locked work folder of a plan; it is made if it does not exist, and emptied on `restart`.
+def cleaning_stage(say: Callable[[str], None]) -> Stage:
+    """Returns what the work folder of a cleaning needs to know; `say` gets a line if finished parts must go."""
+    return Stage("clean", PLAN_FORMAT, has_parts, lambda work, old, new: _reconcile(work, old, new, say))
 
-    It is removed when the block ends; if the block raises, it stays if it has a finished part. RecipeError if it
-    belongs to another plan, is in use, or is not a work folder.
+
+def has_parts(work: Path) -> bool:
+    """Returns True if a work folder has a finished part."""
+    return part_folder(work, 0).is_dir()
+
+
+def _reconcile(work: Path, old: Plan, new: Plan, say: Callable[[str], None]) -> None:
+    """Keeps the parts that are valid for the new plan: those before the first source that is another one now.
+
+    A part depends on its own sources and on those before it, because it begins where the one before it ends. Parts are
+    removed only for a file that was changed under its own name, such as one that was damaged and has been repaired.
+    RecipeError if anything else changed that finished parts depend on.
     """
-    _check_ours(work)
-    work.mkdir(parents=True, exist_ok=True)
-    done = work.with_name(f".{work.name}.{uuid.uuid4().hex[:12]}.done")
     try:
-        with (work / LOCK_FILE).open("ab") as lock:
-            _lock(lock, work)
-            if restart:
-                _empty(work)
-            if (work / PLAN_FILE).is_file():
-                _compare_plans(work, plan)
-            else:
-                write_file(work / PLAN_FILE, json.dumps(plan).encode())
-            try:
-                yield work
-            except BaseException:
-                if not part_folder(work, 0).is_dir():
-                    work.rename(done)
-                raise
-            work.rename(done)
-    finally:
-        # Now that the lock is closed: NFS does not remove a folder with a file that is open.
-        shutil.rmtree(done, ignore_errors=True)
-
-
-def _check_ours(work: Path) -> None:
-    if work.exists() and not work.is_dir():
-        raise RecipeError(f"{work}: in the way of the work folder; move it, or choose another --out")
-    if not work.exists() or (work / PLAN_FILE).is_file():
-        return
-    if any(path.name != LOCK_FILE and not path.name.startswith(f".{PLAN_FILE}.") for path in work.iterdir()):
-        raise RecipeError(f"{work}: not a work folder of kogpt2 clean; move it, or choose another --out")
-
-
-def _lock(lock: BinaryIO, work: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RecipeError(f"{work}: another kogpt2 clean is at work in it; wait or choose another --out") from None
-    except OSError:
-        pass  # a file system without locks (Lustre mounted without flock)
-
-
-def _empty(work: Path) -> None:
-    for path in work.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LOCK_FILE:
-            path.unlink()
-
-
-def _compare_plans(work: Path, plan: dict[str, Any]) -> None:
-    try:
-        old = json.loads((work / PLAN_FILE).read_bytes())
-        if old["format"] != PLAN_FORMAT:
-            raise ValueError(old["format"])
-        changes = list(_changes(old, plan))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"{work / PLAN_FILE}: damaged ({error}); say --restart to clean from the beginning") from None
-    if changes:
-        more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
-        raise RecipeError(
-            f"{work}: an unfinished cleaning from before {'; '.join(changes[:3])}{more}; "
-            "say --restart to clean from the beginning, or undo the change"
-        )
+        before, now = old["sources"], new["sources"]
+        same = next((n for n, (a, b) in enumerate(zip(before, now)) if a != b), min(len(before), len(now)))
+        parts = read_parts(work)
+        valid = sum(part.next_place <= Place(same) for part in parts)
+        same_names = [name for name, *_ in before] == [name for name, *_ in now]
+        changes = list(_changes(old, new))
+        if changes or not (same_names or valid == len(parts)):
+            raise other_plan(work, "cleaning", changes + list(_source_changes(before, now)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"{work}: its plan is damaged ({error}); say --restart to start from the beginning") from None
+    for part in reversed(parts[valid:]):  # the last one first, so that a kill leaves no gap
+        remove_result(part.folder)
+    changed = now[same][0] if same < len(now) else before[same][0]
+    say(f"{changed}: not as it was when this cleaning began; {valid:,} of {len(parts):,} finished parts are kept")
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
@@ -301,7 +258,10 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             yield f"the option {name}={now.get(name)} (it was {before.get(name)})"
-    was, is_now = ({name: (size, mark) for name, size, mark in plan["sources"]} for plan in (old, new))
+
+
+def _source_changes(before: list[list[Any]], now: list[list[Any]]) -> Iterator[str]:
+    was, is_now = ({name: (size, mark) for name, size, mark in sources} for sources in (before, now))
     for name in [*is_now, *(name for name in was if name not in is_now)]:
         if name not in was:
             yield f"the source {name} was named"
@@ -309,7 +269,7 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
             yield f"the source {name} was left out"
         elif was[name] != is_now[name]:
             yield f"the source {name} changed"
-    if (list(was) != list(is_now) and set(was) == set(is_now)) or len(old["sources"]) != len(new["sources"]):
+    if (list(was) != list(is_now) and set(was) == set(is_now)) or len(before) != len(now):
         yield "the sources came in this order and number"
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -21,7 +23,7 @@ from kogpt2_gluon.corpus.cleaning.blocks import BlockCleaner
 from kogpt2_gluon.corpus.cleaning.normalize import NORMALISATION
 from kogpt2_gluon.corpus.cleaning.options import RULES_VERSION, CleaningOptions, load_options
 from kogpt2_gluon.corpus.cleaning.page import render_cleaning
-from kogpt2_gluon.corpus.cleaning.parts import Cleaned, PartWriter, Place, make_plan, open_work, read_parts
+from kogpt2_gluon.corpus.cleaning.parts import Cleaned, PartWriter, Place, cleaning_stage, make_plan, read_parts
 from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PAGE_FILE, SAMPLES_FILE, CleaningReport
 from kogpt2_gluon.corpus.documents import check_names, read_blocks
 from kogpt2_gluon.corpus.formats import kind_of
@@ -31,7 +33,10 @@ from kogpt2_gluon.corpus.sources import Source, is_s3_url, list_sources, split_s
 from kogpt2_gluon.corpus.store import CORPUS_FILE, SPLITS, CorpusWriter
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.process_pool import start_processes
+from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import replace_folder
+from kogpt2_gluon.storage.work_folder import open_work, work_folder
+from kogpt2_gluon.wording import counted, gigabytes
 
 Progress = Callable[[int, int], None]
 
@@ -79,8 +84,9 @@ def clean(
     say : callable
         Called with a short status line at the start of each stage.
 
-    Raises RecipeError for a bad argument, or if sources or options differ from those of the interrupted cleaning;
-    DataError for sources that are missing, damaged, or leave no document.
+    Raises RecipeError for a bad argument, or if the options differ from those of the interrupted cleaning; DataError
+    for sources that are missing, damaged, or leave no document; DiskFullError. If sources differ from those of the
+    interrupted cleaning, the parts before the first of them are kept.
     """
     if not 0 <= test_share < 1:
         raise RecipeError(f"--test-share {test_share:g}: give a share from 0 to below 1, such as 0.01")
@@ -93,7 +99,8 @@ def clean(
     _check_out(out, files, overwrite)
     say = say or (lambda words: None)
     plan = make_plan(files, documents, options.to_dict(), f"{__version__}, rules {RULES_VERSION}")
-    with open_work(work_folder(out), plan, restart) as work:
+    full_disk = partial(_full_disk_named, out, files)  # twice, since the folder may be gone when its block has ended
+    with full_disk(), open_work(work_folder(out), cleaning_stage(say), plan, restart) as work, full_disk():
         _make_parts(work, files, kind, options, processes, progress, say)
         about = {
             "normalisation": NORMALISATION.replace("NFC", options.normalize.form),
@@ -258,6 +265,19 @@ def _raise_nothing_left(sources: Sequence[str | Path], documents: str, report: C
     )
 
 
+def _full_disk_named(out: Path, sources: Sequence[Source]) -> AbstractContextManager[None]:
+    """Turns a full disk into an error that says what a cleaning needs, and what is kept."""
+    work = work_folder(out)
+
+    def describe() -> str:
+        size = sum(source.size for source in sources)
+        kept = read_parts(work) if work.is_dir() else []
+        after = f"the same command resumes after {counted(len(kept), 'finished part')}" if kept else "run it again"
+        return f"a cleaning needs up to twice its unpacked text ({gigabytes(size)} of sources); make room, then {after}"
+
+    return full_disk_named(work, describe)
+
+
 # --- checks of the arguments
 
 
@@ -295,8 +315,3 @@ def _check_out(out: Path, sources: Sequence[Source], overwrite: bool) -> None:
         raise RecipeError(f"--out {out}: a folder that is not just a corpus ({what}); choose another, or empty it")
     if not overwrite:
         raise RecipeError(f"--out {out}: a finished corpus; say --overwrite to replace it, or choose another folder")
-
-
-def work_folder(out: Path) -> Path:
-    """Returns the folder in which the cleaning for `out` keeps its finished parts."""
-    return out.resolve().with_name(out.resolve().name + ".work")

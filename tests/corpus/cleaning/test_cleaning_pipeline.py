@@ -19,10 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.cli.clean import _stoppable
 from kogpt2_gluon.corpus.cleaning import PAGE_FILE, SAMPLES_FILE, clean, load_options, parts, pipeline
 from kogpt2_gluon.corpus.store import Corpus
-from kogpt2_gluon.errors import DataError, PreemptedError, RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from tests.corpus.cleaning.cleaning_helpers import (
     ALL_STAGES,
     check_counts,
@@ -222,8 +221,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (lambda f: {"options": load_options("web")}, r"the option account\.enabled=True \(it was False\); .* more; "),
         (lambda f: {"sources": [f / "a.txt"]}, r"the source \S+b\.txt was left out"),
         (lambda f: {"sources": [f / "b.txt", f / "a.txt"]}, "in this order"),
-        (lambda f: write(f / "b.txt", b"new\n") and {}, r"the source \S+b\.txt changed"),
-        (lambda f: {"sources": [f / "a.txt", f / "b.txt", write(f / "c.txt", b"c")]}, r"c\.txt was named"),
+        (lambda f: {"sources": [write(f / "c.txt", b"c"), f / "a.txt", f / "b.txt"]}, r"c\.txt was named"),
     ],
 )
 def test_another_plan_needs_a_restart(interrupted: Path, change: Callable[[Path], dict[str, Any]], words: str) -> None:
@@ -292,18 +290,3 @@ def test_no_open_file_is_in_the_way_on_nfs(tmp_path: Path, monkeypatch: pytest.M
     assert report.documents.dropped["duplicate"] and report.lines.dropped["duplicate_lines"]
     assert refused and not any("done" in path.name for path in refused)  # the scratch, never the work folder
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_says_whether_the_same_command_resumes(
-    tmp_path: Path, number: signal.Signals, request: pytest.FixtureRequest
-) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started without
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, interrupt))
-    with pytest.raises(KeyboardInterrupt), _stoppable(tmp_path / "out"):
-        signal.raise_signal(number)
-    (tmp_path / "out.work" / "part-00000").mkdir(parents=True)
-    with pytest.raises(PreemptedError, match="the same command resumes"), _stoppable(tmp_path / "out"):
-        signal.raise_signal(number)
-    assert signal.getsignal(signal.SIGTERM) == before
