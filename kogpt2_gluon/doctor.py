@@ -56,7 +56,7 @@ def examine() -> list[Finding]:
         *examine_operators(),
         *examine_memory(),
         *examine_disk(),
-        *examine_gpus(wheel, cuda.list_gpus()),
+        *examine_gpus(wheel, *cuda.list_gpus()),
         *(examine_cuda_libraries() if wheel == runtime.CUDA_WHEEL else []),
         *examine_tools(),
     ]
@@ -148,7 +148,10 @@ def examine_tools() -> list[Finding]:
     if not compiler:
         return [Finding(WARN, "g++", "tools", "not found: no fused operators, no Horovod", "apt-get install g++ make")]
     version = _run([compiler, "-dumpfullversion"])
-    return [Finding(PASS, "g++", "tools", version.stdout.strip() if version else compiler)]
+    if version is None or version.returncode:
+        said = (version.stderr if version else "").strip().splitlines() or ["it does not run"]
+        return [Finding(WARN, "g++", "tools", f"{compiler}: {said[-1]}", "apt-get install --reinstall g++")]
+    return [Finding(PASS, "g++", "tools", version.stdout.strip())]
 
 
 # ---- MXNet and Horovod, each in a process of its own -------------------------------------------------------------
@@ -319,10 +322,15 @@ def examine_disk() -> list[Finding]:
 # ---- GPUs --------------------------------------------------------------------------------------------------------
 
 
-def examine_gpus(wheel: str | None, gpus: Sequence[cuda.Gpu]) -> list[Finding]:
-    """Checks each GPU: if the installed MXNet uses it, and if it can run on it at all."""
+def examine_gpus(wheel: str | None, gpus: Sequence[cuda.Gpu], problem: str = "") -> list[Finding]:
+    """Checks each GPU: if the installed MXNet uses it, and if it can run on it at all.
+
+    `problem` is what nvidia-smi says instead of listing any.
+    """
     with_cuda = wheel == runtime.CUDA_WHEEL
     findings = [_driver(with_cuda)]
+    if problem:
+        findings.append(Finding(WARN, "nvidia-smi", "gpu", problem, "make `nvidia-smi` work, or train on the CPU"))
     for gpu in gpus:
         value = f"{gpu.name}, {gpu.memory_mib} MiB, driver {gpu.driver}"
         refusal = cuda.unsupported_gpu(gpu.name, *gpu.capability) if gpu.capability else None

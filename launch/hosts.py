@@ -13,26 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.user_files import read_user_text
 
 # A DNS name or an IPv4 address, label by label. Nothing else may reach the command line of horovodrun or ssh:
-# a name that begins with '-' would be read as an option. IPv6 addresses are refused, because Horovod splits at ':'.
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# a name that begins with '-' would be read as an option. ssh and horovodrun accept underscores, mpirun does not.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_IPV6 = re.compile(r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?\]?(:[0-9]+)?")  # with slots too
 _LOOPBACK = ("localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True)
 class Host:
-    """One machine and the number of workers it runs; RecipeError if either is not valid."""
+    """One machine and the number of workers it runs; RecipeError if either is not valid.
+
+    The dot at the end of a full name, h1.example.com., is left out: mpirun takes such a name for another host.
+    """
 
     name: str
     slots: int
 
     def __post_init__(self) -> None:
+        if self.name.endswith(".") and not self.name.endswith(".."):
+            object.__setattr__(self, "name", self.name[:-1])
         if len(self.name) > 253 or not _HOST_NAME.fullmatch(self.name):
-            raise RecipeError(
-                f"host {self.name!r}: not a host name or IPv4 address (letters, digits and inner hyphens between dots)"
-            )
+            raise RecipeError(f"host {self.name!r}: {_why_not(self.name)}")
         if self.slots < 1:
             raise RecipeError(f"host {self.name}: {self.slots} slots; a host needs at least 1")
 
@@ -46,6 +51,22 @@ class Host:
         """Returns True if the name is one of this machine's own. Only names are compared; the network is not asked."""
         name, own = self.name.lower(), socket.gethostname().lower()
         return name in (*_LOOPBACK, own, own.partition(".")[0])
+
+
+def _why_not(name: str) -> str:
+    """Says why ssh or the engines cannot take a host by this name, and what they can."""
+    user, at, host = name.rpartition("@")
+    if at and _HOST_NAME.fullmatch(host):
+        return (
+            f"horovodrun and mpirun take no user with a host; write {host}, and 'User {user}' under 'Host {host}' in "
+            "~/.ssh/config of every host"
+        )
+    if _IPV6.fullmatch(name):
+        return (
+            "horovodrun separates host and slots at the first colon and listens on IPv4 alone, so an IPv6 address "
+            "cannot be a host; give its IPv4 address, or a name that has one"
+        )
+    return "not a host name or IPv4 address (letters, digits, underscores and inner hyphens between dots)"
 
 
 @dataclass(frozen=True)
@@ -68,12 +89,8 @@ def parse_hosts(text: str) -> tuple[Host, ...]:
 
 def read_hostfile(path: Path) -> tuple[Host, ...]:
     """Reads a hostfile, a host on each line: ``h1 slots=8`` (Horovod, Open MPI) or ``h1:8`` (MPICH); ``#`` comments."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"hostfile {path}: not readable: {error}") from None
     hosts: list[Host] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_user_text(path, "hostfile").splitlines(), start=1):
         entry = line.partition("#")[0].strip()
         if entry:
             hosts.append(_parse_line(entry, f"hostfile {path}, line {number}"))
@@ -91,6 +108,8 @@ def available_cores() -> int:
 
 def _parse_item(item: str, where: str) -> Host:
     """Reads a host from ``name:slots``."""
+    if _IPV6.fullmatch(item):
+        raise RecipeError(f"{where}: host {item!r}: {_why_not(item)}")
     name, colon, slots = item.partition(":")
     # The number of slots is never guessed: Open MPI's meaning of a bare name changed between its versions.
     if not colon:
@@ -103,10 +122,12 @@ def _parse_line(entry: str, where: str) -> Host:
     name, *options = entry.split()
     if not options:
         return _parse_item(name, where)
+    keys = [option.partition("=")[0].replace("max-slots", "max_slots") for option in options]
     settings = dict(option.split("=", 1) for option in options if "=" in option)
-    unknown = [option for option in options if option.partition("=")[0] not in ("slots", "max_slots", "max-slots")]
-    if unknown or "slots" not in settings:
+    if not set(keys) <= {"slots", "max_slots"} or "slots" not in settings:
         raise RecipeError(f"{where}: {entry!r} is not understood; write {name} slots=N")
+    if len(set(keys)) < len(keys):
+        raise RecipeError(f"{where}: {entry!r} gives one setting twice; write {name} slots=N")
     return Host(name, _parse_slots(settings["slots"], where))
 
 

@@ -107,23 +107,28 @@ class Gpu:
     capability: tuple[int, int] | None
 
 
-def list_gpus() -> list[Gpu]:
-    """Returns the GPUs that nvidia-smi lists; none if it is absent or fails."""
+def list_gpus() -> tuple[list[Gpu], str]:
+    """Returns the GPUs that nvidia-smi lists, and its own words if it fails; neither if it is absent."""
     program = shutil.which("nvidia-smi")
     if not program:
-        return []
-    fields = "index,name,driver_version,memory.total"
+        return [], ""
+    problem, fields = "", "index,name,driver_version,memory.total"
     # Drivers before 510 do not know compute_cap and refuse the whole query.
     for query in (f"{fields},compute_cap", fields):
         command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return []
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return [], f"nvidia-smi: {error}"
+        said = " ".join(f"{done.stderr} {done.stdout}".split())[:300]  # it prints its errors on stdout
+        rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
+        found = [_gpu(row) for row in rows if len(row) == query.count(",") + 1] if done.returncode == 0 else []
+        if found:
+            return found, ""
+        problem = f"nvidia-smi: {said or f'exit code {done.returncode}'}"
         if done.returncode == 0:
-            rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
-            return [_gpu(row) for row in rows if len(row) == query.count(",") + 1]
-    return []
+            break
+    return [], problem
 
 
 def _gpu(row: list[str]) -> Gpu:

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from kogpt2_gluon.machine.cuda import list_gpus
 from kogpt2_gluon.storage.files import write_file
 
 PACKAGES = (
@@ -114,9 +115,9 @@ def _cpu_model() -> str:
 
 
 def _list_gpus() -> list[str]:
-    """Returns name, memory and driver of each GPU that the driver's own tool reports."""
-    listed = _output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-    return (listed or "").strip().splitlines()
+    """Returns name, memory and driver of each GPU that the driver's own tool reports, or that tool's words."""
+    gpus, problem = list_gpus()
+    return [f"{gpu.name}, {gpu.memory_mib} MiB, {gpu.driver}" for gpu in gpus] or ([problem] if problem else [])
 
 
 def _output_of(*command: str) -> str | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.wording import counted
 from kogpt2_launch.hosts import FileSystem, Host
 from kogpt2_launch.plan.fabric import instance_type
 
@@ -89,24 +90,70 @@ def from_slurm(environment: Mapping[str, str]) -> Discovered:
     nodes = environment.get("SLURM_JOB_NODELIST")
     if not nodes:
         raise RecipeError("--slurm: SLURM_JOB_NODELIST is not set; run this inside sbatch or salloc")
+    names = _expand(nodes)
+    slots = _slurm_slots(environment, len(names))
+    return Discovered(tuple(Host(name, each) for name, each in zip(names, slots)))
+
+
+def _expand(nodes: str) -> list[str]:
+    """The names in a node list such as ``node[1-4]``; DataError with scontrol's own words if it cannot tell them."""
+    what = f"--slurm: scontrol show hostnames {nodes}"
     try:
-        answer = subprocess.run(
-            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=60, check=True
+        done = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
         )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise DataError(f"--slurm: scontrol show hostnames {nodes}: {error}") from None
-    slots = _slurm_slots(environment)
-    return Discovered(tuple(Host(name, slots) for name in answer.stdout.split()))
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"{what}: no answer within {error.timeout:g} s") from None
+    except OSError as error:
+        raise DataError(f"{what}: {error.strerror}") from None
+    names = done.stdout.split()
+    if done.returncode or not names:
+        said = " ".join(f"{done.stderr} {done.stdout}".split())[:300]
+        raise DataError(f"{what}: exit code {done.returncode}: {said or 'it said nothing'}")
+    return names
 
 
-def _slurm_slots(environment: Mapping[str, str]) -> int:
-    for name in ("SLURM_GPUS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_GPUS_ON_NODE"):
-        if found := re.fullmatch(r"(?:[A-Za-z][^:,]*:)?([0-9]{1,4})", environment.get(name, "")):  # 8, or a100:8
-            return int(found.group(1))
+def _slurm_slots(environment: Mapping[str, str], nodes: int) -> list[int]:
+    """The slots of each node; RecipeError if Slurm's variables do not say, or cannot be read."""
+    # Without --ntasks, SLURM_TASKS_PER_NODE counts the cores of nodes that a job has for itself: it asked for no tasks.
+    tasks = ("SLURM_TASKS_PER_NODE",) if "SLURM_NTASKS" in environment else ()
+    for name in ("SLURM_GPUS_PER_NODE", "SLURM_NTASKS_PER_NODE", *tasks, "SLURM_GPUS_ON_NODE"):
+        text = environment.get(name, "")
+        if not text:
+            continue
+        slots = _per_node(text, nodes) if name in tasks else [_count(text)] * nodes
+        if len(slots) != nodes or min(slots) < 1:
+            raise RecipeError(
+                f"--slurm: {name}={text} does not say how many workers each of {counted(nodes, 'node')} gets; allocate "
+                "with --gpus-per-node=N or --ntasks-per-node=N"
+            )
+        return slots
     raise RecipeError(
         "--slurm: none of SLURM_GPUS_PER_NODE, SLURM_NTASKS_PER_NODE and SLURM_GPUS_ON_NODE says how many workers a "
         "node gets; allocate with --gpus-per-node=N or --ntasks-per-node=N"
     )
+
+
+def _count(text: str) -> int:
+    """The sum of ``8``, ``a100:8``, ``gpu:a100:8(S:0-1)`` or several of these; 0 if it is none of them."""
+    items = [re.fullmatch(r"(?:[A-Za-z][\w.-]*:)*([0-9]{1,4})(?:\([A-Z]+:[^)]*\))?", each) for each in text.split(",")]
+    return sum(int(item[1]) for item in items if item) if all(items) else 0
+
+
+def _per_node(text: str, nodes: int) -> list[int]:
+    """The counts of ``2(x2),4``: two nodes with 2, one with 4; none if it is not such a list, or one of more nodes."""
+    counts: list[int] = []
+    for item in text.split(","):
+        found = re.fullmatch(r"([0-9]{1,4})(?:\(x([0-9]{1,6})\))?", item.strip())
+        if not found or len(counts) + int(found[2] or 1) > nodes:
+            return []
+        counts += [int(found[1])] * int(found[2] or 1)
+    return counts
 
 
 def file_system(name: str, client: Any = None) -> FileSystem:

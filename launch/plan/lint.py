@@ -1,7 +1,8 @@
 """Environment variables that do harm or have no effect on the network of a plan: a line for each, with the reason.
 
 They come from blog posts and old job scripts. A rule warns, or fails for a variable that corrupts data. The way out is
-to leave the variable out, unless the text of the rule says otherwise.
+to leave the variable out, unless the text of the rule says otherwise. A value that is not read as it says fails too
+(values.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Callable
 
 from kogpt2_gluon.findings import FAIL, WARN, Finding
 from kogpt2_launch.plan.fabric import PLUGIN_CHEATSHEET, InstanceType
+from kogpt2_launch.plan.values import unreadable
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ def lint(
     """
     found: dict[tuple[str, str], Finding] = {}
     for name, value in sorted(variables.items()):
+        if misread := unreadable(name, value):
+            found[name, ""] = misread
+            continue
         if preset is not None and preset.get(name) == value:
             continue
         for rule in RULES:

@@ -227,7 +227,8 @@ def interface(plan: Plan, recipe: Recipe, hosts: Sequence[HostFacts]) -> Iterato
         there = _subnets(each)
         subnets[each.host] = there.get(name)
         if name not in there:
-            others = ", ".join(sorted(there)) or "none"
+            tool = each.facts["tools"]["addresses"]
+            others = ", ".join(sorted(there)) or (f"none (ip: {tool['problem']})" if tool["problem"] else "none")
             text = f"no {name} with an IPv4 address; it has {others}"
             yield Finding(FAIL, "interface", each.host, text, "kogpt2-launch plan ... --network-interface NAME")
     if len(hosts) > 1 and None not in subnets.values():

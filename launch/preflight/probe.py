@@ -62,7 +62,8 @@ def run(argv: list[str | None]) -> dict[str, Any]:
         return {"code": None, "output": "", "problem": f"no answer within {TOOL_SECONDS} s"}
     except OSError as error:
         return {"code": None, "output": "", "problem": str(error.strerror)}
-    return {"code": done.returncode, "output": done.stdout[:100_000], "problem": done.stderr.strip()[-300:]}
+    said = done.stderr.strip() or (done.stdout.strip() if done.returncode else "")  # nvidia-smi puts errors on stdout
+    return {"code": done.returncode, "output": done.stdout[:100_000], "problem": said[-300:]}
 
 
 def library(package: str, name: str) -> str | None:

@@ -61,7 +61,13 @@ def run_job(plan: Plan, options: Options, policy: Policy, worker: Sequence[str] 
 
 
 def _check_engine(plan: Plan, options: Options) -> None:
-    """RecipeError for several hosts through mpirun without an interface: only horovodrun looks for one itself."""
+    """RecipeError for what mpirun, unlike horovodrun, does not take: hosts without an interface, underscores."""
+    odd = [host.name for host in plan.hosts if "_" in host.name]
+    if options.engine == MPIRUN and odd and not plan.is_local:
+        raise RecipeError(
+            f"--backend mpirun: host {odd[0]}: Open MPI takes no underscore in a name; give its address, another "
+            "name of it in /etc/hosts, or --backend horovodrun"
+        )
     if options.engine == MPIRUN and not plan.is_local and plan.network_interface is None:
         raise RecipeError("--backend mpirun: make the plan with --network-interface, the one that the hosts share")
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from kogpt2_gluon import doctor
 from kogpt2_gluon.findings import FAIL, PASS, WARN, Finding
 from kogpt2_gluon.machine import cuda, limits, runtime
+from kogpt2_gluon.runs import environment
 from tests.helpers import ROOT
 
 
@@ -154,7 +155,7 @@ H100 = "1, NVIDIA H100 80GB HBM3, 535.104.05, 81559, 9.0"
 
 def test_h100_cannot_run_the_wheel_and_v100_can(nvidia_smi):
     nvidia_smi(V100, H100)
-    found = by_name(doctor.examine_gpus("mxnet-cu112", cuda.list_gpus()))
+    found = by_name(doctor.examine_gpus("mxnet-cu112", *cuda.list_gpus()))
     assert found["gpu 0"] == Finding(PASS, "gpu 0", "gpu", "Tesla V100-SXM2-32GB, 32510 MiB, driver 470.57.02")
     assert found["gpu 1"].status == FAIL
     assert "NVIDIA H100 80GB HBM3 has compute capability 9.0" in found["gpu 1"].text
@@ -163,25 +164,45 @@ def test_h100_cannot_run_the_wheel_and_v100_can(nvidia_smi):
 
 def test_gpus_beside_a_cpu_build(nvidia_smi):
     nvidia_smi(V100, H100)
-    found = by_name(doctor.examine_gpus("mxnet", cuda.list_gpus()))
+    found = by_name(doctor.examine_gpus("mxnet", *cuda.list_gpus()))
     assert (found["gpu 0"].status, found["gpu 1"].status) == (WARN, WARN)
     assert runtime.INSTALL_CUDA in found["gpu 0"].fix and runtime.INSTALL_CUDA not in found["gpu 1"].fix
 
 
 def test_old_driver(nvidia_smi):
     nvidia_smi("0, Tesla V100-SXM2-16GB, 418.87.00, 16160", old=True)
-    (gpu,) = cuda.list_gpus()
+    (gpu,), problem = cuda.list_gpus()
+    assert problem == ""
     assert (gpu.name, gpu.driver, gpu.memory_mib) == ("Tesla V100-SXM2-16GB", "418.87.00", "16160")
     found = by_name(doctor.examine_gpus("mxnet-cu112", [gpu]))["gpu 0"]
     assert found.status == FAIL and "450.80.02" in found.fix
 
 
-def test_broken_nvidia_smi_is_no_gpu(nvidia_smi, tmp_path):
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'NVIDIA-SMI has failed'\nexit 9", "NVIDIA-SMI has failed"),
+        ("echo 'No devices were found'", "No devices were found"),
+        ("echo 'Failed to initialize NVML: Driver/library version mismatch' >&2\nexit 18", "Failed to initialize NVML"),
+        ("exit 3", "exit code 3"),
+    ],
+)
+def test_a_broken_nvidia_smi_is_no_gpu_and_is_quoted(nvidia_smi, tmp_path, script, said):
     nvidia_smi()
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
-    assert cuda.list_gpus() == []
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'No devices were found'\n")
-    assert cuda.list_gpus() == []
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    gpus, problem = cuda.list_gpus()
+    assert gpus == [] and problem.startswith(f"nvidia-smi: {said}")
+    found = by_name(doctor.examine_gpus("mxnet-cu112", gpus, problem))
+    assert found["nvidia-smi"].status == WARN and found["nvidia-smi"].text == problem
+    assert environment.collect_environment(tmp_path)["host"]["gpus"] == [problem]
+
+
+def test_a_compiler_that_does_not_run_is_quoted(tmp_path, monkeypatch):
+    (tmp_path / "g++").write_text("#!/bin/sh\necho 'cannot execute cc1plus' >&2\nexit 1\n")
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = doctor.examine_tools()
+    assert found.status == WARN and found.text.endswith("g++: cannot execute cc1plus")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from kogpt2_launch.cli.main import main
 from kogpt2_launch.hosts import FileSystem, Host
 from kogpt2_launch.plan.plan import make_plan
 from kogpt2_launch.plan.variables import Fabric
-from kogpt2_launch.preflight import checks
+from kogpt2_launch.preflight import checks, probe
 from kogpt2_launch.preflight.checks import HostFacts
 from kogpt2_launch.preflight.preflight import preflight, to_table
 from kogpt2_launch.ssh import Answer, Shell
@@ -184,6 +184,10 @@ OTHER_NAME = json.dumps([{"ifname": "ens5", "addr_info": [{"family": "inet", "lo
         (checks.gpus, put(tool(code=9, problem="no devices"), "tools", "nvidia_smi"), FAIL, "no devices", "driver"),
         (checks.nccl, put(tool(ONE_NCCL_MORE), "tools", "ldd_mxnet"), FAIL, "several", "LD_LIBRARY_PATH"),
         (checks.interface, put(tool(OTHER_NAME), "tools", "addresses"), FAIL, "it has ens5", "--network-interface"),
+        (
+            *(checks.interface, put(tool(code=1, problem="ip: not permitted"), "tools", "addresses")),
+            *(FAIL, "it has none (ip: ip: not permitted)", "--network-interface"),
+        ),
         (checks.interface, put(tool(ELSEWHERE), "tools", "addresses"), WARN, "10.9.0.0/20", "one subnet"),
         (checks.ssh, put(tool(code=255, problem="Permission denied"), "peers", "node2"), FAIL, "denied", "ssh-copy-id"),
     ],
@@ -292,3 +296,17 @@ def test_problem_of_an_answer():
     assert Answer("h", 0, "", "warning", 0, 1).problem == ""
     assert Answer("h", 255, "", "a\nb\n", 0, 1).problem == "b"
     assert Answer("h", None, "", "", 0, 9).problem == "no answer within 9 s"
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("echo 'NVIDIA-SMI has failed'; exit 9", "NVIDIA-SMI has failed"),
+        ("echo out; echo 'no permission' >&2; exit 1", "no permission"),
+        ("echo fine", ""),
+    ],
+)
+def test_a_tool_is_quoted_wherever_it_says_why(tmp_path, script, problem):
+    (tmp_path / "tool").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "tool").chmod(0o755)
+    assert probe.run([str(tmp_path / "tool"), "-q"])["problem"] == problem
