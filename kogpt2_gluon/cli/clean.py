@@ -8,6 +8,7 @@ import click
 
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.cli.stopping import stoppable
+from kogpt2_gluon.corpus.encodings import AUTO, ENCODINGS
 from kogpt2_gluon.corpus.formats import describe_kinds
 
 
@@ -31,6 +32,18 @@ from kogpt2_gluon.corpus.formats import describe_kinds
     type=click.Choice(["hash", "folder"]),
     help="Hold out documents by the hash of their text, or those in a folder test/ (the others: train/).",
 )
+@click.option(
+    "--encoding",
+    default=AUTO,
+    show_default=True,
+    type=click.Choice([AUTO, *ENCODINGS]),
+    help="Encoding of text; auto decides it for each file by its bytes.",
+)
+@click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Read only files that fit, such as '*.txt'; repeatable."
+)
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out files that fit; repeatable.")
+@click.option("--skip-damaged", is_flag=True, help="Go on without sources that cannot be read; the report names them.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished corpus at --out.")
 @click.option("--restart", is_flag=True, help="Start again instead of resuming an interrupted cleaning.")
 def clean(
@@ -42,14 +55,21 @@ def clean(
     processes: int,
     test_share: float | None,
     split: str,
+    encoding: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    skip_damaged: bool,
     overwrite: bool,
     restart: bool,
 ) -> None:
     """Raw text -> corpus: normalise, filter, drop empty and duplicate documents, split off a held-out part.
 
-    SOURCES are files, folders or s3://bucket/prefix: text, JSON lines or dumps, also as .gz, .bz2, .xz or .zst. After
-    an interruption, a full disk or the repair of a damaged file the same command resumes. OUT/cleaning.html shows what
-    was dropped and why, OUT/dropped.jsonl has samples of it.
+    SOURCES are files, folders or s3://bucket/prefix: text, JSON lines or dumps, also as .gz, .bz2, .xz or .zst. What a
+    file is, its content decides. In folders, names that begin with . or _ and empty files are passed over. A PATTERN
+    fits a file's name, or its path below the folder.
+
+    After an interruption, a full disk or the repair of a damaged file the same command resumes. OUT/cleaning.html shows
+    what was dropped and why, OUT/dropped.jsonl has samples of it.
 
     \b
     Example: kogpt2 clean reviews.txt --documents line --out corpus --test-share 0.02
@@ -81,6 +101,10 @@ def clean(
             restart=restart,
             split=split,
             say=bar.say,
+            encoding=encoding,
+            include=include,
+            exclude=exclude,
+            skip_damaged=skip_damaged,
         )
     click.echo(report.summary())
     click.echo(f"{out / PAGE_FILE}: what was dropped and why, on one page")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from kogpt2_gluon.corpus.formats.kind import LEAST
-from kogpt2_gluon.corpus.formats.text import JSON_SUFFIXES, LineKind, check_encoding, first_lines, numbered_lines
+from kogpt2_gluon.corpus.formats.text import JSON_SUFFIXES, LineKind, first_lines, numbered_lines
 from kogpt2_gluon.corpus.layout import LINES, PARAGRAPHS
 from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection
 from kogpt2_gluon.errors import DataError
@@ -40,9 +40,8 @@ class Field(LineKind):
             )
 
     def check_opening(self, block: Block, fewest: int = LEAST) -> None:
-        """Raises DataError if the first records are not UTF-8, or if none of them has a text under the field."""
+        """Raises DataError if none of them has a text under the field."""
         lines = first_lines(block.data)
-        check_encoding(block, lines)
         fields, texts = self._look_at(lines)
         if self.field in texts:
             return
