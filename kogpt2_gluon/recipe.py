@@ -55,7 +55,8 @@ class ModelRecipe:
 class DataRecipe:
     """The data to read and how: token shards (`kogpt2 shard` writes them), or text.
 
-    window, max_lanes, corrupt and the cache are for shards; tokenizer, documents, refresh and bpe_dropout are for text.
+    window, max_lanes and the cache are for shards; tokenizer, documents, refresh, encoding, include, exclude and
+    bpe_dropout are for text.
     """
 
     train: Paths = option(
@@ -72,7 +73,8 @@ class DataRecipe:
     max_lanes: int = option(64, "most lanes of the reading order; the number of workers must divide them", minimum=1)
     corrupt: str = option(
         "stop",
-        "what happens at a damaged chunk: the run stops, or it skips the chunk, counts it and reads another",
+        "what happens at a damaged chunk: the run stops, or it skips the chunk, counts it and reads another; for text: "
+        "whether a run starts with files that cannot be read, or leaves them out and says so",
         choices=("stop", "skip"),
     )
     cache: str = option(
@@ -92,6 +94,13 @@ class DataRecipe:
         "(field:NAME if NAME is one of these words)",
     )
     refresh: str = option("never", "for text: when the list of files is read again", choices=("never", "epoch"))
+    encoding: str = option(
+        "auto",
+        "for text: its encoding; auto decides it for each file by its bytes",
+        choices=("auto", "utf-8", "cp949", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "johab"),
+    )
+    include: list[str] = option([], "for text: patterns of files, such as '*.txt'; only files that fit are read")
+    exclude: list[str] = option([], "for text: patterns of files that are left out")
     bpe_dropout: float = option(0.0, "for text: share of merges left out at random", minimum=0.0, maximum=0.99)
 
     @property
@@ -211,6 +220,9 @@ class Recipe:
             data["weights"] = self.data.train_weights
         if self.data.source == "text":
             data.update({key: plain["data"][key] for key in ("source", "documents", "refresh", "bpe_dropout")})
+            defaults = dataclasses.asdict(DataRecipe())
+            given = ("encoding", "include", "exclude")  # only if set: runs from before they existed go on
+            data.update({key: plain["data"][key] for key in given if plain["data"][key] != defaults[key]})
         decides = {
             "model": plain["model"],
             "data": data,
@@ -340,7 +352,8 @@ def _shards_in_s3(data: DataRecipe) -> list[Fault]:
 
 def _options_without_effect(data: DataRecipe) -> list[Fault]:
     """The faults of options that were set and would do nothing with this `data.source`."""
-    other = {"shards": ("tokenizer", "documents", "refresh", "bpe_dropout"), "text": ("corrupt", "cache")}[data.source]
+    for_text = ("tokenizer", "documents", "refresh", "encoding", "include", "exclude", "bpe_dropout")
+    other = {"shards": for_text, "text": ("cache",)}[data.source]
     defaults, needed = DataRecipe(), "text" if data.source == "shards" else "shards"
     return [
         Fault(

@@ -6,7 +6,7 @@ gives, each block by itself: ``kind.parse_block(block)``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO, Callable
 
@@ -16,16 +16,7 @@ from kogpt2_gluon.corpus.records import Block, Item
 from kogpt2_gluon.corpus.sources import READ_SIZE, Source, local_source
 from kogpt2_gluon.errors import DataError
 
-_ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z", ".rar")
 MAX_LOOKED_AT = 8  # files whose first block `check_openings` reads
-
-
-def check_names(sources: Iterable[Source], kind: Kind) -> None:
-    """Raises DataError if a source cannot hold documents of that kind, going by its name; nothing is read."""
-    for source in sources:
-        if source.suffix in _ARCHIVES:
-            raise DataError(f"{source.name}: an archive of files; unpack it first, and name what it held")
-        kind.check_name(source.name, source.suffix)
 
 
 def check_openings(sources: Collection[Source], kind: Kind) -> None:
@@ -49,13 +40,12 @@ def read_documents(
 ) -> Iterator[Item]:
     """Yields every document of a source in order, or why it could not be read.
 
-    `source` is a Source or the path of a file, `documents` the user's word for the kind. Raises DataError if the file
-    is missing, is damaged, or cannot hold such documents.
+    `source` is a Source that was looked at, or the path of a file in UTF-8; `documents` is the user's word for the
+    kind. Raises DataError if the file is missing, is damaged, or turns out not to hold such documents.
     """
     if not isinstance(source, Source):
         source = local_source(source)
     kind = kind_of(documents)
-    check_names([source], kind)
     for block in read_blocks(source, kind, on_read):
         yield from kind.parse_block(block)
 
@@ -74,11 +64,9 @@ def read_blocks(
     longer than LARGEST_DOCUMENT.
     """
     line, offset = start
-    reader = kind.reader(source)
     with source.open(on_read) as stream:
-        if not reader.seeks:
-            _pass_over(stream, source, offset, on_read)
-        yield from reader.read_blocks(source.name, stream, line, offset)
+        _pass_over(stream, source, offset, on_read)
+        yield from kind.read_blocks(source.name, stream, line, offset)
 
 
 def _pass_over(stream: BinaryIO, source: Source, offset: int, on_read: Callable[[int], None] | None) -> None:

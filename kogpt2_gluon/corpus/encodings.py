@@ -8,8 +8,9 @@ compared with what CP949 and the two byte orders of UTF-16 would make of them: o
 from __future__ import annotations
 
 import codecs
+import io
 import re
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 # Longest first: the mark of UTF-32 begins with that of UTF-16.
 _MARKS = (
@@ -20,7 +21,14 @@ _MARKS = (
     (b"\xfe\xff", "utf-16-be"),
 )
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
-_ENOUGH = 4  # syllables of Hangul that no other encoding gives by chance
+# The words for `--encoding`, besides AUTO; they are those of Python's codecs.
+ENCODINGS = ("utf-8", "cp949", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "johab")
+AUTO = "auto"
+UNKNOWN = "unknown"
+_RECODED_SIZE = 1 << 18  # bytes of the source recoded at a time
+_NO_CHARACTER = "kogpt2-no-character"  # the name of `_mark_byte` among Python's error handlers
+_SHORT = 4096  # bytes; a longer text is not valid UTF-8 by chance
+_LEAST = 10  # lines; fewer that are not UTF-8 are damage, and are counted where they are read
 _HANGUL = re.compile("[가-힣ㄱ-ㆎ]")
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 _USUAL = re.compile("[\t\n\r\f -~가-힣ㄱ-ㆎ、-】！-～·…‘-”]")
@@ -30,8 +38,9 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 class Judged(NamedTuple):
     """The encoding that the bytes of a file speak for.
 
-    `encoding` is "" for bytes that are not a text. `rival` is another encoding that gives a text as well, or "".
-    `is_sure` is False if all bytes are ASCII, which says nothing about the rest of the file.
+    `encoding` is "" for bytes that are not a text, and UNKNOWN for a text in an encoding that is not known here.
+    `rival` is another one in which the bytes are a text as well, or "". `is_sure` is False then, and if all bytes are
+    ASCII: they say nothing about the rest of the file.
     """
 
     encoding: str
@@ -44,61 +53,76 @@ def judge_encoding(sample: bytes) -> Judged:
     for mark, encoding in _MARKS:
         if sample.startswith(mark):
             return Judged(encoding)
-    if b"\0" in sample:
-        wide = _wide_encoding(sample)
-        if wide:
-            return Judged(wide)
-    bad, good = _undecodable_lines(sample)
-    if not bad:
-        return _judge_utf8(sample, good)
-    if _is_cp949(bad) and len(bad) > len(good):
-        hangul = len(_HANGUL.findall(b"\n".join(bad).decode("cp949", "ignore")))
-        return Judged("cp949", "" if hangul >= _ENOUGH else "utf-8")
-    if good and len(good) >= len(bad):
+    if b"\0" in sample and (wide := _wide_encoding(sample)):
+        return Judged(wide)
+    if sample.isascii():
+        return Judged("" if _is_data(sample) else "utf-8", is_sure=False)
+    valid, invalid = _utf8_counts(sample)
+    if not invalid:
+        return _judge_utf8(sample)
+    lines = [line for line in re.split(rb"[\r\n]+", sample) if line.strip()]
+    bad = [line for line in lines if not _is_utf8(line)]
+    good = sum(not line.isascii() for line in lines) - len(bad)
+    if _is_hangul(bad, "cp949") and len(bad) > good:
+        return Judged("cp949")
+    if valid >= 4 * invalid or good >= len(bad):
         return Judged("utf-8")
     if wide := _wide_encoding(sample):
         return Judged(wide)
-    controls = len(_CONTROL.findall(sample))
-    return Judged("", is_sure=False) if controls > len(sample) // 200 else Judged("unknown", is_sure=False)
+    if _is_data(sample):
+        return Judged("", is_sure=False)
+    few_are_bad = len(bad) < _LEAST or 2 * len(bad) <= len(lines)
+    return Judged("utf-8" if few_are_bad else UNKNOWN, is_sure=False)
 
 
-def _judge_utf8(sample: bytes, good: list[bytes]) -> Judged:
-    """Judges a sample that is valid UTF-8, perhaps by chance: CP949 syllables can be pairs of Latin letters in it."""
-    if not good:
-        # A few control characters are dirt in a text; many of them are data.
-        is_text = len(_CONTROL.findall(sample)) <= len(sample) // 20
-        return Judged("utf-8" if is_text else "", is_sure=False)
-    joined = b"\n".join(good)
-    if not _HANGUL.search(joined.decode("utf-8", "ignore")) and len(joined) < 4096 and _is_cp949(good):
+def _judge_utf8(sample: bytes) -> Judged:
+    """Judges a sample that is valid UTF-8, perhaps by chance: CP949 syllables can be Latin letters in it."""
+    text = sample.decode("utf-8", "ignore")
+    by_chance = len(sample) < _SHORT and not _HANGUL.search(text) and _is_hangul(sample.splitlines(), "cp949")
+    if by_chance:
         return Judged("utf-8", "cp949", is_sure=False)
-    return Judged("utf-8")
+    return Judged("" if _is_data(sample) else "utf-8")
 
 
-def _undecodable_lines(sample: bytes) -> tuple[list[bytes], list[bytes]]:
-    """Returns (lines that are not UTF-8, lines that are and have characters beyond ASCII)."""
-    bad: list[bytes] = []
-    good: list[bytes] = []
-    if sample.isascii():
-        return bad, good
-    lines = re.split(rb"[\r\n]+", sample)
-    for number, line in enumerate(lines):
-        if line.isascii():
-            continue
-        try:
-            codecs.getincrementaldecoder("utf-8")().decode(line, final=number < len(lines) - 1)
-        except UnicodeDecodeError:
-            bad.append(line)
-        else:
-            good.append(line)
-    return bad, good
+def _is_data(sample: bytes) -> bool:
+    """Returns True if the bytes are not a text in any encoding: a few control characters are dirt, many are data."""
+    return len(_CONTROL.findall(sample)) > len(sample) // 20
 
 
-def _is_cp949(lines: list[bytes]) -> bool:
-    """Returns True if nearly all lines are strict CP949 and mostly Hangul then: other encodings decode by chance."""
+def share_of_usual(text: str) -> float:
+    """Returns the share of characters that Korean text usually has: Hangul, ASCII, punctuation."""
+    return len(_USUAL.findall(text)) / len(text) if text else 1.0
+
+
+def judge_byte_order(sample: bytes, encoding: str) -> str:
+    """Returns which utf-16 (or utf-32) a sample is in, for `encoding` ``utf-16`` or ``utf-32``; others as they are."""
+    if encoding not in ("utf-16", "utf-32"):
+        return encoding
+    judged = judge_encoding(sample).encoding
+    return judged if judged.startswith(encoding) else f"{encoding}-le"
+
+
+def _utf8_counts(sample: bytes) -> tuple[int, int]:
+    """Returns how many characters beyond ASCII are valid UTF-8 in a sample, and how many bytes are not."""
+    text = codecs.getincrementaldecoder("utf-8")(_NO_CHARACTER).decode(sample)
+    invalid = text.count("\udcff")
+    return len(_NOT_ASCII.findall(text)) - invalid, invalid
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(line)  # the last one may be cut off
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_hangul(lines: list[bytes], encoding: str) -> bool:
+    """Returns True if nearly all lines are strict `encoding` and mostly Hangul then: others decode by chance."""
     texts = []
     for line in lines:
         try:
-            texts.append(codecs.getincrementaldecoder("cp949")().decode(line, final=False))
+            texts.append(codecs.getincrementaldecoder(encoding)().decode(line))  # as above
         except UnicodeDecodeError:
             continue
     text = "".join(texts)
@@ -106,12 +130,55 @@ def _is_cp949(lines: list[bytes]) -> bool:
 
 
 def _wide_encoding(sample: bytes) -> str:
-    """Returns the encoding of two or four bytes a character that makes a usual text of the sample, or ""."""
+    """Returns the encoding of two or four bytes a character in which a sample is a usual text, or ""."""
     found = {}
     for encoding in _WIDE:
         size = 2 if "16" in encoding else 4
         text = sample[: len(sample) // size * size].decode(encoding, "replace")
-        found[encoding] = len(_USUAL.findall(text)) / len(text) if text else 0.0
+        found[encoding] = share_of_usual(text) if text else 0.0
     best = max(found, key=lambda encoding: found[encoding])
     others = max(share for encoding, share in found.items() if encoding != best)
     return best if found[best] > 0.7 and others < 0.8 * found[best] else ""
+
+
+def _mark_byte(error: UnicodeError) -> tuple[str, int]:
+    """Replaces bytes that are not a character in the source's encoding by one byte that is never UTF-8."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "\udcff", error.end
+
+
+codecs.register_error(_NO_CHARACTER, _mark_byte)
+
+
+class Recoded(io.RawIOBase):
+    """A text stream in any encoding as UTF-8, with ``\\n`` for each line end if `line_end` is ``\\r``.
+
+    Bytes that are not a character become the byte 0xFF, so that their line counts as not decodable, just as in a file
+    of UTF-8. Memory is a piece of _RECODED_SIZE.
+    """
+
+    def __init__(self, stream: BinaryIO, encoding: str, line_end: str = "\n") -> None:
+        self._stream = stream
+        decoder: Any = codecs.getincrementaldecoder(encoding)(_NO_CHARACTER)
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True) if line_end == "\r" else decoder
+        self._plain = memoryview(b"")  # recoded, not yet asked for
+        self._at_end = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._plain and not self._at_end:
+            data = self._stream.read(_RECODED_SIZE)
+            self._at_end = not data
+            text: str = self._decoder.decode(data, self._at_end)
+            self._plain = memoryview(text.encode("utf-8", "surrogateescape"))
+        count = min(len(buffer), len(self._plain))
+        buffer[:count] = self._plain[:count]
+        self._plain = self._plain[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()

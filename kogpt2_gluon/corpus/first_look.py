@@ -13,14 +13,24 @@ import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from kogpt2_gluon.corpus.encodings import judge_encoding
+from kogpt2_gluon.corpus.encodings import (
+    AUTO,
+    UNKNOWN,
+    Judged,
+    judge_byte_order,
+    judge_encoding,
+    share_of_usual,
+)
 from kogpt2_gluon.corpus.forms import MAGIC_NUMBERS, SENTENCEPIECE, TEXT_FORMS, ZIP_MEMBERS
 from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK
 from kogpt2_gluon.corpus.sources import Source
+from kogpt2_gluon.errors import DataError
 
 HEAD_BYTES = 1 << 16  # of the unpacked content; what is looked at first
 MOST_BYTES = 1 << 20  # looked at where the first HEAD_BYTES say too little: one long line, or nothing but ASCII
+PLACES = 16  # at which the rest of a large file is looked at, if it begins with ASCII alone
 _ROWS = 200  # of a table
+_RECORDS = 20  # lines of which most must be JSON objects
 _SURE_ROWS = 5  # rows of one width that no prose has
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x80-\xff]")
 _SPACE = b" \t\r\n\x0b\x0c"
@@ -56,30 +66,70 @@ class Look:
         return self.form in TEXT_FORMS
 
 
-def look(source: Source) -> Look:
-    """Looks at the beginning of a source. DataError if it cannot be read, or its compressed data is damaged there."""
-    with source.open() as stream:
+def look(source: Source, encoding: str = AUTO) -> Look:
+    """Looks at the beginning of a source, and further where it is ASCII alone.
+
+    `encoding` is the user's word, for text. DataError if the source cannot be read, if its compressed data is damaged
+    at the beginning, or if it is not a text in that encoding.
+    """
+    with source.open_stored() as stream:
         head = stream.read(HEAD_BYTES)
         if not head:
             return Look("empty")
-        form = _binary_form(head)
-        if form:
+        if form := _binary_form(head):
             return Look(form)
         judged = judge_encoding(head)
-        if (judged.encoding and not judged.is_sure) or b"\n" not in head:
+        if judged.encoding and (head.isascii() or b"\n" not in head):
             head += stream.read(MOST_BYTES - len(head))
             judged = judge_encoding(head)
-        if not judged.encoding or judged.encoding == "unknown":
-            return Look("shard" if _is_shard(source, stream) else judged.encoding or "binary")
-    text = head
-    if judged.encoding != "utf-8":
-        text = head.decode(judged.encoding, "replace").encode()
+        if judged.encoding == "" and _is_shard(source, stream):
+            return Look("shard")
+        if encoding == AUTO and head.isascii() and judged.encoding:
+            judged = _judge_further(source, stream, judged)
+    if encoding != AUTO:
+        judged = _as_told(source, head, encoding, judged)
+    if judged.encoding in ("", UNKNOWN):
+        return Look(judged.encoding or "binary")
+    return _look_at_text(source, head, judged)
+
+
+def _judge_further(source: Source, stream: BinaryIO, judged: Judged) -> Judged:
+    """Looks at some places in the rest of a large file that begins with ASCII alone."""
+    if not stream.seekable() or source.size <= MOST_BYTES:
+        return judged
+    for place in range(1, PLACES + 1):
+        stream.seek(source.size * place // PLACES - HEAD_BYTES)
+        piece = stream.read(HEAD_BYTES)
+        whole_lines = piece[piece.find(b"\n") + 1 :]
+        if not whole_lines.isascii():
+            found = judge_encoding(whole_lines)
+            return found if found.encoding else judged
+    return judged
+
+
+def _as_told(source: Source, head: bytes, encoding: str, judged: Judged) -> Judged:
+    """Returns the user's encoding. DataError if the beginning is no usual text in it, and is one in another."""
+    told = judge_byte_order(head, encoding)
+    if told in ("utf-8", judged.encoding, judged.rival) or judged.encoding in ("", UNKNOWN):
+        return Judged(told)
+    as_told, as_judged = (share_of_usual(head.decode(each, "replace")) for each in (told, judged.encoding))
+    if as_told < 0.5 or (judged.is_sure and as_told < 0.9 * as_judged):
+        raise DataError(
+            f"{source.name}: it looks like {judged.encoding}, and is not a text in {encoding}; say --encoding {AUTO}, "
+            f"or name files of one encoding at a time"
+        )
+    return Judged(told)
+
+
+def _look_at_text(source: Source, head: bytes, judged: Judged) -> Look:
+    text = head if judged.encoding == "utf-8" else head.decode(judged.encoding, "replace").encode()
     text = text[len(BYTE_ORDER_MARK) :] if text.startswith(BYTE_ORDER_MARK) else text
     line_end = "\r" if b"\r" in text[:-1] and b"\n" not in text else "\n"
     if line_end == "\r":
         text = text.replace(b"\r", b"\n")
     whole = len(head) < HEAD_BYTES
-    return Look(_shape(text, whole, source.suffix), judged.encoding, judged.rival, judged.is_sure, line_end)
+    form = "empty" if whole and not text.strip(_SPACE) else _shape(text, whole, source.suffix)
+    return Look(form, judged.encoding, judged.rival, judged.is_sure, line_end)
 
 
 def _binary_form(head: bytes) -> str:
@@ -124,7 +174,7 @@ def _shape(text: bytes, whole: bool, suffix: str) -> str:
     if _OBJECT.match(start):
         return _object_or_lines(start, whole, suffix)
     if _ARRAY.match(start):
-        return _array_or_lines(start, whole)
+        return _array_or_lines(start)
     if _DOC.match(start):
         return "doc-files"
     if _XML.match(start):
@@ -133,28 +183,35 @@ def _shape(text: bytes, whole: bool, suffix: str) -> str:
         return "html" if _HTML.search(start[:512]) else "xml"
     if _HTML.match(start):
         return "html"
+    if _are_records(start.split(b"\n")[: _RECORDS + 1], whole):
+        return "json-lines"
     return _table(text, whole, suffix) or "text"
+
+
+def _are_records(lines: list[bytes], whole: bool) -> bool:
+    """Returns True if most of some lines are JSON objects, though perhaps not the first one."""
+    lines = [line for line in (lines if whole else lines[:-1]) if line.strip()]
+    records = sum(line.lstrip().startswith(b"{") and isinstance(_parsed(line), dict) for line in lines)
+    return bool(lines) and 2 * records > len(lines)
 
 
 def _object_or_lines(start: bytes, whole: bool, suffix: str) -> str:
     """Distinguishes JSON lines from one JSON object over many lines, or in one."""
     first, newline, rest = start.partition(b"\n")
+    by_name = "json-lines" if suffix in (".jsonl", ".ndjson") else "json-object"
     if not newline and not whole:  # one line longer than all that was looked at
-        return "json-lines" if suffix in (".jsonl", ".ndjson") else "json-object"
+        return by_name
     record = _parsed(first)
-    if not isinstance(record, dict):
-        # A record that is damaged, followed by whole ones, is still a line.
-        following = [line for line in rest.split(b"\n")[:20] if line.strip()]
-        is_lines = any(isinstance(_parsed(line), dict) for line in following[:-1])
-        return "json-lines" if is_lines else "json-object"
-    if rest.strip() or suffix in (".jsonl", ".ndjson"):
+    if not isinstance(record, dict):  # pretty-printed, or a damaged record
+        return "json-lines" if _are_records(rest.split(b"\n")[:_RECORDS], whole) else "json-object"
+    if rest.strip():
         return "json-lines"
     # One line alone: a record, or a file whose records are below a key.
     has_records = any(isinstance(value, list) and value and isinstance(value[0], dict) for value in record.values())
-    return "json-object" if has_records else "json-lines"
+    return by_name if has_records else "json-lines"
 
 
-def _array_or_lines(start: bytes, whole: bool) -> str:
+def _array_or_lines(start: bytes) -> str:
     """Distinguishes a JSON array from JSON lines that are arrays, which no kind reads but which are not one array."""
     first, newline, rest = start.partition(b"\n")
     if newline and isinstance(_parsed(first), list) and _ARRAY.match(rest.lstrip(_SPACE)):
@@ -171,29 +228,28 @@ def _parsed(line: bytes) -> object:
 
 def _table(text: bytes, whole: bool, suffix: str) -> str:
     """Returns "csv" or "tsv" if the lines are rows of one width below a header, or ""."""
-    lines = text.decode("utf-8", "replace").splitlines()[: _ROWS + 1]
+    lines = text.decode("utf-8", "replace").split("\n", _ROWS + 1)[: _ROWS + 1]
     if not whole and lines:
         lines.pop()  # cut off
     for form, delimiter in (("tsv", "\t"), ("csv", ",")):
+        if not lines or delimiter not in lines[0]:
+            continue
         try:
             rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=form == "csv") if row]
         except csv.Error:
             continue
-        named = suffix == f".{form}"
-        if rows and _is_table(rows, 1 if named else _SURE_ROWS):
+        if rows and _is_table(rows, 1 if suffix == f".{form}" else _SURE_ROWS):
             return form
     return ""
 
 
 def _is_table(rows: list[list[str]], fewest: int) -> bool:
     """Returns True if rows are as wide as the first, which has short and different cells without a sentence's end."""
-    header = [cell.strip() for cell in rows[0]]
+    header = [cell for cell in map(str.strip, rows[0]) if cell]  # pandas leaves that of its index empty
     if len(header) < 2 or len(rows) < fewest:
         return False
-    as_wide = sum(len(row) == len(header) for row in rows)
-    is_header = (
-        all(header)
-        and len(set(header)) == len(header)
-        and all(len(cell) <= 40 and not cell.endswith((".", "?", "!", "다")) for cell in header)
+    as_wide = sum(len(row) == len(rows[0]) for row in rows)
+    is_header = len(set(header)) == len(header) and all(
+        len(cell) <= 40 and not cell.endswith((".", "?", "!", "다")) for cell in header
     )
     return as_wide >= 0.9 * len(rows) and is_header

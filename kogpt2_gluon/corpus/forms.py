@@ -9,7 +9,8 @@ from typing import NamedTuple
 class Form(NamedTuple):
     """One form: `what` names it, `way` says how to get at its text.
 
-    ``{file}`` stands for the file, ``{out}`` for a new one, ``{suffix}`` for its suffix.
+    ``{file}`` stands for the file, ``{out}`` for a new one, ``{suffix}`` for its suffix, ``{whole}`` for the archive
+    of which it is a part.
     """
 
     what: str
@@ -57,7 +58,10 @@ BINARY_FORMS: dict[str, Form] = {
     "tar": Form("a tar archive of files", f"{_UNPACK}: mkdir {{out}} && tar -xf {{file}} -C {{out}}"),
     "7z": Form("a 7z archive of files", f"{_UNPACK}: 7z x {{file}} -o{{out}}"),
     "rar": Form("a rar archive of files", f"{_UNPACK}: unrar x {{file}} {{out}}/"),
-    "archive-part": Form("a part of a split archive", "join the parts, and unpack the whole"),
+    "archive-part": Form(
+        "a part of a split archive",
+        "join the parts, then unpack the whole: printf '%s\\0' {whole}.* | sort -zV | xargs -0 cat > {whole}",
+    ),
     "gzip": Form("data compressed twice (gzip inside)", "unpack it once: gzip -dc {file} > {out}.gz"),
     "bz2": Form("data compressed twice (bz2 inside)", "unpack it once first"),
     "xz": Form("data compressed twice (xz inside)", "unpack it once first"),

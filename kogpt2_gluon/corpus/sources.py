@@ -1,87 +1,24 @@
-"""Text sources: the files, folders and S3 prefixes a user names, each opened as one stream of plain bytes."""
+"""Text sources: the files, folders and S3 prefixes a user names, each opened as one stream of plain UTF-8 bytes."""
 
 from __future__ import annotations
 
-import bz2
+import fnmatch
 import io
-import lzma
 import re
-import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Callable, Protocol, cast
+from typing import Any, BinaryIO, Callable
 
-import zstandard
-
+from kogpt2_gluon.corpus.encodings import Recoded
+from kogpt2_gluon.corpus.packing import DECOMPRESSORS, Unpacked, packing_of
 from kogpt2_gluon.errors import DataError
 
 READ_SIZE = 1 << 20  # bytes requested from the disk, or given to the reader, at a time
-PACKED_SIZE = 1 << 12  # compressed bytes unpacked at a time: zstd can make 128 MiB of them, gzip 4 MiB
 S3_URL = re.compile(r"s3:/+(?P<bucket>[^/]+)/*(?P<key>.*)", re.DOTALL)  # pathlib turns two slashes into one
-
-
-class _Decompressor(Protocol):
-    """The methods that zlib, bz2, lzma and zstandard share: one member (or frame) is unpacked piece by piece."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-def _gzip() -> _Decompressor:
-    return zlib.decompressobj(wbits=31)  # 31: expects a gzip header, and checks the checksum
-
-
-class _Bounded:
-    """A decompressor that gives READ_SIZE at a time: 45 bytes of bz2 can hold 45 MB."""
-
-    def __init__(self, inner: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
-        self._inner = inner
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inner.unused_data
-
-    @property
-    def has_more(self) -> bool:
-        """True if it has not yet given everything that it was given."""
-        return not self._inner.eof and not self._inner.needs_input
-
-    def decompress(self, data: bytes, /) -> bytes:
-        return self._inner.decompress(data, READ_SIZE)
-
-
-def _bz2() -> _Decompressor:
-    return _Bounded(bz2.BZ2Decompressor())
-
-
-def _xz() -> _Decompressor:
-    return _Bounded(lzma.LZMADecompressor())
-
-
-def _zstd() -> _Decompressor:
-    # 2 GiB is enough for what `zstd --long=31` writes.
-    return cast(_Decompressor, zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj())
-
-
-DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {".gz": _gzip, ".bz2": _bz2, ".xz": _xz, ".zst": _zstd}
-# How compressed data begins, whatever its file is called.
-_PACKED = re.compile(
-    rb"(?P<gz>\x1f\x8b\x08)|(?P<bz2>BZh[1-9](?:1AY&SY|\x17rE8P\x90))|(?P<xz>\xfd7zXZ\0)"
-    rb"|(?P<zst>\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)"
-)
-_PLAIN = re.compile(rb"[^\x00-\x08\x0e-\x1a\x1c-\x1f]*")  # no control characters, which packed data always has
-# BZ2Decompressor raises plain OSError and ValueError for damaged data.
-_DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -90,11 +27,14 @@ class Source:
 
     `name` is a path, or ``s3://bucket/key``; `size` is the bytes stored (compressed, if it is); `mark` and `size`
     show whether it is still the same: `mark` is the time of its last change in nanoseconds, or its ETag.
+    `encoding` and `line_end` say how its text is stored. They are what a first look found, and no part of its identity.
     """
 
     name: str
     size: int
     mark: str
+    encoding: str = field(default="utf-8", compare=False)
+    line_end: str = field(default="\n", compare=False)
 
     @property
     def path(self) -> Path | None:
@@ -108,20 +48,41 @@ class Source:
         plain = name.with_suffix("") if name.suffix.lower() in DECOMPRESSORS else name
         return plain.suffix.lower()
 
-    def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
-        """Opens a stream of its bytes; gzip, bz2, xz and zstd data, by whatever name, is unpacked while it is read.
+    def to_row(self) -> list[Any]:
+        """Returns the source for JSON: name, size and mark; encoding and line end only if they are not the usual."""
+        row: list[Any] = [self.name, self.size, self.mark]
+        usual = self.encoding == "utf-8" and self.line_end == "\n"
+        return row if usual else [*row, self.encoding, self.line_end]
 
-        `on_read` is called with the number of bytes of each block read from disk or network. A stream that is not
-        unpacked can seek. Raises DataError if the source cannot be opened; reading raises DataError where compressed
-        data is truncated or damaged, where the disk fails, or where an object of S3 was replaced since it was listed.
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Source:
+        """Returns the source that `to_row` was called on."""
+        name, size, mark, *stored = row
+        return cls(str(name), int(size), str(mark), *map(str, stored))
+
+    def open(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
+        """Opens a stream of its text as UTF-8 with line ends ``\\n``, from any encoding.
+
+        Gzip, bz2, xz and zstd data, by whatever name, is unpacked while it is read. A character that `encoding` does
+        not have becomes a byte that is not UTF-8. All places are bytes of this stream. `on_read` is called with the
+        number of bytes of each block read from disk or network. A stream that is neither unpacked nor recoded can
+        seek. Raises DataError if the source cannot be opened; reading raises DataError where compressed data is
+        truncated or damaged, where the disk fails, or where an object of S3 was replaced since it was listed.
         """
+        stream = self.open_stored(on_read)
+        if self.encoding == "utf-8" and self.line_end == "\n":
+            return stream
+        return io.BufferedReader(Recoded(stream, self.encoding, self.line_end), READ_SIZE)
+
+    def open_stored(self, on_read: Callable[[int], None] | None = None) -> BinaryIO:
+        """Opens a stream as `open` does, but in the source's own encoding."""
         raw = io.BufferedReader(self._open_raw(on_read), READ_SIZE)
         try:
             packing = packing_of(raw.peek(), self.name)
         except BaseException:
             raw.close()
             raise
-        return raw if not packing else io.BufferedReader(_Unpacked(self.name, raw, packing), READ_SIZE)
+        return raw if not packing else io.BufferedReader(Unpacked(self.name, raw, packing), READ_SIZE)
 
     def _open_raw(self, on_read: Callable[[int], None] | None) -> io.RawIOBase:
         path = self.path
@@ -135,26 +96,16 @@ class Source:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def packing_of(head: bytes, name: str) -> str:
-    """Returns the suffix of the compression (a key of DECOMPRESSORS) of a file that begins with `head`; "" if none.
-
-    Content decides. Damaged data, or none, in a file called ``.gz`` or so still counts as compressed.
-    """
-    found = _PACKED.match(head)
-    if found is not None:
-        return f".{found.lastgroup}"
-    suffix = PurePath(name).suffix.lower()
-    return suffix if suffix in DECOMPRESSORS and (not head or not _PLAIN.fullmatch(head[:4096])) else ""
-
-
 def local_source(path: str | Path) -> Source:
-    """Returns the source for a file. DataError if there is no such file, or it cannot be accessed."""
+    """Returns the source for a file. DataError if there is no such file, or it cannot be accessed, or is a pipe."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file or folder") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode) or stat.S_ISCHR(status.st_mode):
+        raise DataError(f"{path}: a pipe or device, which can be read only once; write it to a file first")
     return Source(str(path), status.st_size, str(status.st_mtime_ns))
 
 
@@ -170,34 +121,102 @@ def split_s3_url(url: str | Path) -> tuple[str, str]:
     return found["bucket"], found["key"]
 
 
+@dataclass
+class Choice:
+    """The sources that arguments name, in order, and what was passed over: how many files for each reason.
+
+    The reasons are ``hidden`` (a name that begins with ``.`` or ``_``, its own or a folder's), ``empty`` (0 bytes),
+    ``excluded`` and ``not included`` (by patterns). `faults` are files that are listed but cannot be read.
+    """
+
+    sources: list[Source]
+    passed_over: Counter[str]
+    faults: list[tuple[str, DataError]]
+
+
 def list_sources(arguments: Iterable[str | Path]) -> list[Source]:
+    """Returns the sources of `choose_sources` without patterns. DataError if one of them cannot be read."""
+    choice = choose_sources(arguments)
+    if choice.faults:
+        raise choice.faults[0][1]
+    return choice.sources
+
+
+def choose_sources(arguments: Iterable[str | Path], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Choice:
     """Returns the files that arguments name, sorted: a file, all files below a folder, all objects below an S3 prefix.
 
-    Hidden files and folders (a leading dot) are skipped unless they are named themselves; links are followed, each
-    folder once. Raises DataError for a source that is missing, or a folder or prefix without files.
+    In folders and below prefixes, names that begin with ``.`` or ``_`` (of files or of folders) and files of 0 bytes
+    are passed over; named themselves, they are read. Links are followed, each folder once. With `include`, only files
+    that fit one of its patterns are read; files that fit a pattern of `exclude` are not. A pattern fits a file's name,
+    or its path below the folder that was named, where ``*`` also stands for ``/``. Raises DataError for a source that
+    is missing, or a folder or prefix without files to read.
     """
-    sources: list[Source] = []
+    choice = Choice([], Counter(), [])
     for argument in arguments:
-        if is_s3_url(argument):
-            from kogpt2_gluon.storage.s3 import list_objects
-
-            sources += [
-                Source(f"s3://{item.bucket}/{item.key}", item.size, item.etag)
-                for item in list_objects(*split_s3_url(argument))
-            ]
-            continue
-        path = Path(argument)
-        if not path.is_dir():
-            sources.append(local_source(path))
-            continue
-        found = [local_source(entry) for entry in _walk(path, set())]
+        before = Counter(choice.passed_over)
+        found = list(_found_in(argument, choice))
         if not found:
-            raise DataError(f"{path}: a folder without any file to read")
-        sources += found
-    return sources
+            passed = choice.passed_over - before
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(passed.items()))
+            raise DataError(f"{argument}: a folder without any file to read" + (f" ({counts})" if counts else ""))
+        for source, below in found:
+            fault = _fault_of_name(below, include, exclude)
+            if fault:
+                choice.passed_over[fault] += 1
+            elif isinstance(source, Source):
+                choice.sources.append(source)
+            else:
+                choice.faults.append(source)
+    if not choice.sources and not choice.faults:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(choice.passed_over.items()))
+        raise DataError(f"--include, --exclude: no file is left to read ({counts})")
+    return choice
 
 
-def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+_Found = tuple["Source | tuple[str, DataError]", str]  # a source, or a file with its fault; its path below the argument
+
+
+def _found_in(argument: str | Path, choice: Choice) -> Iterator[_Found]:
+    """Yields what an argument names, but for what is passed over in a folder, which is counted."""
+    if is_s3_url(argument):
+        yield from _objects_below(argument, choice)
+        return
+    path = Path(argument)
+    if not path.is_dir():
+        yield local_source(path), path.name
+        return
+    for entry in _walk(path, set(), choice):
+        below = str(entry.relative_to(path))
+        try:
+            source = local_source(entry)
+        except DataError as error:
+            yield (str(entry), error), below
+            continue
+        if source.size:
+            yield source, below
+        else:
+            choice.passed_over["empty"] += 1
+
+
+def _objects_below(url: str | Path, choice: Choice) -> Iterator[_Found]:
+    from kogpt2_gluon.storage.s3 import list_objects
+
+    bucket, prefix = split_s3_url(url)
+    folder = prefix.rstrip("*").rpartition("/")[0] if prefix.endswith("*") else prefix.rstrip("/")
+    for item in list_objects(bucket, prefix, hidden=True):
+        source = Source(f"s3://{item.bucket}/{item.key}", item.size, item.etag)
+        below = item.key[len(folder) :].lstrip("/")
+        if not below:  # named itself
+            yield source, item.key.rpartition("/")[2]
+        elif any(_is_hidden(part) for part in below.split("/")):
+            choice.passed_over["hidden"] += 1
+        elif not item.size:
+            choice.passed_over["empty"] += 1
+        else:
+            yield source, below
+
+
+def _walk(folder: Path, seen: set[Path], choice: Choice) -> Iterator[Path]:
     real = folder.resolve()
     if real in seen:  # a link back up
         return
@@ -207,12 +226,32 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry, seen)
+        if _is_hidden(entry.name):
+            choice.passed_over["hidden"] += 1
+        elif entry.is_dir():
+            yield from _walk(entry, seen, choice)
         else:
             yield entry
+
+
+def _is_hidden(name: str) -> bool:
+    """Returns True for what a system or another program keeps for itself: ``.DS_Store``, ``_SUCCESS``, ``__MACOSX``."""
+    return name.startswith((".", "_"))
+
+
+def _fault_of_name(below: str, include: Sequence[str], exclude: Sequence[str]) -> str:
+    """Returns why a file is passed over by its name, or ""."""
+    if any(_fits(below, pattern) for pattern in exclude):
+        return "excluded"
+    if include and not any(_fits(below, pattern) for pattern in include):
+        return "not included"
+    return ""
+
+
+def _fits(below: str, pattern: str) -> bool:
+    # A Mac spells Korean names in single letters.
+    below, pattern = (unicodedata.normalize("NFC", text) for text in (below, pattern))
+    return fnmatch.fnmatchcase(below, pattern) or fnmatch.fnmatchcase(below.rpartition("/")[2], pattern)
 
 
 class _CountedFile(io.FileIO):
@@ -230,72 +269,3 @@ class _CountedFile(io.FileIO):
         if self._on_read is not None and count:
             self._on_read(count)
         return count
-
-
-class _Unpacked(io.RawIOBase):
-    """The decompressed bytes of a .gz, .bz2, .xz or .zst file of one or more members.
-
-    There is one reader for the four, because their own file classes differ where it matters: zstandard's takes a
-    truncated file for a short one, and none says where the damage is.
-    """
-
-    def __init__(self, name: str, raw: BinaryIO, suffix: str) -> None:
-        self._name, self._raw, self._suffix = name, raw, suffix
-        self._start = DECOMPRESSORS[suffix]
-        self._member: _Decompressor | None = self._start()
-        self._packed = b""  # read, not yet given to the decompressor
-        self._position = 0  # compressed bytes given to it
-        self._plain = memoryview(b"")  # unpacked, not yet asked for
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._plain:
-            block = self._next_block()
-            if block is None:
-                return 0
-            self._plain = memoryview(block)
-        count = min(len(buffer), len(self._plain))
-        buffer[:count] = self._plain[:count]
-        self._plain = self._plain[count:]
-        return count
-
-    def _next_block(self) -> bytes | None:
-        """Returns more unpacked bytes (perhaps none yet), or None at the end of the file."""
-        if isinstance(self._member, _Bounded) and self._member.has_more:
-            return self._unpack(self._member, b"")
-        packed = self._packed or self._raw.read(PACKED_SIZE)
-        at_end = not packed
-        if self._member is None:  # between members, where gzip and xz allow padding with zeros
-            padding = len(packed) - len(packed.lstrip(b"\0"))
-            packed = packed[padding:]
-            self._position += padding
-            self._packed = b""
-            if not packed:
-                return None if at_end else b""
-            self._member = self._start()
-        if at_end:
-            raise DataError(f"{self._name}: truncated: its compressed data ends too early, at byte {self._position:,}")
-        return self._unpack(self._member, packed)
-
-    def _unpack(self, member: _Decompressor, packed: bytes) -> bytes:
-        try:
-            plain = member.decompress(packed)
-        except _DAMAGE as error:
-            raise DataError(
-                f"{self._name}: damaged, or not {self._suffix} data, near compressed byte {self._position:,} "
-                f"({' '.join(str(error).split())})"
-            ) from None
-        self._position += len(packed)
-        self._packed = b""
-        if member.eof:
-            self._packed = member.unused_data
-            self._position -= len(self._packed)
-            self._member = None
-        return plain
-
-    def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
-        super().close()

@@ -146,11 +146,11 @@ def _url(bucket: str, key: str) -> str:
     return f"s3://{bucket}/{key}"
 
 
-def list_objects(bucket: str, prefix: str = "") -> list[S3Object]:
+def list_objects(bucket: str, prefix: str = "", hidden: bool = False) -> list[S3Object]:
     """Lists the object named `prefix`, or all objects below it as below a folder, sorted by key.
 
-    A `prefix` that ends with ``*`` means every key that begins so. Folder markers, and names that begin with a dot, are
-    skipped unless they are named in full. Raises DataError if there is no object.
+    A `prefix` that ends with ``*`` means every key that begins so. Folder markers, and names that begin with a dot
+    unless `hidden`, are skipped if they are not named in full. Raises DataError if there is no object.
     """
     begins, is_open = (prefix[:-1], True) if prefix.endswith("*") else (prefix, prefix == "" or prefix.endswith("/"))
     found: list[S3Object] = []
@@ -160,8 +160,8 @@ def list_objects(bucket: str, prefix: str = "") -> list[S3Object]:
                 key: str = entry["Key"]
                 below = key[len(begins) :]
                 meant = is_open or below == "" or below.startswith("/")
-                hidden = any(part.startswith(".") for part in below.split("/"))
-                if meant and not hidden and not key.endswith("/"):
+                is_hidden = any(part.startswith(".") for part in below.split("/"))
+                if meant and (hidden or not is_hidden) and not key.endswith("/"):
                     found.append(S3Object(bucket, key, int(entry["Size"]), str(entry["ETag"])))
     if not found:
         raise DataError(f"{_url(bucket, prefix)}: no such object, and none below it")

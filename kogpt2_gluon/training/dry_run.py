@@ -14,7 +14,7 @@ from kogpt2_gluon.machine.job import job_size
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.mix import show_passes
 from kogpt2_gluon.reading.open_sets import open_held_out, open_shards, training_mix
-from kogpt2_gluon.reading.text.files import list_text_files
+from kogpt2_gluon.reading.text.files import TextChoice, list_text_files
 from kogpt2_gluon.reading.training_data import training_tokenizer
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.shards.format import Manifest
@@ -57,7 +57,7 @@ def check_data(recipe: Recipe, size: int = 0) -> None:
         if held_out := open_held_out(recipe, tokenizer):
             opened.callback(held_out.close)
         if data.source == "text" and data.train_sets:
-            list_text_files(data.train_sets, data.documents, Worker()).deal(size)
+            list_text_files(TextChoice.of_recipe(data), Worker()).deal(size)
         elif data.train_sets:
             sets = []
             for folder in data.train_sets:

@@ -227,10 +227,13 @@ def test_faults_of_the_command_line_are_not_laid_on_the_file(tiny):
     assert "training.num_step; did you mean training.num_steps? (on the command line)" in message
 
 
-def test_text_that_is_not_utf8_gets_the_way_out(tmp_path):
+def test_text_that_is_not_utf8_is_read_and_the_summary_says_so(tmp_path):
     (tmp_path / "old.txt").write_bytes("오늘은 날씨가 좋다.\n".encode("cp949") * 3)
-    message = refused("clean", tmp_path / "old.txt", "--documents", "line", "--out", tmp_path / "c", code=3)
-    assert "iconv -f cp949 -t utf-8" in message
+    arguments = ("clean", tmp_path / "old.txt", "--documents", "line", "--out", tmp_path / "c")
+    assert "1 of 1 files read as cp949: " in kogpt2(*arguments).stdout
+    assert "it looks like cp949, and is not a text in utf-16" in refused(
+        *arguments, "--overwrite", "--encoding", "utf-16", code=3
+    )
 
 
 def test_a_tokenizer_is_not_overwritten_by_chance(shards, tmp_path):

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus import records as records_module
-from kogpt2_gluon.corpus.documents import check_names, read_blocks, read_documents
+from kogpt2_gluon.corpus.documents import read_blocks, read_documents
 from kogpt2_gluon.corpus.formats import KINDS, kind_of
 from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection, make_block
-from kogpt2_gluon.corpus.sources import Source, local_source
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.corpus.sources import local_source
+from kogpt2_gluon.errors import DataError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -150,32 +150,6 @@ def test_a_field_may_bear_the_name_of_a_format(tmp_path: Path) -> None:
     assert [item.text for item in read_documents(path, "field:line") if isinstance(item, Document)] == ["y"]
 
 
-def test_files_whose_names_do_not_fit_the_kind() -> None:
-    def check(name: str, documents: str) -> None:
-        check_names([Source(name, 1, "")], kind_of(documents))
-
-    for name, documents in (("a.jsonl", "line"), ("a.json.gz", "blank-line")):
-        with pytest.raises(DataError, match=f"^{name}: "):
-            check(name, documents)
-    with pytest.raises(DataError, match=r"index\.txt\.bz2: --documents wikipedia reads \.xml"):
-        check("ko-multistream-index.txt.bz2", "wikipedia")
-    with pytest.raises(DataError, match=r"a\.jsonl: --documents modu reads \.json"):
-        check("a.jsonl", "modu")
-    for documents in ("", " ", "field:"):
-        with pytest.raises(RecipeError, match="--documents is empty"):
-            check("a.jsonl", documents)
-    for name in ("a.txt", "a", "a.csv", "a.parquet", "wiki_00"):  # what holds a field is judged by its content
-        check(name, "text")
-    check("ko.xml.bz2", "wikipedia")
-    check("kowiki-20240101-pages-articles-multistream1.xml-p1p76864.bz2", "wikipedia")
-    with pytest.raises(DataError, match=r"\.xml-p1p2: --documents modu reads"):
-        check("a.xml-p1p2", "modu")
-    for name in ("a.tar.gz", "a.TGZ", "s3://b/a.zip", "namuwiki.7z"):
-        with pytest.raises(DataError, match=f"^{name}: an archive of files; unpack it first"):
-            check(name, "namuwiki" if "namu" in name else "line")
-    check("wiki_news_corpus_aa", "line")
-
-
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.sampled_from(sorted(SOURCES)), st.sampled_from(sorted(PACKERS)), st.lists(TEXT, max_size=12))
 def test_any_block_is_a_place_to_begin_again(
@@ -293,27 +267,16 @@ def refused_at_its_opening(data: bytes, documents: str) -> str:
     return str(caught.value)
 
 
-def test_another_encoding_is_reported_at_the_first_block() -> None:
-    text = "".join(f"이 영화는 정말 재미있었다 {n}\n" for n in range(30))  # "this film was great fun"
-    for documents in ("line", "blank-line", "text"):
-        assert "iconv -f cp949" in refused_at_its_opening(text.encode("cp949"), documents)
-        assert "looks like UTF-16" in refused_at_its_opening(text.encode("utf-16"), documents)
-        assert "looks like UTF-16" in refused_at_its_opening(b"a\0b\0\n\0" * 9, documents)
-    latin = refused_at_its_opening("aé\n".encode("latin-1") * 30, "line")
-    assert "not UTF-8 in 30 of its first 30 lines" in latin and "CP949" not in latin
-    for count in (9, 30):  # too few lines to be sure; fewer than half
-        lines = text.encode().splitlines(True)[: count - 9] + text.encode("cp949").splitlines(True)[:9]
-        KINDS["line"].check_opening(make_block("a.txt", 1, 0, b"".join(lines)))
-
-
 def test_a_field_that_no_record_has_is_reported_at_the_first_block() -> None:
     records = [{"text": "가", "license": "x", "n": 1}] * 12
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     found = refused_at_its_opening(lines, "txet")
     assert "no text under 'txet' in its first 12 records" in found
-    assert found.endswith("; their fields: text: a text; license: a text; n: a number; did you mean --documents text?")
+    assert found.endswith("; their fields: text, license, n; did you mean --documents text?")
     assert "no text under 'n'" in refused_at_its_opening(lines, "n")
     assert "not JSON objects" in refused_at_its_opening(b"plain\n" * 12, "text")
+    for indent in (None, 1):
+        assert "jq -c '.[]'" in refused_at_its_opening(json.dumps(records, indent=indent).encode(), "text")
     one_bad = b"[]\n" + lines
     for good in (lines, one_bad, lines.replace(b"text", b"body", 11), b'{"body": ""}\n' * 3):
         kind_of("text").check_opening(make_block("a.jsonl", 1, 0, good))

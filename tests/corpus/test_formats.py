@@ -13,7 +13,7 @@ import pytest
 from kogpt2_gluon.cli.clean import clean as clean_command
 from kogpt2_gluon.corpus.cleaning import clean
 from kogpt2_gluon.corpus.formats import KINDS, kind_of
-from kogpt2_gluon.corpus.formats.fields import Field
+from kogpt2_gluon.corpus.formats.json_lines import Field
 from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.layout import LAYOUTS
 from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection, make_block
@@ -58,9 +58,9 @@ def test_a_new_kind_is_cleaned_and_sharded(tmp_path: Path, monkeypatch: pytest.M
     shard_corpus(tmp_path / "corpus", tokenizer.path, tmp_path / "shards", "train", processes)
     with ShardSet(tmp_path / "shards") as shards:
         assert read_back(shards).tolist() == [token for text in documents for token in [1, *tokenizer.encode(text), 2]]
-    with pytest.raises(DataError, match=r"a\.txt: --documents semicolons reads \.semi files"):
-        (tmp_path / "a.txt").touch()
-        clean([tmp_path / "a.txt"], tmp_path / "other", "semicolons")
+    with pytest.raises(DataError, match=r"a\.semi: JSON lines; --documents semicolons does not read it"):
+        (tmp_path / "a.semi").write_text('{"text": "가"}\n' * 3, "utf-8")
+        clean([tmp_path / "a.semi"], tmp_path / "other", "semicolons")
 
 
 def test_every_other_word_is_a_field() -> None:

@@ -14,7 +14,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.corpus.sources import PACKED_SIZE, is_s3_url, list_sources, local_source, split_s3_url
+from kogpt2_gluon.corpus.packing import PACKED_SIZE
+from kogpt2_gluon.corpus.sources import is_s3_url, list_sources, local_source, split_s3_url
 from kogpt2_gluon.errors import DataError
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}

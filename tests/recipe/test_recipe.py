@@ -109,7 +109,9 @@ def test_weights_are_for_shards():
         load_recipe("demo", ["data.train={a: 1, b: 2}", "data.source=text"])
 
 
-@pytest.mark.parametrize("option", ["tokenizer=t.model", "documents=text", "refresh=epoch", "bpe_dropout=0.1"])
+@pytest.mark.parametrize(
+    "option", ["tokenizer=t.model", "documents=text", "refresh=epoch", "bpe_dropout=0.1", "encoding=cp949"]
+)
 def test_options_of_text_do_not_go_unheard(option):
     key, _, value = option.partition("=")
     with pytest.raises(RecipeError, match=rf"data\.{key}={value} needs data.source=text"):
@@ -117,7 +119,7 @@ def test_options_of_text_do_not_go_unheard(option):
     assert str(getattr(load_recipe("demo", [f"data.{option}", "data.source=text"]).data, key)) == value
 
 
-@pytest.mark.parametrize("option", ["corrupt=skip", "cache=full"])
+@pytest.mark.parametrize("option", ["cache=full", "cache=window"])
 def test_options_of_shards_do_not_go_unheard(option):
     with pytest.raises(RecipeError, match=rf"data\.{option} needs data.source=shards"):
         load_recipe("demo", [f"data.{option}", "data.cache_dir=/nvme", "data.source=text"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from unicodedata import east_asian_width
 
 from kogpt2_gluon.corpus.cleaning.report import CleaningReport, SourceReport
@@ -38,6 +39,7 @@ def render_cleaning(report: CleaningReport, name: str) -> str:
         _cards(report),
         _section("What was dropped, and why", _reasons(report)),
         _section("By source", _sources(report)),
+        _section("Sources that were not simply read", _intake(report)),
         _section("What was changed", _changes(report)),
         _section("Samples", _samples(report)),
     ]
@@ -140,6 +142,14 @@ def _sources(report: CleaningReport) -> str:
     if len(total) > len(coloured):
         key.append((f"r{REASONS_SHOWN}", "other reasons"))
     return _key(key) + "".join([*parts, "</svg>"])
+
+
+def _intake(report: CleaningReport) -> str:
+    """Returns a list of what became of the sources: encodings, files passed over, all that are damaged."""
+    intake = replace(report.intake, damaged={})
+    faults = report.intake.damaged.values()
+    lines = [*intake.lines(), *(f"skipped, or its rest: {fault}" for fault in faults)]
+    return "<ul>" + "".join(f"<li>{_safe(line)}</li>" for line in lines) + "</ul>" if lines else ""
 
 
 def _source_row(

@@ -211,7 +211,7 @@ def make_plan(sources: Sequence[Source], documents: str, options: dict[str, Any]
         "release": release,
         "documents": documents,
         "options": options,
-        "sources": [[source.name, source.size, source.mark] for source in sources],
+        "sources": [source.to_row() for source in sources],
     }
 
 
@@ -261,14 +261,16 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 
 
 def _source_changes(before: list[list[Any]], now: list[list[Any]]) -> Iterator[str]:
-    was, is_now = ({name: (size, mark) for name, size, mark in sources} for sources in (before, now))
+    was, is_now = ({name: tuple(rest) for name, *rest in sources} for sources in (before, now))
     for name in [*is_now, *(name for name in was if name not in is_now)]:
         if name not in was:
             yield f"the source {name} was named"
         elif name not in is_now:
             yield f"the source {name} was left out"
-        elif was[name] != is_now[name]:
+        elif was[name][:2] != is_now[name][:2]:
             yield f"the source {name} changed"
+        elif was[name] != is_now[name]:
+            yield f"the source {name} was read in another encoding"
     if (list(was) != list(is_now) and set(was) == set(is_now)) or len(before) != len(now):
         yield "the sources came in this order and number"
 

@@ -18,18 +18,21 @@ from pathlib import Path
 from typing import Any, Callable
 
 from kogpt2_gluon import __version__
+from kogpt2_gluon.corpus.admission import admit
 from kogpt2_gluon.corpus.cleaning.assembly import Assembly
 from kogpt2_gluon.corpus.cleaning.blocks import BlockCleaner
+from kogpt2_gluon.corpus.cleaning.intake import Faults, Intake
 from kogpt2_gluon.corpus.cleaning.normalize import NORMALISATION
 from kogpt2_gluon.corpus.cleaning.options import RULES_VERSION, CleaningOptions, load_options
 from kogpt2_gluon.corpus.cleaning.page import render_cleaning
 from kogpt2_gluon.corpus.cleaning.parts import Cleaned, PartWriter, Place, cleaning_stage, make_plan, read_parts
 from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PAGE_FILE, SAMPLES_FILE, CleaningReport
-from kogpt2_gluon.corpus.documents import check_names, read_blocks
+from kogpt2_gluon.corpus.documents import read_blocks
+from kogpt2_gluon.corpus.encodings import AUTO
 from kogpt2_gluon.corpus.formats import kind_of
 from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.records import Block
-from kogpt2_gluon.corpus.sources import Source, is_s3_url, list_sources, split_s3_url
+from kogpt2_gluon.corpus.sources import Source, choose_sources, is_s3_url, split_s3_url
 from kogpt2_gluon.corpus.store import CORPUS_FILE, SPLITS, CorpusWriter
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.process_pool import start_processes
@@ -55,6 +58,10 @@ def clean(
     restart: bool = False,
     split: str = "hash",
     say: Callable[[str], None] | None = None,
+    encoding: str = AUTO,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    skip_damaged: bool = False,
 ) -> CleaningReport:
     """Cleans text sources into the corpus folder `out`, which appears whole, its report page included, or not at all.
 
@@ -83,33 +90,41 @@ def clean(
         nearest such folder above its source.
     say : callable
         Called with a short status line at the start of each stage.
+    encoding : str
+        ``auto``: decided for each file; or one of `kogpt2_gluon.corpus.encodings.ENCODINGS` for all.
+    include, exclude : sequence of str
+        Patterns of files, as in `choose_sources`.
+    skip_damaged : bool
+        Go on with the other sources if one is damaged, or is not what `documents` reads; the report names it.
 
     Raises RecipeError for a bad argument, or if the options differ from those of the interrupted cleaning; DataError
-    for sources that are missing, damaged, or leave no document; DiskFullError. If sources differ from those of the
-    interrupted cleaning, the parts before the first of them are kept.
+    for sources that are missing, damaged, not what `documents` reads, or leave no document; DiskFullError. If sources
+    differ from those of the interrupted cleaning, the parts before the first of them are kept.
     """
     if not 0 <= test_share < 1:
         raise RecipeError(f"--test-share {test_share:g}: give a share from 0 to below 1, such as 0.01")
     assert processes >= 1 and split in ("hash", "folder"), (processes, split)
     options = load_options(None) if options is None else options
     kind = kind_of(documents)
-    files = list_sources(sources)
-    check_names(files, kind)
+    say = say or (lambda words: None)
+    files, intake = _take_in(sources, kind, encoding, include, exclude, skip_damaged)
     test_sources = [_split_of_source(file) == "test" for file in files] if split == "folder" else None
     _check_out(out, files, overwrite)
-    say = say or (lambda words: None)
     plan = make_plan(files, documents, options.to_dict(), f"{__version__}, rules {RULES_VERSION}")
     full_disk = partial(_full_disk_named, out, files)  # twice, since the folder may be gone when its block has ended
     with full_disk(), open_work(work_folder(out), cleaning_stage(say), plan, restart) as work, full_disk():
-        _make_parts(work, files, kind, options, processes, progress, say)
+        faults = Faults(work, files, skip_damaged)
+        _make_parts(work, files, kind, options, processes, progress, say, faults)
+        intake.damaged.update(faults.by_name)
         about = {
             "normalisation": NORMALISATION.replace("NFC", options.normalize.form),
             "options": options.to_dict(),
             "split": split,
             "test_share": test_share if split == "hash" else None,
         }
+        about.update(intake.to_dict())
         report = _assemble(work, files, kind, options, test_sources, test_share, about, say)
-        report.split, report.test_share = split, test_share
+        report.split, report.test_share, report.intake = split, test_share, intake
         if sum(report.documents.kept.values()):
             # Before anything is moved: a full disk here leaves the assembled corpus where it is.
             page = render_cleaning(report, out.resolve().name)
@@ -125,6 +140,24 @@ def clean(
 # --- reading and filtering
 
 
+def _take_in(
+    arguments: Sequence[str | Path],
+    kind: Kind,
+    encoding: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    skip_damaged: bool,
+) -> tuple[list[Source], Intake]:
+    """Returns the sources to read, each looked at, and what became of the others."""
+    choice = choose_sources(arguments, include, exclude)
+    admission = admit(choice.sources, kind, encoding)
+    admission.refused[:0] = choice.faults
+    if not (skip_damaged and admission.sources):
+        admission.check()
+    damaged = {name: str(fault) for name, fault in admission.refused}
+    return admission.sources, Intake(choice.passed_over, damaged, admission.notes)
+
+
 def _make_parts(
     work: Path,
     sources: Sequence[Source],
@@ -133,6 +166,7 @@ def _make_parts(
     processes: int,
     progress: Progress | None,
     say: Callable[[str], None],
+    faults: Faults,
 ) -> None:
     """Fills the work folder with the parts that are still missing."""
     parts = read_parts(work)
@@ -140,7 +174,7 @@ def _make_parts(
     if parts:
         say(f"resuming after {number:,} finished parts ({parts[-1].documents_slice.stop:,} documents)")
     writer: PartWriter | None = None
-    blocks = _blocks(sources, kind, place, progress)
+    blocks = _blocks(sources, kind, place, progress, faults)
     try:
         for place, cleaned in _cleaned(blocks, options, kind, processes):
             if writer is not None and writer.is_full:
@@ -158,9 +192,9 @@ def _make_parts(
 
 
 def _blocks(
-    sources: Sequence[Source], kind: Kind, place: Place, progress: Progress | None
+    sources: Sequence[Source], kind: Kind, place: Place, progress: Progress | None, faults: Faults
 ) -> Generator[tuple[Place, Block], None, None]:
-    """Yields every block from `place` on, and where it begins."""
+    """Yields every block from `place` on, and where it begins; of a damaged source, those before the damage."""
     total = sum(source.size for source in sources)
     done = sum(source.size for source in sources[: place.source])
 
@@ -172,10 +206,14 @@ def _blocks(
 
     start = (place.line, place.offset)
     for number in range(place.source, len(sources)):
-        for block in read_blocks(sources[number], kind, on_read, start):
-            if not block.offset:
-                kind.check_opening(block)
-            yield Place(number, block.line, block.offset), block
+        try:
+            for block in read_blocks(sources[number], kind, on_read, start):
+                if not block.offset:
+                    kind.check_opening(block)
+                yield Place(number, block.line, block.offset), block
+        except DataError as fault:
+            faults.add(sources[number].name, fault)
+            done = sum(source.size for source in sources[: number + 1])
         start = (1, 0)
 
 
@@ -239,7 +277,7 @@ def _assemble(
         assembly.write(writer, test_sources, test_share)
         report = assembly.finish(folder)
         described = [
-            {"path": source.name, "bytes": source.size, "documents": kind.name, "counts": counted.counts()}
+            {**_described(source), "documents": kind.name, "counts": counted.counts()}
             for source, counted in zip(sources, report.sources)
         ]
         counts = {
@@ -253,12 +291,18 @@ def _assemble(
     return report
 
 
+def _described(source: Source) -> dict[str, Any]:
+    """Returns a source for `corpus.json`; its encoding only if it is not UTF-8."""
+    encoding = {} if source.encoding == "utf-8" else {"encoding": source.encoding}
+    return {"path": source.name, "bytes": source.size, **encoding}
+
+
 def _raise_nothing_left(sources: Sequence[str | Path], documents: str, report: CleaningReport) -> None:
     dropped = report.documents.dropped
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
     hint = f"is --documents {documents} right?"
     if dropped and max(dropped, key=lambda reason: dropped[reason]) == "bad_utf8":
-        hint = "the text is not UTF-8; if it is CP949 (EUC-KR): iconv -f cp949 -t utf-8 OLD > NEW"
+        hint = "the text is not in the encoding that was assumed; name it: --encoding"
     raise DataError(
         f"{', '.join(map(str, sources))}: no document is left of {report.documents.read:,} "
         f"({reasons or 'nothing to read'}); {hint}"

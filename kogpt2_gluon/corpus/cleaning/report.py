@@ -9,6 +9,7 @@ from typing import Any, Union
 
 import xxhash
 
+from kogpt2_gluon.corpus.cleaning.intake import Intake
 from kogpt2_gluon.corpus.store import SPLITS
 from kogpt2_gluon.wording import gigabytes
 
@@ -82,7 +83,7 @@ class CleaningReport:
     ``near_duplicate`` and ``duplicate_lines``. A record that could not be read counts as one line. `changed` counts
     documents that a filter altered. `bytes_read` is as stored (compressed, if it is); `bytes_kept` is UTF-8 without
     line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does. `split` and `test_share` are the
-    arguments of `clean`.
+    arguments of `clean`; `intake` says what became of its sources.
     """
 
     documents: Count = field(default_factory=Count)
@@ -96,6 +97,7 @@ class CleaningReport:
     samples: list[Row] = field(default_factory=list)
     split: str = "hash"
     test_share: float = 0.01
+    intake: Intake = field(default_factory=Intake)
 
     def add_up(self) -> None:
         """Adds up the totals over the sources."""
@@ -128,7 +130,15 @@ class CleaningReport:
             first = ", ".join(f"{name} byte {offset}" for name, offset in places)
             more = ", ..." if self.bad_utf8 > len(self.bad_utf8_places) else ""
             lines.append(f"not UTF-8 at {self.bad_utf8:,} places ({BAD_UTF8_FILE} lists them): {first}{more}")
+            lines.append(f"  by source: {self._bad_utf8_by_source()}")
+        lines += [line.encode("utf-8", "replace").decode() for line in self.intake.lines()]
         return "\n".join(lines)
+
+    def _bad_utf8_by_source(self) -> str:
+        counts = Counter({source.name: source.lines.dropped["bad_utf8"] for source in self.sources})
+        most = [f"{name} {count:,}" for name, count in counts.most_common(PLACES_SHOWN) if count]
+        more = sum(bool(count) for count in counts.values()) - len(most)
+        return (", ".join(most) + (f", and {more:,} more" if more else "")).encode("utf-8", "replace").decode()
 
     def _is_empty_on_purpose(self, split: str) -> bool:
         return split == "test" and self.split == "hash" and not self.test_share

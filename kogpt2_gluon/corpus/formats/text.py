@@ -1,29 +1,25 @@
 """Code that the kinds of documents in text files share: lines with their places, and a look at the first ones.
 
-A few records that cannot be read are dropped and counted, as anywhere in a source. Only a source that begins with
-hardly anything readable is refused.
+A few records that cannot be read are dropped and counted, as anywhere in a source.
 """
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import BinaryIO, Callable
+from typing import BinaryIO
 
 from kogpt2_gluon.corpus import records
-from kogpt2_gluon.corpus.formats.kind import LEAST, Kind
+from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK, Block, make_block
 from kogpt2_gluon.errors import DataError
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 RECORDS = 1000  # records that are looked at
-_HANGUL = re.compile("[가-힣]")
-_NOT_ASCII = re.compile("[^\x00-\x7f]")
 
 
 class TextKind(Kind):
-    """A kind whose source is a UTF-8 text file of lines.
+    """A kind whose source is a text of lines.
 
     Lines end at ``\\n`` alone (``\\r\\n`` is tolerated), and a byte order mark at the start of a source is not text.
     """
@@ -34,10 +30,6 @@ class TextKind(Kind):
         """Raises DataError for a file of JSON lines: its text is in one of its fields."""
         if suffix in JSON_SUFFIXES:
             raise DataError(f"{name}: JSON lines; name the field that holds the text: --documents FIELD")
-
-    def check_opening(self, block: Block, fewest: int = LEAST) -> None:
-        """Raises DataError if the first lines of a source are not UTF-8."""
-        check_encoding(block, first_lines(block.data))
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         """Yields blocks of about BLOCK_BYTES that end with a record."""
@@ -60,55 +52,12 @@ class LineKind(TextKind):
     """A kind whose record is one line."""
 
     def _rest_of_record(self, name: str, stream: BinaryIO, data: bytes, line: int) -> bytes:
-        return rest_of_line(name, stream, line)
-
-
-def read_line_blocks(name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
-    """Yields blocks of whole lines."""
-    while data := stream.read(records.BLOCK_BYTES):
-        if len(data) == records.BLOCK_BYTES:
-            data += rest_of_line(name, stream, line)
-        block = make_block(name, line, offset, data)
-        yield block
-        line, offset = block.next_start
-
-
-def rest_of_line(name: str, stream: BinaryIO, line: int) -> bytes:
-    """Returns what follows up to the next line end, it included; DataError if it is not in LARGEST_DOCUMENT bytes."""
-    rest = stream.readline(records.LARGEST_DOCUMENT)
-    if len(rest) == records.LARGEST_DOCUMENT:
-        raise DataError(f"{name}: no line end in {len(rest):,} bytes somewhere after line {line}; not a text of lines")
-    return rest
-
-
-def read_cut_blocks(
-    name: str, stream: BinaryIO, line: int, offset: int, last_end: Callable[[bytearray, bool], int], what: str
-) -> Iterator[Block]:
-    """Yields blocks that end where `last_end` says.
-
-    It gets bytes from the beginning of a record on, and whether they are the last of the source; it returns where the
-    last whole record among them ends, or 0. DataError if there is none in LARGEST_DOCUMENT bytes: `what` is missing.
-    """
-    buffer = bytearray()
-    while True:
-        # Twice as much each time, because each try begins at the start; what was read ahead before does not count.
-        window = records.BLOCK_BYTES
-        while True:
-            buffer += stream.read(max(0, window + 1 - len(buffer)))
-            is_last = len(buffer) <= window
-            end = last_end(buffer[:window], is_last)
-            if end or is_last:
-                break
-            if window > records.LARGEST_DOCUMENT:
-                raise DataError(f"{name}: no {what} in {window:,} bytes after line {line}; is it such a file?")
-            window *= 2
-        end = len(buffer) if is_last and not end else end
-        if not end:
-            return
-        block = make_block(name, line, offset, bytes(buffer[:end]))
-        yield block
-        line, offset = block.next_start
-        del buffer[:end]
+        rest = stream.readline(records.LARGEST_DOCUMENT)
+        if len(rest) == records.LARGEST_DOCUMENT:
+            raise DataError(
+                f"{name}: no line end in {len(rest):,} bytes somewhere after line {line}; not a text of lines"
+            )
+        return rest
 
 
 def numbered_lines(block: Block) -> Iterator[tuple[int, int, bytes]]:
@@ -138,32 +87,3 @@ def first_lines(data: bytes) -> list[bytes]:
             lines.append(line)
         begin = end + 1
     return lines
-
-
-def check_encoding(block: Block, lines: list[bytes]) -> None:
-    """Raises DataError if a source is UTF-16, or if most of its first lines, and LEAST of them, are not UTF-8."""
-    data = block.data[: 1 << 16]
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data.count(0) > max(8, len(data) / 10):
-        raise DataError(f"{block.source}: looks like UTF-16, not UTF-8: iconv -f utf-16 -t utf-8 OLD > NEW")
-    bad = [line for line in lines if not _decodes(line, "utf-8")]
-    if len(bad) < LEAST or len(bad) * 2 <= len(lines):
-        return
-    found = f"{block.source}: not UTF-8 in {len(bad):,} of its first {len(lines):,} lines"
-    if _is_cp949(bad):
-        raise DataError(f"{found}; looks like CP949: iconv -f cp949 -t utf-8 OLD > NEW")
-    raise DataError(f"{found}; convert it first: iconv -f ITS_ENCODING -t utf-8 OLD > NEW")
-
-
-def _decodes(line: bytes, encoding: str) -> bool:
-    try:
-        line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_cp949(lines: list[bytes]) -> bool:
-    """Returns True if nearly all lines are strict CP949 and mostly Hangul then: other encodings decode by chance."""
-    texts = [line.decode("cp949") for line in lines if _decodes(line, "cp949")]
-    text = "".join(texts)
-    return len(texts) >= 0.9 * len(lines) and len(_HANGUL.findall(text)) > 0.5 * len(_NOT_ASCII.findall(text))

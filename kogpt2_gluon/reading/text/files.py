@@ -8,27 +8,57 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import xxhash
 
-from kogpt2_gluon.corpus.documents import check_names, check_openings
+from kogpt2_gluon.corpus.admission import admit
+from kogpt2_gluon.corpus.documents import check_openings
+from kogpt2_gluon.corpus.encodings import AUTO
 from kogpt2_gluon.corpus.formats import kind_of
-from kogpt2_gluon.corpus.sources import Source, is_s3_url, list_sources, local_source
+from kogpt2_gluon.corpus.sources import Source, choose_sources, is_s3_url, list_sources, local_source
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text.checks import check_corpora
+from kogpt2_gluon.recipe import DataRecipe
 
+_OPTION = re.compile(r"--(documents|encoding|include|exclude) ")
 GONE, CHANGED = 1, 2  # what can happen to a file of the list
 
 
 @dataclass(frozen=True)
+class TextChoice:
+    """Which text is read, and as what: keys of a recipe's `data`.
+
+    folders : files, folders or S3 prefixes. skip : leave out files that cannot be read, instead of refusing to start.
+    """
+
+    folders: tuple[str, ...]
+    documents: str
+    encoding: str = AUTO
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    skip: bool = False
+
+    @classmethod
+    def of_recipe(cls, data: DataRecipe) -> TextChoice:
+        """Returns the choice of a recipe's `data`."""
+        patterns = tuple(data.include), tuple(data.exclude)
+        return cls(tuple(data.train_sets), data.documents, data.encoding, *patterns, data.corrupt == "skip")
+
+
+@dataclass(frozen=True)
 class TextFiles:
-    """The files of one epoch, sorted by name; empty ones are left out."""
+    """The files of one epoch, sorted by name; those without text are left out.
+
+    `remarks` say in words which files were left out, and what was decided about the others.
+    """
 
     sources: tuple[Source, ...]
+    remarks: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def num_bytes(self) -> int:
@@ -46,13 +76,13 @@ class TextFiles:
         return xxhash.xxh3_128_hexdigest(json.dumps(self.to_state()).encode())
 
     def to_state(self) -> list[list[Any]]:
-        """Returns the list for JSON: [name, size, mark] of every file."""
-        return [[source.name, source.size, source.mark] for source in self.sources]
+        """Returns the list for JSON: [name, size, mark] of every file, and its encoding if it is not UTF-8."""
+        return [source.to_row() for source in self.sources]
 
     @classmethod
     def from_state(cls, state: list[list[Any]]) -> TextFiles:
         """Returns the list that `to_state` was called on."""
-        return cls(tuple(Source(str(name), int(size), str(mark)) for name, size, mark in state))
+        return cls(tuple(map(Source.from_row, state)))
 
     def deal(self, size: int) -> list[list[int]]:
         """Deals the files to `size` workers: returns each one's files as indices, about equal in bytes.
@@ -97,33 +127,73 @@ class TextFiles:
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def list_text_files(folders: Sequence[str], documents: str, worker: Worker, look_inside: bool = True) -> TextFiles:
-    """Lists the files below `folders` (or S3 prefixes) that can hold `documents`.
+def list_text_files(
+    choice: TextChoice, worker: Worker, before: TextFiles | None = None, is_resumed: bool = False
+) -> TextFiles:
+    """Lists the files of a choice that can hold its documents.
 
-    Rank 0 looks, and every worker gets its list (a collective operation). All workers raise the fault that rank 0
-    finds: DataError for a missing or empty folder, or for a file that cannot hold such documents, RecipeError for a
-    folder whose documents are stored in another way. With `look_inside`, the first block of up to eight files is read
-    as well, and one of them must hold such documents.
+    Rank 0 looks at every file, and every worker gets its list (a collective operation). All workers raise the fault
+    that rank 0 finds: DataError for a missing or empty folder, or for a file that cannot hold such documents,
+    RecipeError for a folder whose documents are stored in another way. One of the first files must begin with such
+    documents.
+
+    With `before`, the list of the epoch before, only new files are looked at. Those that cannot be read are left out,
+    with a remark: a file that someone adds does not end a run of days. A resumed run looks at none: it has read them
+    before, and knows their encodings.
     """
-    answer = worker.broadcast(_look(folders, documents, look_inside) if worker.rank == 0 else None)
+    answer = worker.broadcast(_list(choice, before, is_resumed) if worker.rank == 0 else None)
     if "error" in answer:
         raise (RecipeError if answer["exit_code"] == RecipeError.exit_code else DataError)(answer["error"])
-    return TextFiles.from_state(answer["files"])
+    return replace(TextFiles.from_state(answer["files"]), remarks=tuple(answer["remarks"]))
 
 
-def _look(folders: Sequence[str], documents: str, look_inside: bool) -> dict[str, Any]:
+def _list(choice: TextChoice, before: TextFiles | None, is_resumed: bool) -> dict[str, Any]:
     try:
-        kind = kind_of(documents)
-        sources = {source.name: source for source in list_sources(folders) if source.size}
-        if not sources:
-            raise DataError(f"{', '.join(map(str, folders))}: only empty files, so no text to train on")
-        check_corpora(sources.values(), kind)
-        check_names(sources.values(), kind)
-        if look_inside:
-            check_openings(sources.values(), kind)
+        files = _chosen(choice) if is_resumed else _looked_at(choice, before)
     except KoGPT2Error as error:
-        return {"error": str(error).replace("--documents ", "data.documents="), "exit_code": error.exit_code}
-    return {"files": TextFiles(tuple(sources[name] for name in sorted(sources))).to_state()}
+        return {"error": in_recipe_words(str(error)), "exit_code": error.exit_code}
+    return {"files": files.to_state(), "remarks": list(files.remarks)}
+
+
+def in_recipe_words(message: str) -> str:
+    """Returns a message about options of `kogpt2 clean` with the keys of a recipe instead."""
+    return _OPTION.sub(lambda found: f"data.{found[1]}=", message)
+
+
+def _chosen(choice: TextChoice) -> TextFiles:
+    """Returns all files of a choice, whatever they hold; DataError if there is none."""
+    found = choose_sources(choice.folders, choice.include, choice.exclude)
+    if found.faults and not choice.skip:
+        raise found.faults[0][1]
+    sources = {source.name: source for source in found.sources if source.size}
+    if not sources:
+        raise DataError(f"{', '.join(choice.folders)}: only empty files, so no text to train on")
+    remarks = tuple(f"{count:,} files passed over: {reason}" for reason, count in sorted(found.passed_over.items()))
+    return TextFiles(tuple(sources[name] for name in sorted(sources)), remarks)
+
+
+def _looked_at(choice: TextChoice, before: TextFiles | None) -> TextFiles:
+    """Returns the files of a choice that can be read, with their encodings."""
+    kind, present = kind_of(choice.documents), _chosen(choice)
+    check_corpora(present.sources, kind)
+    known = {source.name: source for source in before.sources} if before else {}
+    kept = [known[source.name] for source in present.sources if known.get(source.name) == source]
+    new = [source for source in present.sources if known.get(source.name) != source]
+    admission = admit(new, kind, choice.encoding, kept)
+    if before is None and not choice.skip:
+        admission.check()
+    admitted = [source for source in admission.sources if source.name not in admission.blank]
+    sources = sorted([*kept, *admitted], key=lambda source: source.name)
+    if not sources:
+        admission.check()
+        raise DataError(f"{', '.join(choice.folders)}: only empty files, so no text to train on")
+    if before is None:
+        check_openings(sources, kind)
+    remarks = [*present.remarks, *admission.notes]
+    if admission.blank:
+        remarks.append(f"{len(admission.blank):,} files passed over: white space alone")
+    remarks += [in_recipe_words(f"left out: {fault}") for _, fault in admission.refused]
+    return TextFiles(tuple(sources), tuple(remarks))
 
 
 def check_unchanged(source: Source) -> None:

@@ -22,7 +22,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.read_ahead import ReadAhead
 from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.reading.saved_state import check_source
-from kogpt2_gluon.reading.text.files import TextFiles, change_error, find_change, list_text_files
+from kogpt2_gluon.reading.text.files import TextChoice, TextFiles, change_error, find_change, list_text_files
 from kogpt2_gluon.reading.text.tokens import (
     REASONS,
     Cursor,
@@ -58,8 +58,8 @@ class TextReader(Reader):
     Parameters
     ----------
     settings : TextSettings
-    folders : list of str
-        Files, folders or S3 prefixes with the text.
+    choice : TextChoice
+        The files with the text.
     refresh : bool
         True: the list of files is made again when an epoch ends.
     tokenizer : Tokenizer
@@ -76,7 +76,7 @@ class TextReader(Reader):
     def __init__(
         self,
         settings: TextSettings,
-        folders: list[str],
+        choice: TextChoice,
         refresh: bool,
         tokenizer: Tokenizer,
         worker: Worker,
@@ -88,7 +88,7 @@ class TextReader(Reader):
         super().__init__(accumulate * batch_size * worker.size, consumed=0)
         self.settings, self.tokenizer = settings, tokenizer
         self._encoder = DocumentEncoder(tokenizer, settings.bpe_dropout)
-        self._folders, self._refresh = folders, refresh
+        self._choice, self._refresh = choice, refresh
         self._rank, self._size = worker.rank, worker.size
         self._shape = (accumulate, batch_size, settings.seq_length + 1)
         self._epoch, self._share_read = 0, 0.0  # epochs that ended, and the share of this one that has been read
@@ -98,8 +98,7 @@ class TextReader(Reader):
         self._history_hash = ""
         self._gathered: NDArray[np.float64] | None = None
         self._change: DataError | None = None  # all workers know that a file of the epoch is gone or changed
-        # A resumed run has read these files before: what it accepted then does not end it now.
-        files = list_text_files(folders, settings.documents, worker, look_inside=saved is None)
+        files = list_text_files(choice, worker, is_resumed=saved is not None)
         if saved is None:
             self._begin_epoch(files)
         else:
@@ -242,9 +241,10 @@ class TextReader(Reader):
         self._epoch, self._share_read, self._reported = self._epoch + 1, 0.0, 0
         files = self.files
         if self._refresh:
-            files = list_text_files(self._folders, self.settings.documents, worker)
+            files = list_text_files(self._choice, worker, self.files)
             if change := files.compare(self.files):
                 lines.append(f"epoch {self._epoch + 1}: {change}; now {files.count}")
+            lines += [f"epoch {self._epoch + 1}: {remark}" for remark in files.remarks]
         self._begin_epoch(files)
 
     # Checkpoints.
@@ -255,7 +255,7 @@ class TextReader(Reader):
         A file of the epoch that is gone or changed ends the run at the next step, so that what was learnt is saved
         first.
         """
-        changed, fault = find_change(self._mine, self._folders)
+        changed, fault = find_change(self._mine, self._choice.folders)
         rows = worker.gather([*self._cursor.to_row(), self._used, changed, fault])  # (size, NUM_FIELDS + 3)
         self._gathered, faults = rows[:, :-2], rows[:, -2:].astype(int)
         for share, (changed, fault) in zip(self.files.deal(self._size), faults.tolist()):
@@ -292,8 +292,9 @@ class TextReader(Reader):
         shares = f", {gigabytes(min(loads))} to {gigabytes(max(loads))} a worker" if self._size > 1 else ""
         dropout = f", BPE-dropout {self.settings.bpe_dropout:g}" if self.settings.bpe_dropout else ""
         return (
-            f"{', '.join(self._folders)}: {self.files.count}, {gigabytes(self.files.num_bytes)}"
+            f"{', '.join(self._choice.folders)}: {self.files.count}, {gigabytes(self.files.num_bytes)}"
             f"{shares}, tokenized on the fly by {self.tokenizer.path}{dropout}"
+            + "".join(f"; {remark}" for remark in self.files.remarks)
         )
 
     def close(self) -> None:
@@ -314,7 +315,7 @@ def open_text_reader(
         raise DataError("data.train is empty; name a folder of text files: data.train=DIR")
     return TextReader(
         settings,
-        data.train_sets,
+        TextChoice.of_recipe(data),
         data.refresh == "epoch",
         tokenizer,
         worker,

@@ -177,7 +177,8 @@ class TextStream:
             available += len(tokens)
             while available > full + 1:  # more must follow, so that the round's last block can end the round
                 row = _take(held, skip, full + 1)
-                begin = replace(held[0][0], skip=skip, block=number)
+                # The first block begins where it was asked for: text blocks without a document may lie before `held`.
+                begin = start if number == start.block else replace(held[0][0], skip=skip, block=number)
                 skip, available, number = skip + full, available - full, number + 1
                 while skip >= len(held[0][1]):
                     skip -= len(held.popleft()[1])
@@ -185,11 +186,14 @@ class TextStream:
         if not held:
             names = ", ".join(source.name for source in self._sources[:3])
             more = f" and {len(self._sources) - 3} more files" if len(self._sources) > 3 else ""
-            raise DataError(f"{names}{more}: no document there ({describe_rejected(counts.rejected)})")
+            raise DataError(
+                f"{names}{more}: no document there ({describe_rejected(counts.rejected)}); "
+                "leave these files out (data.exclude), or add text to them"
+            )
         sequences = -(-(available - 1) // self._seq_length)
         missing = sequences * self._seq_length + 1 - available
         row = np.concatenate([_take(held, skip, available), self._beginning(start.round, missing)])
-        begin = replace(held[0][0], skip=skip, block=number)
+        begin = start if number == start.block else replace(held[0][0], skip=skip, block=number)
         after = Cursor(start.round + 1, documents=counts.documents, rejected=counts.rejected)
         yield self._shuffled(begin, row, after, counts)
 

@@ -12,7 +12,7 @@ from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading.text.files import CHANGED, GONE, TextFiles, find_change, list_text_files
+from kogpt2_gluon.reading.text.files import CHANGED, GONE, TextChoice, TextFiles, find_change, list_text_files
 from kogpt2_gluon.reading.text.reader import open_text_reader
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.machine.thread_workers import on_workers
@@ -71,7 +71,7 @@ def test_a_change_of_the_file_at_hand_is_seen_at_its_next_block(
 ) -> None:
     monkeypatch.setattr(records_module, "BLOCK_BYTES", 240)
     write_text(tmp_path, 1)
-    files = list_text_files([str(tmp_path)], "line", Worker())
+    files = list_text_files(TextChoice((str(tmp_path),), "line"), Worker())
     opened = stream(list(files.sources), Tokenizer.load(model))
     blocks = opened._read(Cursor())
     next(blocks)
