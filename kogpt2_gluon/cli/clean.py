@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from kogpt2_gluon.cli.options import encoding, patterns
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.cli.stopping import stoppable
-from kogpt2_gluon.corpus.encodings import AUTO, ENCODINGS
 from kogpt2_gluon.corpus.formats import describe_kinds
 
 
@@ -32,17 +32,8 @@ from kogpt2_gluon.corpus.formats import describe_kinds
     type=click.Choice(["hash", "folder"]),
     help="Hold out documents by the hash of their text, or those in a folder test/ (the others: train/).",
 )
-@click.option(
-    "--encoding",
-    default=AUTO,
-    show_default=True,
-    type=click.Choice([AUTO, *ENCODINGS]),
-    help="Encoding of text; auto decides it for each file by its bytes.",
-)
-@click.option(
-    "--include", multiple=True, metavar="PATTERN", help="Read only files that fit, such as '*.txt'; repeatable."
-)
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out files that fit; repeatable.")
+@encoding
+@patterns
 @click.option("--skip-damaged", is_flag=True, help="Go on without sources that cannot be read; the report names them.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished corpus at --out.")
 @click.option("--restart", is_flag=True, help="Start again instead of resuming an interrupted cleaning.")

@@ -8,12 +8,17 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.cli import options
-from kogpt2_gluon.cli.options import ANY_PATH, FOLDER
+from kogpt2_gluon.cli.options import ANY_PATH, encoding, patterns
 
 
 @click.command(no_args_is_help=True)
 @click.argument("checkpoint", type=ANY_PATH)
-@click.argument("data", type=FOLDER)
+@click.argument("data", type=ANY_PATH)
+@click.option(
+    "--documents", metavar="KIND", help="What a document of the text is, as for kogpt2 clean; not for shards."
+)
+@encoding
+@patterns
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(min=1), help="Sequences at a time.")
 @click.option("--seq-length", default=0, type=click.IntRange(min=0), help="Tokens scored together; 0: as in training.")
 @options.device
@@ -23,6 +28,10 @@ from kogpt2_gluon.cli.options import ANY_PATH, FOLDER
 def evaluate(
     checkpoint: Path,
     data: Path,
+    documents: str | None,
+    encoding: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
     batch_size: int,
     seq_length: int,
     device: str,
@@ -30,17 +39,24 @@ def evaluate(
     operators: str,
     as_json: bool,
 ) -> None:
-    """Score a checkpoint on held-out shards: loss, perplexity per token and per word, bits per byte.
+    """Score a checkpoint on held-out data: loss, perplexity per token and per word, bits per byte.
 
-    CHECKPOINT is its folder or the run's. Bytes are those of the text after the tokenizer's normalisation. Every token
-    except <s> is scored.
+    CHECKPOINT is its folder or the run's. DATA is a folder of shards, a split of a cleaned corpus, or text: a file, a
+    folder or s3://bucket/prefix, scored as it is, with the checkpoint's tokenizer. Bytes are those of the text after
+    the tokenizer's normalisation. Every token except <s> is scored.
 
     \b
     Example: kogpt2 evaluate runs/demo shards/test
+             kogpt2 evaluate runs/demo reviews.txt --documents line
     """
     from kogpt2_gluon.inference.evaluation import evaluate_checkpoint
+    from kogpt2_gluon.reading.text.held_out import TextOptions
 
-    scores = evaluate_checkpoint(checkpoint, data, batch_size, seq_length, device, precision, operators)
+    def say(words: str) -> None:
+        click.echo(words, err=True)
+
+    text = TextOptions(documents, encoding, include, exclude)
+    scores = evaluate_checkpoint(checkpoint, data, batch_size, seq_length, device, precision, operators, text, say)
     if as_json:
         click.echo(json.dumps(scores.to_dict()))
         return

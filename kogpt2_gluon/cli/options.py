@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
+
+from kogpt2_gluon.corpus.encodings import AUTO, ENCODINGS
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
@@ -27,4 +31,22 @@ operators = click.option(
     type=click.Choice(["auto", "fused", "stock"]),
     help="The project's fused operators, or MXNet's own.",
 )
+encoding = click.option(
+    "--encoding",
+    default=AUTO,
+    show_default=True,
+    type=click.Choice([AUTO, *ENCODINGS]),
+    help="Encoding of text; auto decides it for each file by its bytes.",
+)
 json_output = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def patterns(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --include and --exclude."""
+    for name, words in (
+        ("exclude", "Leave out files that fit"),
+        ("include", "Read only files that fit, such as '*.txt'"),
+    ):
+        add = click.option(f"--{name}", multiple=True, metavar="PATTERN", help=f"{words}; repeatable.")
+        command = add(command)
+    return command

@@ -39,13 +39,15 @@ class Admission:
     blank: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
-    def check(self) -> None:
-        """Raises the fault of the first source that was refused, and says how many more there are."""
+    def check(self, way: str = "--exclude 'PATTERN' or --skip-damaged") -> None:
+        """Raises the fault of the first source that was refused; says how many others can be read, and the way."""
         if not self.refused:
             return
-        _, fault = self.refused[0]
-        more = len(self.refused) - 1
-        raise DataError(f"{fault}" + (f" (and {more:,} more of the files cannot be read)" if more else ""))
+        (_, fault), *more = self.refused
+        others = f"; {len(more):,} more cannot be read" if more else ""
+        if self.sources:
+            others += f"; {len(self.sources):,} others can: {way} goes on with them"
+        raise DataError(f"{fault}{others}")
 
 
 def check_encoding_name(encoding: str) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kogpt2_gluon.corpus.layout import LAYOUTS, Layout
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.corpus.not_a_corpus import not_a_corpus
+from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.files import fsync_stream
 
 SPLITS = ("train", "test")
@@ -193,12 +194,8 @@ def _layout_of(name: Any) -> Layout | None:
 
 def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / CORPUS_FILE
-    if folder.is_file():
-        raise RecipeError(f"{folder}: raw text; kogpt2 clean makes a corpus of it")
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; `kogpt2 clean` makes a corpus")
     if not path.is_file():
-        raise DataError(f"{folder}: not a cleaned corpus (it has no {CORPUS_FILE}); `kogpt2 clean` makes one")
+        raise not_a_corpus(folder, CORPUS_FILE)
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

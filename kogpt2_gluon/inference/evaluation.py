@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.reading.held_out import HeldOutReader
+from kogpt2_gluon.reading.text.held_out import HeldOutText, TextOptions, open_held_out_text
+from kogpt2_gluon.shards.format import MANIFEST
 from kogpt2_gluon.shards.shard_set import ShardSet
 
 
@@ -61,16 +63,24 @@ def scored_sums(losses: np.ndarray, tokens: np.ndarray, bos: int) -> np.ndarray:
     return np.array([losses[scored].sum(dtype=np.float64), scored.sum()])
 
 
-def score(total_loss: float, tokens: int, shards: ShardSet) -> LanguageModelScore:
-    """The scores that a summed loss gives; bytes and words per token are those of the whole set."""
-    manifest = shards.manifest
-    scored = manifest.tokens - manifest.documents  # the set's tokens without the <s> of each document
+class TextCounts(Protocol):
+    """The counts of a text: its tokens with `<s>` and `</s>`, its documents, words and bytes after normalisation."""
+
+    tokens: int
+    documents: int
+    words: int
+    text_bytes: int
+
+
+def score(total_loss: float, tokens: int, counts: TextCounts) -> LanguageModelScore:
+    """The scores that a summed loss gives; bytes and words per token are those of the whole text, as `counts` say."""
+    scored = counts.tokens - counts.documents  # without the <s> of each document
     loss = total_loss / tokens
     return LanguageModelScore(
         loss=loss,
         perplexity=_exp(loss),
-        word_perplexity=_exp(loss * scored / max(1, manifest.words)),
-        bits_per_byte=loss / math.log(2) * scored / max(1, manifest.text_bytes),
+        word_perplexity=_exp(loss * scored / max(1, counts.words)),
+        bits_per_byte=loss / math.log(2) * scored / max(1, counts.text_bytes),
         tokens=tokens,
     )
 
@@ -126,7 +136,28 @@ def evaluate(
     total_loss, tokens = worker.sum(sums)
     if not tokens:
         raise DataError(f"{shards.folder}: no token to score")
-    return score(float(total_loss), int(tokens), shards)
+    return score(float(total_loss), int(tokens), shards.manifest)
+
+
+def is_shard_folder(data: Path) -> bool:
+    """Returns True for a folder of shards, even one that lacks its manifest."""
+    return data.is_dir() and ((data / MANIFEST).is_file() or any(data.glob("*.ktok")))
+
+
+def evaluate_text(
+    loss_block: Any, text: HeldOutText, batch_size: int, ctx: Any, say: Callable[[str], None]
+) -> LanguageModelScore:
+    """Scores a network on text, in this process; `say` is called with the documents that were left out."""
+    sums = np.zeros(2)  # loss, tokens
+    for batch in text.batches(batch_size):
+        losses = loss_block(mx.nd.array(batch, ctx=ctx, dtype="int32")).asnumpy()
+        sums += scored_sums(losses, batch, text.bos_id)
+    left_out = text.describe_left_out()
+    if not sums[1]:
+        raise DataError(f"{text.name}: no token to score" + (f" ({left_out})" if left_out else ""))
+    if left_out:
+        say(left_out)
+    return score(float(sums[0]), int(sums[1]), text)
 
 
 def _exp(value: float) -> float:
@@ -141,17 +172,32 @@ def evaluate_checkpoint(
     device: str = "auto",
     precision: str = "float32",
     ops: str = "auto",
+    text: TextOptions | None = None,
+    say: Callable[[str], None] = lambda words: None,
 ) -> LanguageModelScore:
-    """Scores a checkpoint on shards that were made with its own tokenizer; DataError if they were not."""
+    """Scores a checkpoint on shards that were made with its own tokenizer, or on text, with that tokenizer.
+
+    `data` is a folder of shards; or a file, folder or S3 prefix of text, read as `text` says; or a split of a cleaned
+    corpus. `say` is called with what was left out. DataError if the shards were made with another tokenizer, or the
+    text cannot be read.
+    """
+    is_text, text = not is_shard_folder(data), text or TextOptions()
+    if text != TextOptions() and not is_text:
+        raise RecipeError(f"{data}: shards; --documents, --encoding, --include and --exclude are for text")
     net, tokenizer, recipe, ctx = load_checkpoint(path, device, precision, ops)
     seq_length = seq_length or recipe.data.seq_length
     if not 1 <= seq_length <= net.max_length:
         raise RecipeError(f"seq_length={seq_length}: the network takes 1 to {net.max_length} tokens at a time")
+    loss_block = LanguageModelLoss(net)
+    loss_block.hybridize(static_alloc=True, static_shape=True)
+    if is_text:
+        held_out, notes = open_held_out_text(data, text, tokenizer, seq_length)
+        for note in notes:
+            say(note)
+        return evaluate_text(loss_block, held_out, batch_size, ctx, say)
     with ShardSet(data) as shards:
         if shards.manifest.tokenizer_sha256 != tokenizer.sha256:
             raise DataError(
                 f"{data}: made with another tokenizer than {path}; shard the text again with that tokenizer"
             )
-        loss_block = LanguageModelLoss(net)
-        loss_block.hybridize(static_alloc=True, static_shape=True)
         return evaluate(loss_block, shards, EvaluationOptions(seq_length, batch_size), ctx)

@@ -203,7 +203,7 @@ def test_scores_as_evaluation_does(tmp_path: Path) -> None:
         assert [figure["order"] for figure in figures] == [2, 3]
         for figure in figures:
             total_loss = -np.log(SlowKneserNey(documents, figure["order"]).probabilities(held_out)).sum()
-            expected = score(total_loss, len(targets), shards)
+            expected = score(total_loss, len(targets), shards.manifest)
             assert figure["tokens"] == expected.tokens == shards.manifest.tokens - shards.manifest.documents
             for name in ("loss", "perplexity", "bits_per_byte"):
                 assert figure[name] == pytest.approx(getattr(expected, name), rel=1e-12)

@@ -138,5 +138,5 @@ def _made(folder: Path) -> Path:
 
 def test_raw_text_is_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("가")
-    with pytest.raises(RecipeError, match="raw text; kogpt2 clean makes a corpus of it"):
+    with pytest.raises(RecipeError, match="not a cleaned corpus but plain text; make one of it: kogpt2 clean"):
         Corpus.open(tmp_path / "a.txt")

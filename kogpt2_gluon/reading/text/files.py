@@ -25,7 +25,8 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text.checks import check_corpora
 from kogpt2_gluon.recipe import DataRecipe
 
-_OPTION = re.compile(r"--(documents|encoding|include|exclude) ")
+_OPTION = re.compile(r"--(documents|encoding) ")
+_PATTERN = re.compile(r"--(include|exclude) ('[^']*')")
 GONE, CHANGED = 1, 2  # what can happen to a file of the list
 
 
@@ -157,7 +158,8 @@ def _list(choice: TextChoice, before: TextFiles | None, is_resumed: bool) -> dic
 
 def in_recipe_words(message: str) -> str:
     """Returns a message about options of `kogpt2 clean` with the keys of a recipe instead."""
-    return _OPTION.sub(lambda found: f"data.{found[1]}=", message)
+    message = message.replace("--skip-damaged", "data.corrupt=skip")
+    return _OPTION.sub(r"data.\1=", _PATTERN.sub(r"data.\1=[\2]", message))
 
 
 def _chosen(choice: TextChoice) -> TextFiles:
