@@ -50,8 +50,9 @@ def tokenizer() -> None:
     "--profile",
     default="nmt_nfkc",
     show_default=True,
-    type=click.Choice(["nmt_nfkc", "lossless"]),
-    help="nmt_nfkc folds characters and spaces like KoGPT-2's; lossless keeps every text as it is.",
+    type=click.Choice(["nmt_nfkc", "nmt_nfkc_jamo", "lossless"]),
+    help="How text is normalised. nmt_nfkc: as KoGPT-2 does it (NFKC); a typed ㅋ then comes back as U+110F, another "
+    "letter. nmt_nfkc_jamo: the same, but ㅋㅋ and ㅠㅠ come back as typed. lossless: every text comes back as it is.",
 )
 @click.option("--keep-newlines", is_flag=True, help="A token for the line end, so that documents keep their lines.")
 @click.option(

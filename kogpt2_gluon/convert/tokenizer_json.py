@@ -33,7 +33,7 @@ from kogpt2_gluon.errors import DataError
 SPACE = "\u2581"  # SentencePiece's visible space
 BREAK, WALL = "\ufdd0", "\ufdd1"  # noncharacters that keep two characters apart for a moment
 LINE_END, OTHER = "\ufdd2", "\ufdd3"  # LINE_END replaces a line end, so that it does not become a space
-TABLES = ("nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
+TABLES = ("nmt_nfkc", "nmt_nfkc_jamo", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
 
 

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kogpt2_gluon.tokens.profiles import JAMO_PROFILE
 from kogpt2_gluon.tokens.tokenizer import SPACE
 
 SEGMENT_BYTES = (
     512  # the minimum: a shorter text is not cut, and a segment ends at the first possible place after so many
 )
 # SentencePiece's own rules: in none of them is a space next to ASCII or a character from U+A000 to U+CFFF (Hangul).
-RULES = {"identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"}
+RULES = {"identity", "nmt_nfkc", JAMO_PROFILE, "nfkc", "nmt_nfkc_cf", "nfkc_cf"}
 
 
 def compile_segment(size: int) -> re.Pattern[bytes]:

@@ -7,6 +7,8 @@ measured against the same numbers. Words are separated by white space; tokens ar
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +20,22 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.corpus.store import SPLITS, Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.tokens.profiles import JAMO
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 BATCH_BYTES = 1 << 20  # text encoded at a time
 SAMPLE_MB = 20  # the default sample of each corpus
 SAMPLE_SEED = 0x7265706F  # seed of the hash that draws the documents
+# Why the text of ids is not the text that was encoded.
+REASONS = {
+    "jamo": "single letters such as ㅋ become other characters (--profile nmt_nfkc_jamo keeps them)",
+    "folded": "other characters are folded by NFKC (--profile lossless keeps them)",
+    "line ends": "a line end becomes a space (--keep-newlines keeps it)",
+    "spaces": "spaces are added, removed or replaced",
+    "unknown": "it has characters without a piece (a higher --character-coverage, or --profile lossless)",
+    "other": "pieces are joined in another way than they were cut",
+}
+_SPACES = re.compile(r"\s+")
 
 
 @dataclass
@@ -41,6 +54,7 @@ class TextCounts:
     byte_tokens: int = 0  # tokens that are single bytes
     came_back: int = 0  # documents whose ids decode to exactly the text
     came_back_normalized: int = 0  # documents whose ids decode to the text as the tokenizer normalises it
+    reasons: Counter[str] = field(default_factory=Counter)  # of documents that did not come back, by REASONS
     used: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool), repr=False)  # (vocab_size,) ids seen
 
     def rates(self) -> dict[str, Any]:
@@ -49,6 +63,7 @@ class TextCounts:
         tokens, documents = max(1, self.tokens), max(1, self.documents)
         return {
             **plain,
+            "reasons": dict(self.reasons),
             "tokens_per_word": self.tokens / max(1, self.words),
             "tokens_per_character": self.tokens / max(1, self.characters),
             "tokens_per_document": self.tokens / documents,
@@ -154,8 +169,25 @@ def _add(counts: TextCounts, tokenizer: Tokenizer, documents: list[str]) -> None
     counts.used[ids] = True
     for document, row in zip(documents, np.split(ids, np.cumsum(lengths)[:-1])):
         decoded = tokenizer.decode(row.tolist())
+        normalized = tokenizer.normalize(document)
         counts.came_back += decoded == document
-        counts.came_back_normalized += decoded == tokenizer.normalize(document)
+        counts.came_back_normalized += decoded == normalized
+        if decoded != document:
+            counts.reasons.update(_reasons(document, normalized, tokenizer.unk_id in row))
+
+
+def _reasons(document: str, normalized: str, unknown: bool) -> list[str]:
+    """Returns the REASONS for which a document did not come back; `unknown` is True if its ids have an <unk>."""
+    lost = set(document).difference(normalized)
+    plain = document if "\n" in normalized else document.replace("\n", " ")
+    found = {
+        "jamo": not JAMO.isdisjoint(lost),
+        "folded": any(not char.isspace() for char in lost - JAMO),
+        "line ends": "\n" in lost,
+        "spaces": _SPACES.findall(plain) != _SPACES.findall(normalized),
+        "unknown": unknown,
+    }
+    return [reason for reason in REASONS if found.get(reason)] or ["other"]
 
 
 COLUMNS = {  # heading -> (key, format)
@@ -195,4 +227,15 @@ def format_report(report: dict[str, Any]) -> str:
         "decode to exactly the text;\nnormalised: to the text as the tokenizer normalises it. "
         "vocabulary: share of all ids that were seen."
     )
-    return "\n".join([*about, "", *table, "", meaning])
+    return "\n".join([*about, "", *table, "", meaning, *_explain(rows)])
+
+
+def _explain(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the reasons why documents do not come back, with how many of each row they concern."""
+    lines = []
+    for reason, meaning in REASONS.items():
+        found = [row for row in rows if row["reasons"].get(reason)]
+        if found:
+            counts = [f"{row['reasons'][reason]:,} of {row['corpus']} with {row['model']}" for row in found]
+            lines.append(f"  {reason}: {meaning}: {', '.join(counts)}")
+    return ["", "why documents do not come back:", *lines] if lines else []

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import numpy as np
 import sentencepiece
@@ -20,16 +20,13 @@ from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.storage.disk import disk_full, free_bytes, full_disk_named
 from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.tokens.profiles import PROFILES, name_profile, trainer_options
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
 from kogpt2_gluon.wording import gib, gigabytes
 
 # How text is normalised before it is cut into pieces. `nmt_nfkc` is KoGPT-2's way: NFKC, and a line end or a run of
 # spaces becomes one space. `lossless` keeps every character except U+2581, SentencePiece's own sign for a space; what
 # is not in the vocabulary becomes bytes, for example a line end <0x0A>.
-PROFILES: dict[str, dict[str, Any]] = {
-    "nmt_nfkc": {"normalization_rule_name": "nmt_nfkc"},
-    "lossless": {"normalization_rule_name": "identity", "byte_fallback": True, "remove_extra_whitespaces": False},
-}
 # SentencePiece skips longer sentences, and counts positions in a word with 16 bits. NFKC makes at most 18 characters
 # from the 3 bytes of one (U+FDFA), so a piece without a space, cut at this length, still fits: 8192 / 3 * 18 < 65,536.
 MAX_SENTENCE_BYTES = 8192
@@ -72,7 +69,7 @@ def train_tokenizer(
         The share of the text that its most frequent characters must cover; the other characters become ``<unk>``
         (bytes with ``lossless``).
     profile : str
-        ``nmt_nfkc`` or ``lossless``, see PROFILES.
+        One of `kogpt2_gluon.tokens.profiles.PROFILES`.
     keep_newlines : bool
         True: a line end is a piece of its own, so that a document's lines come back as lines. Without it ``nmt_nfkc``
         turns a line end into a space, as KoGPT-2's tokenizer does. The first word of a later line has no space before
@@ -104,33 +101,35 @@ def train_tokenizer(
     symbols = [f"<unused{number}>" for number in range(unused)] + [NEWLINE] * keep_newlines
     model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            character_coverage=character_coverage,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=3,
-            unk_piece="<unk>",
-            bos_piece="<s>",
-            eos_piece="</s>",
-            pad_piece="<pad>",
-            user_defined_symbols=symbols,
-            max_sentence_length=MAX_SENTENCE_BYTES,
-            input_sentence_size=0,  # all of them
-            num_threads=TRAINER_THREADS,
-            minloglevel=0 if verbose else 2,
-            **PROFILES[profile],
-        )
+        with trainer_options(profile) as options:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(sentences),
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=vocab_size,
+                character_coverage=character_coverage,
+                unk_id=0,
+                bos_id=1,
+                eos_id=2,
+                pad_id=3,
+                unk_piece="<unk>",
+                bos_piece="<s>",
+                eos_piece="</s>",
+                pad_piece="<pad>",
+                user_defined_symbols=symbols,
+                max_sentence_length=MAX_SENTENCE_BYTES,
+                input_sentence_size=0,  # all of them
+                num_threads=TRAINER_THREADS,
+                minloglevel=0 if verbose else 2,
+                **options,
+            )
     except RuntimeError as error:
         if sentences.error is not None:
             raise sentences.error from None
         raise _explain(error, names, vocab_size) from None
-    with full_disk_named(out.parent, lambda: _need(out, len(model.getvalue()))):
-        write_file(out, model.getvalue())
+    content = name_profile(model.getvalue(), profile)
+    with full_disk_named(out.parent, lambda: _need(out, len(content))):
+        write_file(out, content)
     return Tokenizer.load(out)
 
 

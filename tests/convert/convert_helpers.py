@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Callable
-
-import sentencepiece
 
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage.params_file import read_params
 from tests.helpers import ROOT
+from tests.tokens.tokenizer_helpers import train_model
 
 ORIGINAL = ROOT / "tests" / "storage" / "original"
 SYMBOLS = [f"<unused{number}>" for number in range(12)]
@@ -28,25 +26,9 @@ Python 3.11과 NumPy를 설치한 뒤 다시 실행해 보세요.
 
 
 def train(sentences: list[str], vocab_size: int, **options) -> bytes:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
-        model_writer=model,
-        vocab_size=vocab_size,
-        **{
-            "model_type": "bpe",
-            "pad_id": 3,
-            "unk_id": 0,
-            "bos_id": 1,
-            "eos_id": 2,
-            "user_defined_symbols": SYMBOLS,
-            **options,
-        },
-        hard_vocab_limit=False,
-        num_threads=1,
-        minloglevel=2,
-    )
-    return model.getvalue()
+    """A SentencePiece BPE with KoGPT-2's special ids and the SYMBOLS."""
+    special = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "user_defined_symbols": SYMBOLS}
+    return train_model(sentences, vocab_size, **{**special, **options})
 
 
 def make_checkpoint(

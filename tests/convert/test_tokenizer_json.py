@@ -34,6 +34,7 @@ SPACES = [
 PROFILES = {
     "newlines": {"normalization_rule_name": "nmt_nfkc", "user_defined_symbols": [*SYMBOLS, "\n"]},
     "nmt_nfkc": {"normalization_rule_name": "nmt_nfkc"},
+    "nmt_nfkc_jamo": {"profile": "nmt_nfkc_jamo"},
     "lossless": {"normalization_rule_name": "identity", "byte_fallback": True, "remove_extra_whitespaces": False},
     "no_prefix": {"normalization_rule_name": "nmt_nfkc", "add_dummy_prefix": False, "remove_extra_whitespaces": False},
 }

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.shards import segments
 from kogpt2_gluon.shards.segments import SEGMENT_BYTES, can_cut, cut_texts
 from kogpt2_gluon.tokens.counts import SPACES, TokenCounter
+from kogpt2_gluon.tokens.profiles import PROFILES
 from kogpt2_gluon.tokens.renaming import rename_tokens
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.tokens.training import PROFILES
 from tests.helpers import REAL_TEXT
-from tests.tokens.tokenizer_helpers import SIGNS, random_words
+from tests.tokens.tokenizer_helpers import SIGNS, random_words, train_model
 
 DEFINED = ["<unused0>", "<unused1>"]
 CUT = {
-    **PROFILES,
-    "newlines": {**PROFILES["nmt_nfkc"], "user_defined_symbols": [*DEFINED, "\n"]},
-    "lossless_newlines": {**PROFILES["lossless"], "user_defined_symbols": [*DEFINED, "\n"]},
+    **{profile: {"profile": profile} for profile in PROFILES},
+    "newlines": {"user_defined_symbols": [*DEFINED, "\n"]},
+    "lossless_newlines": {"profile": "lossless", "user_defined_symbols": [*DEFINED, "\n"]},
     "nfkc": {"normalization_rule_name": "nfkc"},
     "folded": {"normalization_rule_name": "nmt_nfkc_cf"},
-    "renamed": {**PROFILES["nmt_nfkc"]},
+    "renamed": {},
 }
 WHOLE = {
     "no_prefix": {"add_dummy_prefix": False},
@@ -40,19 +39,9 @@ WHOLE = {
 SPACED = " ".join(["가", "e\u0301", "龘", "the"] * 99)
 
 
-def make_tokenizer(out: Path, options: dict[str, object]) -> Path:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(random_words(10, seed) + " the cat sat. 2,024" for seed in range(300)),
-        model_writer=model,
-        vocab_size=700,
-        **{"model_type": "bpe", "user_defined_symbols": DEFINED, **options},
-        pad_id=3,
-        minloglevel=2,
-        num_threads=1,
-        hard_vocab_limit=False,
-    )
-    out.write_bytes(model.getvalue())
+def make_tokenizer(out: Path, options: dict[str, Any]) -> Path:
+    sentences = (random_words(10, seed) + " the cat sat. 2,024" for seed in range(300))
+    out.write_bytes(train_model(sentences, 700, **{"user_defined_symbols": DEFINED, **options}))
     return out
 
 

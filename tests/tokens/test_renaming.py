@@ -12,9 +12,9 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, check_same_ids, tokenizer_json
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.tokens.profiles import PROFILES
 from kogpt2_gluon.tokens.renaming import parse_renaming, rename_tokens
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.tokens.training import PROFILES
 from tests.convert.convert_helpers import OWN_SENTENCES, train
 from tests.helpers import REAL_TEXT, kogpt2
 from tests.tokens.tokenizer_helpers import random_words
@@ -34,7 +34,7 @@ def lines_of_text() -> list[str]:
 @pytest.fixture(scope="module", params=PROFILES)
 def before(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp(request.param) / "before.model"
-    path.write_bytes(train(SENTENCES, 1400, **PROFILES[request.param]))
+    path.write_bytes(train(SENTENCES, 1400, profile=request.param))
     return Tokenizer.load(path)
 
 

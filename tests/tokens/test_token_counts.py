@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.tokens.counts import SPACES, TokenCounter
+from kogpt2_gluon.tokens.profiles import PROFILES
 from kogpt2_gluon.tokens.renaming import rename_tokens
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.helpers import REAL_TEXT
-from tests.tokens.tokenizer_helpers import SIGNS, random_words
+from tests.tokens.tokenizer_helpers import SIGNS, random_words, train_model
 
 OPTIONS = {
-    "nmt_nfkc": {"normalization_rule_name": "nmt_nfkc"},
-    "lossless": {"normalization_rule_name": "identity", "byte_fallback": True, "remove_extra_whitespaces": False},
+    **{profile: {"profile": profile} for profile in PROFILES},
     "newlines": {"normalization_rule_name": "nmt_nfkc", "user_defined_symbols": ["<unused0>", "<unused1>", "\n"]},
     "nfkc": {"normalization_rule_name": "nfkc"},
     "no_prefix": {"normalization_rule_name": "nmt_nfkc", "add_dummy_prefix": False},
@@ -34,18 +32,8 @@ OPTIONS = {
 def counter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, TokenCounter]:
     out = tmp_path_factory.mktemp("counts") / f"{request.param}.model"
     options = OPTIONS.get(request.param, OPTIONS["nmt_nfkc"])
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(random_words(10, seed) + " the cat sat. 2,024" for seed in range(300)),
-        model_writer=model,
-        vocab_size=700,
-        **{"model_type": "bpe", "user_defined_symbols": ["<unused0>", "<unused1>"], **options},
-        pad_id=3,
-        minloglevel=2,
-        num_threads=1,
-        hard_vocab_limit=False,
-    )
-    out.write_bytes(model.getvalue())
+    sentences = (random_words(10, seed) + " the cat sat. 2,024" for seed in range(300))
+    out.write_bytes(train_model(sentences, 700, **{"user_defined_symbols": ["<unused0>", "<unused1>"], **options}))
     if request.param == "renamed":
         rename_tokens(out, [("<unused0>", "리뷰어"), ("<unused1>", "▁두▁말")], out)
     tokenizer = Tokenizer.load(out)
