@@ -134,7 +134,7 @@ def test_the_size_that_would_do_is_named(corpus: Path, tmp_path: Path, wrong: in
         ({"unused": -1}, "--unused -1"),
         ({"character_coverage": 0.97}, "--character-coverage 0.97: must be from 0.98 to 1"),
         ({"character_coverage": float("nan")}, "--character-coverage nan"),
-        ({"profile": "nfc"}, "--profile nfc: is none of nmt_nfkc, lossless"),
+        ({"profile": "nfc"}, "--profile nfc: is none of nmt_nfkc, nmt_nfkc_jamo, lossless"),
     ],
 )
 def test_bad_arguments(corpus: Path, tmp_path: Path, arguments: dict[str, object], words: str) -> None:
