@@ -41,12 +41,14 @@ CUDA_LIBRARIES = [
 ONEDNN = ["onednn-cpu-gomp==2023.2.0", "onednn-devel-cpu-gomp==2023.2.0"]
 
 AWS = ["boto3>=1.36"]  # checksums of parts
+# pyarrow declares no NumPy, and 26 refuses to be imported with one that MXNet 1.9.1 can use.
+TABLES = ["pyarrow>=12,<26"]
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: a second reader of the JSON corpora, to compare ours with
 # kubernetes-validate: the published schemas of pods
 SCHEMAS = ["kubernetes-validate>=1.37", "jsonschema>=4.23"]
 PYTEST = ["pytest>=7", "pytest-timeout>=2", "pytest-xdist>=3.5"]
-TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *SCHEMAS, *AWS, *LAUNCH]
+TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *SCHEMAS, *AWS, *LAUNCH, *TABLES]
 LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -74,6 +76,7 @@ setup(
         "cpu": ["mxnet==1.9.1", *ONEDNN],
         "cu112": ["mxnet-cu112==1.9.1", *CUDA_LIBRARIES],
         "aws": AWS,
+        "tables": TABLES,
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40"],
         "test": [*TEST, *LINT],

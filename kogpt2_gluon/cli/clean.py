@@ -10,6 +10,7 @@ from kogpt2_gluon.cli.options import encoding, patterns
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.cli.stopping import stoppable
 from kogpt2_gluon.corpus.formats import describe_kinds
+from kogpt2_gluon.corpus.formats.fields import TEMPLATE_PREFIX
 
 
 @click.command(no_args_is_help=True)
@@ -17,9 +18,13 @@ from kogpt2_gluon.corpus.formats import describe_kinds
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the corpus.")
 @click.option(
     "--documents",
-    required=True,
     metavar="KIND",
     help=f"What a document is. {describe_kinds()}",
+)
+@click.option(
+    "--template",
+    metavar="TEXT",
+    help="Instead of --documents: fields of a record put together, such as '{title}\\n{text}'.",
 )
 @click.option("--filters", help="YAML file of filters, or a preset: default, web, lm_kor.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a filter's option; repeatable.")
@@ -40,7 +45,8 @@ from kogpt2_gluon.corpus.formats import describe_kinds
 def clean(
     sources: tuple[str, ...],
     out: Path,
-    documents: str,
+    documents: str | None,
+    template: str | None,
     filters: str | None,
     overrides: tuple[str, ...],
     processes: int,
@@ -55,8 +61,8 @@ def clean(
 ) -> None:
     """Raw text -> corpus: normalise, filter, drop empty and duplicate documents, split off a held-out part.
 
-    SOURCES are files, folders or s3://bucket/prefix: text, JSON lines or dumps, also as .gz, .bz2, .xz or .zst. What a
-    file is, its content decides. In folders, names that begin with . or _ and empty files are passed over. A PATTERN
+    SOURCES are files, folders or s3://bucket/prefix: text, JSON, tables or dumps, also as .gz, .bz2, .xz or .zst. What
+    a file is, its content decides. In folders, names that begin with . or _ and empty files are passed over. A PATTERN
     fits a file's name, or its path below the folder.
 
     After an interruption, a full disk or the repair of a damaged file the same command resumes. OUT/cleaning.html shows
@@ -65,6 +71,7 @@ def clean(
     \b
     Example: kogpt2 clean reviews.txt --documents line --out corpus --test-share 0.02
              kogpt2 clean kowiki-latest-pages-articles.xml.bz2 --documents wikipedia --filters web --out corpus
+             kogpt2 clean news.parquet --template '{title}\n{text}' --out corpus
              kogpt2 clean s3://bucket/news --documents text --set near_duplicates=true --out corpus
     """
     from kogpt2_gluon.corpus.cleaning import PAGE_FILE, load_options
@@ -78,6 +85,10 @@ def clean(
         raise RecipeError(
             "--test-share: with --split folder the folders say what is held out; leave one of the two out"
         )
+    if (documents is None) == (template is None):
+        raise RecipeError("say what a document is: --documents KIND, or --template TEXT for fields put together")
+    if documents is None:
+        documents = f"{TEMPLATE_PREFIX}{template}"
     options = load_options(filters, overrides)
     with stoppable(lambda: has_parts(work_folder(out)), "part"), progress_bar("cleaning") as bar:
         report = run(

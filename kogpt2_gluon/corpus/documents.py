@@ -64,9 +64,11 @@ def read_blocks(
     longer than LARGEST_DOCUMENT.
     """
     line, offset = start
+    reader = kind.reader(source)
     with source.open(on_read) as stream:
-        _pass_over(stream, source, offset, on_read)
-        yield from kind.read_blocks(source.name, stream, line, offset)
+        if not reader.seeks:
+            _pass_over(stream, source, offset, on_read)
+        yield from reader.read_blocks(source.name, stream, line, offset)
 
 
 def _pass_over(stream: BinaryIO, source: Source, offset: int, on_read: Callable[[int], None] | None) -> None:

@@ -11,7 +11,7 @@ import csv
 import json
 import re
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from kogpt2_gluon.corpus.encodings import (
     AUTO,
@@ -42,6 +42,8 @@ _ARRAY = re.compile(
 )
 _XML = re.compile(rb"<\?xml\b|<(?:mediawiki|rss|feed|root|corpus|TEI(?:\.2)?)\b")
 _HTML = re.compile(rb"<!doctype\s+html|<html\b|<head\b|<body\b", re.IGNORECASE)
+_Quoting = Literal[0, 1, 2, 3]  # as csv.QUOTE_MINIMAL and its like
+_ONE_COLUMN = re.compile(r'"?\w[\w .-]{0,40}"?')  # the header of a table of one column
 _DOC = re.compile(rb"<doc\s+id=[\"']", re.IGNORECASE)
 
 
@@ -231,16 +233,34 @@ def _table(text: bytes, whole: bool, suffix: str) -> str:
     lines = text.decode("utf-8", "replace").split("\n", _ROWS + 1)[: _ROWS + 1]
     if not whole and lines:
         lines.pop()  # cut off
-    for form, delimiter in (("tsv", "\t"), ("csv", ",")):
+    spellings: list[tuple[str, str, _Quoting]] = [
+        ("tsv", "\t", csv.QUOTE_NONE),
+        ("tsv", "\t", csv.QUOTE_MINIMAL),
+        ("csv", ",", csv.QUOTE_MINIMAL),
+    ]
+    if suffix == ".csv":
+        spellings += [("csv", delimiter, csv.QUOTE_MINIMAL) for delimiter in (";", "|", "\t")]
+    for form, delimiter, quoting in spellings:
         if not lines or delimiter not in lines[0]:
             continue
-        try:
-            rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=form == "csv") if row]
-        except csv.Error:
-            continue
+        rows = _rows(lines, delimiter, quoting)
         if rows and _is_table(rows, 1 if suffix == f".{form}" else _SURE_ROWS):
             return form
+    if suffix in (".csv", ".tsv") and len(lines) > 1 and _ONE_COLUMN.fullmatch(lines[0].strip()):
+        return suffix[1:]
     return ""
+
+
+def _rows(lines: list[str], delimiter: str, quoting: _Quoting) -> list[list[str]]:
+    """Returns the rows up to the first that is none, perhaps because its quotes go on after the last line."""
+    rows: list[list[str]] = []
+    try:
+        for row in csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=delimiter != "\t"):
+            if row:
+                rows.append(row)
+    except csv.Error:
+        pass
+    return rows
 
 
 def _is_table(rows: list[list[str]], fewest: int) -> bool:

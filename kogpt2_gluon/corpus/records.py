@@ -13,8 +13,9 @@ class Document(NamedTuple):
     """The text of one document and its place.
 
     Lines of `text` are separated by ``\\n``. `source` is the source's name; `line` counts from 1, `offset` is the byte
-    where the document (or the record that holds it) begins, after decompression. `bad_utf8` has the byte offsets of
-    lines that were left out because they are not UTF-8.
+    where the document (or the record that holds it) begins, after decompression; in a table without lines (Parquet,
+    Arrow) both count rows. `bad_utf8` has the byte offsets of lines that were left out because they are not UTF-8.
+    `lost` counts other pieces that were left out, by reason.
     """
 
     text: str
@@ -22,15 +23,16 @@ class Document(NamedTuple):
     line: int
     offset: int
     bad_utf8: tuple[int, ...] = ()
+    lost: tuple[tuple[str, int], ...] = ()
 
 
 class Rejection(NamedTuple):
     """A document that could not be read, why, and where.
 
     `reason` is ``bad_utf8`` (then `bad_utf8` has the byte offset of each bad line's first bad byte), ``bad_json``,
-    ``empty`` (a blank line between records, a record without text), ``missing_field``, ``field_not_text``, or one of
-    those that the modules of `kogpt2_gluon.corpus.formats` add: ``bad_xml``, ``bad_markup``, ``namespace``,
-    ``redirect``, ``not_wikitext``.
+    ``empty`` (a blank line between records, a record without text), ``missing_field``, ``null_field``,
+    ``field_not_text``, or one of those that the modules of `kogpt2_gluon.corpus.formats` add: ``bad_row`` (of a
+    table), ``bad_xml``, ``bad_markup``, ``namespace``, ``redirect``, ``not_wikitext``.
     """
 
     reason: str
@@ -47,7 +49,8 @@ class Block(NamedTuple):
     """Whole records of one source, in the source's own bytes.
 
     `line` and `offset` say where `data` begins, `end_line` and `end` where it ends: lines count from 1, offsets in
-    bytes after decompression.
+    bytes after decompression; in a table without lines both count rows. `form` is that of the source (a name of
+    `corpus.forms`) where a kind reads several; `head` is what must be known of the source's beginning to parse it.
     """
 
     source: str
@@ -56,6 +59,8 @@ class Block(NamedTuple):
     end: int
     data: bytes
     end_line: int
+    form: str = ""
+    head: bytes = b""
 
     @property
     def next_start(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import pytest
 from kogpt2_gluon.cli.clean import clean as clean_command
 from kogpt2_gluon.corpus.cleaning import clean
 from kogpt2_gluon.corpus.formats import KINDS, kind_of
-from kogpt2_gluon.corpus.formats.json_lines import Field
+from kogpt2_gluon.corpus.formats.fields import Field
 from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.layout import LAYOUTS
 from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection, make_block

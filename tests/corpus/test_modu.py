@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kogpt2_gluon.corpus.documents import read_documents
-from kogpt2_gluon.corpus.records import Rejection
+from kogpt2_gluon.corpus.records import Document, Rejection
 from kogpt2_gluon.errors import DataError
 
 CORPUS = {"title": "국립국어원 신문 말뭉치", "creator": "국립국어원", "distributor": "국립국어원", "year": "2020"}
@@ -110,6 +110,7 @@ def test_texts_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
         {"paragraph": [{"form": ""}]},
         {"paragraph": [{"id": "x"}]},
         {"paragraph": [{"form": 7}]},
+        {"paragraph": [{"form": None}, {"form": ""}]},
         {"paragraph": ["x"]},
         {"paragraph": {"form": "x"}},
         [1, 2],
@@ -120,8 +121,9 @@ def test_texts_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
         "missing_field",
         "empty",
         "empty",
+        "missing_field",
         "field_not_text",
-        "field_not_text",
+        "null_field",
         "field_not_text",
         "missing_field",
         "missing_field",
@@ -140,7 +142,7 @@ def test_texts_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
         (
             b'{"document": [{"paragraph": [{"form": "a"}]} x {}]}',
             1,
-            "damaged: there is not just one comma between two records, at byte 47",
+            "damaged: there is not just one comma between two records, at byte 45",
         ),
     ],
 )
@@ -148,6 +150,6 @@ def test_broken_files(tmp_path: Path, data: bytes, count: int, words: str) -> No
     path = tmp_path / "NWRW1.json"
     path.write_bytes(data)
     items = read_documents(path, "modu")
-    assert [next(items) for _ in range(count)] == [("a", str(path), 1, 14, ())][:count]
+    assert [next(items) for _ in range(count)] == [Document("a", str(path), 1, 14)][:count]
     with pytest.raises(DataError, match=f"NWRW1.json: {words}"):
         next(items)

@@ -100,15 +100,15 @@ RECORDS = st.lists(st.one_of(st.dictionaries(st.text(max_size=3), JSON, max_size
 def test_the_array_is_cut_as_a_parser_would(
     records: list[Any], indent: int, escaped: bool, under_key: bool, block_bytes: int
 ) -> None:
-    key = "document" if under_key else None
+    keys = ("document",) if under_key else ()
     whole: Any = {"id": "document", "x": [{"document": []}], "document": records, "y": {}} if under_key else records
     data = json.dumps(whole, indent=indent, ensure_ascii=escaped).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records_module, "BLOCK_BYTES", block_bytes)
-        blocks = list(read_array_blocks("a.json", io.BytesIO(data), 1, 0, key))
+        blocks = list(read_array_blocks("a.json", io.BytesIO(data), 1, 0, keys))
     values = [record.value for block in blocks for record in parse_records(block) if isinstance(record, Record)]
     assert values == records
-    assert values == list(ijson.items(io.BytesIO(data), "document.item" if key else "item"))
+    assert values == list(ijson.items(io.BytesIO(data), "document.item" if keys else "item"))
     assert all(data[block.offset : block.end] == block.data for block in blocks)
 
 
@@ -120,9 +120,9 @@ def test_the_array_is_cut_as_a_parser_would(
         (b'[{"text": "a"}', 1, "truncated"),
         (b'[{"text": "a"} {"text": "b"}]', 1, "damaged: there is not just one comma between two records, at byte 15"),
         (
-            b'[{"text": "a"}, 7, {"text": "b"}]',
+            b'[{"text": "a"} 7, {"text": "b"}]',
             1,
-            "damaged: there is not just one comma between two records, at byte 19",
+            "damaged: there is not just one comma between two records, at byte 15",
         ),
         (b'[{"text": "a"},,{"text": "b"}]', 1, "damaged"),
         (b'[{"text": "a"},]', 1, "damaged"),
@@ -148,12 +148,22 @@ def test_a_broken_record_is_counted_and_the_next_one_read(tmp_path: Path) -> Non
     path = tmp_path / "a.json"
     good = json.dumps(page("글")).encode()
     deep = b'{"text": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
-    bad = [b'{"text": nul}', b'{"text": "\xff"}', deep, b'{"text": "\\ud800", "namespace": "0"}', b"{]"]
+    # A number is no page, but the array goes on after it.
+    bad = [
+        b"7",
+        b'"[{"',
+        b"null",
+        b'{"text": nul}',
+        b'{"text": "\xff"}',
+        deep,
+        b'{"text": "\\ud800", "namespace": "0"}',
+        b"{]",
+    ]
     path.write_bytes(b"\xef\xbb\xbf [" + b",\n".join([good, *bad, good]) + b"] ")
     items = list(read_documents(path, "namuwiki"))
     found = [item.reason if isinstance(item, Rejection) else item.text for item in items]
-    assert found == ["글", "bad_json", "bad_utf8", "bad_json", "\ud800", "bad_json", "글"]
-    assert items[2].bad_utf8 == (path.read_bytes().index(b"\xff"),)
+    assert found == ["글", *["missing_field"] * 3, "bad_json", "bad_utf8", "bad_json", "\ud800", "bad_json", "글"]
+    assert items[5].bad_utf8 == (path.read_bytes().index(b"\xff"),)
     assert list(read_documents(write(tmp_path / "b.json", b"[]"), "namuwiki")) == []
 
 

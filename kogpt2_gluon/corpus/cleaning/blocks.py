@@ -39,6 +39,8 @@ class BlockCleaner:
             else:
                 if item.bad_utf8:
                     tally.lines["bad_utf8"] += len(item.bad_utf8)
+                for reason, count in item.lost:
+                    tally.lines[reason] += count
                 texts.append(item.text)
         kept, lines = self._filter(texts, block.source, tally, samples)
         encoded = [text.encode() for text in kept]

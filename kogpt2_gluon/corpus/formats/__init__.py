@@ -5,7 +5,7 @@ A document is what the user says it is, never a guess. A new kind is one module 
 
 from __future__ import annotations
 
-from kogpt2_gluon.corpus.formats.json_lines import Field
+from kogpt2_gluon.corpus.formats.fields import TEMPLATE_PREFIX, Field
 from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.formats.lines import Lines
 from kogpt2_gluon.corpus.formats.modu import Modu
@@ -30,15 +30,17 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_of(documents: str) -> Kind:
-    """Returns the kind that a user's word means: one of `KINDS`, or the field of that name in JSON lines.
+    """Returns the kind that a user's word means: one of `KINDS`, a template, or a field.
 
-    RecipeError if the word is empty.
+    RecipeError if the word is empty, or a template that cannot be understood.
     """
     if documents in KINDS:
         return KINDS[documents]
+    if documents.startswith(TEMPLATE_PREFIX):
+        return Field.of_template(documents.removeprefix(TEMPLATE_PREFIX), documents)
     field = documents.removeprefix(FIELD_PREFIX)
     if not field.strip():
-        raise RecipeError(f"--documents is empty; say {', '.join(KINDS)} or the name of a JSON field")
+        raise RecipeError(f"--documents is empty; say {', '.join(KINDS)} or the name of a field")
     return Field(field, documents)
 
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from kogpt2_gluon.corpus.layout import PARAGRAPHS, Layout
 from kogpt2_gluon.corpus.records import Block, Item
+from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError
 
 LEAST = 10  # records at the beginning of a source; fewer prove nothing
+
+
+class BlockReader(Protocol):
+    """Cuts one source into blocks: a kind, or the container that a source of a kind turns out to be.
+
+    With `seeks` it gets a stream at its beginning, and finds its place by itself.
+    """
+
+    @property
+    def seeks(self) -> bool: ...
+
+    def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]: ...
 
 
 class Kind(ABC):
@@ -26,6 +39,7 @@ class Kind(ABC):
     suffixes: tuple[str, ...]  # suffixes (below the compression's) of files that can hold such documents
     forms: tuple[str, ...] = ("text",)  # forms of content that can hold such documents: names of `corpus.forms.FORMS`
     layout: Layout = PARAGRAPHS  # how such documents are stored once they are clean
+    seeks = False
 
     def check_name(self, name: str, suffix: str) -> None:
         """Raises DataError if a source of this name cannot hold such documents; `suffix` is `Source.suffix`."""
@@ -41,6 +55,10 @@ class Kind(ABC):
 
         `fewest` is how many records it takes to prove that a field is missing.
         """
+
+    def reader(self, source: Source) -> BlockReader:
+        """Returns what cuts a source into blocks. DataError if it does not hold such documents."""
+        return self
 
     @abstractmethod
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:

@@ -18,6 +18,7 @@ Marks of the transcription (``{laughing}``, ``&name&``) stay: they are text, whi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -38,13 +39,14 @@ class Modu(Kind):
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         """Yields blocks of whole texts; DataError if the file is not such an object or is cut off."""
-        return read_array_blocks(name, stream, line, offset, key="document")
+        return read_array_blocks(name, stream, line, offset, ("document",))
 
     def parse_block(self, block: Block) -> Iterator[Item]:
         """Yields a document for every text of a block, or why there is none.
 
-        Reasons: ``bad_utf8``, ``bad_json``, ``missing_field`` (none of the lists above), ``field_not_text`` (a form
-        that is not a string), ``empty``.
+        Reasons: ``bad_utf8``, ``bad_json``, ``missing_field`` (none of the lists above, or no form), ``null_field``,
+        ``field_not_text`` (a form that is not a string), ``empty``. A piece without text is left out of its document
+        under the same names.
         """
         for record in parse_records(block):
             if isinstance(record, Rejection):
@@ -54,20 +56,33 @@ class Modu(Kind):
             if pieces is None:
                 yield Rejection("missing_field", block.source, record.line, record.offset)
                 continue
-            forms = [piece.get("form") if isinstance(piece, dict) else None for piece in pieces]
-            if not all(isinstance(form, str) for form in forms):
-                yield Rejection("field_not_text", block.source, record.line, record.offset)
-                continue
-            text = "\n".join(form for form in forms if form)
+            forms, lost = _forms(pieces)
+            text = "\n".join(forms)
             if text:
-                yield Document(text, block.source, record.line, record.offset)
+                yield Document(text, block.source, record.line, record.offset, (), tuple(sorted(lost.items())))
             else:
-                yield Rejection("empty", block.source, record.line, record.offset)
+                reason = lost.most_common(1)[0][0] if lost else "empty"
+                yield Rejection(reason, block.source, record.line, record.offset)
+
+
+def _forms(pieces: list[Any]) -> tuple[list[str], Counter[str]]:
+    """Returns the texts of pieces, and how many pieces have none, by reason; empty ones are no loss."""
+    lost: Counter[str] = Counter()
+    forms: list[str] = []
+    for piece in pieces:
+        form = piece.get("form") if isinstance(piece, dict) else None
+        if isinstance(form, str):
+            forms.append(form)
+        elif piece is None or (isinstance(piece, dict) and "form" in piece and form is None):
+            lost["null_field"] += 1
+        else:
+            lost["field_not_text" if form is not None or not isinstance(piece, dict) else "missing_field"] += 1
+    return [form for form in forms if form], lost
 
 
 def _pieces(text: Any) -> list[Any] | None:
-    if isinstance(text, dict):
-        for key in PIECES:
-            if isinstance(text.get(key), list):
-                return list(text[key])
-    return None
+    """Returns the pieces of a text under the first key that has any; None if it has no such key."""
+    if not isinstance(text, dict):
+        return None
+    lists = [text[key] for key in PIECES if isinstance(text.get(key), list)]
+    return next((pieces for pieces in lists if pieces), lists[0] if lists else None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Callable
 
 from kogpt2_gluon.corpus import records
 from kogpt2_gluon.corpus.formats.kind import Kind
@@ -52,12 +52,55 @@ class LineKind(TextKind):
     """A kind whose record is one line."""
 
     def _rest_of_record(self, name: str, stream: BinaryIO, data: bytes, line: int) -> bytes:
-        rest = stream.readline(records.LARGEST_DOCUMENT)
-        if len(rest) == records.LARGEST_DOCUMENT:
-            raise DataError(
-                f"{name}: no line end in {len(rest):,} bytes somewhere after line {line}; not a text of lines"
-            )
-        return rest
+        return rest_of_line(name, stream, line)
+
+
+def read_line_blocks(name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
+    """Yields blocks of whole lines."""
+    while data := stream.read(records.BLOCK_BYTES):
+        if len(data) == records.BLOCK_BYTES:
+            data += rest_of_line(name, stream, line)
+        block = make_block(name, line, offset, data)
+        yield block
+        line, offset = block.next_start
+
+
+def rest_of_line(name: str, stream: BinaryIO, line: int) -> bytes:
+    """Returns what follows up to the next line end, it included; DataError if it is not in LARGEST_DOCUMENT bytes."""
+    rest = stream.readline(records.LARGEST_DOCUMENT)
+    if len(rest) == records.LARGEST_DOCUMENT:
+        raise DataError(f"{name}: no line end in {len(rest):,} bytes somewhere after line {line}; not a text of lines")
+    return rest
+
+
+def read_cut_blocks(
+    name: str, stream: BinaryIO, line: int, offset: int, last_end: Callable[[bytearray, bool], int], what: str
+) -> Iterator[Block]:
+    """Yields blocks that end where `last_end` says.
+
+    It gets bytes from the beginning of a record on, and whether they are the last of the source; it returns where the
+    last whole record among them ends, or 0. DataError if there is none in LARGEST_DOCUMENT bytes: `what` is missing.
+    """
+    buffer = bytearray()
+    while True:
+        # Twice as much each time, because each try begins at the start; what was read ahead before does not count.
+        window = records.BLOCK_BYTES
+        while True:
+            buffer += stream.read(max(0, window + 1 - len(buffer)))
+            is_last = len(buffer) <= window
+            end = last_end(buffer[:window], is_last)
+            if end or is_last:
+                break
+            if window > records.LARGEST_DOCUMENT:
+                raise DataError(f"{name}: no {what} in {window:,} bytes after line {line}; is it such a file?")
+            window *= 2
+        end = len(buffer) if is_last and not end else end
+        if not end:
+            return
+        block = make_block(name, line, offset, bytes(buffer[:end]))
+        yield block
+        line, offset = block.next_start
+        del buffer[:end]
 
 
 def numbered_lines(block: Block) -> Iterator[tuple[int, int, bytes]]:

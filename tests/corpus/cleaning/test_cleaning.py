@@ -188,7 +188,7 @@ def test_hostile_records_reconcile(texts: list[str | None]) -> None:
         report = clean([source], Path(name) / "out", "text", 0.5)
         check_counts(report, Path(name) / "out")
         assert report.documents.read == len(records)
-        assert report.documents.dropped["field_not_text"] == texts.count(None)
+        assert report.documents.dropped["null_field"] == texts.count(None)
 
 
 def test_bad_utf8_is_named_and_never_fatal(tmp_path: Path) -> None:
