@@ -40,6 +40,14 @@ from kogpt2_gluon.corpus.formats.fields import TEMPLATE_PREFIX
 @encoding
 @patterns
 @click.option("--skip-damaged", is_flag=True, help="Go on without sources that cannot be read; the report names them.")
+@click.option(
+    "--max-dropped",
+    default=0.5,
+    show_default=True,
+    type=float,
+    help="Largest share of a source's records that may be dropped, else exit code 3. Redirects, blank lines and "
+    "duplicates do not count. 1: any.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a finished corpus at --out.")
 @click.option("--restart", is_flag=True, help="Start again instead of resuming an interrupted cleaning.")
 def clean(
@@ -56,6 +64,7 @@ def clean(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     skip_damaged: bool,
+    max_dropped: float,
     overwrite: bool,
     restart: bool,
 ) -> None:
@@ -66,7 +75,8 @@ def clean(
     fits a file's name, or its path below the folder.
 
     After an interruption, a full disk or the repair of a damaged file the same command resumes. OUT/cleaning.html shows
-    what was dropped and why, OUT/dropped.jsonl has samples of it.
+    what was dropped and why, OUT/dropped.jsonl has samples of it. If a source loses more than half of its records, or
+    all, no corpus is written and the exit code is 3: see --max-dropped.
 
     \b
     Example: kogpt2 clean reviews.txt --documents line --out corpus --test-share 0.02
@@ -107,6 +117,7 @@ def clean(
             include=include,
             exclude=exclude,
             skip_damaged=skip_damaged,
+            max_dropped=max_dropped,
         )
     click.echo(report.summary())
     click.echo(f"{out / PAGE_FILE}: what was dropped and why, on one page")

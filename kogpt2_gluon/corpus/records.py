@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Union
 
+from kogpt2_gluon.corpus.left_out import LeftOut
+
 BLOCK_BYTES = 1 << 20  # size of a block; one record may make it larger
 LARGEST_DOCUMENT = 1 << 30  # bytes; in a longer one the end of the document is missing
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -15,7 +17,8 @@ class Document(NamedTuple):
     Lines of `text` are separated by ``\\n``. `source` is the source's name; `line` counts from 1, `offset` is the byte
     where the document (or the record that holds it) begins, after decompression; in a table without lines (Parquet,
     Arrow) both count rows. `bad_utf8` has the byte offsets of lines that were left out because they are not UTF-8.
-    `lost` counts other pieces that were left out, by reason.
+    `lost` counts other lines or pieces that could not be read, by reason; `left_out` what the kind's reader leaves out on
+    purpose, such as templates (None: nothing).
     """
 
     text: str
@@ -24,6 +27,7 @@ class Document(NamedTuple):
     offset: int
     bad_utf8: tuple[int, ...] = ()
     lost: tuple[tuple[str, int], ...] = ()
+    left_out: LeftOut | None = None
 
 
 class Rejection(NamedTuple):

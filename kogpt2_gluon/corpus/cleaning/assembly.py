@@ -36,6 +36,7 @@ from kogpt2_gluon.corpus.cleaning.report import (
     sample_row,
 )
 from kogpt2_gluon.corpus.layout import Layout
+from kogpt2_gluon.corpus.left_out import add_counts
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.corpus.store import CorpusWriter
 
@@ -83,6 +84,7 @@ class Assembly:
             for reason, count in tally.lines.items():
                 source.lines.drop(reason, count)
             source.changed.update(tally.changed)
+            add_counts(source.left_out, tally.left_out)
         self.report.bad_utf8 += part.bad_utf8
         room = PLACES_SHOWN - len(self.report.bad_utf8_places)
         self.report.bad_utf8_places += part.bad_utf8_places[: max(0, room)]

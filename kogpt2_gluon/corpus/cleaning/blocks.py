@@ -14,6 +14,7 @@ from kogpt2_gluon.corpus.cleaning.options import CleaningOptions
 from kogpt2_gluon.corpus.cleaning.parts import Cleaned
 from kogpt2_gluon.corpus.cleaning.report import Samples, Tally, sample_row
 from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.left_out import add_counts
 from kogpt2_gluon.corpus.records import Block, Item, Rejection
 
 
@@ -41,6 +42,11 @@ class BlockCleaner:
                     tally.lines["bad_utf8"] += len(item.bad_utf8)
                 for reason, count in item.lost:
                     tally.lines[reason] += count
+                if item.left_out is not None:
+                    add_counts(tally.left_out, item.left_out.counts)
+                    for reason, example in item.left_out.examples.items():
+                        quoted = self._cleaner.quote(example)
+                        samples.add(sample_row(reason, item.source, before=quoted, left_out=True))
                 texts.append(item.text)
         kept, lines = self._filter(texts, block.source, tally, samples)
         encoded = [text.encode() for text in kept]

@@ -60,6 +60,10 @@ class TextCleaner:
         self._options = options
         self._editor = Editor(options)
 
+    def quote(self, text: str) -> str:
+        """Returns text that no filter saw as a report may quote it: without the personal data that the masks hide."""
+        return self._editor.hide_personal(text, "")
+
     def clean(self, texts: Sequence[str]) -> CleanedBatch:
         """Cleans documents, each on its own; lines of one are separated by ``\\n``."""
         if not texts:

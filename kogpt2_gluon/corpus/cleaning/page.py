@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from unicodedata import east_asian_width
 
-from kogpt2_gluon.corpus.cleaning.report import CleaningReport, SourceReport
+from kogpt2_gluon.corpus.cleaning.report import CleaningReport, SourceReport, by_frequency
+from kogpt2_gluon.corpus.left_out import MOST_NAMES, OTHER_NAMES
 from kogpt2_gluon.pages.page import PAGE, STYLE
 from kogpt2_gluon.pages.plot import short
 
@@ -18,6 +19,7 @@ ROW = 26
 SOURCES_SHOWN = 40  # the largest; the others are one row
 REASONS_SHOWN = 7  # that have their own colour; the others share one
 SAMPLES_SHOWN = 4  # for each reason
+LEFT_OUT_SHOWN = 50  # names, the most frequent first
 
 # The colours of Okabe and Ito, which colour-blind readers can tell apart; kept documents are in the page's grey.
 CLEANING_STYLE = """
@@ -41,6 +43,7 @@ def render_cleaning(report: CleaningReport, name: str) -> str:
         _section("By source", _sources(report)),
         _section("Sources that were not simply read", _intake(report)),
         _section("What was changed", _changes(report)),
+        _section("What was left out inside documents", _left_out(report)),
         _section("Samples", _samples(report)),
     ]
     return PAGE.format(title=f"{_safe(name)}: cleaning report", style=STYLE + CLEANING_STYLE, body="\n".join(body))
@@ -177,11 +180,29 @@ def _samples(report: CleaningReport) -> str:
     for sample in report.samples:
         reason = str(sample["reason"])
         shown[reason] += 1
-        if shown[reason] <= SAMPLES_SHOWN and "before" in sample:
+        if shown[reason] <= SAMPLES_SHOWN and "before" in sample and not sample.get("left_out"):
             after = sample.get("after") or sample.get("kept", "")
             rows.append(f"<tr><td>{_safe(reason)}</td><td>{_safe(sample['before'])}</td><td>{_safe(after)}</td></tr>")
     head = "<tr><th>reason</th><th>before</th><th>after, or the document it resembles</th></tr>"
     return f'<table class="texts">{head}{"".join(rows)}</table>' if rows else ""
+
+
+def _left_out(report: CleaningReport) -> str:
+    """Returns a table of the pieces that readers left out, the most frequent first, with a sample of each."""
+    if not report.left_out:
+        return ""
+    samples = {str(row["reason"]): row["before"] for row in reversed(report.samples) if row.get("left_out")}
+    ranked = by_frequency(report.left_out)
+    rows = [
+        f"<tr><td>{_safe(reason)}</td><td>{count:,}</td><td>{_safe(samples.get(reason, ''))}</td></tr>"
+        for reason, count in ranked[:LEFT_OUT_SHOWN]
+    ]
+    rest = ranked[LEFT_OUT_SHOWN:]
+    if rest:
+        rows.append(f"<tr><td>{len(rest):,} more names</td><td>{sum(count for _, count in rest):,}</td><td></td></tr>")
+    note = f"The names of templates, links and tags beyond the {MOST_NAMES} or so most frequent are counted together as"
+    head = "<tr><th>what</th><th>times</th><th>sample</th></tr>"
+    return f'<table class="texts">{head}{"".join(rows)}</table><p>{note} <i>{OTHER_NAMES}</i>.</p>'
 
 
 def _open_svg(rows: int, title: str) -> str:

@@ -22,11 +22,12 @@ from kogpt2_gluon.corpus.admission import admit
 from kogpt2_gluon.corpus.cleaning.assembly import Assembly
 from kogpt2_gluon.corpus.cleaning.blocks import BlockCleaner
 from kogpt2_gluon.corpus.cleaning.intake import Faults, Intake
+from kogpt2_gluon.corpus.cleaning.losses import MAX_DROPPED, describe_losses, heavy_losses
 from kogpt2_gluon.corpus.cleaning.normalize import NORMALISATION
 from kogpt2_gluon.corpus.cleaning.options import RULES_VERSION, CleaningOptions, load_options
 from kogpt2_gluon.corpus.cleaning.page import render_cleaning
 from kogpt2_gluon.corpus.cleaning.parts import Cleaned, PartWriter, Place, cleaning_stage, make_plan, read_parts
-from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PAGE_FILE, SAMPLES_FILE, CleaningReport
+from kogpt2_gluon.corpus.cleaning.report import BAD_UTF8_FILE, PAGE_FILE, SAMPLES_FILE, CleaningReport, by_frequency
 from kogpt2_gluon.corpus.documents import read_blocks
 from kogpt2_gluon.corpus.encodings import AUTO
 from kogpt2_gluon.corpus.formats import kind_of
@@ -37,7 +38,7 @@ from kogpt2_gluon.corpus.store import CORPUS_FILE, SPLITS, CorpusWriter
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.process_pool import start_processes
 from kogpt2_gluon.storage.disk import full_disk_named
-from kogpt2_gluon.storage.files import replace_folder
+from kogpt2_gluon.storage.files import replace_folder, write_file
 from kogpt2_gluon.storage.work_folder import open_work, work_folder
 from kogpt2_gluon.wording import counted, gigabytes
 
@@ -62,6 +63,7 @@ def clean(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     skip_damaged: bool = False,
+    max_dropped: float = MAX_DROPPED,
 ) -> CleaningReport:
     """Cleans text sources into the corpus folder `out`, which appears whole, its report page included, or not at all.
 
@@ -96,13 +98,18 @@ def clean(
         Patterns of files, as in `choose_sources`.
     skip_damaged : bool
         Go on with the other sources if one is damaged, or is not what `documents` reads; the report names it.
+    max_dropped : float
+        The largest share of a source's records that may be dropped; see `losses`. 1: any.
 
     Raises RecipeError for a bad argument, or if the options differ from those of the interrupted cleaning; DataError
-    for sources that are missing, damaged, not what `documents` reads, or leave no document; DiskFullError. If sources
-    differ from those of the interrupted cleaning, the parts before the first of them are kept.
+    for sources that are missing, damaged, not what `documents` reads, lose more than `max_dropped` (parts and page
+    then stay in the work folder), or leave no document; DiskFullError. If sources differ from those of the interrupted
+    cleaning, the parts before the first of them are kept.
     """
     if not 0 <= test_share < 1:
         raise RecipeError(f"--test-share {test_share:g}: give a share from 0 to below 1, such as 0.01")
+    if not 0 <= max_dropped <= 1:
+        raise RecipeError(f"--max-dropped {max_dropped:g}: give a share from 0 to 1, such as 0.5")
     assert processes >= 1 and split in ("hash", "folder"), (processes, split)
     options = load_options(None) if options is None else options
     kind = kind_of(documents)
@@ -128,6 +135,9 @@ def clean(
         if sum(report.documents.kept.values()):
             # Before anything is moved: a full disk here leaves the assembled corpus where it is.
             page = render_cleaning(report, out.resolve().name)
+            if losses := heavy_losses(report, max_dropped, not kind.layout.is_one_line):
+                write_file(work / PAGE_FILE, page.encode("utf-8", "replace"))
+                raise DataError(describe_losses(losses, str(work / PAGE_FILE)))
             (work / "corpus" / PAGE_FILE).write_bytes(page.encode("utf-8", "replace"))
             with replace_folder(out) as folder:
                 for entry in (work / "corpus").iterdir():
@@ -284,6 +294,7 @@ def _assemble(
             "documents": report.documents.to_dict(),
             "lines": report.lines.to_dict(),
             "changed": dict(sorted(report.changed.items())),
+            "left_out": dict(by_frequency(report.left_out)),
         }
         writer.finish({**about, "sources": described, "counts": counts})
     finally:

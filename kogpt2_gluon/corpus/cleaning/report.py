@@ -10,6 +10,7 @@ from typing import Any, Union
 import xxhash
 
 from kogpt2_gluon.corpus.cleaning.intake import Intake
+from kogpt2_gluon.corpus.left_out import add_counts
 from kogpt2_gluon.corpus.store import SPLITS
 from kogpt2_gluon.wording import gigabytes
 
@@ -18,6 +19,9 @@ SAMPLES_FILE = "dropped.jsonl"
 PAGE_FILE = "cleaning.html"
 PLACES_SHOWN = 5  # places of bad UTF-8 that a report quotes
 SAMPLES_PER_REASON = 20
+SAMPLES_LEFT_OUT = 3  # for each reason of what readers leave out inside documents: these are many
+MOST_LEFT_OUT = 1000  # reasons with samples
+LEFT_OUT_SHOWN = 8  # the most frequent ones, in the summary
 SAMPLE_LENGTH = 200  # characters
 
 Row = dict[str, Union[str, int, float]]
@@ -57,13 +61,17 @@ class Count:
 
 @dataclass
 class SourceReport:
-    """The counts of one source. `bytes_read` is as stored (compressed, if it is); `changed` as in CleaningReport."""
+    """The counts of one source.
+
+    `bytes_read` is as stored (compressed, if it is); `changed` and `left_out` as in CleaningReport.
+    """
 
     name: str
     bytes_read: int
     documents: Count = field(default_factory=Count)
     lines: Count = field(default_factory=Count)
     changed: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def counts(self) -> dict[str, object]:
         """Returns plain data for `corpus.json`."""
@@ -71,6 +79,7 @@ class SourceReport:
             "documents": self.documents.to_dict(),
             "lines": self.lines.to_dict(),
             "changed": dict(sorted(self.changed.items())),
+            "left_out": dict(by_frequency(self.left_out)),
         }
 
 
@@ -81,9 +90,10 @@ class CleaningReport:
     Reasons are the names of the filters (``empty``: nothing was left; of lines also ``repeated``: equal to the one
     before it in its document), those of `records.Rejection` (``bad_utf8``, ``bad_json``, ...), ``duplicate``,
     ``near_duplicate`` and ``duplicate_lines``. A record that could not be read counts as one line. `changed` counts
-    documents that a filter altered. `bytes_read` is as stored (compressed, if it is); `bytes_kept` is UTF-8 without
-    line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does. `split` and `test_share` are the
-    arguments of `clean`; `intake` says what became of its sources.
+    documents that a filter altered; `left_out` counts the pieces that readers left out inside documents (templates by
+    their names, table rows, ...; the rarest together as ``other names``). `bytes_read` is as stored (compressed, if it
+    is); `bytes_kept` is UTF-8 without line ends. `samples` holds up to 20 rows a reason, as `dropped.jsonl` does.
+    `split` and `test_share` are the arguments of `clean`; `intake` says what became of its sources.
     """
 
     documents: Count = field(default_factory=Count)
@@ -93,6 +103,7 @@ class CleaningReport:
     bad_utf8_places: list[tuple[str, int]] = field(default_factory=list)  # the first few (source, byte offset)
     bad_utf8: int = 0  # all of them
     changed: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     sources: list[SourceReport] = field(default_factory=list)
     samples: list[Row] = field(default_factory=list)
     split: str = "hash"
@@ -105,6 +116,7 @@ class CleaningReport:
             self.documents.add(source.documents)
             self.lines.add(source.lines)
             self.changed.update(source.changed)
+            add_counts(self.left_out, source.left_out)
             self.bytes_read += source.bytes_read
 
     def summary(self) -> str:
@@ -121,6 +133,10 @@ class CleaningReport:
         lines = [line.rstrip() for line in lines]
         kept = sum(self.bytes_kept.values())
         lines.append(f"{gigabytes(self.bytes_read)} read (as stored), {gigabytes(kept)} kept")
+        if self.left_out:
+            most = [f"{count:,} {reason}" for reason, count in by_frequency(self.left_out)[:LEFT_OUT_SHOWN]]
+            more = f", and {len(self.left_out) - len(most):,} more names" if len(self.left_out) > len(most) else ""
+            lines.append(f"left out inside documents: {', '.join(most)}{more}; {PAGE_FILE} shows them")
         for split in SPLITS:
             if not self.documents.kept[split] and not self._is_empty_on_purpose(split):
                 lines.append(self._missing(split))
@@ -158,46 +174,63 @@ class Tally:
     documents: Counter[str] = field(default_factory=Counter)  # dropped, by reason
     lines: Counter[str] = field(default_factory=Counter)  # dropped, by reason
     changed: Counter[str] = field(default_factory=Counter)  # documents, by filter
+    left_out: Counter[str] = field(default_factory=Counter)  # pieces inside documents, by reason
 
     def add(self, other: Tally) -> None:
         """Adds the counts of another."""
         self.documents.update(other.documents)
         self.lines.update(other.lines)
         self.changed.update(other.changed)
+        add_counts(self.left_out, other.left_out)
 
     def to_dict(self) -> dict[str, dict[str, int]]:
         """Returns plain data, which `from_dict` reads."""
-        return {"documents": dict(self.documents), "lines": dict(self.lines), "changed": dict(self.changed)}
+        return {name: dict(counts) for name, counts in vars(self).items()}
 
     @classmethod
     def from_dict(cls, about: Mapping[str, Mapping[str, int]]) -> Tally:
         """Returns the tally that `to_dict` was called on."""
-        return cls(Counter(about["documents"]), Counter(about["lines"]), Counter(about["changed"]))
+        return cls(*(Counter(about[name]) for name in ("documents", "lines", "changed", "left_out")))
 
 
 class Samples:
-    """Up to 20 rows for each reason: those with the smallest hashes, so that the choice depends on the rows alone."""
+    """Up to 20 rows for each reason: those with the smallest hashes, so that the choice depends on the rows alone.
+
+    Rows of what was left out inside documents are up to 3 for each of the first 1,000 reasons.
+    """
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._chosen: dict[str, dict[int, Row]] = {}
+        self._limits: dict[str, int] = {}  # of reasons with another one
         for row in rows:
             self.add(row)
 
     def add(self, row: Row) -> None:
         """Offers a row, a sample of its ``reason``."""
-        chosen = self._chosen.setdefault(str(row["reason"]), {})
+        reason = str(row["reason"])
+        if row.get("left_out") and reason not in self._limits:
+            if len(self._limits) >= MOST_LEFT_OUT:
+                return
+            self._limits[reason] = SAMPLES_LEFT_OUT
+        chosen = self._chosen.setdefault(reason, {})
         chosen[_hash(row)] = row
-        if len(chosen) > 4 * SAMPLES_PER_REASON:
-            for digest in sorted(chosen)[SAMPLES_PER_REASON:]:
+        limit = self._limits.get(reason, SAMPLES_PER_REASON)
+        if len(chosen) > 4 * limit:
+            for digest in sorted(chosen)[limit:]:
                 del chosen[digest]
 
     def rows(self) -> list[Row]:
         """Returns the chosen rows, by reason and hash."""
         return [
             chosen[digest]
-            for _, chosen in sorted(self._chosen.items())
-            for digest in sorted(chosen)[:SAMPLES_PER_REASON]
+            for reason, chosen in sorted(self._chosen.items())
+            for digest in sorted(chosen)[: self._limits.get(reason, SAMPLES_PER_REASON)]
         ]
+
+
+def by_frequency(counts: Counter[str]) -> list[tuple[str, int]]:
+    """Returns names and their counts, the most frequent first, equal ones by name."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _hash(row: Row) -> int:

@@ -147,7 +147,7 @@ def test_hostile_text_reconciles(data: bytes, documents: str, test_share: float)
     with folder_in_memory() as name:
         source, out = write(Path(name) / "source", data), Path(name) / "out"
         try:
-            report = clean([source], out, documents, test_share, encoding="utf-8")
+            report = clean([source], out, documents, test_share, encoding="utf-8", max_dropped=1)
         except DataError as error:
             assert "no document is left" in str(error)
             assert not out.exists()
@@ -185,7 +185,7 @@ def test_hostile_records_reconcile(texts: list[str | None]) -> None:
     with folder_in_memory() as name:
         records = [{"text": "first"}, *({"text": text} for text in texts)]
         source = write(Path(name) / "a.json", "\n".join(json.dumps(record) for record in records).encode())
-        report = clean([source], Path(name) / "out", "text", 0.5)
+        report = clean([source], Path(name) / "out", "text", 0.5, max_dropped=1)
         check_counts(report, Path(name) / "out")
         assert report.documents.read == len(records)
         assert report.documents.dropped["null_field"] == texts.count(None)
