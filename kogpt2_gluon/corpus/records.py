@@ -17,8 +17,8 @@ class Document(NamedTuple):
     Lines of `text` are separated by ``\\n``. `source` is the source's name; `line` counts from 1, `offset` is the byte
     where the document (or the record that holds it) begins, after decompression; in a table without lines (Parquet,
     Arrow) both count rows. `bad_utf8` has the byte offsets of lines that were left out because they are not UTF-8.
-    `lost` counts other lines or pieces that could not be read, by reason; `left_out` what the kind's reader leaves out on
-    purpose, such as templates (None: nothing).
+    `lost` counts other lines or pieces that could not be read, by reason; `left_out` what the kind's reader leaves out
+    on purpose, such as templates (None: nothing).
     """
 
     text: str

@@ -136,7 +136,7 @@ class Marked(Lines):
             left_out = LeftOut()
             if name:
                 left_out.add(f"template {name}", f"<{name}> 010-1234-5678")
-            yield Document(text, item.source, item.line, item.offset, (), left_out if name else None)
+            yield Document(text, item.source, item.line, item.offset, left_out=left_out if name else None)
 
 
 def test_what_is_left_out_is_counted_by_source_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
