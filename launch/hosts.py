@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,11 @@ class FileSystem:
 
     def mount_command(self, folder: str) -> str:
         return f"mount -t lustre -o noatime,flock {self.dns_name}@tcp:/{self.mount_name} {folder}"
+
+
+def is_alone(hosts: Sequence[Host]) -> bool:
+    """Returns True for one worker of localhost. Only that name counts: the answer is the same on every machine."""
+    return sum(host.slots for host in hosts) == 1 and hosts[0].is_loopback
 
 
 def parse_hosts(text: str) -> tuple[Host, ...]:

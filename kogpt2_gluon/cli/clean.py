@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.cli.options import encoding, patterns
+from kogpt2_gluon.cli.paths import FOLDER
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.cli.stopping import stoppable
 from kogpt2_gluon.corpus.formats import describe_kinds
@@ -15,7 +16,7 @@ from kogpt2_gluon.corpus.formats.fields import TEMPLATE_PREFIX
 
 @click.command(no_args_is_help=True)
 @click.argument("sources", nargs=-1, required=True)
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the corpus.")
+@click.option("--out", required=True, type=FOLDER, help="Folder of the corpus.")
 @click.option(
     "--documents",
     metavar="KIND",

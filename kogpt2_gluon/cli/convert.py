@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kogpt2_gluon.cli.options import ANY_PATH, FOLDER
+from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
 
 
 @click.command(no_args_is_help=True)

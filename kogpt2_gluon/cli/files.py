@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kogpt2_gluon.cli.paths import FOLDER, HomePath
 from kogpt2_gluon.cli.progress_bar import ProgressBar, progress_bar
 from kogpt2_gluon.errors import DataError
 
 if TYPE_CHECKING:
     from kogpt2_gluon.staging.report import FolderReport
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
+EXISTING = HomePath(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group(no_args_is_help=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.cli import options
-from kogpt2_gluon.cli.options import ANY_PATH
+from kogpt2_gluon.cli.paths import ANY_PATH
 
 
 @click.command(no_args_is_help=True)

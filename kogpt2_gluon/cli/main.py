@@ -18,6 +18,7 @@ from kogpt2_gluon.cli.doctor import doctor
 from kogpt2_gluon.cli.evaluate import evaluate
 from kogpt2_gluon.cli.files import files
 from kogpt2_gluon.cli.generate import generate
+from kogpt2_gluon.cli.group import Group
 from kogpt2_gluon.cli.ops import ops
 from kogpt2_gluon.cli.profile import profile
 from kogpt2_gluon.cli.report import report
@@ -26,14 +27,6 @@ from kogpt2_gluon.cli.tokenizer import tokenizer
 from kogpt2_gluon.cli.train import train
 from kogpt2_gluon.cli.verify import verify
 from kogpt2_gluon.errors import one_line
-
-
-class Group(click.Group):
-    """Lists the verbs in the order in which a user needs them, not in that of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the order of definition."""
-        return list(self.commands)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

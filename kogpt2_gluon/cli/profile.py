@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from kogpt2_gluon.cli.paths import FOLDER
+
 
 @click.command(no_args_is_help=True)
 @click.argument("recipe")
@@ -18,7 +20,7 @@ import click
 @click.option("--warmup", default=3, show_default=True, type=click.IntRange(min=1), help="Steps before the passes.")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder for trace.json.  [default: RUN_DIR/profile]",
 )
 @click.option("--synthetic", is_flag=True, help="Read random tokens in place of the recipe's data.")

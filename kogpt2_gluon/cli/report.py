@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kogpt2_gluon.cli.options import FOLDER
+from kogpt2_gluon.cli.paths import FOLDER
 
 
 @click.command(no_args_is_help=True)

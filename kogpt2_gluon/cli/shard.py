@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kogpt2_gluon.cli.options import ANY_PATH, FOLDER
+from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.cli.stopping import stoppable
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
-from kogpt2_gluon.cli.options import ANY_PATH, json_output
+from kogpt2_gluon.cli.group import Group, echo_json
+from kogpt2_gluon.cli.options import json_output
+from kogpt2_gluon.cli.paths import ANY_PATH
 from kogpt2_gluon.errors import RecipeError
 
 
-class TokenizerGroup(click.Group):
+class TokenizerGroup(Group):
     """Reads `kogpt2 tokenizer CORPUS ...` as `kogpt2 tokenizer train CORPUS ...`, the verb's main purpose."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the names in the order of definition."""
-        return list(self.commands)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts `train` in front, unless the first word is a subcommand or asks for help."""
@@ -142,7 +139,10 @@ def report(
     from kogpt2_gluon.tokens.report import format_report, report_tokenizers
 
     found = report_tokenizers([model, *against], corpora, split, sample_mb)
-    click.echo(json.dumps(found, ensure_ascii=False, indent=1) if as_json else format_report(found))
+    if as_json:
+        echo_json(found, indent=1)
+    else:
+        click.echo(format_report(found))
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kogpt2_gluon.cli.group import echo_json
+from kogpt2_gluon.cli.paths import FOLDER
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.errors import DataError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(no_args_is_help=True)
-@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--repair", is_flag=True, help="Make a usable set of the shards that are whole; nothing is deleted.")
 @click.option("--processes", default=0, type=click.IntRange(min=0), help="Checking processes; 0: one a core.")
@@ -51,7 +52,7 @@ def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
         repairs = repair_sets(report, lambda: check("verifying again"), say)
         report, plain = repairs.after, repairs.to_dict()
     if as_json:
-        click.echo(json.dumps(plain, ensure_ascii=False))
+        echo_json(plain)
         sys.exit(DataError.exit_code if report.faults else 0)
     if report.faults:
         reasons = refusals(report) if repair or is_beyond_repair(report) else []

@@ -7,6 +7,7 @@ Rank 0 owns a `Tracker`; the other ranks get a `NullTracker`, so that the traini
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.runs.environment import write_environment
 from kogpt2_gluon.storage.files import replace_file
 from kogpt2_gluon.wording import duration
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["Eta", "NullTracker", "StepRecord", "Tracker", "read_metrics", "tracker_for", "write_environment"]
+
+ENDED = "ended: "  # begins the last line of log.txt, after the time
 
 # Text that a model wrote may hold anything. It must not steer a terminal or break a UTF-8 file.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -91,7 +94,7 @@ class NullTracker:
     def __enter__(self) -> NullTracker:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         pass
 
     def log_step(self, record: StepRecord) -> None:
@@ -149,7 +152,10 @@ class Tracker(NullTracker):
         self._began = time.monotonic()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        how = " ".join(str(error).split()) if isinstance(error, KoGPT2Error) else repr(error) if error else "done"
+        with contextlib.suppress(OSError):  # a full disk may be the reason
+            self._note(f"{ENDED}{printable(how)}")
         for part in (self._display, self._writer, self._metrics, self._log):
             if part is not None:
                 part.close()
@@ -199,9 +205,14 @@ class Tracker(NullTracker):
     def _say(self, text: str) -> None:
         assert self._log is not None and self._display is not None, "a Tracker is used inside its with block"
         line = printable(text)
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-        self._log.flush()
+        self._note(line)
         self._display.print(line)
+
+    def _note(self, line: str) -> None:
+        """Writes a line into log.txt alone."""
+        if self._log is not None:
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            self._log.flush()
 
     def _record(self, kind: str, step: int, values: Mapping[str, float], **counts: int) -> None:
         """One line of metrics.jsonl and its TensorBoard scalars."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -22,8 +23,8 @@ class StopRequest:
     about to end, and its exit code must reach whoever started it.
 
     A `stop_file`, if given, makes `wanted` true once it exists, for people who cannot send a signal to the hosts of a
-    run. A file left from before is removed on entering; under the launcher it is the launcher that removes it, because
-    a restart must still obey the file.
+    run. A file left from before is removed on entering, and one that was obeyed on leaving. Under the launcher it is
+    the launcher that removes it, because a restart must still obey the file.
     """
 
     def __init__(self, stop_file: Path | None = None) -> None:
@@ -40,8 +41,7 @@ class StopRequest:
         return self._wanted
 
     def __enter__(self) -> StopRequest:
-        if self._stop_file and job.LAUNCH_ID not in os.environ:
-            self._stop_file.unlink(missing_ok=True)
+        self._remove_stop_file()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         return self
@@ -49,9 +49,15 @@ class StopRequest:
     def __exit__(self, kind: Any, *_: object) -> None:
         self._restore(signal.SIGINT)
         if kind is not None and issubclass(kind, PreemptedError):
+            self._remove_stop_file()
             signal.signal(signal.SIGTERM, _nothing)  # SIG_IGN would be passed on to programs that are started
         else:
             self._restore(signal.SIGTERM)
+
+    def _remove_stop_file(self) -> None:
+        if self._stop_file and job.LAUNCH_ID not in os.environ:
+            with contextlib.suppress(OSError):
+                self._stop_file.unlink()
 
     def ask(self) -> None:
         """Requests the stop from inside the program."""

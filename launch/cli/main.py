@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from kogpt2_gluon.cli.group import Group
 from kogpt2_gluon.errors import one_line
 from kogpt2_launch.cli.logs import logs
 from kogpt2_launch.cli.plan import plan
@@ -16,12 +17,8 @@ from kogpt2_launch.cli.status import status
 from kogpt2_launch.cli.stop import stop
 
 
-class _Group(click.Group):
-    """A group in the order of a run, whose verbs answer a user's mistake in one line on stderr and its exit code."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of definition."""
-        return list(self.commands)
+class _Group(Group):
+    """Answers a user's mistake in one line on stderr and its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with one_line("kogpt2-launch"):

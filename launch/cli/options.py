@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import click
 
+from kogpt2_gluon.cli.paths import ANY_PATH, HomePath
 from kogpt2_gluon.errors import RecipeError
 
 if TYPE_CHECKING:
     from kogpt2_launch.plan.discovery import Discovered
 
-plan_file = click.argument("plan_file", metavar="PLAN", type=click.Path(path_type=Path))
-run_dir = click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+plan_file = click.argument("plan_file", metavar="PLAN", type=ANY_PATH)
+run_dir = click.argument("run_dir", type=HomePath(exists=True, file_okay=False, path_type=Path))
 python = click.option("--python", metavar="PATH", help="Interpreter on the hosts.  [default: this one]")
 port = click.option("--port", type=click.IntRange(1, 65535), help="Port of sshd, if ~/.ssh/config does not have it.")
 json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -25,7 +26,7 @@ variables = click.option(
 
 HOSTS = (
     click.option("--hosts", metavar="h1:8,h2:8", help="Hosts and their slots (workers); the first has rank 0."),
-    click.option("--hostfile", type=click.Path(path_type=Path), help="A file with a line 'h1 slots=8' or 'h1:8' each."),
+    click.option("--hostfile", type=ANY_PATH, help="A file with a line 'h1 slots=8' or 'h1:8' each."),
     click.option("--ec2-tag", metavar="K=V", help="The running EC2 instances with this tag; EC2 names their type."),
     click.option("--placement-group", metavar="G", help="The running EC2 instances of this placement group."),
     click.option("--asg", metavar="A", help="The instances of this Auto Scaling group that are in service."),

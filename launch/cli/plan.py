@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from kogpt2_gluon.cli.group import echo_json
+from kogpt2_gluon.cli.paths import HomePath
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_launch.cli import options
 
@@ -23,7 +25,7 @@ from kogpt2_launch.cli import options
 @click.option("--preset", metavar="NAME", help="Settings of a past time: period-2019.")
 @options.variables
 @options.json_output
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan (JSON) to this file too.")
+@click.option("--out", type=HomePath(path_type=Path, dir_okay=False), help="Write the plan (JSON) to this file too.")
 def plan(
     recipe: str,
     overrides: tuple[str, ...],
@@ -74,7 +76,7 @@ def plan(
         except OSError as error:
             raise RecipeError(f"--out {out}: cannot be written: {error.strerror}") from None
     if as_json:
-        click.echo(made.to_json(), nl=False)
+        echo_json(made.to_json())
     else:
         click.echo(made.describe(), nl=False)
         click.echo("\n".join(time_and_cost(load_recipe(recipe, overrides), made.size)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from kogpt2_gluon.cli.group import echo_json
 from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_launch.cli import options
 
@@ -54,5 +55,8 @@ def preflight(
             findings = (*findings, *ec2_findings(plan))
         except KoGPT2Error as error:  # the hosts' own answers are useful without EC2's
             findings = (*findings, Finding(FAIL, "EC2", ALL, str(error), "kogpt2-launch preflight without --ec2"))
-    click.echo(to_json(findings) if as_json else to_table(findings))
+    if as_json:
+        echo_json(to_json(findings))
+    else:
+        click.echo(to_table(findings))
     ctx.exit(int(any(each.status == FAIL for each in findings)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from kogpt2_gluon.cli.paths import ANY_PATH
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_launch.cli import options
 
@@ -13,7 +14,7 @@ from kogpt2_launch.cli import options
 @click.command()
 @options.plan_file
 @click.option("--to", "target", required=True, type=click.Choice(["slurm", "mpijob", "batch", "parallelcluster"]))
-@click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path), help="Folder for the files.")
+@click.option("--out", default=".", show_default=True, type=ANY_PATH, help="Folder for the files.")
 @click.option("--image", help="Container image with this package, Horovod, Open MPI and sshd.  [mpijob, batch]")
 @click.option("--folder", default="/fsx", show_default=True, help="Where the shared file system is mounted.")
 @click.option("--claim", default="fsx", show_default=True, help="PersistentVolumeClaim of that file system.  [mpijob]")

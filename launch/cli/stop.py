@@ -15,7 +15,7 @@ def stop(run_dir: Path) -> None:
     """Let the workers of the launch in RUN_DIR save their state and end, from any host that sees the folder.
 
     They find the file RUN_DIR/stop within seconds and end after the current step with exit code 75. The launcher ends
-    with them. The next run removes the file.
+    with them. The next run removes the file; so does a `kogpt2 train` without a launcher, once its state is saved.
 
     \b
     Example:

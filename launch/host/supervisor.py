@@ -91,6 +91,7 @@ class Supervisor:
             self._end_all_of_it()
             self._read_output(final=True)
             self.log.close()
+            self.link.send("beat", **self._progress())  # the steps since the last beat
             self.link.send("exit", code=code, lines=list(self.last_lines))
         self.link.wait_for_release(float(self.launch["detect_seconds"]))
         if not job.local_rank():

@@ -21,7 +21,7 @@ from kogpt2_gluon.findings import Finding
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.wording import counted
-from kogpt2_launch.hosts import FileSystem, Host
+from kogpt2_launch.hosts import FileSystem, Host, is_alone
 from kogpt2_launch.plan.commands import ENGINES, engine_argv, horovodrun_argv, supervisor_argv
 from kogpt2_launch.plan.variables import (
     NCCL_DEBUG_FILE,
@@ -33,7 +33,7 @@ from kogpt2_launch.plan.variables import (
     worker_variables,
 )
 
-FORMAT = "kogpt2-launch-plan-4"
+FORMAT = "kogpt2-launch-plan-5"
 PYTHON, LAUNCH_ID = "PYTHON", "ID"  # placeholders: the interpreter on the hosts, and the number that each attempt draws
 
 # The names that Linux allows for an interface, without the characters that a shell would interpret.
@@ -79,8 +79,8 @@ class Plan:
 
     @property
     def is_alone(self) -> bool:
-        """Returns True for one worker of localhost. Only that name counts: the text is the same on every machine."""
-        return self.size == 1 and self.hosts[0].is_loopback
+        """Returns True for one worker of localhost, which needs neither engine nor supervisor."""
+        return is_alone(self.hosts)
 
     def findings(self) -> tuple[Finding, ...]:
         """The findings on the user's own variables."""
@@ -148,11 +148,12 @@ class Plan:
                 {"status": each.status, "name": each.what, "text": each.text, "source": each.where}
                 for each in self.findings()
             ],
-            "env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.env],
+            "env": _plain(self.env),
             "estimate": [asdict(each) for each in self.estimate],
-            "rank_env": [{"name": each.name, "value": each.value, "source": each.source} for each in self.rank_env()],
+            "rank_env": _plain(self.rank_env()),
             "processes": self.processes(),
             "by_hand": self.argv(),
+            "by_hand_env": _plain(self.env_by_hand()),  # in addition to env
         }
 
     def to_json(self) -> str:
@@ -183,15 +184,15 @@ class Plan:
         rows += [(each.status, f"{each.what} {each.text} ({each.where})") for each in self.findings()]
         rows += [("rank env", f"{each.name}={each.value}  <- {each.source}") for each in self.rank_env()]
         rows += [(what, json.dumps(argv, ensure_ascii=False)) for what, argv in self.processes().items()]
-        settings = [f"{each.name}={each.value}" for each in self._env_by_hand()]
+        settings = [f"{each.name}={each.value}" for each in sorted((*self.env, *self.env_by_hand()), key=_name)]
         rows += [("by hand", shlex.join([*(["env", *settings] if settings else []), *self.argv()]))]
         return "".join(f"{label:<12} {text}\n" for label, text in rows)
 
-    def _env_by_hand(self) -> tuple[Variable, ...]:
-        """The variables of the command by hand; without supervisors NCCL names its log file itself."""
+    def env_by_hand(self) -> tuple[Variable, ...]:
+        """The variables that a start by hand adds to `env`: without supervisors NCCL names its log file itself."""
         if self.fabric.instance is None or any(each.name == NCCL_DEBUG_FILE for each in self.env):
-            return self.env
-        return tuple(sorted((*self.env, nccl_log_by_hand(self.run_dir)), key=lambda each: each.name))
+            return ()
+        return (nccl_log_by_hand(self.run_dir),)
 
     def _describe_instance(self) -> str:
         instance = self.fabric.instance
@@ -205,6 +206,14 @@ class Plan:
             if each.name == "OMP_NUM_THREADS":
                 return f"{each.value} a worker"
         return "set by each worker: the cores of its host / the slots of its host"
+
+
+def _name(variable: Variable) -> str:
+    return variable.name
+
+
+def _plain(variables: Sequence[Variable]) -> list[dict[str, str]]:
+    return [{"name": each.name, "value": each.value, "source": each.source} for each in variables]
 
 
 def make_plan(

@@ -10,7 +10,7 @@ from kogpt2_gluon.findings import FAIL, Finding
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.wording import counted
-from kogpt2_launch.hosts import Host, available_cores
+from kogpt2_launch.hosts import Host, available_cores, is_alone
 from kogpt2_launch.plan.environment import INTERFACE_VARIABLES, LIBRARY_PATH, check_variable, join_library_paths
 from kogpt2_launch.plan.fabric import (
     PRESETS,
@@ -105,7 +105,7 @@ def worker_variables(
     RecipeError for a variable of the user's that a plan must not hold, or that would corrupt data.
     """
     chosen = fabric.settings()
-    if fabric.instance is not None and sum(host.slots for host in hosts) == 1 and hosts[0].is_loopback:
+    if fabric.instance is not None and is_alone(hosts):
         chosen[NCCL_DEBUG_FILE] = nccl_log_by_hand(str(recipe.run_dir))  # a worker alone has no supervisor
     for name in INTERFACE_VARIABLES if interface else ():
         chosen[name] = Variable(name, str(interface), INTERFACE)
@@ -120,7 +120,7 @@ def worker_variables(
         chosen["OMP_NUM_THREADS"] = Variable("OMP_NUM_THREADS", str(max(1, cores // slots)), source)
     for name, value in user.items():
         check_variable(name, value)
-        if name == NCCL_DEBUG_FILE:
+        if name == NCCL_DEBUG_FILE and not is_alone(hosts):
             raise RecipeError(
                 f"--env {name}: kogpt2-launch run sets it for every rank, to a file next to the rank's log; "
                 "leave it out"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kogpt2_gluon.errors import PreemptedError, RecipeError
+from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.plan.variables import USER
 
@@ -30,6 +33,13 @@ while [ "$asked" ]; do
 done"""
 
 
+# What --time of sbatch takes: a number of minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS, or no limit.
+_SLURM_TIME = re.compile(
+    r"[0-9]{1,8}|[0-9]{1,8}:[0-9]{1,2}(:[0-9]{1,2})?|[0-9]{1,5}-[0-9]{1,2}(:[0-9]{1,2}){0,2}|unlimited|infinite",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Site:
     """Facts about the place of a run that are not in its plan; each target names those that it needs."""
@@ -43,6 +53,15 @@ class Site:
     key_name: str | None = None
     file_system: str | None = None  # fs-..., of FSx for Lustre
     time_limit: str = "7-00:00:00"
+
+    def __post_init__(self) -> None:
+        if not _SLURM_TIME.fullmatch(self.time_limit):
+            raise RecipeError(
+                f"--time-limit {self.time_limit!r}: Slurm takes MINUTES, HOURS:MINUTES:SECONDS, DAYS-HOURS or "
+                "DAYS-HOURS:MINUTES:SECONDS, such as 1-00:00:00 for a day, or UNLIMITED"
+            )
+        if not self.folder.startswith("/"):
+            raise RecipeError(f"--folder {self.folder!r}: give the whole path of the mount point, such as /fsx")
 
     def need(self, target: str, **options: str) -> None:
         """RecipeError that names the options which `target` needs and nobody gave."""
@@ -77,8 +96,13 @@ def plan_arguments(plan: Plan) -> list[str]:
 
 
 def job_name(plan: Plan) -> str:
-    """The recipe's name in a form for schedulers: letters, digits and hyphens, a letter first, no hyphen last."""
-    stem = plan.recipe.rpartition("/")[2].rpartition(".")[0] or plan.recipe.rpartition("/")[2]
+    """The recipe's name in a form for schedulers: letters, digits and hyphens, a letter first, no hyphen last.
+
+    A recipe without a name has that of its file.
+    """
+    name = load_recipe(plan.recipe, plan.overrides).name
+    named = name != Recipe().name or any(each.partition("=")[0] == "name" for each in plan.overrides)
+    stem = name if named else Path(plan.recipe).stem
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem.lower()).strip("-")
     return (kept if kept[:1].isalpha() else f"kogpt2-{kept}")[:40].rstrip("-")
 

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, KoGPT2Error
 from kogpt2_gluon.machine import job
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.metrics import ENDED, read_metrics
 
 STALE_SECONDS = 30.0
+ALONE = "alone"  # the state of a single worker, which nobody watches
 
 
 def read_status(run_dir: Path) -> dict[str, Any]:
-    """Reads status.json of a run folder; DataError if there is none, or it is damaged."""
+    """Reads status.json of a run folder; DataError if there is none, or it is damaged.
+
+    The status of a single worker, which has no supervisor to write one, is put together from its record.
+    """
     path = run_dir / "launch" / "status.json"
     try:
         status = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if (run_dir / "recipe.yaml").exists():
-            raise DataError(
-                f"{run_dir}: a single worker has no supervisor and so no status; see {run_dir}/log.txt, "
-                "or end it with kogpt2-launch stop"
-            ) from None
+        if is_alone(run_dir):
+            return _read_alone(run_dir)
         raise DataError(f"{run_dir}: no launch has run here (launch/status.json does not exist)") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable: {error}") from None
@@ -32,8 +37,43 @@ def read_status(run_dir: Path) -> dict[str, Any]:
     return status
 
 
+def is_alone(run_dir: Path) -> bool:
+    """Returns True for the folder of a single worker: a run without a launch."""
+    return not (run_dir / "launch").exists() and (run_dir / "recipe.yaml").exists()
+
+
+def _read_alone(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = dict.fromkeys(("step", "num_steps", "updated", "checkpoint", "log"))
+    with contextlib.suppress(KoGPT2Error):  # of another version, or damaged
+        recipe = load_recipe(str(run_dir / "recipe.yaml"))
+        found["num_steps"] = recipe.training.num_steps
+        found["checkpoint"] = open_checkpoint(recipe.ckpt_dir).path.name
+    with contextlib.suppress(KoGPT2Error, IndexError):
+        last = read_metrics(run_dir)[-1]
+        found.update(step=last["step"], updated=last.get("time"))
+    with contextlib.suppress(OSError, IndexError):
+        found["log"] = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-1]
+    return {"state": ALONE, "stop_asked": job.stop_file(run_dir).exists(), **found}
+
+
+def _describe_alone(status: dict[str, Any]) -> str:
+    step, updated = status["step"], status["updated"]
+    done = "before its first record" if step is None else f"step {step} of {status['num_steps'] or '?'} in its record"
+    ago = f", {max(0.0, time.time() - updated):.0f} s ago" if isinstance(updated, (int, float)) else ""
+    lines = [
+        f"a single worker, which has no supervisor: {done}{ago}",
+        f"newest checkpoint  {status['checkpoint'] or 'none'}",
+        f"last line of log   {status['log'] or 'none'}",
+    ]
+    if status["stop_asked"]:
+        lines.append("asked to stop: once its state is saved, the last line of its log says so")
+    return "\n".join(lines)
+
+
 def describe(status: dict[str, Any]) -> str:
     """The status for people: one line about the launch, and one for each rank."""
+    if status["state"] == ALONE:
+        return _describe_alone(status)
     age = time.time() - float(status["updated"])
     launcher = status["launcher"]
     state = str(status["state"])
@@ -54,10 +94,9 @@ def describe(status: dict[str, Any]) -> str:
 
 def ask_to_stop(run_dir: Path) -> Path:
     """Creates the file that makes the workers of this run folder save and end; returns its path."""
-    alone = not (run_dir / "launch" / "status.json").exists() and (run_dir / "recipe.yaml").exists()
-    status = {} if alone else read_status(run_dir)
-    if status.get("state") in ("done", "ended"):
-        raise DataError(f"{run_dir}: the launch has ended; there is nothing to stop")
+    status = read_status(run_dir)
+    if status["state"] in ("done", "ended") or ENDED in (status.get("log") or ""):
+        raise DataError(f"{run_dir}: the run has ended; there is nothing to stop")
     path = job.stop_file(run_dir)
     path.touch()
     return path
@@ -76,6 +115,8 @@ def report_file(run_dir: Path, attempt: int = 0) -> Path:
 def _newest(run_dir: Path, attempt: int, ending: str, missing: str) -> Path:
     number = f"{attempt:02d}" if attempt else "*"
     found = list((run_dir / "launch").glob(f"attempt-{number}{ending}"))
+    if not found and is_alone(run_dir):
+        raise DataError(f"{run_dir}: a single worker has no supervisor that keeps its output; see {run_dir}/log.txt")
     if not found:
         raise DataError(f"{run_dir}: {missing} is here; if the run folder is not shared, look on the other hosts")
     return max(found, key=lambda path: (len(str(path)), str(path)))  # attempt-100 is newer than attempt-99

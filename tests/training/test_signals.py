@@ -69,6 +69,22 @@ def test_file_asks_to_stop_and_one_from_before_does_not(tmp_path, monkeypatch):
         assert not stop.wanted
 
 
+@pytest.mark.parametrize(
+    ("launch_id", "error", "left"), [("", PreemptedError, False), ("1", PreemptedError, True), ("", KeyError, True)]
+)
+def test_a_file_that_was_obeyed_is_removed_by_whoever_obeyed_it(tmp_path, monkeypatch, launch_id, error, left):
+    monkeypatch.setattr(signals, "LOOK_SECONDS", 0.0)
+    if launch_id:
+        monkeypatch.setenv(job.LAUNCH_ID, launch_id)  # the launcher asks the file if a restart is wanted
+    path = tmp_path / "stop"
+    with pytest.raises(error), StopRequest(path) as stop:
+        path.touch()
+        assert stop.wanted
+        raise error("x")
+    assert path.exists() == left
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def test_the_file_is_looked_for_now_and_then_only(tmp_path):
     path = tmp_path / "stop"
     with StopRequest(path) as stop:
@@ -109,6 +125,7 @@ def test_training_stops_by_its_file_and_goes_on(tiny, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 75 and "run again to go on" in errors
+    assert not (run_dir / "stop").exists()  # obeyed
     step = newest_checkpoint(run_dir / "checkpoints").state()["step"]
     again = [*argv, f"training.num_steps={step + 1}"]
     assert subprocess.run(again, capture_output=True, check=False).returncode == 0

@@ -290,7 +290,7 @@ def test_plan_file_round_trip_and_repeats(recipe, tmp_path):
     assert one.read_bytes() == two.read_bytes() == printed[0].output.encode()
     plan = load_plan(one)
     assert plan.to_json().encode() == one.read_bytes()
-    assert json.loads(one.read_text())["format"] == "kogpt2-launch-plan-4"
+    assert json.loads(one.read_text())["format"] == "kogpt2-launch-plan-5"
 
 
 def edit_argv(plain):
@@ -396,6 +396,24 @@ def test_the_file_of_nccls_log_is_said_once(recipe):
     assert [each.name for each in alone.env if each.name == "NCCL_DEBUG_FILE"] and not alone.rank_env()
     with pytest.raises(RecipeError, match="NCCL_DEBUG_FILE: kogpt2-launch run sets it for every rank"):
         make_plan(recipe, [], parse_hosts("h1:1"), env={"NCCL_DEBUG_FILE": "x"})
+
+
+def test_json_has_what_a_start_by_hand_needs(recipe):
+    fabric = Fabric("p3.16xlarge")
+    for named, by_hand in (("h1:1,h2:1", ["NCCL_DEBUG_FILE"]), ("h1:2", ["NCCL_DEBUG_FILE"]), ("localhost:1", [])):
+        plan = make_plan(recipe, [], parse_hosts(named), fabric=fabric)
+        added = plan.to_dict()["by_hand_env"]
+        assert [each["name"] for each in added] == by_hand
+        line = plan.describe().splitlines()[-1]  # the text has the same variables
+        assert all(f"{each['name']}={each['value']}" in line for each in (*plan.to_dict()["env"], *added))
+    assert make_plan(recipe, [], parse_hosts("h1:2")).to_dict()["by_hand_env"] == []
+
+
+@pytest.mark.parametrize("fabric", [Fabric(), Fabric("p3.16xlarge"), Fabric("g5.xlarge")])
+def test_a_lone_worker_may_have_a_log_of_its_own(recipe, fabric):
+    plan = make_plan(recipe, [], [Host("localhost", 1)], env={"NCCL_DEBUG_FILE": "/tmp/nccl.%p"}, fabric=fabric)
+    (found,) = [each for each in plan.env if each.name == "NCCL_DEBUG_FILE"]
+    assert found.value == "/tmp/nccl.%p" and plan.to_dict()["by_hand_env"] == []
 
 
 # The command line

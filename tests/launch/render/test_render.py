@@ -40,6 +40,43 @@ def test_arguments_make_the_same_plan_again(tmp_path):
     assert out.read_text() == plan.to_json()
 
 
+@pytest.mark.parametrize("limit", ["1 day", "24h", "1-00:00:00:00", "7 days", "", "-5", "1:2:3:4", "1-", "٣"])
+def test_a_time_limit_that_slurm_does_not_take_is_refused(limit):
+    with pytest.raises(RecipeError, match=r"--time-limit .*: Slurm takes MINUTES, .* such as 1-00:00:00 for a day"):
+        Site(time_limit=limit)
+
+
+@pytest.mark.parametrize("limit", ["90", "90:30", "12:00:00", "2-12", "2-12:30", "7-00:00:00", "UNLIMITED", "infinite"])
+def test_a_time_limit_of_slurm_is_written(limit):
+    assert f"#SBATCH --time={limit}\n" in render(planned(), "slurm", Site(time_limit=limit))["job.sbatch"]
+
+
+@pytest.mark.parametrize("folder", ["~/fsx", "fsx", ""])
+def test_the_mount_point_is_a_whole_path(folder):
+    with pytest.raises(RecipeError, match=r"--folder .*: give the whole path"):
+        Site(folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "name"),
+    [
+        ("", [], "mine-7"),  # a recipe without a name: its file's
+        ("name: exp_3\n", [], "exp-3"),
+        ("name: exp_3\n", ["name=Run 12"], "run-12"),
+        ("", ["name=kogpt2"], "kogpt2"),
+        ("name: 한국어\n", [], "kogpt2"),
+        ("name: 7b\n", [], "kogpt2-7b"),
+    ],
+)
+def test_a_job_has_the_name_of_the_recipe(tmp_path, text, overrides, name):
+    path = tmp_path / "mine.7.yaml"
+    path.write_text(text + "training: {total_batch_size: 16}\n", encoding="utf-8")
+    plan = make_plan(str(path), overrides, parse_hosts("h1:1,h2:1"), "eth0")
+    assert f"#SBATCH --job-name={name}\n" in render(plan, "slurm", Site())["job.sbatch"]
+    assert json.loads(render(plan, "batch", SITE)["job-definition.json"])["jobDefinitionName"] == name
+    assert yaml.safe_load(render(plan, "mpijob", SITE)["mpijob.yaml"])["metadata"]["name"] == name
+
+
 def test_hosts_that_differ_are_refused():
     plan = make_plan("kogpt2_base", [], parse_hosts("h1:4,h2:2,h3:2"), "eth0")
     with pytest.raises(RecipeError, match=r"the plan.s hosts have different slots \(2, 4\)"):

@@ -265,11 +265,10 @@ def test_stop_and_logs_of_a_folder(launch):
         ask_to_stop(run_dir)
     run_dir.mkdir(exist_ok=True)
     (run_dir / "recipe.yaml").touch()
-    with pytest.raises(DataError, match="a single worker has no supervisor"):
-        read_status(run_dir)
+    assert read_status(run_dir)["state"] == "alone"
     assert ask_to_stop(run_dir).exists()  # a single worker looks for it too
     assert launch("") == 0
-    with pytest.raises(DataError, match="the launch has ended; there is nothing to stop"):
+    with pytest.raises(DataError, match="the run has ended; there is nothing to stop"):
         ask_to_stop(run_dir)
     for number in (9, 99, 100):
         (launch.folder / f"attempt-{number:02d}.log").write_text(f"the end of {number}")
@@ -332,6 +331,23 @@ def test_status_logs_and_stop(launch, tmp_path):
     for missing in (["logs", run_dir, "--rank", "9"], ["status", str(tmp_path)], ["logs", run_dir, "--attempt", "8"]):
         result = CliRunner().invoke(main, missing)
         assert result.exit_code == 3 and len(result.stderr.splitlines()) == 1
+
+
+BEAT = "def beat(number): progress.write_text(f'{number:>15} {number:>15}')\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "steps"),
+    [
+        ("beat(28); beat(30)", 0, [30, 30]),  # two steps within a beat's second
+        ("beat(7 + rank)", 0, [7, 8]),
+        ("beat(4)\nif rank: beat(5); sys.exit(4)\ntime.sleep(3); sys.exit(0)", 4, [4, 5]),
+        ("sys.exit(75)", 75, [-1, -1]),
+    ],
+)
+def test_the_last_steps_of_a_rank_that_ended_are_in_its_status(launch, code, exit_code, steps):
+    assert launch(f"progress = pathlib.Path(os.environ['KOGPT2_PROGRESS_FILE'])\n{BEAT}{code}") == exit_code
+    assert [rank["step"] for rank in read_status(launch.folder.parent)["ranks"]] == steps
 
 
 def test_killed_launcher_leaves_nothing(launch, tmp_path):
