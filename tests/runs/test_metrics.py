@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import math
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError, PreemptedError, RecipeError
 from kogpt2_gluon.runs import metrics
 from kogpt2_gluon.runs.metrics import Eta, NullTracker, StepRecord, Tracker, read_metrics, tracker_for
 from kogpt2_gluon.wording import duration
@@ -70,7 +71,10 @@ class TestTracker:
         )
         assert "step  50/200 |  25.00% | held-out | loss 5.5000 | perplexity 244.6900 | bits per byte 1.6700" in console
         logged = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8").splitlines()
-        assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in logged] == console.splitlines()
+        assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", line) for line in logged] == [
+            *console.splitlines(),
+            "ended: done",
+        ]
         train, evaluation = read_metrics(tmp_path / "run")
         assert {key: train[key] for key in ("kind", "step", "loss", "learning_rate", "tokens")} == {
             "kind": "train",
@@ -317,3 +321,21 @@ def test_nothing_heavy_is_imported(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "hello\n" and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (None, "ended: done"),
+        (PreemptedError("stopped at step 3,\nsaved in x"), "ended: stopped at step 3, saved in x"),
+        (DataError("chunk 0: damaged"), "ended: chunk 0: damaged"),
+        (KeyError("x"), "ended: KeyError('x')"),
+        (KeyboardInterrupt(), "ended: KeyboardInterrupt()"),
+    ],
+)
+def test_the_log_says_how_a_run_ended(tmp_path, error, line):
+    with contextlib.suppress(BaseException), Tracker(tmp_path / "run", 200) as tracker:
+        tracker.message("a line")
+        if error:
+            raise error
+    assert (tmp_path / "run" / "log.txt").read_text(encoding="utf-8").splitlines()[-1][20:] == line
