@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -241,10 +242,12 @@ def _table(text: bytes, whole: bool, suffix: str) -> str:
     if suffix == ".csv":
         spellings += [("csv", delimiter, csv.QUOTE_MINIMAL) for delimiter in (";", "|", "\t")]
     for form, delimiter, quoting in spellings:
-        if not lines or delimiter not in lines[0]:
+        if not lines or not any(delimiter in line for line in lines[:_SURE_ROWS]):
             continue
         rows = _rows(lines, delimiter, quoting)
         if rows and _is_table(rows, 1 if suffix == f".{form}" else _SURE_ROWS):
+            return form
+        if delimiter == "\t" and len(rows) >= _SURE_ROWS and _is_columns(rows):
             return form
     if suffix in (".csv", ".tsv") and len(lines) > 1 and _ONE_COLUMN.fullmatch(lines[0].strip()):
         return suffix[1:]
@@ -261,6 +264,14 @@ def _rows(lines: list[str], delimiter: str, quoting: _Quoting) -> list[list[str]
     except csv.Error:
         pass
     return rows
+
+
+def _is_columns(rows: list[list[str]]) -> bool:
+    """Returns True if most rows have as many cells, two or more of them with text: prose has no tabs inside."""
+    widths = Counter(sum(1 for cell in row if cell.strip()) and len(row) for row in rows)
+    width, count = widths.most_common(1)[0]
+    filled = sum(len(row) == width and sum(bool(cell.strip()) for cell in row) > 1 for row in rows)
+    return width > 1 and count >= 0.7 * len(rows) and filled >= 0.6 * len(rows)
 
 
 def _is_table(rows: list[list[str]], fewest: int) -> bool:
