@@ -123,13 +123,19 @@ def _fault_of(source: Source, seen: Look, kind: Kind) -> DataError | None:
 def refusal(source: Source, seen: Look, why: str) -> DataError:
     """Returns the error that says what a source is, why it is not read here, and what to do."""
     form = FORMS[seen.form]
-    name = PurePath(source.name)
-    stem = name.name[: -len("".join(name.suffixes))] if name.suffixes else f"{name.name}-text"
+    path = PurePath(source.name)
+    stem = path.name[: -len("".join(path.suffixes))] if path.suffixes else f"{path.name}-text"
     part = _PART.fullmatch(source.name)
     whole = part["whole"] or f"{part['stem']}.zip" if part else source.name
+    here = source.name if source.path is not None else path.name  # an object of S3 is downloaded first
     way = form.way.format(
-        file=shlex.quote(source.name), out=shlex.quote(stem), suffix=name.suffix, whole=shlex.quote(whole)
+        file=shlex.quote(here),
+        out=shlex.quote(stem),
+        pattern=f"'*{path.suffix}'" if path.suffix else shlex.quote(path.name),
+        whole=shlex.quote(whole),
     )
+    if source.path is None and "{file}" in form.way:
+        way = f"download it, then {way}"
     return DataError(f"{source.name}: {form.what}; {why}; {way}")
 
 

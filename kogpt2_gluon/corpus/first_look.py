@@ -23,6 +23,7 @@ from kogpt2_gluon.corpus.encodings import (
     share_of_usual,
 )
 from kogpt2_gluon.corpus.forms import MAGIC_NUMBERS, SENTENCEPIECE, TEXT_FORMS, ZIP_MEMBERS
+from kogpt2_gluon.corpus.packing import packing_of
 from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError
@@ -76,7 +77,13 @@ def look(source: Source, encoding: str = AUTO) -> Look:
     at the beginning, or if it is not a text in that encoding.
     """
     with source.open_stored() as stream:
-        head = stream.read(HEAD_BYTES)
+        try:
+            head = stream.read(HEAD_BYTES)
+        except DataError:
+            form = _binary_form(source.first_bytes(HEAD_BYTES))  # called .gz or so, and something else
+            if form in ("", "packed-twice"):
+                raise
+            return Look(form)
         if not head:
             return Look("empty")
         if form := _binary_form(head):
@@ -137,6 +144,8 @@ def _look_at_text(source: Source, head: bytes, judged: Judged) -> Look:
 
 def _binary_form(head: bytes) -> str:
     """Returns the form that the magic numbers name, or ""."""
+    if packing_of(head, ""):
+        return "packed-twice"
     looks_like_data = _NOT_TEXT.search(head[:512]) is not None
     for where, magic, form in MAGIC_NUMBERS:
         if head.startswith(magic, where) and (looks_like_data or form == "pdf"):

@@ -9,15 +9,15 @@ from typing import NamedTuple
 class Form(NamedTuple):
     """One form: `what` names it, `way` says how to get at its text.
 
-    ``{file}`` stands for the file, ``{out}`` for a new one, ``{suffix}`` for its suffix, ``{whole}`` for the archive
-    of which it is a part.
+    ``{file}`` stands for the file, ``{out}`` for a new one, ``{pattern}`` for a pattern that files such as it fit,
+    ``{whole}`` for the archive of which it is a part.
     """
 
     what: str
     way: str = ""
 
 
-_LEAVE_OUT = "it holds no text; leave it out: --exclude '*{suffix}'"
+_LEAVE_OUT = "it holds no text; leave it out: --exclude {pattern}"
 _UNPACK = "unpack it first, and name what it held"
 _OFFICE = "save it as plain text first: soffice --headless --convert-to 'txt:Text (encoded):UTF8' {file}"
 _HANCOM = (
@@ -62,10 +62,7 @@ BINARY_FORMS: dict[str, Form] = {
         "a part of a split archive",
         "join the parts, then unpack the whole: printf '%s\\0' {whole}.* | sort -zV | xargs -0 cat > {whole}",
     ),
-    "gzip": Form("data compressed twice (gzip inside)", "unpack it once: gzip -dc {file} > {out}.gz"),
-    "bz2": Form("data compressed twice (bz2 inside)", "unpack it once first"),
-    "xz": Form("data compressed twice (xz inside)", "unpack it once first"),
-    "zstd": Form("data compressed twice (zstd inside)", "unpack it once first"),
+    "packed-twice": Form("data compressed twice", "unpack it once first"),
     "lz4": Form("data compressed with lz4", "unpack it first: lz4 -d {file} {out}"),
     "lzip": Form("data compressed with lzip", "unpack it first: lzip -dk {file}"),
     "compress": Form("data compressed with compress (.Z)", "unpack it first: gzip -dc {file} > {out}"),
@@ -84,7 +81,10 @@ BINARY_FORMS: dict[str, Form] = {
     "pickle": Form("a Python pickle", "write its texts to a file first"),
     "model": Form("a SentencePiece model", _LEAVE_OUT),
     "binary": Form("not text: binary data of a kind that is not known here", _LEAVE_OUT),
-    "unknown": Form("not UTF-8, CP949 or UTF-16", "if you know its encoding, convert it first: iconv -f NAME -t utf-8"),
+    "unknown": Form(
+        "not UTF-8, CP949 or UTF-16",
+        "name its encoding with --encoding, or convert it first: iconv -f NAME -t utf-8 {file} > {out}.txt",
+    ),
     "empty": Form("an empty file"),
 }
 FORMS = {**TEXT_FORMS, **BINARY_FORMS}

@@ -84,6 +84,11 @@ class Source:
             raise
         return raw if not packing else io.BufferedReader(Unpacked(self.name, raw, packing), READ_SIZE)
 
+    def first_bytes(self, count: int) -> bytes:
+        """Returns the first bytes as stored, compressed or not."""
+        with io.BufferedReader(self._open_raw(None)) as raw:
+            return raw.read(count)
+
     def _open_raw(self, on_read: Callable[[int], None] | None) -> io.RawIOBase:
         path = self.path
         if path is None:
