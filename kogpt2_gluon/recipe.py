@@ -90,8 +90,8 @@ class DataRecipe:
     tokenizer: str = option("", "SentencePiece model, for data.source=text", path=True)
     documents: str = option(
         "line",
-        "what a document is, for data.source=text: a kind that `kogpt2 clean --help` names, or a FIELD of JSON lines "
-        "(field:NAME if NAME is one of these words)",
+        "what a document is, for data.source=text: a kind that `kogpt2 clean --help` names, or a FIELD of JSON or of "
+        "a table (field:NAME if NAME is one of these words)",
     )
     refresh: str = option("never", "for text: when the list of files is read again", choices=("never", "epoch"))
     encoding: str = option(

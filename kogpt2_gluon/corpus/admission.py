@@ -117,7 +117,8 @@ def _choose(seen: Look, majority: str) -> str:
 def _fault_of(source: Source, seen: Look, kind: Kind) -> DataError | None:
     if seen.form in kind.forms or seen.form == "empty":
         return None
-    return refusal(source, seen, f"--documents {kind.name} does not read it")
+    insist = f" (plain:{kind.name} does)" if "text" in kind.forms and seen.is_text else ""
+    return refusal(source, seen, f"--documents {kind.name} does not read it{insist}")
 
 
 def refusal(source: Source, seen: Look, why: str) -> DataError:

@@ -215,11 +215,12 @@ def test_what_is_left_out_of_documents_is_counted(tmp_path: Path) -> None:
         {"text": []},
         {"text": [None]},
     ]
+    records += [{"text": f"{number}번째 글"} for number in range(5)]
     (tmp_path / "a.json").write_text(json.dumps(records), encoding="utf-8")
     report = clean([tmp_path / "a.json"], tmp_path / "out", "text", 0.0, max_dropped=1)
     assert dict(report.documents.dropped) == {"null_field": 2, "missing_field": 1, "empty": 1}
     assert dict(report.lines.dropped) == {"null_field": 3, "field_not_text": 1, "missing_field": 1, "empty": 1}
-    assert report.documents.kept["train"] == 2
+    assert report.documents.kept["train"] == 7
 
 
 # --- messages

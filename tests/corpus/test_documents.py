@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
+import io
 import json
 import lzma
 import pickle
@@ -61,6 +63,16 @@ def json_lines(texts: list[str]) -> bytes:
     return "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
 
 
+def array(texts: list[str]) -> bytes:
+    return json.dumps([{"text": text} for text in texts], indent=len(texts) % 2 or None).encode()
+
+
+def csv_table(texts: list[str]) -> bytes:
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([("id", "text"), *enumerate(texts)])
+    return out.getvalue().encode()
+
+
 def plain(texts: list[str]) -> bytes:
     return "\n".join(texts).encode()
 
@@ -70,6 +82,8 @@ SOURCES = {
     "line": ("line", ".txt", plain),
     "blank-line": ("blank-line", ".txt", plain),
     "field": ("text", ".jsonl", json_lines),
+    "array": ("text", ".json", array),
+    "csv": ("text", ".csv", csv_table),
     "wikipedia": ("wikipedia", ".xml", wikipedia),
     "namuwiki": ("namuwiki", ".json", namuwiki),
     "modu": ("modu", ".json", modu),

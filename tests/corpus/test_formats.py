@@ -68,7 +68,9 @@ def test_every_other_word_is_a_field() -> None:
         kind = kind_of(word)
         assert isinstance(kind, Field) and (kind.field, kind.name) == (field, word)
     for word in ("", " ", "field:"):
-        with pytest.raises(RecipeError, match="--documents is empty; say line, blank-line, wikipedia"):
+        with pytest.raises(
+            RecipeError, match="--documents is empty; say line, blank-line, file, separator:TEXT, wikipedia"
+        ):
             kind_of(word)
 
 

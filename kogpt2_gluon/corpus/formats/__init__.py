@@ -5,15 +5,23 @@ A document is what the user says it is, never a guess. A new kind is one module 
 
 from __future__ import annotations
 
+import copy
+
+from kogpt2_gluon.corpus.formats.doc_files import DocFiles
 from kogpt2_gluon.corpus.formats.fields import TEMPLATE_PREFIX, Field
 from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.formats.kowikitext import WikiText
 from kogpt2_gluon.corpus.formats.lines import Lines
 from kogpt2_gluon.corpus.formats.modu import Modu
 from kogpt2_gluon.corpus.formats.namuwiki import NamuWiki
 from kogpt2_gluon.corpus.formats.paragraphs import Paragraphs
+from kogpt2_gluon.corpus.formats.separated import SEPARATOR_PREFIX, Separated
+from kogpt2_gluon.corpus.formats.whole_files import WholeFiles
 from kogpt2_gluon.corpus.formats.wikipedia import Wikipedia
+from kogpt2_gluon.corpus.forms import TEXT_FORMS
 from kogpt2_gluon.errors import RecipeError
 
+PLAIN_PREFIX = "plain:"  # before a kind of plain text that is to read anything that is text
 FIELD_PREFIX = "field:"  # before a field whose name is that of a kind
 
 # By name, in the order of help texts.
@@ -22,9 +30,13 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Lines(),
         Paragraphs(),
+        WholeFiles(),
+        Separated(),
         Wikipedia(),
         NamuWiki(),
         Modu(),
+        WikiText(),
+        DocFiles(),
     )
 }
 
@@ -34,6 +46,10 @@ def kind_of(documents: str) -> Kind:
 
     RecipeError if the word is empty, or a template that cannot be understood.
     """
+    if documents.startswith(PLAIN_PREFIX):
+        return _as_plain_text(documents)
+    if documents.startswith(SEPARATOR_PREFIX):
+        return Separated.of_word(documents)
     if documents in KINDS:
         return KINDS[documents]
     if documents.startswith(TEMPLATE_PREFIX):
@@ -42,6 +58,15 @@ def kind_of(documents: str) -> Kind:
     if not field.strip():
         raise RecipeError(f"--documents is empty; say {', '.join(KINDS)} or the name of a field")
     return Field(field, documents)
+
+
+def _as_plain_text(documents: str) -> Kind:
+    """Returns a kind of plain text that reads a table, JSON or markup as lines as well."""
+    kind = copy.copy(kind_of(documents.removeprefix(PLAIN_PREFIX)))
+    if "text" not in kind.forms:
+        raise RecipeError(f"--documents {documents}: {PLAIN_PREFIX} comes before a kind of plain text, such as line")
+    kind.name, kind.forms = documents, tuple(TEXT_FORMS)
+    return kind
 
 
 def describe_kinds() -> str:

@@ -14,6 +14,8 @@ from kogpt2_gluon.errors import DataError
 
 _MARKS = re.compile(rb'["{}\[\]]')
 _VALUE = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*([\[{])")
+_GAP = re.compile(r"[ \t\r\n,]*")
+_decode = json.JSONDecoder().raw_decode
 _BACKSLASH = ord("\\")
 
 
@@ -201,6 +203,10 @@ def parse_records(block: Block, apart: bool = False) -> Iterator[Record | Reject
 
     With `apart` the block is one of `read_text_blocks`.
     """
+    quick = _parse_quickly(block, apart)
+    if quick is not None:
+        yield from quick
+        return
     # The separators were checked when the block was cut; here it only matters which one comes first.
     begins_array = not block.data.lstrip(SPACE).startswith(b",")
     cutter = Cutter(block.data + (b"" if apart else b"]"), b"]", begins_array, apart)
@@ -217,6 +223,30 @@ def parse_records(block: Block, apart: bool = False) -> Iterator[Record | Reject
             yield Rejection("bad_json", block.source, line, offset)
         else:
             yield Record(value, line, offset)
+
+
+def _parse_quickly(block: Block, apart: bool) -> list[Record] | None:
+    """Returns the values of a block without cutting it again; None if one of them cannot be read."""
+    made: list[Record] = []
+    try:
+        text = block.data.decode()
+        is_ascii = text.isascii()
+        line, offset, position = block.line, block.offset, 0
+        while True:
+            begin = _GAP.match(text, position).end()  # type: ignore[union-attr]
+            if begin == len(text):
+                return made
+            gap = text[position:begin]
+            if made and not apart and "," not in gap:
+                return None
+            line += gap.count("\n")
+            offset += begin - position
+            value, position = _decode(text, begin)
+            made.append(Record(value, line, offset))
+            line += text.count("\n", begin, position)
+            offset += position - begin if is_ascii else len(text[begin:position].encode())
+    except (ValueError, RecursionError):
+        return None
 
 
 def sample_object(head: bytes) -> Any:

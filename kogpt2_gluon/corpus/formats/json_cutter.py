@@ -23,6 +23,7 @@ _TABLE = bytearray(256)
 for _signs, _code in ((b'"', _QUOTE), (b"[{", _OPEN), (b"]}", _CLOSE), (b"\\", _BACKSLASH)):
     for _sign in _signs:
         _TABLE[_sign] = _code
+_LONGEST_GAP = 32  # bytes between two values that are looked at all at once
 
 
 class Brackets:
@@ -37,8 +38,8 @@ class Brackets:
         """Returns the brackets of the next piece: (places, which of them open, the depth after each)."""
         import numpy as np
 
-        codes = np.frombuffer(_TABLE, np.uint8)[np.frombuffer(piece, np.uint8)]
-        marks = np.flatnonzero(codes)
+        codes = np.frombuffer(piece.translate(_TABLE), np.uint8)
+        marks = np.flatnonzero(codes.view(np.bool_))
         codes = codes[marks]
         if self._escapes or b"\\" in piece:
             kept = self._without_escaped(marks, codes, len(piece))
@@ -105,19 +106,55 @@ class Cutter:
         self._scanned = len(self.data)
         places, opens, depths = self._brackets.scan(piece)
         outer = (opens & (depths == 1)) | (~opens & (depths <= 0))
-        for place, is_open in zip((places[outer] + offset).tolist(), opens[outer].tolist()):
-            if is_open:
-                if not self._begins_here(place):
+        places, opens = places[outer] + offset, opens[outer]
+        if not self._take_usual(places, opens):
+            for place, is_open in zip(places.tolist(), opens.tolist()):
+                if is_open:
+                    if not self._begins_here(place):
+                        return
+                    self._begin = place
+                elif self._begin < 0:
+                    self._end_array(place)
                     return
-                self._begin = place
-            elif self._begin < 0:
-                self._end_array(place)
-                return
-            else:
-                self.spans.append((self._begin, place + 1))
-                self._begin = -1
+                else:
+                    self.spans.append((self._begin, place + 1))
+                    self._begin = -1
         if not self.spans and self._begin < 0:
             self._take_plain(len(self.data), final=False)
+
+    def _take_usual(self, places: npt.NDArray[intp], opens: npt.NDArray[bool_]) -> bool:
+        """Takes the values between outer brackets at once, if there is just a comma and space between them."""
+        import numpy as np
+
+        if self._apart or self._begin < 0:
+            # The first value, what is before it, and whether it begins the array, are looked at one by one.
+            if self._apart or not len(places) or not opens[0] or not self._begins_here(int(places[0])):
+                return False
+            self._begin = int(places[0])
+            places, opens = places[1:], opens[1:]
+        begins, ends = places[opens], places[~opens] + 1
+        count = len(begins)
+        if len(ends) not in (count, count + 1):  # the array ends here, or is damaged
+            return False
+        gaps = begins - ends[:count]
+        if count and (gaps.min() < 1 or gaps.max() > _LONGEST_GAP):
+            return False
+        data = np.frombuffer(self.data, np.uint8)
+        commas = np.zeros(count, np.intp)
+        for step in range(int(gaps.max()) if count else 0):
+            inside = gaps > step
+            signs = data[ends[:count][inside] + step]
+            is_comma = signs == ord(",")
+            if not (is_comma | (signs == 32) | (signs == 10) | (signs == 13) | (signs == 9)).all():
+                return False
+            commas[inside] += is_comma
+        del data  # the bytes may grow again
+        if not (commas == 1).all():
+            return False
+        starts = [self._begin, *begins.tolist()]
+        self.spans += list(zip(starts, ends.tolist()))
+        self._begin = starts[-1] if len(ends) == count else -1
+        return True
 
     def _begins_here(self, place: int) -> bool:
         """Checks what is between the last value and one that begins here."""

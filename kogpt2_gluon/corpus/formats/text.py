@@ -11,7 +11,7 @@ from typing import BinaryIO, Callable
 
 from kogpt2_gluon.corpus import records
 from kogpt2_gluon.corpus.formats.kind import Kind
-from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK, Block, make_block
+from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK, Block, Document, Item, Rejection, make_block
 from kogpt2_gluon.errors import DataError
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -130,3 +130,38 @@ def first_lines(data: bytes) -> list[bytes]:
             lines.append(line)
         begin = end + 1
     return lines
+
+
+def make_document(data: bytes, source: str, line: int, offset: int) -> Item:
+    """Returns the document that bytes are, without their lines that are not UTF-8; ``empty`` if it has no text.
+
+    `line` and `offset` are those of the first byte; the document begins at its first line with text.
+    """
+    blank = len(data) - len(data.lstrip(b" \t\r\n"))
+    begin = data.rfind(b"\n", 0, blank) + 1
+    line, offset, data = line + data.count(b"\n", 0, begin), offset + begin, data[begin:].rstrip(b" \t\r\n")
+    if not data:
+        return Rejection("empty", source, line, offset)
+    try:
+        return Document(data.decode().replace("\r\n", "\n"), source, line, offset)
+    except UnicodeDecodeError:
+        pass
+    lines: list[str] = []
+    bad: list[int] = []
+    place = offset
+    for piece in data.split(b"\n"):
+        try:
+            lines.append(piece.rstrip(b"\r").decode())
+        except UnicodeDecodeError as error:
+            bad.append(place + error.start)
+        place += len(piece) + 1
+    if any(text.strip() for text in lines):
+        return Document("\n".join(lines), source, line, offset, tuple(bad))
+    return Rejection("bad_utf8", source, line, offset, tuple(bad))
+
+
+def without_mark(block: Block) -> tuple[bytes, int]:
+    """Returns a block's bytes without a byte order mark, and the offset of the first."""
+    if block.offset == 0 and block.data.startswith(BYTE_ORDER_MARK):
+        return block.data[len(BYTE_ORDER_MARK) :], len(BYTE_ORDER_MARK)
+    return block.data, block.offset

@@ -18,6 +18,7 @@ from kogpt2_gluon.corpus.sources import local_source
 from kogpt2_gluon.reading.text import tokens as text_tokens
 from kogpt2_gluon.reading.text.tokens import Cursor, DocumentEncoder, TextStream
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from tests.corpus.test_containers import CONTAINERS, rows_of
 from tests.helpers import REAL_TEXT
 from tests.reading.text.text_reader_helpers import SEQ, WORDS, first_round, row_of, stream, write_text
 
@@ -67,6 +68,23 @@ def test_a_round_holds_every_sequence_once(tmp_path: Path, tokenizer: Tokenizer,
         first += len(block.rows)
     assert blocks[0].rows.tolist() != [row[at * SEQ : (at + 1) * SEQ + 1] for at in range(16)]
     assert blocks[-1].documents == len(texts) and not any(blocks[-1].rejected)
+
+
+@pytest.mark.parametrize("container", ["array", "array, pretty", "csv", "tsv", "parquet", "arrow stream", "feather"])
+def test_records_in_any_container_give_the_same_sequences(tmp_path: Path, tokenizer: Tokenizer, container: str) -> None:
+    texts = write_text(tmp_path / "text", 1)
+    found = {}
+    for name in ("json-lines", container):
+        suffix, documents, make = CONTAINERS[name]
+        path = tmp_path / f"{name}{suffix}"
+        path.write_bytes(make(rows_of(texts)))
+        found[name] = stream([local_source(path)], tokenizer, documents)
+    blocks, expected = (first_round(found[name]) for name in (container, "json-lines"))
+    assert len(blocks) == len(expected) > 1
+    assert all(np.array_equal(one.rows, two.rows) for one, two in zip(blocks, expected))
+    middle = len(blocks) // 2
+    again = first_round(found[container], blocks[middle].start)
+    assert np.array_equal(again[0].rows, blocks[middle].rows)
 
 
 def test_sequences_are_shuffled_anew_in_each_round_epoch_and_worker(tmp_path: Path, tokenizer: Tokenizer) -> None:
