@@ -20,4 +20,4 @@ def demo(work_dir: Path, steps: int | None) -> None:
     """
     from kogpt2_gluon.demo.demo import run_demo
 
-    run_demo(work_dir, echo=click.echo, num_steps=steps)
+    run_demo(work_dir, say=click.echo, num_steps=steps)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kogpt2_gluon.cli.options import json_output
 from kogpt2_gluon.cli.paths import FOLDER, HomePath
 from kogpt2_gluon.cli.progress_bar import ProgressBar, progress_bar
 from kogpt2_gluon.errors import DataError
@@ -34,7 +35,7 @@ def files() -> None:
 @click.argument("places", nargs=-1, required=True, metavar="DIR|RECIPE...")
 @click.option("--dry-run", is_flag=True, help="Say what would be restored, and stop.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(1, 256), help="Files restored at once.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_output
 def stage(places: tuple[str, ...], dry_run: bool, batch: int, as_json: bool) -> None:
     """Before a run: restore released files (Lustre HSM), check that all are there.
 
@@ -55,7 +56,7 @@ def stage(places: tuple[str, ...], dry_run: bool, batch: int, as_json: bool) -> 
 
 @files.command(no_args_is_help=True)
 @click.argument("places", nargs=-1, required=True, metavar="DIR|RECIPE|s3://...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_output
 def status(places: tuple[str, ...], as_json: bool) -> None:
     """Size and manifest of folders or S3 prefixes; on Lustre layout, mount options and what is released.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from kogpt2_gluon.cli.options import json_output
 from kogpt2_gluon.cli.paths import FOLDER
 
 
@@ -24,7 +25,7 @@ from kogpt2_gluon.cli.paths import FOLDER
     help="Folder for trace.json.  [default: RUN_DIR/profile]",
 )
 @click.option("--synthetic", is_flag=True, help="Read random tokens in place of the recipe's data.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_output
 def profile(
     recipe: str, overrides: tuple[str, ...], steps: int, warmup: int, out: Path | None, synthetic: bool, as_json: bool
 ) -> None:

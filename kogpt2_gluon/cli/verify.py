@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kogpt2_gluon.cli.group import echo_json
+from kogpt2_gluon.cli.options import json_output
 from kogpt2_gluon.cli.paths import FOLDER
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.errors import DataError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(no_args_is_help=True)
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_output
 @click.option("--repair", is_flag=True, help="Make a usable set of the shards that are whole; nothing is deleted.")
 @click.option("--processes", default=0, type=click.IntRange(min=0), help="Checking processes; 0: one a core.")
 def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:

@@ -185,8 +185,7 @@ def _table(charsmap: bytes) -> list[normalizers.Normalizer]:
     kinds, which SentencePiece leaves as they are: letters on both sides of a control character that the table deletes,
     and a final consonant after a whole syllable (U+AC00 U+11A8). WALL, another noncharacter, is put between these two,
     so that NFC does not join them, and is removed after it. A break goes between two characters, never in front of the
-    first: there `Precompiled` miscounts the characters that it replaces, and panics ("index out of bounds", tokenizers
-    0.23.3, for a text that begins with U+FF9E).
+    first: there `Precompiled` of tokenizers 0.23.3 miscounts the characters that it replaces, and panics.
     """
     open_syllables = "".join(chr(0xAC00 + 28 * index) for index in range(11172 // 28))
     return [

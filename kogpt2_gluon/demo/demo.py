@@ -14,7 +14,7 @@ MARK = ".kogpt2-demo"  # a folder that holds this file is ours to remove
 PROMPTS = ("오늘은", "이 영화는")  # "today", "this film"
 
 
-def run_demo(work_dir: Path, echo: Callable[[str], None] = print, num_steps: int | None = None) -> None:
+def run_demo(work_dir: Path, say: Callable[[str], None] = print, num_steps: int | None = None) -> None:
     """Makes text, corpus, tokenizer and shards, trains, evaluates, generates and converts, all below `work_dir`.
 
     `num_steps` replaces the number of updates of recipes/demo.yaml. Raises RecipeError if `work_dir` holds files that
@@ -31,9 +31,9 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print, num_steps: int
             *([f"training.num_steps={num_steps}"] if num_steps else []),
         ],
     )
-    _make_shards(work_dir, recipe.model.vocab_size, echo)
+    _make_shards(work_dir, recipe.model.vocab_size, say)
 
-    echo("\n5/7 train: recipes/demo.yaml")
+    say("\n5/7 train: recipes/demo.yaml")
     from kogpt2_gluon.machine import runtime
 
     runtime.prepare(recipe.training.threads)
@@ -43,23 +43,23 @@ def run_demo(work_dir: Path, echo: Callable[[str], None] = print, num_steps: int
 
     train(recipe)
 
-    echo("\n6/7 generate")
+    say("\n6/7 generate")
     sampling = Sampling(max_new_tokens=40, temperature=0.8, top_k=40, seed=1)
     samples = [generate_from_checkpoint(work_dir / "run", prompt, sampling)[0] for prompt in PROMPTS]
     for sample in samples:
-        echo(f"  {sample}")
+        say(f"  {sample}")
 
-    echo("\n7/7 convert to PyTorch's transformers")
+    say("\n7/7 convert to PyTorch's transformers")
     from kogpt2_gluon.convert.huggingface import convert_checkpoint
     from kogpt2_gluon.runs.checkpoint import open_checkpoint
 
     converted = work_dir / "huggingface"
     convert_checkpoint(open_checkpoint(work_dir / "run"), converted)
-    echo(f"  {converted}")
+    say(f"  {converted}")
 
     held_out = [line for line in read_metrics(work_dir / "run") if line["kind"] == "evaluation"]
     before, after = held_out[0], held_out[-1]
-    echo(
+    say(
         f"""
 Done in {time.perf_counter() - began:.0f} s. Held-out text, before -> after {recipe.training.num_steps} updates:
   perplexity     {before["perplexity"]:9.1f} -> {after["perplexity"]:.2f}
@@ -89,7 +89,7 @@ def _make_room(work_dir: Path) -> None:
     (work_dir / MARK).touch()
 
 
-def _make_shards(work_dir: Path, vocab_size: int, echo: Callable[[str], None]) -> None:
+def _make_shards(work_dir: Path, vocab_size: int, say: Callable[[str], None]) -> None:
     from kogpt2_gluon.corpus.cleaning import clean
     from kogpt2_gluon.corpus.store import SPLITS
     from kogpt2_gluon.demo.sentences.sample_text import write_sample_corpus
@@ -98,13 +98,13 @@ def _make_shards(work_dir: Path, vocab_size: int, echo: Callable[[str], None]) -
     from kogpt2_gluon.tokens.training import train_tokenizer
 
     text, corpus, tokenizer = work_dir / "text.txt", work_dir / "corpus", work_dir / "tokenizer.model"
-    echo("1/7 text: Korean sentences from the package's own templates")
+    say("1/7 text: Korean sentences from the package's own templates")
     write_sample_corpus(text)
-    echo("\n2/7 clean")
-    echo(clean([text], corpus, "line", test_share=0.02).summary())
-    echo(f"\n3/7 tokenizer: SentencePiece BPE of {vocab_size:,} tokens")
+    say("\n2/7 clean")
+    say(clean([text], corpus, "line", test_share=0.02).summary())
+    say(f"\n3/7 tokenizer: SentencePiece BPE of {vocab_size:,} tokens")
     train_tokenizer(corpus, tokenizer, vocab_size)
-    echo("\n4/7 shard")
+    say("\n4/7 shard")
     for split in SPLITS:
         manifest = shard_corpus(corpus, tokenizer, work_dir / "shards" / split, split, available_cores())
-        echo(f"{split}: {manifest.documents:,} documents, {manifest.tokens:,} tokens")
+        say(f"{split}: {manifest.documents:,} documents, {manifest.tokens:,} tokens")

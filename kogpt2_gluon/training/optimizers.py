@@ -60,31 +60,27 @@ class AdamW(mx.optimizer.Optimizer):
 
 @dataclass(frozen=True)
 class OptimizerKind:
-    """An optimizer as MXNet and the fused operators have it. Its meaning is in :data:`kogpt2_gluon.recipe.OPTIMIZERS`.
+    """An optimizer as MXNet has it. :data:`kogpt2_gluon.recipe.OPTIMIZERS` has its meaning and number of arrays.
+
+    The fused operators know it by the same name; they keep two arrays for each parameter, the moments.
 
     Attributes
     ----------
     stock : callable
         The MXNet optimizer class.
-    fused_rule : str
-        The value of the fused operators' attribute `rule` (on a GPU: `optimizer`).
-    keeps : tuple of str
-        The arrays that it keeps for each parameter, float32 and of its shape. The fused operators keep these two.
     settings : dict
         More arguments of the stock class.
     """
 
     stock: Any
-    fused_rule: str
-    keeps: tuple[str, ...] = ("first moment", "second moment")
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 OPTIMIZERS = {
-    "bertadam": OptimizerKind(nlp.optimizer.BERTAdam, "bertadam"),
-    "adamw": OptimizerKind(AdamW, "adamw"),
-    "adam": OptimizerKind(mx.optimizer.Adam, "adam", settings={"lazy_update": False}),  # lazy is for sparse gradients
-    "lamb": OptimizerKind(mx.optimizer.LAMB, "lamb"),
+    "bertadam": OptimizerKind(nlp.optimizer.BERTAdam),
+    "adamw": OptimizerKind(AdamW),
+    "adam": OptimizerKind(mx.optimizer.Adam, settings={"lazy_update": False}),  # lazy is for sparse gradients
+    "lamb": OptimizerKind(mx.optimizer.LAMB),
 }
 
 
@@ -161,7 +157,7 @@ class FusedOptimizer:
         self._parameters = [parameter.data() for parameter in parameters.values()]
         self._gradients = [parameter.grad() for parameter in parameters.values()]
         self._masters = list(masters.values())
-        self._rule, self._step = OPTIMIZERS[recipe.optimizer].fused_rule, step
+        self._rule, self._step = recipe.optimizer, step
         self._settings = {
             "beta1": recipe.beta1,
             "beta2": recipe.beta2,
