@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.documents import read_documents
-from kogpt2_gluon.corpus.formats import wikitext
-from kogpt2_gluon.corpus.formats.wikitext import BadMarkupError, plain_text
+from kogpt2_gluon.corpus.formats.wikitext import BadMarkupError, plain_text, render
 from kogpt2_gluon.corpus.records import Document, Rejection
 from kogpt2_gluon.errors import DataError
 
@@ -278,10 +277,10 @@ def test_prose_needs_no_parser(pieces: list[str]) -> None:
     text = "".join(pieces)
     short = plain_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wikitext, "_COMPLEX", re.compile(""))
+        patch.setattr(render, "_COMPLEX", re.compile(""))
         assert plain_text(text) == short
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wikitext.mwparserfromhell, "parse", lambda *_, **__: pytest.fail("parsed"))
+        patch.setattr(render.mwparserfromhell, "parse", lambda *_, **__: pytest.fail("parsed"))
         assert plain_text(text) == short
 
 
@@ -297,7 +296,14 @@ def test_plain_prose_is_kept(lines: list[str]) -> None:
         ("인구는 {{formatnum:1234567}}명이다", "인구는 1234567명이다"),  # "the population is 1234567"
         ("길이 {{convert|5|km|mi|abbr=on}}, {{변환|3|m}}", "길이 5 km, 3 m"),
         ("{{nowrap|[[서울]] 시}}와 {{Small|작은 {{formatnum: 7 }}}}", "서울 시와 작은 7"),
-        ("값 {{val|1.5|u=m}} {{국기|미국}}{{smallbox|가}}끝", "값 1.5 끝"),
+        ("값 {{val|1.5|u=m}} {{국기|미국}}{{smallbox|가}}끝", "값 1.5 m 미국가끝"),
+        (
+            "산은 {{단위|1915|m}}, {{분수|1|2}}과 {{frac|3|1|2}}, {{val|6.02|0.1|e=23|u=mol}}",
+            """산은 1915 m, 1/2과 3 1/2, \
+6.02±0.1×10^23 mol""",
+        ),
+        ("{{chem|H|2|O}}와 {{chem2|H2SO4}}, m{{위첨자|2}}의 1.5{{e|24}}", "H₂O와 H₂SO₄, m²의 1.5×10^24"),
+        ("{{생년월일과 나이|1970|5|8}} 출생", "1970년 5월 8일 출생"),
     ],
 )
 def test_templates_that_are_a_part_of_the_sentence_stay(markup: str, text: str) -> None:

@@ -11,21 +11,29 @@
 
 The dump is cut at ``</page>``, which occurs nowhere else (angle brackets in texts are escaped), and each page is parsed
 by itself: a document type that declares entities cannot come before it, so there are none to expand. Articles
-(namespace 0) become documents, but redirects do not; the title is left out. `wikitext` removes the markup.
+(namespace 0) become documents, but redirects do not; the title is left out. `wikitext` removes the markup, and counts
+what goes with it. Each block carries the dump's head, `siteinfo`, whose names of namespaces `wikitext` needs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO
 
 from kogpt2_gluon.corpus import records
-from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.formats.kind import BlockReader, Kind
+from kogpt2_gluon.corpus.left_out import LeftOut
 from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection, make_block
+from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError
 
+if TYPE_CHECKING:
+    from kogpt2_gluon.corpus.formats.wikitext import Prefixes, Templates
+
 _BEGIN, _END = b"<page>", b"</page>"
+_HEAD_BYTES = 64 << 10  # of a dump, in which its head ends
+_SITEINFO = re.compile(rb"<siteinfo>.*?</siteinfo>", re.DOTALL)
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0 forbids them, but dumps have them
 _PAGES_OF_DUMP = re.compile(r"\.xml-p\d+p\d+")  # pages-articles1.xml-p1p76864.bz2: one file of several
 _REDIRECT = re.compile(r"\s*#\s*(?:redirect|넘겨주기)\s*:?\s*\[\[", re.IGNORECASE)
@@ -39,6 +47,17 @@ class Wikipedia(Kind):
     suffixes = (".xml",)
     forms = ("xml-dump",)
 
+    def __init__(self, keep: tuple[str, ...] = (), drop: tuple[str, ...] = ()) -> None:
+        self._keep, self._drop = keep, drop
+
+    def with_templates(self, keep: Sequence[str], drop: Sequence[str]) -> Wikipedia:
+        """Returns the kind with templates of these names kept (their first unnamed value) and dropped everywhere."""
+        return Wikipedia(tuple(keep), tuple(drop))
+
+    def reader(self, source: Source) -> BlockReader:
+        """Returns what cuts a dump into blocks, which know its head wherever reading begins."""
+        return _DumpReader(self, source)
+
     def check_name(self, name: str, suffix: str) -> None:
         """Raises DataError if the file is not called one of a dump's; one of its pieces is."""
         if not _PAGES_OF_DUMP.fullmatch(suffix):
@@ -48,6 +67,7 @@ class Wikipedia(Kind):
         """Yields blocks of whole pages; DataError if the file has none at all or is cut off."""
         buffer = bytearray()
         found_pages = offset > 0
+        head = b""
         while True:
             buffer += stream.read(max(0, records.BLOCK_BYTES - len(buffer)))
             end = buffer.rfind(_END)
@@ -67,7 +87,9 @@ class Wikipedia(Kind):
             found_pages = True
             end += len(_END)
             block = make_block(name, line, offset, bytes(buffer[:end]))
-            yield block
+            if not offset:
+                head = head_of(block.data)
+            yield block._replace(head=head)
             line, offset = block.next_start
             del buffer[:end]
 
@@ -78,6 +100,10 @@ class Wikipedia(Kind):
         (JSON, CSS), ``bad_xml``, ``bad_utf8``, ``bad_markup`` (wikitext with more openings left open than can be parsed
         in bounded time), ``empty`` (no text is left without the markup).
         """
+        # Here, because the table of kinds is imported by `kogpt2 --help`, and the parser of wikitext takes 50 ms.
+        from kogpt2_gluon.corpus.formats.wikitext import Templates, prefixes_of
+
+        prefixes, templates = prefixes_of(block.head), Templates.of(self._keep, self._drop)
         line, counted = block.line, 0
         position = 0
         while True:
@@ -95,12 +121,37 @@ class Wikipedia(Kind):
             except UnicodeDecodeError as error:
                 yield Rejection("bad_utf8", block.source, line, offset, (offset + error.start,))
             else:
-                reason, text = _read_page(page)
+                left_out = LeftOut()
+                reason, text = _read_page(page, prefixes, templates, left_out)
                 if reason:
                     yield Rejection(reason, block.source, line, offset)
                 else:
-                    yield Document(text, block.source, line, offset)
+                    yield Document(text, block.source, line, offset, left_out=left_out if left_out.counts else None)
             position = end
+
+
+class _DumpReader:
+    """Cuts one dump into blocks that carry its head."""
+
+    seeks = False
+
+    def __init__(self, kind: Wikipedia, source: Source) -> None:
+        self._kind, self._source = kind, source
+
+    def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
+        """Yields the blocks from `offset` on; the head is read again if that is not the beginning."""
+        head: bytes | None = None
+        for block in self._kind.read_blocks(name, stream, line, offset):
+            if offset and head is None:
+                with self._source.open() as beginning:
+                    head = head_of(beginning.read(_HEAD_BYTES))
+            yield block if head is None else block._replace(head=head)
+
+
+def head_of(beginning: bytes) -> bytes:
+    """Returns the ``siteinfo`` of a dump that begins so; nothing if it has none."""
+    found = _SITEINFO.search(beginning, 0, _HEAD_BYTES)
+    return found[0] if found is not None else b""
 
 
 def _check_tail(name: str, rest: bytearray, line: int, offset: int, found_pages: bool) -> None:
@@ -115,9 +166,8 @@ def _check_tail(name: str, rest: bytearray, line: int, offset: int, found_pages:
     )
 
 
-def _read_page(xml: str) -> tuple[str, str]:
-    """Returns (reason to reject it, or "", and its text) for ``<page>...</page>``."""
-    # Here, because the table of kinds is imported by `kogpt2 --help`, and the parser of wikitext takes 50 ms.
+def _read_page(xml: str, prefixes: Prefixes, templates: Templates, left_out: LeftOut) -> tuple[str, str]:
+    """Returns (reason to reject it, or "", and its text) for ``<page>...</page>``; counts in `left_out`."""
     from xml.etree import ElementTree
 
     from kogpt2_gluon.corpus.formats.wikitext import BadMarkupError, plain_text
@@ -142,7 +192,7 @@ def _read_page(xml: str) -> tuple[str, str]:
     if _REDIRECT.match(wikitext):
         return "redirect", ""
     try:
-        text = plain_text(wikitext)
+        text = plain_text(wikitext, prefixes, templates, left_out)
     except BadMarkupError:
         return "bad_markup", ""
     return ("", text) if text else ("empty", "")
