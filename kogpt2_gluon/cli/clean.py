@@ -49,6 +49,18 @@ from kogpt2_gluon.corpus.formats.fields import TEMPLATE_PREFIX
     help="Largest share of a source's records that may be dropped, else exit code 3. Redirects, blank lines and "
     "duplicates do not count. 1: any.",
 )
+@click.option(
+    "--keep-template",
+    multiple=True,
+    metavar="NAME",
+    help="With wikipedia: keep the first value of this template, wherever it stands; repeatable.",
+)
+@click.option(
+    "--drop-template",
+    multiple=True,
+    metavar="NAME",
+    help="With wikipedia: drop this template, even amid a sentence; repeatable.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a finished corpus at --out.")
 @click.option("--restart", is_flag=True, help="Start again instead of resuming an interrupted cleaning.")
 def clean(
@@ -66,6 +78,8 @@ def clean(
     exclude: tuple[str, ...],
     skip_damaged: bool,
     max_dropped: float,
+    keep_template: tuple[str, ...],
+    drop_template: tuple[str, ...],
     overwrite: bool,
     restart: bool,
 ) -> None:
@@ -119,6 +133,8 @@ def clean(
             exclude=exclude,
             skip_damaged=skip_damaged,
             max_dropped=max_dropped,
+            keep_templates=keep_template,
+            drop_templates=drop_template,
         )
     click.echo(report.summary())
     click.echo(f"{out / PAGE_FILE}: what was dropped and why, on one page")

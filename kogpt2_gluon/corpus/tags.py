@@ -16,12 +16,13 @@ _FIRST_ATTRIBUTE = re.compile(
 
 RAISED, LOWERED, MARK_END = "\x01", "\x02", "\x03"  # around such text, until what comes before it is known
 _MARKED = re.compile(f"([{RAISED}{LOWERED}])([^{RAISED}{LOWERED}{MARK_END}]*){MARK_END}")
+_STYLE = re.compile("'{2,5}")  # italics and bold of wikitext
 _NESTED = 4  # marks inside each other that are resolved
 
 _RAISED = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
 _LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
 _NUMBER = re.compile(r"[+\-−]?[0-9]+[+\-−]?|[+\-−]")
-_FORMULA = re.compile(r"[A-Za-z0-9\u0370-\u03ff+\-−±=()*/.,'′ ]+")
+_FORMULA = re.compile(r"[A-Za-z0-9\u0370-\u03ff+\-−±=()*/.,'′^_ ]+")
 _WORD = re.compile(r"[+\-−]?[A-Za-z0-9\u0370-\u03ff.]+")
 _SMALL_CAPS = {"tm": "™", "st": "st", "nd": "nd", "rd": "rd", "th": "th"}  # 1st
 
@@ -35,7 +36,7 @@ def looks_like_tag(rest: str) -> bool:
 
 
 def resolve_marks(text: str) -> str:
-    """Returns the text with everything between RAISED or LOWERED and MARK_END as plain characters, without the marks."""
+    """Returns the text with everything between RAISED or LOWERED and MARK_END as plain characters."""
     for _ in range(_NESTED):
         if MARK_END not in text:
             return text
@@ -46,10 +47,11 @@ def resolve_marks(text: str) -> str:
 def _resolve(found: re.Match[str]) -> str:
     if not found[2].strip():
         return found[2]
+    text = _STYLE.sub("", found[2])
     if found[1] == LOWERED:
-        return subscript(found[2])
+        return subscript(text)
     before = found.string[found.start() - 1] if found.start() else ""
-    return superscript("a" if before == MARK_END else before, found[2])
+    return superscript("a" if before == MARK_END else before, text)
 
 
 def superscript(before: str, text: str) -> str:

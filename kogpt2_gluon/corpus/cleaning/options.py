@@ -31,7 +31,7 @@ from kogpt2_gluon.options import from_plain, option, to_yaml
 from kogpt2_gluon.user_files import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
-RULES_VERSION = 2  # raised when a filter's rule changes: corpora cleaned before and after are not the same
+RULES_VERSION = 3  # raised when a filter's rule changes: corpora cleaned before and after are not the same
 
 
 @dataclass

@@ -64,6 +64,8 @@ def clean(
     exclude: Sequence[str] = (),
     skip_damaged: bool = False,
     max_dropped: float = MAX_DROPPED,
+    keep_templates: Sequence[str] = (),
+    drop_templates: Sequence[str] = (),
 ) -> CleaningReport:
     """Cleans text sources into the corpus folder `out`, which appears whole, its report page included, or not at all.
 
@@ -100,6 +102,8 @@ def clean(
         Go on with the other sources if one is damaged, or is not what `documents` reads; the report names it.
     max_dropped : float
         The largest share of a source's records that may be dropped; see `losses`. 1: any.
+    keep_templates, drop_templates : sequence of str
+        Names of a wiki's templates of which the first unnamed value stays wherever they stand, or nothing does.
 
     Raises RecipeError for a bad argument, or if the options differ from those of the interrupted cleaning; DataError
     for sources that are missing, damaged, not what `documents` reads, lose more than `max_dropped` (parts and page
@@ -113,11 +117,15 @@ def clean(
     assert processes >= 1 and split in ("hash", "folder"), (processes, split)
     options = load_options(None) if options is None else options
     kind = kind_of(documents)
+    templates = {"keep_templates": sorted(keep_templates), "drop_templates": sorted(drop_templates)}
+    templates = {name: names for name, names in templates.items() if names}
+    if templates:
+        kind = kind.with_templates(keep_templates, drop_templates)
     say = say or (lambda words: None)
     files, intake = _take_in(sources, kind, encoding, include, exclude, skip_damaged)
     test_sources = [_split_of_source(file) == "test" for file in files] if split == "folder" else None
     _check_out(out, files, overwrite)
-    plan = make_plan(files, documents, options.to_dict(), f"{__version__}, rules {RULES_VERSION}")
+    plan = make_plan(files, documents, {**options.to_dict(), **templates}, f"{__version__}, rules {RULES_VERSION}")
     full_disk = partial(_full_disk_named, out, files)  # twice, since the folder may be gone when its block has ended
     with full_disk(), open_work(work_folder(out), cleaning_stage(say), plan, restart) as work, full_disk():
         faults = Faults(work, files, skip_damaged)
@@ -129,7 +137,7 @@ def clean(
             "split": split,
             "test_share": test_share if split == "hash" else None,
         }
-        about.update(intake.to_dict())
+        about.update({**intake.to_dict(), **templates})
         report = _assemble(work, files, kind, options, test_sources, test_share, about, say)
         report.split, report.test_share, report.intake = split, test_share, intake
         if sum(report.documents.kept.values()):

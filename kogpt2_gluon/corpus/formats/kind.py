@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 from kogpt2_gluon.corpus.layout import PARAGRAPHS, Layout
 from kogpt2_gluon.corpus.records import Block, Item
 from kogpt2_gluon.corpus.sources import Source
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, RecipeError
 
 LEAST = 10  # records at the beginning of a source; fewer prove nothing
 
@@ -59,6 +59,10 @@ class Kind(ABC):
     def reader(self, source: Source) -> BlockReader:
         """Returns what cuts a source into blocks. DataError if it does not hold such documents."""
         return self
+
+    def with_templates(self, keep: Sequence[str], drop: Sequence[str]) -> Kind:
+        """Returns the kind with templates of a wiki that are kept or dropped by name. RecipeError if it has none."""
+        raise RecipeError(f"--keep-template, --drop-template: --documents {self.name} has no templates; leave them out")
 
     @abstractmethod
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:

@@ -138,13 +138,13 @@ class Renderer:
         """Returns what a template shows, and counts the values that it does not."""
         numbered: dict[int, str] = {}
         named: dict[str, str] = {}
-        _, colon, argument = self._render(template.name).partition(":")
-        if colon and name == "formatnum":
-            numbered[0] = argument.strip()
+        first = 1
+        if name == "formatnum":  # {{formatnum:1234567}}
+            numbered[0], first = self._render(template.name).partition(":")[2].strip(), 0
         for parameter in template.params:
             key, value = str(parameter.name).strip(), self._render(parameter.value).strip()
             if key.isascii() and key.isdigit() and 0 < int(key[:6]) < 1000:
-                numbered[int(key[:6]) - (0 if colon else 1)] = value
+                numbered[int(key[:6]) - first] = value
             else:
                 named[key] = value
         values = [numbered.get(place, "") for place in range(max(numbered, default=-1) + 1)]
