@@ -7,7 +7,10 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.cli import options
+from kogpt2_gluon.cli.group import echo_json
 from kogpt2_gluon.cli.paths import ANY_PATH
+
+RULE = "-" * 20
 
 
 @click.command(no_args_is_help=True)
@@ -23,6 +26,7 @@ from kogpt2_gluon.cli.paths import ANY_PATH
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: avoid tokens already in the text.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 @click.option("--allow-unk", is_flag=True, help="Allow <unk>, the token of text that the tokenizer cannot spell.")
+@options.json_output
 @options.device
 @options.precision
 @options.operators
@@ -37,11 +41,15 @@ def generate(
     repetition_penalty: float,
     seed: int,
     allow_unk: bool,
+    as_json: bool,
     device: str,
     precision: str,
     operators: str,
 ) -> None:
     """Continue PROMPT with a checkpoint; each text ends at </s>.
+
+    Several texts of which one has a line break are separated by a rule. Notes on stderr say what of the prompt the
+    network does not read as it is written. --json has prompt, texts and notes.
 
     \b
     Example: kogpt2 generate runs/demo "오늘 날씨는" --top-k 40 -n 3        (prompt: "today's weather is")
@@ -49,5 +57,18 @@ def generate(
     from kogpt2_gluon.inference.generation import Sampling, generate_from_checkpoint
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, allow_unk)
-    for text in generate_from_checkpoint(checkpoint, prompt, sampling, num_samples, device, precision, operators):
+    notes: list[str] = []
+
+    def say(note: str) -> None:
+        notes.append(note)
+        click.echo(f"kogpt2: note: {note}", err=True)
+
+    texts = generate_from_checkpoint(checkpoint, prompt, sampling, num_samples, device, precision, operators, say)
+    if as_json:
+        echo_json({"prompt": prompt, "texts": texts, "notes": notes})
+        return
+    has_lines = any("\n" in text for text in texts)
+    for number, text in enumerate(texts, start=1):
+        if has_lines and len(texts) > 1:
+            click.echo(f"{RULE} {number} of {len(texts)} {RULE}")
         click.echo(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,27 @@ def generate_ids(
     return Generator(net, ctx).ids(prompt, eos_id, sampling, num_samples, vocab_size, left_out)
 
 
+def prompt_notes(tokenizer: Tokenizer, prompt: str, max_length: int, max_new_tokens: int) -> list[str]:
+    """Says what of a prompt a network of `max_length` positions reads otherwise than it is written, or not at all."""
+    notes = []
+    if unknown := list(dict.fromkeys(tokenizer.unknown_in(prompt))):
+        some = ", ".join(repr(each) for each in unknown[:5]) + (f" and {len(unknown) - 5} more" if unknown[5:] else "")
+        notes.append(f"the tokenizer cannot spell {some}: the network reads <unk> there, which is printed as ⁇")
+    length = 1 + len(tokenizer.encode(prompt))  # with <s>
+    room = max_length - length
+    if room < 1:
+        notes.append(
+            f"the prompt has {length:,} tokens and the network {max_length:,} positions: it does not read the first "
+            f"{1 - room:,}, and writes one new token"
+        )
+    elif room < max_new_tokens:
+        notes.append(
+            f"the network has {max_length:,} positions, so at most {room:,} new tokens follow the {length:,} of the "
+            f"prompt, not {max_new_tokens:,}"
+        )
+    return notes
+
+
 def generate(
     net: GPT2Model, tokenizer: Tokenizer, prompt: str, sampling: Sampling, num_samples: int = 1, ctx: Any = None
 ) -> list[str]:
@@ -193,7 +214,13 @@ def generate_from_checkpoint(
     device: str = "auto",
     precision: str = "float32",
     ops: str = "auto",
+    say: Callable[[str], None] = lambda note: None,
 ) -> list[str]:
-    """Loads a checkpoint and continues `prompt` with it; see :func:`generate`."""
+    """Loads a checkpoint and continues `prompt` with it; see :func:`generate`.
+
+    `say` is called with each of :func:`prompt_notes`, before the network is used.
+    """
     net, tokenizer, _, ctx = load_checkpoint(path, device, precision, ops)
+    for note in prompt_notes(tokenizer, prompt, net.max_length, sampling.max_new_tokens):
+        say(note)
     return generate(net, tokenizer, prompt, sampling, num_samples, ctx)

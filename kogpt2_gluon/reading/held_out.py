@@ -28,8 +28,12 @@ class HeldOutReader:
         self._chunk: tuple[int, Tokens] | None = None
 
     def batches(self, batch_size: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
-        """Yields this worker's sequences, int32 (batch_size, seq_length + 1); `<s>` fills up the last batch."""
+        """Yields this worker's sequences, int32 (batch_size, seq_length + 1); `<s>` fills up the last batch.
+
+        A batch is never larger than a worker's share of the sequences, so that little is computed for nothing.
+        """
         mine = range(rank, self.num_sequences, size)
+        batch_size = max(1, min(batch_size, -(-self.num_sequences // size)))
         for first in range(0, len(mine), batch_size):
             batch = np.full((batch_size, self._seq_length + 1), self._shards.manifest.special_ids["bos"], np.int32)
             for row, sequence in zip(batch, mine[first : first + batch_size]):

@@ -100,6 +100,11 @@ class Tokenizer:
             raise
         return ids
 
+    def unknown_in(self, text: str) -> list[str]:
+        """Returns the parts of a text, normalised, that become ``<unk>``: no piece spells them."""
+        pieces = self._processor.encode(text, out_type=str)
+        return [piece for piece, token in zip(pieces, self.encode(text)) if token == self.unk_id]
+
     def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
         """Returns the ids of each text. DataError if one is not valid Unicode (half of a surrogate pair)."""
         try:

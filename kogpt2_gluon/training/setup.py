@@ -9,6 +9,7 @@ import numpy as np
 import xxhash
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.inference.generation import prompt_notes
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
@@ -118,6 +119,9 @@ def describe(recipe: Recipe, run: TrainingRun) -> str:
             f"rows of the model's embedding are never used; model.vocab_size={run.tokenizer.vocab_size} leaves "
             "them out"
         )
+    for prompt in recipe.tracking.sample_prompts if run.held_out else ():
+        notes = prompt_notes(run.tokenizer, prompt, recipe.model.max_length, recipe.tracking.sample_length)
+        lines += [f"note: tracking.sample_prompts, {prompt[:20]!r}: {note}" for note in notes]
     if run.resumed:
         lines.append(f"going on from {run.resumed.path}")
     lines += [f"changed since then: {change}" for change in run.changed]

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from kogpt2_gluon.cli.main import cli
 from tests.helpers import kogpt2, run
 
 KOREAN = "오늘 값은 ㎏ 😀"  # today's value is kg, and an emoji, which CP949 lacks
@@ -66,3 +68,53 @@ def test_an_option_with_a_home_is_no_folder_named_so(tmp_path, monkeypatch):
     done = kogpt2("clean", "a.txt", "--documents", "line", "--out=~nobody-here/x", code=2)
     assert "~nobody-here/x: no such user here" in done.stderr
     assert sorted(each.name for each in Path().iterdir()) == ["a.txt", "home"]
+
+
+@pytest.fixture
+def samples(monkeypatch):
+    """Makes `kogpt2 generate` print these texts, in this process."""
+
+    def install(*texts, notes=()):
+        def fake(checkpoint, prompt, sampling, num_samples, device, precision, operators, say):
+            for note in notes:
+                say(note)
+            return list(texts)
+
+        monkeypatch.setattr("kogpt2_gluon.inference.generation.generate_from_checkpoint", fake)
+
+    return install
+
+
+def generated(*options) -> CliRunner:
+    return CliRunner().invoke(cli, ["generate", "run", "오늘", *options])
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (["가", "나"], ["가", "나"]),
+        (["가\n나"], ["가", "나"]),
+        (["가\n나", "다"], ["RULE 1 of 2 RULE", "가", "나", "RULE 2 of 2 RULE", "다"]),
+        (["", "\n", "가"], ["RULE 1 of 3 RULE", "", "RULE 2 of 3 RULE", "", "", "RULE 3 of 3 RULE", "가"]),
+    ],
+)
+def test_samples_with_line_breaks_have_a_rule_between_them(samples, texts, shown):
+    samples(*texts)
+    assert generated("-n", len(texts)).stdout.replace("-" * 20, "RULE").splitlines() == shown
+    found = json.loads(generated("-n", len(texts), "--json").stdout)
+    assert found == {"prompt": "오늘", "texts": texts, "notes": []}
+
+
+def test_notes_are_on_stderr_and_in_json(samples):
+    samples("가", notes=["one", "두"])
+    assert generated().stdout == "가\n" and generated().stderr == "kogpt2: note: one\nkogpt2: note: 두\n"
+    assert json.loads(generated("--json").stdout)["notes"] == ["one", "두"]
+
+
+@pytest.mark.parametrize("encoding", ["cp949", "latin-1", "cp1252"])
+def test_generate_prints_on_any_console(encoding, checkpoint):
+    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "generate", checkpoint.path, f"{KOREAN} 龘", "-n", "2"]
+    shown = text_in(encoding, *command, "--max-new-tokens", "3")
+    assert shown.count("?") >= 2  # ⁇ at least
+    found = json.loads(text_in(encoding, *command, "--max-new-tokens", "3", "--json"))
+    assert found["prompt"] == f"{KOREAN} 龘" and len(found["texts"]) == 2 and "cannot spell" in found["notes"][0]

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.inference.generation import Sampling, generate, generate_ids, next_token
+from kogpt2_gluon.inference.generation import (
+    Sampling,
+    generate,
+    generate_from_checkpoint,
+    generate_ids,
+    next_token,
+    prompt_notes,
+)
 from kogpt2_gluon.inference.generation import _candidates as candidates
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
@@ -179,3 +186,47 @@ def test_pad_is_never_chosen(stammerer, tokenizer, monkeypatch):
     assert tokenizer.unk_id in chosen and tokenizer.pad_id not in chosen
     free = generate_ids(stammerer, [1], EOS, Sampling(12, temperature=10.0), num_samples=4)
     assert any(tokenizer.pad_id in ids for ids in free)  # it is the likeliest token after <unk>
+
+
+# What the network does not read as it is written
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("오늘 龘 날씨", ["'龘': the network reads <unk> there"]),
+        ("😀 가 😀 鱻", ["'😀', '鱻': the network reads <unk>"]),
+        ("ⵣ ⵥ ⵔ ⵕ ⵖ ⵚ", ["'ⵣ', 'ⵥ', 'ⵔ', 'ⵕ', 'ⵖ' and 1 more"]),
+        ("오늘은 날씨가 맑아서", []),
+        ("", []),
+    ],
+)
+def test_what_the_tokenizer_cannot_spell_is_told(tokenizer, prompt, told):
+    notes = prompt_notes(tokenizer, prompt, 1024, 60)
+    assert len(notes) == len(told) and all(part in note for part, note in zip(told, notes))
+    assert bool(told) == ("⁇" in tokenizer.decode(tokenizer.encode(prompt)))
+
+
+@pytest.mark.parametrize(
+    ("length", "positions", "new", "told"),
+    [
+        (160, 128, 60, "the prompt has 160 tokens and the network 128 positions: it does not read the first 33, and"),
+        (128, 128, 60, "does not read the first 1, and writes one new token"),
+        (5000, 24, 1, "has 5,000 tokens and the network 24 positions: it does not read the first 4,977"),
+        (127, 128, 60, "128 positions, so at most 1 new tokens follow the 127 of the prompt, not 60"),
+        (120, 128, 60, "at most 8 new tokens follow the 120"),
+        (68, 128, 60, None),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_told(tokenizer, monkeypatch, length, positions, new, told):
+    monkeypatch.setattr(tokenizer, "encode", lambda text: [9] * (length - 1))
+    monkeypatch.setattr(tokenizer, "unknown_in", lambda text: [])
+    notes = prompt_notes(tokenizer, "x", positions, new)
+    assert told in notes[0] if told else notes == []
+
+
+def test_notes_come_before_the_texts(checkpoint):
+    said = []
+    prompt = "오늘 龘 " + "가 나 다 라 " * 40
+    texts = generate_from_checkpoint(checkpoint.path, prompt, Sampling(3), 2, say=said.append)
+    assert len(texts) == 2 and len(said) == 2 and "'龘'" in said[0] and "64 positions: it does not read" in said[1]

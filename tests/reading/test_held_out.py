@@ -29,8 +29,10 @@ def test_every_token_is_scored_once(tmp_path: Path, num_tokens: int) -> None:
             for batch_size in (1, 4, 64):
                 labels: list[int] = []
                 for rank in range(size):
-                    for batch in HeldOutReader(shards, SEQ).batches(batch_size, rank, size):
-                        assert batch.shape == (batch_size, SEQ + 1) and batch.dtype == np.int32
+                    reader = HeldOutReader(shards, SEQ)
+                    rows = min(batch_size, -(-reader.num_sequences // size))  # no more than there are
+                    for batch in reader.batches(batch_size, rank, size):
+                        assert batch.shape == (rows, SEQ + 1) and batch.dtype == np.int32
                         real = batch[:, 1:] != BOS
                         assert np.array_equal(batch[:, :-1][real], batch[:, 1:][real] - 1)
                         labels += batch[:, 1:][real].tolist()
@@ -60,6 +62,19 @@ def test_max_sequences_are_evenly_spaced(folder: Path) -> None:
     assert starts == [index * 442 // 5 * SEQ for index in range(5)]  # of 442 sequences
     assert HeldOutReader(shards, SEQ, max_sequences=10**6).num_sequences == -(-7060 // SEQ)
     shards.close()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "size", "max_sequences", "rows"),
+    [(10_000, 1, 0, 442), (10_000, 4, 0, 111), (10**9, 1, 3, 3), (500, 7, 5, 1), (443, 1, 0, 442), (442, 1, 0, 442)],
+)
+def test_a_batch_is_not_larger_than_what_there_is(
+    folder: Path, batch_size: int, size: int, max_sequences: int, rows: int
+) -> None:
+    with ShardSet(folder) as shards:
+        reader = HeldOutReader(shards, SEQ, max_sequences)
+        shapes = [batch.shape for rank in range(size) for batch in reader.batches(batch_size, rank, size)]
+        assert set(shapes) == {(rows, SEQ + 1)} and len(shapes) <= size
 
 
 def test_one_token_is_nothing_to_score(tmp_path: Path) -> None:
