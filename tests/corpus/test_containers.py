@@ -238,6 +238,16 @@ def test_a_wrong_field_names_the_fields_with_what_they_hold(tmp_path: Path, cont
     )
 
 
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_cleaning_names_the_fields_of_any_container(tmp_path: Path, container: str) -> None:
+    """The first block of an array or a table does not begin at byte 0."""
+    suffix, field, make = CONTAINERS[container]
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(make(rows_of([f"문장 {number}" for number in range(12)])))
+    with pytest.raises(DataError, match=r"(their fields|its columns): .*\btext\b"):
+        clean([path], tmp_path / "out", field.replace("text", "sentence"))
+
+
 @pytest.mark.parametrize("container", ["csv", "tsv", "parquet", "arrow stream"])
 def test_a_wrong_column_names_the_columns(tmp_path: Path, container: str) -> None:
     suffix, _, make = CONTAINERS[container]

@@ -225,9 +225,11 @@ def _blocks(
     start = (place.line, place.offset)
     for number in range(place.source, len(sources)):
         try:
+            is_first = start == (1, 0)
             for block in read_blocks(sources[number], kind, on_read, start):
-                if not block.offset:
+                if is_first:  # its offset is not 0 where an array has a beginning
                     kind.check_opening(block)
+                is_first = False
                 yield Place(number, block.line, block.offset), block
         except DataError as fault:
             faults.add(sources[number].name, fault)

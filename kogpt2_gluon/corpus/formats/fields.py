@@ -31,6 +31,7 @@ from kogpt2_gluon.corpus.layout import LINES, PARAGRAPHS
 from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.wording import counted
 
 FIELDS_SHOWN = 12
 TEMPLATE_PREFIX = "template:"
@@ -135,9 +136,9 @@ class Field(Kind):
                         examples[key] = value
                 if len(texts) < RECORDS:
                     texts.update(dict.fromkeys(text_paths(found.value)))
-        if not looked_at or looked_at < fewest:
+        if not looked_at or looked_at < (1 if block.form == JsonTexts.form else fewest):
             return
-        head = f"{block.source}: no text under {self.field!r} in its first {looked_at:,} records"
+        head = f"{block.source}: no text under {self.field!r} in its first {counted(looked_at, 'record')}"
         if not fields:
             say = f"one a line; for plain text say {LINES.name} or {PARAGRAPHS.name}" if lines else "but something else"
             raise DataError(f"{head}, which are not JSON objects, {say}")

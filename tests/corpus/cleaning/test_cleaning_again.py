@@ -56,10 +56,11 @@ def test_a_damaged_source_is_repaired_and_the_same_command_goes_on(
     small_parts(monkeypatch)
     sources = []
     for name in "abc":
-        text = write_documents(tmp_path / f"{name}.txt", 100, ord(name))
+        # The damage lies behind what is looked at before the first part.
+        text = write_documents(tmp_path / f"{name}.txt", 1500 if name == "b" else 100, ord(name))
         sources.append(write(tmp_path / f"{name}.gz", gzip.compress(text.read_bytes())))
     whole = sources[1].read_bytes()
-    sources[1].write_bytes(whole[: len(whole) // 2])
+    sources[1].write_bytes(whole[: len(whole) * 9 // 10])
     with pytest.raises(DataError, match=r"b\.gz: truncated"):
         clean(sources, tmp_path / "out", "blank-line")
     sources[1].write_bytes(whole)
