@@ -131,7 +131,7 @@ def clean(
         faults = Faults(work, files, skip_damaged)
         _make_parts(work, files, kind, options, processes, progress, say, faults)
         intake.damaged.update(faults.by_name)
-        about = {
+        about: dict[str, Any] = {
             "normalisation": NORMALISATION.replace("NFC", options.normalize.form),
             "options": options.to_dict(),
             "split": split,
