@@ -106,7 +106,7 @@ def _utf8_counts(sample: bytes) -> tuple[int, int]:
     """Returns how many characters beyond ASCII are valid UTF-8 in a sample, and how many bytes are not."""
     text = codecs.getincrementaldecoder("utf-8")(_NO_CHARACTER).decode(sample)
     invalid = text.count("\udcff")
-    return len(_NOT_ASCII.findall(text)) - invalid, invalid
+    return len(text) - len(text.encode("ascii", "ignore")) - invalid, invalid
 
 
 def _is_utf8(line: bytes) -> bool:
