@@ -8,6 +8,7 @@ compared with what CP949 and the two byte orders of UTF-16 would make of them: o
 from __future__ import annotations
 
 import codecs
+import functools
 import io
 import re
 from typing import Any, BinaryIO, NamedTuple
@@ -19,6 +20,7 @@ _MARKS = (
     (b"\xef\xbb\xbf", "utf-8"),
     (b"\xff\xfe", "utf-16-le"),
     (b"\xfe\xff", "utf-16-be"),
+    (b"\x1b$)C", "iso2022_kr"),  # of old mail
 )
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 # The words for `--encoding`, besides AUTO; they are those of Python's codecs.
@@ -28,11 +30,12 @@ UNKNOWN = "unknown"
 _RECODED_SIZE = 1 << 18  # bytes of the source recoded at a time
 _NO_CHARACTER = "kogpt2-no-character"  # the name of `_mark_byte` among Python's error handlers
 _SHORT = 4096  # bytes; a longer text is not valid UTF-8 by chance
+_LOOKED_AT = 200  # lines of a file that is not UTF-8
 _LEAST = 10  # lines; fewer that are not UTF-8 are damage, and are counted where they are read
-_HANGUL = re.compile("[가-힣ㄱ-ㆎ]")
-_NOT_ASCII = re.compile("[^\x00-\x7f]")
-_USUAL = re.compile("[\t\n\r\f -~가-힣ㄱ-ㆎ、-】！-～·…‘-”]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_SYLLABLE = re.compile("[가-힣ㅋㅎㅠㅜ]")  # with laughter and tears
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")
+_SPACES = re.compile("[ \t\r\n]")
+_CONTROLS = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F])
 
 
 class Judged(NamedTuple):
@@ -57,18 +60,19 @@ def judge_encoding(sample: bytes) -> Judged:
         return Judged(wide)
     if sample.isascii():
         return Judged("" if _is_data(sample) else "utf-8", is_sure=False)
-    valid, invalid = _utf8_counts(sample)
-    if not invalid:
+    if _is_utf8(sample):
         return _judge_utf8(sample)
     lines = [line for line in re.split(rb"[\r\n]+", sample) if line.strip()]
-    bad = [line for line in lines if not _is_utf8(line)]
-    good = sum(not line.isascii() for line in lines) - len(bad)
+    beyond_ascii = [line for line in lines if not line.isascii()]
+    # Of many lines, some from everywhere.
+    beyond_ascii = beyond_ascii[:: -(-len(beyond_ascii) // _LOOKED_AT)]
+    bad = [line for line in beyond_ascii if not _is_utf8(line)]
+    good = len(beyond_ascii) - len(bad)
     if _is_hangul(bad, "cp949") and len(bad) > good:
         return Judged("cp949")
+    valid, invalid = _utf8_counts(sample)
     if valid >= 4 * invalid or good >= len(bad):
         return Judged("utf-8")
-    if wide := _wide_encoding(sample):
-        return Judged(wide)
     if _is_data(sample):
         return Judged("", is_sure=False)
     few_are_bad = len(bad) < _LEAST or 2 * len(bad) <= len(lines)
@@ -78,7 +82,7 @@ def judge_encoding(sample: bytes) -> Judged:
 def _judge_utf8(sample: bytes) -> Judged:
     """Judges a sample that is valid UTF-8, perhaps by chance: CP949 syllables can be Latin letters in it."""
     text = sample.decode("utf-8", "ignore")
-    by_chance = len(sample) < _SHORT and not _HANGUL.search(text) and _is_hangul(sample.splitlines(), "cp949")
+    by_chance = len(sample) < _SHORT and not _SYLLABLE.search(text) and _is_hangul(sample.splitlines(), "cp949")
     if by_chance:
         return Judged("utf-8", "cp949", is_sure=False)
     return Judged("" if _is_data(sample) else "utf-8")
@@ -86,12 +90,34 @@ def _judge_utf8(sample: bytes) -> Judged:
 
 def _is_data(sample: bytes) -> bool:
     """Returns True if the bytes are not a text in any encoding: a few control characters are dirt, many are data."""
-    return len(_CONTROL.findall(sample)) > len(sample) // 20
+    return len(sample) - len(sample.translate(None, _CONTROLS)) > len(sample) // 20
+
+
+@functools.cache
+def _syllables() -> str:
+    """Returns the 2,350 syllables of KS X 1001. Nearly all that is written uses them; the other 8,822 suggest data."""
+    pairs = (bytes((lead, trail)) for lead in range(0xB0, 0xC9) for trail in range(0xA1, 0xFF))
+    return b"".join(pairs).decode("euc_kr")
+
+
+@functools.cache
+def _common() -> re.Pattern[str]:
+    return re.compile(f"[{_syllables()}ㅋㅎㅠㅜ]+")
+
+
+@functools.cache
+def _usual() -> re.Pattern[str]:
+    return re.compile(f"[\t\n\r\f -~{_syllables()}ㄱ-ㆎ、-】！-～·…‘-”]+")
+
+
+def _count(pattern: re.Pattern[str], text: str) -> int:
+    """Returns how many characters are in the runs that a pattern finds."""
+    return sum(map(len, pattern.findall(text)))
 
 
 def share_of_usual(text: str) -> float:
-    """Returns the share of characters that Korean text usually has: Hangul, ASCII, punctuation."""
-    return len(_USUAL.findall(text)) / len(text) if text else 1.0
+    """Returns the share of characters that Korean text usually has: common syllables, ASCII, punctuation."""
+    return _count(_usual(), text) / len(text) if text else 1.0
 
 
 def judge_byte_order(sample: bytes, encoding: str) -> str:
@@ -103,15 +129,15 @@ def judge_byte_order(sample: bytes, encoding: str) -> str:
 
 
 def _utf8_counts(sample: bytes) -> tuple[int, int]:
-    """Returns how many characters beyond ASCII are valid UTF-8 in a sample, and how many bytes are not."""
-    text = codecs.getincrementaldecoder("utf-8")(_NO_CHARACTER).decode(sample)
-    invalid = text.count("\udcff")
-    return len(text) - len(text.encode("ascii", "ignore")) - invalid, invalid
+    """Returns how many characters beyond ASCII are valid UTF-8 in a sample, and how many places are not."""
+    text = sample.decode("utf-8", "replace")
+    invalid = text.count("\ufffd")
+    return _count(_NOT_ASCII, text) - invalid, invalid
 
 
 def _is_utf8(line: bytes) -> bool:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(line)  # the last one may be cut off
+        codecs.utf_8_decode(line)  # the last one may be cut off
     except UnicodeDecodeError:
         return False
     return True
@@ -120,25 +146,38 @@ def _is_utf8(line: bytes) -> bool:
 def _is_hangul(lines: list[bytes], encoding: str) -> bool:
     """Returns True if nearly all lines are strict `encoding` and mostly Hangul then: others decode by chance."""
     texts = []
+    decoder = codecs.getincrementaldecoder(encoding)
     for line in lines:
         try:
-            texts.append(codecs.getincrementaldecoder(encoding)().decode(line))  # as above
+            texts.append(decoder().decode(line))  # as above
         except UnicodeDecodeError:
             continue
     text = "".join(texts)
-    return len(texts) >= 0.9 * len(lines) and len(_HANGUL.findall(text)) > 0.5 * len(_NOT_ASCII.findall(text))
+    hangul, common = len(_SYLLABLE.findall(text)), _count(_common(), text)
+    is_usual = common >= 0.9 * hangul and hangul > 0.5 * _count(_NOT_ASCII, text)
+    return bool(lines) and len(texts) >= 0.9 * len(lines) and is_usual
 
 
 def _wide_encoding(sample: bytes) -> str:
-    """Returns the encoding of two or four bytes a character in which a sample is a usual text, or ""."""
-    found = {}
+    """Returns the encoding of two or four bytes a character in which a sample is a text, or "".
+
+    That is a text as it is usual in Korean, or else one in another language: printable, with spaces or line ends.
+    """
+    texts = {}
     for encoding in _WIDE:
         size = 2 if "16" in encoding else 4
-        text = sample[: len(sample) // size * size].decode(encoding, "replace")
-        found[encoding] = share_of_usual(text) if text else 0.0
-    best = max(found, key=lambda encoding: found[encoding])
-    others = max(share for encoding, share in found.items() if encoding != best)
-    return best if found[best] > 0.7 and others < 0.8 * found[best] else ""
+        texts[encoding] = sample[: len(sample) // size * size].decode(encoding, "replace")
+    usual = {encoding: share_of_usual(text) if text else 0.0 for encoding, text in texts.items()}
+    best = max(usual, key=lambda encoding: usual[encoding])
+    if usual[best] > 0.7 and all(share < 0.8 * usual[best] for encoding, share in usual.items() if encoding != best):
+        return best
+    foreign = [encoding for encoding, text in texts.items() if _is_printable(text)]
+    return foreign[0] if len(foreign) == 1 else ""
+
+
+def _is_printable(text: str) -> bool:
+    spaces = len(_SPACES.findall(text))
+    return spaces > len(text) // 100 and sum(map(str.isprintable, text)) + spaces >= 0.98 * len(text)
 
 
 def _mark_byte(error: UnicodeError) -> tuple[str, int]:

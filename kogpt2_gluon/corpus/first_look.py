@@ -46,6 +46,7 @@ _XML = re.compile(rb"<\?xml\b|<(?:mediawiki|rss|feed|root|corpus|TEI(?:\.2)?)\b"
 _HTML = re.compile(rb"<!doctype\s+html|<html\b|<head\b|<body\b", re.IGNORECASE)
 _Quoting = Literal[0, 1, 2, 3]  # as csv.QUOTE_MINIMAL and its like
 _ONE_COLUMN = re.compile(r'"?\w[\w .-]{0,40}"?')  # the header of a table of one column
+_TITLE = re.compile(rb"=[ \t]+(?![ \t]*=)[^\n]*?[^\s=][ \t]+=[ \t]*\r?\n")
 _DOC = re.compile(rb"<doc\s+id=[\"']", re.IGNORECASE)
 
 
@@ -197,6 +198,8 @@ def _shape(text: bytes, whole: bool, suffix: str) -> str:
         return "html"
     if _are_records(start.split(b"\n")[: _RECORDS + 1], whole):
         return "json-lines"
+    if _TITLE.match(start):
+        return "wikitext"
     return _table(text, whole, suffix) or "text"
 
 
@@ -252,6 +255,8 @@ def _table(text: bytes, whole: bool, suffix: str) -> str:
         spellings += [("csv", delimiter, csv.QUOTE_MINIMAL) for delimiter in (";", "|", "\t")]
     for form, delimiter, quoting in spellings:
         if not lines or not any(delimiter in line for line in lines[:_SURE_ROWS]):
+            continue
+        if form == "csv" and suffix != ".csv" and ", " in lines[0]:  # prose has a space after its commas
             continue
         rows = _rows(lines, delimiter, quoting)
         if rows and _is_table(rows, 1 if suffix == f".{form}" else _SURE_ROWS):

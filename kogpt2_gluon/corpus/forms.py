@@ -33,6 +33,7 @@ TEXT_FORMS: dict[str, Form] = {
     "json-object": Form("a JSON object", "name what its texts are: --documents modu, or the path of a field in it"),
     "csv": Form("a table (CSV)", _COLUMN),
     "tsv": Form("a table (TSV)", _COLUMN),
+    "wikitext": Form("articles under ' = Title = ' lines", "say so: --documents wikitext"),
     "xml-dump": Form("a MediaWiki dump (XML)", "say so: --documents wikipedia"),
     "xml": Form("XML", "no kind of documents reads it; extract its text first"),
     "html": Form("an HTML page", "extract its text first, or fetch the file again if it is an error page of a server"),

@@ -70,6 +70,7 @@ WRITTEN: dict[str, Callable[[list[str]], str]] = {
     "csv": table(",", '"'),
     "tsv": table("\t", ""),
     "xml-dump": xml_dump,
+    "wikitext": lambda texts: "".join(f" = 제목 = \n{each}\n" for each in texts),
     "doc-files": doc_files,
     "xml": lambda texts: (
         '<?xml version="1.0"?>\n<corpus>' + "".join(f"<p>{each}</p>\n" for each in texts) + "</corpus>"

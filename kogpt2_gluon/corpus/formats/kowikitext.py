@@ -32,6 +32,7 @@ class WikiText(Kind):
 
     name = "wikitext"
     meaning = "the articles under ` = Title = ` lines (kowikitext, namuwikitext)"
+    forms = ("wikitext", "text")
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         """Yields blocks of whole articles; DataError if there is no title in LARGEST_DOCUMENT bytes."""

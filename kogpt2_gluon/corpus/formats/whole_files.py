@@ -16,6 +16,7 @@ class WholeFiles(Kind):
     """Files of one document each."""
 
     name = "file"
+    forms = ("text", "wikitext")
     meaning = "a whole text file"
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
