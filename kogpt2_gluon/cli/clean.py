@@ -53,7 +53,7 @@ from kogpt2_gluon.corpus.formats.fields import TEMPLATE_PREFIX
     "--keep-template",
     multiple=True,
     metavar="NAME",
-    help="With wikipedia: keep the first value of this template, wherever it stands; repeatable.",
+    help="With wikipedia: keep the first value of this template, wherever it is; repeatable.",
 )
 @click.option(
     "--drop-template",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Attributes that stand without a value. Any other word alone after a tag's name is prose: ``a<b and c>d``.
+# Attributes without a value. Any other word alone after a tag's name is prose: ``a<b and c>d``.
 _ALONE = (
     "allowfullscreen|async|autofocus|autoplay|checked|compact|controls|default|defer|disabled|download|hidden|inert|"
     "ismap|itemscope|loop|multiple|muted|nohref|nomodule|noshade|novalidate|nowrap|open|playsinline|readonly|"
@@ -16,6 +16,9 @@ _FIRST_ATTRIBUTE = re.compile(
 
 RAISED, LOWERED, MARK_END = "\x01", "\x02", "\x03"  # around such text, until what comes before it is known
 _MARKED = re.compile(f"([{RAISED}{LOWERED}])([^{RAISED}{LOWERED}{MARK_END}]*){MARK_END}")
+# What is left of parentheses whose content was removed. print() is code, in a page that has such parentheses itself.
+_EMPTY = re.compile(r" ?\([ \xa0,;:·/]{0,20}\)")
+_EMPTY_BUT_OF_CALLS = re.compile(r" ?(?<![A-Za-z0-9_](?=\(\)))\([ \xa0,;:·/]{0,20}\)")
 _STYLE = re.compile("'{2,5}")  # italics and bold of wikitext
 _NESTED = 4  # marks inside each other that are resolved
 
@@ -33,6 +36,11 @@ def looks_like_tag(rest: str) -> bool:
     ``a<b 이고 c>d`` ("and") compares numbers.
     """
     return _FIRST_ATTRIBUTE.match(rest) is not None
+
+
+def empty_parentheses(written: str) -> re.Pattern[str]:
+    """Returns a pattern for the empty parentheses that removing markup leaves in a page; `written` is the page."""
+    return _EMPTY_BUT_OF_CALLS if "()" in written else _EMPTY
 
 
 def resolve_marks(text: str) -> str:

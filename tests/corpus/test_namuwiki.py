@@ -17,6 +17,7 @@ from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.documents import read_documents
 from kogpt2_gluon.corpus.formats.json_array import Record, parse_records, read_array_blocks
 from kogpt2_gluon.corpus.formats.namuwiki import plain_text
+from kogpt2_gluon.corpus.left_out import LeftOut
 from kogpt2_gluon.corpus.records import Document, Rejection
 from kogpt2_gluon.errors import DataError
 
@@ -52,7 +53,7 @@ ARTICLE_TEXT = """개요
 인용문이다.
 접힌 글
 상자 안의 글
-그대로 둔다 [목차] [대괄호]  x2 H2O"""
+그대로 둔다 [목차] [대괄호]  x² H₂O"""
 
 
 def page(text: Any, namespace: Any = "0") -> dict[str, Any]:
@@ -249,3 +250,56 @@ def test_any_markup_gives_clean_lines(pieces: list[str]) -> None:
 def test_plain_prose_is_kept(lines: list[str]) -> None:
     assert plain_text("\n\n".join(lines)) == "\n".join(lines)
     assert isinstance(Document(plain_text("가"), "", 1, 0), Document)
+
+
+@pytest.mark.parametrize(
+    ("namumark", "text"),
+    [
+        ("|| 가 || 나\n남는 글이다.\n|| 다 || 라 ||\n끝", "남는 글이다.\n끝"),
+        ("|| 가 || 나\n하나\n\n둘\n||<tablealign=center> 다 ||\n|| 라\n셋", "하나\n둘\n셋"),
+        ("|| 가\n== 제목 ==\n글\n둘째 줄 ||", "제목\n글\n둘째 줄 ||"),
+        ("||<-2> 긴 칸의\n둘째 줄\n셋째 줄 ||\n글", "글"),  # one row of several lines
+        ("|표 이름|| 가 || 나 ||\n글\n|| 다\n글 둘\n|다른 표|| 라 ||", "글\n글 둘"),
+        ("|| 가 ||\n|| 나 || 다\n|| 라 ||\n글", "글"),
+    ],
+)
+def test_a_row_that_does_not_end_takes_no_prose(namumark: str, text: str) -> None:
+    assert plain_text(namumark) == text
+
+
+@pytest.mark.parametrize(
+    ("namumark", "text"),
+    [
+        ("5.97×10^^24^^ kg, 10^^-3^^", "5.97×10^24 kg, 10^-3"),
+        ("100 m^^2^^와 x^^k+1^^", "100 m²와 x^(k+1)"),
+        ("H,,2,,SO,,4,, v,,max,,", "H₂SO₄ v_max"),
+        ("명령은 print()이고 글[* 각주]", "명령은 print()이고 글"),
+    ],
+)
+def test_raised_and_lowered_text(namumark: str, text: str) -> None:
+    assert plain_text(namumark) == text
+
+
+def test_what_goes_is_counted() -> None:
+    left_out = LeftOut()
+    plain_text(ARTICLE, left_out)
+    assert left_out.counts == {
+        "macro include": 1,
+        "link 분류": 1,
+        "table row": 2,
+        "footnote": 1,
+        "link 파일": 1,
+        "reading of a ruby": 1,
+        "comment": 1,
+        "title of a folded block": 1,
+        "macro youtube": 1,
+        "block html": 1,
+        "tag math": 1,
+    }
+    assert left_out.examples["footnote"].startswith("[*") and "번역" not in left_out.examples["table row"]
+
+
+def test_the_time_of_counting_is_linear() -> None:
+    for unit in ("[* 가]", "[[파일:a|가]]", "|| 가\n", "{{{#!folding [ 가 ]\n나}}}", "x^^2^^", "## 가\n"):
+        left_out = LeftOut()
+        plain_text(unit * 40_000, left_out)

@@ -103,7 +103,7 @@ def clean(
     max_dropped : float
         The largest share of a source's records that may be dropped; see `losses`. 1: any.
     keep_templates, drop_templates : sequence of str
-        Names of a wiki's templates of which the first unnamed value stays wherever they stand, or nothing does.
+        Names of a wiki's templates of which the first unnamed value stays wherever they are, or nothing does.
 
     Raises RecipeError for a bad argument, or if the options differ from those of the interrupted cleaning; DataError
     for sources that are missing, damaged, not what `documents` reads, lose more than `max_dropped` (parts and page
@@ -137,7 +137,8 @@ def clean(
             "split": split,
             "test_share": test_share if split == "hash" else None,
         }
-        about.update({**intake.to_dict(), **templates})
+        about.update(intake.to_dict())
+        about.update(templates)
         report = _assemble(work, files, kind, options, test_sources, test_share, about, say)
         report.split, report.test_share, report.intake = split, test_share, intake
         if sum(report.documents.kept.values()):

@@ -5,7 +5,7 @@
     [{"namespace":"0","title":"가","text":"[목차]\\n== 개요 ==\\n'''가'''는 ...","contributors":["namubot"]}, ...]
 
 Articles (namespace 0) become documents, but redirects do not: headings, paragraphs and list items are lines.
-The title is left out. `plain_text` removes the markup.
+The title is left out. `plain_text` removes the markup, and counts what goes with it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import BinaryIO
 
 from kogpt2_gluon.corpus.formats.json_array import parse_records, read_array_blocks
 from kogpt2_gluon.corpus.formats.kind import Kind
+from kogpt2_gluon.corpus.left_out import LeftOut
 from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection
+from kogpt2_gluon.corpus.tags import empty_parentheses, subscript, superscript
 
 _REDIRECT = re.compile(r"\s*#(?:redirect|넘겨주기)\s", re.IGNORECASE)
 _DROPPED_LINKS = ("파일:", "분류:", "이미지:", "file:", "category:", "image:")
+EXAMPLE_PARTS = 20  # pieces of text that are quoted of something left out
 _DROPPED_BLOCKS = ("html", "syntax", "if")
 _MACROS = (
     "목차|tableofcontents|각주|footnote|clearfix|pagecount|date|datetime|youtube|kakaotv|nicovideo|navertv|vimeo|"
@@ -31,6 +34,7 @@ _TOKEN = re.compile(
     r"|(?P<block>\{\{\{(?:#!(?P<processor>[a-z]+)[^\n}]*\n?|#[0-9A-Za-z,#]{1,40} |[+-][1-5] ?)?)"
     r"|(?P<block_end>\}\}\}|\{\{\||\|\}\}(?!\}))"
     r"|\[ruby\((?P<ruby>[^,\n\]()]{0,200}),[^\n\]]{0,200}\)\]"
+    r"|(?P<math><math>[^<]*</math>)"
     r"|(?P<footnote>\[\*)"
     r"|(?P<newline>\[br\])"
     rf"|(?P<macro>\[(?:{_MACROS})(?=[\](]))"
@@ -38,13 +42,11 @@ _TOKEN = re.compile(
     r"|(?P<bracket>\[)"
     r"|(?P<end>\])"
     r"|(?P<heading>\n(?==))"
-    r"|<math>[^<]*</math>"
     r"|'{2,5}",
     re.IGNORECASE,
 )
 _PAIRS = re.compile(r"(~~|--|__|\^\^|,,)(?!\1)(?=\S)([^\n]+?)\1")
 _LIST_ITEM = re.compile(r" +(?:\*|[1aAiI]\.)(?:#\d+)? ?")
-_EMPTY_PARENTHESES = re.compile(r" ?\([ ,;:·/]{0,20}\)")
 
 
 class NamuWiki(Kind):
@@ -70,7 +72,7 @@ class NamuWiki(Kind):
                 yield record
                 continue
             page = record.value
-            reason, text = "", ""
+            reason, text, left_out = "", "", LeftOut()
             if not isinstance(page, dict) or "text" not in page or "namespace" not in page:
                 reason = "missing_field"
             elif str(page["namespace"]) != "0":
@@ -80,29 +82,39 @@ class NamuWiki(Kind):
             elif _REDIRECT.match(page["text"]):
                 reason = "redirect"
             else:
-                text = plain_text(page["text"])
+                text = plain_text(page["text"], left_out)
                 reason = "" if text else "empty"
             if reason:
                 yield Rejection(reason, block.source, record.line, record.offset)
             else:
-                yield Document(text, block.source, record.line, record.offset)
+                counted = left_out if left_out.counts else None
+                yield Document(text, block.source, record.line, record.offset, left_out=counted)
 
 
-def plain_text(namumark: str) -> str:
+def plain_text(namumark: str, left_out: LeftOut | None = None) -> str:
     """Returns the text of a page, one line for each heading, paragraph and item; time is linear in the page's length.
 
     Removed are tables, footnotes, macros and includes, files, categories, HTML, code with its language, comments and
-    the marks of style. A link becomes the words that it shows, and ``{{{ }}}`` its content. Markup that is not closed
-    stays as it was written.
+    the marks of style: `left_out` counts what has text. A link becomes the words that it shows, ``{{{ }}}`` its
+    content, and raised and lowered text plain characters. Markup that is not closed stays as it was written.
     """
-    text = _resolve(_without_tables(namumark.replace("\r\n", "\n")))
-    text = _EMPTY_PARENTHESES.sub("", _PAIRS.sub(r"\2", text))
-    lines = (_plain_line(line) for line in text.split("\n"))
+    left_out = LeftOut() if left_out is None else left_out
+    text = _resolve(_without_tables(namumark.replace("\r\n", "\n"), left_out), left_out)
+    text = empty_parentheses(namumark).sub("", _PAIRS.sub(_unpaired, text))
+    lines = (_plain_line(line, left_out) for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 
 
-def _plain_line(line: str) -> str:
+def _unpaired(found: re.Match[str]) -> str:
+    """Returns what is between two marks of style; raised and lowered text as plain characters."""
+    if found[1] == "^^":
+        return superscript(found.string[found.start() - 1] if found.start() else "", found[2])
+    return subscript(found[2]) if found[1] == ",," else found[2]
+
+
+def _plain_line(line: str, left_out: LeftOut) -> str:
     if line.startswith("##"):  # a comment
+        left_out.add("comment", line)
         return ""
     item = _LIST_ITEM.match(line)
     if item is not None:
@@ -117,8 +129,11 @@ def _plain_line(line: str) -> str:
     return line
 
 
-def _without_tables(text: str) -> str:
-    """Drops table rows: each from a line that begins with ``||`` (or ``|caption|``) to one that ends with ``||``."""
+def _without_tables(text: str, left_out: LeftOut) -> str:
+    """Drops table rows: each from a line that begins with ``||`` (or ``|caption|``) to one that ends with ``||``.
+
+    A row that does not end before the next row or heading is its first line alone: what follows is prose.
+    """
     if "||" not in text:
         return text
     lines = text.split("\n")
@@ -128,12 +143,12 @@ def _without_tables(text: str) -> str:
     for place in range(len(lines) - 1, -1, -1):
         following = place if tails[place] is not None else following
         next_end[place] = following
+        if _begins_row(lines[place], tails[place]) or lines[place].startswith("="):
+            following = None  # for the lines before it
     kept: list[str] = []
     place = 0
     while place < len(lines):
-        line = lines[place].lstrip()
-        begins = line.startswith("||") or (line.startswith("|") and tails[place] is not None)
-        if not begins:
+        if not _begins_row(lines[place], tails[place]):
             kept.append(lines[place])
             place += 1
             continue
@@ -143,10 +158,16 @@ def _without_tables(text: str) -> str:
         tail = tails[end] or ""
         row = "\n".join(lines[place : end + 1])
         row = row[: len(row) - len(tail)]
+        left_out.add("table row", row)
         # A block opened before the table may close in a row.
         kept.append("}}}" * max(0, row.count("}}}") - row.count("{{{")) + tail)
         place = end + 1
     return "\n".join(kept)
+
+
+def _begins_row(line: str, tail: str | None) -> bool:
+    line = line.lstrip()
+    return line.startswith("||") or (line.startswith("|") and tail is not None)
 
 
 def _after_row(line: str) -> str | None:
@@ -164,9 +185,11 @@ class _Output:
     An opening is written as it is and blanked out when its end comes, so that its content is never copied.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: LeftOut) -> None:
+        self.left_out = left_out
         self.parts: list[str] = []
-        self.waiting: list[tuple[str, int, str]] = []  # kind, its place in `parts`, what replaces it once closed
+        # Kind, its place in `parts`, and what replaces it once closed: for a dropped one, the reason to count.
+        self.waiting: list[tuple[str, int, str]] = []
         self.counts = {"block": 0, "bracket": 0}
 
     def open(self, kind: str, written: str, closed: str = "") -> None:
@@ -184,6 +207,10 @@ class _Output:
         """Ends the innermost opening."""
         kind, place, closed = self.pop()
         if kind.endswith("dropped"):
+            # [목차] and [*] hold no text; links and blocks have some in their opening.
+            if kind != "dropped" or any(self.parts[number].strip() for number in range(place + 1, len(self.parts))):
+                example = "".join(self.parts[place : place + EXAMPLE_PARTS])
+                self.left_out.add(closed, example)
             del self.parts[place:]
         else:
             self.parts[place] = closed
@@ -201,9 +228,9 @@ class _Output:
             self.pop()
 
 
-def _resolve(text: str) -> str:
+def _resolve(text: str, left_out: LeftOut) -> str:
     """Resolves everything that has brackets: links, footnotes, macros, blocks."""
-    out = _Output()
+    out = _Output(left_out)
     position = 0
     while True:
         found = _TOKEN.search(text, position)
@@ -218,11 +245,14 @@ def _resolve(text: str) -> str:
             position = _close_bracket(out, text, position)
         elif kind == "bracket":
             out.open("bracket", "[", "[")
-        elif kind == "footnote" or kind == "macro":
-            out.open("dropped", found.group())
+        elif kind == "footnote":
+            out.open("dropped", found.group(), "footnote")
+        elif kind == "macro":
+            out.open("dropped", found.group(), f"macro {found['macro'][1:].lower()}")
+        elif kind == "math":
+            left_out.add("tag math", found["math"])
         elif kind == "block":
-            dropped = (found["processor"] or "").lower() in _DROPPED_BLOCKS
-            out.open("block dropped" if dropped else "block", found["block"])
+            _open_block(out, found["block"], (found["processor"] or "").lower())
         elif kind == "block_end":
             if found["block_end"] == "}}}":
                 out.close_block()
@@ -232,14 +262,25 @@ def _resolve(text: str) -> str:
         elif kind == "newline":
             out.parts.append("\n")
         elif kind is not None:
+            if kind == "ruby":
+                left_out.add("reading of a ruby", found.group())
             out.parts.append(found[kind])  # escaped, ruby
     out.parts.append(text[position:])
     return "".join(out.parts)
 
 
+def _open_block(out: _Output, written: str, processor: str) -> None:
+    if processor in _DROPPED_BLOCKS:
+        out.open("block dropped", written, f"block {processor}")
+        return
+    if processor == "folding" and written.partition("folding")[2].strip(" []\n"):
+        out.left_out.add("title of a folded block", written)
+    out.open("block", written)
+
+
 def _open_link(out: _Output, written: str, target: str, shows_text: bool) -> None:
     if target.lstrip().lower().startswith(_DROPPED_LINKS):
-        out.open("link dropped", written)
+        out.open("link dropped", written, f"link {target.strip().lower().partition(':')[0]}")
     else:
         shown = target[1:] if target.startswith(":") else target
         out.open("link", written, "" if shows_text else shown)

@@ -17,15 +17,12 @@ from kogpt2_gluon.corpus.formats.wikitext.pieces import BadMarkupError, cut_piec
 from kogpt2_gluon.corpus.formats.wikitext.render import HEADING, MARKS, Renderer
 from kogpt2_gluon.corpus.formats.wikitext.templates import Templates
 from kogpt2_gluon.corpus.left_out import LeftOut
-from kogpt2_gluon.corpus.tags import looks_like_tag
+from kogpt2_gluon.corpus.tags import empty_parentheses, looks_like_tag
 
 __all__ = ["BadMarkupError", "Prefixes", "Templates", "plain_text", "prefixes_of"]
 
 _STYLE = re.compile(r"'{2,5}")
 _MAGIC_WORD = re.compile(r"__[A-Z가-힣]{2,30}__")
-_EMPTY_PARENTHESES = re.compile(r" ?\([ \xa0,;:·/]{0,20}\)")
-_NO_CALL = r"(?<![A-Za-z0-9_](?=\(\)))"  # print() is code, in a page that has such parentheses
-_EMPTY_BUT_OF_CALLS = re.compile(rf" ?{_NO_CALL}\([ \xa0,;:·/]{{0,20}}\)")
 _PARENTHESIS_BEGIN = re.compile(r"\([ \xa0]?[,;:·][ \xa0]{0,3}")  # a template came first in it
 _PARENTHESIS_END = re.compile(r"[ \xa0]?[,;:·][ \xa0]{0,3}\)")
 _LIST_MARKS = " \t*#:;"
@@ -40,14 +37,14 @@ def plain_text(
 ) -> str:
     """Returns the text of an article, one line for each heading, paragraph and item of a list.
 
-    Removed are templates that are no part of a sentence, tables, references, formulas, galleries, files, categories,
+    Removed are templates that are not a part of a sentence, tables, references, formulas, galleries, files, categories,
     comments, HTML, and headings with nothing below them: `left_out` counts them. A link becomes the words that it
     shows, raised and lowered text plain characters. Raises BadMarkupError for markup made to be slow.
     """
     left_out = LeftOut() if left_out is None else left_out
     renderer = Renderer(prefixes, known, left_out)
     lines: list[str] = []
-    empty = _EMPTY_BUT_OF_CALLS if "()" in wikitext else _EMPTY_PARENTHESES
+    empty = empty_parentheses(wikitext)
     for piece in cut_pieces(_without_comments(MARKS.sub("", wikitext), left_out), known, left_out):
         try:
             rendered = renderer.piece(piece)

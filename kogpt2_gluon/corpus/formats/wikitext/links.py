@@ -1,4 +1,4 @@
-"""Links that show nothing where they stand: files, categories, the same article in another language.
+"""Links that show nothing in their place: files, categories, the same article in another language.
 
 A dump names its namespaces in its head. A prefix of a few letters is a language only if it is the code of a Wikipedia:
 ``[[CSI: 과학수사대]]``, ``[[Re:제로]]`` and ``[[ISO:9001]]`` are articles.

@@ -20,7 +20,7 @@ MARKS = re.compile("[\x00-\x03]")
 
 _FLAT_LINK = re.compile(r"\[\[([^\[\]|\n]+)(?:\|([^\[\]\n]*))?\]\]")
 _COMPLEX = re.compile(r"[<&]|\{\{|\{\||//|^=|(?<!\[)\[(?!\[[^\[\]|\n]+(?:\|[^\[\]\n]*)?\]\])", re.MULTILINE)
-_SIDE = 200  # characters of the nodes beside a template that are looked at
+_SIDE = 200  # characters of the nodes next to a template that are looked at
 
 
 class Renderer:

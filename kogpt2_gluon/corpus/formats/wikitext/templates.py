@@ -1,6 +1,6 @@
 """Templates by name: those whose text belongs to the sentence, and how they show it; those that show nothing.
 
-Of a template that is not known here, the first unnamed value stays if it stands amid a sentence, so that the sentence
+Of a template that is not known here, the first unnamed value stays if it is amid a sentence, so that the sentence
 has no hole; alone in its line it is a box or a notice, and goes. Whatever goes is counted under the template's name.
 """
 
@@ -84,7 +84,7 @@ def _fraction(values: Values, _: Named) -> str:
 
 
 def _chemistry(values: Values, _: Named) -> str:
-    """{{chem|H|2|O}}, {{chem2|H2O}}: numbers behind letters are lowered."""
+    """{{chem|H|2|O}}, {{chem2|H2O}}: numbers after letters are lowered."""
     if len(values) > 1:
         return "".join(subscript(value) if value.isdigit() else value for value in values)
     return re.sub(r"(?<=[A-Za-z)\]])[0-9]+", lambda found: subscript(found[0]), "".join(values))
@@ -113,7 +113,7 @@ def _quotation(values: Values, named: Named) -> str:
 
 
 def _amount(values: Values, _: Named) -> str:
-    """{{화폐|KRW|1000}}: the amount; its currency is a sign before or a word behind it."""
+    """{{화폐|KRW|1000}}: the amount; its currency is a sign before or a word after it."""
     return values[1] if len(values) > 1 else _last(values, _)
 
 
@@ -217,7 +217,7 @@ class Templates(NamedTuple):
         return cls(*plain)
 
     def rule(self, name: str) -> Rule | None:
-        """Returns how a template is shown wherever it stands; None if nothing of it is, or that is for its place."""
+        """Returns how a template is shown wherever it is; None if nothing of it is, or that is for its place."""
         if name in self.drop:
             return None
         if name in self.keep:
@@ -252,7 +252,7 @@ _WORD = re.compile(r"[^\W_]")
 
 
 def stands_amid(before: str, after: str) -> bool:
-    """Returns True if a template between these texts has words beside it in its line, or is an item of a list."""
+    """Returns True if a template between these texts has words next to it in its line, or is an item of a list."""
     before = before[before.rfind("\n") + 1 :]
     after = after.partition("\n")[0]
     if _LIST_ITEM.fullmatch(before):
