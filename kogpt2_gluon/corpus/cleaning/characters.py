@@ -18,7 +18,9 @@ HANJA = 8
 KANA = 16
 LETTER = 32  # other scripts, and combining marks
 PUNCTUATION = 64
-SYMBOL = 128  # ASCII's and those of KS X 1001, which Korean text had before Unicode: ★ ♥ → ㎏ ①
+# ASCII's, those of KS X 1001, which Korean text had before Unicode (★ ♥ → ㎏ ①), and all raised and lowered digits, of
+# which it has a few (H₂O, but not C₆H₁₂O₆).
+SYMBOL = 128
 RARE_SYMBOL = 256  # all other symbols
 EMOJI = 512  # pictures outside KS X 1001, with what joins and colours them
 SPACE = 1024  # U+0020 alone; lines are normalised first
@@ -43,6 +45,7 @@ NAMES = {
     "emoji": EMOJI,
 }
 CODE_POINTS = 0x110000
+RAISED_AND_LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿ₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎"
 
 HANJA_RANGES = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 _HANGUL_RANGES = "\u1100-\u11ff\u3131-\u318e\u3200-\u321e\u3260-\u327e\ua960-\ua97c\uac00-\ud7ff\uffa0-\uffdc"
@@ -103,7 +106,8 @@ def _by_category(table: NDArray[np.uint16]) -> None:
         elif category[0] == "P":
             table[code] = PUNCTUATION
         elif category[0] in "SN":
-            table[code] = SYMBOL if code < 0x80 or _in_ks_x_1001(char) else RARE_SYMBOL
+            common = code < 0x80 or char in RAISED_AND_LOWERED or _in_ks_x_1001(char)
+            table[code] = SYMBOL if common else RARE_SYMBOL
 
 
 def _mark_emoji(table: NDArray[np.uint16], start: int, end: int) -> None:

@@ -1,5 +1,7 @@
 """The filters that drop documents: each is a section of the options together with its rule.
 
+None counts what a mask wrote: see `line_filters`.
+
 A new one is a class here and its line in `CleaningOptions`.
 """
 
@@ -42,8 +44,10 @@ class Length(DocumentFilter):
 
     def drop(self, lines: Lines, owners: Rows, count: int) -> Flags:
         chars = _totals(lines.lengths, owners, count)
-        drop = chars < self.min_chars
-        return drop | (chars > self.max_chars) if self.max_chars else drop
+        drop: Flags = (chars < self.min_chars) & (_totals(lines.has_masked, owners, count) == 0)
+        if self.max_chars:
+            drop |= chars - _totals(lines.sums(lines.masked), owners, count) > self.max_chars
+        return drop
 
 
 @dataclass
@@ -54,7 +58,7 @@ class HangulShare(DocumentFilter):
     min_share: float = option(0.3, "least share of Hangul in its visible characters", minimum=0.0, maximum=1.0)
 
     def drop(self, lines: Lines, owners: Rows, count: int) -> Flags:
-        hangul, visible = (_totals(lines.count(bits), owners, count) for bits in (HANGUL, VISIBLE))
+        hangul, visible = (_totals(lines.count_unmasked(bits), owners, count) for bits in (HANGUL, VISIBLE))
         return hangul < self.min_share * visible
 
 
@@ -68,7 +72,7 @@ class SymbolRatio(DocumentFilter):
     )
 
     def drop(self, lines: Lines, owners: Rows, count: int) -> Flags:
-        signs, visible = (_totals(lines.count(bits), owners, count) for bits in (SIGNS, VISIBLE))
+        signs, visible = (_totals(lines.count_unmasked(bits), owners, count) for bits in (SIGNS, VISIBLE))
         return signs > self.max_share * visible
 
 

@@ -64,6 +64,8 @@ class Editor:
             steps[name] = partial(_mask, name=name, placeholder=getattr(options, name).replacement)
         self.steps = {name: step for name, step in steps.items() if getattr(options, name).enabled}
 
+        written = [getattr(options, name).replacement for name in MASKS if name in self.steps]
+        self.placeholders = tuple(sorted(filter(None, set(written))))
         self._personal = {name: getattr(options, name).replacement for name in PERSONAL if name in self.steps}
 
     def hide_personal(self, text: str, reason: str) -> str:

@@ -87,7 +87,7 @@ class _Run:
         self._from_html = np.zeros(len(self._document), bool)  # lines that html has changed
         if options.html.enabled:
             texts = self._strip_html(texts)
-        self.lines = Lines.of_text("\n".join(texts) + "\n", editor.table)
+        self.lines = Lines.of_text("\n".join(texts) + "\n", editor.table, editor.placeholders)
 
     def result(self) -> CleanedBatch:
         """Runs all filters that are on."""

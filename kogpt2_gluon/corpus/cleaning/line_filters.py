@@ -1,5 +1,8 @@
 """The filters that drop lines: each is a section of the options together with its rule.
 
+None judges a line by what a mask wrote: `&tel-num&` is not Latin text, and a line is not short because its address is
+masked.
+
 A new one is a class here and its line in `CleaningOptions`.
 """
 
@@ -37,7 +40,7 @@ class ShortLine(LineFilter):
     min_chars: int = option(2, "characters that a line has at least", minimum=1)
 
     def drop(self, lines: Lines, owners: Rows) -> Flags:
-        return lines.lengths < self.min_chars
+        return (lines.lengths < self.min_chars) & ~lines.has_masked
 
 
 @dataclass
@@ -48,7 +51,7 @@ class NoHangul(LineFilter):
     min_hangul: int = option(1, "Hangul characters that a line has at least", minimum=1)
 
     def drop(self, lines: Lines, owners: Rows) -> Flags:
-        return lines.count(HANGUL) < self.min_hangul
+        return lines.count_unmasked(HANGUL) < self.min_hangul
 
 
 @dataclass

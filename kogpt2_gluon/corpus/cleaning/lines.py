@@ -19,17 +19,27 @@ class Lines:
     """Lines, each with its line end.
 
     `codes` is uint32 (characters,); `origin` is int64 (lines,): the number that the line had when the batch came in,
-    ascending; `table` gives the class bits of a code point. Nothing here changes in place: each step makes new Lines.
+    ascending; `table` gives the class bits of a code point; `placeholders` are what masks write. Nothing here changes
+    in place: each step makes new Lines.
     """
 
-    def __init__(self, codes: NDArray[np.uint32], origin: Rows, table: NDArray[np.uint16]) -> None:
-        self.codes, self.origin, self.table = codes, origin, table
+    def __init__(
+        self,
+        codes: NDArray[np.uint32],
+        origin: Rows,
+        table: NDArray[np.uint16],
+        placeholders: tuple[str, ...] = (),
+    ) -> None:
+        self.codes, self.origin, self.table, self.placeholders = codes, origin, table, placeholders
 
     @classmethod
-    def of_text(cls, text: str, table: NDArray[np.uint16]) -> Lines:
+    def of_text(cls, text: str, table: NDArray[np.uint16], placeholders: tuple[str, ...] = ()) -> Lines:
         """Returns every line of `text`, which ends with a line end."""
         codes = _encode(text)
-        return cls(codes, np.arange(np.count_nonzero(codes == LINE_END)), table)
+        return cls(codes, np.arange(np.count_nonzero(codes == LINE_END)), table, placeholders)
+
+    def _with(self, codes: NDArray[np.uint32], origin: Rows) -> Lines:
+        return Lines(codes, origin, self.table, self.placeholders)
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -78,6 +88,26 @@ class Lines:
         return self.sums((self.classes & bits) != 0)
 
     @cached_property
+    def masked(self) -> Flags:
+        """Which characters belong to a placeholder: those say nothing about the text, so filters do not count them."""
+        flags = np.zeros(len(self.codes), bool)
+        for placeholder in self.placeholders:
+            at = self.text.find(placeholder)
+            while at >= 0:
+                flags[at : at + len(placeholder)] = True
+                at = self.text.find(placeholder, at + len(placeholder))
+        return flags
+
+    @cached_property
+    def has_masked(self) -> Flags:
+        """Which lines have a placeholder."""
+        return self.sums(self.masked) > 0
+
+    def count_unmasked(self, bits: int) -> Rows:
+        """Returns `count` without the characters of placeholders."""
+        return self.sums(((self.classes & bits) != 0) & ~self.masked)
+
+    @cached_property
     def digits(self) -> Rows:
         """Digits of each line."""
         return self.count(DIGIT)
@@ -95,7 +125,7 @@ class Lines:
         lengths = self.lengths[rows] + 1
         offsets = np.cumsum(lengths) - lengths
         index = np.arange(int(lengths.sum())) + np.repeat(self.starts[rows] - offsets, lengths)
-        return Lines(self.codes[index], self.origin[rows], self.table)
+        return self._with(self.codes[index], self.origin[rows])
 
     def only(self, keep: Flags) -> Lines:
         """Returns the lines that are flagged."""
@@ -104,7 +134,7 @@ class Lines:
         steps = np.zeros(len(self.codes), np.int8)
         steps[self.starts] = np.diff(keep.astype(np.int8), prepend=np.int8(0))
         chars = np.cumsum(steps, dtype=np.int8).astype(bool)  # several times as fast as np.repeat
-        return Lines(self.codes[chars], self.origin[keep], self.table)
+        return self._with(self.codes[chars], self.origin[keep])
 
     def replaced(self, rows: Sequence[int], texts: Sequence[str]) -> Lines:
         """Returns the lines with new texts, which have no line ends, in some rows (ascending)."""
@@ -113,11 +143,11 @@ class Lines:
             pieces += [self.text[done : self.starts[row]], text]
             done = self.ends[row]
         pieces.append(self.text[done:])
-        return Lines(_encode("".join(pieces)), self.origin, self.table)
+        return self._with(_encode("".join(pieces)), self.origin)
 
     def without(self, delete: Flags) -> Lines:
         """Returns the lines without the flagged characters, none of which is a line end."""
-        return Lines(self.codes[~delete], self.origin, self.table)
+        return self._with(self.codes[~delete], self.origin)
 
     def spaced(self, delete: Flags) -> Lines:
         """Returns the lines without the flagged characters, but with a space where two words would meet."""
@@ -128,7 +158,7 @@ class Lines:
         meet = ((self.classes[first - 1] & WORD) != 0) & ((self.classes[after] & WORD) != 0)
         codes, keep = self.codes.copy(), ~delete
         codes[first[meet]], keep[first[meet]] = ord(" "), True
-        return Lines(codes[keep], self.origin, self.table).tidied()
+        return self._with(codes[keep], self.origin).tidied()
 
     def tidied(self) -> Lines:
         """Returns the lines with one space for every run of spaces, and none at the ends of a line."""
@@ -151,7 +181,7 @@ class Lines:
 def merged(parts: Sequence[Lines]) -> Lines:
     """Returns the lines of all parts in the order of their origins."""
     codes, origin = ([getattr(part, name) for part in parts] for name in ("codes", "origin"))
-    lines = Lines(np.concatenate(codes), np.concatenate(origin), parts[0].table)
+    lines = Lines(np.concatenate(codes), np.concatenate(origin), parts[0].table, parts[0].placeholders)
     return lines.take(np.argsort(lines.origin, kind="stable"))
 
 

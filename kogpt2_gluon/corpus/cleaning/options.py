@@ -69,7 +69,7 @@ class Characters:
     enabled: bool = option(False, "delete characters of all other classes")
     keep: list[str] = option(
         ["hangul", "latin", "digit", "punctuation", "symbol"],
-        f"classes that stay, of {', '.join(NAMES)} (symbol: those of KS X 1001)",
+        f"classes that stay, of {', '.join(NAMES)} (symbol: those of KS X 1001, and ² ₆)",
     )
     also: str = option("", "single characters that stay as well")
 
