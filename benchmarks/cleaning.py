@@ -14,6 +14,8 @@ memory           `kogpt2 clean` of --sizes MB of text made distinct: largest sum
                  each sampled every 20 ms; with the filters, and with near duplicates as well
 sharding         `shard_corpus` on all cores against SentencePiece's own batch encoding of the same documents on as
                  many threads, by the clock
+formats          the same documents from JSON arrays, CSV, Parquet and Arrow, against JSON lines: CPU time of reading
+                 and of the whole of `clean` in one process; memory of `kogpt2 clean` for the first and last of --sizes
 
 Everything that is compared runs in turn, `--rounds` times; figures are medians, ratios are made within a round. The
 yardstick, decoding the same bytes and normalising them (bytes.decode, unicodedata.normalize), lets figures of different
@@ -27,7 +29,6 @@ import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,10 +38,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
-import psutil
 import sentencepiece
+from cleaning_formats import formats_table, measure_formats
+from cleaning_memory import peak_memory
 from cleaning_peers import FINDERS, plain_filter
-from cleaning_text import distinct, read_texts, size_of, take, write_distinct, write_texts
+from cleaning_text import cpu_seconds, distinct, read_texts, size_of, speeds, take, write_distinct, write_texts
 from conditions import conditions
 
 from kogpt2_gluon.corpus.cleaning import clean
@@ -53,34 +55,11 @@ from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.tokens.training import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("filters", "near_duplicates", "memory", "sharding")
+PARTS = ("filters", "near_duplicates", "memory", "sharding", "formats")
 BATCH_BYTES = 1 << 20  # of text that the filters get at a time, as in `clean`
-SAMPLE_SECONDS = 0.02  # between two looks at the memory
 AIMS = {"documents": 10.0, "reviews": 5.0, "near_duplicates": 3.0, "sharding": 0.9}
 
 Result = dict[str, Any]
-
-
-# ---- timing ------------------------------------------------------------------------------------------------------
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began
-
-
-def speeds(megabytes: float, rounds: list[dict[str, float]]) -> Result:
-    """Medians of MB/s, and the ratios of the first to each other one, from the seconds of each round."""
-    ours, *others = rounds[0]
-    return {
-        "mb_per_second": {
-            name: round(statistics.median(megabytes / seconds[name] for seconds in rounds), 3) for name in rounds[0]
-        },
-        "ratio_to": {
-            name: round(statistics.median(seconds[name] / seconds[ours] for seconds in rounds), 4) for name in others
-        },
-    }
 
 
 # ---- filters -----------------------------------------------------------------------------------------------------
@@ -233,28 +212,6 @@ def run_peer(python: Path, name: str, texts: Path, options: NearDuplicateOptions
 # ---- memory ------------------------------------------------------------------------------------------------------
 
 
-def peak_memory(command: list[str]) -> tuple[float, float]:
-    """(MB, seconds) of a command: the largest sum of resident memory over it and its children."""
-    began, peak = time.perf_counter(), 0
-    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while process.poll() is None:
-        total = 0
-        try:
-            for member in (process, *process.children(recursive=True)):
-                try:
-                    total += member.memory_info().rss
-                except psutil.Error:  # ended between two looks
-                    continue
-        except psutil.Error:
-            continue
-        peak = max(peak, total)
-        time.sleep(SAMPLE_SECONDS)
-    said = process.stderr.read().decode(errors="replace")
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{said[-2000:]}")
-    return peak / 1e6, time.perf_counter() - began
-
-
 def measure_memory(arguments: argparse.Namespace, work: Path) -> Result:
     """Runs each size, without and with near duplicates; only one file is on disk at a time."""
     texts = read_texts(arguments, "documents", 1e6 * arguments.mb)
@@ -335,6 +292,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace, Path], Result]] = {
     "near_duplicates": measure_near_duplicates,
     "memory": measure_memory,
     "sharding": measure_sharding,
+    "formats": measure_formats,
 }
 
 
@@ -354,6 +312,8 @@ def table(result: Result) -> str:
     for row in result.get("memory", {}).get("sizes", []):
         web, near = row["web"], row["web_near_duplicates"]
         lines.append(f"memory           {row['mb']:,} MB: {web['peak_mb']} MB, {near['peak_mb']} MB by near duplicates")
+    if "formats" in result:
+        lines += formats_table(result["formats"])
     return "\n".join(lines)
 
 

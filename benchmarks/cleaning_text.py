@@ -1,4 +1,4 @@
-"""The text that `cleaning.py` works on: from files or the package's own, as much as a measurement needs."""
+"""What the parts of `cleaning.py` share: the text that they work on, and how they are timed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import argparse
 import itertools
 import json
 import random
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Callable
 
 from kogpt2_gluon.demo.sentences.sample_text import sample_documents
 
@@ -70,3 +73,22 @@ def write_distinct(path: Path, texts: list[str], size: float) -> int:
             if written >= size:
                 return written
     raise AssertionError("distinct has no end")
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def speeds(megabytes: float, rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians of MB/s, and the ratios of the first to each other one, from the seconds of each round."""
+    ours, *others = rounds[0]
+    return {
+        "mb_per_second": {
+            name: round(statistics.median(megabytes / seconds[name] for seconds in rounds), 3) for name in rounds[0]
+        },
+        "ratio_to": {
+            name: round(statistics.median(seconds[name] / seconds[ours] for seconds in rounds), 4) for name in others
+        },
+    }

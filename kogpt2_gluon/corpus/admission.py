@@ -83,7 +83,7 @@ def admit(sources: Sequence[Source], kind: Kind, encoding: str = AUTO, known: Se
         if chosen != seen.encoding and seen.rival:
             by_others.append(source.name)
         decided[chosen or "utf-8"] += 1
-        admission.sources.append(replace(source, encoding=chosen or "utf-8", line_end=seen.line_end))
+        admission.sources.append(replace(source, encoding=chosen or "utf-8", line_end=seen.line_end, form=seen.form))
     admission.notes = _notes(admission, decided, by_others, looks)
     return admission
 

@@ -132,7 +132,7 @@ def _utf8_counts(sample: bytes) -> tuple[int, int]:
     """Returns how many characters beyond ASCII are valid UTF-8 in a sample, and how many places are not."""
     text = sample.decode("utf-8", "replace")
     invalid = text.count("\ufffd")
-    return _count(_NOT_ASCII, text) - invalid, invalid
+    return len(text) - len(text.encode("ascii", "ignore")) - invalid, invalid
 
 
 def _is_utf8(line: bytes) -> bool:

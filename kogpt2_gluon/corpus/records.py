@@ -53,8 +53,9 @@ class Block(NamedTuple):
     """Whole records of one source, in the source's own bytes.
 
     `line` and `offset` say where `data` begins, `end_line` and `end` where it ends: lines count from 1, offsets in
-    bytes after decompression; in a table without lines both count rows. `form` is that of the source (a name of
-    `corpus.forms`) where a kind reads several; `head` is what must be known of the source's beginning to parse it.
+    bytes after decompression; in a table without lines both count rows. `form` is that of the container (a name of
+    `corpus.forms`, or of a part of one) where a kind reads several; `head` is what else parsing needs: how a table
+    is spelled, or where the values in `data` are.
     """
 
     source: str

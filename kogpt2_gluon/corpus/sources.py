@@ -27,7 +27,8 @@ class Source:
 
     `name` is a path, or ``s3://bucket/key``; `size` is the bytes stored (compressed, if it is); `mark` and `size`
     show whether it is still the same: `mark` is the time of its last change in nanoseconds, or its ETag.
-    `encoding` and `line_end` say how its text is stored. They are what a first look found, and no part of its identity.
+    `encoding` and `line_end` say how its text is stored, `form` is that of its content ("": not looked at). They are
+    what a first look found, and no part of its identity.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     mark: str
     encoding: str = field(default="utf-8", compare=False)
     line_end: str = field(default="\n", compare=False)
+    form: str = field(default="", compare=False)
 
     @property
     def path(self) -> Path | None:

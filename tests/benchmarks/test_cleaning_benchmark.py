@@ -86,7 +86,7 @@ def test_one_json_object(tmp_path: Path) -> None:
     size = ["--mb", "0.5", "--shard-mb", "1", "--vocab-size", "1000", "--sizes", "1,2", "--rounds", "1"]
     done = run(sys.executable, SCRIPT, "--json", "--reviews", reviews, "--work", tmp_path, *size)
     result = json.loads(done.stdout)
-    assert set(result) == {"conditions", "filters", "near_duplicates", "memory", "sharding"}
+    assert set(result) == {"conditions", "filters", "near_duplicates", "memory", "sharding", "formats"}
     assert result["conditions"]["text"] == {"documents": "the package's sample text", "reviews": "reviews.txt"}
     assert result["near_duplicates"]["peers"].startswith("skipped")
     assert [row["mb"] for row in result["memory"]["sizes"]] == [1.0, 2.0]
@@ -94,4 +94,7 @@ def test_one_json_object(tmp_path: Path) -> None:
         for kind in ("documents", "reviews"):
             assert min(result[part][kind]["mb_per_second"].values()) > 0
             assert result[part][kind]["ratio_to"]
+    for kind in ("documents", "reviews"):
+        assert result["formats"][kind]["the_same_corpus"]
+        assert set(result["formats"][kind]["clean"]["speed_to_json_lines"]) >= {"json_array", "csv", "parquet"}
     assert [path.name for path in tmp_path.iterdir()] == ["reviews.txt"], "something left in --work"

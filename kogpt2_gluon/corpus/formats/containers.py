@@ -26,14 +26,8 @@ class Container(ABC):
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         """Yields the blocks from here on, as `Kind.read_blocks` does."""
-        head = self.head
         for block in self._cut(name, stream, line, offset):
-            yield block._replace(form=self.form, head=head)
-
-    @property
-    def head(self) -> bytes:
-        """Returns what `records` must know besides a block's data."""
-        return b""
+            yield block._replace(form=self.form)
 
     @abstractmethod
     def _cut(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]: ...

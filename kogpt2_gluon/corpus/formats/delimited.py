@@ -226,7 +226,8 @@ class Delimited(Container):
             places[path.word] = int(number[1]) - 1
             if places[path.word] >= len(header):
                 raise DataError(f"{name}: a table of {len(header)} columns, without column {path.word}")
-        self._about = {"dialect": self._dialect, "width": len(header), "header": has_header, "places": places}
+        about = {"dialect": self._dialect, "width": len(header), "header": has_header, "places": places}
+        self._head = json.dumps(about).encode()
 
     def _place(self, name: str, column: str, header: list[str]) -> int:
         if header.count(column) == 1:
@@ -238,11 +239,6 @@ class Delimited(Container):
         hint = f"; did you mean --documents {close[0]}?" if close else "; without a header say #1 for the first column"
         raise DataError(f"{name}: a table without a column {column!r}; its columns: {shown}{hint}")
 
-    @property
-    def head(self) -> bytes:
-        """The dialect, the number of columns, and where those that are wanted are."""
-        return json.dumps(self._about).encode()
-
     def _cut(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         def last_end(data: bytearray, is_last: bool) -> int:
             if self._dialect.quoting == "none":
@@ -252,7 +248,8 @@ class Delimited(Container):
                 end = record.next
             return min(end, len(data))
 
-        return read_cut_blocks(name, stream, line, offset, last_end, "end of a row")
+        for block in read_cut_blocks(name, stream, line, offset, last_end, "end of a row"):
+            yield block._replace(head=self._head)
 
     @staticmethod
     def records(block: Block) -> Records:
@@ -294,8 +291,10 @@ class _Table:
 
     def _whole(self, text: str) -> list[Record | Rejection]:
         """Returns all rows at once. csv.Error if the quotes of one do not fit."""
-        sizes = [len(line) + 1 for line in self._data.split(b"\n")]
-        starts = list(itertools.accumulate(sizes, initial=self._offset))
+        import numpy as np
+
+        line_ends = np.flatnonzero(np.frombuffer(self._data, np.uint8) == ord("\n"))
+        starts = [self._offset, *(line_ends + self._offset + 1).tolist()]
         made: list[Record | Rejection] = []
         if self._dialect.quoting == "none":
             lines = text.split("\n")

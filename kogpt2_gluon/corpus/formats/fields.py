@@ -36,11 +36,12 @@ from kogpt2_gluon.wording import counted
 FIELDS_SHOWN = 12
 TEMPLATE_PREFIX = "template:"
 _LIKELY_FIELDS = ("text", "content", "body", "document", "sentence", "form")
-_KEYS = b"keys"  # `Block.head` of elements of a list in an object
+_INSIDE = "json-object[]"  # `Block.form` of elements of a list in an object
 _RECORDS: dict[str, Callable[[Block], Records]] = {
     **{container.form: container.records for container in (JsonLines, JsonArray, JsonTexts)},
     **dict.fromkeys(("csv", "tsv"), Delimited.records),
     **dict.fromkeys(TABLE_FORMS, Table.records),
+    _INSIDE: JsonArray.records,
 }
 
 
@@ -93,7 +94,7 @@ class Field(Kind):
 
     def reader(self, source: Source) -> BlockReader:
         """Returns the container that the source is, judged by its content."""
-        form = look(source).form
+        form = source.form or look(source).form
         if form in TABLE_FORMS:
             return Table(form, self._paths)
         if form == "text" and source.suffix in (".csv", ".tsv"):
@@ -146,7 +147,7 @@ class Field(Kind):
         raise DataError(f"{head}; their fields: {_printable('; '.join(shown))}{self._hint(list(texts), block)}")
 
     def _hint(self, texts: list[str], block: Block | None = None) -> str:
-        prefix = f"{'.'.join(self._keys)}[]." if block is not None and block.head == _KEYS else ""
+        prefix = f"{'.'.join(self._keys)}[]." if block is not None and block.form == _INSIDE else ""
         close = difflib.get_close_matches(self.field.removeprefix(prefix), texts, 1) or [
             path for likely in _LIKELY_FIELDS for path in texts if path.rsplit(".", 1)[-1].rstrip("[]") == likely
         ]
@@ -167,7 +168,7 @@ class Field(Kind):
         return _RECORDS[block.form or JsonLines.form](block)
 
     def _wanted_of(self, block: Block) -> Wanted:
-        return self._inside if block.head == _KEYS and self._inside is not None else self._wanted
+        return self._inside if block.form == _INSIDE and self._inside is not None else self._wanted
 
     def parse_block(self, block: Block) -> Iterator[Item]:
         """Yields a document for every record, or why there is none.
@@ -195,14 +196,11 @@ class Field(Kind):
 class _ObjectReader(JsonArray):
     """The elements of a list in the one object that a file is."""
 
+    form = _INSIDE
+
     def __init__(self, kind: Field, keys: tuple[str, ...]) -> None:
         super().__init__(keys)
         self._kind = kind
-
-    @property
-    def head(self) -> bytes:
-        """Says that what is wanted is inside the elements of the list."""
-        return _KEYS
 
     def _cut(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         try:

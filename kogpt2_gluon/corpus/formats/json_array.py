@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 from kogpt2_gluon.corpus import records
@@ -14,8 +16,7 @@ from kogpt2_gluon.errors import DataError
 
 _MARKS = re.compile(rb'["{}\[\]]')
 _VALUE = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*([\[{])")
-_GAP = re.compile(r"[ \t\r\n,]*")
-_decode = json.JSONDecoder().raw_decode
+_NUMBERS = "I"  # array's type of the places of values in `Block.head`
 _BACKSLASH = ord("\\")
 
 
@@ -54,7 +55,7 @@ def read_array_blocks(
         ended = not _fill(name, stream, buffer, cutter, line, offset)
         if cutter.spans:
             block = make_block(name, line, offset, bytes(buffer[: cutter.end]))
-            yield block
+            yield block._replace(head=array(_NUMBERS, chain.from_iterable(cutter.spans)).tobytes())
             line, offset = block.next_start
             first = False
             del buffer[: cutter.end]
@@ -83,7 +84,7 @@ def read_text_blocks(name: str, stream: BinaryIO, line: int, offset: int) -> Ite
         ended = not _fill(name, stream, buffer, cutter, line, offset)
         if cutter.spans:
             block = make_block(name, line, offset, bytes(buffer[: cutter.end]))
-            yield block
+            yield block._replace(head=array(_NUMBERS, chain.from_iterable(cutter.spans)).tobytes())
             line, offset = block.next_start
             del buffer[: cutter.end]
         elif cutter.fault is not None:
@@ -203,16 +204,17 @@ def parse_records(block: Block, apart: bool = False) -> Iterator[Record | Reject
 
     With `apart` the block is one of `read_text_blocks`.
     """
-    quick = _parse_quickly(block, apart)
-    if quick is not None:
-        yield from quick
-        return
-    # The separators were checked when the block was cut; here it only matters which one comes first.
-    begins_array = not block.data.lstrip(SPACE).startswith(b",")
-    cutter = Cutter(block.data + (b"" if apart else b"]"), b"]", begins_array, apart)
-    cutter.scan()
+    spans = array(_NUMBERS)
+    spans.frombytes(block.head)
+    if not spans:
+        # The separators were checked when the block was cut; here it only matters which one comes first.
+        begins_array = not block.data.lstrip(SPACE).startswith(b",")
+        cutter = Cutter(block.data + (b"" if apart else b"]"), b"]", begins_array, apart)
+        cutter.scan()
+        spans.extend(chain.from_iterable(cutter.spans))
     line, counted = block.line, 0
-    for begin, end in cutter.spans:
+    places = iter(spans)
+    for begin, end in zip(places, places):
         line += block.data.count(b"\n", counted, begin)
         counted, offset = begin, block.offset + begin
         try:
@@ -223,30 +225,6 @@ def parse_records(block: Block, apart: bool = False) -> Iterator[Record | Reject
             yield Rejection("bad_json", block.source, line, offset)
         else:
             yield Record(value, line, offset)
-
-
-def _parse_quickly(block: Block, apart: bool) -> list[Record] | None:
-    """Returns the values of a block without cutting it again; None if one of them cannot be read."""
-    made: list[Record] = []
-    try:
-        text = block.data.decode()
-        is_ascii = text.isascii()
-        line, offset, position = block.line, block.offset, 0
-        while True:
-            begin = _GAP.match(text, position).end()  # type: ignore[union-attr]
-            if begin == len(text):
-                return made
-            gap = text[position:begin]
-            if made and not apart and "," not in gap:
-                return None
-            line += gap.count("\n")
-            offset += begin - position
-            value, position = _decode(text, begin)
-            made.append(Record(value, line, offset))
-            line += text.count("\n", begin, position)
-            offset += position - begin if is_ascii else len(text[begin:position].encode())
-    except (ValueError, RecursionError):
-        return None
 
 
 def sample_object(head: bytes) -> Any:
