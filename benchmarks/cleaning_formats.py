@@ -36,7 +36,7 @@ def write_json_lines(path: Path, texts: Iterable[str]) -> None:
 
 
 def write_array(path: Path, texts: Iterable[str]) -> None:
-    """One line."""
+    """Writes it in one line."""
     with path.open("w", encoding="utf-8") as stream:
         for number, text in enumerate(texts):
             record = json.dumps({"id": number, "text": text}, ensure_ascii=False)
@@ -66,7 +66,7 @@ def write_parquet(path: Path, texts: Iterable[str]) -> None:
 
 
 def write_arrow_stream(path: Path, texts: Iterable[str]) -> None:
-    """As `datasets` keeps its tables."""
+    """Writes batches one after another, as `datasets` does."""
     schema = pyarrow.schema([("id", pyarrow.int64()), ("text", pyarrow.string())])
     with pyarrow.ipc.new_stream(path, schema) as writer:
         for batch in _batches(texts, schema):

@@ -1,4 +1,4 @@
-"""What the parts of `cleaning.py` share: the text that they work on, and how they are timed."""
+"""Shares text, and the clock, between the parts of `cleaning.py`."""
 
 from __future__ import annotations
 

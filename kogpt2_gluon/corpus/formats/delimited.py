@@ -25,6 +25,7 @@ from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK, Block, Rejection
 from kogpt2_gluon.errors import DataError
 
 HEAD_BYTES = 1 << 20  # of a source, by which its dialect is judged
+QUOTINGS = ("standard", "backslash", "none")
 LONGEST_QUOTED = 64 << 20  # bytes; a quote that is open for longer is a stray one
 COLUMNS_SHOWN = 20
 _BACKSLASHED = re.compile(r'\\(["\\])')
@@ -147,15 +148,16 @@ def judge_dialect(head: bytes, form: str, is_whole: bool) -> Dialect:
         standard, none = (_Judged(head, Dialect("\t", quoting), is_whole) for quoting in ("standard", "none"))
         is_quoted = standard.needed and not standard.broken and standard.regular >= none.regular
         return standard.dialect if is_quoted else none.dialect
-    best: _Judged | None = None
-    for delimiter, quoting in itertools.product((",", ";", "|", "\t"), ("standard", "backslash", "none")):
-        judged = _Judged(head, Dialect(delimiter, quoting), is_whole)
-        if best is None or judged.regular > best.regular:
-            best = judged
-        if best.regular == 1.0:
+    judged: list[_Judged] = []
+    for delimiter in (",", ";", "|", "\t"):
+        standard, *others = (_Judged(head, Dialect(delimiter, quoting), is_whole) for quoting in QUOTINGS)
+        judged.append(standard)
+        if standard.regular == 1.0:
             break
-    assert best is not None
-    return best.dialect
+        # Quotes that fit nowhere mean nothing; where some fit, the others are stray.
+        judged += others if standard.broken > standard.needed else others[:1]
+    # max takes the first of equals: the usual spelling, unless another fits better.
+    return max(judged, key=lambda one: one.regular).dialect
 
 
 class _Judged:
