@@ -70,7 +70,7 @@ def admit(sources: Sequence[Source], kind: Kind, encoding: str = AUTO, known: Se
     decided: Counter[str] = Counter()
     by_others: list[str] = []
     for source, seen in zip(sources, found):
-        if isinstance(seen, Look) and source.name in parts:
+        if source.name in parts:
             seen = Look("archive-part")
         fault = seen if isinstance(seen, DataError) else _fault_of(source, seen, kind)
         if fault is not None:
@@ -150,7 +150,7 @@ def _parts_of_archives(sources: Sequence[Source], found: Sequence[Look | DataErr
     parts: set[str] = set()
     for members in families.values():
         first, *others = (found[index] for index in members)
-        is_archive = isinstance(first, DataError) or first.form in _PACKED_FORMS
+        is_archive = isinstance(first, Look) and first.form in _PACKED_FORMS
         has_noise = any(isinstance(other, Look) and other.form in ("binary", "unknown") for other in others)
         if others and (is_archive or has_noise):
             parts.update(sources[index].name for index in members)
