@@ -62,7 +62,7 @@ def test_columns_are_seen(tmp_path: Path, form: str, seed: int, end: str) -> Non
 def test_labels_do_not_become_text_in_silence(tmp_path: Path) -> None:
     path = tmp_path / "reviews.txt"
     path.write_text("\n".join(draw("reviews and stars", 1)) + "\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"a table \(TSV\); --documents line does not read it; .*COLUMN"):
+    with pytest.raises(DataError, match=r"a table \(TSV\); --documents line does not read it .*COLUMN"):
         clean([path], tmp_path / "out", "line")
     report = clean([path], tmp_path / "out", "#1", test_share=0)
     assert report.documents.kept["train"] > 50
