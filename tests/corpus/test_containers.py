@@ -301,3 +301,22 @@ def test_arrays_of_any_values(tmp_path: Path, values: list[Any], indent: int, es
     found = [found for block in blocks for found in parse_records(block)]
     assert [record.value for record in found] == values  # type: ignore[union-attr]
     assert all(data.count(b"\n", 0, record.offset) + 1 == record.line for record in found)
+
+
+@pytest.mark.parametrize("block_bytes", [7, 64, 1 << 20])
+def test_what_is_before_a_list_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    """It may be longer than the longest document: nothing of it is kept."""
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(records_module, "LARGEST_DOCUMENT", 2000)
+    before = [{"data": {"rows": [{"text": "아님"}]}, "n": number, "s": '\\"{[' * 5} for number in range(300)]
+    whole = {"images": before, "data": {"rows ": 1, "a": before[:40], "rows": [{"text": "가"}, {"text": "나"}]}}
+    path = tmp_path / "a.json"
+    for indent in (None, 2):
+        path.write_text(json.dumps(whole, indent=indent), encoding="utf-8")
+        items = list(read_documents(path, "data.rows[].text"))
+        assert [item.text for item in items if isinstance(item, Document)] == ["가", "나"]
+        content = path.read_bytes()
+        assert all(content.count(b"\n", 0, item.offset) + 1 == item.line for item in items)
+        assert [content[item.offset :][:1] for item in items] == [b"{", b"{"]

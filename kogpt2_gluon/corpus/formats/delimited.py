@@ -215,7 +215,10 @@ class Delimited(Container):
         for record in split_records(beginning[start:], self._dialect, is_whole):
             text = beginning[start:][record.begin : record.end].decode("utf-8", "replace")
             if text.strip():
-                header = [cell.strip() for cell in _fields(text, self._dialect)]
+                try:
+                    header = [cell.strip() for cell in _fields(text, self._dialect)]
+                except csv.Error as error:
+                    raise DataError(f"{name}: a table whose header cannot be read ({error})") from None
                 break
         numbers = [_ONE_COLUMN.fullmatch(path.word) for path in paths]
         has_header = not all(numbers)

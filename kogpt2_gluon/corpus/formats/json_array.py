@@ -17,6 +17,7 @@ from kogpt2_gluon.errors import DataError
 _MARKS = re.compile(rb'["{}\[\]]')
 _VALUE = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*([\[{])")
 _NUMBERS = "I"  # array's type of the places of values in `Block.head`
+_BEGINNING = 1 << 20  # bytes of a file that an error may describe
 _BACKSLASH = ord("\\")
 
 
@@ -47,9 +48,7 @@ def read_array_blocks(
     buffer = bytearray()
     first = offset == 0
     if first:
-        head = _read_head(name, stream, buffer, keys)
-        line, offset = line + buffer.count(b"\n", 0, head), head
-        del buffer[:head]
+        line, offset = _read_head(name, stream, buffer, keys)
     while True:
         cutter = Cutter(buffer, b"]}" if keys else b"]", first)
         ended = not _fill(name, stream, buffer, cutter, line, offset)
@@ -121,51 +120,73 @@ def _truncation(name: str, line: int, offset: int) -> DataError:
     return DataError(f"{name}: truncated: a record that begins after byte {offset:,} (line {line}) has no end")
 
 
-def _read_head(name: str, stream: BinaryIO, buffer: bytearray, keys: tuple[str, ...]) -> int:
-    """Fills `buffer` up to the beginning of the array; returns where its first value would begin."""
-    opening = b"{" if keys else b"["
+def _read_head(name: str, stream: BinaryIO, buffer: bytearray, keys: tuple[str, ...]) -> tuple[int, int]:
+    """Reads up to the beginning of the array, and leaves in `buffer` what follows; returns its (line, offset)."""
+    line, offset = 1, 0
+    finder = _KeyFinder(keys)
+    beginning = b""
     while True:
-        # Twice as much each time, because each try begins at the start.
-        more = stream.read(max(records.BLOCK_BYTES, len(buffer)))
+        more = stream.read(records.BLOCK_BYTES)
         buffer += more
-        start = len(BYTE_ORDER_MARK) if buffer.startswith(BYTE_ORDER_MARK) else 0
-        while start < len(buffer) and buffer[start] in SPACE:
-            start += 1
-        if start < len(buffer) and not buffer.startswith(opening, start):
-            raise DataError(f"{name}: begins with {bytes(buffer[start : start + 1])!r}, not with {opening.decode()!r}")
-        if start < len(buffer):
-            head = _find_keys(buffer, start, keys) if keys else start + 1
-            if head:
-                return head
+        if not offset:
+            start = len(BYTE_ORDER_MARK) if buffer.startswith(BYTE_ORDER_MARK) else 0
+            start += len(buffer[start:]) - len(buffer[start:].lstrip(SPACE))
+            opening = b"{" if keys else b"["
+            if start < len(buffer) and not buffer.startswith(opening, start):
+                found = bytes(buffer[start : start + 1])
+                raise DataError(f"{name}: begins with {found!r}, not with {opening.decode()!r}")
+            beginning = bytes(buffer[:_BEGINNING])
+            done = start + 1 if not keys and start < len(buffer) else 0
+        if keys and not done:
+            done = finder.find(buffer)
+        passed = done or finder.position
+        line, offset = line + buffer.count(b"\n", 0, passed), offset + passed
+        del buffer[:passed]
+        finder.position = 0
+        if done:
+            return line, offset
         if not more or len(buffer) > records.LARGEST_DOCUMENT:
             what = f'JSON object with "{".".join(keys)}"' if keys else "JSON array"
-            message = f"{name}: no {what} in {len(buffer):,} bytes; it is empty, cut off or another kind of file"
-            raise NoArrayError(message, bytes(buffer[: 1 << 20]))
+            size = offset + len(buffer)
+            message = f"{name}: no {what} in {size:,} bytes; it is empty, cut off or another kind of file"
+            raise NoArrayError(message, beginning)
 
 
-def _find_keys(data: bytearray, position: int, keys: tuple[str, ...]) -> int:
-    """Returns where the values under `keys`, one object inside the other, begin, or 0 if that is not in `data`."""
-    depth = level = 0  # `level` keys are found, and their objects are open
-    while True:
-        found = _MARKS.search(data, position)
-        if found is None:
-            return 0
-        position = found.end()
-        mark = found.group()
-        if mark != b'"':
-            depth += 1 if mark in b"{[" else -1
-            level = min(level, max(0, depth - 1))
-            continue
-        quote = _closing_quote(data, position, position)
-        if quote < 0:
-            return 0
-        if depth == level + 1 and data[position:quote] == keys[level].encode():
-            opening = _VALUE.match(data, quote + 1)
-            if opening is not None and level == len(keys) - 1:
-                return opening.end() if opening[1] == b"[" else opening.start(1)
-            if opening is not None and opening[1] == b"{":
-                level, depth, quote = level + 1, depth + 1, opening.end() - 1
-        position = quote + 1
+class _KeyFinder:
+    """Finds where the values under `keys`, one object inside the other, begin, in a text that comes piece by piece.
+
+    What is before `position` is not needed any more.
+    """
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._keys = [key.encode() for key in keys]
+        self._depth = self._level = 0  # `_level` keys are found, and their objects are open
+        self.position = 0
+
+    def find(self, data: bytearray) -> int:
+        """Returns where the values begin, or 0 if that is not in `data`."""
+        while (found := _MARKS.search(data, self.position)) is not None:
+            if found.group() != b'"':
+                self._depth += 1 if found.group() in b"{[" else -1
+                self._level = min(self._level, max(0, self._depth - 1))
+                self.position = found.end()
+                continue
+            self.position = found.start()
+            quote = _closing_quote(data, found.end(), found.end())
+            if quote < 0:
+                return 0
+            after = quote + 1
+            if self._depth == self._level + 1 and data[found.end() : quote] == self._keys[self._level]:
+                opening = _VALUE.match(data, after)
+                if opening is None and not data[after:].strip(SPACE + b":"):
+                    return 0  # what it holds is still to come
+                if opening is not None and self._level == len(self._keys) - 1:
+                    return opening.end() if opening[1] == b"[" else opening.start(1)
+                if opening is not None and opening[1] == b"{":
+                    self._level, self._depth, after = self._level + 1, self._depth + 1, opening.end()
+            self.position = after
+        self.position = len(data)
+        return 0
 
 
 def _closing_quote(data: bytes | bytearray, position: int, begin: int) -> int:
