@@ -30,7 +30,6 @@ class Semicolons(Kind):
 
     name = "semicolons"
     meaning = "texts that end with a semicolon"
-    suffixes = (".semi",)
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         while record := b"".join(iter(lambda: stream.read(1), b"")):

@@ -26,7 +26,7 @@ from kogpt2_gluon.corpus.formats.paths import (
 )
 from kogpt2_gluon.corpus.formats.tables import FORMS as TABLE_FORMS
 from kogpt2_gluon.corpus.formats.tables import Table
-from kogpt2_gluon.corpus.formats.text import JSON_SUFFIXES, RECORDS, first_lines
+from kogpt2_gluon.corpus.formats.text import RECORDS, first_lines
 from kogpt2_gluon.corpus.layout import LINES, PARAGRAPHS
 from kogpt2_gluon.corpus.records import Block, Document, Item, Rejection
 from kogpt2_gluon.corpus.sources import Source
@@ -56,7 +56,6 @@ class Field(Kind):
         "the text under that key of JSON (lines, an array or an object), or in that column of a table (CSV, TSV, "
         "Parquet, Arrow); a.b[].c is a path to it"
     )
-    suffixes = JSON_SUFFIXES
     forms = ("json-lines", "json-array", "json-object", "csv", "tsv", *TABLE_FORMS)
 
     def __init__(self, field: str, name: str | None = None) -> None:

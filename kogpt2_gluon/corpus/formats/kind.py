@@ -1,4 +1,4 @@
-"""The interface of a kind of document: its name, the suffixes of its files, and the two steps of reading."""
+"""The interface of a kind of document: its name, the forms of its files, and the two steps of reading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from kogpt2_gluon.corpus.layout import PARAGRAPHS, Layout
 from kogpt2_gluon.corpus.records import Block, Item
 from kogpt2_gluon.corpus.sources import Source
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import RecipeError
 
 LEAST = 10  # records at the beginning of a source; fewer prove nothing
 
@@ -36,18 +36,9 @@ class Kind(ABC):
 
     name: str  # the word for `--documents`
     meaning: str  # in a few words, for help texts
-    suffixes: tuple[str, ...]  # suffixes (below the compression's) of files that can hold such documents
     forms: tuple[str, ...] = ("text",)  # forms of content that can hold such documents: names of `corpus.forms.FORMS`
     layout: Layout = PARAGRAPHS  # how such documents are stored once they are clean
     seeks = False
-
-    def check_name(self, name: str, suffix: str) -> None:
-        """Raises DataError if a source of this name cannot hold such documents; `suffix` is `Source.suffix`."""
-        if suffix not in self.suffixes:
-            raise DataError(
-                f"{name}: --documents {self.name} reads {', '.join(self.suffixes)} files (also compressed); name the "
-                f"dump's files alone, or say field:{self.name} for a JSON field of that name"
-            )
 
     # Not abstract: a reader of dumps finds out by itself that a file is not such a dump.
     def check_opening(self, block: Block, fewest: int = LEAST) -> None:  # noqa: B027

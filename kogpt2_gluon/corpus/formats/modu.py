@@ -34,7 +34,6 @@ class Modu(Kind):
 
     name = "modu"
     meaning = "the texts of the Modu corpora's JSON (모두의 말뭉치)"
-    suffixes = (".json",)
     forms = ("json-object",)
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:

@@ -54,7 +54,6 @@ class NamuWiki(Kind):
 
     name = "namuwiki"
     meaning = "the articles of NamuWiki's JSON dump"
-    suffixes = (".json",)
     forms = ("json-array",)
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:

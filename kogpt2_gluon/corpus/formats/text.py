@@ -14,7 +14,6 @@ from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK, Block, Document, Item, Rejection, make_block
 from kogpt2_gluon.errors import DataError
 
-JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 RECORDS = 1000  # records that are looked at
 
 
@@ -23,13 +22,6 @@ class TextKind(Kind):
 
     Lines end at ``\\n`` alone (``\\r\\n`` is tolerated), and a byte order mark at the start of a source is not text.
     """
-
-    suffixes: tuple[str, ...] = ()  # any but those of JSON
-
-    def check_name(self, name: str, suffix: str) -> None:
-        """Raises DataError for a file of JSON lines: its text is in one of its fields."""
-        if suffix in JSON_SUFFIXES:
-            raise DataError(f"{name}: JSON lines; name the field that holds the text: --documents FIELD")
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         """Yields blocks of about BLOCK_BYTES that end with a record."""

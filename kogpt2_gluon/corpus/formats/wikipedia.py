@@ -35,7 +35,6 @@ _BEGIN, _END = b"<page>", b"</page>"
 _HEAD_BYTES = 64 << 10  # of a dump, in which its head ends
 _SITEINFO = re.compile(rb"<siteinfo>.*?</siteinfo>", re.DOTALL)
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0 forbids them, but dumps have them
-_PAGES_OF_DUMP = re.compile(r"\.xml-p\d+p\d+")  # pages-articles1.xml-p1p76864.bz2: one file of several
 _REDIRECT = re.compile(r"\s*#\s*(?:redirect|넘겨주기)\s*:?\s*\[\[", re.IGNORECASE)
 
 
@@ -44,7 +43,6 @@ class Wikipedia(Kind):
 
     name = "wikipedia"
     meaning = "the articles of MediaWiki's XML dump"
-    suffixes = (".xml",)
     forms = ("xml-dump",)
 
     def __init__(self, keep: tuple[str, ...] = (), drop: tuple[str, ...] = ()) -> None:
@@ -57,11 +55,6 @@ class Wikipedia(Kind):
     def reader(self, source: Source) -> BlockReader:
         """Returns what cuts a dump into blocks, which know its head wherever reading begins."""
         return _DumpReader(self, source)
-
-    def check_name(self, name: str, suffix: str) -> None:
-        """Raises DataError if the file is not called one of a dump's; one of its pieces is."""
-        if not _PAGES_OF_DUMP.fullmatch(suffix):
-            super().check_name(name, suffix)
 
     def read_blocks(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:
         """Yields blocks of whole pages; DataError if the file has none at all or is cut off."""
