@@ -49,7 +49,8 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -
         from kogpt2_gluon.training.dry_run import check_data, describe
 
         click.echo(describe(loaded))
-        check_data(loaded)  # last, so that the numbers are printed even if the data is at fault
+        for line in check_data(loaded):  # last, so that the numbers are printed even if the data is at fault
+            click.echo(line)
         return
     from kogpt2_gluon.machine import runtime
 

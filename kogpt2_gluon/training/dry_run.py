@@ -46,10 +46,11 @@ def describe(recipe: Recipe, size: int = 0) -> str:
     return "\n".join(lines)
 
 
-def check_data(recipe: Recipe, size: int = 0) -> None:
+def check_data(recipe: Recipe, size: int = 0) -> list[str]:
     """Opens the recipe's data for `size` workers (0: as launched); raises the errors that `kogpt2 train` would raise.
 
-    An empty data.train is not an error: a recipe can be estimated before there is data.
+    Returns what a look at text files found, a line each. An empty data.train is not an error: a recipe can be estimated
+    before there is data.
     """
     data, size = recipe.data, size or job_size()
     tokenizer = training_tokenizer(recipe) if data.train_sets else None
@@ -57,13 +58,16 @@ def check_data(recipe: Recipe, size: int = 0) -> None:
         if held_out := open_held_out(recipe, tokenizer):
             opened.callback(held_out.close)
         if data.source == "text" and data.train_sets:
-            list_text_files(TextChoice.of_recipe(data), Worker()).deal(size)
+            files = list_text_files(TextChoice.of_recipe(data), Worker())
+            files.deal(size)
+            return [f"text               {files.count}", *files.remarks]
         elif data.train_sets:
             sets = []
             for folder in data.train_sets:
                 sets.append(open_shards(folder, "data.train", recipe))
                 opened.callback(sets[-1].close)
             training_mix(sets, recipe, size)
+    return []
 
 
 def _data(recipe: Recipe, tokens: int) -> str:

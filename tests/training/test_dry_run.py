@@ -108,7 +108,7 @@ def test_a_field_that_no_record_has_is_answered_with_those_there_are(tmp_path: P
     path.write_text('\n{"id": 3, "text": "좋은 글"}\n{"body": "글"}\n', encoding="utf-8")  # good text; text
     for field in ("content", "id"):
         with pytest.raises(
-            DataError, match=rf"a\.jsonl: no text under '{field}' in its first 2 records; .*: id, text, body"
+            DataError, match=rf"a\.jsonl: no text under '{field}' in its first 2 records; .*: id: a number; text: a text; body"
         ):
             check_data(recipe_for(model, path, documents=field), size=1)
     for field in ("text", "body", "field:text"):
