@@ -67,5 +67,6 @@ def one_line(command: str) -> Iterator[None]:
         text, code = f"{error.filename or 'system'}: {error.strerror or error}", 1
     else:
         return
-    print(f"{command}: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more; the exit code must still arrive
+        print(f"{command}: {text}", file=sys.stderr)
     sys.exit(code)

@@ -274,9 +274,18 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe, applies overrides and checks it. RecipeError names all faults at once."""
+    """Reads a recipe, applies overrides and checks it. RecipeError names all faults at once.
+
+    A run's own recipe.yaml belongs to the folder that it is in, wherever that was copied or moved to, and whatever
+    `tracking.run_dir` it names; an override goes before.
+    """
     path = find_recipe(name)
-    return parse_recipe(read_yaml(path, "recipe"), overrides, source=str(path))
+    recipe = parse_recipe(read_yaml(path, "recipe"), overrides, source=str(path))
+    is_own = path.name == "recipe.yaml" and (path.parent / "checkpoints").is_dir()
+    is_elsewhere = recipe.run_dir.resolve() != path.parent.resolve()
+    if is_own and is_elsewhere and not any(override.startswith("tracking.run_dir=") for override in overrides):
+        recipe.tracking.run_dir = str(path.parent)
+    return recipe
 
 
 def parse_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Recipe:

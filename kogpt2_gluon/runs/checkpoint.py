@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,49 @@ def open_checkpoint(path: Path) -> Checkpoint:
     raise DataError(f"{path}: no checkpoint there (a folder step-NNNNNNNN, or one that holds such folders)")
 
 
+def go_back_to(checkpoint: Checkpoint, ckpt_dir: Path) -> tuple[Checkpoint, str]:
+    """Makes a checkpoint the newest one of a run: those of later steps move to ``before-step-N-TIME``, next to it.
+
+    A checkpoint of another folder is copied first, and all of this run's own move aside. So a run that dies before its
+    first save resumes from there too. Returns the run's own checkpoint, and a line that says what was moved ("" if
+    nothing was). Nothing is deleted. Only one process of a run calls this.
+    """
+    step = int(checkpoint.state()["step"])
+    is_own = checkpoint.path.parent.resolve() == ckpt_dir.resolve()
+    own = ckpt_dir / f"step-{step:08d}"
+    aside = [folder for folder in _committed(ckpt_dir) if not is_own or _step(folder) > step]
+    if is_own:
+        write_file(ckpt_dir / LATEST, f"{own.name}\n".encode())  # first: from here on, it is the newest
+    moved = _move_aside(ckpt_dir, aside, step)
+    if not is_own:
+        with replace_folder(own) as folder:
+            for name in (*checkpoint.files, MANIFEST):
+                shutil.copyfile(checkpoint.path / name, folder / name)
+        write_file(ckpt_dir / LATEST, f"{own.name}\n".encode())
+    return _read_manifest(own), moved
+
+
+def _move_aside(ckpt_dir: Path, folders: list[Path], step: int) -> str:
+    """Moves checkpoints into a folder of their own; returns a line about it."""
+    if not folders:
+        return ""
+    aside = ckpt_dir / f"before-step-{step:08d}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while aside.exists():
+        aside, number = aside.with_name(f"{aside.name.partition('.')[0]}.{number}"), number + 1
+    aside.mkdir()
+    for folder in folders:
+        move(folder, aside / folder.name)
+    names = ", ".join(sorted(folder.name for folder in folders))
+    return f"the run went back to step {step:,}: {names} moved to {aside}; nothing was deleted"
+
+
+def _step(folder: Path) -> int:
+    found = FOLDER.fullmatch(folder.name)
+    assert found is not None, folder
+    return int(found[1])
+
+
 def newest_checkpoint(ckpt_dir: Path) -> Checkpoint | None:
     """Opens and verifies the newest checkpoint; None if there is none. DataError if it is damaged: none is skipped."""
     newest = _newest_in(ckpt_dir)
@@ -200,10 +244,11 @@ def _damaged(file: Path) -> DataError:
 
 
 def _remove_old(ckpt_dir: Path, newest: Path, keep: int) -> None:
-    """Removes all checkpoints but the `keep` newest, and those of later steps, from which the run went back."""
+    """Removes all checkpoints but the `keep` newest; those of later steps, from which the run went back, move aside."""
     folders = _committed(ckpt_dir)
     place = folders.index(newest)
-    for folder in folders[:place] + (folders[place + keep :] if keep else []):
+    _move_aside(ckpt_dir, folders[:place], _step(newest))
+    for folder in folders[place + keep :] if keep else []:
         removed = ckpt_dir / f".{folder.name}.removed"
         move(folder, removed)
         shutil.rmtree(removed)

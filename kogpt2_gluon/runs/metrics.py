@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.machine.console import forget, write_line
 from kogpt2_gluon.runs.environment import write_environment
 from kogpt2_gluon.storage.files import replace_file
 from kogpt2_gluon.wording import duration
@@ -347,15 +348,21 @@ class _Display:
             self._progress.update(self._task, completed=step, description=figures)
 
     def print(self, line: str) -> None:
-        if self._progress is not None:
-            self._progress.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        if self._progress is None:
+            write_line(self._stream, line)
             return
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        print(line.encode(encoding, "replace").decode(encoding), file=self._stream, flush=True)
+        try:
+            self._progress.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        except OSError:  # the terminal has gone; log.txt has everything
+            self.close()
 
     def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        progress, self._progress = self._progress, None
+        try:
+            if progress is not None:
+                progress.stop()
+        except OSError:
+            forget(self._stream)
 
 
 def _summary_writer(folder: Path, step: int) -> Any:

@@ -9,6 +9,7 @@ of them always meet in the same collective operation.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from kogpt2_gluon.inference.evaluation import scored_sums
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.lock import RunLock
 from kogpt2_gluon.runs.metrics import StepRecord, tracker_for, write_environment
 from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.storage.files import write_file
@@ -46,8 +48,8 @@ class StepResult:
     grad_norm : float
         Global, before clipping.
     learning_rate : float
-    stop_wanted : bool
-        True if any worker was asked to stop.
+    stop_wanted, save_wanted : bool
+        True if any worker was asked to stop, or to save its state and go on.
     messages : list of str
         Lines for the log.
     """
@@ -57,15 +59,22 @@ class StepResult:
     grad_norm: float
     learning_rate: float
     stop_wanted: bool
+    save_wanted: bool
     messages: list[str]
 
 
 def train(recipe: Recipe, resume: str = "auto") -> TrainState:
     """Runs a recipe to its end on this worker; returns the last state.
 
-    Raises the errors of :mod:`kogpt2_gluon.errors`: a bad recipe or bad data before the first step, DivergedError on a
-    loss or gradient that is not finite, PreemptedError after SIGTERM or SIGINT, once the state is saved.
+    Raises the errors of :mod:`kogpt2_gluon.errors`: a bad recipe, bad data or another run in the same folder before
+    the first step, DivergedError on a loss or gradient that is not finite, PreemptedError after SIGTERM, SIGINT or
+    SIGHUP, once the state is saved.
     """
+    with RunLock(recipe.run_dir) if not job.rank() else nullcontext():  # one writer of the folder: rank 0
+        return _train(recipe, resume)
+
+
+def _train(recipe: Recipe, resume: str) -> TrainState:
     run = set_up(recipe, resume)
     state, worker, num_steps = run.state, run.worker, recipe.training.num_steps
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, state.step, recipe.tracking.tensorboard)
@@ -77,14 +86,14 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
             write_environment(recipe.run_dir)
             tracker.message(describe(recipe, run))
         stopwatch = Stopwatch()
-        saved_step, saved_attempt, stop_wanted = state.step, state.attempt, False
+        saved_step, saved_attempt, stop_wanted, save_wanted = state.step, state.attempt, False, False
         while True:
             # Between steps. A resumed run passes here first, and makes up for what a stop left undone.
             with stopwatch.paused():
                 # A run that was asked to stop does not begin an evaluation: somebody is waiting.
                 evaluated = not stop_wanted and evaluate_if_due(recipe, run, tracker)
                 finished = state.stop_rule_met or state.step >= num_steps
-                due = finished or stop_wanted or is_due(state.step, recipe.checkpoint.interval)
+                due = finished or stop_wanted or save_wanted or is_due(state.step, recipe.checkpoint.interval)
                 # After a skipped update there is something new to save only when the run stops there.
                 new = state.attempt != saved_attempt if stop_wanted else state.step != saved_step
                 if due and (evaluated or new):
@@ -97,7 +106,7 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
                 break
 
             result = run_step(recipe, run, stop)
-            stop_wanted = result.stop_wanted
+            stop_wanted, save_wanted = result.stop_wanted, result.save_wanted
             run.progress.at_step(state.step)
             for message in result.messages:
                 tracker.message(message)
@@ -130,7 +139,8 @@ def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase =
         bos = run.tokenizer.bos_id
         scored = [scored_sums(losses.asnumpy(), tokens, bos) for losses, tokens in zip(token_losses, batch)]
         loss, tokens = np.sum(scored, axis=0).tolist()
-        mine = StepSums(loss, tokens, squared_norm / run.worker.size, stop.wanted, run.reader.notices())
+        asked = stop.wanted, stop.take_save_request()
+        mine = StepSums(loss, tokens, squared_norm / run.worker.size, *asked, run.reader.notices())
         sums = mine.over(run.worker)
         messages = run.reader.agree(sums.notices, run.worker)
     mean_loss = sums.loss / sums.tokens if sums.tokens else math.nan
@@ -152,7 +162,7 @@ def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase =
             f"update {state.attempt} skipped, {state.skipped} so far: its gradients overflow float16; loss scale "
             f"{scale:.0f} -> {loss_scale.scale:.0f}"
         )
-    return StepResult(made, mean_loss, norm, rate, sums.stop_requests > 0, messages)
+    return StepResult(made, mean_loss, norm, rate, sums.stop_requests > 0, sums.save_requests > 0, messages)
 
 
 def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase = unmarked) -> list:

@@ -13,7 +13,7 @@ from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
+from kogpt2_gluon.runs.checkpoint import Checkpoint, go_back_to, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 
 # Settings that may differ between a checkpoint and the recipe that resumes from it; any other makes it another run.
@@ -52,6 +52,18 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Checkpoint
         )
     name = worker.broadcast(found.path.name if found else None)
     return open_checkpoint(ckpt_dir / name) if name else None
+
+
+def record_resume_point(resume: str, checkpoint: Checkpoint, ckpt_dir: Path, worker: Worker) -> list[str]:
+    """Makes a checkpoint that the user named the newest of the run, before the first step; returns lines for the log.
+
+    Without it, a run that dies before its first save would resume from the steps that it went back from.
+    """
+    moved = ""
+    if resume != "auto" and worker.rank == 0:
+        _, moved = go_back_to(checkpoint, ckpt_dir)
+    worker.barrier()
+    return [moved] if moved else []
 
 
 def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:

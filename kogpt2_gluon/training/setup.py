@@ -20,7 +20,7 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.progress import Progress
-from kogpt2_gluon.training.resume import check_same_run, find_resume_point, restore_state
+from kogpt2_gluon.training.resume import check_same_run, find_resume_point, record_resume_point, restore_state
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import start_worker
@@ -71,6 +71,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
 
     loss_block = LanguageModelLoss(net, rows_apart=True)
     loss_block.hybridize(static_alloc=True, static_shape=True)
+    notes = record_resume_point(resume, checkpoint, recipe.ckpt_dir, worker) if checkpoint else []
     return TrainingRun(
         state=state,
         worker=worker,
@@ -87,6 +88,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
         batches=device_batches(reader, ctx),
         resumed=checkpoint,
         changed=changed,
+        notes=notes,
     )
 
 
@@ -125,6 +127,7 @@ def describe(recipe: Recipe, run: TrainingRun) -> str:
     if run.resumed:
         lines.append(f"going on from {run.resumed.path}")
     lines += [f"changed since then: {change}" for change in run.changed]
+    lines += run.notes
     if run.state.step >= recipe.training.num_steps:
         lines.append(f"already at its last step, {run.state.step:,}; raise training.num_steps to go on")
     if run.state.stop_rule_met:

@@ -1,4 +1,4 @@
-"""Turns a polite request to stop (SIGTERM, SIGINT or a file) into a flag that the training loop reads."""
+"""Turns a polite request to stop (SIGTERM, SIGINT, SIGHUP or a file) or to save into a flag for the training loop."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ LOOK_SECONDS = 2.0  # a look at a shared file system takes a millisecond or so
 class StopRequest:
     """Watches for a request to stop while it is entered (``with StopRequest() as stop:``).
 
-    The first SIGTERM or SIGINT makes `wanted` true. A second one acts as it would have without this class, except for a
-    SIGTERM within ECHO_SECONDS of the first. After a PreemptedError, SIGTERM does nothing any more: the process is
-    about to end, and its exit code must reach whoever started it.
+    The first SIGTERM, SIGINT or SIGHUP (a dropped ssh session) makes `wanted` true. A second one acts as it would have
+    without this class, except for one within ECHO_SECONDS of the first that is not a SIGINT. A SIGHUP that was ignored
+    (nohup) stays ignored. SIGUSR1, a scheduler's early warning, requests a save after which the run goes on. After a
+    PreemptedError, SIGTERM does nothing any more: the process is about to end, and its exit code must reach whoever
+    started it.
 
     A `stop_file`, if given, makes `wanted` true once it exists, for people who cannot send a signal to the hosts of a
     run. A file left from before is removed on entering, and one that was obeyed on leaving. Under the launcher it is
@@ -31,6 +33,12 @@ class StopRequest:
         self._wanted, self._stop_file, self._looked = False, stop_file, 0.0
         self._previous: dict[int, Any] = {}
         self._noted = 0.0
+        self._save_wanted = False
+
+    def take_save_request(self) -> bool:
+        """Returns True once for each request to save and go on."""
+        wanted, self._save_wanted = self._save_wanted, False
+        return wanted
 
     @property
     def wanted(self) -> bool:
@@ -44,10 +52,14 @@ class StopRequest:
         self._remove_stop_file()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._note)
+        self._previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_save)
         return self
 
     def __exit__(self, kind: Any, *_: object) -> None:
-        self._restore(signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            self._restore(number)
         if kind is not None and issubclass(kind, PreemptedError):
             self._remove_stop_file()
             signal.signal(signal.SIGTERM, _nothing)  # SIG_IGN would be passed on to programs that are started
@@ -72,6 +84,9 @@ class StopRequest:
         elif now - self._noted >= job.ECHO_SECONDS:
             self._restore(number)
             os.kill(os.getpid(), number)
+
+    def _note_save(self, number: int, frame: Any) -> None:
+        self._save_wanted = True
 
     def _restore(self, number: int) -> None:
         if number in self._previous:

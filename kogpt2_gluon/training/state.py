@@ -58,6 +58,7 @@ class TrainingRun:
     ]  # the tokens of each update, in NumPy and on the device; see training/batches.py
     resumed: Checkpoint | None
     changed: list[str]  # settings that differ from the checkpoint's
+    notes: list[str]  # about going back to an earlier checkpoint
 
     def __enter__(self) -> TrainingRun:
         return self

@@ -26,6 +26,8 @@ class StepSums:
         them differ. The mean is one number for all, and all decide by it.
     stop_requests : float
         1 on a worker that was asked to stop, else 0; so the sum is above 0 if any worker was asked.
+    save_requests : float
+        Likewise, on a worker that was asked to save its state and go on.
     notices : (n,) float64
         The reader's own numbers; n is the same on every worker. See :meth:`Reader.notices`.
     """
@@ -34,17 +36,19 @@ class StepSums:
     tokens: float
     squared_norm: float
     stop_requests: float
+    save_requests: float
     notices: NDArray[np.float64]
 
     def pack(self) -> NDArray[np.float64]:
-        """One vector of float64, (4 + n,): the numbers in the order of the fields, then the notices."""
-        return np.concatenate([[self.loss, self.tokens, self.squared_norm, self.stop_requests], self.notices])
+        """One vector of float64, (5 + n,): the numbers in the order of the fields, then the notices."""
+        numbers = [self.loss, self.tokens, self.squared_norm, self.stop_requests, self.save_requests]
+        return np.concatenate([numbers, self.notices])
 
     @classmethod
     def unpack(cls, vector: NDArray[np.float64]) -> StepSums:
         """The sums that :meth:`pack` made a vector of."""
-        loss, tokens, squared_norm, stop_requests = vector[:4].tolist()
-        return cls(loss, tokens, squared_norm, stop_requests, notices=vector[4:])
+        loss, tokens, squared_norm, stop_requests, save_requests = vector[:5].tolist()
+        return cls(loss, tokens, squared_norm, stop_requests, save_requests, notices=vector[5:])
 
     def over(self, worker: Worker) -> StepSums:
         """The sums over all workers. Every worker calls this in the same step, and waits for the others."""

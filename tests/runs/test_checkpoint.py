@@ -134,12 +134,15 @@ def test_keep_prunes_the_oldest(ckpt_dir: Path) -> None:
     assert sorted(entry.name for entry in ckpt_dir.iterdir()) == ["latest", "step-00000060"]
 
 
-def test_later_steps_of_an_earlier_course_are_removed(ckpt_dir: Path) -> None:
+def test_later_steps_of_an_earlier_course_move_aside(ckpt_dir: Path) -> None:
     for step in (10, 20, 30):
         save(ckpt_dir, step)
     save(ckpt_dir, 15, keep=3)
     assert steps(ckpt_dir) == [10, 15]
     check_whole(newest_checkpoint(ckpt_dir), 15)
+    (aside,) = ckpt_dir.glob("before-step-00000015-*")
+    assert steps(aside) == [20, 30]
+    check_whole(newest_checkpoint(aside), 30)
 
 
 def test_the_same_step_again_takes_the_place_of_the_first(ckpt_dir: Path) -> None:

@@ -19,15 +19,16 @@ class Summing(Worker):
 
 
 def part(rank: int, size: int, norm: float, notices: list[float]) -> StepSums:
-    return StepSums(10.5 + rank, 7.0 * rank, norm / size, rank == 1, np.array(notices))
+    return StepSums(10.5 + rank, 7.0 * rank, norm / size, rank == 1, rank == 2, np.array(notices))
 
 
 def test_a_vector_unpacks_to_the_numbers_it_was_packed_from():
     for notices in ([], [3.0], [0.0, 2.0, 5.0]):
         packed = part(1, 1, 4.0, notices).pack()
-        assert packed.dtype == np.float64 and packed.shape == (4 + len(notices),)
+        assert packed.dtype == np.float64 and packed.shape == (5 + len(notices),)
         again = StepSums.unpack(packed)
-        assert (again.loss, again.tokens, again.squared_norm, again.stop_requests) == (11.5, 7.0, 4.0, 1.0)
+        assert (again.loss, again.tokens, again.squared_norm) == (11.5, 7.0, 4.0)
+        assert (again.stop_requests, again.save_requests) == (1.0, 0.0)
         assert again.notices.tolist() == notices
 
 
@@ -36,7 +37,7 @@ def test_sums_over_three_workers():
     norms = [4.0, 4.0 + 2e-15, 4.0 - 1e-15]  # on GPUs they differ in the last bits
     mine, *others = (part(rank, 3, norm, [float(rank), 1.0]) for rank, norm in enumerate(norms))
     sums = mine.over(Summing(others))
-    assert (sums.loss, sums.tokens, sums.stop_requests) == (34.5, 21.0, 1.0)
+    assert (sums.loss, sums.tokens, sums.stop_requests, sums.save_requests) == (34.5, 21.0, 1.0, 1.0)
     assert abs(sums.squared_norm - np.mean(norms)) < 1e-14
     assert sums.notices.tolist() == [3.0, 3.0]
 

@@ -56,7 +56,7 @@ def test_a_damaged_source_is_repaired_and_the_same_command_goes_on(
     small_parts(monkeypatch)
     sources = []
     for name in "abc":
-        # The damage lies behind what is looked at before the first part.
+        # The damage lies after what is looked at before the first part.
         text = write_documents(tmp_path / f"{name}.txt", 1500 if name == "b" else 100, ord(name))
         sources.append(write(tmp_path / f"{name}.gz", gzip.compress(text.read_bytes())))
     whole = sources[1].read_bytes()
