@@ -7,6 +7,7 @@ import gzip
 import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,36 @@ def test_a_stray_quote_costs_its_own_line_alone(tmp_path: Path) -> None:
     texts = read(tmp_path / "a.csv", "\n".join(["id,text", *rows]) + "\n", "text")
     expected = {7: "쉼표, 글", 100: "<bad_row>"}
     assert texts == [expected.get(number, f"{number}번째 글") for number in range(3000)]
+
+
+@pytest.mark.parametrize(
+    ("name", "documents", "data"),
+    [
+        ("a.csv", "b", 'a,b\n' + '"x",' * 150_000),
+        ("a.csv", "b", 'a,b\n' + '1,"x\n' * 100_000),
+        ("a.csv", "b", "a,b\n1," + '"' * 500_001 + "\n"),
+        ("a.tsv", "b", "a\tb\n" + '"\t' * 800_000),
+        ("a.json", "b", "[" + '"\\\\\\"' * 5 + '", ' + "1, " * 300_000 + "[]]"),
+        ("a.json", "a[].b", '{"a": [' + "[" * 500_000 + "]" * 500_000 + "]}"),
+        ("a.json", "a.b[]", '{"a": ' * 100_000 + "1" + "}" * 100_000),
+        ("wiki_00", "doc", "<doc id='1'>\n" + "x</doc>" * 300_000 + "\n</doc>\n"),
+        ("a.txt", "wikitext", " = a " * 400_000),
+        ("a.txt", "wikitext", "= " * 900_000),
+        ("a.txt", r"separator:\n\n\n", "\r\n" * 900_000),
+    ],
+)  # fmt: skip
+def test_files_made_to_take_long_do_not(tmp_path: Path, name: str, documents: str, data: str) -> None:
+    """Every reader passes over its bytes a fixed number of times."""
+    (tmp_path / name).write_text(data, encoding="utf-8")
+    began = time.process_time()
+    try:
+        kind = kind_of(documents)
+        for block in read_blocks(local_source(tmp_path / name), kind):
+            kind.check_opening(block)
+            list(kind.parse_block(block))
+    except DataError as error:
+        assert str(tmp_path / name) in str(error)
+    assert time.process_time() - began < 20
 
 
 CELLS = st.text(st.sampled_from('가나 ,"\t;|\n\\a1'), max_size=8)

@@ -26,7 +26,7 @@ from kogpt2_gluon.errors import DataError
 
 HEAD_BYTES = 1 << 20  # of a source, by which its dialect is judged
 QUOTINGS = ("standard", "backslash", "none")
-LONGEST_QUOTED = 64 << 20  # bytes; a quote that is open for longer is a stray one
+LONGEST_QUOTED = 16 << 20  # bytes; a quote that is open for longer is a stray one
 COLUMNS_SHOWN = 20
 _BACKSLASHED = re.compile(r'\\(["\\])')
 _ONE_COLUMN = re.compile(r"#([1-9]\d*)")
@@ -92,7 +92,8 @@ def _end_of_quoted_record(data: bytes, begin: int, dialect: Dialect, is_last: bo
         if close - quote > LONGEST_QUOTED or data[close + 1 : close + 2] not in (delimiter, b"\n", b"\r", b""):
             return -1
         position = close + 1
-        line_end = _line_end(data, position)
+        if position > line_end:  # it was inside the quotes
+            line_end = _line_end(data, position)
 
 
 def _closing_quote(data: bytes, position: int, backslash: bool) -> int:

@@ -35,14 +35,10 @@ class DocFiles(Kind):
         """Yields blocks of whole articles; DataError if the file is cut off in one."""
 
         def last_end(data: bytearray, is_last: bool) -> int:
-            end = data.rfind(b"</doc>")
-            while end >= 0:
-                begin = data.rfind(b"\n", 0, end) + 1
-                found = _END.match(data, begin)
-                if found is not None and (found.end() < len(data) or is_last):
-                    return len(data) if is_last and not data[found.end() :].strip() else found.end()
-                end = data.rfind(b"</doc>", 0, end)
-            return 0
+            # One at the very end may go on.
+            ends = (found.end() for found in _END.finditer(data))
+            end = max((end for end in ends if end < len(data) or is_last), default=0)
+            return len(data) if is_last and end and not data[end:].strip() else end
 
         for block in read_cut_blocks(name, stream, line, offset, last_end, "</doc>"):
             if _BEGIN.search(block.data) and not _END.search(block.data):

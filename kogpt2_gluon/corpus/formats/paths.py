@@ -190,8 +190,8 @@ def find_text(wanted: Wanted, record: Any) -> Text | str:
 # --- what records hold, for messages
 
 
-def describe(value: Any) -> str:
-    """Returns what a value is, in words."""
+def describe(value: Any, depth: int = 4) -> str:
+    """Returns what a value is, in words; of lists in lists only so many."""
     if isinstance(value, str):
         return "a text"
     if isinstance(value, bool):
@@ -203,7 +203,7 @@ def describe(value: Any) -> str:
     if isinstance(value, list):
         if not value:
             return "an empty list"
-        inner = describe(value[0])
+        inner = describe(value[0], depth - 1) if depth else ""
         for begin, plural in (
             ("a text", "texts"),
             ("a number", "numbers"),
