@@ -23,6 +23,7 @@ from kogpt2_gluon.errors import DataError, RecipeError
 _THREADS = 16  # looks at a time, because each waits for a disk or network
 _SHOWN = 3  # names in a message
 _PACKED_FORMS = ("tar", "zip", "7z", "rar", "archive-part")
+_NEARLY_TEXT = ("csv", "tsv", "wikitext")  # prose can look like these by chance
 _PART = re.compile(r"(?P<whole>.*?\.[^./]+)\.(?:part)?(?P<number>\d{1,12}|[a-z]{2,4})|(?P<stem>.*)\.z\d\d", re.DOTALL)
 
 
@@ -117,7 +118,7 @@ def _choose(seen: Look, majority: str) -> str:
 def _fault_of(source: Source, seen: Look, kind: Kind) -> DataError | None:
     if seen.form in kind.forms or seen.form == "empty":
         return None
-    insist = f" (plain:{kind.name} does)" if "text" in kind.forms and seen.is_text else ""
+    insist = f" (plain:{kind.name} does)" if "text" in kind.forms and seen.form in _NEARLY_TEXT else ""
     return refusal(source, seen, f"--documents {kind.name} does not read it{insist}")
 
 

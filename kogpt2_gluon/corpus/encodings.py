@@ -33,6 +33,11 @@ _SHORT = 4096  # bytes; a longer text is not valid UTF-8 by chance
 _LOOKED_AT = 200  # lines of a file that is not UTF-8
 _LEAST = 10  # lines; fewer that are not UTF-8 are damage, and are counted where they are read
 _SYLLABLE = re.compile("[가-힣ㅋㅎㅠㅜ]")  # with laughter and tears
+# Some of the most frequent syllables: about half of a text. Of Chinese that is read as CP949 they are some percent.
+_FREQUENT = re.compile(
+    "[이다는에을가의고하지한나도로서아은인를기사자리시그어대일라해들부정보있수게상여과전주원장구성제스국만]"
+)
+_MANY = 100  # syllables, among which the frequent ones must be
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
 _SPACES = re.compile("[ \t\r\n]")
 _CONTROLS = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F])
@@ -58,8 +63,10 @@ def judge_encoding(sample: bytes) -> Judged:
             return Judged(encoding)
     if b"\0" in sample and (wide := _wide_encoding(sample)):
         return Judged(wide)
+    if _is_data(sample):
+        return Judged("", is_sure=False)
     if sample.isascii():
-        return Judged("" if _is_data(sample) else "utf-8", is_sure=False)
+        return Judged("utf-8", is_sure=False)
     if _is_utf8(sample):
         return _judge_utf8(sample)
     lines = [line for line in re.split(rb"[\r\n]+", sample) if line.strip()]
@@ -68,14 +75,13 @@ def judge_encoding(sample: bytes) -> Judged:
     beyond_ascii = beyond_ascii[:: -(-len(beyond_ascii) // _LOOKED_AT)]
     bad = [line for line in beyond_ascii if not _is_utf8(line)]
     good = len(beyond_ascii) - len(bad)
-    if _is_hangul(bad, "cp949") and len(bad) > good:
-        return Judged("cp949")
+    for encoding in ("cp949", "johab"):
+        if len(bad) > good and _is_hangul(bad, encoding):
+            return Judged(encoding)
     valid, invalid = _utf8_counts(sample)
     if valid >= 4 * invalid or good >= len(bad):
         return Judged("utf-8")
-    if _is_data(sample):
-        return Judged("", is_sure=False)
-    few_are_bad = len(bad) < _LEAST or 2 * len(bad) <= len(lines)
+    few_are_bad = len(bad) < _LEAST or (len(bad) < 2 * _LEAST and 2 * len(bad) <= len(lines))
     return Judged("utf-8" if few_are_bad else UNKNOWN, is_sure=False)
 
 
@@ -85,12 +91,13 @@ def _judge_utf8(sample: bytes) -> Judged:
     by_chance = len(sample) < _SHORT and not _SYLLABLE.search(text) and _is_hangul(sample.splitlines(), "cp949")
     if by_chance:
         return Judged("utf-8", "cp949", is_sure=False)
-    return Judged("" if _is_data(sample) else "utf-8")
+    return Judged("utf-8")
 
 
 def _is_data(sample: bytes) -> bool:
     """Returns True if the bytes are not a text in any encoding: a few control characters are dirt, many are data."""
-    return len(sample) - len(sample.translate(None, _CONTROLS)) > len(sample) // 20
+    controls = len(sample) - len(sample.translate(None, _CONTROLS))
+    return controls > len(sample) // 20 or sample.count(0) > max(1, len(sample) // 100)
 
 
 @functools.cache
@@ -155,6 +162,7 @@ def _is_hangul(lines: list[bytes], encoding: str) -> bool:
     text = "".join(texts)
     hangul, common = len(_SYLLABLE.findall(text)), _count(_common(), text)
     is_usual = common >= 0.9 * hangul and hangul > 0.5 * _count(_NOT_ASCII, text)
+    is_usual = is_usual and (hangul < _MANY or len(_FREQUENT.findall(text)) > 0.15 * hangul)
     return bool(lines) and len(texts) >= 0.9 * len(lines) and is_usual
 
 

@@ -36,10 +36,10 @@ _RECORDS = 20  # lines of which most must be JSON objects
 _SURE_ROWS = 5  # rows of one width that no prose has
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x80-\xff]")
 _SPACE = b" \t\r\n\x0b\x0c"
-_OBJECT = re.compile(rb'\{\s*(?:\}|"(?:[^"\\]|\\.)*"\s*:)', re.DOTALL)
+_OBJECT = re.compile(rb'\{\s*(?:\}|"[^"\\]*(?:\\.[^"\\]*)*"\s*:)', re.DOTALL)
 _ARRAY = re.compile(
-    rb'\[\s*(?:\{\s*(?:\}|"(?:[^"\\]|\\.)*"\s*:)|\[\s*["\[{\d\]-]'
-    rb'|"(?:[^"\\]|\\.)*"\s*(?:,|\]\s*\Z|\Z)|(?:-?\d[\d.eE+-]*|null|true|false)\s*,\s*[\d"\[{ntf-]|\]\s*\Z)',
+    rb'\[\s*(?:\{\s*(?:\}|"[^"\\]*(?:\\.[^"\\]*)*"\s*:)|\[\s*["\[{\d\]-]'
+    rb'|"[^"\\]*(?:\\.[^"\\]*)*"\s*(?:,|\]\s*\Z|\Z)|(?:-?\d[\d.eE+-]*|null|true|false)\s*,\s*[\d"\[{ntf-]|\]\s*\Z)',
     re.DOTALL,
 )
 _XML = re.compile(rb"<\?xml\b|<(?:mediawiki|rss|feed|root|corpus|TEI(?:\.2)?)\b")

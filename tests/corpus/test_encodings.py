@@ -78,6 +78,16 @@ def test_damage_does_not_change_the_encoding() -> None:
     old[3] += b"\xff"
     assert judge_encoding(b"\n".join(old)).encoding == "cp949"
     assert judge_encoding("옛날 편지이다.\n".encode("iso2022_kr")).encoding == "iso2022_kr"
+    assert judge_encoding("더 옛날 편지이다.\n".encode("johab") * 20).encoding == "johab"
+
+
+def test_data_is_not_a_text_with_dirt() -> None:
+    """Compiled programs and catalogues of messages are mostly words, with zeros between them."""
+    words = b"\0".join(f"message number {n}".encode() for n in range(200))
+    for data in (words, b"\xcb\r\r\n\0\0\0\0" + words, "가나다 라마바 사\0".encode() * 99, bytes(range(32)) * 9):
+        assert judge_encoding(data).encoding == "", data[:20]
+    dirty = "가끔 \x00 이런 글자가 있다. \x07\n".encode() * 2 + "그 밖에는 없다.\n".encode() * 99
+    assert judge_encoding(dirty).encoding == "utf-8"
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -197,7 +197,9 @@ def test_what_is_no_prose_is_refused_by_name(tmp_path: Path, name: str, document
     with pytest.raises(DataError) as caught:
         clean([tmp_path / file], tmp_path / "out", documents)
     said = str(caught.value)
-    assert what in said and f"--documents {documents} does not read it (plain:{documents} does)" in said
+    # Prose can look like a table by chance, but not like JSON or HTML: there the advice would give garbage.
+    insist = f" (plain:{documents} does)" if name[:3] in ("csv", "tsv") else ""
+    assert what in said and f"--documents {documents} does not read it{insist}; " in said
     report = clean([tmp_path / file], tmp_path / "out", f"plain:{documents}", 0.0)
     assert report.documents.kept["train"] > 0
 
