@@ -16,6 +16,8 @@ from kogpt2_gluon.corpus.records import Document
 from kogpt2_gluon.corpus.sources import local_source
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.reading.text.files import TextChoice, list_text_files
 
 
 def read(path: Path, data: bytes | str, documents: str) -> list[str]:
@@ -224,3 +226,15 @@ def test_prose_with_commas_tabs_and_brackets_is_prose(tmp_path: Path, text: str)
 def test_only_plain_text_can_be_insisted_on() -> None:
     with pytest.raises(RecipeError, match="plain: comes before a kind of plain text"):
         kind_of("plain:wikipedia")
+
+
+def test_a_corpus_of_tables_can_be_read_as_text_on_the_fly(tmp_path: Path) -> None:
+    """What was insisted on when the corpus was made can be insisted on again when it is read."""
+    rows = ["id,text,label", *(f"{number},{number}번째 글,0" for number in range(50))]
+    (tmp_path / "a.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    clean([tmp_path / "a.txt"], tmp_path / "out", "plain:line", 0.0)
+    folder = str(tmp_path / "out" / "train")
+    files = list_text_files(TextChoice((folder,), "plain:line"), Worker())
+    assert len(files.sources) == 1
+    with pytest.raises(RecipeError, match="its documents are line, not blank-line"):
+        list_text_files(TextChoice((folder,), "plain:blank-line"), Worker())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import PurePosixPath
 
+from kogpt2_gluon.corpus.formats import PLAIN_PREFIX
 from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.corpus.store import CORPUS_FILE, SPLITS, split_layout
@@ -26,7 +27,7 @@ def check_corpora(sources: Collection[Source], kind: Kind) -> None:
             raise DataError(f"{folder}: a cleaned corpus; name its training part: data.train={folder}/{SPLITS[0]}")
     for path in sorted({source.path.parent for source in sources if source.path is not None}):
         layout = split_layout(path)
-        if layout is not None and layout.name != kind.name:
+        if layout is not None and layout.name != kind.name.removeprefix(PLAIN_PREFIX):
             raise RecipeError(
                 f"{path}: part of a cleaned corpus whose {CORPUS_FILE} says that its documents are {layout.name}, not "
                 f"{kind.name}; set data.documents={layout.name}"
