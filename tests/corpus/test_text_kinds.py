@@ -236,5 +236,5 @@ def test_a_corpus_of_tables_can_be_read_as_text_on_the_fly(tmp_path: Path) -> No
     folder = str(tmp_path / "out" / "train")
     files = list_text_files(TextChoice((folder,), "plain:line"), Worker())
     assert len(files.sources) == 1
-    with pytest.raises(RecipeError, match="its documents are line, not blank-line"):
+    with pytest.raises(RecipeError, match="its documents are line, not plain:blank-line"):
         list_text_files(TextChoice((folder,), "plain:blank-line"), Worker())
