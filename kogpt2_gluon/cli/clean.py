@@ -96,7 +96,7 @@ def clean(
     \b
     Example: kogpt2 clean reviews.txt --documents line --out corpus --test-share 0.02
              kogpt2 clean kowiki-latest-pages-articles.xml.bz2 --documents wikipedia --filters web --out corpus
-             kogpt2 clean news.parquet --template '{title}\n{text}' --out corpus
+             kogpt2 clean news.parquet --template '{title}\\n{text}' --out corpus
              kogpt2 clean s3://bucket/news --documents text --set near_duplicates=true --out corpus
     """
     from kogpt2_gluon.corpus.cleaning import PAGE_FILE, load_options

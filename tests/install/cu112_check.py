@@ -125,7 +125,7 @@ def check_doctor(venv: Path, work: Path, stub: Path) -> None:
     expect(done.returncode == 0, f"doctor finds no problem (exit code {done.returncode})")
     expect("mxnet-cu112" in found, "doctor names the mxnet-cu112 wheel")
     libraries = [finding for finding in found.values() if finding["area"] == "cuda"]
-    expect(len(libraries) == 10 and all(f["status"] == "ok" for f in libraries), "all ten CUDA libraries load")
+    expect(len(libraries) == 10 and all(f["status"] == "pass" for f in libraries), "all ten CUDA libraries load")
     expect({"CUDA", "CUDNN", "NCCL"} <= set(found["features"]["value"].split()), "MXNet has CUDA, cuDNN and NCCL")
     expect("stub" in found["driver"]["value"] and found["driver"]["status"] == "warn", "doctor knows the stub for one")
     if not has_driver():

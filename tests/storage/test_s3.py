@@ -15,11 +15,12 @@ import pytest
 
 from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.documents import read_blocks, read_documents
-from kogpt2_gluon.corpus.formats import KINDS
+from kogpt2_gluon.corpus.formats import KINDS, kind_of
 from kogpt2_gluon.corpus.sources import list_sources
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.storage import s3
 from kogpt2_gluon.storage.s3 import S3Stream, download, file_hash, list_objects, upload
+from tests.corpus.test_containers import CONTAINERS, rows_of
 
 boto3 = pytest.importorskip("boto3", reason="reads from S3")
 moto = pytest.importorskip("moto", reason="plays S3")
@@ -116,6 +117,19 @@ def test_documents_from_s3_and_going_on(store: Any, monkeypatch: pytest.MonkeyPa
     for place in (0, 7, len(blocks) - 1):
         assert list(read_blocks(source, KINDS["line"], start=blocks[place].next_start)) == blocks[place + 1 :]
     assert [item.text for item in read_documents(source, "line")] == data.decode().splitlines()
+
+
+@pytest.mark.parametrize("container", ["array", "csv", "parquet", "feather", "arrow stream"])
+def test_records_of_any_container_from_s3(store: Any, monkeypatch: pytest.MonkeyPatch, container: str) -> None:
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 300)
+    suffix, documents, make = CONTAINERS[container]
+    texts = [f"{number}번째 글, 그리고 끝" for number in range(60)]
+    store.put_object(Bucket=BUCKET, Key=f"a{suffix}", Body=make(rows_of(texts)))
+    (source,) = list_sources([f"s3://{BUCKET}"])
+    assert [item.text for item in read_documents(source, documents)] == texts
+    kind = kind_of(documents)
+    blocks = list(read_blocks(source, kind))
+    assert list(read_blocks(source, kind, start=blocks[3].next_start)) == blocks[4:]
 
 
 class Cut(io.BytesIO):

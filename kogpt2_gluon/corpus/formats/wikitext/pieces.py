@@ -114,7 +114,8 @@ def cut_pieces(text: str, templates: Templates, left_out: LeftOut) -> list[str]:
         elif token["bracket"]:
             brackets.close("[")
         elif token["tag"]:
-            if not looks_like_tag(token["rest"]):
+            if not looks_like_tag(token["rest"]):  # prose; but the parser may read on for its end
+                brackets.unclosed += not token["slash"]
                 continue
             kind = token["tag"].lower()
             begin = _take_tag(brackets, token, kind)

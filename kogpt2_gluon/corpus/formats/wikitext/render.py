@@ -11,7 +11,7 @@ from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTM
 
 from kogpt2_gluon.corpus.formats.wikitext.links import Prefixes
 from kogpt2_gluon.corpus.formats.wikitext.pieces import DROPPED_TAGS, count_rows
-from kogpt2_gluon.corpus.formats.wikitext.templates import FIRST, Rule, Templates, stands_amid, template_name
+from kogpt2_gluon.corpus.formats.wikitext.templates import FIRST, RULES, Show, Templates, stands_amid, template_name
 from kogpt2_gluon.corpus.left_out import LeftOut
 from kogpt2_gluon.corpus.tags import LOWERED, MARK_END, RAISED, resolve_marks
 
@@ -20,7 +20,9 @@ MARKS = re.compile("[\x00-\x03]")
 
 _FLAT_LINK = re.compile(r"\[\[([^\[\]|\n]+)(?:\|([^\[\]\n]*))?\]\]")
 _COMPLEX = re.compile(r"[<&]|\{\{|\{\||//|^=|(?<!\[)\[(?!\[[^\[\]|\n]+(?:\|[^\[\]\n]*)?\]\])", re.MULTILINE)
-_SIDE = 200  # characters of the nodes next to a template that are looked at
+_CODE = re.compile(r"[\w#%.,:/+°±×*() -]{0,24}", re.ASCII)  # a language, a unit, a colour, a size: no words to miss
+_NODES, _SIDE = 16, 200  # nodes next to a template that are looked at, and characters of each
+_WORD = re.compile(r"[^\W_]")
 
 
 class Renderer:
@@ -127,14 +129,14 @@ class Renderer:
         name = template_name(written)
         rule = self._templates.rule(name)
         may_stay = rule is None and not self._templates.shows_nothing(name) and "\n" not in written
-        if may_stay and stands_amid(_tail(nodes, place), _head(nodes, place)):
+        if may_stay and stands_amid(_side(nodes, place, -1), _side(nodes, place, 1)):
             rule = FIRST
         shown = self._show(template, name, rule) if rule is not None else ""
         if not shown:
             self._left_out.add(f"template {name}", written)
         return shown
 
-    def _show(self, template: Template, name: str, rule: Rule) -> str:
+    def _show(self, template: Template, name: str, rule: Show) -> str:
         """Returns what a template shows, and counts the values that it does not."""
         numbered: dict[int, str] = {}
         named: dict[str, str] = {}
@@ -148,25 +150,24 @@ class Renderer:
             else:
                 named[key] = value
         values = [numbered.get(place, "") for place in range(max(numbered, default=-1) + 1)]
-        shown = rule.show(values, named)
-        if any(values[rule.uses :]) or (named and rule is FIRST and any(named.values())):
+        shown = rule(values, named)
+        unseen = [value for value in (*values, *named.values()) if value and value not in shown]
+        if any(not _CODE.fullmatch(value) for value in unseen) or (name not in RULES and any(values[1:])):
             self._left_out.add(f"values of template {name}", str(template))
         return shown
 
 
-def _tail(nodes: Sequence[Any], place: int) -> str:
-    """Returns the end of what comes before a node."""
+def _side(nodes: Sequence[Any], place: int, step: int) -> str:
+    """Returns what comes before (`step` -1) or after (1) a template, up to the first words or the end of the line."""
     text = ""
-    while place and len(text) < _SIDE and "\n" not in text:
-        place -= 1
-        text = str(nodes[place])[-_SIDE:] + text
-    return text
-
-
-def _head(nodes: Sequence[Any], place: int) -> str:
-    """Returns the beginning of what comes after a node."""
-    text = ""
-    while place + 1 < len(nodes) and len(text) < _SIDE and "\n" not in text:
-        place += 1
-        text += str(nodes[place])[:_SIDE]
+    for other in range(place + step, place + step * _NODES, step):
+        if not 0 <= other < len(nodes):
+            break
+        node = nodes[other]
+        if isinstance(node, Template):
+            continue
+        piece = str(node)
+        text = piece[-_SIDE:] + text if step < 0 else text + piece[:_SIDE]
+        if "\n" in piece or (isinstance(node, Text) and _WORD.search(piece)):
+            break
     return text

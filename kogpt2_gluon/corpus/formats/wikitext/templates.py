@@ -22,13 +22,6 @@ Named = Mapping[str, str]
 Show = Callable[[Values, Named], str]
 
 
-class Rule(NamedTuple):
-    """How a known template is shown; `uses` is how many of its unnamed values that takes (all others are left out)."""
-
-    show: Show
-    uses: int = 99
-
-
 def template_name(wikitext: str, begin: int = 0) -> str:
     """Returns the name of the template that begins at ``{{``, in lower case: ``인용문``, ``#if``, ``formatnum``."""
     found = _NAME.match(wikitext, begin)
@@ -41,10 +34,6 @@ def template_name(wikitext: str, begin: int = 0) -> str:
 
 
 # --- how known templates show their values
-
-
-def _value(number: int) -> Rule:
-    return Rule(lambda values, _: values[number] if len(values) > number else "", number + 1)
 
 
 def _last(values: Values, _: Named) -> str:
@@ -94,6 +83,14 @@ def _power_of_ten(values: Values, _: Named) -> str:
     return "×10" + superscript("0", values[0]) if values else ""
 
 
+def _raised(values: Values, _: Named) -> str:
+    return RAISED + _last(values[:1], _) + MARK_END
+
+
+def _lowered(values: Values, _: Named) -> str:
+    return LOWERED + _last(values[:1], _) + MARK_END
+
+
 def _date(values: Values, _: Named) -> str:
     numbers = [value.strip() for value in values[:3]]
     if not numbers or not all(number.isdigit() for number in numbers):
@@ -124,15 +121,15 @@ def _first(values: Values, _: Named) -> str:
     return values[0] if values else ""
 
 
-FIRST = Rule(_first, 1)
+FIRST = _first
 
 
-def _rules(rule: Rule, names: str) -> dict[str, Rule]:
-    return {name.strip().replace("_", " "): rule for name in re.split(r"[,\n]", names) if name.strip()}
+def _rules(show: Show, names: str) -> dict[str, Show]:
+    return {name.strip().replace("_", " "): show for name in re.split(r"[,\n]", names) if name.strip()}
 
 
-RULES: dict[str, Rule] = {
-    **_rules(Rule(_lang, 2), "lang, llang, 언어, lang-x, 외국어"),
+RULES: dict[str, Show] = {
+    **_rules(_lang, "lang, llang, 언어, lang-x, 외국어"),
     **_rules(
         FIRST,
         """nowrap, nobr, small, big, abbr, smaller, larger, 작게, 크게, 굵게, 줄바꿈 금지, 줄바꿈금지, 툴팁,
@@ -141,28 +138,24 @@ RULES: dict[str, Rule] = {
         link-en, llink, 본명, 원어, doi, isbn, 밑줄, 취소선, code, mono, kbd, var, em, strong, nihongo2,
         nihongo krt, 유니코드, unicode""",
     ),
-    **_rules(Rule(_quantity, 99), "convert, cvt, 변환, 단위, 단위 변환, 단위변환"),
-    **_rules(Rule(_val, 2), "val, 값, 수치"),
-    **_rules(Rule(_fraction, 3), "분수, frac, fraction, sfrac, 나눗셈"),
-    **_rules(Rule(_chemistry), "chem, chem2, 화학식, ce"),
-    **_rules(Rule(_power_of_ten, 1), "e, esp, 10^"),
+    **_rules(_quantity, "convert, cvt, 변환, 단위, 단위 변환, 단위변환"),
+    **_rules(_val, "val, 값, 수치"),
+    **_rules(_fraction, "분수, frac, fraction, sfrac, 나눗셈"),
+    **_rules(_chemistry, "chem, chem2, 화학식, ce"),
+    **_rules(_power_of_ten, "e, esp, 10^"),
+    **_rules(_raised, "sup, 위 첨자, 위첨자, superscript"),
+    **_rules(_lowered, "sub, 아래 첨자, 아래첨자, subscript"),
     **_rules(
-        Rule(lambda values, _: f"{RAISED}{_last(values[:1], _)}{MARK_END}", 1), "sup, 위 첨자, 위첨자, superscript"
-    ),
-    **_rules(
-        Rule(lambda values, _: f"{LOWERED}{_last(values[:1], _)}{MARK_END}", 1), "sub, 아래 첨자, 아래첨자, subscript"
-    ),
-    **_rules(
-        Rule(_date, 99),
+        _date,
         """출생일, 출생일과 나이, 태어난 날, 태어난 날과 나이, 생년월일, 생년월일과 나이, 사망일, 사망일과 나이,
         날짜, birth date, birth date and age, death date, death date and age, start date, start date and age,
         end date, 시작 날짜, 시작일, 종료일, 출시일, 개봉일, bda, dda""",
     ),
-    **_rules(Rule(_list), "hlist, ubl, unbulleted list, plainlist, plain list, flatlist, 목록, 가로 목록, ublist"),
-    **_rules(Rule(_amount, 2), "화폐, 통화, currency"),
-    **_rules(Rule(_last), "color, 색, 글자색, 글씨색, 글자 색, font color, fontcolor, 정렬, sort, 정렬키, hs, nts"),
+    **_rules(_list, "hlist, ubl, unbulleted list, plainlist, plain list, flatlist, 목록, 가로 목록, ublist"),
+    **_rules(_amount, "화폐, 통화, currency"),
+    **_rules(_last, "color, 색, 글자색, 글씨색, 글자 색, font color, fontcolor, 정렬, sort, 정렬키, hs, nts"),
     **_rules(
-        Rule(_quotation, 1),
+        _quotation,
         """인용문, 인용구, 인용 상자, 인용상자, quote, quote box, quotation, blockquote, cquote, bquote, 대사, 시,
         poem, verse, rquote, pull quote, 따옴표, 큰따옴표""",
     ),
@@ -172,7 +165,6 @@ SIGNS = {
     "ndash": "–", "mdash": "—", "snd": " – ", "spnd": " – ", "spaced ndash": " – ", "--": "—", "nbsp": " ", "sp": " ",
     "'": "'", "'s": "'s", '"': '"', "pm": "±", "times": "×", "년": "년", "-'": "'", "dagger": "†", "star": "★",
 }  # fmt: skip
-QUOTATIONS = frozenset(name for name, rule in RULES.items() if rule.show is _quotation)
 
 # Amid a sentence these are notes, marks or pictures: references, flags, coordinates, notices of maintenance; and what
 # only a program could know, such as an age.
@@ -216,7 +208,7 @@ class Templates(NamedTuple):
         plain = (frozenset(template_name("{{" + name) for name in names) for names in (keep, drop))
         return cls(*plain)
 
-    def rule(self, name: str) -> Rule | None:
+    def rule(self, name: str) -> Show | None:
         """Returns how a template is shown wherever it is; None if nothing of it is, or that is for its place."""
         if name in self.drop:
             return None
@@ -225,7 +217,7 @@ class Templates(NamedTuple):
         if name in RULES:
             return RULES[name]
         if name in SIGNS:
-            return Rule(lambda values, named: SIGNS[name])
+            return lambda values, named: SIGNS[name]
         if name.startswith(("lang-", "llang-")):
             return FIRST if "-" in name else None
         return None
