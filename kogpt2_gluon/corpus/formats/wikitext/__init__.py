@@ -24,6 +24,7 @@ __all__ = ["BadMarkupError", "Prefixes", "Templates", "plain_text", "prefixes_of
 _STYLE = re.compile(r"'{2,5}")
 _MAGIC_WORD = re.compile(r"__[A-Z가-힣]{2,30}__")
 _PARENTHESIS_BEGIN = re.compile(r"\([ \xa0]?[,;:·][ \xa0]{0,3}")  # a template came first in it
+_TWO_COMMAS = re.compile(r"([,;·]) (?=[,;·] )")  # a template was between them
 _PARENTHESIS_END = re.compile(r"[ \xa0]?[,;:·][ \xa0]{0,3}\)")
 _LIST_MARKS = " \t*#:;"
 _LEFTOVER = re.compile(r"\{\{+|\}\}+|\[\[|\]\]|</?[a-zA-Z]+(?P<rest>(?![a-zA-Z])[^<>\n]{0,200})>")
@@ -76,6 +77,7 @@ def _tidy(text: str, empty: re.Pattern[str], left_out: LeftOut) -> str:
         left_out.add("magic word", word)
     text = _MAGIC_WORD.sub("", _STYLE.sub("", text))
     text = empty.sub("", text)
+    text = _TWO_COMMAS.sub("", text)
     return _PARENTHESIS_END.sub(")", _PARENTHESIS_BEGIN.sub("(", text))
 
 

@@ -11,7 +11,15 @@ from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTM
 
 from kogpt2_gluon.corpus.formats.wikitext.links import Prefixes
 from kogpt2_gluon.corpus.formats.wikitext.pieces import DROPPED_TAGS, count_rows
-from kogpt2_gluon.corpus.formats.wikitext.templates import FIRST, RULES, Show, Templates, stands_amid, template_name
+from kogpt2_gluon.corpus.formats.wikitext.templates import (
+    FIRST,
+    FUNCTIONS,
+    RULES,
+    Show,
+    Templates,
+    stands_amid,
+    template_name,
+)
 from kogpt2_gluon.corpus.left_out import LeftOut
 from kogpt2_gluon.corpus.tags import LOWERED, MARK_END, RAISED, resolve_marks
 
@@ -141,7 +149,7 @@ class Renderer:
         numbered: dict[int, str] = {}
         named: dict[str, str] = {}
         first = 1
-        if name == "formatnum":  # {{formatnum:1234567}}
+        if name in FUNCTIONS:
             numbered[0], first = self._render(template.name).partition(":")[2].strip(), 0
         for parameter in template.params:
             key, value = str(parameter.name).strip(), self._render(parameter.value).strip()

@@ -16,6 +16,11 @@ from kogpt2_gluon.corpus.tags import LOWERED, MARK_END, RAISED, subscript, super
 NAME_LENGTH = 60  # characters of a name that are read
 _NAME = re.compile(rf"\{{\{{\s*(#?[^|{{}}<>\[\]\n:]{{0,{NAME_LENGTH}}}:?)")
 
+_FILE = re.compile(r"[^\n]{1,200}\.(?:og[gav]|mp3|wav|midi?|flac|webm|jpe?g|png|gif|svg|tiff?)", re.IGNORECASE)
+FUNCTIONS = frozenset(
+    ["formatnum", "lc", "uc", "lcfirst", "ucfirst"]
+)  # {{formatnum:1234}}: the first value is in the name
+
 Values = Sequence[str]
 Named = Mapping[str, str]
 # Returns what a template shows, of its unnamed and named values, all of them plain text.
@@ -91,6 +96,14 @@ def _lowered(values: Values, _: Named) -> str:
     return LOWERED + _last(values[:1], _) + MARK_END
 
 
+def _root(values: Values, _: Named) -> str:
+    return "√" + _last(values[:1], _)
+
+
+def _joined(values: Values, _: Named) -> str:
+    return "".join(values)
+
+
 def _date(values: Values, _: Named) -> str:
     numbers = [value.strip() for value in values[:3]]
     if not numbers or not all(number.isdigit() for number in numbers):
@@ -115,8 +128,8 @@ def _amount(values: Values, _: Named) -> str:
 
 
 def _first(values: Values, _: Named) -> str:
-    """The first value, but the second where the first is the code of a language."""
-    if len(values) > 1 and values[0] in LANGUAGES:
+    """The first value, but the second where the first is the code of a language or a file."""
+    if len(values) > 1 and (values[0] in LANGUAGES or _FILE.fullmatch(values[0])):
         return values[1]
     return values[0] if values else ""
 
@@ -152,11 +165,16 @@ RULES: dict[str, Show] = {
         end date, 시작 날짜, 시작일, 종료일, 출시일, 개봉일, bda, dda""",
     ),
     **_rules(_list, "hlist, ubl, unbulleted list, plainlist, plain list, flatlist, 목록, 가로 목록, ublist"),
+    **_rules(_root, "sqrt, radic, 제곱근"),
+    **_rules(_joined, "ipac-ko, ipac-en, ipac-ja"),
     **_rules(_amount, "화폐, 통화, currency"),
-    **_rules(_last, "color, 색, 글자색, 글씨색, 글자 색, font color, fontcolor, 정렬, sort, 정렬키, hs, nts"),
+    **_rules(
+        _last, "w, wikt-lang, color, 색, 글자색, 글씨색, 글자 색, font color, fontcolor, 정렬, sort, 정렬키, hs, nts"
+    ),
     **_rules(
         _quotation,
-        """인용문, 인용구, 인용 상자, 인용상자, quote, quote box, quotation, blockquote, cquote, bquote, 대사, 시,
+        """인용문, 인용문2, 인용문1, 긴 인용문, 가사,
+        인용구, 인용 상자, 인용상자, quote, quote box, quotation, blockquote, cquote, bquote, 대사, 시,
         poem, verse, rquote, pull quote, 따옴표, 큰따옴표""",
     ),
 }
