@@ -42,6 +42,7 @@ from kogpt2_gluon.storage.files import replace_folder, write_file
 from kogpt2_gluon.storage.work_folder import open_work, work_folder
 from kogpt2_gluon.wording import counted, gigabytes
 
+MANY_SOURCES = 1000  # a look at more is announced
 Progress = Callable[[int, int], None]
 
 _cleaner: BlockCleaner | None = None  # in a worker process, set when it starts
@@ -122,7 +123,7 @@ def clean(
     if templates:
         kind = kind.with_templates(keep_templates, drop_templates)
     say = say or (lambda words: None)
-    files, intake = _take_in(sources, kind, encoding, include, exclude, skip_damaged)
+    files, intake = _take_in(sources, kind, encoding, include, exclude, skip_damaged, say)
     test_sources = [_split_of_source(file) == "test" for file in files] if split == "folder" else None
     _check_out(out, files, overwrite)
     plan = make_plan(files, documents, {**options.to_dict(), **templates}, f"{__version__}, rules {RULES_VERSION}")
@@ -166,9 +167,12 @@ def _take_in(
     include: Sequence[str],
     exclude: Sequence[str],
     skip_damaged: bool,
+    say: Callable[[str], None],
 ) -> tuple[list[Source], Intake]:
     """Returns the sources to read, each looked at, and what became of the others."""
     choice = choose_sources(arguments, include, exclude)
+    if len(choice.sources) > MANY_SOURCES:  # seconds on a disk, minutes from S3
+        say(f"looking at {len(choice.sources):,} files")
     admission = admit(choice.sources, kind, encoding)
     admission.refused[:0] = choice.faults
     if not (skip_damaged and admission.sources):
