@@ -139,6 +139,12 @@ def size_of(recipe: Recipe) -> Size:
     )
 
 
+def checkpoints_kept(recipe: Recipe) -> int:
+    """The most checkpoints that a run keeps; while it saves there is one more."""
+    steps = recipe.training.num_steps
+    return recipe.checkpoint.keep or max(1, steps // max(1, recipe.checkpoint.interval or steps))
+
+
 def estimates(recipe: Recipe, size: int) -> tuple[Estimate, ...]:
     """The time and cost of `size` workers on each kind of device, without evaluation."""
     found = []

@@ -20,7 +20,11 @@ def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> No
 @click.command(no_args_is_help=True)
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1)
-@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and what it would take, and stop.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the recipe, what it would take, and what it would start from, and stop.",
+)
 @click.option("--resume", default="auto", show_default=True, help="auto, never, or a checkpoint's path.")
 @click.option(
     "--keys",
@@ -35,7 +39,8 @@ def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> No
 def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -> None:
     """Train a recipe and save checkpoints. Under `horovodrun --gloo -np N` the same command is one worker of N.
 
-    RECIPE is a YAML file or the name of a shipped one; OVERRIDES are section.key=value.
+    RECIPE is a YAML file or the name of a shipped one; OVERRIDES are section.key=value. A dry run makes the checks of
+    the run, with its exit codes, and writes nothing; it leaves out only device and operators (kogpt2 doctor has them).
 
     \b
     Example: kogpt2 train demo training.num_steps=200 tracking.run_dir=runs/try
@@ -43,13 +48,14 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -
              horovodrun --gloo -np 8 kogpt2 train kogpt2_base data.train=shards/train
     """
     from kogpt2_gluon.recipe import load_recipe
+    from kogpt2_gluon.training.resume_point import resume_choice
 
-    loaded = load_recipe(recipe, overrides)
+    loaded, resume = load_recipe(recipe, overrides), resume_choice(resume)
     if dry_run:
-        from kogpt2_gluon.training.dry_run import check_data, describe
+        from kogpt2_gluon.training.dry_run import check, describe
 
         click.echo(describe(loaded))
-        for line in check_data(loaded):  # last, so that the numbers are printed even if the data is at fault
+        for line in check(loaded, resume):  # last, so that the numbers are printed even if the data is at fault
             click.echo(line)
         return
     from kogpt2_gluon.machine import runtime

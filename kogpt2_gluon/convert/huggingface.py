@@ -20,7 +20,9 @@ from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint
+from kogpt2_gluon.storage.disk import disk_full, full_disk_named
 from kogpt2_gluon.storage.files import new_folder
+from kogpt2_gluon.wording import gigabytes
 
 
 def convert_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
@@ -36,8 +38,13 @@ def convert_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
     _check_tokenizer(source, recipe.model)
     tokenizer = tokenizer_json(source)
     tensors = to_transformers(checkpoint.model_arrays(), recipe.model, str(checkpoint.model_path))
+    needed = sum(each.nbytes for each in tensors.values()) + 2 * len(tokenizer)  # and a few kB
+
+    def about() -> str:
+        return f"the converted model needs {gigabytes(needed)}; make room, or name another folder"
+
     try:
-        with new_folder(out) as folder:
+        with full_disk_named(out, about), new_folder(out) as folder:
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # transformers needs the mark
             (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
             _write_json(folder / "config.json", model_config(recipe.model, source))
@@ -46,8 +53,12 @@ def convert_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
             _write_json(folder / "special_tokens_map.json", _special_tokens(source))
             (folder / "README.md").write_text(_model_card(recipe, state, source), encoding="utf-8")
             shutil.copymode(folder / "README.md", folder / "model.safetensors")  # safetensors makes it private
-    except (OSError, SafetensorError) as error:  # the latter also for a full disk
-        raise RecipeError(f"{out}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    except SafetensorError as error:
+        if "No space left" in str(error) or "quota" in str(error).lower():
+            raise disk_full(out, about()) from None
+        raise RecipeError(f"{out}: cannot be written: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
 def model_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -168,6 +169,26 @@ class ShardReader(Reader):
         return block
 
 
+def check_shard_reader(
+    recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
+) -> None:
+    """Raises what :func:`open_shard_reader` would raise about sets, lanes and saved state; reads no sequence."""
+    with ExitStack() as opened:
+        sets = [opened.enter_context(open_shards(folder, "data.train", recipe)) for folder in recipe.data.train_sets]
+        mix = _checked_mix(sets, recipe, worker.size, saved_state, source)
+        lanes, _ = node_lanes(mix.lanes, worker.rank, worker.size, worker.local_rank, worker.local_size)
+        NodeCache(recipe.data.cache, recipe.data.cache_dir, recipe.data.cache_gib).check_limit(sets, len(lanes))
+
+
+def _checked_mix(
+    sets: Sequence[ShardSet], recipe: Recipe, size: int, saved_state: dict[str, Any] | None, source: str
+) -> Mix:
+    mix = training_mix(sets, recipe, size)
+    if saved_state is not None:
+        mix.check_state(saved_state, source)
+    return mix
+
+
 def open_shard_reader(
     recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
 ) -> ShardReader:
@@ -189,9 +210,7 @@ def open_shard_reader(
     """
     cache = NodeCache(recipe.data.cache, recipe.data.cache_dir, recipe.data.cache_gib)
     sets = [open_shards(folder, "data.train", recipe, cache.open) for folder in recipe.data.train_sets]
-    mix = training_mix(sets, recipe, worker.size)
-    if saved_state is not None:
-        mix.check_state(saved_state, source)
+    mix = _checked_mix(sets, recipe, worker.size, saved_state, source)
     state = saved_state or {"consumed": 0, "skipped": 0}
     place = state["consumed"] // mix.lanes
     node = node_lanes(mix.lanes, worker.rank, worker.size, worker.local_rank, worker.local_size)

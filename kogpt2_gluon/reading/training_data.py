@@ -7,8 +7,8 @@ from typing import Any
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.open_sets import tokenizer_of_sets
 from kogpt2_gluon.reading.reader import Reader
-from kogpt2_gluon.reading.shard_reader import open_shard_reader
-from kogpt2_gluon.reading.text.reader import load_text_tokenizer, open_text_reader
+from kogpt2_gluon.reading.shard_reader import check_shard_reader, open_shard_reader
+from kogpt2_gluon.reading.text.reader import check_text_reader, load_text_tokenizer, open_text_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
@@ -39,3 +39,16 @@ def open_training_reader(
     """
     open_reader = open_text_reader if recipe.data.source == "text" else open_shard_reader
     return open_reader(recipe, worker, saved_state, source)
+
+
+def check_training_reader(
+    recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
+) -> list[str]:
+    """Raises what :func:`open_training_reader` would raise, and opens no reader.
+
+    Returns what a look at text files found, a line each.
+    """
+    if recipe.data.source == "text":
+        return check_text_reader(recipe, worker, saved_state, source)
+    check_shard_reader(recipe, worker, saved_state, source)
+    return []

@@ -275,6 +275,14 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [line for _, line in _parse(Path(run_dir) / "metrics.jsonl")]
 
 
+def check_record(run_dir: Path) -> None:
+    """Raises the DataError that a Tracker would raise for a damaged RUN_DIR/metrics.jsonl; there need not be one."""
+    path = Path(run_dir) / "metrics.jsonl"
+    if path.exists():
+        for _ in _parse(path):
+            pass
+
+
 def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yields each line of `path`: its bytes without the line end, and the object that it holds."""
     try:

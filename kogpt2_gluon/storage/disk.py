@@ -36,7 +36,8 @@ def full_disk_named(folder: Path, describe: Callable[[], str]) -> Iterator[None]
     except OSError as error:
         if not _is_full(error, folder):
             raise
-        raise disk_full(Path(error.filename or folder), describe(), error.errno) from None
+        # shutil.copyfile names the source first, then the copy, for which there is no room.
+        raise disk_full(Path(error.filename2 or error.filename or folder), describe(), error.errno) from None
 
 
 def disk_full(path: Path, about: str, number: int | None = errno.ENOSPC) -> DiskFullError:

@@ -8,17 +8,21 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.estimate import size_of, time_and_cost
-from kogpt2_gluon.machine.job import job_size
-from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.estimate import checkpoints_kept, size_of, time_and_cost
+from kogpt2_gluon.machine.job import job_size, local_size
+from kogpt2_gluon.machine.worker import Float64Array, Worker
 from kogpt2_gluon.reading.mix import show_passes
-from kogpt2_gluon.reading.open_sets import open_held_out, open_shards, training_mix
-from kogpt2_gluon.reading.text.files import TextChoice, list_text_files
-from kogpt2_gluon.reading.training_data import training_tokenizer
+from kogpt2_gluon.reading.training_data import check_training_reader
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.lock import check_unlocked
 from kogpt2_gluon.shards.format import Manifest
-from kogpt2_gluon.wording import gib
+from kogpt2_gluon.storage.disk import free_bytes
+from kogpt2_gluon.training.start import check_start
+from kogpt2_gluon.wording import gib, gigabytes
 
 
 def describe(recipe: Recipe, size: int = 0) -> str:
@@ -27,9 +31,7 @@ def describe(recipe: Recipe, size: int = 0) -> str:
     accumulate = recipe.accumulate(size)
     sizes, training = size_of(recipe), recipe.training
     tokens = recipe.tokens_per_step * training.num_steps
-    kept = recipe.checkpoint.keep or max(
-        1, training.num_steps // max(1, recipe.checkpoint.interval or training.num_steps)
-    )
+    kept = checkpoints_kept(recipe)
     lines = [
         recipe.to_yaml().rstrip(),
         "",
@@ -46,28 +48,42 @@ def describe(recipe: Recipe, size: int = 0) -> str:
     return "\n".join(lines)
 
 
-def check_data(recipe: Recipe, size: int = 0) -> list[str]:
-    """Opens the recipe's data for `size` workers (0: as launched); raises the errors that `kogpt2 train` would raise.
+class PlannedWorker(Worker):
+    """Rank 0 of workers that do not run yet: it takes part for all of them, as if they saw what it sees."""
 
-    Returns what a look at text files found, a line each. An empty data.train is not an error: a recipe can be estimated
-    before there is data.
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.local_size = min(size, local_size())
+
+    def gather(self, values: ArrayLike) -> Float64Array:
+        mine = np.asarray(values, np.float64)
+        return np.repeat(mine[np.newaxis], self.size, axis=0)
+
+
+def check(recipe: Recipe, resume: str = "auto", size: int = 0) -> list[str]:
+    """Makes the checks of a run of `size` workers (0: as launched); returns lines on what it would start from.
+
+    They are the run's own (training/start.py), so the errors of `kogpt2 train` are raised. It does not ask for the
+    device or the operators, which are those of the machine that trains. An empty data.train is not an error: a recipe
+    can be estimated before there is data.
     """
-    data, size = recipe.data, size or job_size()
-    tokenizer = training_tokenizer(recipe) if data.train_sets else None
+    worker, has_data = PlannedWorker(size or job_size()), bool(recipe.data.train_sets)
     with ExitStack() as opened:
-        if held_out := open_held_out(recipe, tokenizer):
-            opened.callback(held_out.close)
-        if data.source == "text" and data.train_sets:
-            files = list_text_files(TextChoice.of_recipe(data), Worker())
-            files.deal(size)
-            return [f"text               {files.count}", *files.remarks]
-        elif data.train_sets:
-            sets = []
-            for folder in data.train_sets:
-                sets.append(open_shards(folder, "data.train", recipe))
-                opened.callback(sets[-1].close)
-            training_mix(sets, recipe, size)
-    return []
+        start, found = check_start(recipe, resume, worker, opened, needs_data=has_data), []
+        if has_data:
+            found = check_training_reader(recipe, worker, start.saved and start.saved["reader"], start.source)
+    check_unlocked(recipe.run_dir)
+    lines = [*found, f"free disk          {gigabytes(free_bytes(recipe.ckpt_dir))} for {recipe.ckpt_dir}", *start.notes]
+    if not has_data:
+        lines.append("start              not before data.train names data")
+    elif start.checkpoint:
+        done = start.step >= recipe.training.num_steps
+        at_end = ", already at its last step" if done else ""
+        lines.append(f"start              resumes from step {start.step:,} ({start.checkpoint.path}){at_end}")
+    else:
+        lines.append("start              at step 0: there is no checkpoint to resume from")
+    lines += [f"changed since then {change}" for change in start.changed]
+    return lines
 
 
 def _data(recipe: Recipe, tokens: int) -> str:

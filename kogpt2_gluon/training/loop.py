@@ -23,13 +23,15 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.lock import RunLock
 from kogpt2_gluon.runs.metrics import StepRecord, tracker_for, write_environment
 from kogpt2_gluon.runs.report import write_report
+from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
 from kogpt2_gluon.training.phases import Phase, unmarked
-from kogpt2_gluon.training.resume import save_state
+from kogpt2_gluon.training.resume import last_save, save_state
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.setup import derive_seed, describe, set_up
 from kogpt2_gluon.training.signals import StopRequest
+from kogpt2_gluon.training.start import check_folder
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.training.step_sums import StepSums
 from kogpt2_gluon.training.stopwatch import Stopwatch, memory_in_use
@@ -68,9 +70,13 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
 
     Raises the errors of :mod:`kogpt2_gluon.errors`: a bad recipe, bad data or another run in the same folder before
     the first step, DivergedError on a loss or gradient that is not finite, PreemptedError after SIGTERM, SIGINT or
-    SIGHUP, once the state is saved.
+    SIGHUP, once the state is saved, DiskFullError if the run folder's disk is full.
     """
-    with RunLock(recipe.run_dir) if not job.rank() else nullcontext():  # one writer of the folder: rank 0
+    is_writer = not job.rank()  # one writer of the folder: rank 0
+    if is_writer:
+        check_folder(recipe.run_dir, "tracking.run_dir")
+    full = full_disk_named(recipe.run_dir, lambda: f"the record of the run needs room too; {last_save(recipe)}")
+    with full, RunLock(recipe.run_dir) if is_writer else nullcontext():
         return _train(recipe, resume)
 
 

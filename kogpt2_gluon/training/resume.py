@@ -1,95 +1,21 @@
-"""Saving the state of a run, and resuming from it."""
+"""Saving the state of a run, and restoring it. Where to resume from is decided in resume_point.py."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
-from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.errors import DivergedError, KoGPT2Error
+from kogpt2_gluon.estimate import size_of
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint, go_back_to, newest_checkpoint, open_checkpoint, save_checkpoint
+from kogpt2_gluon.runs.checkpoint import open_checkpoint, save_checkpoint
+from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.training.state import TrainingRun, TrainState
-
-# Settings that may differ between a checkpoint and the recipe that resumes from it; any other makes it another run.
-MAY_CHANGE = {
-    "num_steps",
-    "batch_size",
-    "learning_rate",
-    "final_learning_rate",
-    "schedule",
-    "warmup_ratio",
-    "weight_decay",
-    "clip_norm",
-    "device",
-    "threads",
-    "ops",
-    "precision",  # the checkpoint is float32 either way
-}
-
-
-def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Checkpoint | None:
-    """Returns the checkpoint to resume from: the newest (``auto``), none (``never``), or the one at a path.
-
-    Rank 0 looks for the newest, and all workers take the one that it found, because on a shared file system two workers
-    can see different folders. RecipeError for ``never`` if there is a checkpoint; DataError if one is damaged.
-    """
-    if resume not in ("auto", "never"):
-        checkpoint = open_checkpoint(Path(resume))
-        checkpoint.verify()
-        if not worker.all_equal(checkpoint.state()["step"]):
-            raise DataError(f"{resume}: the workers see different checkpoints there; name one folder step-NNNNNNNN")
-        return checkpoint
-    found = newest_checkpoint(ckpt_dir) if worker.rank == 0 else None
-    if resume == "never" and found:
-        raise RecipeError(
-            f"{ckpt_dir}: already holds {found.path.name}; --resume auto continues from it, or change run_dir"
-        )
-    name = worker.broadcast(found.path.name if found else None)
-    return open_checkpoint(ckpt_dir / name) if name else None
-
-
-def record_resume_point(resume: str, checkpoint: Checkpoint, ckpt_dir: Path, worker: Worker) -> list[str]:
-    """Makes a checkpoint that the user named the newest of the run, before the first step; returns lines for the log.
-
-    Without it, a run that dies before its first save would resume from the steps that it went back from.
-    """
-    moved = ""
-    if resume != "auto" and worker.rank == 0:
-        _, moved = go_back_to(checkpoint, ckpt_dir)
-    worker.barrier()
-    return [moved] if moved else []
-
-
-def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
-    """Returns the settings that changed and may change; RecipeError if the checkpoint is of another run.
-
-    The reader checks that the data is the same: its files may have moved, so their names say nothing.
-    """
-    changed: list[str] = []
-    refused: list[str] = []
-    saved = checkpoint.recipe()
-    before, now = saved.to_dict(), recipe.to_dict()
-    if (saved.data.train_weights, len(saved.data.train_sets)) != (
-        recipe.data.train_weights,
-        len(recipe.data.train_sets),
-    ):
-        refused.append(f"data.train: {saved.data.train} -> {recipe.data.train}")
-    for section in ("model", "training"):
-        for key, value in now[section].items():
-            if before[section][key] != value:
-                text = f"{section}.{key}: {before[section][key]} -> {value}"
-                (changed if key in MAY_CHANGE else refused).append(text)
-    if refused:
-        raise RecipeError(
-            f"{checkpoint.path}: saved by another recipe ({', '.join(refused)}); restore these values or change run_dir"
-        )
-    return changed
+from kogpt2_gluon.wording import gigabytes
 
 
 def restore_state(saved: dict[str, Any]) -> TrainState:
@@ -101,7 +27,10 @@ def restore_state(saved: dict[str, Any]) -> TrainState:
 
 
 def save_state(recipe: Recipe, run: TrainingRun) -> None:
-    """Writes a checkpoint, on rank 0; all workers wait for it. DivergedError if anything in it is not finite."""
+    """Writes a checkpoint, on rank 0; all workers wait for it.
+
+    DivergedError if anything in it is not finite, DiskFullError if there is no room for it.
+    """
     run.reader.gather(run.worker)
     if run.worker.rank == 0:
         state, update = run.state, run.update
@@ -113,25 +42,40 @@ def save_state(recipe: Recipe, run: TrainingRun) -> None:
         # A file of parameters has the tied matrix under both of its names.
         once = {id(parameter): masters[name] for name, parameter in update.parameters.items()}
         arrays = {name: once[id(parameter)] for name, parameter in named_parameters(run.net).items()}
-        save_checkpoint(
-            recipe.ckpt_dir,
-            {
-                **_finite(asdict(state)),
-                "loss_scale": run.loss_scale.state(),
-                "reader": run.reader.state(),
-                "recipe_fingerprint": recipe.fingerprint(),
-                "data_fingerprint": run.reader.fingerprint,
-                "held_out_fingerprint": run.held_out.fingerprint if run.held_out else None,
-                "tokenizer_sha256": run.tokenizer.sha256,
-                "size": run.worker.size,
-            },
-            arrays,
-            moments,
-            recipe,
-            run.tokenizer.path,
-            keep=recipe.checkpoint.keep,
-        )
+        with full_disk_named(recipe.ckpt_dir, lambda: _no_room(recipe, state.step)):
+            save_checkpoint(
+                recipe.ckpt_dir,
+                {
+                    **_finite(asdict(state)),
+                    "loss_scale": run.loss_scale.state(),
+                    "reader": run.reader.state(),
+                    "recipe_fingerprint": recipe.fingerprint(),
+                    "data_fingerprint": run.reader.fingerprint,
+                    "held_out_fingerprint": run.held_out.fingerprint if run.held_out else None,
+                    "tokenizer_sha256": run.tokenizer.sha256,
+                    "size": run.worker.size,
+                },
+                arrays,
+                moments,
+                recipe,
+                run.tokenizer.path,
+                keep=recipe.checkpoint.keep,
+            )
     run.worker.barrier()
+
+
+def _no_room(recipe: Recipe, step: int) -> str:
+    needed = gigabytes(size_of(recipe).checkpoint)
+    return f"the checkpoint of step {step:,} needs {needed}; {last_save(recipe)}"
+
+
+def last_save(recipe: Recipe) -> str:
+    """Says from where a run that ends on a full disk can go on."""
+    try:
+        name = open_checkpoint(recipe.ckpt_dir).path.name
+    except KoGPT2Error:
+        return "nothing was saved before; make room, or name another tracking.run_dir"
+    return f"{name} was saved last; make room and run again to go on from it"
 
 
 def _finite(value: Any) -> Any:

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.generation import prompt_notes
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.ops.choose import choose_ops
-from kogpt2_gluon.reading.open_sets import open_held_out
-from kogpt2_gluon.reading.training_data import open_training_reader, training_tokenizer
+from kogpt2_gluon.reading.training_data import open_training_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.progress import Progress
-from kogpt2_gluon.training.resume import check_same_run, find_resume_point, record_resume_point, restore_state
+from kogpt2_gluon.training.resume import restore_state
+from kogpt2_gluon.training.resume_point import record_resume_point
+from kogpt2_gluon.training.start import check_start
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import start_worker
@@ -38,19 +38,12 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
     # This worker, its device, and its share of the batch.
     worker, training = opened.enter_context(start_worker()), recipe.training
     ctx = context(training.device, worker.local_rank)
-    accumulate = recipe.accumulate(worker.size)
-    if recipe.evaluation.stop_improvement and not recipe.data.test:
-        raise RecipeError("evaluation.stop_improvement needs held-out data; set data.test=DIR")
 
-    # Data, where to go on from, and the order in which all workers together read it.
-    tokenizer = training_tokenizer(recipe)
-    held_out = open_held_out(recipe, tokenizer)
-    if held_out:
-        opened.callback(held_out.close)
-    checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
-    changed = check_same_run(checkpoint, recipe) if checkpoint else []
-    saved = checkpoint.state() if checkpoint else None
-    reader = open_training_reader(recipe, worker, saved and saved["reader"], str(checkpoint and checkpoint.path))
+    # Folders, data, where to go on from, and the order in which all workers together read the data.
+    start = check_start(recipe, resume, worker, opened)
+    tokenizer, held_out, checkpoint, saved = start.tokenizer, start.held_out, start.checkpoint, start.saved
+    assert tokenizer
+    reader = open_training_reader(recipe, worker, saved and saved["reader"], start.source)
     opened.callback(reader.close)
 
     # Network and optimizer: new from the seed, or as the checkpoint left them.
@@ -65,7 +58,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
         load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
     worker.broadcast_parameters(structural_parameters(net))
     decoder = net.for_decoding()
-    update = Update(net, training, worker, accumulate, state.step, fused=ops.name == "fused")
+    update = Update(net, training, worker, start.accumulate, state.step, fused=ops.name == "fused")
     if checkpoint:
         update.load_arrays(checkpoint.optimizer_arrays())
 
@@ -87,8 +80,8 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
         reader=reader,
         batches=device_batches(reader, ctx),
         resumed=checkpoint,
-        changed=changed,
-        notes=notes,
+        changed=start.changed,
+        notes=[*start.notes, *notes],
     )
 
 

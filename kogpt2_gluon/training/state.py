@@ -58,7 +58,7 @@ class TrainingRun:
     ]  # the tokens of each update, in NumPy and on the device; see training/batches.py
     resumed: Checkpoint | None
     changed: list[str]  # settings that differ from the checkpoint's
-    notes: list[str]  # about going back to an earlier checkpoint
+    notes: list[str]  # lines for the log, from the checks before the start
 
     def __enter__(self) -> TrainingRun:
         return self

@@ -32,7 +32,7 @@ from kogpt2_gluon.reading.text.held_out import TextOptions, open_held_out_text
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.storage import s3
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.training.dry_run import check_data
+from kogpt2_gluon.training.dry_run import check as check_data
 from tests.corpus.form_samples import BINARY, TEXTS, WRITTEN, arrow_tables, paragraphs
 
 # The user's word for each kind, and what its texts look like where that is not what WRITTEN makes.

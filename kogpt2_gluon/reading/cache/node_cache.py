@@ -86,12 +86,7 @@ class NodeCache:
         if self.mode == "off":
             return ShardSet(folder)
         opened = CachedShardSet(folder, self)
-        distinct = {each.fingerprint: each.num_bytes for each in [*self.sets, opened]}
-        if self.mode == "full" and sum(distinct.values()) > self.limit:
-            raise RecipeError(
-                f"data.cache=full would copy {sum(distinct.values()) / (1 << 30):.3g} GiB, more than "
-                f"data.cache_gib={self.limit / (1 << 30):.3g}; raise that, or set data.cache=window"
-            )
+        self.check_limit([*self.sets, opened])
         try:
             claim_folder(self.root, opened.fingerprint)
         except OSError as error:
@@ -100,6 +95,23 @@ class NodeCache:
             return ShardSet(folder)
         self.sets.append(opened)
         return opened
+
+    def check_limit(self, sets: Sequence[ShardSet], lanes: int = 0) -> None:
+        """RecipeError if the limit is too small for the `sets`, or for a chunk for each of the node's `lanes`."""
+        if self.mode == "full":
+            size = sum({each.fingerprint: each.num_bytes for each in sets}.values())
+            if size > self.limit:
+                raise RecipeError(
+                    f"data.cache=full would copy {size / (1 << 30):.3g} GiB, more than "
+                    f"data.cache_gib={self.limit / (1 << 30):.3g}; raise that, or set data.cache=window"
+                )
+        elif self.mode == "window" and lanes:
+            chunk_bytes = max(each.manifest.chunk_bytes for each in sets)
+            if not chunks_ahead(lanes, chunk_bytes, self.limit):
+                raise RecipeError(
+                    f"data.cache_gib={self.limit / (1 << 30):.3g} is too small for a chunk of {chunk_bytes >> 10} KiB "
+                    f"for each of this node's {lanes} lanes; raise it, or set data.cache=off"
+                )
 
     def start(self, plan: Plan | None = None, lanes: Sequence[int] = (), own: Sequence[int] = ()) -> None:
         """Starts to copy in the background, unless another process of the node does so already.
@@ -116,12 +128,7 @@ class NodeCache:
             fetcher = FullFetcher(self.root, self.sets, folders, self.limit, self._stop)
         else:
             assert plan is not None and set(own) <= set(lanes)
-            chunk_bytes = max(opened.manifest.chunk_bytes for opened in self.sets)
-            if not chunks_ahead(len(lanes), chunk_bytes, self.limit):
-                raise RecipeError(
-                    f"data.cache_gib={self.limit / (1 << 30):.3g} is too small for a chunk of {chunk_bytes >> 10} KiB "
-                    f"for each of this node's {len(lanes)} lanes; raise it, or set data.cache=off"
-                )
+            self.check_limit(self.sets, len(lanes))
             try:
                 self._progress = _Progress(folders[0], [each.fingerprint for each in self.sets], plan, lanes, own)
             except OSError as error:

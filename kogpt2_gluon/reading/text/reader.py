@@ -132,28 +132,11 @@ class TextReader(Reader):
 
     def _go_on(self, saved: Mapping[str, Any], present: TextFiles, source: str) -> None:
         """Resumes from a saved state, if its files are as they were."""
-        check_source(saved, "text", STATE_VERSION, source)
-        for name, value in asdict(self.settings).items():
-            if saved["settings"].get(name) != value:
-                raise DataError(
-                    f"{source}: its text was read with {name}={saved['settings'].get(name)}, now it is {value}; "
-                    "restore that value or start a new run"
-                )
-        if len(saved["workers"]) != self._size:
-            raise RecipeError(
-                f"{source}: saved by {len(saved['workers'])} workers, and data.source=text cannot resume with "
-                f"{self._size}; run {len(saved['workers'])}, or shard the text (`kogpt2 shard`)"
-            )
+        files = saved_files(saved, self.settings, self._size, present, source)
         self.consumed, self._epoch = saved["consumed"], saved["epoch"]
         self._share_read, self._epoch_ended = saved["share_read"], saved["epoch_ended"]
         self._reported = saved["reported"]
         self._history, self._history_hash = saved["history"], saved["history_hash"]
-        files = TextFiles.from_state(saved["files"])
-        if files.fingerprint != self._history[-1][1]:
-            raise DataError(
-                f"{source}: its list of text files does not match its fingerprint; resume from an earlier checkpoint"
-            )
-        files.check_kept(present, self._epoch)
         *row, used = saved["workers"][self._rank]
         self._start(files, Cursor.from_row(row), used)
 
@@ -301,6 +284,50 @@ class TextReader(Reader):
         self._blocks.close()
 
 
+def saved_files(
+    saved: Mapping[str, Any], settings: TextSettings, size: int, present: TextFiles, source: str
+) -> TextFiles:
+    """The files of a saved state; RecipeError or DataError if `size` workers cannot resume from it."""
+    check_source(saved, "text", STATE_VERSION, source)
+    for name, value in asdict(settings).items():
+        if saved["settings"].get(name) != value:
+            raise DataError(
+                f"{source}: its text was read with {name}={saved['settings'].get(name)}, now it is {value}; "
+                "restore that value or start a new run"
+            )
+    if len(saved["workers"]) != size:
+        raise RecipeError(
+            f"{source}: saved by {len(saved['workers'])} workers, and data.source=text cannot resume with "
+            f"{size}; run {len(saved['workers'])}, or shard the text (`kogpt2 shard`)"
+        )
+    files = TextFiles.from_state(saved["files"])
+    if files.fingerprint != saved["history"][-1][1]:
+        raise DataError(
+            f"{source}: its list of text files does not match its fingerprint; resume from an earlier checkpoint"
+        )
+    files.check_kept(present, saved["epoch"])
+    return files
+
+
+def check_text_reader(
+    recipe: Recipe, worker: Worker, saved: Mapping[str, Any] | None = None, source: str = "the checkpoint"
+) -> list[str]:
+    """Raises what :func:`open_text_reader` would raise about files and saved state; tokenizes nothing.
+
+    Returns what a look at the files found, a line each.
+    """
+    settings, choice = _settings(recipe, load_text_tokenizer(recipe)), TextChoice.of_recipe(recipe.data)
+    present = list_text_files(choice, worker, is_resumed=saved is not None)
+    files = present if saved is None else saved_files(saved, settings, worker.size, present, source)
+    files.deal(worker.size)
+    return [f"text               {files.count}", *present.remarks]
+
+
+def _settings(recipe: Recipe, tokenizer: Tokenizer) -> TextSettings:
+    data = recipe.data
+    return TextSettings(tokenizer.sha256, data.documents, data.bpe_dropout, data.seq_length, recipe.training.seed)
+
+
 def open_text_reader(
     recipe: Recipe, worker: Worker, saved: Mapping[str, Any] | None = None, source: str = "the checkpoint"
 ) -> TextReader:
@@ -310,7 +337,7 @@ def open_text_reader(
     """
     data, training = recipe.data, recipe.training
     tokenizer = load_text_tokenizer(recipe)
-    settings = TextSettings(tokenizer.sha256, data.documents, data.bpe_dropout, data.seq_length, training.seed)
+    settings = _settings(recipe, tokenizer)
     if not data.train_sets:
         raise DataError("data.train is empty; name a folder of text files: data.train=DIR")
     return TextReader(

@@ -15,7 +15,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text import tokens as text_tokens
 from kogpt2_gluon.reading.text.reader import open_text_reader
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.training.dry_run import check_data
+from kogpt2_gluon.training.dry_run import check as check_data
 from tests.machine.thread_workers import on_workers
 from tests.reading.text.text_reader_helpers import SEQ, recipe_for, steps
 

@@ -1,0 +1,105 @@
+"""Finds where a run goes on from, and checks that it is the same run; without MXNet, so that a dry run does it too."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.options import expand_home
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.checkpoint import Checkpoint, go_back_to, newest_checkpoint, open_checkpoint
+
+CHOICES = ("auto", "never")  # of --resume, besides a path
+
+# Settings that may differ between a checkpoint and the recipe that resumes from it; any other makes it another run.
+MAY_CHANGE = {
+    "num_steps",
+    "batch_size",
+    "learning_rate",
+    "final_learning_rate",
+    "schedule",
+    "warmup_ratio",
+    "weight_decay",
+    "clip_norm",
+    "device",
+    "threads",
+    "ops",
+    "precision",  # the checkpoint is float32 either way
+}
+
+
+def resume_choice(resume: str) -> str:
+    """The value of --resume: ``auto`` and ``never`` in any case, else a path. RecipeError for what is neither."""
+    if resume.strip().lower() in CHOICES:
+        return resume.strip().lower()
+    if not resume.strip():
+        raise RecipeError("--resume is empty; give auto, never, or a checkpoint's path")
+    try:
+        path = expand_home(resume)
+    except ValueError as error:
+        raise RecipeError(f"--resume {error}") from None
+    near = difflib.get_close_matches(resume.lower(), CHOICES, n=1)
+    if near and "/" not in resume and not Path(path).exists():
+        raise RecipeError(f"--resume {resume}: neither auto nor never, and no such folder; did you mean {near[0]}?")
+    return path
+
+
+def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Checkpoint | None:
+    """Returns the checkpoint to resume from: the newest (``auto``), none (``never``), or the one at a path.
+
+    Rank 0 looks for the newest, and all workers take the one that it found, because on a shared file system two workers
+    can see different folders. RecipeError for ``never`` if there is a checkpoint; DataError if one is damaged.
+    """
+    if resume not in CHOICES:
+        checkpoint = open_checkpoint(Path(resume))
+        checkpoint.verify()
+        if not worker.all_equal(checkpoint.state()["step"]):
+            raise DataError(f"{resume}: the workers see different checkpoints there; name one folder step-NNNNNNNN")
+        return checkpoint
+    found = newest_checkpoint(ckpt_dir) if worker.rank == 0 else None
+    if resume == "never" and found:
+        raise RecipeError(
+            f"{ckpt_dir}: already holds {found.path.name}; --resume auto continues from it, or change run_dir"
+        )
+    name = worker.broadcast(found.path.name if found else None)
+    return open_checkpoint(ckpt_dir / name) if name else None
+
+
+def record_resume_point(resume: str, checkpoint: Checkpoint, ckpt_dir: Path, worker: Worker) -> list[str]:
+    """Makes a checkpoint that the user named the newest of the run, before the first step; returns lines for the log.
+
+    Without it, a run that dies before its first save would resume from the steps that it went back from.
+    """
+    moved = ""
+    if resume != "auto" and worker.rank == 0:
+        _, moved = go_back_to(checkpoint, ckpt_dir)
+    worker.barrier()
+    return [moved] if moved else []
+
+
+def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
+    """Returns the settings that changed and may change; RecipeError if the checkpoint is of another run.
+
+    The reader checks that the data is the same: its files may have moved, so their names say nothing.
+    """
+    changed: list[str] = []
+    refused: list[str] = []
+    saved = checkpoint.recipe()
+    before, now = saved.to_dict(), recipe.to_dict()
+    if (saved.data.train_weights, len(saved.data.train_sets)) != (
+        recipe.data.train_weights,
+        len(recipe.data.train_sets),
+    ):
+        refused.append(f"data.train: {saved.data.train} -> {recipe.data.train}")
+    for section in ("model", "training"):
+        for key, value in now[section].items():
+            if before[section][key] != value:
+                text = f"{section}.{key}: {before[section][key]} -> {value}"
+                (changed if key in MAY_CHANGE else refused).append(text)
+    if refused:
+        raise RecipeError(
+            f"{checkpoint.path}: saved by another recipe ({', '.join(refused)}); restore these values or change run_dir"
+        )
+    return changed

@@ -1,0 +1,108 @@
+"""Every check before a run's first step that needs no MXNet. `kogpt2 train` and its dry run both make them here."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.estimate import checkpoints_kept, size_of
+from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.reading.open_sets import open_held_out
+from kogpt2_gluon.reading.training_data import training_tokenizer
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.checkpoint import Checkpoint
+from kogpt2_gluon.runs.metrics import check_record
+from kogpt2_gluon.shards.shard_set import ShardSet
+from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.training.resume_point import check_same_run, find_resume_point
+from kogpt2_gluon.wording import gigabytes
+
+
+@dataclass
+class Start:
+    """The checked start of a run. `saved` is the content of the checkpoint's state.json; `notes` are for the log."""
+
+    accumulate: int
+    tokenizer: Tokenizer | None  # None only where no training data is named
+    held_out: ShardSet | None
+    checkpoint: Checkpoint | None
+    saved: dict[str, Any] | None
+    changed: list[str]  # settings that differ from the checkpoint's
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        return int(self.saved["step"]) if self.saved else 0
+
+    @property
+    def source(self) -> str:
+        """Where the saved state comes from, for messages."""
+        return str(self.checkpoint and self.checkpoint.path)
+
+
+def check_start(recipe: Recipe, resume: str, worker: Worker, opened: ExitStack, needs_data: bool = True) -> Start:
+    """Makes the checks of this worker; raises what a run would raise. The reader's own come after it.
+
+    `opened` closes what is opened here. Without `needs_data` no training data need be named.
+    """
+    accumulate = recipe.accumulate(worker.size)
+    if recipe.evaluation.stop_improvement and not recipe.data.test:
+        raise RecipeError("evaluation.stop_improvement needs held-out data; set data.test=DIR")
+    if worker.rank == 0:
+        check_folder(recipe.run_dir, "tracking.run_dir")
+        check_folder(recipe.ckpt_dir, "checkpoint.ckpt_dir")
+        check_record(recipe.run_dir)
+    tokenizer = training_tokenizer(recipe) if needs_data or recipe.data.train_sets else None
+    held_out = open_held_out(recipe, tokenizer)
+    if held_out:
+        opened.callback(held_out.close)
+    checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
+    changed = check_same_run(checkpoint, recipe) if checkpoint else []
+    start = Start(accumulate, tokenizer, held_out, checkpoint, checkpoint.state() if checkpoint else None, changed)
+    if worker.rank == 0 and start.step < recipe.training.num_steps:
+        start.notes += check_room(recipe)
+    return start
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """RecipeError unless files can be made in `folder`, or below the nearest folder above it that exists.
+
+    Permissions alone do not answer this (root may write to /proc, and cannot): a folder is made there and removed.
+    """
+    place = folder.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise RecipeError(f"{key}={folder}: cannot be made: {place} is not a folder")
+    try:
+        Path(tempfile.mkdtemp(prefix=".kogpt2-", dir=place)).rmdir()
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(folder, "the run cannot even make its folder there; make room", error.errno) from None
+        what = "cannot be written to" if place == folder.absolute() else "cannot be made"
+        raise RecipeError(f"{key}={folder}: {what} ({error.strerror})") from None
+
+
+def check_room(recipe: Recipe) -> list[str]:
+    """Compares the free disk with the estimate of the checkpoints; returns a line if not all of them will fit.
+
+    DiskFullError if there is no room for one.
+    """
+    one, folder = size_of(recipe).checkpoint, recipe.ckpt_dir
+    free = free_bytes(folder)
+    if free < one:
+        raise disk_full(folder, f"a checkpoint needs {gigabytes(one)}; make room, or name another checkpoint.ckpt_dir")
+    there = sum(file.stat().st_size for file in folder.glob("step-*/*") if file.is_file())
+    most = one * (checkpoints_kept(recipe) + 1)
+    if free + there >= most:
+        return []
+    return [
+        f"note: {folder}: {gigabytes(free)} free, and its checkpoints take {gigabytes(most)} at most; make room, or "
+        "take a smaller checkpoint.keep"
+    ]
