@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.corpus.cleaning import clean
+from kogpt2_gluon.corpus.cleaning import clean, pipeline
 from kogpt2_gluon.corpus.formats import namuwiki
 from kogpt2_gluon.corpus.formats.wikitext import BadMarkupError, plain_text
 from kogpt2_gluon.corpus.left_out import LeftOut
+from kogpt2_gluon.corpus.records import Block
 from kogpt2_gluon.corpus.store import Corpus
+from kogpt2_gluon.errors import DataError
 
+Kinds = Sequence[tuple[str, Sequence["str | None"]]]
 MARK = re.compile(r"표식[0-9]{4}글")
 # Each {} becomes a mark, "a mark in a sentence". The reasons of those that go, in order; "" for a mark that stays.
-WIKITEXT: list[tuple[str, list[str]]] = [
+WIKITEXT: Kinds = [
     # Prose
     ("== 제목 {} ==\n{}\n=== 빈 제목 {} ===\n== 다음 ==", ["", "", "heading without text"]),
     ("'''굵은 {}'''와 ''기운 {}''과 '''''둘 다 {}'''''", ["", "", ""]),
@@ -85,7 +91,7 @@ WIKITEXT: list[tuple[str, list[str]]] = [
 ]  # fmt: skip
 HEAD = """<mediawiki xml:lang="ko"><siteinfo><namespaces><namespace key="6">Archivo</namespace></namespaces></siteinfo>
 """
-NAMUMARK: list[tuple[str, list[str]]] = [
+NAMUMARK: Kinds = [
     ("== 제목 {} ==\n'''{}''' ~~{}~~ __{}__ {{{{{{#red {}}}}}}}", [""] * 5),
     (" * 목록 {}\n 1. 번호 {}\n> 인용 {}", [""] * 3),
     ("[[서울|{}]]과 [[{}]] [[파일:a.jpg|설명={}]] [[분류:{}]]", ["", "", "link 파일", "link 분류"]),
@@ -101,19 +107,21 @@ NAMUMARK: list[tuple[str, list[str]]] = [
 ]
 
 
-def mark_up(kinds: list[tuple[str, list[str]]]) -> tuple[list[str], dict[str, str]]:
-    """Returns a page for each kind, with two sentences around it, and the reason for each mark ("": it stays)."""
+def mark_up(kinds: Kinds) -> tuple[list[str], dict[str, str | None]]:
+    """Returns a page for each kind, with two sentences around it, and the reason for each mark.
+
+    The reason is "" for a mark that stays, and None for one inside something else that goes: it is counted with that.
+    """
     pages, wanted = [], {}
     for form, reasons in kinds:
         marks = [f"표식{len(wanted) + number:04d}글" for number in range(len(reasons) + 2)]
         inner = form.format(*marks[1:-1])
         pages.append(f"앞 문장 {marks[0]}이다.\n\n{inner}\n\n뒤 문장 {marks[-1]}이다.")
         wanted.update(zip(marks, ["", *reasons, ""]))
-        # Inside something else that goes (None): counted with that.
     return pages, wanted
 
 
-def check(folder: Path, wanted: dict[str, str]) -> None:
+def check(folder: Path, wanted: dict[str, str | None]) -> None:
     """Checks that every mark is in the corpus, or counted, and under the reason that is wanted."""
     corpus = Corpus.open(folder)
     kept = set(MARK.findall("\n".join(corpus.documents("train"))))
@@ -131,16 +139,21 @@ def check(folder: Path, wanted: dict[str, str]) -> None:
     assert all(f"<td>{reason}</td>" in page for reason in counted)
 
 
-def test_every_mark_of_a_wikipedia_is_accounted_for(tmp_path: Path) -> None:
-    assert len(WIKITEXT) >= 40
-    pages, wanted = mark_up(WIKITEXT)
+def write_dump(folder: Path, pages: list[str]) -> Path:
     escaped = [page.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for page in pages]
     texts = "".join(
         f"<page><title>{number}</title><ns>0</ns><revision><text>{page}</text></revision></page>\n"
         for number, page in enumerate(escaped)
     )
-    path = tmp_path / "kowiki.xml"
+    path = folder / "kowiki.xml"
     path.write_text(f"{HEAD}{texts}</mediawiki>", encoding="utf-8")
+    return path
+
+
+def test_every_mark_of_a_wikipedia_is_accounted_for(tmp_path: Path) -> None:
+    assert len(WIKITEXT) >= 40
+    pages, wanted = mark_up(WIKITEXT)
+    path = write_dump(tmp_path, pages)
     report = clean([path], tmp_path / "out", "wikipedia", 0, processes=2)
     assert report.documents.kept["train"] == len(WIKITEXT)
     check(tmp_path / "out", wanted)
@@ -232,3 +245,25 @@ def test_the_time_is_linear(unit: str) -> None:
     with contextlib.suppress(BadMarkupError):
         plain_text(unit * (100_000 // len(unit)), left_out=LeftOut())
     assert time.process_time() - began < 30
+
+
+@pytest.mark.parametrize("blocks", [1, 7, 20])
+def test_a_resumed_cleaning_counts_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
+    monkeypatch.setattr("kogpt2_gluon.corpus.records.BLOCK_BYTES", 100)
+    monkeypatch.setattr("kogpt2_gluon.corpus.cleaning.parts.PART_BYTES", 300)
+    path = write_dump(tmp_path, mark_up(WIKITEXT)[0])
+    clean([path], tmp_path / "whole" / "out", "wikipedia", 0)
+    read = pipeline.read_blocks
+
+    def fails(*arguments: Any) -> Iterator[Block]:
+        yield from itertools.islice(read(*arguments), blocks)
+        raise DataError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "read_blocks", fails)
+        for _ in range(2):
+            with pytest.raises(DataError, match="broken"):
+                clean([path], tmp_path / "again" / "out", "wikipedia", 0)
+    clean([path], tmp_path / "again" / "out", "wikipedia", 0)
+    for name in ("corpus.json", "dropped.jsonl", "cleaning.html", "train/corpus-00000.txt"):
+        assert (tmp_path / "again" / "out" / name).read_bytes() == (tmp_path / "whole" / "out" / name).read_bytes()

@@ -35,7 +35,7 @@ def template_name(wikitext: str, begin: int = 0) -> str:
         if name == prefix:
             after = wikitext[found.end() : found.end() + NAME_LENGTH] if found else ""
             return " ".join(re.split(r"[|{}\n]", after)[0].replace("_", " ").split()).lower()
-    return name.rstrip(": ")
+    return name.rstrip(": ") or "without a name"
 
 
 # --- how known templates show their values
