@@ -229,7 +229,7 @@ def test_only_plain_text_can_be_insisted_on() -> None:
 
 
 def test_a_corpus_of_tables_can_be_read_as_text_on_the_fly(tmp_path: Path) -> None:
-    """What was insisted on when the corpus was made can be insisted on again when it is read."""
+    """A corpus made with plain:line can be read with plain:line."""
     rows = ["id,text,label", *(f"{number},{number}번째 글,0" for number in range(50))]
     (tmp_path / "a.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
     clean([tmp_path / "a.txt"], tmp_path / "out", "plain:line", 0.0)
