@@ -11,7 +11,7 @@ _ALONE = (
     "required|reversed|selected"
 )
 _FIRST_ATTRIBUTE = re.compile(
-    rf"""\s*(?:/?\s*\Z|["'/]|[A-Za-z_:@*.][\w:.@-]{{0,99}}\s{{0,9}}=|(?:{_ALONE})(?![^\s/=]))""", re.IGNORECASE
+    rf"""["'/]|[A-Za-z_:@*.][\w:.@-]{{0,99}}\s{{0,9}}=|(?:{_ALONE})(?![^\s/=])""", re.IGNORECASE
 )
 
 RAISED, LOWERED, MARK_END = "\x01", "\x02", "\x03"  # around such text, until what comes before it is known
@@ -35,7 +35,8 @@ def looks_like_tag(rest: str) -> bool:
 
     ``a<b 이고 c>d`` ("and") compares numbers.
     """
-    return _FIRST_ATTRIBUTE.match(rest) is not None
+    rest = rest.strip()  # here: white space in the pattern would be tried again and again
+    return not rest or _FIRST_ATTRIBUTE.match(rest) is not None
 
 
 def empty_parentheses(written: str) -> re.Pattern[str]:

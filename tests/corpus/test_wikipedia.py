@@ -377,6 +377,7 @@ def test_the_head_of_a_dump_names_its_prefixes(tmp_path: Path, monkeypatch: pyte
         ("<small>{{모름|작은}} 글</small> <b>{{모름|굵은}}</b>", "작은 글"),
         ("{{모름|가}} {{모름|나}}", ""),
         ("값은 {{모름}}이다", "값은 이다"),
+        ("{{KOR}}이 {{국기나라|jpn}}을, {{Flag|XYZ}}를 이겼다.", "대한민국이 일본을, XYZ를 이겼다."),
         ("가람(金, {{한자|可}}, {{lang|en|Garam}}; {{sfn|가}}; 글)", "가람(金, Garam; 글)"),
         (
             "우라늄은 {{w|nuclear weapon|핵무기}}에 쓰인다. {{음성|a.ogg|들어보기}}",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Callable, NamedTuple
 
+from kogpt2_gluon.corpus.formats.wikitext.countries import COUNTRIES
 from kogpt2_gluon.corpus.formats.wikitext.links import LANGUAGES
 from kogpt2_gluon.corpus.tags import LOWERED, MARK_END, RAISED, subscript, superscript
 
@@ -134,6 +135,11 @@ def _first(values: Values, _: Named) -> str:
     return values[0] if values else ""
 
 
+def _country(values: Values, _: Named) -> str:
+    """{{국기|대한민국}}, {{국기나라|KOR}}."""
+    return COUNTRIES.get(values[0].upper(), values[0]) if values else ""
+
+
 FIRST = _first
 
 
@@ -146,11 +152,12 @@ RULES: dict[str, Show] = {
     **_rules(
         FIRST,
         """nowrap, nobr, small, big, abbr, smaller, larger, 작게, 크게, 굵게, 줄바꿈 금지, 줄바꿈금지, 툴팁,
-        tooltip, formatnum, lc, uc, lcfirst, ucfirst, nihongo, 일본어, 한국어, 중국어, 국기, 국기나라, 나라,
-        flag, flagcountry, flagu, 루비, ruby, ruby-ja, 윗주, ipa, ipa-ko, ipa-en, ill, 임시 링크, 임시링크,
+        tooltip, formatnum, lc, uc, lcfirst, ucfirst, nihongo, 일본어, 한국어, 중국어,
+        루비, ruby, ruby-ja, 윗주, ipa, ipa-ko, ipa-en, ill, 임시 링크, 임시링크,
         link-en, llink, 본명, 원어, doi, isbn, 밑줄, 취소선, code, mono, kbd, var, em, strong, nihongo2,
         nihongo krt, 유니코드, unicode""",
     ),
+    **_rules(_country, "국기, 국기나라, 나라, 국가, 축구, 야구, 농구, flag, flagcountry, flagu, fb"),
     **_rules(_quantity, "convert, cvt, 변환, 단위, 단위 변환, 단위변환"),
     **_rules(_val, "val, 값, 수치"),
     **_rules(_fraction, "분수, frac, fraction, sfrac, 나눗셈"),
@@ -234,6 +241,8 @@ class Templates(NamedTuple):
             return RULES.get(name, FIRST)
         if name in RULES:
             return RULES[name]
+        if name.upper() in COUNTRIES:
+            return lambda values, named: _first(values, named) or COUNTRIES[name.upper()]
         if name in SIGNS:
             return lambda values, named: SIGNS[name]
         if name.startswith(("lang-", "llang-")):
