@@ -260,6 +260,17 @@ def test_a_wrong_column_names_the_columns(tmp_path: Path, container: str) -> Non
         list(read_documents(path, "txt"))
 
 
+@pytest.mark.parametrize("container", ["json-lines", "array", "csv", "tsv", "parquet"])
+def test_a_name_in_other_letters_is_what_was_meant(tmp_path: Path, container: str) -> None:
+    suffix, _, make = CONTAINERS[container]
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(make([{"id": "1", "Q 1": "글", "A": "답"}] * 12))
+    with pytest.raises(DataError, match=r"did you mean --documents 'Q 1'\?"):
+        check_openings([local_source(path)], kind_of("q 1"))
+    with pytest.raises(DataError, match=r"did you mean --documents A\?"):
+        check_openings([local_source(path)], kind_of("a"))
+
+
 def test_the_way_into_an_object_is_named(tmp_path: Path) -> None:
     whole = {"name": "x", "documents": [{"id": 1, "text": [[{"sentence": "가"}]]}] * 3}
     path = tmp_path / "a.json"

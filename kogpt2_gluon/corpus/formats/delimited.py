@@ -8,7 +8,6 @@ silence. A quote that opens and is never closed as it should be costs its own li
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import itertools
 import json
@@ -19,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from kogpt2_gluon.corpus import records
 from kogpt2_gluon.corpus.formats.containers import Container, Records
 from kogpt2_gluon.corpus.formats.json_array import Record
-from kogpt2_gluon.corpus.formats.paths import Path
+from kogpt2_gluon.corpus.formats.paths import Path, close_names, quoted
 from kogpt2_gluon.corpus.formats.text import read_cut_blocks
 from kogpt2_gluon.corpus.records import BYTE_ORDER_MARK, Block, Rejection
 from kogpt2_gluon.errors import DataError
@@ -241,8 +240,8 @@ class Delimited(Container):
         if column in header:
             raise DataError(f"{name}: more than one column is called {column!r}; rename the others")
         shown = ", ".join(header[:COLUMNS_SHOWN]) + (", ..." if len(header) > COLUMNS_SHOWN else "")
-        close = difflib.get_close_matches(column, header, 1)
-        hint = f"; did you mean --documents {close[0]}?" if close else "; without a header say #1 for the first column"
+        close = close_names(column, header)
+        hint = f"; did you mean --documents {quoted(close[0])}?" if close else "; without a header say '#1'"
         raise DataError(f"{name}: a table without a column {column!r}; its columns: {shown}{hint}")
 
     def _cut(self, name: str, stream: BinaryIO, line: int, offset: int) -> Iterator[Block]:

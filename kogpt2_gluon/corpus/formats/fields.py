@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -18,9 +17,11 @@ from kogpt2_gluon.corpus.formats.paths import (
     Template,
     Text,
     Wanted,
+    close_names,
     describe,
     find_text,
     parse_path,
+    quoted,
     split_at_list,
     text_paths,
 )
@@ -147,10 +148,10 @@ class Field(Kind):
 
     def _hint(self, texts: list[str], block: Block | None = None) -> str:
         prefix = f"{'.'.join(self._keys)}[]." if block is not None and block.form == _INSIDE else ""
-        close = difflib.get_close_matches(self.field.removeprefix(prefix), texts, 1) or [
+        close = close_names(self.field.removeprefix(prefix), texts) or [
             path for likely in _LIKELY_FIELDS for path in texts if path.rsplit(".", 1)[-1].rstrip("[]") == likely
         ]
-        return f"; did you mean --documents {_quoted(prefix + close[0])}?" if close else ""
+        return f"; did you mean --documents {quoted(prefix + close[0])}?" if close else ""
 
     def say_what_an_object_holds(self, name: str, head: bytes) -> DataError:
         """Returns the error for a file that is one JSON object without the list that is wanted."""
@@ -206,11 +207,6 @@ class _ObjectReader(JsonArray):
             yield from super()._cut(name, stream, line, offset)
         except NoArrayError as error:
             raise self._kind.say_what_an_object_holds(name, error.beginning) from None
-
-
-def _quoted(word: str) -> str:
-    """Returns a word as a shell takes it."""
-    return word if word.replace("_", "").replace("-", "").replace(".", "").isalnum() else f"'{word}'"
 
 
 def _printable(text: str) -> str:

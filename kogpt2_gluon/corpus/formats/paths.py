@@ -7,11 +7,13 @@ field of exactly that name, dots and brackets included, the word means that fiel
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
+import shlex
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Union
 
 _STEP = re.compile(r"(?P<key>[^.\[\]]+)(?P<lists>(?:\[\])*)(?:\.(?=.)|$)")
@@ -232,3 +234,14 @@ def text_paths(value: Any, most: int = 200) -> list[str]:
             else:
                 waiting += [(f"{path}[]", element, depth + 1) for element in inner[:2]]
     return list(found)
+
+
+def close_names(word: str, names: Sequence[str]) -> list[str]:
+    """Returns the name that a user may have meant, in a list, or an empty list."""
+    same = [name for name in names if name.lower() == word.lower()]
+    return same[:1] or difflib.get_close_matches(word, names, 1)
+
+
+def quoted(word: str) -> str:
+    """Returns a word as a shell takes it."""
+    return word if word.replace("_", "").replace("-", "").replace(".", "").isalnum() else shlex.quote(word)

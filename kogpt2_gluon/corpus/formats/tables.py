@@ -6,7 +6,6 @@ of them the columns that are wanted alone. A block holds some rows as an Arrow s
 
 from __future__ import annotations
 
-import difflib
 import io
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO
 from kogpt2_gluon.corpus import records
 from kogpt2_gluon.corpus.formats.containers import Container, Records
 from kogpt2_gluon.corpus.formats.json_array import Record
-from kogpt2_gluon.corpus.formats.paths import Path
+from kogpt2_gluon.corpus.formats.paths import Path, close_names, quoted
 from kogpt2_gluon.corpus.records import Block, Rejection
 from kogpt2_gluon.errors import DataError, RecipeError
 
@@ -120,8 +119,8 @@ class Table(Container):
             if column in schema.names:
                 raise DataError(f"{name}: more than one column is called {column!r}; rename the others")
             shown = ", ".join(f"{field.name}: {describe_type(field.type)}" for field in list(schema)[:_COLUMNS_SHOWN])
-            close = difflib.get_close_matches(column, schema.names, 1)
-            hint = f"; did you mean --documents {close[0]}?" if close else ""
+            close = close_names(column, schema.names)
+            hint = f"; did you mean --documents {quoted(close[0])}?" if close else ""
             raise DataError(f"{name}: a table without a column {column!r}; its columns: {shown}{hint}")
         return chosen
 
