@@ -42,7 +42,12 @@ class Loss(NamedTuple):
 
     def is_heavy(self, max_dropped: float) -> bool:
         """True if more than that share was lost, or everything."""
-        return self.lost > 0 and (self.lost > max_dropped * self.records or self.lost == self.records)
+        return self.lost > 0 and (self.lost / self.records > max_dropped or self.lost == self.records)
+
+    @property
+    def admitted_by(self) -> float:
+        """The least share, in hundredths, with which this is not heavy."""
+        return 1.0 if self.lost == self.records else -(-100 * self.lost // self.records) / 100
 
     def describe(self) -> str:
         """Returns what was lost, and mostly why, in a few words."""
@@ -102,6 +107,6 @@ def describe_losses(losses: list[Loss], page: str) -> str:
     worst = "; ".join(loss.describe() for loss in losses[:3])
     more = f"; and {len(losses) - 3:,} more" if len(losses) > 3 else ""
     return (
-        f"{worst}{more}; {page} shows what and why; if that is meant, the same command with --max-dropped SHARE "
-        "(1: any) goes on from the finished parts"
+        f"{worst}{more}; {page} shows what and why; if that is meant, the same command with --max-dropped "
+        f"{max(loss.admitted_by for loss in losses):g} goes on from the finished parts"
     )

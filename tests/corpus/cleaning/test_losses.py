@@ -55,6 +55,9 @@ def test_what_is_a_heavy_loss(one: SourceReport, heavy: bool) -> None:
     assert bool(lost(one)) is heavy
     assert lost(one, source("b", 1000)) == lost(one)
     assert lost(one, max_dropped=1) == []
+    report = CleaningReport(sources=[one])
+    for loss in heavy_losses(report, 0.5):  # the advice works
+        assert lost(one, max_dropped=loss.admitted_by) == []
 
 
 def test_small_sources_are_judged_together() -> None:
@@ -95,7 +98,7 @@ def test_the_cleaning_ends_and_goes_on_from_its_parts(tmp_path: Path, monkeypatc
         CliRunner().invoke(clean_command, command, catch_exceptions=False)
     words = str(caught.value)
     assert caught.value.exit_code == 3 and "\n" not in words
-    assert f"{file}: 30 of 50 records dropped (60%; bad_json)" in words and "--max-dropped" in words
+    assert f"{file}: 30 of 50 records dropped (60%; bad_json)" in words and "--max-dropped 0.6 goes" in words
     page = tmp_path / "out.work" / PAGE_FILE
     assert str(page) in words and "bad_json" in page.read_text(encoding="utf-8")
     assert not (tmp_path / "out").exists()
