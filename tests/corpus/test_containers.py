@@ -331,3 +331,24 @@ def test_what_is_before_a_list_is_passed_over(
         content = path.read_bytes()
         assert all(content.count(b"\n", 0, item.offset) + 1 == item.line for item in items)
         assert [content[item.offset :][:1] for item in items] == [b"{", b"{"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("array.json", json.dumps(TEXTS[:8])),
+        ("pretty.json", json.dumps(TEXTS[:8], indent=1, ensure_ascii=False)),
+        ("lines.jsonl", "\n".join(json.dumps(text) for text in TEXTS[:8]) + "\n"),
+        ("lists.json", json.dumps([text.split("\n") for text in TEXTS[:8]])),
+    ],
+)
+def test_records_that_are_texts_themselves(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    assert texts_of(path, "[]") == TEXTS[:8]
+    if "array" in name:
+        path.write_text(json.dumps(TEXTS), encoding="utf-8")
+        with pytest.raises(
+            DataError, match=r"no text under 'text' .*, which are texts themselves; say --documents '\[\]'"
+        ):
+            clean([path], tmp_path / "out", "text")

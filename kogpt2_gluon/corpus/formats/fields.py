@@ -13,6 +13,7 @@ from kogpt2_gluon.corpus.formats.delimited import HEAD_BYTES, Delimited
 from kogpt2_gluon.corpus.formats.json_array import NoArrayError, Record, sample_object
 from kogpt2_gluon.corpus.formats.kind import LEAST, BlockReader, Kind
 from kogpt2_gluon.corpus.formats.paths import (
+    ITSELF,
     Path,
     Template,
     Text,
@@ -55,7 +56,7 @@ class Field(Kind):
 
     meaning = (
         "the text under that key of JSON (lines, an array or an object), or in that column of a table (CSV, TSV, "
-        "Parquet, Arrow); a.b[].c is a path to it"
+        "Parquet, Arrow); a.b[].c is a path to it, [] a record that is a text itself"
     )
     forms = ("json-lines", "json-array", "json-object", "csv", "tsv", *TABLE_FORMS)
 
@@ -122,7 +123,7 @@ class Field(Kind):
         fields: Counter[str] = Counter()
         examples: dict[str, Any] = {}
         texts: dict[str, None] = {}
-        looked_at = 0
+        looked_at = plain = 0
         for found in islice(self._records(block), RECORDS):
             if isinstance(found, Rejection):
                 looked_at += found.reason != "empty"
@@ -130,6 +131,7 @@ class Field(Kind):
             looked_at += 1
             if isinstance(find_text(self._wanted_of(block), found.value), Text):
                 return
+            plain += isinstance(found.value, str)
             if isinstance(found.value, dict):
                 fields.update(found.value.keys())
                 for key, value in found.value.items():
@@ -140,6 +142,8 @@ class Field(Kind):
         if not looked_at or looked_at < (1 if block.form == JsonTexts.form else fewest):
             return
         head = f"{block.source}: no text under {self.field!r} in its first {counted(looked_at, 'record')}"
+        if plain > looked_at / 2:
+            raise DataError(f"{head}, which are texts themselves; say --documents {quoted(ITSELF)}")
         if not fields:
             say = f"one a line; for plain text say {LINES.name} or {PARAGRAPHS.name}" if lines else "but something else"
             raise DataError(f"{head}, which are not JSON objects, {say}")

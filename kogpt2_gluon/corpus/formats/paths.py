@@ -1,8 +1,8 @@
 """The text that a user wants of each record: a field, a path to one, or several put together by a template.
 
 A path goes into objects by ``.`` and into every element of a list by ``[]``: ``documents[].text[][].sentence``. Texts
-of lists are joined by line ends, also where a path ends at a list. If a record has a
-field of exactly that name, dots and brackets included, the word means that field.
+of lists are joined by line ends, also where a path ends at a list. If a record has a field of exactly that name, dots
+and brackets included, the word means that field. ``[]`` alone is the record itself, for a list of texts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Union
 _STEP = re.compile(r"(?P<key>[^.\[\]]+)(?P<lists>(?:\[\])*)(?:\.(?=.)|$)")
 _SLOT = re.compile(r"\{\{|\}\}|\{(?P<path>[^{}]*)\}|(?P<stray>[{}])|\\(?P<escape>[nt\\])")
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
+
+ITSELF = "[]"  # the word for a record that is a text
 
 Lost = Counter[str]
 
@@ -38,7 +40,7 @@ class Path(NamedTuple):
 
     def column(self, names: Collection[str]) -> str:
         """Returns the key of the record itself that is needed: the word itself, or what the path begins with."""
-        return self.word if self.word in names else str(self.steps[0])
+        return self.word if self.word in names or not self.steps else str(self.steps[0])
 
     def find(self, record: Any, lost: Lost) -> str | None:
         """Returns the text, or None if there is none; what is missing is counted in `lost`."""
@@ -59,6 +61,8 @@ class Path(NamedTuple):
 
 def parse_path(word: str) -> Path:
     """Returns the path that a user's word spells; a word that is none is the name of a field."""
+    if word == ITSELF:
+        return Path(word, ())
     steps: list[str | None] = []
     rest = word.removeprefix("[].") if word.startswith("[].") else word
     while rest:
