@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -98,12 +99,14 @@ def plan_arguments(plan: Plan) -> list[str]:
 def job_name(plan: Plan) -> str:
     """The recipe's name in a form for schedulers: letters, digits and hyphens, a letter first, no hyphen last.
 
-    A recipe without a name has that of its file.
+    A recipe without a name, or one that is not on this machine, has that of its file.
     """
-    name = load_recipe(plan.recipe, plan.overrides).name
-    named = name != Recipe().name or any(each.partition("=")[0] == "name" for each in plan.overrides)
-    stem = name if named else Path(plan.recipe).stem
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem.lower()).strip("-")
+    name = Path(plan.recipe).stem
+    with contextlib.suppress(RecipeError):
+        recipe = load_recipe(plan.recipe, plan.overrides)
+        if recipe.name != Recipe().name or any(each.partition("=")[0] == "name" for each in plan.overrides):
+            name = recipe.name
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name.lower()).strip("-")
     return (kept if kept[:1].isalpha() else f"kogpt2-{kept}")[:40].rstrip("-")
 
 

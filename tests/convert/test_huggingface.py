@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from kogpt2_gluon.convert import huggingface
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.convert.names import from_transformers, parameters_of, to_transformers
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError, DiskFullError, RecipeError
 from tests.convert.convert_helpers import ORIGINAL, make_checkpoint
 from tests.helpers import ROOT
 from tests.shards.shard_helpers import flip
@@ -127,7 +127,7 @@ def test_the_folder_appears_whole_or_not_at_all(checkpoint, tmp_path, monkeypatc
     for name, function in (("_model_card", full_disk), ("save_file", full_disk_under_rust)):
         with monkeypatch.context() as patch:
             patch.setattr(huggingface, name, function)
-            with pytest.raises(RecipeError, match=r"out: cannot be written: .*No space left"):
+            with pytest.raises(DiskFullError, match=r"/out: the disk is full \(.*\); the converted model needs \d"):
                 convert_checkpoint(checkpoint, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     (tmp_path / "out").mkdir()  # an empty folder may be there

@@ -120,8 +120,8 @@ def test_operator_and_kubernetes_take_the_job(plan):
 
 @pytest.mark.parametrize("stem", ["한국어", "2_layers", "a" * 39 + "_b", "Base.v2", "_", "x" * 200])
 def test_name_is_one_for_pods(stem):
-    plan = replace(planned(), recipe=f"recipes/{stem}.yaml")
-    assert refusals(yaml.safe_load(render(plan, "mpijob", SITE)["mpijob.yaml"])) == []
+    for plan in (replace(planned(), recipe=f"recipes/{stem}.yaml"), planned(overrides=[f"name={stem}"])):
+        assert refusals(yaml.safe_load(render(plan, "mpijob", SITE)["mpijob.yaml"])) == []
 
 
 WORKER = "spec.mpiReplicaSpecs.Worker"
