@@ -100,7 +100,7 @@ def test_kill_and_resume_is_bit_exact(tiny, tmp_path, optimizer, size):
     run(*command, f"tracking.run_dir={tmp_path / 'straight'}")
 
     broken = tmp_path / "broken"
-    slow = ["evaluation.interval=1", "evaluation.max_sequences=0"]  # an evaluation a step: time to be killed in
+    slow = ["evaluation.interval=1", "evaluation.max_sequences=48"]  # an evaluation a step: time to be killed in
     process = subprocess.Popen(
         [str(part) for part in (*command, *slow, f"tracking.run_dir={broken}")],
         stdout=subprocess.DEVNULL,
