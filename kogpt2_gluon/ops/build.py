@@ -32,6 +32,7 @@ from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_gluon.machine import runtime  # MXNet is loaded by what needs it, not by importing this
 from kogpt2_gluon.machine.limits import available_cores
 from kogpt2_gluon.machine.runtime import installed_version, num_threads
+from kogpt2_gluon.ops.load import load_operators
 from kogpt2_gluon.storage.files import commit_file
 
 SOURCES = Path(__file__).parent / "src"
@@ -157,7 +158,7 @@ def load_cpu_operators() -> Library:
         os.environ["ONEDNN_MAX_CPU_ISA"] = instruction_set().onednn  # oneDNN reads it at its first product
     library = build_cpu_operators()
     try:
-        runtime.mx.library.load(str(library.path), verbose=False)
+        load_operators(library.path)
         ctypes.CDLL(str(library.path)).kogpt2_set_num_threads(num_threads())
     except (OSError, runtime.mx.MXNetError) as error:
         raise OperatorsUnavailable(

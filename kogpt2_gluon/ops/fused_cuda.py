@@ -13,6 +13,7 @@ from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops.build import OperatorsUnavailable, cache_folder
 from kogpt2_gluon.ops.build_cuda import build_cuda
+from kogpt2_gluon.ops.load import load_operators
 from kogpt2_gluon.ops.operator_set import EPSILON, OperatorSet, draw_seed
 from kogpt2_gluon.ops.parameters import requests, value
 
@@ -26,7 +27,7 @@ def load_cuda_operators() -> None:
     try:
         library = build_cuda(cache_folder()).mxnet_library
         assert library, "MXNet is imported, so its header is installed"
-        mx.library.load(str(library), verbose=False)
+        load_operators(library)
     except (KoGPT2Error, OSError, mx.MXNetError) as error:
         raise OperatorsUnavailable(str(error).strip().partition("\n")[0]) from None
 
