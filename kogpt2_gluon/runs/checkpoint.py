@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -148,38 +149,44 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def go_back_to(checkpoint: Checkpoint, ckpt_dir: Path) -> tuple[Checkpoint, str]:
     """Makes a checkpoint the newest one of a run: those of later steps move to ``before-step-N-TIME``, next to it.
 
-    A checkpoint of another folder is copied first, and all of this run's own move aside. So a run that dies before its
-    first save resumes from there too. Returns the run's own checkpoint, and a line that says what was moved ("" if
+    A checkpoint of another folder is copied, and all of this run's own move aside. So a run that dies before its first
+    save resumes from there too. A crash on the way leaves the newest checkpoint of before, or the one gone back to.
+    Returns the run's own checkpoint, and a line that says what was moved ("" if
     nothing was). Nothing is deleted. Only one process of a run calls this.
     """
     step = int(checkpoint.state()["step"])
     is_own = checkpoint.path.parent.resolve() == ckpt_dir.resolve()
     own = ckpt_dir / f"step-{step:08d}"
-    aside = [folder for folder in _committed(ckpt_dir) if not is_own or _step(folder) > step]
-    if is_own:
-        write_file(ckpt_dir / LATEST, f"{own.name}\n".encode())  # first: from here on, it is the newest
-    moved = _move_aside(ckpt_dir, aside, step)
+    others = [folder for folder in _committed(ckpt_dir) if not is_own or _step(folder) > step]
+    aside = _folder_aside(ckpt_dir, step)
     if not is_own:
-        with replace_folder(own) as folder:
-            for name in (*checkpoint.files, MANIFEST):
-                shutil.copyfile(checkpoint.path / name, folder / name)
-        write_file(ckpt_dir / LATEST, f"{own.name}\n".encode())
+        if own in others:  # the copy gets its name
+            _copy(_read_manifest(own), aside / own.name)
+        _copy(checkpoint, own)
+    write_file(ckpt_dir / LATEST, f"{own.name}\n".encode())  # from here on, it is the newest
+    _move_all([folder for folder in others if folder != own or is_own], aside)
+    names = ", ".join(sorted(folder.name for folder in others))
+    moved = f"the run went back to step {step:,}: {names} moved to {aside}; nothing was deleted" if others else ""
     return _read_manifest(own), moved
 
 
-def _move_aside(ckpt_dir: Path, folders: list[Path], step: int) -> str:
-    """Moves checkpoints into a folder of their own; returns a line about it."""
-    if not folders:
-        return ""
-    aside = ckpt_dir / f"before-step-{step:08d}-{time.strftime('%Y%m%d-%H%M%S')}"
-    number = 1
-    while aside.exists():
-        aside, number = aside.with_name(f"{aside.name.partition('.')[0]}.{number}"), number + 1
-    aside.mkdir()
+def _copy(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copies a checkpoint to a folder that appears whole, in the place of one that has the name already."""
+    with replace_folder(folder) as partial:
+        for name in (*checkpoint.files, MANIFEST):
+            shutil.copyfile(checkpoint.path / name, partial / name)
+
+
+def _folder_aside(ckpt_dir: Path, step: int) -> Path:
+    """Returns a new name for the checkpoints of steps that a run goes back from."""
+    name = f"before-step-{step:08d}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return next(path for number in count(1) if not (path := ckpt_dir / f"{name}{f'.{number}' * (number > 1)}").exists())
+
+
+def _move_all(folders: list[Path], aside: Path) -> None:
     for folder in folders:
+        aside.mkdir(parents=True, exist_ok=True)
         move(folder, aside / folder.name)
-    names = ", ".join(sorted(folder.name for folder in folders))
-    return f"the run went back to step {step:,}: {names} moved to {aside}; nothing was deleted"
 
 
 def _step(folder: Path) -> int:
@@ -247,7 +254,7 @@ def _remove_old(ckpt_dir: Path, newest: Path, keep: int) -> None:
     """Removes all checkpoints but the `keep` newest; those of later steps, from which the run went back, move aside."""
     folders = _committed(ckpt_dir)
     place = folders.index(newest)
-    _move_aside(ckpt_dir, folders[:place], _step(newest))
+    _move_all(folders[:place], _folder_aside(ckpt_dir, _step(newest)))
     for folder in folders[place + keep :] if keep else []:
         removed = ckpt_dir / f".{folder.name}.removed"
         move(folder, removed)

@@ -36,7 +36,7 @@ from kogpt2_gluon.storage.files import commit_folder, replace_file
 from kogpt2_gluon.storage.lustre import SHARD_BYTES, prepare_folder
 from kogpt2_gluon.storage.work_folder import open_work, work_folder
 from kogpt2_gluon.tokens.counts import TokenCounter
-from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.tokens.tokenizer import Tokenizer, frame_documents
 from kogpt2_gluon.wording import counted, gigabytes
 
 BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get enough of them
@@ -209,12 +209,7 @@ def _tokenize(block: StoredBlock) -> Task:
             lengths, np.cumsum(counts) - counts
         )  # from lengths of segments to lengths of documents
     spaces = len(texts) - len(documents)  # removed by the cuts
-    ends = np.cumsum(lengths + 2)
-    tokens = np.empty(len(ids) + 2 * len(documents), token_dtype(_tokenizer.vocab_size))
-    inside = np.ones(len(tokens), bool)
-    inside[ends - 1] = inside[ends - lengths - 2] = False
-    tokens[ends - lengths - 2] = _tokenizer.bos_id
-    tokens[ends - 1] = _tokenizer.eos_id
-    tokens[inside] = ids
+    dtype = token_dtype(_tokenizer.vocab_size)
+    tokens = frame_documents(ids, lengths, _tokenizer.bos_id, _tokenizer.eos_id, dtype)
     unknown = int(np.count_nonzero(ids == _tokenizer.unk_id))
     return Task(tokens, lengths + 2, int(text_bytes.sum()) + spaces, int(words.sum()), unknown)

@@ -171,3 +171,20 @@ def _check_unicode(texts: Sequence[str]) -> None:
                 f"not valid Unicode: half of a surrogate pair, U+{ord(text[error.start]):04X}, at character "
                 f"{error.start} of {text[:20]!r}"
             ) from None
+
+
+def frame_documents(
+    ids: NDArray[np.int32], lengths: NDArray[np.int64], bos_id: int, eos_id: int, dtype: Any = np.int32
+) -> NDArray[Any]:
+    """Returns ``<s> ids </s>`` for every document: `dtype`, shape (len(ids) + 2 * len(lengths),).
+
+    `ids` (n,) are those of all documents, one after another, and `lengths` (documents,) says how many each has.
+    """
+    ends = np.cumsum(lengths + 2)
+    tokens = np.empty(len(ids) + 2 * len(lengths), dtype)
+    inside = np.ones(len(tokens), bool)
+    for places, token in ((ends - lengths - 2, bos_id), (ends - 1, eos_id)):
+        tokens[places] = token
+        inside[places] = False
+    tokens[inside] = ids
+    return tokens

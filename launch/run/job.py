@@ -21,6 +21,7 @@ from typing import Any
 
 from kogpt2_gluon.errors import DataError, KoGPT2Error, PreemptedError, RecipeError
 from kogpt2_gluon.findings import FAIL
+from kogpt2_gluon.machine.console import write_line
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint
 from kogpt2_gluon.storage.files import write_file
@@ -32,7 +33,7 @@ from kogpt2_launch.plan.variables import USER
 from kogpt2_launch.run.attempt import Options, run_attempt
 from kogpt2_launch.run.control import Rank
 from kogpt2_launch.run.outcome import Outcome
-from kogpt2_launch.run.output import Shown, say, write
+from kogpt2_launch.run.output import Shown, say
 from kogpt2_launch.run.restart import Decision, Failed, Policy, decide
 from kogpt2_launch.run.stopping import stop_signals
 
@@ -130,7 +131,7 @@ class Job:
         """Prints the reason and the last lines of the rank that failed; those of rank 0 have been shown already."""
         say(outcome.reason)
         for line in outcome.last_lines[-5:] if outcome.rank else outcome.last_lines[-1:]:
-            write(sys.stderr, f"    {line}")
+            write_line(sys.stderr, f"    {line}")
         say(f"more in {self.folder}/attempt-{self.number:02d}.log")
 
     async def _pause(self, decision: Decision) -> None:

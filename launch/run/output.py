@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
 import sys
 import threading
-from typing import TextIO
+
+from kogpt2_gluon.machine.console import write_line
 
 CLOSE_SECONDS = 5.0  # that a slow reader has for the last lines
 
@@ -29,24 +28,9 @@ class Shown:
 
     def _write_all(self) -> None:
         while (line := self._lines.get()) is not None:
-            write(sys.stdout, line)
+            write_line(sys.stdout, line)
 
 
 def say(line: str) -> None:
     """Prints a line of the launcher's own."""
-    write(sys.stderr, f"kogpt2-launch: {line}")
-
-
-def write(stream: TextIO, line: str) -> None:
-    """Writes a line. A letter that the stream's encoding lacks becomes ?, and it is not an error if nobody reads."""
-    try:
-        try:
-            print(line, file=stream, flush=True)
-        except UnicodeEncodeError:
-            print(line.encode(stream.encoding, "replace").decode(stream.encoding), file=stream, flush=True)
-    except (OSError, ValueError):
-        # The buffered rest would make Python fail once more at its end.
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+    write_line(sys.stderr, f"kogpt2-launch: {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickletools
 import shutil
@@ -17,7 +18,7 @@ from kogpt2_gluon.runs import checkpoint as module
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage import files as files_module
 from kogpt2_gluon.storage.params_file import read_params
-from tests.storage.crash_helpers import Crash, PowerCut, count_operations, without_clean_up
+from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
 
 FILES = ["model.params", "optimizer.params", "recipe.yaml", "state.json", "tokenizer.model"]
 RECIPE = parse_recipe({"name": "a test", "about": "한국어", "model": {"units": 16, "num_heads": 2, "num_layers": 1}})
@@ -362,3 +363,44 @@ def test_an_array_that_cannot_be_stored_harms_nothing(ckpt_dir: Path, tmp_path: 
     with pytest.raises(DataError, match="complex"):
         save_checkpoint(ckpt_dir, {"step": 20}, {"a": np.ones(2, "complex64")}, {}, RECIPE, tmp_path / "t")
     check_whole(newest_checkpoint(ckpt_dir), 10)
+
+
+@pytest.mark.parametrize("case", ["its own", "another run's", "another run's, of a step that it has", "its only step"])
+@pytest.mark.parametrize("after", [False, True])
+def test_going_back_that_fails_anywhere_leaves_the_old_newest_or_the_chosen_one(
+    tmp_path: Path, case: str, after: bool
+) -> None:
+    """Never nothing, from which a run would start at step 0 without a word; and nothing is lost."""
+    own = {"its own": (10, 20, 30), "another run's": (20, 30), "its only step": (10,)}.get(case, (10, 30))
+    theirs = parse_recipe({"name": "other", "model": {"units": 16, "num_heads": 2, "num_layers": 1}})
+
+    def prepare(folder: Path) -> tuple[Checkpoint, Path]:
+        for step in own:
+            save(folder / "checkpoints", step)
+        chosen = folder / "checkpoints" if case == "its own" else folder / "other"
+        if case != "its own":
+            save(chosen, 10, recipe=theirs)
+        return open_checkpoint(chosen / "step-00000010"), folder / "checkpoints"
+
+    counted = prepare(tmp_path / "count")
+    calls = count_operations(lambda: module.go_back_to(*counted), FILE_OPERATIONS)
+    assert calls > 4
+    for at in range(1, calls + 1):
+        chosen, ckpt_dir = prepare(tmp_path / f"at{at}")
+        name = chosen.recipe().name
+        with pytest.MonkeyPatch.context() as patch:
+            without_clean_up(patch)
+            Crash(patch, at, after, PowerCut, FILE_OPERATIONS)
+            with contextlib.suppress(PowerCut):
+                module.go_back_to(chosen, ckpt_dir)
+        found = newest_checkpoint(ckpt_dir)
+        assert (found.state()["step"], found.recipe().name) in ((10, name), (own[-1], RECIPE.name))
+        found.verify()
+        kept, _ = module.go_back_to(chosen, ckpt_dir)
+        assert (newest_checkpoint(ckpt_dir).path, kept.recipe().name) == (kept.path, name)
+        everything = [open_checkpoint(folder) for folder in ckpt_dir.rglob("step-*") if folder.is_dir()]
+        assert {step for step in own if step > 10} <= {each.state()["step"] for each in everything}
+        for each in everything:
+            each.verify()
+        if case == "its only step":
+            assert RECIPE.name in {each.recipe().name for each in everything}

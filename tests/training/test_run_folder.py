@@ -164,3 +164,14 @@ def test_the_exit_code_arrives_where_nobody_reads_why(tiny: list[str], tmp_path:
     process = start(*tiny, "data.train=/nowhere", stdout=write, stderr=write)
     os.close(write)
     assert process.wait(60) == 3
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tiny: list[str], tmp_path: Path) -> None:
+    kogpt2("train", "debug_cpu", *tiny, "data.train=/nowhere", code=3)
+    assert not (tmp_path / "run").exists()
+    RunLock(tmp_path / "new" / "run").close()
+    assert not (tmp_path / "new" / "run").exists()
+    (tmp_path / "run").mkdir()
+    with RunLock(tmp_path / "run"), pytest.raises(RecipeError, match=r"process \d+ on .* trains in it"):
+        check_unlocked(tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []

@@ -22,7 +22,7 @@ from kogpt2_gluon.corpus.admission import admit
 from kogpt2_gluon.corpus.cleaning.assembly import Assembly
 from kogpt2_gluon.corpus.cleaning.blocks import BlockCleaner
 from kogpt2_gluon.corpus.cleaning.intake import Faults, Intake
-from kogpt2_gluon.corpus.cleaning.losses import MAX_DROPPED, describe_losses, heavy_losses
+from kogpt2_gluon.corpus.cleaning.losses import MAX_DROPPED, Loss, describe_losses, heavy_losses
 from kogpt2_gluon.corpus.cleaning.normalize import NORMALISATION
 from kogpt2_gluon.corpus.cleaning.options import RULES_VERSION, CleaningOptions, load_options
 from kogpt2_gluon.corpus.cleaning.page import render_cleaning
@@ -143,15 +143,7 @@ def clean(
         report = _assemble(work, files, kind, options, test_sources, test_share, about, say)
         report.split, report.test_share, report.intake = split, test_share, intake
         if sum(report.documents.kept.values()):
-            # Before anything is moved: a full disk here leaves the assembled corpus where it is.
-            page = render_cleaning(report, out.resolve().name)
-            if losses := heavy_losses(report, max_dropped, not kind.layout.is_one_line):
-                write_file(work / PAGE_FILE, page.encode("utf-8", "replace"))
-                raise DataError(describe_losses(losses, str(work / PAGE_FILE)))
-            (work / "corpus" / PAGE_FILE).write_bytes(page.encode("utf-8", "replace"))
-            with replace_folder(out) as folder:
-                for entry in (work / "corpus").iterdir():
-                    entry.rename(folder / entry.name)
+            _commit(work, out, report, heavy_losses(report, max_dropped, not kind.layout.is_one_line))
     if not sum(report.documents.kept.values()):
         _raise_nothing_left(sources, documents, report)
     return report
@@ -315,6 +307,19 @@ def _assemble(
     finally:
         writer.close()
     return report
+
+
+def _commit(work: Path, out: Path, report: CleaningReport, losses: list[Loss]) -> None:
+    """Moves the assembled corpus, its page included, to `out`; DataError if a source lost too much."""
+    page = render_cleaning(report, out.resolve().name).encode("utf-8", "replace")
+    if losses:
+        write_file(work / PAGE_FILE, page)
+        raise DataError(describe_losses(losses, str(work / PAGE_FILE)))
+    # Before anything is moved: a full disk here leaves the assembled corpus where it is.
+    (work / "corpus" / PAGE_FILE).write_bytes(page)
+    with replace_folder(out) as folder:
+        for entry in (work / "corpus").iterdir():
+            entry.rename(folder / entry.name)
 
 
 def _described(source: Source) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from kogpt2_gluon.corpus.documents import read_blocks
 from kogpt2_gluon.corpus.encodings import AUTO
 from kogpt2_gluon.corpus.formats import kind_of
 from kogpt2_gluon.corpus.formats.kind import Kind
-from kogpt2_gluon.corpus.records import Block, Rejection
+from kogpt2_gluon.corpus.records import Block
 from kogpt2_gluon.corpus.sources import Source, choose_sources, is_s3_url
 from kogpt2_gluon.corpus.store import CORPUS_FILE, split_layout
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.reading.held_out import Batch
+from kogpt2_gluon.reading.text.documents import read_texts
 from kogpt2_gluon.tokens.counts import TokenCounter
-from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.tokens.tokenizer import Tokenizer, frame_documents
 
 
 class HeldOutText:
@@ -54,33 +55,18 @@ class HeldOutText:
 
     def _tokenized(self, block: Block) -> NDArray[np.int32]:
         """Returns ``<s> text </s>`` of every document of a block."""
-        texts: list[bytes] = []
-        for item in self._kind.parse_block(block):
-            if isinstance(item, Rejection):
-                self.left_out[item.reason] += 1
-                continue
-            self.left_out["bad_utf8"] += len(item.bad_utf8)
-            try:
-                text = item.text.encode()
-            except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
-                self.left_out["bad_unicode"] += 1
-                continue
-            if text.strip():
-                texts.append(text)
-            else:
-                self.left_out["empty"] += 1
+        texts, left_out = read_texts(self._kind, block)
+        self.left_out.update(left_out)
         if not texts:
             return np.empty(0, np.int32)
         ids, lengths = self._tokenizer.encode_flat(texts)
         text_bytes, words = self._counter.count(ids, lengths, texts)
-        ends = np.cumsum(lengths)
-        marks = np.tile(np.array([self._tokenizer.bos_id, self._tokenizer.eos_id], np.int32), len(texts))
-        tokens = np.insert(ids, np.stack([ends - lengths, ends], axis=1).ravel(), marks)
+        tokens = frame_documents(ids, lengths, self._tokenizer.bos_id, self._tokenizer.eos_id)
         self.tokens += len(tokens)
         self.documents += len(texts)
         self.words += int(words.sum())
         self.text_bytes += int(text_bytes.sum())
-        return tokens.astype(np.int32)
+        return tokens
 
     def describe_left_out(self) -> str:
         """Returns the number of documents left out, by reason, in words; "" if there is none."""

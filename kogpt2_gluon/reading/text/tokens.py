@@ -8,7 +8,7 @@ that every document is read to its end. `SHUFFLE_TOKENS` of the row at a time ar
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 
@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.corpus.documents import read_blocks
 from kogpt2_gluon.corpus.formats import kind_of
-from kogpt2_gluon.corpus.records import Block, Rejection
+from kogpt2_gluon.corpus.records import Block
 from kogpt2_gluon.corpus.sources import Source
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.reading.text.documents import read_texts
 from kogpt2_gluon.reading.text.files import check_unchanged
 from kogpt2_gluon.tokens.bpe_dropout import BPEDropout
-from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.tokens.tokenizer import Tokenizer, frame_documents
 
 SHUFFLE_TOKENS = 1 << 20  # of one shuffled block; also what a resume tokenizes again, and three of them are in memory
-# Why a document was left out, as counted; all that `parse_block` names besides is "other".
+# Why a document, or a piece of one, was left out, as counted; all that `read_texts` names besides is "other".
 REASONS = ("bad_utf8", "bad_json", "missing_field", "field_not_text", "bad_unicode", "empty", "other")
 
 Int32Array = NDArray[np.int32]
@@ -51,33 +52,18 @@ class DocumentEncoder:
         self._tokenizer, self._dropout = tokenizer, dropout
         self._sampler = BPEDropout(tokenizer.path.read_bytes(), tokenizer.path) if dropout else None
 
-    def encode(self, texts: Sequence[str], seed: int = 0) -> tuple[Int32Array, int]:
-        """The tokens of some texts, and how many texts were left out as not valid Unicode.
+    def encode(self, texts: Sequence[bytes], seed: int = 0) -> Int32Array:
+        """The tokens of some texts (UTF-8), int32.
 
         The same texts and seed give the same tokens; without dropout the seed is of no account.
         """
-        valid = [data for text in texts if (data := _utf8(text)) is not None]
-        if not valid:
-            return np.empty(0, np.int32), len(texts)
+        if not texts:
+            return np.empty(0, np.int32)
         if self._sampler:
-            ids, lengths = self._sampler.encode(valid, self._dropout, seed)
+            ids, lengths = self._sampler.encode(texts, self._dropout, seed)
         else:
-            ids, lengths = self._tokenizer.encode_flat(valid)
-        ends = np.cumsum(lengths + 2)
-        tokens = np.empty(int(ends[-1]), np.int32)
-        of_text = np.ones(len(tokens), dtype=bool)
-        for places, token in ((ends - lengths - 2, self._tokenizer.bos_id), (ends - 1, self._tokenizer.eos_id)):
-            tokens[places] = token
-            of_text[places] = False
-        tokens[of_text] = ids
-        return tokens, len(texts) - len(valid)
-
-
-def _utf8(text: str) -> bytes | None:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
-        return None
+            ids, lengths = self._tokenizer.encode_flat(texts)
+        return frame_documents(ids, lengths, self._tokenizer.bos_id, self._tokenizer.eos_id)
 
 
 @dataclass(frozen=True)
@@ -233,23 +219,10 @@ class TextStream:
 
     def _tokenize(self, block: Block, place: Cursor) -> tuple[Int32Array, int, list[int]]:
         """The tokens of a text block, its documents, and those left out by reason."""
-        rejected: Counter[str] = Counter()
-        at_once = self._kind.texts_at_once(block)  # of lines, none of which is rejected: many times as fast
-        texts = [text for text in at_once or () if text.strip()]
-        rejected["empty"] += len(at_once or ()) - len(texts)
-        for item in self._kind.parse_block(block) if at_once is None else ():
-            if isinstance(item, Rejection):
-                rejected[item.reason if item.reason in REASONS else "other"] += 1
-                continue
-            rejected["bad_utf8"] += len(item.bad_utf8)  # lines left out of a document that has others
-            if item.text.strip():
-                texts.append(item.text)
-            else:
-                rejected["empty"] += 1
+        texts, left_out = read_texts(self._kind, block)
         seed = derive_key("dropout", *self._key, place.round, place.file, place.offset)
-        tokens, bad = self._encoder.encode(texts, seed)
-        rejected["bad_unicode"] += bad
-        return tokens, len(texts) - bad, [rejected[reason] for reason in REASONS]
+        counts = [left_out[reason] for reason in REASONS[:-1]]
+        return self._encoder.encode(texts, seed), len(texts), [*counts, sum(left_out.values()) - sum(counts)]
 
 
 def _take(held: Iterable[tuple[Cursor, Int32Array]], skip: int, count: int) -> Int32Array:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kogpt2_gluon.corpus import records as records_module
-from kogpt2_gluon.corpus.cleaning import PAGE_FILE, CleaningReport, parts
+from kogpt2_gluon.corpus.cleaning import PAGE_FILE, CleaningReport, clean, parts, pipeline
 from kogpt2_gluon.corpus.store import Corpus
 
 WORDS = ["영화", "정말", "재미있다", "ㅋㅋ", "배우", "연기", "최고", "별로", "good", "12", "그리고", "나는"]
@@ -81,3 +81,15 @@ def check_counts(report: CleaningReport, out: Path) -> None:
         assert sum(source.lines.kept[split] for source in report.sources) == report.lines.kept[split]
     assert corpus.about["counts"]["documents"] == report.documents.to_dict()
     assert [source["counts"] for source in corpus.about["sources"]] == [source.counts() for source in report.sources]
+
+
+def interrupt(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Leaves sources a.txt and b.txt in a folder, and the work folder of a cleaning of both that was interrupted."""
+    small_parts(patch)
+    sources = [write_documents(folder / f"{name}.txt", 100, ord(name)) for name in "ab"]
+    with patch.context() as broken:
+        broken.setattr(pipeline, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            clean(sources, folder / "out", "blank-line")
+    assert (folder / "out.work" / "part-00000").is_dir()
+    return folder

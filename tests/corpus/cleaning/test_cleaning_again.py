@@ -9,22 +9,16 @@ from typing import Callable
 
 import pytest
 
-from kogpt2_gluon.corpus.cleaning import clean, load_options, pipeline
+from kogpt2_gluon.corpus.cleaning import clean, load_options
 from kogpt2_gluon.errors import DataError, DiskFullError
-from tests.corpus.cleaning.cleaning_helpers import contents, small_parts, write, write_documents
+from tests.corpus.cleaning.cleaning_helpers import contents, interrupt, small_parts, write, write_documents
 from tests.helpers import enlarge, small_disk
 
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with sources a.txt and b.txt and the work folder of an interrupted cleaning."""
-    small_parts(monkeypatch)
-    sources = [write_documents(tmp_path / f"{name}.txt", 100, ord(name)) for name in "ab"]
-    with monkeypatch.context() as broken:
-        broken.setattr(pipeline, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            clean(sources, tmp_path / "out", "blank-line")
-    return tmp_path
+    return interrupt(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from tests.corpus.cleaning.cleaning_helpers import (
     check_counts,
     contents,
     folder_in_memory,
+    interrupt,
     small_parts,
     write,
     write_documents,
@@ -204,14 +205,7 @@ def test_a_crash_at_any_file_operation_is_made_good(after: bool) -> None:
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with sources a.txt and b.txt and the work folder of an interrupted cleaning."""
-    small_parts(monkeypatch)
-    sources = [write_documents(tmp_path / f"{name}.txt", 100, ord(name)) for name in "ab"]
-    with monkeypatch.context() as broken:
-        broken.setattr(pipeline, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            clean(sources, tmp_path / "out", "blank-line")
-    assert (tmp_path / "out.work" / "part-00000").is_dir()
-    return tmp_path
+    return interrupt(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

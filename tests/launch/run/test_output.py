@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 
+from kogpt2_gluon.machine.console import write_line
 from kogpt2_launch.run import output
-from kogpt2_launch.run.output import Shown, write
+from kogpt2_launch.run.output import Shown
 
 
 def run(code: str, stdout, **environment: str) -> int:
-    program = f"from kogpt2_launch.run.output import Shown, say, write\nimport sys, time\n{code}"
+    program = f"from kogpt2_launch.run.output import Shown, write_line\nimport sys, time\n{code}"
     return subprocess.run(
         [sys.executable, "-c", program], stdout=stdout, env={**os.environ, **environment}, check=False, timeout=60
     ).returncode
@@ -22,14 +23,17 @@ def run(code: str, stdout, **environment: str) -> int:
 def test_reader_that_has_gone():
     read, sent = os.pipe()
     os.close(read)
-    assert run("shown = Shown()\nfor _ in range(3): shown('line')\nshown.close()\nwrite(sys.stdout, 'more')", sent) == 0
+    assert (
+        run("shown = Shown()\nfor _ in range(3): shown('line')\nshown.close()\nwrite_line(sys.stdout, 'more')", sent)
+        == 0
+    )
     os.close(sent)
 
 
 def test_encoding_without_the_letter(tmp_path):
     path = tmp_path / "out"
     with path.open("wb") as file:
-        assert run("write(sys.stdout, '가 \\ufffd 나')", file, PYTHONIOENCODING="euc-kr") == 0
+        assert run("write_line(sys.stdout, '가 \\ufffd 나')", file, PYTHONIOENCODING="euc-kr") == 0
     assert path.read_bytes().decode("euc-kr").strip() == "가 ? 나"
 
 
@@ -52,4 +56,4 @@ def test_reader_that_stands_still_delays_nobody(monkeypatch):
 def test_closed_stream():
     stream = io.StringIO()
     stream.close()
-    write(stream, "line")
+    write_line(stream, "line")

@@ -19,13 +19,6 @@ from tests.machine.thread_workers import on_workers
 from tests.reading.text.text_reader_helpers import Cursor, recipe_for, stream, write_text
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: bytes) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    path.write_bytes(small_tokenizer)
-    return path
-
-
 def change_file(path: Path, change: str) -> None:
     if change == "gone":
         path.unlink()

@@ -52,18 +52,6 @@ def no_thread_is_left() -> Iterator[None]:
     assert threading.active_count() == before
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: bytes) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    path.write_bytes(small_tokenizer)
-    return path
-
-
-@pytest.fixture(scope="module")
-def tokenizer(model: Path) -> Tokenizer:
-    return Tokenizer.load(model)
-
-
 # Several workers, epochs, resume.
 
 

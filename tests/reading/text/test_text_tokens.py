@@ -14,32 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus import records as records_module
+from kogpt2_gluon.corpus.formats import kind_of
+from kogpt2_gluon.corpus.records import make_block
 from kogpt2_gluon.corpus.sources import local_source
 from kogpt2_gluon.reading.text import tokens as text_tokens
+from kogpt2_gluon.reading.text.documents import read_texts
 from kogpt2_gluon.reading.text.tokens import Cursor, DocumentEncoder, TextStream
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.corpus.test_containers import CONTAINERS, rows_of
 from tests.helpers import REAL_TEXT
 from tests.reading.text.text_reader_helpers import SEQ, WORDS, first_round, row_of, stream, write_text
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 240 bytes and 16 sequences, so that little text has many."""
-    monkeypatch.setattr(records_module, "BLOCK_BYTES", 240)
-    monkeypatch.setattr(text_tokens, "SHUFFLE_TOKENS", 16 * SEQ)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: bytes) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    path.write_bytes(small_tokenizer)
-    return path
-
-
-@pytest.fixture(scope="module")
-def tokenizer(model: Path) -> Tokenizer:
-    return Tokenizer.load(model)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.mark.parametrize("kind", ["line", "blank-line", "text"])
@@ -154,10 +140,29 @@ def test_documents_become_the_tokenizers_own_ids(tokenizer: Tokenizer) -> None:
     texts = ["이 영화는 재미있다", "a", "\x00", "가" * 5000, "\u1112\u1161\u11ab", "  ", "리뷰\u2028둘"]
     expected = [[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts]
     for encoder in (DocumentEncoder(tokenizer), DocumentEncoder(tokenizer, 1e-12)):  # the one with dropout, never drawn
-        tokens, bad = encoder.encode([*texts, "half \ud83d"], seed=3)
-        assert tokens.dtype == np.int32 and tokens.tolist() == list(chain(*expected)) and bad == 1
-        assert encoder.encode([])[0].tolist() == []
-        assert encoder.encode(["\udc00"])[1] == 1
+        tokens = encoder.encode([text.encode() for text in texts], seed=3)
+        assert tokens.dtype == np.int32 and tokens.tolist() == list(chain(*expected))
+        assert encoder.encode([]).tolist() == []
+
+
+def test_what_is_left_out_of_a_block_is_counted() -> None:
+    """Whole documents, and pieces that others lost; JSON can spell half of a surrogate pair, which is not Unicode."""
+    records = [
+        {"text": "하나"},
+        {"text": "half \ud83d"},
+        {"text": [" 둘", None, 3]},
+        {"text": " \u3000"},
+        {"text": None},
+        {"other": 1},
+    ]
+    data = b"\n".join(json.dumps(record).encode() for record in records) + b"\nno JSON\n"
+    texts, left_out = read_texts(kind_of("text"), make_block("a.jsonl", 1, 0, data))
+    assert [text.decode() for text in texts] == ["하나", " 둘"]
+    assert +left_out == {
+        "bad_unicode": 1, "null_field": 2, "field_not_text": 1, "empty": 1, "missing_field": 1, "bad_json": 1
+    }  # fmt: skip
+    texts, left_out = read_texts(kind_of("line"), make_block("a.txt", 1, 0, b"one\n\n  \ntwo\n"))
+    assert texts == [b"one", b"two"] and +left_out == {"empty": 2}
 
 
 def test_hostile_text_is_read_whole(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading.text import tokens as text_tokens
 from kogpt2_gluon.reading.text.reader import open_text_reader
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.dry_run import check as check_data
 from tests.machine.thread_workers import on_workers
-from tests.reading.text.text_reader_helpers import SEQ, recipe_for, steps
+from tests.reading.text.text_reader_helpers import recipe_for, steps
 
 LINES = [f"{n}번째 날에는 산에 갔다. 비가 왔다." for n in range(60)]
 REDIRECT = (
@@ -25,17 +23,7 @@ REDIRECT = (
 )
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records_module, "BLOCK_BYTES", 240)
-    monkeypatch.setattr(text_tokens, "SHUFFLE_TOKENS", 16 * SEQ)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: bytes) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    path.write_bytes(small_tokenizer)
-    return path
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def page(text: str) -> str:
