@@ -112,7 +112,10 @@ def mount_advice(mount: Mount) -> list[str]:
             "released by their last access"
         )
     if not {"flock", "localflock"} & set(mount.options):
-        advice.append("without flock nothing can be locked here: two runs of `kogpt2 clean` may write into one folder")
+        advice.append(
+            "without flock nothing can be locked here: two runs of `kogpt2 clean`, or two trainings, may write into "
+            "one folder"
+        )
     if "nolazystatfs" in mount.options:
         advice.append("nolazystatfs makes `df` wait for an OST that does not answer; lazystatfs does not")
     return advice
