@@ -53,6 +53,7 @@ def clean(
     out: Path,
     documents: str,
     test_share: float = 0.01,
+    *,
     progress: Progress | None = None,
     overwrite: bool = False,
     options: CleaningOptions | None = None,

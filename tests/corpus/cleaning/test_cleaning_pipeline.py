@@ -80,7 +80,7 @@ def progress(done, total):
 if __name__ == "__main__":
     records.BLOCK_BYTES, parts.PART_BYTES = 2000, 8000
     options = load_options(None, sys.argv[4:])
-    clean([Path(sys.argv[1])], Path(sys.argv[2]), "blank-line", 0.1, progress, options=options,
+    clean([Path(sys.argv[1])], Path(sys.argv[2]), "blank-line", 0.1, progress=progress, options=options,
           processes=int(sys.argv[3]))
 """
 
