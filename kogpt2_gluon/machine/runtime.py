@@ -29,6 +29,7 @@ from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_gluon.machine import cuda
 from kogpt2_gluon.machine.job import local_size
 from kogpt2_gluon.machine.limits import available_cores
+from kogpt2_gluon.machine.mxnet_import import import_mxnet
 
 if TYPE_CHECKING:  # both come from __getattr__ below
     mx: Any
@@ -111,12 +112,11 @@ def _load_mxnet() -> Any:
         with _thread_environment(), warnings.catch_warnings():
             # MXNet 1.9.1 uses aliases that NumPy 1.20 deprecated, and distutils' version classes: harmless here.
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mxnet\.numpy")
-            import mxnet
+            return import_mxnet()
     except (ImportError, OSError) as error:
         raise KoGPT2Error(
             f"{wheel} is installed but cannot be loaded: {error}; `kogpt2 doctor` finds out more"
         ) from error
-    return mxnet
 
 
 @contextmanager
