@@ -34,7 +34,7 @@ def _import_with_lazy_operators() -> bool:
     # Operators are registered by submodules, so mxnet.base must be there, changed, before the package itself runs.
     package = sys.modules["mxnet"] = importlib.util.module_from_spec(spec)
     try:
-        base = importlib.import_module("mxnet.base")
+        base: Any = importlib.import_module("mxnet.base")
         register, register_numpy = base._init_op_module, base._init_np_op_module
     except Exception:  # `import mxnet` says it again in its own words
         for name in [name for name in sys.modules if name.partition(".")[0] == "mxnet"]:
