@@ -259,7 +259,7 @@ def _table(text: bytes, whole: bool, suffix: str) -> str:
         if form == "csv" and suffix != ".csv" and ", " in lines[0]:  # prose has a space after its commas
             continue
         rows = _rows(lines, delimiter, quoting)
-        if rows and _is_table(rows, 1 if suffix == f".{form}" else _SURE_ROWS):
+        if rows and _is_table(rows, named=suffix == f".{form}"):
             return form
         if delimiter == "\t" and len(rows) >= _SURE_ROWS and _is_columns(rows):
             return form
@@ -288,13 +288,16 @@ def _is_columns(rows: list[list[str]]) -> bool:
     return width > 1 and count >= 0.7 * len(rows) and filled >= 0.6 * len(rows)
 
 
-def _is_table(rows: list[list[str]], fewest: int) -> bool:
-    """Returns True if rows are as wide as the first, which has short and different cells without a sentence's end."""
+def _is_table(rows: list[list[str]], named: bool) -> bool:
+    """Returns True if rows are as wide as the first, which has short and different cells without a sentence's end.
+
+    A file that is named as a table may have damaged rows near its beginning: half of those seen must be as wide.
+    """
     header = [cell for cell in map(str.strip, rows[0]) if cell]  # pandas leaves that of its index empty
-    if len(header) < 2 or len(rows) < fewest:
+    if len(header) < 2 or (len(rows) < _SURE_ROWS and not named):
         return False
     as_wide = sum(len(row) == len(rows[0]) for row in rows)
     is_header = len(set(header)) == len(header) and all(
         len(cell) <= 40 and not cell.endswith((".", "?", "!", "다")) for cell in header
     )
-    return as_wide >= 0.9 * len(rows) and is_header
+    return as_wide >= (0.5 if named else 0.9) * len(rows) and is_header

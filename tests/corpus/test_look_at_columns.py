@@ -67,3 +67,16 @@ def test_labels_do_not_become_text_in_silence(tmp_path: Path) -> None:
     report = clean([path], tmp_path / "out", "#1", test_share=0)
     assert report.documents.kept["train"] > 50
     assert "\t" not in (tmp_path / "out" / "train" / "corpus-00000.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t"), ("csv", ";")])
+@pytest.mark.parametrize("damaged", [["a{0}b{0}c{0}d"], ["7"] * 5, ['8{0}"a"b', "9{0}x"], ["9{0}x{0}"] * 6])
+def test_a_file_named_as_a_table_may_have_damaged_rows(
+    tmp_path: Path, suffix: str, delimiter: str, damaged: list[str]
+) -> None:
+    words = random.Random(5)
+    rows = [delimiter.join((str(number), f'"{sentence(words)}{delimiter} x"')) for number in range(60)]
+    rows[8:8] = [row.format(delimiter) for row in damaged]
+    path = tmp_path / f"file.{suffix}"
+    path.write_text("\n".join([f"id{delimiter}text", *rows]) + "\n", encoding="utf-8")
+    assert look(local_source(path)).form == suffix

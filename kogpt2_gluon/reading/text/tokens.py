@@ -28,8 +28,19 @@ from kogpt2_gluon.tokens.bpe_dropout import BPEDropout
 from kogpt2_gluon.tokens.tokenizer import Tokenizer, frame_documents
 
 SHUFFLE_TOKENS = 1 << 20  # of one shuffled block; also what a resume tokenizes again, and three of them are in memory
-# Why a document, or a piece of one, was left out, as counted; all that `read_texts` names besides is "other".
-REASONS = ("bad_utf8", "bad_json", "missing_field", "field_not_text", "bad_unicode", "empty", "other")
+# Why a document, or a piece of one, was left out, as counted; all that `read_texts` names besides is "other". A
+# checkpoint holds the counts in this order, so a new reason goes to the end.
+REASONS = (
+    "bad_utf8",
+    "bad_json",
+    "missing_field",
+    "field_not_text",
+    "bad_unicode",
+    "empty",
+    "other",
+    "null_field",
+    "bad_row",
+)
 
 Int32Array = NDArray[np.int32]
 
@@ -91,8 +102,9 @@ class Cursor:
 
     @classmethod
     def from_row(cls, row: Sequence[int]) -> Cursor:
-        """The cursor that `to_row` made."""
+        """The cursor that `to_row` made, here or in an earlier version that had fewer reasons."""
         round_, file, line, offset, skip, block, documents, *rejected = row
+        rejected += [0] * (len(REASONS) - len(rejected))
         return cls(round_, file, line, offset, skip, block, documents, tuple(rejected))
 
 
@@ -221,8 +233,8 @@ class TextStream:
         """The tokens of a text block, its documents, and those left out by reason."""
         texts, left_out = read_texts(self._kind, block)
         seed = derive_key("dropout", *self._key, place.round, place.file, place.offset)
-        counts = [left_out[reason] for reason in REASONS[:-1]]
-        return self._encoder.encode(texts, seed), len(texts), [*counts, sum(left_out.values()) - sum(counts)]
+        left_out["other"] = sum(count for reason, count in left_out.items() if reason not in REASONS)
+        return self._encoder.encode(texts, seed), len(texts), [left_out[reason] for reason in REASONS]
 
 
 def _take(held: Iterable[tuple[Cursor, Int32Array]], skip: int, count: int) -> Int32Array:

@@ -23,7 +23,7 @@ from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text import tokens as text_tokens
 from kogpt2_gluon.reading.text.reader import TextReader, open_text_reader
-from kogpt2_gluon.reading.text.tokens import REASONS
+from kogpt2_gluon.reading.text.tokens import REASONS, Cursor
 from kogpt2_gluon.reading.training_data import open_training_reader, training_tokenizer
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.helpers import run
@@ -250,6 +250,7 @@ def test_bad_documents_are_left_out_counted_and_told(tmp_path: Path, model: Path
     folder.mkdir()
     good = [json.dumps({"text": f"{number} 좋은 글"}).encode() for number in range(60)]
     bad = [b"\xff\xfe", b"{", b'{"body": "x"}', b'{"text": 3}', b'{"text": "\\ud800"}', b"", b"[" * 9000]
+    bad.append(b'{"text": null}')
     for name in ("a", "b"):
         lines = good + bad
         random.Random(name).shuffle(lines)
@@ -262,10 +263,25 @@ def test_bad_documents_are_left_out_counted_and_told(tmp_path: Path, model: Path
     heard, heard_too = on_workers(2, job)
     assert heard == heard_too
     lines = [line for *_, told in heard for line in told]
-    counts = "2 bad_utf8, 4 bad_json, 2 missing_field, 2 field_not_text, 2 bad_unicode, 2 empty"
+    counts = "2 bad_utf8, 4 bad_json, 2 missing_field, 2 field_not_text, 2 bad_unicode, 2 empty, 2 null_field"
     assert lines[-1] == f"epoch 1: 120 documents of 2 text files; left out: {counts}"
     assert 2 <= len(lines) <= 6 and all(" so far, of " in line for line in lines[:-1])
-    assert len(REASONS) == 7
+
+
+def test_rows_of_a_table_that_do_not_fit_are_counted_by_name(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    rows = [f'{number},"{number}째 글, 쉼표도"' for number in range(200)]
+    rows[10:10] = ["too,many,columns", "7", '8,"a"b']
+    (tmp_path / "tables" / "a.csv").write_text("id,text\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    with open_text_reader(recipe_for(model, tmp_path / "tables", documents="text"), Worker()) as reader:
+        told = [line for *_, lines in steps(reader, Worker(), 0, until_epoch=1)[1] for line in lines]
+    assert told[-1] == "epoch 1: 200 documents of 1 text file; left out: 3 bad_row"
+
+
+def test_a_cursor_of_an_earlier_version_is_read() -> None:
+    row = Cursor(1, 2, 3, 4, 5, 6, 7, tuple(range(len(REASONS)))).to_row()
+    assert Cursor.from_row(row[:14]).rejected == (0, 1, 2, 3, 4, 5, 6, *[0] * (len(REASONS) - 7))
+    assert Cursor.from_row(row).to_row() == row
 
 
 def test_folders_without_text_are_named(tmp_path: Path, model: Path) -> None:
