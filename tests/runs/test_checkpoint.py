@@ -374,12 +374,15 @@ def test_going_back_that_fails_anywhere_leaves_the_old_newest_or_the_chosen_one(
     own = {"its own": (10, 20, 30), "another run's": (20, 30), "its only step": (10,)}.get(case, (10, 30))
     theirs = parse_recipe({"name": "other", "model": {"units": 16, "num_heads": 2, "num_layers": 1}})
 
+    made = tmp_path / "made"
+    for step in own:
+        save(made / "checkpoints", step)
+    if case != "its own":
+        save(made / "other", 10, recipe=theirs)
+
     def prepare(folder: Path) -> tuple[Checkpoint, Path]:
-        for step in own:
-            save(folder / "checkpoints", step)
-        chosen = folder / "checkpoints" if case == "its own" else folder / "other"
-        if case != "its own":
-            save(chosen, 10, recipe=theirs)
+        shutil.copytree(made, folder)
+        chosen = folder / ("checkpoints" if case == "its own" else "other")
         return open_checkpoint(chosen / "step-00000010"), folder / "checkpoints"
 
     counted = prepare(tmp_path / "count")
