@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Callable
 
 from kogpt2_gluon.errors import PreemptedError
+from kogpt2_gluon.machine import job
 
 
 @contextmanager
@@ -22,6 +23,7 @@ def stoppable(has_results: Callable[[], bool], unit: str) -> Iterator[None]:
     except KeyboardInterrupt:
         if not has_results():
             raise
+        job.keep_exit_code()
         raise PreemptedError(f"stopped; the same command resumes after the last finished {unit}") from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -6,6 +6,7 @@ The launcher sends this file to its hosts, so it needs the standard library alon
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -42,6 +43,15 @@ def read_progress(path: Path) -> tuple[int, int]:
         return int(step), int(beats)
     except (OSError, ValueError):
         return -1, 0
+
+
+def keep_exit_code() -> None:
+    """Makes this process deaf to SIGTERM while it ends, for one that has obeyed a request to stop.
+
+    Python gives a signal its default effect back before it takes its modules apart. A second SIGTERM, of an engine or
+    a scheduler, would then take the place of the exit code that says that the state is saved.
+    """
+    atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 
 
 def end_with_parent(number: int = signal.SIGKILL) -> Callable[[], None]:

@@ -63,6 +63,7 @@ class StopRequest:
         if kind is not None and issubclass(kind, PreemptedError):
             self._remove_stop_file()
             signal.signal(signal.SIGTERM, _nothing)  # SIG_IGN would be passed on to programs that are started
+            job.keep_exit_code()
         else:
             self._restore(signal.SIGTERM)
 

@@ -40,3 +40,5 @@ def stop_signals(wake: Callable[[], object] = lambda: None) -> Iterator[list[int
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if received:
+            job.keep_exit_code()

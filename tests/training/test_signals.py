@@ -55,6 +55,39 @@ def test_sigterm_does_not_take_the_exit_code_of_what_has_been_saved(terminated):
     assert not terminated
 
 
+ENDING = """
+import sys, time
+from kogpt2_gluon.errors import PreemptedError, one_line
+{imports}
+class Slow:
+    def __del__(self):
+        print("taken apart", flush=True)
+        time.sleep(1)
+held = Slow()
+with one_line("test"), {block}:
+    {body}
+"""
+SAVED = "raise PreemptedError('saved')"
+TERMINATED = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); " + SAVED
+
+
+@pytest.mark.parametrize(
+    ("imports", "block", "body"),
+    [
+        ("from kogpt2_gluon.training.signals import StopRequest", "StopRequest()", SAVED),
+        ("from kogpt2_gluon.cli.stopping import stoppable", "stoppable(lambda: True, 'part')", TERMINATED),
+        ("from kogpt2_launch.run.stopping import stop_signals", "stop_signals()", TERMINATED),
+    ],
+)
+def test_sigterm_does_not_take_the_exit_code_of_a_process_that_is_ending(imports, block, body):
+    """Not even when Python has already given the signal its default effect back."""
+    command = [sys.executable, "-c", ENDING.format(imports=imports, block=block, body=body)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "taken apart\n"
+        process.terminate()
+        assert process.wait(timeout=30) == 75, process.stderr.read()
+
+
 def test_file_asks_to_stop_and_one_from_before_does_not(tmp_path, monkeypatch):
     monkeypatch.setattr(signals, "LOOK_SECONDS", 0.0)
     path = tmp_path / "stop"

@@ -34,9 +34,10 @@ pytest.importorskip("horovod", reason="make horovod builds it")
 
 # What kogpt2 train does for its supervisor, and no more. argv: folder.
 WORKER = """
-import os, pathlib, signal, sys, time
+import atexit, os, pathlib, signal, sys, time
 folder, rank = pathlib.Path(sys.argv[1]), int(os.environ["HOROVOD_RANK"])
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 def step(number):
     pathlib.Path(os.environ["KOGPT2_PROGRESS_FILE"]).write_text(f"{number:>15} {number:>15}\\n")
     time.sleep(1.5)  # the supervisor reports it once a second

@@ -27,12 +27,13 @@ from tests.chaos.netns_helpers import wait_for
 
 # A worker that is ready says so with a file; rank 0 then stops the launcher, as a scheduler would.
 STOPPED_WORKER = """
-import os, pathlib, signal, sys, time
+import atexit, os, pathlib, signal, sys, time
 folder, launcher, rank = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(os.environ.get("HOROVOD_RANK", 0))
 def save(number, frame):
     if rank == 0:
         time.sleep(7)
     (folder / f"saved-{rank}").touch()
+    atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
     sys.exit(75)
 signal.signal(signal.SIGTERM, save)
 (folder / f"ready-{rank}").touch()
