@@ -11,10 +11,10 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Callable, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, Callable
 
 Make = Callable[[Any, str, str], Callable[..., Any]]  # (handle, operator's name, function's name) -> function
 
