@@ -151,8 +151,8 @@ def go_back_to(checkpoint: Checkpoint, ckpt_dir: Path) -> tuple[Checkpoint, str]
 
     A checkpoint of another folder is copied, and all of this run's own move aside. So a run that dies before its first
     save resumes from there too. A crash on the way leaves the newest checkpoint of before, or the one gone back to.
-    Returns the run's own checkpoint, and a line that says what was moved ("" if
-    nothing was). Nothing is deleted. Only one process of a run calls this.
+    Returns the run's own checkpoint, and a line that says what was moved ("" if nothing was). Nothing is deleted. Only
+    one process of a run calls this.
     """
     step = int(checkpoint.state()["step"])
     is_own = checkpoint.path.parent.resolve() == ckpt_dir.resolve()

@@ -37,6 +37,31 @@ def parts_of(path: Path) -> tuple[dict, np.ndarray, np.ndarray, bytes]:
     return footer, ends, hashes, data[:payload]
 
 
+def empty_manifest(chunk_bytes: int = 256, dtype: str = "<u2") -> Manifest:
+    return Manifest("train", dtype, chunk_bytes, 50000 if dtype == "<u2" else 70000, "5a" * 32, SPECIAL, "a test")
+
+
+def write_set(
+    folder: Path,
+    lengths: list[int],
+    chunk_bytes: int = 256,
+    shard_bytes: int = 1024,
+    dtype: str = "<u2",
+    batch: int = 3,
+) -> np.ndarray:
+    """Writes documents of these lengths, `batch` at a time; returns all tokens."""
+    folder.mkdir(parents=True)
+    tokens = np.random.RandomState(sum(lengths)).randint(0, 50000, sum(lengths)).astype(dtype)
+    with ShardWriter(folder, empty_manifest(chunk_bytes, dtype), shard_bytes) as writer:
+        start = 0
+        for first in range(0, len(lengths), batch):
+            group = lengths[first : first + batch]
+            writer.add(tokens[start : start + sum(group)], group)
+            start += sum(group)
+        writer.finish()
+    return tokens
+
+
 def write_documents(
     folder: Path,
     lengths: Sequence[int],

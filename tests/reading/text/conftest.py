@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,14 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 240 bytes and 16 sequences, so that little text has many."""
     monkeypatch.setattr(records, "BLOCK_BYTES", 240)
     monkeypatch.setattr(tokens, "SHUFFLE_TOKENS", 16 * SEQ)
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """A check that a test ends every thread that it starts."""
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
 
 
 @pytest.fixture(scope="module")
