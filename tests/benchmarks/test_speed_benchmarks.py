@@ -212,3 +212,8 @@ del held
 print('{{"grown": %f}}' % (peak_memory_mb() - before))
 """
     assert 95 < fake(contestants, "ours", code).run()["grown"] < 110
+
+
+def test_import_speed() -> None:
+    result = script("import_speed.py", "--rounds", 1, "--json")
+    assert result["ratio"] == result["kogpt2"] / result["plain"] and result["kogpt2"] > 0 and result["processor"]

@@ -1,4 +1,4 @@
-"""What becomes of Wikipedia's templates, links, and raised and lowered text."""
+"""Wikipedia's templates, links, and raised and lowered text, as plain text."""
 
 from __future__ import annotations
 
