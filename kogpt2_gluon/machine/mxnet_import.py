@@ -2,8 +2,8 @@
 
 While MXNet is imported it writes, compiles and runs Python source for each of its operators, once for each namespace:
 2,556 functions, of which a training uses a hundred. That is two thirds of the import's time (MXNet 1.9.1,
-``mxnet/base.py``, ``_init_op_module``; benchmarks/import_speed.py). Here each of them is a small function that makes the real one when it is
-called. What it computes is the same; its docstring is one line and its signature is unknown, so
+``mxnet/base.py``, ``_init_op_module``; benchmarks/import_speed.py). Here each of them is a small function that makes
+the real one when it is called. What it computes is the same; its docstring is one line and its signature is unknown, so
 ``help(mx.nd.FullyConnected)`` says more after a plain ``import mxnet``.
 """
 
