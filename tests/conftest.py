@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.helpers import CHUNK_BYTES
+from tests.helpers import CHUNK_BYTES, MARK
 
 if TYPE_CHECKING:
     from kogpt2_gluon.runs.checkpoint import Checkpoint
@@ -21,8 +22,10 @@ pytest.register_assert_rewrite(
 )  # its asserts show their values, as those of a test file do
 
 
-# Files that share one process when tests run side by side. What the launcher starts is found by its marks on the whole
-# machine, and the two hosts' names exist once on it; the kernels for the CPU are compiled once in a process.
+os.environ["PATH"] += os.pathsep + MARK
+
+# Files that share one process when tests run side by side: the launcher's wait more than they compute, and the kernels
+# for the CPU are compiled once in a process.
 TOGETHER = {
     "launcher": (
         "tests/chaos/test_two_hosts.py",

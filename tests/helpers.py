@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_TEXT = ROOT.parent / "shared" / "korean"
+# A test process knows by it what it has started: tests/conftest.py makes it the last folder of PATH, which does not
+# exist, since the launcher hands few other variables on to the engines.
+MARK = f"/kogpt2-test-{uuid.uuid4().hex}"
 CHUNK_BYTES = 4096  # far below what `kogpt2 shard` chooses, so that little text has many chunks
 
 

@@ -5,15 +5,17 @@ It needs root. Everything belongs to the first processes of the two namespaces: 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kogpt2_gluon.machine.job import LAUNCH_ID, LAUNCH_RANK
 from kogpt2_launch.host.processes import process_state
+from tests.helpers import MARK
 
 HOSTS = ("h1", "h2")
 TOOLS = ("unshare", "nsenter", "ip", "ssh-keygen", "/usr/sbin/sshd")
@@ -98,6 +100,16 @@ class Cluster:
         """Cuts a host from the network (``down``), or connects it again (``up``)."""
         self.run(host, "ip", "link", "set", "eth0", state)
 
+    def launched(self, rank: int | None = None) -> list[int]:
+        """The living processes that any launch has started on these two hosts, or the workers of a rank."""
+        ours = {Path(f"/proc/{pid}/ns/pid").readlink() for pid in self.pids.values()}
+        found = []
+        for pid, _ in _of_launches(rank):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/ns/pid").readlink() in ours:
+                    found.append(pid)
+        return found
+
     def close(self) -> None:
         for shell in self.shells:
             shell.kill()
@@ -112,18 +124,21 @@ def wait_for(is_so, what: str, seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def launched(rank: int | None = None) -> list[int]:
-    """The living processes that any launch has started, on all hosts of this machine, or the workers of a rank."""
+def launched() -> list[int]:
+    """The living processes that a launch of this test process has started on this host."""
+    return [pid for pid, variables in _of_launches() if MARK in variables]
+
+
+def _of_launches(rank: int | None = None) -> Iterator[tuple[int, str]]:
+    """Each living process of any launch on this machine, also of other tests that run now, and its variables."""
     wanted = f"{LAUNCH_ID}=" if rank is None else f"{LAUNCH_RANK}={rank}\0"
-    found = []
     for entry in Path("/proc").iterdir():
         try:
             variables = "\0" + (entry / "environ").read_text(errors="replace") if entry.name.isdigit() else ""
         except OSError:
             continue
         if f"\0{wanted}" in variables and process_state(int(entry.name)) not in ("Z", "X", ""):
-            found.append(int(entry.name))
-    return found
+            yield int(entry.name), variables
 
 
 def command_lines(pids: Sequence[int]) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
-from tests.chaos.netns_helpers import Cluster, command_lines, launched, wait_for, why_not
+from tests.chaos.netns_helpers import Cluster, command_lines, wait_for, why_not
 
 pytestmark = [
     pytest.mark.netns,
@@ -92,7 +92,7 @@ def launch(cluster, tmp_path, settings):
     made = Launch(cluster, tmp_path, settings)
     yield made
     cluster.link("h2", "up")
-    left = launched()
+    left = cluster.launched()
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left, command_lines(left)
@@ -126,7 +126,7 @@ def losses(run_dir):
 @pytest.mark.parametrize("engine", ["horovodrun", "mpirun"])
 def test_two_hosts_learn_what_one_process_does(launch, engine, settings, known, tmp_path):
     assert launch.start(engine).wait(timeout=120) == 0, launch.errors
-    assert not launched()
+    assert not launch.cluster.launched()
     known[engine] = launch.parameters()
     alone = [*settings, f"tracking.run_dir={tmp_path / 'alone'}"]
     subprocess.run(
@@ -152,11 +152,11 @@ def test_preflight_asks_both_hosts(launch):
 def fault(launch, kind):
     """Does it, and returns when."""
     if kind == "kill a worker":
-        os.kill(max(launched(rank=1)), signal.SIGKILL)
+        os.kill(max(launch.cluster.launched(rank=1)), signal.SIGKILL)
     elif kind == "cut the link":
         launch.cluster.link("h2", "down")
     elif kind == "freeze a rank":
-        os.kill(max(launched(rank=1)), signal.SIGSTOP)
+        os.kill(max(launch.cluster.launched(rank=1)), signal.SIGSTOP)
     return time.monotonic()
 
 
@@ -182,10 +182,14 @@ OTHER_ENGINE = pytest.mark.slow  # each fault with the engine that it has not me
 def test_a_fault_is_named_and_mended_by_a_restart(launch, engine, kind, undisturbed):
     process = launch.start(engine, "--backoff", "3" if kind == "cut the link" else "0.2")
     wait_for(lambda: launch.step() >= 30, "step 30", 60)
-    began = set(launched())
+    began = set(launch.cluster.launched())
     at = fault(launch, kind)
     wait_for(lambda: launch.reports(), "a report", DETECT + SURVIVAL + 10)
-    wait_for(lambda: not began & set(launched()), f"nothing left: {kind}", at + DETECT + SURVIVAL - time.monotonic())
+    wait_for(
+        lambda: not began & set(launch.cluster.launched()),
+        f"nothing left: {kind}",
+        at + DETECT + SURVIVAL - time.monotonic(),
+    )
     assert REASONS[kind] in launch.reports()[0].splitlines()[0]
     launch.cluster.link("h2", "up")
     assert process.wait(timeout=120) == 0, launch.errors
@@ -208,7 +212,7 @@ def test_the_launcher_itself_is_ended(launch, engine, how, undisturbed):
     launch.send(how[3:])
     at = time.monotonic()
     code = process.wait(timeout=30)
-    wait_for(lambda: not launched(), f"nothing left: {how}", at + DETECT + SURVIVAL - time.monotonic())
+    wait_for(lambda: not launch.cluster.launched(), f"nothing left: {how}", at + DETECT + SURVIVAL - time.monotonic())
     if how == "SIGTERM":
         assert code == 75 and "state saved" in launch.reports()[0].splitlines()[0]
     else:
@@ -224,7 +228,7 @@ def test_no_secret_and_no_variable_stands_on_a_command_line(launch, monkeypatch)
     process = launch.start("horovodrun", "--restarts", "0")
     wait_for(lambda: launch.step() >= 1, "step 1", 60)
     lines = " ".join(path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
-    worker = Path(f"/proc/{max(launched(rank=1))}/environ").read_text()
+    worker = Path(f"/proc/{max(launch.cluster.launched(rank=1))}/environ").read_text()
     launch.send("TERM")
     assert process.wait(timeout=60) == 75
     assert "hunter2" not in lines + worker and "seen-by-workers-only" not in lines

@@ -5,7 +5,6 @@ All of it runs inside the hosts' namespaces, so no other program uses its ports,
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.chaos import netns_helpers
-from tests.chaos.netns_helpers import HOSTS, Cluster, launched, wait_for
+from tests.chaos.netns_helpers import HOSTS, Cluster, wait_for
 
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel")
 GPUS = 8
@@ -126,16 +125,6 @@ class Slurm:
         self.run("scancel", "--user=root", "--full", "--signal=KILL", check=False)
         self.run("scancel", "--user=root", check=False)
         wait_for(lambda: not self.run("squeue", "-h").stdout, "no job is left")
-
-    def launched(self) -> list[int]:
-        """The living processes that any launch has started on these two hosts."""
-        ours = {Path(f"/proc/{pid}/ns/pid").readlink() for pid in self.cluster.pids.values()}
-        found = []
-        for pid in launched():
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/ns/pid").readlink() in ours:
-                    found.append(pid)
-        return found
 
     def close(self) -> None:
         """After the hosts are closed, with which the daemons end."""

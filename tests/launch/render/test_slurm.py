@@ -97,7 +97,7 @@ def job(slurm, tmp_path, settings):
     made = Job(slurm, tmp_path, settings)
     yield made
     slurm.forget()
-    left = slurm.launched()
+    left = slurm.cluster.launched()
     assert not left, command_lines(left)
 
 

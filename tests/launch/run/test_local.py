@@ -23,7 +23,7 @@ from kogpt2_launch.run.control import Rank
 from kogpt2_launch.run.local import run_local
 from kogpt2_launch.run.outcome import explains
 from kogpt2_launch.run.programs import find_program
-from tests.chaos.netns_helpers import wait_for
+from tests.chaos.netns_helpers import launched, wait_for
 
 # A worker that is ready says so with a file; rank 0 then stops the launcher, as a scheduler would.
 STOPPED_WORKER = """
@@ -72,14 +72,7 @@ def recipe(tmp_path):
 def nothing_left():
     """Proves at the end of each test that nothing which it launched is left."""
     yield
-    assert [each for each in psutil.process_iter() if launched(each)] == []
-
-
-def launched(process):
-    try:
-        return job.LAUNCH_ID in process.environ() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    assert not launched()
 
 
 def start(recipe, tmp_path, code, size=1, arguments=(), grace=120.0):
@@ -224,7 +217,7 @@ def test_worker_saves_and_ends_when_its_launcher_is_gone(recipe, tmp_path):
         launcher.wait(timeout=30)
         for name in ("ready-0", "saved-0"):
             (tmp_path / name).unlink()
-        wait_for(lambda: not any(map(launched, psutil.process_iter())), "nothing left", 30)
+        wait_for(lambda: not launched(), "nothing left", 30)
 
 
 def test_hang_up_that_is_ignored_stays_ignored():
