@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ pytest.register_assert_rewrite(
 
 
 os.environ["PATH"] += os.pathsep + MARK
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # moto would make 1,286 images for each account that it plays
 
 # Files that share one process when tests run side by side: the launcher's wait more than they compute, and the kernels
 # for the CPU are compiled once in a process.
@@ -80,6 +82,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def _file_of(nodeid: str) -> str:
     return nodeid.partition("::")[0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def aws_models_are_read_once() -> Iterator[None]:
+    """Each client of AWS has a session of its own, which would parse megabytes of service descriptions again."""
+    from botocore import session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "create_loader", functools.cache(session.create_loader))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
-"""Imports MXNet in less than half of its time: a Python function of an operator is made when it is first called.
+"""Imports MXNet in a third of its time: what is rarely used is made, or imported, when it is first used.
 
 While MXNet is imported it writes, compiles and runs Python source for each of its operators, once for each namespace:
 2,556 functions, of which a training uses a hundred. That is two thirds of the import's time (MXNet 1.9.1,
 ``mxnet/base.py``, ``_init_op_module``; benchmarks/import_speed.py). Here each of them is a small function that makes
 the real one when it is called. What it computes is the same; its docstring is one line and its signature is unknown, so
-``help(mx.nd.FullyConnected)`` says more after a plain ``import mxnet``.
+``help(mx.nd.FullyConnected)`` says more after a plain ``import mxnet``. Modules that no training uses (RARELY_USED) are
+imported when something of them is used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Callable
 
@@ -50,13 +53,45 @@ def _import_with_lazy_operators() -> bool:
 
     base._init_op_module, base._init_np_op_module = lazy_register, lazy_register_numpy
     try:
-        spec.loader.exec_module(package)
+        with _imported_later():
+            spec.loader.exec_module(package)
+        if not hasattr(package, "onnx"):  # contrib.onnx would have imported it
+            package.onnx = _Later("mxnet.onnx")  # type: ignore[attr-defined]
     except BaseException:
         del sys.modules["mxnet"]
         raise
     finally:
         base._init_op_module, base._init_np_op_module = register, register_numpy
     return True
+
+
+# A fifth of what is left of the import's time goes into these; no training uses them.
+RARELY_USED = ("mxnet.test_utils", "mxnet.contrib.text", "mxnet.contrib.onnx", "requests")
+
+
+class _Later(ModuleType):
+    """Takes the place of a module, which is imported when something of it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("__path__", "__spec__", "__file__"):  # the import system's own questions
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self.__name__), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(importlib.import_module(self.__name__))
+
+
+@contextmanager
+def _imported_later() -> Iterator[None]:
+    """Within it, an import of a module of RARELY_USED gives a `_Later`; after it, an import gives the module itself."""
+    stand_ins = {name: _Later(name) for name in RARELY_USED if name not in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, stand_in in stand_ins.items():
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
 
 
 def lazily(make: Make) -> Make:

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,7 +283,12 @@ def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Pat
         objects = [Path(folder) / f"{source.stem}.o" for source in sources]
         steps = [[*command, *includes, "-c", str(s), "-o", str(o)] for s, o in zip(sources, objects)]
         with ThreadPoolExecutor(available_cores()) as pool:
-            list(pool.map(_run, steps))
+            running = [pool.submit(_run, step) for step in steps]
+            wait(running, return_when=FIRST_EXCEPTION)
+            pool.shutdown(cancel_futures=True)  # one has failed, or all have ended
+        for compiled in running:
+            if not compiled.cancelled():
+                compiled.result()
         linked = Path(folder) / path.name
         # -rpath: oneDNN is found where pip installed it, whatever LD_LIBRARY_PATH is later.
         link = [*LINK_FLAGS, f"-Wl,-rpath,{onednn.parent}", *map(str, objects), str(onednn), "-o", str(linked)]

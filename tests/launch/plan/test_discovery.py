@@ -37,7 +37,7 @@ def ec2():
         yield boto3.client("ec2")
 
 
-IMAGE = "ami-03cf127a"  # one of moto's own 1,286; a list of them all takes it two seconds
+IMAGE = "ami-03cf127a"  # moto starts an image that it does not know
 
 
 def start(ec2, count: int, kind: str = "p4d.24xlarge", name: str = "kogpt2", **arguments) -> list:
