@@ -47,7 +47,8 @@ print(json.dumps(dict(seen=seen, modules=modules, y=y.asscalar().item(), gradien
     numpy=[mx.np.add(1, mx.np.ones(2)).asnumpy().tolist(), mx.npx.relu(mx.np.array([-1.0, 2])).asnumpy().tolist()],
     signature=str(__import__("inspect").signature(mx.np.zeros_like)),
     later=[mx.test_utils.same.__module__, mx.contrib.text.utils.__name__, mx.onnx.export_model.__module__,
-           mx.contrib.onnx.import_model.__module__, sorted(dir(mx.contrib.text)), mx.gluon.utils.requests.get.__module__]
+           mx.contrib.onnx.import_model.__module__, sorted(dir(mx.contrib.text)),
+           mx.gluon.utils.requests.get.__module__]
 )))
 import requests, mxnet.test_utils
 assert requests.__file__ and mxnet.test_utils is mx.test_utils and isinstance(requests, types.ModuleType)
