@@ -26,6 +26,7 @@ from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.findings import FAIL, PASS, WARN, Finding
 from kogpt2_gluon.machine import cuda, job, limits, runtime
 from kogpt2_gluon.ops.build import check_requirements
+from kogpt2_gluon.ops.kernels import BASE, known_precision
 from kogpt2_gluon.wording import counted, gib
 
 STYLES = {PASS: "green", WARN: "yellow", FAIL: "bold red"}
@@ -282,7 +283,11 @@ def examine_operators() -> list[Finding]:
     except KoGPT2Error as error:
         fix = f"{error}; without them training takes about twice the time"
         return [Finding(WARN, "fused operators", "cpu", "not available", fix)]
-    return [Finding(PASS, "fused operators", "cpu", f"for {isa.name}; compiled at first use, or by `kogpt2 ops build`")]
+    text = f"for {isa.name}; compiled and measured at first use, or by `kogpt2 ops build`"
+    found = [Finding(PASS, "fused operators", "cpu", text)]
+    if faster := known_precision(BASE):
+        found.append(Finding(PASS, "faster precision", "cpu", faster))
+    return found
 
 
 def examine_memory() -> list[Finding]:

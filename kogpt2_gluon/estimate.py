@@ -43,10 +43,10 @@ class Device:
     basis: str
 
     def flops(self, precision: str) -> float:
-        """Operations per second in training."""
-        if precision == "float32":
-            return self.peak_tflops * 1e12 * self.utilisation
-        return self.half_tflops * 1e12 * self.half_utilisation
+        """Operations per second in training; precision 'auto' counts as the faster one."""
+        full = self.peak_tflops * 1e12 * self.utilisation
+        half = self.half_tflops * 1e12 * self.half_utilisation
+        return {"float32": full, "auto": max(full, half)}.get(precision, half)
 
 
 DATA_SHEET = "NVIDIA data sheet; utilisation assumed"
@@ -115,7 +115,7 @@ def flops_per_token(model: ModelRecipe, seq_length: int) -> float:
 def size_of(recipe: Recipe) -> Size:
     """Memory and disk of one worker with stock operators; the fused ones keep less between the passes.
 
-    bfloat16 is used inside products only, so it counts as float32 here.
+    bfloat16 is used inside products only, so it counts as float32 here; so does 'auto', which may be float16 on a GPU.
     """
     model, parameters = recipe.model, count_parameters(recipe.model)
     is_float16 = recipe.training.precision == "float16"

@@ -19,7 +19,7 @@ def ops() -> None:
 @ops.command()
 @click.option("--force", is_flag=True, help="Compile again, even if the cache has them.")
 def build(force: bool) -> None:
-    """Compile the fused operators for this machine; exit code 1 and one line if that cannot be done.
+    """Compile the fused operators for this machine, and measure them; exit code 1 and one line if that cannot be done.
 
     Training compiles them when it first needs them. On a cluster, run this once on a node of each kind before the
     job, so that no worker waits for a compiler. The environment variable KOGPT2_CACHE names another cache folder,
@@ -30,9 +30,12 @@ def build(force: bool) -> None:
              KOGPT2_CACHE=/fsx/kogpt2 kogpt2 ops build --force
     """
     from kogpt2_gluon.ops.build import build_cpu_operators
+    from kogpt2_gluon.ops.kernels import BASE, faster_precision
 
     library = build_cpu_operators(force)
     click.echo(f"{'compiled' if library.built else 'already there'}: {library.path} ({library.isa.name})")
+    precision, reason = faster_precision(BASE)
+    click.echo(f"faster precision for KoGPT-2: {precision}, because {reason}")
 
 
 @ops.command()

@@ -126,7 +126,7 @@ def build_cpu_operators(force: bool = False) -> Library:
     command, path = _command_and_path()
     if path.is_file() and not force:
         return Library(path, isa, built=False)
-    with _one_at_a_time(path):
+    with one_at_a_time(path):
         if path.is_file() and not force:
             return Library(path, isa, built=False)
         mxnet_folder = Path(runtime.mx.__file__).parent
@@ -144,7 +144,8 @@ def remove_other_libraries() -> tuple[list[Path], Path]:
     others = [other for other in sorted(cache_folder().glob("kogpt2-cpu-*.so")) if other != path]
     for other in others:
         other.unlink(missing_ok=True)
-        other.with_suffix(".lock").unlink(missing_ok=True)
+        for beside in (".lock", ".kernels.json"):  # the latter is ops/kernels.py's
+            other.with_suffix(beside).unlink(missing_ok=True)
     return others, path
 
 
@@ -260,7 +261,7 @@ def _key(command: list[str], *versions: str) -> str:
 
 
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path) -> Iterator[None]:
     """Holds a lock that ends with this process; if the file system has no locks, every process compiles for itself."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -156,7 +156,7 @@ def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase =
     made = math.isfinite(norm)
     loss_scale.count(made)
     if loss_scale.exhausted or not math.isfinite(mean_loss):
-        raise _diverged(recipe, state.step + 1, mean_loss, norm)
+        raise _diverged(recipe, run, mean_loss, norm)
     rate = learning_rate(recipe.training, state.step + 1)
     if made:
         with phase("update"):
@@ -194,11 +194,11 @@ def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase =
     return token_losses
 
 
-def _diverged(recipe: Recipe, step: int, loss: float, norm: float) -> DivergedError:
-    more_range = ", take training.precision=float32" if recipe.training.precision == "float16" else ""
+def _diverged(recipe: Recipe, run: TrainingRun, loss: float, norm: float) -> DivergedError:
+    more_range = ", take training.precision=float32" if run.products.precision == "float16" else ""
     return DivergedError(
-        f"step {step}: loss {loss:g}, gradient norm {norm:g}; lower training.learning_rate, lengthen the warm-up"
-        f"{more_range}, or go on from an earlier checkpoint in {recipe.ckpt_dir}"
+        f"step {run.state.step + 1}: loss {loss:g}, gradient norm {norm:g}; lower training.learning_rate, lengthen the "
+        f"warm-up{more_range}, or go on from an earlier checkpoint in {recipe.ckpt_dir}"
     )
 
 
@@ -214,6 +214,6 @@ def step_record(recipe: Recipe, run: TrainingRun, result: StepResult, tokens_per
         memory_mb=memory_in_use(run.ctx) / 2**20,
         epoch=run.reader.epoch,
         tokens=state.step * recipe.tokens_per_step,
-        loss_scale=run.loss_scale.scale if recipe.training.precision == "float16" else None,
+        loss_scale=run.loss_scale.scale if run.products.precision == "float16" else None,
         skipped=state.skipped,
     )

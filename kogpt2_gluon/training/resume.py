@@ -48,6 +48,7 @@ def save_state(recipe: Recipe, run: TrainingRun) -> None:
                 {
                     **_finite(asdict(state)),
                     "loss_scale": run.loss_scale.state(),
+                    "products": run.products.state(),
                     "reader": run.reader.state(),
                     "recipe_fingerprint": recipe.fingerprint(),
                     "data_fingerprint": run.reader.fingerprint,

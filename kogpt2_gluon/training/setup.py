@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from kogpt2_gluon.inference.generation import prompt_notes
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
-from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.reading.training_data import open_training_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.loss_scale import loss_scale_for
+from kogpt2_gluon.training.products import settle_products
 from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.resume import restore_state
 from kogpt2_gluon.training.resume_point import record_resume_point
@@ -47,7 +48,8 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
     opened.callback(reader.close)
 
     # Network and optimizer: new from the seed, or as the checkpoint left them.
-    ops = choose_ops(training.ops, training.precision, ctx, recipe.model.dropout)
+    products = settle_products(recipe, ctx, worker, saved)
+    ops, training = products.ops, replace(training, precision=products.precision)
     net = new_network(recipe, ctx, ops)
     state = TrainState()
     if checkpoint and saved:
@@ -76,12 +78,13 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
         decoder=decoder,
         loss_block=loss_block,
         update=update,
+        products=products,
         loss_scale=loss_scale_for(training.precision, saved and saved.get("loss_scale")),
         reader=reader,
         batches=device_batches(reader, ctx),
         resumed=checkpoint,
         changed=start.changed,
-        notes=[*start.notes, *notes],
+        notes=[*start.notes, *products.notes, *notes],
     )
 
 

@@ -14,6 +14,7 @@ from kogpt2_gluon.runs.checkpoint import Checkpoint
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.loss_scale import LossScale
+from kogpt2_gluon.training.products import Products
 from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.update import Update
 
@@ -51,6 +52,7 @@ class TrainingRun:
     decoder: GPT2Model  # the same parameters, for generation
     loss_block: LanguageModelLoss
     update: Update
+    products: Products
     loss_scale: LossScale
     reader: Reader
     batches: Iterator[

@@ -11,9 +11,10 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops import choose
-from kogpt2_gluon.ops.build import INSTRUCTION_SETS, OperatorsUnavailable
+from kogpt2_gluon.ops.build import OperatorsUnavailable
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
+from kogpt2_gluon.ops.kernels import Network
 from kogpt2_gluon.ops.stock import StockOps
 from tests.helpers import run
 
@@ -33,7 +34,7 @@ def first_time(monkeypatch):
 def loaded(monkeypatch):
     calls = []
     monkeypatch.setattr(choose, "load_cpu_operators", lambda: calls.append(1))
-    monkeypatch.setattr(choose, "instruction_set", lambda: INSTRUCTION_SETS[0])
+    monkeypatch.setattr(choose, "_default_kernels", lambda: None)
     return calls
 
 
@@ -103,11 +104,26 @@ def test_what_cannot_be_had_on_a_cpu(no_compiler, ops, precision, words):
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_bfloat16_on_a_cpu_without_avx512(loaded, monkeypatch):
-    monkeypatch.setattr(choose, "instruction_set", lambda: {isa.name: isa for isa in INSTRUCTION_SETS}["avx2"])
-    with pytest.raises(RecipeError, match="bfloat16 needs a CPU with AVX-512: take float32"):
-        choose_ops("auto", "bfloat16", mx.cpu(), 0.1)
-    assert choose_ops("auto", "float32", mx.cpu(), 0.1).name == "fused"
+@pytest.mark.parametrize(
+    ("ops", "precision", "resolved"),
+    [
+        ("auto", "float32", ("float32", "")),
+        ("auto", "bfloat16", ("bfloat16", "")),
+        ("stock", "auto", ("float32", "MXNet's own operators compute in it")),
+        ("auto", "auto", ("float32", "the fused operators are not available")),
+    ],
+)
+def test_what_a_precision_means_without_fused_operators(no_compiler, ops, precision, resolved):
+    assert choose.resolve_precision(ops, precision, mx.cpu(), Network(768, 12, 50_000, 512)) == resolved
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 0), "float16"), ((8, 6), "float16"), ((6, 1), "float32"), (None, "float32")]
+)
+def test_auto_on_a_gpu(monkeypatch, capability, precision):
+    monkeypatch.setattr(choose.cuda, "compute_capability", lambda device: capability)
+    chosen, reason = choose.resolve_precision("auto", "auto", mx.gpu(0), Network(768, 12, 50_000, 512))
+    assert chosen == precision and "tensor cores" in reason
 
 
 def test_bfloat16_on_a_gpu():

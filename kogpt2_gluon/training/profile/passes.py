@@ -126,8 +126,8 @@ def _measure(
     operations = flops_per_token(recipe.model, recipe.data.seq_length) * recipe.tokens_per_step / worker.size
     return Profile(
         recipe=recipe.name,
-        about=f"{parameters:,} parameters, {training.precision}, operators {training.ops}; {worker.size} worker(s) on "
-        f"{run.ctx}, {num_threads()} thread(s); "
+        about=f"{parameters:,} parameters, {run.products.precision}, operators {training.ops}; {worker.size} "
+        f"worker(s) on {run.ctx}, {num_threads()} thread(s); "
         f"{training.batch_size} x {recipe.data.seq_length} tokens, {recipe.accumulate(worker.size)} micro step(s)",
         synthetic=synthetic,
         steps=steps,

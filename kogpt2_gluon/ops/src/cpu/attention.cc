@@ -24,7 +24,7 @@ namespace {
 // Each is the faster of 64 and 128, measured with 12 heads of 64 columns and 128 to 1,024 queries. Shorter blocks
 // compute less of what the causal mask hides, longer ones make fewer and better products.
 constexpr int64_t kKeyBlock = 128;
-int64_t query_block(Precision precision) { return precision == Precision::kFloat32 ? 64 : 128; }
+int64_t query_block(Precision precision) { return element_of(precision) == Element::kBfloat16 ? 128 : 64; }
 
 // ---- backward, of one head ------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ struct Attention {
       WeightMask mask(drop, s.T);
       const QueryBlock block = {rows_of(qkv.head(b, h), begin, count), rows_of(qkv.head(b, s.H + h), 0, N),
                                 rows_of(qkv.head(b, 2 * s.H + h), 0, N), &mask, row * s.T + begin};
-      attend(block, context + (b * s.T + begin) * s.C + h * s.D, s.C, log_sum_exp + row * s.T + begin);
+      attend(precision, block, context + (b * s.T + begin) * s.C + h * s.D, s.C, log_sum_exp + row * s.T + begin);
     });
   }
 

@@ -115,7 +115,7 @@ void attend_many(Precision precision, const float* qkv, const AttentionSizes& s,
     const int64_t count = std::min(kQueryBlock, s.T - begin), N = cache.P + begin + count;
     const QueryBlock block = {rows_of(query.head(b, h), begin, count), rows_of(key.head(b, h), 0, N),
                               rows_of(value.head(b, h), 0, N), nullptr, 0};
-    attend(block, out + (b * s.T + begin) * s.C + h * s.D, s.C, nullptr);
+    attend(precision, block, out + (b * s.T + begin) * s.C + h * s.D, s.C, nullptr);
   });
 }
 

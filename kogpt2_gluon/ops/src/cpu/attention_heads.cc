@@ -12,10 +12,28 @@ namespace {
 // oneDNN leaves its fastest bfloat16 kernels when a transposed factor is 1,024 rows long: 147 us in place of 50.
 constexpr int64_t kLongestTransposed = 512;
 
-void round_row(const float* from, int64_t count, uint16_t* to) {
+// Rows of factors that are rounded to bfloat16 in any case, because their products are too small for packing to pay:
+// as bfloat16, or as the same numbers in float32.
+struct RoundedRow {
+  static Element stored_as(Element element) {
+    return element == Element::kToRound ? Element::kFloat : element;
+  }
+  static size_t bytes(Element element, int64_t count) {
+    return static_cast<size_t>(count) * Matrix{nullptr, element, 0, 0, 0, 0}.element_bytes();
+  }
+  // Writes `count` values to to[at], to[at + 1], ...; `from` may be that place.
+  static void write(Element element, const float* from, int64_t count, void* to, int64_t at) {
+    if (element == Element::kBfloat16) {
+      uint16_t* const rounded = static_cast<uint16_t*>(to) + at;
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from[i]);
-}
+      for (int64_t i = 0; i < count; ++i) rounded[i] = to_bfloat16(from[i]);
+    } else {
+      float* const rounded = static_cast<float*>(to) + at;
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) rounded[i] = float_of(static_cast<uint32_t>(to_bfloat16(from[i])) << 16);
+    }
+  }
+};
 
 // The bits of a float as an integer of the same order, and back. The compiler makes vector code for a maximum of
 // integers, but not of floats, where NaN forbids it. A NaN comes out as the largest value, and so is not lost.
@@ -44,45 +62,49 @@ AttentionSizes attention_sizes(const MXTensor& qkv, int64_t num_heads) {
 
 Matrix rows_of(const Matrix& matrix, int64_t begin, int64_t count) {
   Matrix part = matrix;
-  const int64_t size = matrix.is_bfloat16 ? sizeof(uint16_t) : sizeof(float);
-  part.data = static_cast<const char*>(matrix.data) + begin * matrix.row_stride * size;
+  part.data = static_cast<const char*>(matrix.data) + begin * matrix.row_stride * matrix.element_bytes();
   part.rows = count;
   return part;
 }
 
-Heads::Heads(Precision precision, const float* data, const HeadLayout& layout) : data_(data), layout_(layout) {
-  if (precision == Precision::kFloat32) return;
+Heads::Heads(Precision precision, const float* data, const HeadLayout& layout) : layout_(layout) {
+  const Element element = element_of(precision);
+  if (element == Element::kFloat) {
+    all_ = {data, element, layout.rows, layout.D, layout.row_stride, 1};
+    return;
+  }
   const int64_t count = layout.batch * layout.heads, rows = layout.rows, D = layout.D;
-  memory_.emplace(count * rows * D);
-  uint16_t* const rounded = memory_->data();
+  layout_ = HeadLayout::split(layout.batch, layout.heads, rows, D, rows);
+  memory_.emplace(RoundedRow::bytes(element, count * rows * D));
+  all_ = {memory_->as<void>(), RoundedRow::stored_as(element), rows, D, D, 1};
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < count; ++i) {
     const float* const from = data + layout.offset(i / layout.heads, i % layout.heads);
     for (int64_t row = 0; row < rows; ++row) {
-      round_row(from + row * layout.row_stride, D, rounded + (i * rows + row) * D);
+      RoundedRow::write(element, from + row * layout.row_stride, D, memory_->as<void>(), (i * rows + row) * D);
     }
   }
-  rounded_ = rounded;
 }
 
 Matrix Heads::head(int64_t b, int64_t h) const {
-  const int64_t rows = layout_.rows, D = layout_.D;
-  if (rounded_ == nullptr) return {data_ + layout_.offset(b, h), false, rows, D, layout_.row_stride, 1};
-  return {rounded_ + (b * layout_.heads + h) * rows * D, true, rows, D, D, 1};
+  Matrix head = all_;
+  head.data = static_cast<const char*>(all_.data) + layout_.offset(b, h) * all_.element_bytes();
+  return head;
 }
 
 Panel::Panel(Precision precision, int64_t rows, int64_t columns)
-    : rows_(rows), columns_(columns), values_(rows * columns) {
-  if (precision == Precision::kBfloat16) rounded_.emplace(rows * columns);
+    : element_(element_of(precision)), rows_(rows), columns_(columns), values_(rows * columns) {
+  if (element_ == Element::kBfloat16) rounded_.emplace(rows * columns * sizeof(uint16_t));
 }
 
 void Panel::finish_row(int64_t r) {
-  if (rounded_) round_row(row(r), columns_, rounded_->data() + r * columns_);
+  if (element_ == Element::kFloat) return;
+  RoundedRow::write(element_, row(r), columns_, rounded_ ? rounded_->as<void>() : values_.data(), r * columns_);
 }
 
 Matrix Panel::matrix() {
-  if (rounded_) return {rounded_->data(), true, rows_, columns_, columns_, 1};
-  return {values_.data(), false, rows_, columns_, columns_, 1};
+  void* const data = rounded_ ? rounded_->as<void>() : values_.data();
+  return {data, RoundedRow::stored_as(element_), rows_, columns_, columns_, 1};
 }
 
 WeightMask::WeightMask(const Dropout& dropout, int64_t T)
@@ -109,10 +131,10 @@ SoftmaxRow exponentials(float* scores, int64_t count, float scale) {
   return {sum, scale * largest + std::log(sum)};
 }
 
-void attend(const QueryBlock& block, float* out, int64_t out_stride, float* log_sum_exp) {
+void attend(Precision precision, const QueryBlock& block, float* out, int64_t out_stride, float* log_sum_exp) {
   const int64_t rows = block.query.rows, D = block.query.columns, N = block.key.rows;
   const float scale = 1.0f / std::sqrt(static_cast<float>(D));
-  Panel weights(block.query.is_bfloat16 ? Precision::kBfloat16 : Precision::kFloat32, rows, N);
+  Panel weights(precision, rows, N);
   for (int64_t begin = 0; begin < N; begin += kLongestTransposed) {
     const Matrix keys = rows_of(block.key, begin, std::min(kLongestTransposed, N - begin));
     matmul(block.query, keys.transposed(), weights.row(0) + begin, N);

@@ -63,8 +63,7 @@ struct HeadLayout {
   int64_t offset(int64_t b, int64_t h) const { return b * batch_stride + h * head_stride; }
 };
 
-// The heads of an array as factors of products: in float32 they stay in place, in bfloat16 they are rounded into memory
-// of their own.
+// The heads of an array as factors of products: in place, or rounded to bfloat16 into memory of their own.
 class Heads {
  public:
   Heads(Precision precision, const float* data, const HeadLayout& layout);
@@ -73,10 +72,9 @@ class Heads {
   Matrix head(int64_t b, int64_t h) const;
 
  private:
-  const float* data_;
-  HeadLayout layout_;
-  std::optional<Buffer<uint16_t>> memory_;
-  const uint16_t* rounded_ = nullptr;  // (batch, heads, rows, D), of bfloat16
+  HeadLayout layout_;  // of what all_ is the first head of
+  Matrix all_;
+  std::optional<Scratch> memory_;
 };
 
 // A matrix that is computed in float32, row by row, and is then a factor of a product.
@@ -91,9 +89,10 @@ class Panel {
   Matrix matrix();
 
  private:
+  Element element_;
   int64_t rows_, columns_;
   Buffer<float> values_;
-  std::optional<Buffer<uint16_t>> rounded_;
+  std::optional<Scratch> rounded_;
 };
 
 // One thread's multipliers for the attention weights. The weight of query q and key k of head (b, h) is element
@@ -123,7 +122,7 @@ struct QueryBlock {
 // out[r] = sum over k of mask[r, k] weight[r, k] value[k], where weight = softmax(query key^T / sqrt(D)); the rows of
 // out are out_stride apart. log_sum_exp[r], unless it is null, is the logarithm of the softmax's divisor. Runs in one
 // thread.
-void attend(const QueryBlock& block, float* out, int64_t out_stride, float* log_sum_exp);
+void attend(Precision precision, const QueryBlock& block, float* out, int64_t out_stride, float* log_sum_exp);
 
 // Replaces scores[k] by e**(scale (scores[k] - the largest score)). Returns the sum of these, and log_sum_exp, the
 // logarithm of the sum of e**(scale scores[k]).

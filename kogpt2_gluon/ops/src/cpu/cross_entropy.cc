@@ -147,7 +147,7 @@ struct CrossEntropy {
     const float* const weight = floats(weight_array);
     float* const hidden_gradient = floats(call.gradient(kHidden));
     float* const weight_gradient = floats(call.gradient(kWeight));
-    const Factor hidden(precision, floats(hidden_array), M, C, 0, true);
+    const Factor hidden(precision, floats(hidden_array), M, C);
     const LogitGradient logit_gradient = {*saved.logits, floats(call.output(kLoss)),
                                           floats(call.output_gradient(kLoss)), labels.data()};
     static_assert(kStrip % kPart == 0, "a part of the gradient lies within a strip of the logits");
@@ -156,7 +156,7 @@ struct CrossEntropy {
       Factor part(precision, M, width);
       logit_gradient.compute(begin, part);
       if (call.wants(kHidden)) {
-        const Factor weight_part(precision, weight + begin * C, width, C, 0, true);
+        const Factor weight_part(precision, weight + begin * C, width, C);
         matmul(part.matrix(), weight_part.matrix(), hidden_gradient, 0, begin > 0 || call.adds(kHidden));
       }
       if (call.wants(kWeight)) {
@@ -172,3 +172,6 @@ struct CrossEntropy {
 KOGPT2_OPERATOR(kogpt2_cross_entropy, CrossEntropy);
 
 }  // namespace kogpt2
+
+// Columns of the vocabulary that are in one product of the forward pass, and of the backward pass.
+extern "C" int64_t kogpt2_logits_columns(int backward) { return backward ? kogpt2::kPart : kogpt2::kStrip; }

@@ -27,7 +27,8 @@ namespace {
 constexpr float kEpsilon = 1e-5f;  // LayerNorm's
 
 void multiply_many_rows(const float* data, const Matrix& weight, int64_t M, float* out) {
-  const Precision precision = weight.is_bfloat16 ? Precision::kBfloat16 : Precision::kFloat32;
+  const bool in_bfloat16 = weight.element == Element::kBfloat16;
+  const Precision precision = in_bfloat16 ? Precision::kBfloat16 : Precision::kFloat32;
   const Factor factor(precision, data, M, weight.columns);
   matmul(factor.matrix(), weight.transposed(), out);
 }
@@ -121,10 +122,10 @@ void decode_linear(const float* data, int64_t M, int64_t K, int64_t N, MXTensor&
     data = normalized.data();
   }
   if (tiled) {
-    const Factor factor(Precision::kBfloat16, data, M, K);
+    const Factor factor(Element::kBfloat16, data, M, K);
     matmul_tiled(factor.matrix(), weight.data_ptr, N, out);
   } else if (M > kFewRows) {
-    multiply_many_rows(data, {weight.data_ptr, packed, N, K, K, 1}, M, out);
+    multiply_many_rows(data, {weight.data_ptr, packed ? Element::kBfloat16 : Element::kFloat, N, K, K, 1}, M, out);
   } else if (packed) {
     multiply_few_rows(data, weight.data<uint16_t>(), M, N, K, out);
   } else {

@@ -94,7 +94,7 @@ struct FeedForward {
     const MaskedGradient masked(dropout_from(call.input(kSeed), dropout), precision, gradient, M, N);
     Buffer<float> hidden_gradient(M * H);
     {
-      const Factor out_weight(precision, floats(call.input(kOutWeight)), N, H, 0, true);
+      const Factor out_weight(precision, floats(call.input(kOutWeight)), N, H);
       matmul(masked.factor().matrix(), out_weight.matrix(), hidden_gradient.data());
     }
     {
@@ -105,8 +105,8 @@ struct FeedForward {
       linear_backward(masked.factor(), masked.values(), activation, {}, gradients);
     }
     const Factor hidden_factor(precision, hidden_gradient.data(), M, H);
-    const Factor data(precision, floats(call.input(kData)), M, K, 0, true);
-    const Factor hidden_weight(precision, floats(call.input(kHiddenWeight)), H, K, 0, true);
+    const Factor data(precision, floats(call.input(kData)), M, K);
+    const Factor hidden_weight(precision, floats(call.input(kHiddenWeight)), H, K);
     linear_backward(hidden_factor, hidden_gradient.data(), data, hidden_weight.matrix(),
                     linear_gradients(call, kData, kHiddenWeight, kHiddenBias));
     pass_gradient(gradient, M * N, floats(call.gradient(kResidual)), call.request(kResidual));

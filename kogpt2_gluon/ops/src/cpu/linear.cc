@@ -32,8 +32,8 @@ struct Linear {
     const int64_t N = call.input(kWeight).shape[0];
     float* const gradient = floats(call.output_gradient(kOut));
     const Factor output_gradient(precision, gradient, M, N);
-    const Factor data(precision, floats(call.input(kData)), M, K, 0, true);
-    const Factor weight(precision, floats(call.input(kWeight)), N, K, 0, true);
+    const Factor data(precision, floats(call.input(kData)), M, K);
+    const Factor weight(precision, floats(call.input(kWeight)), N, K);
     linear_backward(output_gradient, gradient, data, weight.matrix(), linear_gradients(call, kData, kWeight, kBias));
   }
 };

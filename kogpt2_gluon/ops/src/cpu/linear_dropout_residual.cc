@@ -48,8 +48,8 @@ struct LinearDropoutResidual {
     const int64_t N = call.input(kWeight).shape[0];
     const float* const gradient = floats(call.output_gradient(kOut));
     const MaskedGradient masked(dropout_from(call.input(kSeed), dropout), precision, gradient, M, N);
-    const Factor data(precision, floats(call.input(kData)), M, K, 0, true);
-    const Factor weight(precision, floats(call.input(kWeight)), N, K, 0, true);
+    const Factor data(precision, floats(call.input(kData)), M, K);
+    const Factor weight(precision, floats(call.input(kWeight)), N, K);
     linear_backward(masked.factor(), masked.values(), data, weight.matrix(),
                     linear_gradients(call, kData, kWeight, kBias));
     pass_gradient(gradient, M * N, floats(call.gradient(kResidual)), call.request(kResidual));

@@ -7,6 +7,8 @@
 #include <mutex>
 
 #include "dnnl.hpp"
+#include "kernels.h"
+#include "packed_matmul.h"
 #include "vector_math.h"
 
 namespace kogpt2 {
@@ -34,7 +36,7 @@ struct Product {
 };
 
 dnnl::memory::desc descriptor(const Matrix& m) {
-  return dnnl::memory::desc({m.rows, m.columns}, m.is_bfloat16 ? DataType::bf16 : DataType::f32,
+  return dnnl::memory::desc({m.rows, m.columns}, m.element == Element::kBfloat16 ? DataType::bf16 : DataType::f32,
                             {m.row_stride, m.column_stride});
 }
 
@@ -70,14 +72,14 @@ std::shared_ptr<const Product> product_for(const Matrix& a, const Matrix& b, int
   static std::mutex* const mutex = new std::mutex;
   static auto* const known = new std::map<Key, std::shared_ptr<const Product>>;
   const Key key = {a.rows, a.columns, b.columns, a.row_stride, a.column_stride, b.row_stride, b.column_stride, c_stride,
-                   a.is_bfloat16, add, has_bias, omp_get_max_threads()};
+                   a.element == Element::kBfloat16, add, has_bias, omp_get_max_threads()};
   const std::lock_guard<std::mutex> lock(*mutex);
   auto& product = (*known)[key];
   if (!product) product = std::make_shared<const Product>(set_up(a, b, c_stride, add, has_bias));
   return product;
 }
 
-bool lies_badly(size_t row_bytes) { return row_bytes % 4096 == 0; }
+bool lies_badly(size_t row_bytes) { return row_bytes % 4096 == 0; }  // see Factor
 
 void copy_or_round_row(const float* from, int64_t count, bool is_bfloat16, void* to) {
   if (is_bfloat16) {
@@ -91,14 +93,19 @@ void copy_or_round_row(const float* from, int64_t count, bool is_bfloat16, void*
 
 }  // namespace
 
-Factor::Factor(Precision precision, const float* data, int64_t rows, int64_t columns, int64_t stride, bool as_right) {
+Element element_of(Precision precision) {
+  if (precision == Precision::kFloat32) return Element::kFloat;
+  return bfloat16_by_onednn() ? Element::kBfloat16 : Element::kToRound;
+}
+
+Factor::Factor(Element element, const float* data, int64_t rows, int64_t columns, int64_t stride) {
   stride = stride ? stride : columns;
-  if (precision == Precision::kFloat32 && !(as_right && lies_badly(stride * sizeof(float)))) {
-    matrix_ = {data, false, rows, columns, stride, 1};
+  if (element != Element::kBfloat16) {
+    matrix_ = {data, element, rows, columns, stride, 1};
     return;
   }
-  allocate(precision, rows, columns);
-  if (precision == Precision::kBfloat16 && stride == columns && matrix_.row_stride == columns) {
+  allocate(element, rows, columns);
+  if (stride == columns && matrix_.row_stride == columns) {
     round_to_bfloat16(data, memory_->as<uint16_t>(), rows * columns);
     return;
   }
@@ -106,25 +113,29 @@ Factor::Factor(Precision precision, const float* data, int64_t rows, int64_t col
   for (int64_t row = 0; row < rows; ++row) store_row(row, data + row * stride);
 }
 
-Factor::Factor(Precision precision, int64_t rows, int64_t columns) { allocate(precision, rows, columns); }
-
-void Factor::allocate(Precision precision, int64_t rows, int64_t columns) {
-  const bool is_bfloat16 = precision == Precision::kBfloat16;
-  const size_t size = is_bfloat16 ? sizeof(uint16_t) : sizeof(float);
-  const int64_t stride = columns + (lies_badly(columns * size) ? 64 / size : 0);
-  memory_.emplace(static_cast<size_t>(rows * stride) * size);
-  matrix_ = {memory_->as<void>(), is_bfloat16, rows, columns, stride, 1};
+void Factor::allocate(Element element, int64_t rows, int64_t columns) {
+  matrix_ = {nullptr, element, rows, columns, columns, 1};
+  const size_t size = matrix_.element_bytes();
+  if (lies_badly(columns * size)) matrix_.row_stride += 64 / size;
+  memory_.emplace(static_cast<size_t>(rows * matrix_.row_stride) * size);
+  matrix_.data = memory_->as<void>();
 }
 
 void Factor::store_row(int64_t row, const float* values) {
-  const size_t size = matrix_.is_bfloat16 ? sizeof(uint16_t) : sizeof(float);
-  char* const place = memory_->as<char>() + static_cast<size_t>(row * matrix_.row_stride) * size;
-  copy_or_round_row(values, matrix_.columns, matrix_.is_bfloat16, place);
+  char* const place = memory_->as<char>() + static_cast<size_t>(row * matrix_.row_stride) * matrix_.element_bytes();
+  copy_or_round_row(values, matrix_.columns, matrix_.element == Element::kBfloat16, place);
 }
 
 void matmul(const Matrix& a, const Matrix& b, float* c, int64_t c_stride, bool add, const float* bias) {
   if (a.columns != b.rows) fail("a product of (", a.rows, ", ", a.columns, ") and (", b.rows, ", ", b.columns, ")");
-  const auto product = product_for(a, b, c_stride ? c_stride : b.columns, add, bias != nullptr);
+  multiply_by(kernel_for(a, b), a, b, c, c_stride ? c_stride : b.columns, add, bias);
+}
+
+void multiply_by(Kernel kernel, const Matrix& a, const Matrix& b, float* c, int64_t c_stride, bool add,
+                 const float* bias) {
+  if (kernel == Kernel::kSharedLeft) return packed_matmul(Shared::kLeft, a, b, c, c_stride, add, bias);
+  if (kernel == Kernel::kSharedRight) return packed_matmul(Shared::kRight, a, b, c, c_stride, add, bias);
+  const auto product = product_for(a, b, c_stride, add, bias != nullptr);
   Scratch scratchpad(product->scratchpad.get_size());
   std::unordered_map<int, dnnl::memory> arguments = {
       {DNNL_ARG_SRC, dnnl::memory(product->a, engine(), const_cast<void*>(a.data))},
@@ -163,7 +174,7 @@ const dnnl::memory::desc& order_of_tiles(int64_t K, int64_t N) {
   dnnl::memory::desc& order = (*known)[{K, N}];
   if (order.get_ndims() == 0) {
     const dnnl::memory::desc any({K, N}, DataType::bf16, dnnl::memory::format_tag::any);
-    order = set_up_tiled({nullptr, true, kTiledRows, K, K, 1}, N, any).b;
+    order = set_up_tiled({nullptr, Element::kBfloat16, kTiledRows, K, K, 1}, N, any).b;
   }
   return order;
 }

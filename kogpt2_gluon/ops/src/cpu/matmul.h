@@ -1,4 +1,4 @@
-// Matrix products by oneDNN, in float32 or with bfloat16 operands and float32 sums.
+// Matrix products in float32, or with factors in bfloat16 and float32 sums. kernels.h says by which kernel.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -8,27 +8,34 @@
 
 namespace kogpt2 {
 
-// A matrix as one factor of a product: float32 or bfloat16. One of its strides (in elements) is 1.
+// How the elements of a factor are stored: as float32, as float32 that the product rounds to bfloat16, as bfloat16.
+enum class Element { kFloat, kToRound, kBfloat16 };
+
+// A matrix as one factor of a product. One of its strides (in elements) is 1.
 struct Matrix {
   const void* data;
-  bool is_bfloat16;
+  Element element;
   int64_t rows, columns, row_stride, column_stride;
 
-  Matrix transposed() const { return {data, is_bfloat16, columns, rows, column_stride, row_stride}; }
+  Matrix transposed() const { return {data, element, columns, rows, column_stride, row_stride}; }
+  size_t element_bytes() const { return element == Element::kBfloat16 ? sizeof(uint16_t) : sizeof(float); }
 };
+
+// How a factor of a precision is stored, which is a choice of kernels.h for bfloat16.
+Element element_of(Precision precision);
 
 // float32 rows as a factor in a given precision: in place, or rounded into memory of its own. In that memory no two
 // successive rows are a multiple of 4096 bytes apart: such rows fall into the same sets of the cache, which halves
 // oneDNN's speed with a right factor that is not transposed.
 class Factor {
  public:
-  // data is (rows, columns), with rows `stride` apart (0: columns). With `as_right` the matrix will be such a right
-  // factor, and is copied if its rows are a multiple of 4096 bytes apart.
-  Factor(Precision precision, const float* data, int64_t rows, int64_t columns, int64_t stride = 0,
-         bool as_right = false);
+  // data is (rows, columns), with rows `stride` apart (0: columns).
+  Factor(Precision precision, const float* data, int64_t rows, int64_t columns, int64_t stride = 0)
+      : Factor(element_of(precision), data, rows, columns, stride) {}
+  Factor(Element element, const float* data, int64_t rows, int64_t columns, int64_t stride = 0);
 
   // Room for a factor that the caller computes, row by row, through store_row().
-  Factor(Precision precision, int64_t rows, int64_t columns);
+  Factor(Precision precision, int64_t rows, int64_t columns) { allocate(element_of(precision), rows, columns); }
 
   // Rounds `columns` values into row `row`, or copies them.
   void store_row(int64_t row, const float* values);
@@ -37,7 +44,7 @@ class Factor {
   Matrix transposed() const { return matrix_.transposed(); }
 
  private:
-  void allocate(Precision precision, int64_t rows, int64_t columns);
+  void allocate(Element element, int64_t rows, int64_t columns);
 
   std::optional<Scratch> memory_;
   Matrix matrix_;

@@ -49,7 +49,7 @@ struct TileBfloat16 : WeightOperator {
 
   void forward(const ForwardCall& call) const {
     MXTensor& weight = call.input(kWeight);
-    const Factor rounded(Precision::kBfloat16, floats(weight), weight.shape[0], weight.shape[1]);
+    const Factor rounded(Element::kBfloat16, floats(weight), weight.shape[0], weight.shape[1]);
     tile(rounded.transposed(), call.output(kPacked).data_ptr);
   }
 };

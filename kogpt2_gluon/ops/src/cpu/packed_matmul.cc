@@ -1,0 +1,268 @@
+#include "packed_matmul.h"
+
+#include <algorithm>
+
+#include "vectors.h"
+
+// The way of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): both factors are copied
+// into slivers, in the order in which the innermost loop reads them, and that loop keeps a tile of the product in
+// registers. Rounding to bfloat16 happens while packing, where it costs nothing. Slivers are dealt out one by one
+// (schedule dynamic): a thread that the machine's other work holds up keeps nobody waiting.
+namespace kogpt2 {
+namespace {
+
+// A tile of the product: its sums, a row of the right factor and a broadcast number fill the vector registers.
+constexpr int kTileRows = kLanes == 16 ? 14 : kLanes == 8 ? 6 : 4;
+constexpr int kTileColumns = 2 * kLanes;
+static_assert(kTileRows <= kLanes, "a row of a sliver of rows is at most one vector");
+
+// How much of the sum is taken at a time: a sliver of the right factor is then 32 KB with AVX-512, which the nearest
+// cache holds. 192 and 384 were slower.
+constexpr int64_t kDepth = 256;
+
+// Rows, or columns, of the shared factor that are packed at a time: about 1 MB, in the second nearest cache.
+constexpr int64_t kSharedRows = 84 * kTileRows;
+constexpr int64_t kSharedColumns = 768;
+
+// ---- packing --------------------------------------------------------------------------------------------------------
+
+// Reads a factor's elements as float32.
+struct Plain {
+  using Element = float;
+  static KOGPT2_INLINE Vector vector(const float* from) { return load(from); }
+  static KOGPT2_INLINE float one(float value) { return value; }
+};
+
+struct ToRound {
+  using Element = float;
+  static KOGPT2_INLINE Vector vector(const float* from) { return rounded_to_bfloat16(load(from)); }
+  static KOGPT2_INLINE float one(float value) { return float_of(static_cast<uint32_t>(to_bfloat16(value)) << 16); }
+};
+
+struct Bfloat16 {
+  using Element = uint16_t;
+  static KOGPT2_INLINE Vector vector(const uint16_t* from) {
+    VectorHalf halves;
+    std::memcpy(&halves, from, sizeof halves);
+    const VectorBits bits = __builtin_convertvector(halves, VectorBits) << 16;
+    Vector value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+  static KOGPT2_INLINE float one(uint16_t value) { return float_of(static_cast<uint32_t>(value) << 16); }
+};
+
+// A sliver is (depth, kWidth): to[k * kWidth + i] = from(i, k) for i < count, and 0 up to kWidth. It may be followed by
+// one vector of anything.
+
+// Each of the `count` lines of the source has its `depth` elements next to each other.
+template <int kWidth, typename Read>
+void pack_lines(const typename Read::Element* from, int64_t stride, int64_t count, int64_t depth, float* to) {
+  int64_t k = 0;
+  for (; k + kLanes <= depth; k += kLanes) {
+#pragma GCC unroll 4
+    for (int first = 0; first < kWidth; first += kLanes) {
+      Vector square[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        const bool there = first + i < kWidth && first + i < count;
+        square[i] = there ? Read::vector(from + (first + i) * stride + k) : Vector{};
+      }
+      transpose(square);
+      // Where kWidth is no whole number of vectors, the next row overwrites what is too much of this one.
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) store(square[i], to + (k + i) * kWidth + first);
+    }
+  }
+  for (; k < depth; ++k) {
+    for (int i = 0; i < kWidth; ++i) to[k * kWidth + i] = i < count ? Read::one(from[i * stride + k]) : 0.0f;
+  }
+}
+
+// Each of the `depth` rows of the source has its `count` elements next to each other.
+template <int kWidth, typename Read>
+void pack_rows(const typename Read::Element* from, int64_t stride, int64_t count, int64_t depth, float* to) {
+  // Whole vectors may read past the end of a row, so the last row is read one by one.
+  const int64_t whole = count == kWidth ? depth - (kWidth % kLanes != 0) : 0;
+  for (int64_t k = 0; k < whole; ++k) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kWidth; i += kLanes) store(Read::vector(from + k * stride + i), to + k * kWidth + i);
+  }
+  for (int64_t k = whole; k < depth; ++k) {
+    for (int i = 0; i < kWidth; ++i) to[k * kWidth + i] = i < count ? Read::one(from[k * stride + i]) : 0.0f;
+  }
+}
+
+template <int kWidth, typename Read>
+void pack_elements(const Matrix& lines, int64_t first, int64_t begin, int64_t depth, float* to) {
+  const int64_t count = std::min<int64_t>(kWidth, lines.rows - first);
+  const auto* const from = static_cast<const typename Read::Element*>(lines.data) + first * lines.row_stride +
+                           begin * lines.column_stride;
+  if (lines.column_stride == 1) {
+    pack_lines<kWidth, Read>(from, lines.row_stride, count, depth, to);
+  } else {
+    pack_rows<kWidth, Read>(from, lines.column_stride, count, depth, to);
+  }
+}
+
+// Packs rows first .. first + kWidth - 1 of `lines`, elements begin .. begin + depth - 1.
+template <int kWidth>
+void pack(const Matrix& lines, int64_t first, int64_t begin, int64_t depth, float* to) {
+  switch (lines.element) {
+    case Element::kFloat: return pack_elements<kWidth, Plain>(lines, first, begin, depth, to);
+    case Element::kToRound: return pack_elements<kWidth, ToRound>(lines, first, begin, depth, to);
+    case Element::kBfloat16: return pack_elements<kWidth, Bfloat16>(lines, first, begin, depth, to);
+  }
+}
+
+// ---- a tile of the product ------------------------------------------------------------------------------------------
+
+// Where a tile goes, and what is added to it. bias is null, or belongs to the tile's first column.
+struct Target {
+  float* c;
+  int64_t stride;
+  bool add;
+  const float* bias;
+};
+
+// The product of slivers of kRows rows and of kTileColumns columns.
+template <int kRows>
+void multiply_tile(const float* left, const float* right, int64_t depth, const Target& to) {
+  Vector sums[kRows][2] = {};
+  for (int r = 0; r < kRows; ++r) {
+    __builtin_prefetch(to.c + r * to.stride, 1);
+    __builtin_prefetch(to.c + r * to.stride + kLanes, 1);
+  }
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < depth; ++k, left += kTileRows, right += kTileColumns) {
+    const Vector first = load(right), second = load(right + kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      sums[r][0] += left[r] * first;
+      sums[r][1] += left[r] * second;
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      float* const place = to.c + r * to.stride + half * kLanes;
+      Vector sum = sums[r][half];
+      if (to.bias) sum += load(to.bias + half * kLanes);
+      if (to.add) sum += load(place);
+      store(sum, place);
+    }
+  }
+}
+
+using MultiplyTile = void (*)(const float*, const float*, int64_t, const Target&);
+
+template <int... kCounts>
+MultiplyTile tile_of_rows(int64_t rows, std::integer_sequence<int, kCounts...>) {
+  static constexpr MultiplyTile kFunctions[] = {multiply_tile<kCounts + 1>...};
+  return kFunctions[rows - 1];
+}
+
+void multiply(const float* left, int64_t rows, const float* right, int64_t columns, int64_t depth, const Target& to) {
+  const MultiplyTile function = tile_of_rows(rows, std::make_integer_sequence<int, kTileRows>());
+  if (columns == kTileColumns) return function(left, right, depth, to);
+  float tile[kTileRows * kTileColumns];
+  function(left, right, depth, {tile, kTileColumns, false, nullptr});
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < columns; ++i) {
+      float& place = to.c[r * to.stride + i];
+      place = tile[r * kTileColumns + i] + (to.bias ? to.bias[i] : 0.0f) + (to.add ? place : 0.0f);
+    }
+  }
+}
+
+// ---- the whole product ----------------------------------------------------------------------------------------------
+
+struct Call {
+  Matrix a, columns_of_b;  // columns_of_b is b transposed: a row of it is a column of b
+  float* c;
+  int64_t c_stride;
+  bool add;
+  const float* bias;
+
+  int64_t M() const { return a.rows; }
+  int64_t N() const { return columns_of_b.rows; }
+  int64_t K() const { return a.columns; }
+
+  // The tile at (row, column), which gets its sums of k = begin, begin + 1, ...
+  void tile(int64_t row, int64_t column, const float* left, const float* right, int64_t begin, int64_t depth) const {
+    const Target to = {c + row * c_stride + column, c_stride, add || begin > 0,
+                       bias && begin == 0 ? bias + column : nullptr};
+    multiply(left, std::min<int64_t>(kTileRows, M() - row), right, std::min<int64_t>(kTileColumns, N() - column), depth,
+             to);
+  }
+};
+
+constexpr int64_t kLeftSliver = kDepth * kTileRows + kLanes, kRightSliver = kDepth * kTileColumns + kLanes;
+
+void multiply_with_shared_left(const Call& call) {
+  Buffer<float> shared(std::min(kSharedRows, call.M() + kTileRows) / kTileRows * kLeftSliver);
+  float* const slivers = shared.data();
+#pragma omp parallel
+  {
+    alignas(64) float own[kRightSliver];
+    for (int64_t begin = 0; begin < call.K(); begin += kDepth) {
+      const int64_t depth = std::min(kDepth, call.K() - begin);
+      for (int64_t first = 0; first < call.M(); first += kSharedRows) {
+        const int64_t end = std::min(first + kSharedRows, call.M());
+#pragma omp for schedule(static)
+        for (int64_t row = first; row < end; row += kTileRows) {
+          pack<kTileRows>(call.a, row, begin, depth, slivers + (row - first) / kTileRows * kLeftSliver);
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t column = 0; column < call.N(); column += kTileColumns) {
+          pack<kTileColumns>(call.columns_of_b, column, begin, depth, own);
+          for (int64_t row = first; row < end; row += kTileRows) {
+            call.tile(row, column, slivers + (row - first) / kTileRows * kLeftSliver, own, begin, depth);
+          }
+        }
+      }
+    }
+  }
+}
+
+void multiply_with_shared_right(const Call& call) {
+  Buffer<float> shared(std::min(kSharedColumns, call.N() + kTileColumns) / kTileColumns * kRightSliver);
+  float* const slivers = shared.data();
+#pragma omp parallel
+  {
+    alignas(64) float own[kLeftSliver];
+    for (int64_t begin = 0; begin < call.K(); begin += kDepth) {
+      const int64_t depth = std::min(kDepth, call.K() - begin);
+      for (int64_t first = 0; first < call.N(); first += kSharedColumns) {
+        const int64_t end = std::min(first + kSharedColumns, call.N());
+#pragma omp for schedule(static)
+        for (int64_t column = first; column < end; column += kTileColumns) {
+          float* const sliver = slivers + (column - first) / kTileColumns * kRightSliver;
+          pack<kTileColumns>(call.columns_of_b, column, begin, depth, sliver);
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t row = 0; row < call.M(); row += kTileRows) {
+          pack<kTileRows>(call.a, row, begin, depth, own);
+          for (int64_t column = first; column < end; column += kTileColumns) {
+            call.tile(row, column, own, slivers + (column - first) / kTileColumns * kRightSliver, begin, depth);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void packed_matmul(Shared shared, const Matrix& a, const Matrix& b, float* c, int64_t c_stride, bool add,
+                   const float* bias) {
+  const Call call = {a, b.transposed(), c, c_stride, add, bias};
+  if (shared == Shared::kLeft) {
+    multiply_with_shared_left(call);
+  } else {
+    multiply_with_shared_right(call);
+  }
+}
+
+}  // namespace kogpt2

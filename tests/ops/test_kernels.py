@@ -1,0 +1,286 @@
+"""The kernels of matrix products: each computes the same, the choice is measured once, and everybody keeps to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.ops import kernels
+from kogpt2_gluon.ops.build import OperatorsUnavailable
+from kogpt2_gluon.ops.kernels import (
+    BY_RULE,
+    ONEDNN,
+    PACKED,
+    SHARED_LEFT,
+    SHARED_RIGHT,
+    Choice,
+    Network,
+    Product,
+    choice_of,
+    choose_kernels,
+    faster_precision,
+    known_precision,
+    use_kernels,
+)
+from tests.ops.ops_helpers import LIBRARY, array, ctypes
+
+SMALL = Network(units=128, num_layers=4, vocab_size=9000, tokens=512)  # its products are just worth measuring
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch, tmp_path):
+    """Measures into a cache of this test's own, without compiling; afterwards kernels are chosen by rule again."""
+    kept = kernels.load_cpu_operators()
+    monkeypatch.delenv("KOGPT2_KERNELS", raising=False)
+    monkeypatch.setenv("KOGPT2_CACHE", str(tmp_path / "cache"))
+    here = replace(kept, path=tmp_path / "cache" / kept.path.name)
+    here.path.parent.mkdir()
+    here.path.symlink_to(kept.path)
+    monkeypatch.setattr(kernels, "load_cpu_operators", lambda: here)
+    monkeypatch.setattr(kernels, "_open", lambda library: ctypes.CDLL(str(kept.path)))
+    yield
+    monkeypatch.undo()
+    kernels.use_default_kernels()
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Records the precisions that are measured."""
+    calls, measure = [], kernels._measure
+
+    def counted(library, network, precision, columns):
+        calls.append(precision)
+        return measure(library, network, precision, columns)
+
+    monkeypatch.setattr(kernels, "_measure", counted)
+    return calls
+
+
+def force(kernel: int, onednn_bfloat16: bool = False, product: Product | None = None) -> None:
+    """Sets one kernel for all products; the shared factor only for one of them."""
+    library = ctypes.CDLL(str(LIBRARY))
+    library.kogpt2_set_kernel(PACKED if kernel in (SHARED_LEFT, SHARED_RIGHT) else kernel)
+    library.kogpt2_set_bfloat16_kernel(int(onednn_bfloat16))
+    if product:
+        library.kogpt2_set_product_kernel(product.layout, *map(ctypes.c_int64, product[1:]), kernel)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 values, as float64."""
+    bits = values.view(np.uint32).astype(np.uint64)
+    nearest = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32)
+    return nearest.view(np.float32).astype(np.float64)
+
+
+def linear(data, weight, bias, gradient, precision="float32", req="write,write,write"):
+    """The linear operator and its gradients: out, d data, d weight, d bias."""
+    arrays = [mx.nd.array(each) for each in (data, weight, bias)]
+    for each in arrays:
+        each.attach_grad()
+    with mx.autograd.record():
+        out = mx.nd.kogpt2_linear(*arrays, precision=precision, req=req)
+    out.backward(mx.nd.array(gradient))
+    return [out.asnumpy(), *(each.grad.asnumpy() for each in arrays)]
+
+
+# Around the borders of tiles (14, 6 and 4 rows; 32, 16 and 8 columns), of the depth (256) and of the shared part (768).
+SIZES = st.one_of(st.integers(1, 40), st.sampled_from([55, 63, 64, 65, 255, 256, 257, 300, 513, 767, 769, 800]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), SIZES, SIZES, SIZES, st.sampled_from(["float32", "bfloat16"]), st.booleans())
+def test_the_packed_kernels_compute_sums_of_the_right_products(seed, M, N, K, precision, share_left):
+    rng = np.random.RandomState(seed)
+    data, weight, bias, gradient = array(rng, M, K), array(rng, N, K), array(rng, N), array(rng, M, N)
+    force(PACKED)
+    for product in kernels._products_of_a_map(M, N, K):
+        force_one = SHARED_LEFT if share_left else SHARED_RIGHT
+        ctypes.CDLL(str(LIBRARY)).kogpt2_set_product_kernel(
+            product.layout, *map(ctypes.c_int64, product[1:]), force_one
+        )
+    actual = linear(data, weight, bias, gradient, precision)
+    x, w, g = (
+        rounded(each) if precision == "bfloat16" else each.astype(np.float64) for each in (data, weight, gradient)
+    )
+    expected = [x @ w.T + bias, g @ w, g.T @ x]
+    for ours, theirs, depth in zip(actual, expected, (K, N, M)):
+        assert np.abs(ours - theirs).max() <= 3e-7 * np.sqrt(depth) * max(10.0, np.abs(theirs).max())
+
+
+def test_more_rows_and_columns_than_are_packed_at_a_time():
+    rng = np.random.RandomState(0)
+    data, weight, bias, gradient = array(rng, 1300, 40), array(rng, 1600, 40), array(rng, 1600), array(rng, 1300, 1600)
+    expected = [data @ weight.T + bias, gradient @ weight, gradient.T @ data]
+    for kernel in (SHARED_LEFT, SHARED_RIGHT):
+        for product in kernels._products_of_a_map(1300, 1600, 40):
+            force(kernel, product=product)
+            actual = linear(data, weight, bias, gradient)
+            for ours, theirs in zip(actual, expected):
+                assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_numbers_that_are_none_reach_the_result(precision):
+    """Rounding must not turn NaN into infinity, nor a product with padding spread it."""
+    data, weight = np.ones((3, 5), "f"), np.ones((4, 5), "f")
+    data[1, 2], data[2, 0] = np.nan, np.inf
+    force(PACKED)
+    out = linear(data, weight, np.zeros(4, "f"), np.ones((3, 4), "f"), precision)[0]
+    assert (out[0] == 5).all() and np.isnan(out[1]).all() and (out[2] == np.inf).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sums_do_not_depend_on_the_number_of_threads(precision):
+    rng = np.random.RandomState(1)
+    data, weight, bias, gradient = array(rng, 100, 600), array(rng, 200, 600), array(rng, 200), array(rng, 100, 200)
+    force(PACKED)
+    library, results = ctypes.CDLL(str(LIBRARY)), []
+    for threads in (1, 2, 3):
+        library.kogpt2_set_num_threads(threads)
+        results.append(linear(data, weight, bias, gradient, precision))
+    library.kogpt2_set_num_threads(kernels.num_threads())
+    for other in results[1:]:
+        assert all(np.array_equal(one, two) for one, two in zip(results[0], other))
+
+
+def test_gradients_are_added_where_it_is_requested():
+    rng = np.random.RandomState(2)
+    data, weight, bias, gradient = array(rng, 50, 300), array(rng, 70, 300), array(rng, 70), array(rng, 50, 70)
+    force(PACKED)
+    arrays = [mx.nd.array(each) for each in (data, weight, bias)]
+    for each in arrays:
+        each.attach_grad("add")
+    for _ in range(2):
+        with mx.autograd.record():
+            out = mx.nd.kogpt2_linear(*arrays, req="add,add,add")
+        out.backward(mx.nd.array(gradient))
+    for ours, theirs in zip((each.grad.asnumpy() for each in arrays), (gradient @ weight, gradient.T @ data)):
+        assert np.abs(ours - 2 * theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+# ---- the choice -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_product_of_a_step_is_measured_once_in_a_machine(measured, precision):
+    choice = choose_kernels(SMALL, precision)
+    products = [product for product, _ in SMALL.products(kernels._logits_columns(kernels.load_cpu_operators()), 512)]
+    assert [Product(*row[:4]) for row in choice.kernels] == products and len(products) == 15
+    assert choice.gflops > 0 and {row[4] for row in choice.kernels} <= {ONEDNN, SHARED_LEFT, SHARED_RIGHT}
+    assert choose_kernels(SMALL, precision) == choice and measured == [precision]
+    assert choose_kernels(replace(SMALL, tokens=256), precision) != choice and len(measured) == 2
+    assert choice.describe().startswith(f"matrix products in {precision}: ")
+
+
+def test_products_make_up_the_operations_of_a_network():
+    network = Network(units=768, num_layers=12, vocab_size=50_000, tokens=512)
+    work = sum(product.operations * count for product, count in network.products((3072, 1536), 512))
+    matrices = 12 * 12 * 768**2 + 50_000 * 768
+    assert work == pytest.approx(6 * 512 * matrices)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"key": {"kernels": [[0]]}}', b'{"key": 7}', b"\xff\xfe"])
+def test_a_damaged_file_is_measured_again(measured, damage):
+    file = kernels.load_cpu_operators().path.with_suffix(".kernels.json")
+    first = choose_kernels(SMALL, "float32")
+    (key,) = json.loads(file.read_text())
+    file.write_bytes(damage.replace(b"key", key.encode().replace(b'"', b'\\"')))
+    again = choose_kernels(SMALL, "float32")
+    assert len(measured) == 2 and [row[:4] for row in again.kernels] == [row[:4] for row in first.kernels]
+    assert choose_kernels(SMALL, "float32") == again and len(measured) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(measured, monkeypatch):
+    def refused(path):
+        raise OperatorsUnavailable("cannot be written")
+
+    monkeypatch.setattr(kernels, "one_at_a_time", refused)
+    assert choose_kernels(SMALL, "float32").gflops > 0 and measured == ["float32"]
+
+
+def test_small_networks_are_not_measured(measured):
+    choice = choose_kernels(replace(SMALL, num_layers=1, tokens=8), "bfloat16")
+    assert (choice.gflops, choice.kernels, measured) == (0.0, [], [])
+    assert "too few to measure" in choice.describe()
+    assert faster_precision(replace(SMALL, num_layers=1, tokens=8))[0] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("forced", "set_for_all", "by_onednn"), [("packed", PACKED, False), ("onednn", ONEDNN, True), ("", BY_RULE, None)]
+)
+def test_one_kernel_for_all_by_a_variable(monkeypatch, measured, forced, set_for_all, by_onednn):
+    monkeypatch.setenv("KOGPT2_KERNELS", forced)
+    choice = choose_kernels(replace(SMALL, tokens=8, num_layers=1) if not forced else SMALL, "bfloat16")
+    assert not measured and kernels.FORCED.get(forced, BY_RULE) == set_for_all
+    if by_onednn is not None:
+        assert choice.onednn_bfloat16 == (by_onednn and kernels.instruction_set().has_bfloat16)
+        assert f"KOGPT2_KERNELS={forced}" in choice.describe()
+
+
+def test_an_unknown_kernel_is_refused_by_name(monkeypatch):
+    monkeypatch.setenv("KOGPT2_KERNELS", "mkl")
+    with pytest.raises(RecipeError, match="KOGPT2_KERNELS=mkl: onednn or packed"):
+        choose_kernels(SMALL, "float32")
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "float32", "faster"), [(111.0, 100.0, "bfloat16"), (109.0, 100.0, "float32"), (60.0, 100.0, "float32")]
+)
+def test_bfloat16_must_pay_ten_percent(monkeypatch, bfloat16, float32, faster):
+    rates = {"bfloat16": bfloat16, "float32": float32}
+    monkeypatch.setattr(
+        kernels, "_measure", lambda library, network, name, columns: Choice("cpu", 2, name, rates[name], False, [])
+    )
+    assert known_precision(SMALL) == ""
+    precision, reason = faster_precision(SMALL)
+    assert precision == faster and f"{bfloat16:.0f} GFLOP/s in bfloat16 and at 100 in float32" in reason
+    assert known_precision(SMALL) == f"{faster}, because {reason}"
+
+
+def test_plain_data_that_is_no_choice_is_none():
+    good = vars(choose_kernels(SMALL, "float32"))
+    assert choice_of(json.loads(json.dumps(good))) == Choice(**good)
+    bad = [{**good, "kernels": [[0, 1, 1, 1, 9]]}, {**good, "kernels": [[0, -1, 1, 1, 1]]}, {**good, "threads": "2"}]
+    bad += [{**good, "precision": "int8"}, {**good, "gflops": float("nan")}, {**good, "more": 1}, None, 3, []]
+    assert [choice_of(each) for each in bad] == [None] * len(bad)
+
+
+def test_a_choice_is_what_is_computed_with():
+    """With the shared factor changed sums are the same; by oneDNN they are others, in their last digits."""
+    rng = np.random.RandomState(3)
+    arguments = array(rng, 64, 700), array(rng, 96, 700), array(rng, 96), array(rng, 64, 96)
+    results = {}
+    for kernel in (ONEDNN, SHARED_LEFT, SHARED_RIGHT):
+        rows = [[*product, kernel] for product in kernels._products_of_a_map(64, 96, 700)]
+        use_kernels(Choice("cpu", 1, "float32", 1.0, False, rows))
+        results[kernel] = linear(*arguments)
+    assert all(np.array_equal(one, two) for one, two in zip(results[SHARED_LEFT], results[SHARED_RIGHT]))
+    assert not np.array_equal(results[ONEDNN][0], results[SHARED_LEFT][0])
+
+
+def test_measuring_leaves_no_second_team_of_threads():
+    """OpenMP threads of Python's own thread would slow down every later operator (machine/runtime.py)."""
+    code = """
+import os
+from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.ops.kernels import Network, _measure, _logits_columns, load_cpu_operators
+library = load_cpu_operators()
+mx.nd.ones((4, 4)).asnumpy()
+before = len(os.listdir("/proc/self/task"))
+_measure(library, Network(64, 1, 1000, 64), "float32", _logits_columns(library))
+print(before, len(os.listdir("/proc/self/task")))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True)
+    before, after = done.stdout.split()
+    assert before == after, done.stderr
