@@ -68,7 +68,7 @@ $(PCLUSTER)/.ready: constraints.txt
 # Tests wait half of their time, so more processes than cores run side by side. Each
 # computes with one thread, which does not spin; tests of several threads set their number themselves. Bytecode is
 # kept, because tests start hundreds of processes.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 5
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: $(TEST) ## the test suite

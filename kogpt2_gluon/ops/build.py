@@ -97,12 +97,18 @@ class Library:
 
 
 def instruction_set() -> InstructionSet:
-    """Returns the best set that this CPU has, or the one in KOGPT2_OPS_ISA; RecipeError if the CPU lacks that."""
+    """Returns the best set that this CPU has, or the one in KOGPT2_OPS_ISA; RecipeError if the CPU lacks that.
+
+    Without KOGPT2_OPS_ISA, oneDNN's own limit, ONEDNN_MAX_CPU_ISA, holds for our loops too if it names one of the sets.
+    """
     has = _cpu_flags()
     usable = [isa for isa in INSTRUCTION_SETS if set(isa.cpu_flags) <= has]
     wanted = os.environ.get("KOGPT2_OPS_ISA")
     if not wanted:
-        return usable[0]
+        limits = [isa.onednn for isa in INSTRUCTION_SETS]
+        limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+        below = limits[limits.index(limit) :] if limit in limits else limits
+        return next(isa for isa in usable if isa.onednn in below)
     for isa in usable:
         if isa.name == wanted:
             return isa

@@ -33,6 +33,7 @@ from kogpt2_gluon.ops.build import (
     load_cpu_operators,
     one_at_a_time,
 )
+from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.storage.files import write_file
 
 TRIALS = 3  # of each kernel; they take turns
@@ -84,6 +85,13 @@ class Network:
             yield product, self.vocab_size / forward
         for product in _products_of_a_map(tokens, backward, C)[1:]:
             yield product, self.vocab_size / backward
+
+
+def network_of(recipe: Recipe) -> Network:
+    """The sizes of a recipe's products."""
+    model = recipe.model
+    tokens = recipe.training.batch_size * recipe.data.seq_length
+    return Network(model.units, model.num_layers, model.vocab_size, tokens)
 
 
 BASE = Network(units=768, num_layers=12, vocab_size=50_000, tokens=ROWS)  # KoGPT-2
@@ -247,10 +255,9 @@ def _measure(library: Library, network: Network, precision: str, columns: tuple[
     # Stored as bfloat16, factors are multiplied by oneDNN alone.
     by_onednn = sum(count * times[0] for _, count, times in measured)
     packed = sum(count * min(times[1:]) for _, count, times in measured)
-    onednn_bfloat16 = by_onednn <= packed
-    if not in_bfloat16:
-        usable = (ONEDNN, SHARED_LEFT, SHARED_RIGHT)
-    else:
+    onednn_bfloat16 = by_onednn <= packed if in_bfloat16 else _onednn_by_rule()
+    usable: tuple[int, ...] = (ONEDNN, SHARED_LEFT, SHARED_RIGHT)
+    if in_bfloat16:
         usable = (ONEDNN,) if onednn_bfloat16 else (SHARED_LEFT, SHARED_RIGHT)
     kernels, total = [], 0.0
     for product, count, times in measured:

@@ -15,14 +15,13 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.estimate import checkpoints_kept, size_of, time_and_cost
 from kogpt2_gluon.machine.job import job_size, local_size
 from kogpt2_gluon.machine.worker import Float64Array, Worker
-from kogpt2_gluon.ops.kernels import known_precision
+from kogpt2_gluon.ops.kernels import known_precision, network_of
 from kogpt2_gluon.reading.mix import show_passes
 from kogpt2_gluon.reading.training_data import check_training_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.lock import check_unlocked
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.storage.disk import free_bytes
-from kogpt2_gluon.training.products import network_of
 from kogpt2_gluon.training.start import check_start
 from kogpt2_gluon.wording import gib, gigabytes
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.ops.choose import choose_ops, resolve_precision
-from kogpt2_gluon.ops.kernels import Choice, Network, choice_of, choose_kernels, processor_name, use_kernels
+from kogpt2_gluon.ops.kernels import Choice, Network, choice_of, choose_kernels, network_of, processor_name, use_kernels
 from kogpt2_gluon.ops.operator_set import OperatorSet
 from kogpt2_gluon.recipe import Recipe
 
@@ -55,13 +55,6 @@ def settle_products(recipe: Recipe, ctx: Any, worker: Worker, saved: dict[str, A
         notes.append(f"products were in {before['precision']} before the checkpoint, and are in {precision} from here")
     kernels = _settle_kernels(network, ops, ctx, worker, choice_of(before.get("kernels")), notes)
     return Products(precision, ops, kernels, notes)
-
-
-def network_of(recipe: Recipe) -> Network:
-    """The sizes of a recipe's products."""
-    model = recipe.model
-    tokens = recipe.training.batch_size * recipe.data.seq_length
-    return Network(model.units, model.num_layers, model.vocab_size, tokens)
 
 
 def _settle_kernels(

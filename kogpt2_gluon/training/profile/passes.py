@@ -128,7 +128,8 @@ def _measure(
         recipe=recipe.name,
         about=f"{parameters:,} parameters, {run.products.precision}, operators {training.ops}; {worker.size} "
         f"worker(s) on {run.ctx}, {num_threads()} thread(s); "
-        f"{training.batch_size} x {recipe.data.seq_length} tokens, {recipe.accumulate(worker.size)} micro step(s)",
+        f"{training.batch_size} x {recipe.data.seq_length} tokens, {recipe.accumulate(worker.size)} micro step(s)"
+        + (f"; {run.products.kernels.describe()}" if run.products.kernels else ""),
         synthetic=synthetic,
         steps=steps,
         tokens_per_step=recipe.tokens_per_step,
