@@ -218,14 +218,20 @@ def known_precision(network: Network) -> str:
 
 
 def processor_name() -> str:
-    """Returns the processor's name, with its numbers, since virtual machines hide the name, and the instruction set."""
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    """Returns the processor's name, with its numbers, since virtual machines hide the name, and the instruction set.
+
+    On a processor for which there are no operators, only the kind of machine.
+    """
+    try:
+        instructions, text = instruction_set().name, Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except (OperatorsUnavailable, OSError):
+        return platform.machine()
     values = {}
     for field in ("model name", "cpu family", "model", "stepping"):
         found = re.search(rf"^{field}\s*:\s*(.*)$", text, re.MULTILINE)
         values[field] = found.group(1) if found else "?"
     name = values.pop("model name")
-    return f"{name if name != '?' else platform.machine()} ({'-'.join(values.values())}, {instruction_set().name})"
+    return f"{name if name != '?' else platform.machine()} ({'-'.join(values.values())}, {instructions})"
 
 
 def choice_of(data: Any) -> Choice | None:

@@ -247,6 +247,15 @@ def test_bfloat16_must_pay_ten_percent(monkeypatch, bfloat16, float32, faster):
     assert known_precision(SMALL) == f"{faster}, because {reason}"
 
 
+def test_a_processor_without_operators_has_a_name_and_nothing_measured(monkeypatch):
+    def refused():
+        raise OperatorsUnavailable("the fused operators are for x86-64 CPUs, not aarch64")
+
+    monkeypatch.setattr(kernels, "instruction_set", refused)
+    monkeypatch.setattr(kernels.platform, "machine", lambda: "aarch64")
+    assert kernels.processor_name() == "aarch64" and known_precision(SMALL) == ""
+
+
 def test_plain_data_that_is_no_choice_is_none():
     good = vars(choose_kernels(SMALL, "float32"))
     assert choice_of(json.loads(json.dumps(good))) == Choice(**good)
