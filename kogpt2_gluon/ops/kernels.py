@@ -140,11 +140,6 @@ class Choice:
             f"{self.threads} thread(s)"
         )
 
-    def is_of_here(self, precision: str) -> bool:
-        """Returns True if it was made for this precision by a process like this one, and nothing else is forced."""
-        here = (processor_name(), num_threads(), precision)
-        return not _forced() and (self.processor, self.threads, self.precision) == here
-
 
 def choose_kernels(network: Network, precision: str) -> Choice:
     """Returns the fastest kernels for a network in 'float32' or 'bfloat16'; measures, unless that was done before.
@@ -170,11 +165,20 @@ def choose_kernels(network: Network, precision: str) -> Choice:
         return _measure(library, network, precision, columns)
 
 
+def still_holds(choice: Choice, network: Network, precision: str) -> bool:
+    """Returns True if `choice` was measured for this network by a process like this one, and nothing else is forced."""
+    columns = _logits_columns(load_cpu_operators())
+    products = [list(product) for product, _ in network.products(columns, network.tokens)]
+    measured = choice.gflops > 0 and [row[:4] for row in choice.kernels] == products
+    here = (choice.processor, choice.threads, choice.precision) == (processor_name(), num_threads(), precision)
+    return measured and here and not _forced()
+
+
 def use_kernels(choice: Choice) -> None:
-    """Sets the kernels of all later products in this process."""
+    """Sets the kernels of all later products in this process, which may run on a lesser processor than rank 0."""
     library = _open(load_cpu_operators())
     library.kogpt2_set_kernel(FORCED.get(_forced(), BY_RULE))
-    library.kogpt2_set_bfloat16_kernel(int(choice.onednn_bfloat16))
+    library.kogpt2_set_bfloat16_kernel(int(choice.onednn_bfloat16 and instruction_set().has_bfloat16))
     for layout, M, N, K, kernel in choice.kernels:
         library.kogpt2_set_product_kernel(layout, *map(ctypes.c_int64, (M, N, K)), kernel)
 

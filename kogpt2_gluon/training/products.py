@@ -9,7 +9,16 @@ import numpy as np
 
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.ops.choose import choose_ops, resolve_precision
-from kogpt2_gluon.ops.kernels import Choice, Network, choice_of, choose_kernels, network_of, processor_name, use_kernels
+from kogpt2_gluon.ops.kernels import (
+    Choice,
+    Network,
+    choice_of,
+    choose_kernels,
+    network_of,
+    processor_name,
+    still_holds,
+    use_kernels,
+)
 from kogpt2_gluon.ops.operator_set import OperatorSet
 from kogpt2_gluon.recipe import Recipe
 
@@ -65,7 +74,9 @@ def _settle_kernels(
     has_kernels = ops.name == "fused"
     mine: Choice | None = None
     if has_kernels and worker.rank == 0:
-        mine = before if before and before.is_of_here(ops.precision) else choose_kernels(network, ops.precision)
+        mine = (
+            before if before and still_holds(before, network, ops.precision) else choose_kernels(network, ops.precision)
+        )
     kernels = choice_of(worker.broadcast(vars(mine) if mine else None))
     if kernels and has_kernels:
         use_kernels(kernels)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops import kernels
-from kogpt2_gluon.ops.build import OperatorsUnavailable
+from kogpt2_gluon.ops.build import INSTRUCTION_SETS, OperatorsUnavailable
 from kogpt2_gluon.ops.kernels import (
     BY_RULE,
     ONEDNN,
@@ -275,6 +275,20 @@ def test_a_choice_is_what_is_computed_with():
         results[kernel] = linear(*arguments)
     assert all(np.array_equal(one, two) for one, two in zip(results[SHARED_LEFT], results[SHARED_RIGHT]))
     assert not np.array_equal(results[ONEDNN][0], results[SHARED_LEFT][0])
+
+
+def test_a_lesser_processor_than_rank_0_keeps_to_what_it_can(monkeypatch):
+    """Its oneDNN has no products of bfloat16: it rounds the same factors while it packs them."""
+    set_to = []
+    monkeypatch.setattr(kernels, "instruction_set", lambda: INSTRUCTION_SETS[-1])
+
+    class Recorder:
+        kogpt2_set_kernel = staticmethod(lambda kernel: None)
+        kogpt2_set_bfloat16_kernel = staticmethod(set_to.append)
+
+    monkeypatch.setattr(kernels, "_open", lambda library: Recorder)
+    use_kernels(Choice("a better one", 2, "bfloat16", 500.0, True, []))
+    assert set_to == [0]
 
 
 def test_measuring_leaves_no_second_team_of_threads():

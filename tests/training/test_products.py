@@ -33,7 +33,12 @@ def faster(monkeypatch):
         products,
         "choose_kernels",
         lambda network, precision: Choice(
-            kernels.processor_name(), kernels.num_threads(), precision, machine["gflops"], False, []
+            kernels.processor_name(),
+            kernels.num_threads(),
+            precision,
+            machine["gflops"],
+            False,
+            [[*product, kernels.SHARED_LEFT] for product, _ in network.products((3072, 1536), network.tokens)],
         ),
     )
     return machine
@@ -85,6 +90,12 @@ def test_a_resumed_run_keeps_its_kernels_and_says_what_changes(faster):
     other = {"products": {"precision": "float32", "kernels": {**vars(before.kernels), "processor": "another"}}}
     moved = settle(other)
     assert moved.kernels.gflops == 50.0 and any("last digits" in note for note in moved.notes)
+
+    larger = settle(saved, **{"training.batch_size": 16, "training.total_batch_size": 16})
+    assert larger.kernels.gflops == 50.0, "a choice for the products of another batch"
+
+    forced = {"products": {"precision": "float32", "kernels": {**vars(before.kernels), "gflops": 0.0, "kernels": []}}}
+    assert settle(forced).kernels.gflops == 50.0, "a choice that was not measured, such as a forced one"
 
     changed = settle(saved, **{"training.precision": "auto"})
     assert "products were in float32 before the checkpoint, and are in bfloat16 from here" in changed.notes

@@ -5,27 +5,14 @@ from __future__ import annotations
 import socket
 
 import pytest
-from click.testing import CliRunner
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_launch.cli.main import main
 from kogpt2_launch.hosts import Host, parse_hosts, read_hostfile
 from kogpt2_launch.plan.commands import MPIRUN
 from kogpt2_launch.plan.plan import make_plan
 from kogpt2_launch.run.attempt import Options
 from kogpt2_launch.run.job import run_job
 from kogpt2_launch.run.restart import Policy
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text("data: {seq_length: 32}\ntraining: {batch_size: 2, total_batch_size: 32}\n", encoding="utf-8")
-    return str(path)
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_hosts_keep_their_order():

@@ -9,30 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_launch import hosts
-from kogpt2_launch.cli.main import main
 from kogpt2_launch.hosts import Host, parse_hosts
 from kogpt2_launch.plan import environment, variables
 from kogpt2_launch.plan.plan import batch_divides, make_plan
 from kogpt2_launch.plan.plan_file import is_plan, load_plan
 from kogpt2_launch.plan.variables import Fabric
 from tests.helpers import ROOT
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text("data: {seq_length: 32}\ntraining: {batch_size: 2, total_batch_size: 32}\n", encoding="utf-8")
-    return str(path)
-
-
-def invoke(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
+from tests.launch.plan.plan_helpers import invoke
 
 # Environment
 

@@ -36,10 +36,8 @@ Product product_of(const Matrix& a, const Matrix& b) {
   return {layout, a.rows, b.columns, a.columns};
 }
 
-// oneDNN has half its speed for a right factor that is not transposed and whose rows are a multiple of 4096 bytes
-// apart, because they fall into the same sets of the cache.
-bool lies_badly(const Matrix& b) {
-  return b.element == Element::kFloat && b.column_stride == 1 && b.row_stride * sizeof(float) % 4096 == 0;
+bool lies_badly_for_onednn(const Matrix& b) {
+  return b.column_stride == 1 && lies_badly(static_cast<size_t>(b.row_stride) * b.element_bytes());
 }
 
 }  // namespace
@@ -56,7 +54,7 @@ Kernel kernel_for(const Matrix& a, const Matrix& b) {
     if (found != known.kernels.end() && (onednn_can || found->second != Kernel::kOneDnn)) return found->second;
   }
   const Kernel wanted = for_all;
-  const bool by_onednn = wanted == Kernel::kOneDnn || (wanted == Kernel::kByRule && !lies_badly(b));
+  const bool by_onednn = wanted == Kernel::kOneDnn || (wanted == Kernel::kByRule && !lies_badly_for_onednn(b));
   if (onednn_can && by_onednn) return Kernel::kOneDnn;
   return a.rows < b.columns ? Kernel::kSharedLeft : Kernel::kSharedRight;
 }

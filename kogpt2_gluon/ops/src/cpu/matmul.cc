@@ -79,8 +79,6 @@ std::shared_ptr<const Product> product_for(const Matrix& a, const Matrix& b, int
   return product;
 }
 
-bool lies_badly(size_t row_bytes) { return row_bytes % 4096 == 0; }  // see Factor
-
 void copy_or_round_row(const float* from, int64_t count, bool is_bfloat16, void* to) {
   if (is_bfloat16) {
     uint16_t* const rounded = static_cast<uint16_t*>(to);

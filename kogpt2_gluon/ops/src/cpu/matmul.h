@@ -24,9 +24,12 @@ struct Matrix {
 // How a factor of a precision is stored, which is a choice of kernels.h for bfloat16.
 Element element_of(Precision precision);
 
-// float32 rows as a factor in a given precision: in place, or rounded into memory of its own. In that memory no two
-// successive rows are a multiple of 4096 bytes apart: such rows fall into the same sets of the cache, which halves
-// oneDNN's speed with a right factor that is not transposed.
+// Rows that are a multiple of 4096 bytes apart fall into the same sets of the cache, which halves oneDNN's speed with a
+// right factor that is not transposed.
+inline bool lies_badly(size_t row_bytes) { return row_bytes % 4096 == 0; }
+
+// float32 rows as a factor in a given precision: in place, or rounded into memory of its own, where they do not lie
+// badly.
 class Factor {
  public:
   // data is (rows, columns), with rows `stride` apart (0: columns).
