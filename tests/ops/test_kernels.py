@@ -294,13 +294,16 @@ def test_a_lesser_processor_than_rank_0_keeps_to_what_it_can(monkeypatch):
 def test_measuring_leaves_no_second_team_of_threads():
     """OpenMP threads of Python's own thread would slow down every later operator (machine/runtime.py)."""
     code = """
-import os
+import os, time
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops.kernels import Network, _measure, _logits_columns, load_cpu_operators
 library = load_cpu_operators()
 mx.nd.ones((4, 4)).asnumpy()
 before = len(os.listdir("/proc/self/task"))
 _measure(library, Network(64, 1, 1000, 64), "float32", _logits_columns(library))
+deadline = time.monotonic() + 60  # the kernel lists a thread for a moment after it has ended
+while len(os.listdir("/proc/self/task")) > before and time.monotonic() < deadline:
+    time.sleep(0.01)
 print(before, len(os.listdir("/proc/self/task")))
 """
     command = [sys.executable, "-c", code]
