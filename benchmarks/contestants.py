@@ -43,6 +43,13 @@ class Contestant:
         result: Result = json.loads(self.output(**variables)[-1])
         return result
 
+    def start(self, **variables: str) -> subprocess.Popen[str]:
+        """Starts a new process whose input and output are open; its errors go where ours go."""
+        environment = {**os.environ, **one_limit(), **self.variables, **variables}
+        command = [str(part) for part in self.command]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, errors="replace", env=environment)
+
     def output(self, **variables: str) -> list[str]:
         """Returns the lines it wrote, the result last: a C library may write without Python knowing, and later."""
         command = [str(part) for part in self.command]
@@ -55,6 +62,56 @@ class Contestant:
         if done.returncode or not results:
             raise ContestantError(f"exit code {done.returncode}: {last_words(done.stderr or done.stdout)}")
         return [line for line in lines if line not in results] + results[-1:]
+
+
+# Taking turns: a machine that others use changes its speed within seconds, so contestants that take turns step by step,
+# all of them alive, are compared more fairly than those that run one after the other.
+
+TURNS = "KOGPT2_BENCHMARK_TURNS"  # set for a contestant that takes turns
+READY = "ready for a turn"
+
+
+def wait_for_turn() -> None:
+    """For a contestant: returns when its next step may begin, at once if it does not take turns."""
+    if os.environ.get(TURNS):
+        announce(READY, to=sys.stdout)
+        sys.stdin.readline()
+
+
+class Turns:
+    """Contestants that are all started, and make their steps in turn."""
+
+    def __init__(self, contestants: Sequence[Contestant]):
+        self._processes = {contestant.name: contestant.start(**{TURNS: "1"}) for contestant in contestants}
+        self._results: dict[str, Result] = {}
+
+    def run(self) -> dict[str, Result]:
+        """Returns the results. Raises ContestantError if a contestant ends without one."""
+        try:
+            for name in self._processes:
+                self._until_ready(name)
+            while len(self._results) < len(self._processes):
+                for name, process in self._processes.items():
+                    if name not in self._results:
+                        process.stdin.write("\n")
+                        process.stdin.flush()
+                        self._until_ready(name)
+            return self._results
+        finally:
+            for process in self._processes.values():
+                process.kill()
+                process.communicate()
+
+    def _until_ready(self, name: str) -> None:
+        """Reads what a contestant writes until it waits for its turn or has its result."""
+        process = self._processes[name]
+        for line in process.stdout:
+            if line.strip() == READY:
+                return
+            if line.startswith("{"):
+                self._results[name] = json.loads(line)
+                return
+        raise ContestantError(f"{name}: exit code {process.wait()}; its words are above")
 
 
 def last_words(text: str) -> str:
@@ -71,7 +128,7 @@ def one_limit() -> dict[str, str]:
 
 
 def run_rounds(
-    contestants: Sequence[Contestant], rounds: int, needed: Sequence[str], show: Sequence[str]
+    contestants: Sequence[Contestant], rounds: int, needed: Sequence[str], show: Sequence[str], in_turns: bool = False
 ) -> list[dict[str, Result]]:
     """Runs every contestant in turn, `rounds` times; returns {name: result} of each round.
 
@@ -81,6 +138,14 @@ def run_rounds(
     out: dict[str, str] = {}
     results: list[dict[str, Result]] = []
     for number in range(1, rounds + 1):
+        if in_turns:
+            load = os.getloadavg()[0]
+            taken = Turns(contestants).run()
+            results.append({name: {**taken[name], "load": load, "in_turns": True} for name in taken})
+            for name, result in results[-1].items():
+                shown = "  ".join(f"{key} {result[key]:,.1f}" for key in show)
+                announce(f"round {number} of {rounds}  {name:<14} {shown}")
+            continue
         this: dict[str, Result] = {}
         for contestant in contestants:
             name = contestant.name
@@ -101,8 +166,8 @@ def run_rounds(
     return [{name: result for name, result in this.items() if name not in out} for this in results]
 
 
-def announce(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def announce(text: str, to: Any = None) -> None:
+    print(text, file=to or sys.stderr, flush=True)
 
 
 def figures(rounds: Sequence[Mapping[str, Result]], name: str, key: str) -> list[float]:
@@ -111,10 +176,19 @@ def figures(rounds: Sequence[Mapping[str, Result]], name: str, key: str) -> list
 
 
 def ratio(rounds: Sequence[Mapping[str, Result]], ours: str, theirs: str, key: str) -> float | None:
-    """The median over the rounds of ours / theirs; None where either did not run."""
+    """The median over the rounds of ours / theirs; None where either did not run.
+
+    Of contestants that took turns, a round's ratio of speeds is the median of those of its steps.
+    """
     if not rounds or not all(ours in round_ and theirs in round_ for round_ in rounds):
         return None
-    return statistics.median(round_[ours][key] / round_[theirs][key] for round_ in rounds)
+    return statistics.median(_ratio_of_round(round_[ours], round_[theirs], key) for round_ in rounds)
+
+
+def _ratio_of_round(ours: Result, theirs: Result, key: str) -> float:
+    if key == "tokens_per_second" and ours.get("in_turns"):
+        return statistics.median(their / our for their, our in zip(theirs["step_seconds"], ours["step_seconds"]))
+    return float(ours[key] / theirs[key])
 
 
 def peak_memory_mb() -> float:

@@ -28,7 +28,7 @@ import time
 from typing import Any
 
 import torch
-from contestants import peak_memory_mb
+from contestants import peak_memory_mb, wait_for_turn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
@@ -97,6 +97,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     tokens = torch.randint(sizes["vocab_size"], (arguments.warmup + arguments.steps, batch_size, seq_length + 1))
     laps: list[list[float]] = []
     for batch in tokens:
+        wait_for_turn()
         clock = [time.perf_counter()]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arguments.precision == "bfloat16"):
             loss = loss_of(batch)

@@ -2,20 +2,21 @@
 
     python benchmarks/training_speed.py --shape 2x256 --precision bfloat16 --rounds 3 --json
     python benchmarks/training_speed.py --shape 1x1024 --peers hf,hf-huge model.num_layers=6
+    python benchmarks/training_speed.py --shape 16x128 --model small_cpu --peers before --before ../old
 
-A step is forward, backward, the global gradient norm, clipping at 1.0 and AdamW, dropout 0.1, for KoGPT-2 base with its
-124,242,432 parameters (or another model by `section.key=value`). Ours is the training loop's own `run_step` after its
-own `set_up`, on token shards of random tokens; training_peers.py says what the others do. In every round each
-contestant runs in turn, a process of its own: warm-up steps, then timed ones. A round's figure is that of the median
-step, a ratio is made within a round, and the median of the rounds counts.
+A step is forward, backward, the global gradient norm, clipping at 1.0 and AdamW, dropout 0.1, for KoGPT-2 base with
+its 124,242,432 parameters (or the model of another recipe, by --model, or other sizes, by `section.key=value`). Ours
+is the training loop's own `run_step` after its own `set_up`, on token shards of random tokens; training_peers.py says
+what the others do. In every round each contestant runs in turn, a process of its own: warm-up steps, then timed ones.
+A round's figure is that of the median step, a ratio is made within a round, and the median of the rounds counts.
 
-Contestants: `ours` (fused operators); `stock` (ours by MXNet's own operators, which
-compute in float32 whatever the precision); `hf` (transformers); `hf-huge`, the same
-with GLIBC_TUNABLES=glibc.malloc.hugetlb=1, `ours-huge` is ours with it; `hf-no-dropout`; `compile` (torch.compile of
-the same model). One that cannot run is reported and left out. Of the JSON object, `ratio` is ours / hf in tokens/s,
-`ratio_huge_pages` ours / hf-huge, `ratio_memory` ours / hf in peak memory of the process. ONEDNN_MAX_CPU_ISA holds for
-all contestants; `matrix_kernels` are oneDNN's in `ours` and `hf`, and `amx` is true if these use AMX: a processor
-with AMX gives very different figures than one with AVX-512 BF16.
+Contestants: `ours` (fused operators); `stock` (ours by MXNet's own operators, which compute in float32 whatever the
+precision); `hf` (transformers); `hf-huge`, the same with GLIBC_TUNABLES=glibc.malloc.hugetlb=1, `ours-huge` is ours
+with it; `hf-no-dropout`; `compile` (torch.compile of the same model); `ours-float32`; `before`, ours as another
+checkout of this repository has it, which --before names. One that cannot run is reported and left out. Of the JSON
+object, `ratio` is ours / hf in tokens/s, `ratio_huge_pages` ours / hf-huge, `ratio_memory` ours / hf in peak memory
+of the process. ONEDNN_MAX_CPU_ISA holds for all contestants; `matrix_kernels` are oneDNN's in `ours` and `hf`, and
+`amx` is true if these use AMX: a processor with AMX gives very different figures than one with AVX-512 BF16.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from contestants import (
     ratio,
     run_rounds,
     speed_conditions,
+    wait_for_turn,
 )
 from reader_sets import SPECIAL, make_tokenizer
 
@@ -53,7 +55,8 @@ from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter, token_dtype
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile")
+PEERS = ("stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile", "ours-float32", "before")
+DEFAULT_PEERS = PEERS[:6]
 RATE, MEMORY = "tokens_per_second", "peak_memory_mb"
 NUM_TOKENS = 1 << 20  # of the shards; a run that has read them all begins again
 
@@ -103,6 +106,7 @@ def measure_steps(recipe: Recipe, run: Any, warmup: int, steps: int) -> Result:
 
     stop, seconds = StopRequest(), []
     for _ in range(warmup + steps):
+        wait_for_turn()
         began = time.perf_counter()
         result = run_step(recipe, run, stop)
         runtime.mx.nd.waitall()  # the optimizer's work may still be going on
@@ -154,7 +158,11 @@ def contestants(arguments: argparse.Namespace, work: Path, sizes: dict[str, Any]
         Contestant("ours-huge", fused, {**variables, **HUGE_PAGES}),
         Contestant("hf-no-dropout", [*peer, "--dropout", 0], variables),
         Contestant("compile", [*peer, "--compile"], variables),
+        Contestant("ours-float32", [*fused, "training.precision=float32"], variables),
     ]
+    if arguments.before:
+        old = {**variables, "PYTHONPATH": str(arguments.before)}  # it comes before the installed package
+        everyone.append(Contestant("before", fused, old))
     return {contestant.name: contestant for contestant in everyone}
 
 
@@ -169,6 +177,9 @@ def probe(contestant: Contestant, sizes: dict[str, Any]) -> list[str]:
 
 def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Runs everything, in interleaved rounds."""
+    if arguments.model:
+        sizes_of_model = asdict(load_recipe(arguments.model, []).model)
+        arguments.overrides = [*(f"model.{key}={size}" for key, size in sizes_of_model.items()), *arguments.overrides]
     overrides = [*arguments.overrides, f"training.precision={arguments.precision}"]
     recipe = recipe_of(arguments.shape, arguments.shape[0], overrides, work)  # its faults show before a round is spent
     sizes = asdict(recipe.model)
@@ -179,7 +190,8 @@ def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     kernels = {each.name: probe(each, sizes) for each in chosen if each.name in ("ours", "hf")}
     state["matrix_kernels"] = kernels
     state["amx"] = {name: any("amx" in kernel for kernel in used) for name, used in kernels.items()}
-    rounds = run_rounds(chosen, arguments.rounds, needed=("ours", "hf"), show=(RATE, MEMORY))
+    needed = ("ours", "hf", "ours-float32", "before")
+    rounds = run_rounds(chosen, arguments.rounds, needed=needed, show=(RATE, MEMORY), in_turns=arguments.turns)
     return summary(arguments, rounds, state)
 
 
@@ -249,16 +261,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=shape_of, default=(2, 256), help="batch_size x seq_length; default 2x256")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--peers", type=names_of, default=list(PEERS), help=f"default: {','.join(PEERS)}")
+    parser.add_argument(
+        "--peers", type=names_of, default=list(DEFAULT_PEERS), help=f"of {','.join(PEERS)}; default: the first six"
+    )
+    parser.add_argument("--model", metavar="RECIPE", help="a recipe whose model is trained, instead of kogpt2_base")
+    parser.add_argument("--before", type=Path, metavar="DIR", help="a checkout of this repository, for peer `before`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=2, help="steps before those that are timed")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of a contestant in a round")
     parser.add_argument("--threads", type=int, default=limits.available_cores())
+    parser.add_argument("--turns", action="store_true", help="all contestants at once, which take turns step by step")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--work", type=Path, help="folder for the data; default: a temporary one")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="section.key=value, changes to the recipe kogpt2_base")
     arguments = parser.parse_intermixed_args(argv)
+    if ("before" in arguments.peers) != bool(arguments.before):
+        parser.error("the peer `before` and --before DIR go together")
     if arguments.child:
         print(json.dumps(run_as_child(arguments)))
         return
