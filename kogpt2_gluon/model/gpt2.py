@@ -10,7 +10,7 @@ D = C / H, and V `vocab_size`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.runtime import mx
@@ -36,12 +36,21 @@ def _embedding(rows: int, units: int, deviation: float, prefix: str) -> Any:
     return nn.Embedding(rows, units, weight_initializer=mx.init.Normal(deviation), prefix=prefix)
 
 
+class Norm(NamedTuple):
+    """The parameters of a LayerNorm, for the block that begins with it; the network holds the nn.LayerNorm.
+
+    As a second owner's child the nn.LayerNorm would have two names in a `.params` file.
+    """
+
+    gamma: Any
+    beta: Any
+
+
 class CausalSelfAttention(RetracedBlock):
-    """Masked multi-head self-attention, added to the residual stream.
+    """LayerNorm and masked multi-head self-attention, added to the residual stream.
 
     Inputs:
-        - **data**: normalised hidden states of shape (batch_size, length, units)
-        - **residual**: the result is added to it; of the same shape
+        - **data**: the residual stream, shape (batch_size, length, units)
         - **seed**: the seed of dropout, from the operator set
         - **states**: None, or keys and values of the past, each (batch_size, num_heads, past_length, units/num_heads)
 
@@ -51,47 +60,46 @@ class CausalSelfAttention(RetracedBlock):
           units/num_heads) each
     """
 
-    def __init__(self, units: int, num_heads: int, ops: Any, site: int, prefix: str | None = None, params=None):
-        super().__init__(prefix=prefix, params=params)
+    def __init__(self, units: int, num_heads: int, norm: Norm, ops: Any, site: int, prefix: str | None = None):
+        super().__init__(prefix=prefix)
         assert units % num_heads == 0
         self._units, self._num_heads = units, num_heads
-        self._ops, self._site = ops, site
+        self._norm, self._ops, self._site = norm, ops, site
         with self.name_scope():
             self._multi_head_qkv_proj = _linear(3 * units, units, "qkv_proj_")
             self._out_proj = _linear(units, units, "out_proj_")
 
-    def hybrid_forward(self, F, data, residual, seed, states=None):
+    def hybrid_forward(self, F, data, seed, states=None):
         ops, units, num_heads = self._ops, self._units, self._num_heads
-        qkv = ops.linear(F, data, self._multi_head_qkv_proj)  # (B, T, 3C)
+        qkv = ops.norm_linear(F, data, self._norm, self._multi_head_qkv_proj)  # (B, T, 3C)
         if states is None:
             context = ops.attention(F, qkv, units, num_heads, seed, self._site)  # (B, T, C)
             new_states = ops.keys_and_values(F, qkv, num_heads)  # (B, H, T, D) each
         else:
             context, new_states = ops.attention_cached(F, qkv, units, num_heads, *states)  # (B, H, P + T, D) each
-        return ops.linear_dropout_residual(F, context, self._out_proj, residual, seed, self._site + 1), new_states
+        return ops.linear_dropout_residual(F, context, self._out_proj, data, seed, self._site + 1), new_states
 
 
 class FeedForward(RetracedBlock):
-    """Two linear maps around a GELU (the erf form), `hidden_size` between them, added to the residual stream.
+    """LayerNorm and two linear maps around a GELU (the erf form), added to the residual stream.
 
     Inputs:
-        - **data**: normalised hidden states of shape (batch_size, length, units)
-        - **residual**: the result is added to it; of the same shape
+        - **data**: the residual stream, shape (batch_size, length, units)
         - **seed**: the seed of dropout, from the operator set
 
     Outputs:
         - **out**: shape (batch_size, length, units)
     """
 
-    def __init__(self, units: int, hidden_size: int, ops: Any, site: int, prefix: str | None = None, params=None):
-        super().__init__(prefix=prefix, params=params)
-        self._ops, self._site = ops, site
+    def __init__(self, units: int, hidden_size: int, norm: Norm, ops: Any, site: int, prefix: str | None = None):
+        super().__init__(prefix=prefix)
+        self._norm, self._ops, self._site = norm, ops, site
         with self.name_scope():
             self._hidden_map = _linear(hidden_size, units, "hidden_map_")
             self._out_map = _linear(units, hidden_size, "out_map_")
 
-    def hybrid_forward(self, F, data, residual, seed):
-        return self._ops.feed_forward(F, data, self._hidden_map, self._out_map, residual, seed, self._site)
+    def hybrid_forward(self, F, data, seed):
+        return self._ops.feed_forward(F, data, self._norm, self._hidden_map, self._out_map, seed, self._site)
 
 
 class GPT2Model(RetracedBlock):
@@ -154,11 +162,14 @@ class GPT2Model(RetracedBlock):
             self._ffn_ln = nn.HybridSequential()
             for i in range(num_layers):
                 site = 3 * i + 1  # of three dropouts a layer; 0 is the embedding's
-                attention = CausalSelfAttention(units, num_heads, self.ops, site, prefix=f"self_attn{i}_")
-                self._self_attention_layers.add(attention)
-                self._ffn_layers.add(FeedForward(units, 4 * units, self.ops, site + 2, prefix=f"ffn{i}_"))
-                self._attn_ln.add(nn.LayerNorm(in_channels=units, prefix=f"attn_ln{i}_"))
-                self._ffn_ln.add(nn.LayerNorm(in_channels=units, prefix=f"ffn_ln{i}_"))
+                norms = [nn.LayerNorm(in_channels=units, prefix=f"{name}_ln{i}_") for name in ("attn", "ffn")]
+                attn_norm, ffn_norm = (Norm(each.gamma, each.beta) for each in norms)
+                self._self_attention_layers.add(
+                    CausalSelfAttention(units, num_heads, attn_norm, self.ops, site, prefix=f"self_attn{i}_")
+                )
+                self._ffn_layers.add(FeedForward(units, 4 * units, ffn_norm, self.ops, site + 2, prefix=f"ffn{i}_"))
+                self._attn_ln.add(norms[0])
+                self._ffn_ln.add(norms[1])
             # The released files carry the last layer's number in this name.
             self._final_ln = nn.LayerNorm(in_channels=units, prefix=f"final_ln{num_layers - 1}_")
 
@@ -173,11 +184,10 @@ class GPT2Model(RetracedBlock):
         past_length = _past_length(F, states)
         hidden = ops.embedding(F, tokens, self._embed, self._pos_embed, past_length, seed, site=0, rows=rows)
         new_states = []
-        layers = zip(self._attn_ln, self._self_attention_layers, self._ffn_ln, self._ffn_layers)
-        for i, (attn_ln, attention, ffn_ln, ffn) in enumerate(layers):
+        for i, (attention, ffn) in enumerate(zip(self._self_attention_layers, self._ffn_layers)):
             layer_states = None if states is None else states[2 * i : 2 * i + 2]
-            hidden, key_value = attention(ops.layer_norm(F, hidden, attn_ln), hidden, seed, layer_states)
-            hidden = ffn(ops.layer_norm(F, hidden, ffn_ln), hidden, seed)
+            hidden, key_value = attention(hidden, seed, layer_states)
+            hidden = ffn(hidden, seed)
             new_states += key_value
         return ops.layer_norm(F, hidden, self._final_ln), new_states
 

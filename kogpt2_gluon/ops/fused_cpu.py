@@ -70,6 +70,11 @@ class FusedCpuOps(OperatorSet):
         req = requests("write", layer.weight, layer.bias)
         return F.kogpt2_linear(data, weight, bias, precision=self.precision, req=req)
 
+    def norm_linear(self, F: Any, data: Any, norm: Any, layer: Any) -> Any:
+        parameters = norm.gamma, norm.beta, layer.weight, layer.bias
+        values = (value(F, parameter) for parameter in parameters)
+        return F.kogpt2_norm_linear(data, *values, precision=self.precision, req=requests("write", *parameters))
+
     def linear_dropout_residual(self, F: Any, data: Any, layer: Any, residual: Any, seed: Any, site: int) -> Any:
         return F.kogpt2_linear_dropout_residual(
             data,
@@ -83,22 +88,18 @@ class FusedCpuOps(OperatorSet):
             req=requests("write", layer.weight, layer.bias, "write", "null"),
         )
 
-    def feed_forward(
-        self, F: Any, data: Any, hidden_map: Any, out_map: Any, residual: Any, seed: Any, site: int
-    ) -> Any:
-        return F.kogpt2_feed_forward(
-            data,
-            value(F, hidden_map.weight),
-            value(F, hidden_map.bias),
+    def feed_forward(self, F: Any, data: Any, norm: Any, hidden_map: Any, out_map: Any, seed: Any, site: int) -> Any:
+        return F.kogpt2_gelu_linear_dropout_residual(
+            self.norm_linear(F, data, norm, hidden_map),
             value(F, out_map.weight),
             value(F, out_map.bias),
-            residual,
+            data,
             seed,
             p=self.dropout,
             site=site,
             precision=self.precision,
-            req=requests("write", hidden_map.weight, hidden_map.bias, out_map.weight, out_map.bias, "write", "null"),
-        )[0]
+            req=requests("write", out_map.weight, out_map.bias, "write", "null"),
+        )
 
     def attention(self, F: Any, qkv: Any, units: int, num_heads: int, seed: Any, site: int) -> Any:
         return F.kogpt2_attention(qkv, seed, num_heads=num_heads, p=self.dropout, site=site, precision=self.precision)[

@@ -68,12 +68,10 @@ class FusedCudaOps(OperatorSet):
             req=requests("write", layer.bias, "write", "null"),
         )
 
-    def feed_forward(
-        self, F: Any, data: Any, hidden_map: Any, out_map: Any, residual: Any, seed: Any, site: int
-    ) -> Any:
-        product, bias = self._product(F, data, hidden_map), value(F, hidden_map.bias)
+    def feed_forward(self, F: Any, data: Any, norm: Any, hidden_map: Any, out_map: Any, seed: Any, site: int) -> Any:
+        product, bias = self._product(F, self.layer_norm(F, data, norm), hidden_map), value(F, hidden_map.bias)
         hidden = F.kogpt2_cuda_bias_gelu(product, bias, seed, req=requests("write", hidden_map.bias, "null"))
-        return self.linear_dropout_residual(F, hidden, out_map, residual, seed, site)
+        return self.linear_dropout_residual(F, hidden, out_map, data, seed, site)
 
     def attention(self, F: Any, qkv: Any, units: int, num_heads: int, seed: Any, site: int) -> Any:
         query, key, values = self._split(F, qkv, num_heads)

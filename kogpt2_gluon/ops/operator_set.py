@@ -100,15 +100,17 @@ class OperatorSet(ABC):
             return self._compute(F, F.broadcast_add, self._product(F, data, layer), bias)
         return self._compute(F, F.FullyConnected, data, weight, bias, num_hidden=layer.weight.shape[0], flatten=False)
 
+    def norm_linear(self, F: Any, data: Any, norm: Any, layer: Any) -> Any:
+        """linear(layer_norm(data))."""
+        return self.linear(F, self.layer_norm(F, data, norm), layer)
+
     @abstractmethod
     def linear_dropout_residual(self, F: Any, data: Any, layer: Any, residual: Any, seed: Any, site: int) -> Any:
         """residual + dropout(linear(data))."""
 
     @abstractmethod
-    def feed_forward(
-        self, F: Any, data: Any, hidden_map: Any, out_map: Any, residual: Any, seed: Any, site: int
-    ) -> Any:
-        """residual + dropout(out_map(gelu(hidden_map(data)))), with the erf form of GELU."""
+    def feed_forward(self, F: Any, data: Any, norm: Any, hidden_map: Any, out_map: Any, seed: Any, site: int) -> Any:
+        """data + dropout(out_map(gelu(hidden_map(layer_norm(data))))), with the erf form of GELU."""
 
     @abstractmethod
     def attention(self, F: Any, qkv: Any, units: int, num_heads: int, seed: Any, site: int) -> Any:

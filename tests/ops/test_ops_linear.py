@@ -1,9 +1,10 @@
-"""kogpt2_linear, kogpt2_linear_dropout_residual and kogpt2_feed_forward against MXNet's own operators."""
+"""kogpt2_linear and the operators around it against MXNet's own operators."""
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,45 +72,52 @@ def linear_dropout_residual(shape=(2, 5, 13), outputs=9, seed=PREDICTION, **attr
     )
 
 
-def feed_forward(shape=(2, 5, 13), hidden=20, outputs=9, seed=PREDICTION, **attributes) -> Case:
-    rng = np.random.RandomState(outputs)
-    out_shape = (*shape[:-1], outputs)
-    mask = mask_of(seed, out_shape, attributes)
+def gelu_linear_dropout_residual(shape=(2, 5, 13), outputs=9, seed=PREDICTION, **attributes) -> Case:
+    case = linear_dropout_residual(shape, outputs, seed, **attributes)
+    mask = mask_of(seed, (*shape[:-1], outputs), attributes)
 
-    def stock(F, data, hidden_weight, hidden_bias, out_weight, out_bias, residual, seed):
-        activation = F.LeakyReLU(fully_connected(F, data, hidden_weight, hidden_bias), act_type="gelu")
-        return residual + mask * fully_connected(F, activation, out_weight, out_bias)
+    def stock(F, data, weight, bias, residual, seed):
+        return residual + mask * fully_connected(F, F.LeakyReLU(data, act_type="gelu"), weight, bias)
+
+    return replace(
+        case,
+        name="kogpt2_gelu_linear_dropout_residual",
+        fused=lambda F, *arrays, **attributes: F.kogpt2_gelu_linear_dropout_residual(*arrays, **attributes),
+        stock=stock,
+    )
+
+
+def norm_linear(shape=(2, 5, 13), outputs=9, **attributes) -> Case:
+    rng = np.random.RandomState(outputs)
+
+    def stock(F, data, gamma, beta, weight, bias):
+        return fully_connected(F, F.LayerNorm(data, gamma, beta, axis=-1, eps=1e-5), weight, bias)
 
     return Case(
-        "kogpt2_feed_forward",
-        lambda F, *arrays, **attributes: F.kogpt2_feed_forward(*arrays, **attributes)[0],
+        "kogpt2_norm_linear",
+        lambda F, *arrays, **attributes: F.kogpt2_norm_linear(*arrays, **attributes),
         stock,
         [
             array(rng, *shape),
-            array(rng, hidden, shape[-1]) * np.float32(shape[-1] ** -0.5),
-            array(rng, hidden),
-            array(rng, outputs, hidden),
+            array(rng, shape[-1]),
+            array(rng, shape[-1]),
+            array(rng, outputs, shape[-1]),
             array(rng, outputs),
-            array(rng, *out_shape),
-            seed,
         ],
-        wanted=[0, 1, 2, 3, 4, 5],
+        wanted=[0, 1, 2, 3, 4],
+        scale=1.0,  # the gradient of a row of one value is 0
         attributes=attributes,
     )
 
 
-def feed_forward_of(shape, outputs, **attributes):
-    return feed_forward(shape, 2 * outputs + 1, outputs, **attributes)
-
-
-MAKERS = [linear, linear_dropout_residual, feed_forward_of]
-WITH_DROPOUT = MAKERS[1:]
+MAKERS = [linear, norm_linear, linear_dropout_residual, gelu_linear_dropout_residual]
+WITH_DROPOUT = MAKERS[2:]
 each_operator = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 each_dropout = pytest.mark.parametrize("make", WITH_DROPOUT, ids=lambda make: make.__name__)
 each_size = pytest.mark.parametrize("size", SIZES, ids=str)
 MIDDLE = ((2, 7, 19), 21)
 ONE_MAP = ["data", "weight", "bias", "residual", "seed"]
-TWO_MAPS = ["data", "hidden_weight", "hidden_bias", "out_weight", "out_bias", "residual", "seed"]
+WITH_NORM = ["data", "gamma", "beta", "weight", "bias"]
 
 
 @each_size
@@ -129,9 +137,8 @@ def test_dropout_is_philox(make, size):
 def test_mask_reaches_the_last_element(make):
     """A bias alone, so that the output is the mask: rows of 13 begin with new blocks of 8."""
     case = make((1, 40, 5), 13, seed=training_seed(2), p=0.5, site=1)
-    bias = 4 if make is feed_forward_of else 2
     for i in range(len(case.inputs) - 1):
-        case.inputs[i][:] = 1.0 if i == bias else 0.0
+        case.inputs[i][:] = 1.0 if i == ONE_MAP.index("bias") else 0.0
     np.testing.assert_array_equal(case.run_fused()[0][0], dropout_mask(case.inputs[-1], 1, 0.5, 40, 13))
 
 
@@ -199,9 +206,7 @@ def test_hybridized(make, precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @each_operator
 def test_threads(make, precision):
-    # Sums in another order may round an activation, a factor of the next product, to the other neighbour.
-    tolerance = 1e-3 if precision == "bfloat16" and make is feed_forward_of else 2e-6
-    check_threads(make((3, 33, 65), 130, precision=precision), tolerance)
+    check_threads(make((3, 33, 65), 130, precision=precision), 2e-6)
 
 
 # ---- bfloat16 -------------------------------------------------------------------------------------------------------
@@ -232,23 +237,11 @@ def test_bfloat16_rounds_its_factors_and_nothing_else(size):
     assert_close(bias_gradient, gradient.astype(np.float64).reshape(columns.shape).sum(0))
 
 
-@needs_bfloat16
-@each_size
-def test_bfloat16_pre_activation(size):
-    """The feed-forward's saved output is the first product of rounded factors."""
-    case = feed_forward_of(*size)
-    arrays = [mx.nd.array(values) for values in case.inputs]
-    _, pre_activation = mx.nd.kogpt2_feed_forward(*arrays, precision="bfloat16")
-    data, weight = (round_to_bfloat16(values).astype(np.float64) for values in case.inputs[:2])
-    assert_close(pre_activation.asnumpy(), data @ weight.T + case.inputs[2])
-
-
 def test_gelu_far_out():
     """The erf form from -12 to 12 and beyond, and its derivative, against float64."""
     data = np.concatenate([np.linspace(-12, 12, 997), [-1e4, -100, 100, 1e4]]).astype(np.float32)[:, None]
-    one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
-    case = feed_forward((len(data), 1), 1, 1)
-    case.inputs[:6] = [data, one, zero, one, zero, np.zeros_like(data)]
+    case = gelu_linear_dropout_residual((len(data), 1), 1)
+    case.inputs[:4] = [data, np.ones((1, 1), np.float32), np.zeros(1, np.float32), np.zeros_like(data)]
     case.out_gradient = np.ones
     out, data_gradient = case.run_fused()[:2]
     x = data.astype(np.float64)
@@ -309,12 +302,13 @@ def test_an_array_with_many_readers():
         (linear_dropout_residual, 2, (9, 1), r"^bias has shape \(9, 1\), expected \(9\)$"),
         (linear_dropout_residual, 3, (2, 5, 13), r"^residual has shape \(2, 5, 13\), expected \(2, 5, 9\)$"),
         (linear_dropout_residual, 4, (32,), r"^seed has shape \(32\), expected \(64\)$"),
-        (feed_forward, 1, (20, 3), r"^hidden_weight has shape \(20, 3\), expected \(20, 13\)$"),
-        (feed_forward, 2, (9,), r"^hidden_bias has shape \(9\), expected \(20\)$"),
-        (feed_forward, 3, (9, 13), r"^out_weight has shape \(9, 13\), expected \(9, 20\)$"),
-        (feed_forward, 4, (20,), r"^out_bias has shape \(20\), expected \(9\)$"),
-        (feed_forward, 5, (10, 9), r"^residual has shape \(10, 9\), expected \(2, 5, 9\)$"),
-        (feed_forward, 6, (65,), r"^seed has shape \(65\), expected \(64\)$"),
+        (norm_linear, 1, (12,), r"^gamma has shape \(12\), expected \(13\)$"),
+        (norm_linear, 2, (1, 13), r"^beta has shape \(1, 13\), expected \(13\)$"),
+        (norm_linear, 3, (9, 12), r"^weight has shape \(9, 12\), expected \(9, 13\)$"),
+        (norm_linear, 4, (8,), r"^bias has shape \(8\), expected \(9\)$"),
+        (gelu_linear_dropout_residual, 1, (20, 3), r"^weight has shape \(20, 3\), expected \(20, 13\)$"),
+        (gelu_linear_dropout_residual, 3, (10, 9), r"^residual has shape \(10, 9\), expected \(2, 5, 9\)$"),
+        (gelu_linear_dropout_residual, 4, (65,), r"^seed has shape \(65\), expected \(64\)$"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -328,7 +322,7 @@ def test_wrong_shapes_are_refused(make, place, shape, message):
 @each_operator
 def test_wrong_types_are_refused(make):
     case = make(*MIDDLE)
-    names = TWO_MAPS if len(case.inputs) == len(TWO_MAPS) else ONE_MAP
+    names = WITH_NORM if make is norm_linear else ONE_MAP
     for place in range(len(case.inputs)):
         arrays = [mx.nd.array(values) for values in case.inputs]
         arrays[place] = arrays[place].astype("float16")

@@ -44,7 +44,8 @@ def measure() -> None:
         test_ops_cross_entropy.case((2, 8), 16, 500, precision=precision),
         test_ops_linear.linear((16, 65), 33, precision=precision),
         test_ops_linear.linear_dropout_residual((16, 65), 33, seed=training_seed(5), p=0.1),
-        test_ops_linear.feed_forward((16, 65), 70, 33, seed=training_seed(5), p=0.1, precision=precision),
+        test_ops_linear.gelu_linear_dropout_residual((16, 65), 33, training_seed(5), p=0.1, precision=precision),
+        test_ops_linear.norm_linear((16, 65), 33, precision=precision),
     ]
     arrays = [mx.nd.array(array(np.random.RandomState(i % 4), 5000)) for i in range(8)]
 
@@ -64,5 +65,5 @@ def test_memory_is_flat():
         sys.executable, "-c", "from tests.ops import test_ops_memory; test_ops_memory.measure()", PYTHONPATH=str(ROOT)
     )
     grown = {name: int(size) for name, size in (line.split() for line in done.stdout.splitlines())}
-    assert len(grown) == 7
+    assert len(grown) == 8
     assert max(grown.values()) < LIMIT, grown
