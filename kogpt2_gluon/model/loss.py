@@ -15,7 +15,7 @@ class LanguageModelLoss(RetracedBlock):
     rows_apart : bool
         True, and the operators support it: after a backward pass the gradient of the tied matrix lacks the part of the
         embedding, until :meth:`add_embedding_gradient` has added it. That takes a fraction of the time and memory of
-        MXNet's own sum.
+        MXNet's own sum. The next pass of any kind may overwrite this gradient: it then holds the logits.
 
     If gradients add up (grad_req "add"), or with `rows_apart`, each recorded pass needs its backward pass before the
     next one.

@@ -22,15 +22,21 @@ class EmbeddingRows:
         self._weight = embed.weight
         self._pass: tuple[Any, Any] | None = None  # tokens, and the array whose gradient is their rows
 
-    def inputs(self, tokens: Any) -> tuple[Any, Any]:
-        """Returns the `rows` that ``OperatorSet.embedding`` takes: the matrix (V, C) and an array (B, T, C)."""
+    def inputs(self, tokens: Any) -> tuple[Any, Any, Any]:
+        """Returns the `rows` of ``OperatorSet.embedding`` and ``cross_entropy``.
+
+        They are the matrix (V, C), an array (B, T, C) whose gradient is that of the rows, and memory that the operator
+        of the loss may use until the backward pass: the matrix's gradient (V, C), unless gradients add up in it.
+        That holds for passes that are not recorded too, so evaluation needs no more memory than training.
+        """
         weight = self._weight.data()
         array = mx.nd.zeros((*tokens.shape, weight.shape[1]), ctx=weight.context)  # its values are not read
         if mx.autograd.is_recording():
             assert self._pass is None, "a recorded pass before this one still lacks its call of add()"
             array.attach_grad()
             self._pass = tokens, array
-        return weight.detach(), array
+        memory = self._weight.grad() if self._weight.grad_req == "write" else mx.nd.zeros(1, ctx=weight.context)
+        return weight.detach(), array, memory
 
     def add(self) -> None:
         """Adds the rows of the pass recorded last to the matrix's gradient; call it after the backward pass."""

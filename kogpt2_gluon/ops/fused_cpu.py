@@ -51,7 +51,7 @@ class FusedCpuOps(OperatorSet):
             return super().embedding(F, tokens, embed, pos_embed, past_length, seed, site)
         positions = value(F, pos_embed.weight)
         if rows:
-            weight, gradient = rows
+            weight, gradient, _ = rows
             req = requests("null", "null", pos_embed.weight, "null", "write")
             return F.kogpt2_embedding_rows(
                 tokens, weight, positions, seed, gradient, p=self.dropout, site=site, req=req
@@ -115,6 +115,11 @@ class FusedCpuOps(OperatorSet):
         return out, [key, values]
 
     def cross_entropy(self, F: Any, hidden: Any, layer: Any, labels: Any, rows: Any = None) -> Any:
-        req = requests("write", layer.weight if rows else shared_request(layer.weight), "null")
         weight = value(F, layer.weight)
+        if rows:
+            req = requests("write", layer.weight, "null", "null")
+            return F.kogpt2_cross_entropy(
+                hidden, weight, labels, rows[2], has_memory=1, precision=self.precision, req=req
+            )
+        req = requests("write", shared_request(layer.weight), "null")
         return F.kogpt2_cross_entropy(hidden, weight, labels, precision=self.precision, req=req)

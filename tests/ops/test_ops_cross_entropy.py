@@ -154,6 +154,37 @@ def test_passes_that_overlap(hybridize):
         assert_close(each[1].grad.asnumpy(), weight_gradient)
 
 
+# More and fewer rows than units, vocabularies that end at all places of a strip (3,072 columns) and of a part (1,536).
+@pytest.mark.parametrize("vocab", [50, 1537, 3072, 4700, 6144, 7681, 9216, 11000])
+@pytest.mark.parametrize("rows", [1, 7, 15, 16, 17, 31, 40])
+def test_logits_in_the_memory_of_the_gradient(rows, vocab):
+    """They are overwritten by the gradient, and each has been read before."""
+    one = case((rows,), 16, vocab)
+    hidden, weight, labels = (mx.nd.array(values) for values in one.inputs)
+    results = []
+    for inside in (False, True):
+        for parameter in (hidden, weight):
+            parameter.attach_grad()
+        with mx.autograd.record():
+            if inside:
+                arguments = {"has_memory": 1, "req": "write,write,null,null"}
+                loss = mx.nd.kogpt2_cross_entropy(hidden, weight, labels, weight.grad, **arguments)
+            else:
+                loss = mx.nd.kogpt2_cross_entropy(hidden, weight, labels, req="write,write,null")
+        loss.backward(mx.nd.array(one.out_gradient((rows,))))
+        results.append([each.asnumpy() for each in (loss, hidden.grad, weight.grad)])
+    for apart, together in zip(*results):
+        assert_close(together, apart, 1e-6)
+
+
+def test_memory_of_another_size_is_not_used():
+    one = case((4,), 8, 100)
+    arrays, memory = [mx.nd.array(values) for values in one.inputs], mx.nd.full(1, 7.0)
+    loss = mx.nd.kogpt2_cross_entropy(*arrays, memory, has_memory=1)
+    assert_close(loss.asnumpy(), one.run_fused()[0], 1e-6)
+    assert memory.asscalar() == 7.0
+
+
 def test_no_gradient_of_the_logits_is_made():
     """MXNet makes one, of zeros, for every output without a gradient: the logits must be no output."""
     loss = mx.sym.kogpt2_cross_entropy(mx.sym.var("hidden"), mx.sym.var("weight"), mx.sym.var("labels"))

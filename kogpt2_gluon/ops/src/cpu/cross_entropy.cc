@@ -1,4 +1,4 @@
-// kogpt2_cross_entropy(hidden, weight, labels; precision, req) -> loss
+// kogpt2_cross_entropy(hidden, weight, labels, logits_memory; has_memory=0, precision, req) -> loss
 //
 //   logits = hidden weight^T
 //   log_sum_exp[m] = log(sum_v exp(logits[m, v]))
@@ -11,6 +11,10 @@
 //   d hidden = d logits weight    d weight = d logits^T hidden
 // Saved: the logits, in strips of the vocabulary. d logits never exists as a whole: it is made for a part of a strip,
 // goes into both products, and is discarded.
+//
+// With has_memory=1, logits are kept in logits_memory, as far as they fit. It may be the array that d weight is written
+// to, which nobody needs between the two passes: each part of the logits has been read before d weight reaches its
+// place. Then there is one backward pass for each forward pass. Smaller than the weight, it is not used.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -27,12 +31,24 @@ constexpr int64_t kStrip = 3072, kPart = 1536;
 
 // Logits (M, V). Each strip of kStrip columns is an array of its own, (M, width) without gaps: oneDNN is a third slower
 // if it has to write rows with gaps between them.
+//
+// The strips before column `inside_` lie at the end of `memory` (V, C), the others in memory of their own. The backward
+// pass may write d weight (V, C) to the same memory, from its beginning, a part of a strip at a time: as many strips are
+// inside as are always read before they are overwritten.
 class Logits {
  public:
-  Logits(int64_t M, int64_t V) : M_(M), V_(V), values_(M * V) {}
+  Logits(int64_t M, int64_t V, int64_t C, float* memory)
+      : M_(M),
+        V_(V),
+        inside_(memory ? columns_inside(M, V, C) : 0),
+        end_(memory ? memory + V * C : nullptr),
+        own_(M * (V - inside_)) {}
 
+  bool in_memory() const { return inside_ > 0; }
   int64_t width(int64_t begin) const { return std::min(kStrip, V_ - begin); }
-  float* strip(int64_t begin) { return values_.data() + M_ * begin; }
+  float* strip(int64_t begin) {
+    return begin < inside_ ? end_ - M_ * (inside_ - begin) : own_.data() + M_ * (begin - inside_);
+  }
 
   // Row m from column v to the end of the strip that contains v.
   float* row(int64_t m, int64_t v) {
@@ -41,8 +57,25 @@ class Logits {
   }
 
  private:
-  int64_t M_, V_;
-  Buffer<float> values_;
+  static int64_t columns_inside(int64_t M, int64_t V, int64_t C) {
+    int64_t inside = V;
+    while (inside > 0 && !are_read_in_time(M, V, C, inside)) inside = (inside - 1) / kStrip * kStrip;
+    return inside;
+  }
+
+  // True if d weight never reaches a strip with a part that has not been read yet. A part's columns are spread over all
+  // of its strip, so a strip is needed until its last part has been read.
+  static bool are_read_in_time(int64_t M, int64_t V, int64_t C, int64_t inside) {
+    for (int64_t written = kPart; written < inside; written += kPart) {
+      const int64_t needed = written / kStrip * kStrip;  // the strip of the next part
+      if (written * C > V * C - M * (inside - needed)) return false;
+    }
+    return M * inside <= V * C;
+  }
+
+  int64_t M_, V_, inside_;
+  float* end_;
+  Buffer<float> own_;
 };
 
 // Reads all labels, and refuses those outside of 0 .. V - 1.
@@ -70,7 +103,7 @@ struct LogSumExp {
 // d logits of all rows, for columns begin .. begin + width - 1, which are in one strip.
 struct LogitGradient {
   Logits& logits;
-  const float *loss, *loss_gradient;
+  const float *picked, *loss, *loss_gradient;
   const int64_t* labels;
 
   void compute(int64_t begin, Factor& part) const {
@@ -82,9 +115,9 @@ struct LogitGradient {
       const float* const from = logits.row(m, begin);
       // log_sum_exp is loss + the label's logit. Subtracting these one by one is more accurate: the loss is the smaller
       // number, and so has more digits after the point.
-      const float scale = loss_gradient[m], picked = *logits.row(m, labels[m]), lost = loss[m];
+      const float scale = loss_gradient[m], label_logit = picked[m], lost = loss[m];
 #pragma omp simd
-      for (int64_t i = 0; i < width; ++i) row[i] = scale * exp_fast((from[i] - picked) - lost);
+      for (int64_t i = 0; i < width; ++i) row[i] = scale * exp_fast((from[i] - label_logit) - lost);
       if (labels[m] >= begin && labels[m] < begin + width) row[labels[m] - begin] -= scale;
       part.store_row(m, row);
     }
@@ -92,17 +125,24 @@ struct LogitGradient {
 };
 
 struct CrossEntropy {
-  enum Input { kHidden, kWeight, kLabels };
+  enum Input { kHidden, kWeight, kLabels, kMemory };
   enum Output { kLoss };
   Precision precision;
+  bool has_memory;
 
   struct Saved {
     std::optional<Logits> logits;
+    std::vector<float> picked;  // the logit of each label
   };
 
-  explicit CrossEntropy(const Attributes& attributes) : precision(precision_of(attributes)) {}
+  explicit CrossEntropy(const Attributes& attributes)
+      : precision(precision_of(attributes)), has_memory(attributes.integer("has_memory", 0, 0) != 0) {}
 
-  Arrays inputs() const { return {{"hidden", 'f'}, {"weight", 'f'}, {"labels", 'n'}}; }
+  Arrays inputs() const {
+    Arrays declared = {{"hidden", 'f'}, {"weight", 'f'}, {"labels", 'n'}};
+    if (has_memory) declared.push_back({"logits_memory", 'f'});
+    return declared;
+  }
   Arrays outputs() const { return {{"loss", 'f'}}; }
 
   void shape(ShapeInference& shapes) const {
@@ -122,7 +162,9 @@ struct CrossEntropy {
     const float* const weight = floats(weight_array);
     float* const loss = floats(call.output(kLoss));
     saved.logits.reset();  // before new ones are asked for: they may get the same memory
-    Logits& logits = saved.logits.emplace(M, V);
+    const bool enough = has_memory && call.input(kMemory).size() == V * C;
+    Logits& logits = saved.logits.emplace(M, V, C, enough ? floats(call.input(kMemory)) : nullptr);
+    saved.picked.resize(M);
     const Factor hidden(precision, floats(hidden_array), M, C);
     std::vector<LogSumExp> totals(M);
     for (int64_t begin = 0; begin < V; begin += kStrip) {
@@ -134,7 +176,8 @@ struct CrossEntropy {
     }
     for (int64_t m = 0; m < M; ++m) {
       const float logarithm = std::log(totals[m].sum);
-      loss[m] = (totals[m].greatest - *logits.row(m, labels.data()[m])) + logarithm;
+      saved.picked[m] = *logits.row(m, labels.data()[m]);
+      loss[m] = (totals[m].greatest - saved.picked[m]) + logarithm;
     }
   }
 
@@ -148,7 +191,7 @@ struct CrossEntropy {
     float* const hidden_gradient = floats(call.gradient(kHidden));
     float* const weight_gradient = floats(call.gradient(kWeight));
     const Factor hidden(precision, floats(hidden_array), M, C);
-    const LogitGradient logit_gradient = {*saved.logits, floats(call.output(kLoss)),
+    const LogitGradient logit_gradient = {*saved.logits, saved.picked.data(), floats(call.output(kLoss)),
                                           floats(call.output_gradient(kLoss)), labels.data()};
     static_assert(kStrip % kPart == 0, "a part of the gradient lies within a strip of the logits");
     for (int64_t begin = 0; begin < V; begin += kPart) {
@@ -164,6 +207,7 @@ struct CrossEntropy {
       }
     }
     write_zeros(call, kLabels);
+    if (saved.logits->in_memory()) saved.logits.reset();  // d weight may have been written over them
   }
 };
 
