@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 
 from kogpt2_gluon.inference.generation import prompt_notes
+from kogpt2_gluon.machine.memory import own_mappings
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
@@ -50,19 +51,22 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
     # Network and optimizer: new from the seed, or as the checkpoint left them.
     products = settle_products(recipe, ctx, worker, saved)
     ops, training = products.ops, replace(training, precision=products.precision)
-    net = new_network(recipe, ctx, ops)
-    state = TrainState()
-    if checkpoint and saved:
-        state = restore_state(saved)
-        state.stop_rule_met = state.stop_rule_met and recipe.evaluation.stop_improvement > 0
-        if saved["held_out_fingerprint"] != (held_out.fingerprint if held_out else None):
-            state.epoch_perplexity, state.evaluation = None, None  # scores of another set do not compare with new ones
-        load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
-    worker.broadcast_parameters(structural_parameters(net))
-    decoder = net.for_decoding()
-    update = Update(net, training, worker, start.accumulate, state.step, fused=ops.name == "fused")
-    if checkpoint:
-        update.load_arrays(checkpoint.optimizer_arrays())
+    with own_mappings():
+        net = new_network(recipe, ctx, ops)
+        state = TrainState()
+        if checkpoint and saved:
+            state = restore_state(saved)
+            state.stop_rule_met = state.stop_rule_met and recipe.evaluation.stop_improvement > 0
+            if saved["held_out_fingerprint"] != (held_out.fingerprint if held_out else None):
+                # Scores of another set do not compare with new ones.
+                state.epoch_perplexity, state.evaluation = None, None
+            load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
+        worker.broadcast_parameters(structural_parameters(net))
+        decoder = net.for_decoding()
+        update = Update(net, training, worker, start.accumulate, state.step, fused=ops.name == "fused")
+        if checkpoint:
+            update.load_arrays(checkpoint.optimizer_arrays())
+        mx.nd.waitall()  # MXNet allocates an array when it is written
 
     loss_block = LanguageModelLoss(net, rows_apart=True)
     loss_block.hybridize(static_alloc=True, static_shape=True)
