@@ -198,57 +198,56 @@ struct Call {
   }
 };
 
-constexpr int64_t kLeftSliver = kDepth * kTileRows + kLanes, kRightSliver = kDepth * kTileColumns + kLanes;
+// Lines first .. end - 1 of the shared factor, elements begin .. begin + depth - 1: what is packed at a time.
+struct Part {
+  int64_t begin, depth, first, end;
+};
 
-void multiply_with_shared_left(const Call& call) {
-  Buffer<float> shared(std::min(kSharedRows, call.M() + kTileRows) / kTileRows * kLeftSliver);
-  float* const slivers = shared.data();
-#pragma omp parallel
-  {
-    alignas(64) float own[kRightSliver];
-    for (int64_t begin = 0; begin < call.K(); begin += kDepth) {
-      const int64_t depth = std::min(kDepth, call.K() - begin);
-      for (int64_t first = 0; first < call.M(); first += kSharedRows) {
-        const int64_t end = std::min(first + kSharedRows, call.M());
-#pragma omp for schedule(static)
-        for (int64_t row = first; row < end; row += kTileRows) {
-          pack<kTileRows>(call.a, row, begin, depth, slivers + (row - first) / kTileRows * kLeftSliver);
-        }
-#pragma omp for schedule(dynamic)
-        for (int64_t column = 0; column < call.N(); column += kTileColumns) {
-          pack<kTileColumns>(call.columns_of_b, column, begin, depth, own);
-          for (int64_t row = first; row < end; row += kTileRows) {
-            call.tile(row, column, slivers + (row - first) / kTileRows * kLeftSliver, own, begin, depth);
-          }
-        }
-      }
+std::vector<Part> parts_of(int64_t lines, int64_t lines_at_once, int64_t K) {
+  std::vector<Part> parts;
+  for (int64_t begin = 0; begin < K; begin += kDepth) {
+    for (int64_t first = 0; first < lines; first += lines_at_once) {
+      parts.push_back({begin, std::min(kDepth, K - begin), first, std::min(first + lines_at_once, lines)});
     }
   }
+  return parts;
 }
 
-void multiply_with_shared_right(const Call& call) {
-  Buffer<float> shared(std::min(kSharedColumns, call.N() + kTileColumns) / kTileColumns * kRightSliver);
-  float* const slivers = shared.data();
+// Calls tile(shared line, own line, shared sliver, own sliver, begin, depth) for all tiles of the product. `shared` and
+// `own` have a line for each row of the left factor, or for each column of the right one. A thread whose share of a part
+// is done packs some of the next part, so that the threads wait for each other once a part.
+template <int kSharedWidth, int kOwnWidth, typename Tile>
+void multiply_parts(const Matrix& shared, int64_t lines_at_once, const Matrix& own, const Tile& tile) {
+  constexpr int64_t kSliver = kDepth * kSharedWidth + kLanes;
+  const std::vector<Part> parts = parts_of(shared.rows, lines_at_once, shared.columns);
+  const int64_t num_parts = static_cast<int64_t>(parts.size());
+  const int64_t part_size = std::min(lines_at_once, shared.rows + kSharedWidth) / kSharedWidth * kSliver;
+  Buffer<float> memory(part_size * std::min<int64_t>(2, num_parts));
+  float* const slivers = memory.data();
 #pragma omp parallel
   {
-    alignas(64) float own[kLeftSliver];
-    for (int64_t begin = 0; begin < call.K(); begin += kDepth) {
-      const int64_t depth = std::min(kDepth, call.K() - begin);
-      for (int64_t first = 0; first < call.N(); first += kSharedColumns) {
-        const int64_t end = std::min(first + kSharedColumns, call.N());
-#pragma omp for schedule(static)
-        for (int64_t column = first; column < end; column += kTileColumns) {
-          float* const sliver = slivers + (column - first) / kTileColumns * kRightSliver;
-          pack<kTileColumns>(call.columns_of_b, column, begin, depth, sliver);
-        }
-#pragma omp for schedule(dynamic)
-        for (int64_t row = 0; row < call.M(); row += kTileRows) {
-          pack<kTileRows>(call.a, row, begin, depth, own);
-          for (int64_t column = first; column < end; column += kTileColumns) {
-            call.tile(row, column, own, slivers + (column - first) / kTileColumns * kRightSliver, begin, depth);
+    alignas(64) float own_sliver[kDepth * kOwnWidth + kLanes];
+    for (int64_t p = 0; p <= num_parts; ++p) {  // part p is packed while part p - 1 is multiplied
+      if (p > 0) {
+        const Part part = parts[p - 1];
+        const float* const packed = slivers + (p - 1) % 2 * part_size;
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t line = 0; line < own.rows; line += kOwnWidth) {
+          pack<kOwnWidth>(own, line, part.begin, part.depth, own_sliver);
+          for (int64_t each = part.first; each < part.end; each += kSharedWidth) {
+            tile(each, line, packed + (each - part.first) / kSharedWidth * kSliver, own_sliver, part.begin, part.depth);
           }
         }
       }
+      if (p < num_parts) {
+        const Part part = parts[p];
+        float* const to = slivers + p % 2 * part_size;
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t line = part.first; line < part.end; line += kSharedWidth) {
+          pack<kSharedWidth>(shared, line, part.begin, part.depth, to + (line - part.first) / kSharedWidth * kSliver);
+        }
+      }
+#pragma omp barrier
     }
   }
 }
@@ -259,9 +258,17 @@ void packed_matmul(Shared shared, const Matrix& a, const Matrix& b, float* c, in
                    const float* bias) {
   const Call call = {a, b.transposed(), c, c_stride, add, bias};
   if (shared == Shared::kLeft) {
-    multiply_with_shared_left(call);
+    multiply_parts<kTileRows, kTileColumns>(
+        call.a, kSharedRows, call.columns_of_b,
+        [&](int64_t row, int64_t column, const float* left, const float* right, int64_t begin, int64_t depth) {
+          call.tile(row, column, left, right, begin, depth);
+        });
   } else {
-    multiply_with_shared_right(call);
+    multiply_parts<kTileColumns, kTileRows>(
+        call.columns_of_b, kSharedColumns, call.a,
+        [&](int64_t column, int64_t row, const float* right, const float* left, int64_t begin, int64_t depth) {
+          call.tile(row, column, left, right, begin, depth);
+        });
   }
 }
 
