@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -93,8 +94,9 @@ class Turns:
             while len(self._results) < len(self._processes):
                 for name, process in self._processes.items():
                     if name not in self._results:
-                        process.stdin.write("\n")
-                        process.stdin.flush()
+                        with suppress(BrokenPipeError):  # it has ended, and the next line finds that
+                            process.stdin.write("\n")
+                            process.stdin.flush()
                         self._until_ready(name)
             return self._results
         finally:
@@ -133,7 +135,8 @@ def run_rounds(
     """Runs every contestant in turn, `rounds` times; returns {name: result} of each round.
 
     The figures `show` go to stderr at once. A contestant that fails is reported and left out of all rounds. Raises
-    ContestantError if it is `needed`.
+    ContestantError if it is `needed`. With `in_turns`, all contestants of a round are alive, make their steps in
+    turn, and are needed.
     """
     out: dict[str, str] = {}
     results: list[dict[str, Result]] = []

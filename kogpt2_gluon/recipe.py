@@ -143,6 +143,9 @@ class TrainingRecipe:
     beta2: float = option(0.999, "decay of the second moment, below 1", minimum=0.0, maximum=1.0)
     epsilon: float = option(1e-6, "added to the root of the second moment", minimum=1e-12)
     clip_norm: float = option(1.0, "largest global gradient norm; 0: no clipping", minimum=0.0)
+    init_from: str = option(
+        "", "a checkpoint whose weights a new run begins with, and nothing else of it; empty: random weights", path=True
+    )
     seed: int = option(0, "the one seed of weights, order and dropout", minimum=0)
     precision: str = option(
         "float32",
@@ -224,10 +227,11 @@ class Recipe:
             defaults = dataclasses.asdict(DataRecipe())
             given = ("encoding", "include", "exclude")  # only if set: runs from before they existed go on
             data.update({key: plain["data"][key] for key in given if plain["data"][key] != defaults[key]})
+        apart = WHERE_IT_RUNS if self.training.init_from else (*WHERE_IT_RUNS, "init_from")
         decides = {
             "model": plain["model"],
             "data": data,
-            "training": {key: value for key, value in plain["training"].items() if key not in WHERE_IT_RUNS},
+            "training": {key: value for key, value in plain["training"].items() if key not in apart},
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

@@ -25,6 +25,7 @@ def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> No
     is_flag=True,
     help="Print the recipe, what it would take, and what it would start from, and stop.",
 )
+@click.option("--init-from", metavar="CHECKPOINT", help="Begin a new run with its weights: training.init_from.")
 @click.option("--resume", default="auto", show_default=True, help="auto, never, or a checkpoint's path.")
 @click.option(
     "--keys",
@@ -36,7 +37,7 @@ def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> No
     callback=_print_keys,
     help="Print every key of a recipe (of one section) with default, admitted values and meaning, and stop.",
 )
-def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -> None:
+def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, init_from: str | None, resume: str) -> None:
     """Train a recipe and save checkpoints. Under `horovodrun --gloo -np N` the same command is one worker of N.
 
     RECIPE is a YAML file or the name of a shipped one; OVERRIDES are section.key=value. A dry run makes the checks of
@@ -45,11 +46,14 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, resume: str) -
     \b
     Example: kogpt2 train demo training.num_steps=200 tracking.run_dir=runs/try
              kogpt2 train --keys training
+             kogpt2 train my_recipe --init-from runs/kogpt2_base tracking.run_dir=runs/mine
              horovodrun --gloo -np 8 kogpt2 train kogpt2_base data.train=shards/train
     """
     from kogpt2_gluon.recipe import load_recipe
     from kogpt2_gluon.training.resume_point import resume_choice
 
+    if init_from is not None:
+        overrides = (*overrides, f"training.init_from={init_from}")
     loaded, resume = load_recipe(recipe, overrides), resume_choice(resume)
     if dry_run:
         from kogpt2_gluon.training.dry_run import check, describe

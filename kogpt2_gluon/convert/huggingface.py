@@ -48,7 +48,7 @@ def convert_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # transformers needs the mark
             (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
             _write_json(folder / "config.json", model_config(recipe.model, source))
-            _write_json(folder / "generation_config.json", _token_ids(source))
+            _write_json(folder / "generation_config.json", _generation_config(recipe.model, source))
             _write_json(folder / "tokenizer_config.json", _tokenizer_config(recipe.model, source))
             _write_json(folder / "special_tokens_map.json", _special_tokens(source))
             (folder / "README.md").write_text(_model_card(recipe, state, source), encoding="utf-8")
@@ -68,6 +68,7 @@ def model_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, A
         "model_type": "gpt2",
         "vocab_size": model.vocab_size,
         "n_positions": model.max_length,
+        "n_ctx": model.max_length,  # the same under its older name, which llama.cpp's converter reads
         "n_embd": model.units,
         "n_layer": model.num_layers,
         "n_head": model.num_heads,
@@ -86,6 +87,11 @@ def model_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, A
 def _token_ids(tokenizer: SentencePieceBPE) -> dict[str, Any]:
     tokens = _special_tokens(tokenizer)
     return {f"{key}_id": tokenizer.ids[tokens[key]] for key in ("bos_token", "eos_token", "pad_token") if key in tokens}
+
+
+def _generation_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, Any]:
+    spare = list(range(len(tokenizer.ids), model.vocab_size))  # rows of the embedding without a piece
+    return {**_token_ids(tokenizer), **({"suppress_tokens": spare} if spare else {})}
 
 
 def _special_tokens(tokenizer: SentencePieceBPE) -> dict[str, str]:

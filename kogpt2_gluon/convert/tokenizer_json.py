@@ -31,6 +31,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from kogpt2_gluon.errors import DataError
 
 SPACE = "\u2581"  # SentencePiece's visible space
+START = Regex(r"\A(?=[\s\S])")  # of a text that is not empty. Not Prepend: transformers.js prepends to empty ones too
 BREAK, WALL = "\ufdd0", "\ufdd1"  # noncharacters that keep two characters apart for a moment
 LINE_END, OTHER = "\ufdd2", "\ufdd3"  # LINE_END replaces a line end, so that it does not become a space
 TABLES = ("nmt_nfkc", "nmt_nfkc_jamo", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
@@ -161,7 +162,7 @@ def merges_of(scores: dict[str, float]) -> list[tuple[str, str]]:
 def _normalizer(spec: Any, keeps_newlines: bool) -> normalizers.Normalizer:
     steps: list[normalizers.Normalizer] = []
     if not spec.remove_extra_whitespaces and spec.add_dummy_prefix:
-        steps.append(normalizers.Prepend(" "))  # before the table: a text that it deletes keeps this space
+        steps.append(normalizers.Replace(START, " "))  # before the table: a text that it deletes keeps this space
     if spec.precompiled_charsmap and keeps_newlines:  # SentencePiece takes a symbol out before it looks at the table
         steps += [normalizers.Replace(LINE_END, OTHER), normalizers.Replace("\n", LINE_END)]
         steps += [*_table(spec.precompiled_charsmap), normalizers.Replace(LINE_END, "\n")]
@@ -172,7 +173,7 @@ def _normalizer(spec: Any, keeps_newlines: bool) -> normalizers.Normalizer:
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     steps.append(normalizers.Replace(" ", SPACE))
     if spec.remove_extra_whitespaces and spec.add_dummy_prefix:
-        steps.append(normalizers.Prepend(SPACE))  # only if something is left
+        steps.append(normalizers.Replace(START, SPACE))  # only if something is left
     return normalizers.Sequence(steps)
 
 
@@ -204,8 +205,9 @@ def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str]) -> pre_tokenizer
     if symbols:  # longest first
         steps.append(pre_tokenizers.Split(Regex("|".join(map(re.escape, symbols))), "isolated"))
     if SPACE in model.scores and not any(SPACE in piece[1:] for piece in [*model.scores, *symbols]):
-        # No piece runs over a space, so words can be taken one by one: the same ids, and the cache works.
-        steps.append(pre_tokenizers.Split(SPACE, "merged_with_next"))
+        # No piece runs over a space, so words can be taken one by one: the same ids, and the cache works. "isolated" is
+        # the only behaviour that transformers.js knows: with "merged_with_next" it silently gives other ids.
+        steps.append(pre_tokenizers.Split(Regex(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+"), "isolated"))
     return pre_tokenizers.Sequence(steps)
 
 
@@ -232,7 +234,9 @@ def _hide_reserved(model: SentencePieceBPE, tokenizer: Tokenizer) -> None:
 
 def _decoder(model: SentencePieceBPE) -> decoders.Decoder:
     trainer, spec = model.proto.trainer_spec, model.proto.normalizer_spec
-    unknown = Regex(rf"\A{re.escape(model.unk)}\z")  # the token, not its name spelled out in the text
+    # The token, not its name within another piece. OpenVINO's converter reads plain texts only.
+    within_another = any(model.unk in piece for piece in model.ids if piece != model.unk)
+    unknown = Regex(rf"\A{re.escape(model.unk)}\z") if within_another else model.unk
     steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.Replace(unknown, BREAK)]
     if trainer.byte_fallback:
         steps.append(decoders.ByteFallback())

@@ -27,6 +27,7 @@ MAY_CHANGE = {
     "threads",
     "ops",
     "precision",  # the checkpoint is float32 either way
+    "init_from",  # the checkpoint has what became of those weights
 }
 
 
@@ -100,6 +101,7 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
                 (changed if key in MAY_CHANGE else refused).append(text)
     if refused:
         raise RecipeError(
-            f"{checkpoint.path}: saved by another recipe ({', '.join(refused)}); restore these values or change run_dir"
+            f"{checkpoint.path}: saved by another recipe ({', '.join(refused)}); restore these values, or begin "
+            f"another run with its weights: --init-from {checkpoint.path} and another run_dir"
         )
     return changed

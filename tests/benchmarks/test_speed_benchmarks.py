@@ -159,6 +159,45 @@ print('{{"speed": 8.0}}')
         contestants.run_rounds([good, lame], 1, needed=["ours", "lame"], show=["speed"])
 
 
+STEPS = """
+import json, pathlib, sys
+sys.path.insert(0, {benchmarks!r})
+from contestants import wait_for_turn
+for step in range({steps}):
+    wait_for_turn()
+    with pathlib.Path({log!r}).open("a") as log:
+        log.write({name!r})
+    if step == {fails_at}:
+        sys.exit("it fell over")
+print(json.dumps({{"tokens_per_second": 1.0, "step_seconds": {seconds}}}))
+"""
+
+
+def stepper(contestants: ModuleType, log: Path, name: str, seconds: list[float], fails_at: int = -1) -> Any:
+    """A contestant that writes its name into `log` at each step."""
+    code = STEPS.format(
+        benchmarks=str(BENCHMARKS), log=str(log), name=name, seconds=seconds, steps=len(seconds), fails_at=fails_at
+    )
+    return fake(contestants, name, code)
+
+
+def test_contestants_take_turns_step_by_step(contestants: ModuleType, tmp_path: Path) -> None:
+    """A pause of the machine changes one step's ratio, and so not their median."""
+    log = tmp_path / "log"
+    both = [stepper(contestants, log, "a", [1.0, 9.0, 2.0]), stepper(contestants, log, "b", [3.0, 27.0, 99.0, 1.0])]
+    (round_,) = contestants.run_rounds(both, 1, needed=["a"], show=["tokens_per_second"], in_turns=True)
+    assert log.read_text() == "abababb" and round_["a"]["in_turns"]
+    assert contestants.ratio([round_], "a", "b", "tokens_per_second") == 3.0
+
+
+def test_who_fails_in_turns_ends_all(contestants: ModuleType, tmp_path: Path, capfd: Any) -> None:
+    log = tmp_path / "log"
+    lame = stepper(contestants, log, "b", [1.0] * 3, fails_at=1)
+    with pytest.raises(contestants.ContestantError, match=r"^b: exit code 1"):
+        contestants.run_rounds([stepper(contestants, log, "a", [1.0] * 9), lame], 1, [], [], in_turns=True)
+    assert log.read_text() == "abab" and "it fell over" in capfd.readouterr().err
+
+
 def test_a_ratio_is_made_within_a_round(contestants: ModuleType) -> None:
     rounds = [{"ours": {"speed": a}, "peer": {"speed": b}} for a, b in ((1.0, 4.0), (2.0, 4.0), (4.0, 40.0))]
     assert contestants.ratio(rounds, "ours", "peer", "speed") == 0.25  # of the medians it would be 0.5
