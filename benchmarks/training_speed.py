@@ -8,12 +8,15 @@ A step is forward, backward, the global gradient norm, clipping at 1.0 and AdamW
 its 124,242,432 parameters (or the model of another recipe, by --model, or other sizes, by `section.key=value`). Ours
 is the training loop's own `run_step` after its own `set_up`, on token shards of random tokens; training_peers.py says
 what the others do. In every round each contestant runs in turn, a process of its own: warm-up steps, then timed ones.
-A round's figure is that of the median step, a ratio is made within a round, and the median of the rounds counts.
+A round's figure is that of the median step, a ratio is made within a round, and the median of the rounds counts. With
+--turns all contestants are alive at the same time and make their steps in turn, and a ratio is the median of those of
+the steps: on a machine whose speed changes within seconds that is far steadier.
 
 Contestants: `ours` (fused operators); `stock` (ours by MXNet's own operators, which compute in float32 whatever the
 precision); `hf` (transformers); `hf-huge`, the same with GLIBC_TUNABLES=glibc.malloc.hugetlb=1, `ours-huge` is ours
 with it; `hf-no-dropout`; `compile` (torch.compile of the same model); `ours-float32`; `before`, ours as another
-checkout of this repository has it, which --before names. One that cannot run is reported and left out. Of the JSON
+checkout of this repository has it, which --before names; `product`, the step's operations at the rate of a plain
+float32 product of 4096 x 4096 (limits.py). One that cannot run is reported and left out. Of the JSON
 object, `ratio` is ours / hf in tokens/s, `ratio_huge_pages` ours / hf-huge, `ratio_memory` ours / hf in peak memory
 of the process. ONEDNN_MAX_CPU_ISA holds for all contestants; `matrix_kernels` are oneDNN's in `ours` and `hf`, and
 `amx` is true if these use AMX: a processor with AMX gives very different figures than one with AVX-512 BF16.
@@ -50,12 +53,13 @@ from contestants import (
 from reader_sets import SPECIAL, make_tokenizer
 
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine import limits, runtime
-from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.recipe import ModelRecipe, Recipe, load_recipe
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter, token_dtype
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile", "ours-float32", "before")
+PEERS = ("stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile", "ours-float32", "before", "product")
 DEFAULT_PEERS = PEERS[:6]
 RATE, MEMORY = "tokens_per_second", "peak_memory_mb"
 NUM_TOKENS = 1 << 20  # of the shards; a run that has read them all begins again
@@ -150,6 +154,10 @@ def contestants(arguments: argparse.Namespace, work: Path, sizes: dict[str, Any]
     precision = ["--precision", arguments.precision]
     peer = [sys.executable, HERE / "training_peers.py", *shape, *threads, *precision, "--model", json.dumps(sizes)]
     variables = {"OMP_NUM_THREADS": str(arguments.threads), "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")}
+    tokens = batch_size * seq_length
+    flops = flops_of_step(ModelRecipe(**sizes), batch_size, seq_length)
+    product = [sys.executable, HERE / "limits.py", *threads, "--step-flops", flops, "--tokens", tokens]
+    product += ["--steps", arguments.warmup, arguments.steps]
     everyone = [
         Contestant("ours", fused, variables),
         Contestant("stock", stock, variables),
@@ -158,12 +166,19 @@ def contestants(arguments: argparse.Namespace, work: Path, sizes: dict[str, Any]
         Contestant("ours-huge", fused, {**variables, **HUGE_PAGES}),
         Contestant("hf-no-dropout", [*peer, "--dropout", 0], variables),
         Contestant("compile", [*peer, "--compile"], variables),
+        Contestant("product", product, variables),
         Contestant("ours-float32", [*fused, "training.precision=float32"], variables),
     ]
     if arguments.before:
         old = {**variables, "PYTHONPATH": str(arguments.before)}  # it comes before the installed package
         everyone.append(Contestant("before", fused, old))
     return {contestant.name: contestant for contestant in everyone}
+
+
+def flops_of_step(model: ModelRecipe, batch_size: int, seq_length: int) -> float:
+    """Operations of a step's products, forward and backward; attention computes half of its square."""
+    whole_square = flops_per_token(model, seq_length)
+    return (whole_square - 6.0 * model.num_layers * model.units * seq_length) * batch_size * seq_length
 
 
 def probe(contestant: Contestant, sizes: dict[str, Any]) -> list[str]:

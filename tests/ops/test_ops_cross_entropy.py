@@ -155,8 +155,8 @@ def test_passes_that_overlap(hybridize):
 
 
 # More and fewer rows than units, vocabularies that end at all places of a strip (3,072 columns) and of a part (1,536).
-@pytest.mark.parametrize("vocab", [50, 1537, 3072, 4700, 6144, 7681, 9216, 11000])
-@pytest.mark.parametrize("rows", [1, 7, 15, 16, 17, 31, 40])
+@pytest.mark.parametrize("vocab", [1537, 3072, 4700, 7681, 11000])
+@pytest.mark.parametrize("rows", [7, 15, 17, 40])
 def test_logits_in_the_memory_of_the_gradient(rows, vocab):
     """They are overwritten by the gradient, and each has been read before."""
     one = case((rows,), 16, vocab)
