@@ -42,7 +42,7 @@ def main(threads: int, step_flops: float | None, steps: tuple[int, int], tokens:
 
 
 def as_steps(flops: float, warmup: int, steps: int, tokens: int) -> dict[str, object]:
-    """Returns what a training step would take if it were a plain product, measured anew for each step."""
+    """Returns what a training step would take if it were a plain product, measured again for each step."""
     import torch
 
     a, b = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE)
