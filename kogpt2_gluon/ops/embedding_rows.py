@@ -30,12 +30,14 @@ class EmbeddingRows:
         That holds for passes that are not recorded too, so evaluation needs no more memory than training.
         """
         weight = self._weight.data()
+        # While a recorded pass waits for its backward pass, its logits are there.
+        is_free = self._weight.grad_req == "write" and self._pass is None
+        memory = self._weight.grad() if is_free else mx.nd.zeros(1, ctx=weight.context)
         array = mx.nd.zeros((*tokens.shape, weight.shape[1]), ctx=weight.context)  # its values are not read
         if mx.autograd.is_recording():
             assert self._pass is None, "a recorded pass before this one still lacks its call of add()"
             array.attach_grad()
             self._pass = tokens, array
-        memory = self._weight.grad() if self._weight.grad_req == "write" else mx.nd.zeros(1, ctx=weight.context)
         return weight.detach(), array, memory
 
     def add(self) -> None:

@@ -166,6 +166,23 @@ def test_the_same_gradients(grad_req, hybridize):
         assert_close(actual[name], gradient, 1e-6, scale=1e-2)
 
 
+def test_a_pass_between_forward_and_backward_takes_no_logits_away():
+    """The logits of the recorded pass are in the gradient's memory; a pass that is not recorded has its own."""
+    results = []
+    for between in (False, True):
+        net = make_net(FusedCpuOps())
+        loss_block = LanguageModelLoss(net, rows_apart=True)
+        with mx.autograd.record():
+            loss = loss_block(tokens_of((2, 18)))
+        if between:
+            loss_block(tokens_of((3, 9), seed=1)).wait_to_read()
+        loss.backward()
+        loss_block.add_embedding_gradient()
+        results.append(gradients_of(net))
+    for name, gradient in results[0].items():
+        np.testing.assert_array_equal(results[1][name], gradient)
+
+
 def test_without_them_something_is_missing():
     """So the rows matter, and forgetting add_embedding_gradient shows."""
     net = make_net(FusedCpuOps())
