@@ -7,8 +7,7 @@
 // Backward, with g = d out, m = mask * g and a = gelu(data):
 //   d data = (m weight) gelu'(data)    d weight = m^T a    d bias = the column sums of m    d residual = g
 // Saved: nothing; a is computed again, which is cheaper than keeping it.
-#include "dropout.h"
-#include "linear_map.h"
+#include "linear_residual.h"
 #include "masked_rows.h"
 #include "vector_math.h"
 
@@ -48,26 +47,8 @@ void activate_backward(const float* data, float* gradient, Factor& activation) {
   }
 }
 
-struct GeluLinearDropoutResidual {
-  enum Input { kData, kWeight, kBias, kResidual, kSeed };
-  enum Output { kOut };
-  Precision precision;
-  DropoutAttributes dropout;
-
-  explicit GeluLinearDropoutResidual(const Attributes& attributes)
-      : precision(precision_of(attributes)), dropout(attributes) {}
-
-  Arrays inputs() const {
-    return {{"data", 'f'}, {"weight", 'f'}, {"bias", 'f'}, {"residual", 'f'}, {"seed", 'f'}};
-  }
-  Arrays outputs() const { return {{"out", 'f'}}; }
-
-  void shape(ShapeInference& shapes) const {
-    const Shape out = settle_linear(shapes, shapes.input(kData), kWeight, kBias);
-    shapes.settle(kResidual, out);
-    shapes.settle(kSeed, {kSeedSize});
-    shapes.output(kOut) = out;
-  }
+struct GeluLinearDropoutResidual : LinearResidual {
+  using LinearResidual::LinearResidual;
 
   void forward(const ForwardCall& call) const {
     MXTensor& out = call.output(kOut);

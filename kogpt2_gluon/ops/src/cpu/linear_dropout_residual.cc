@@ -8,33 +8,14 @@
 // d residual = g. Saved: nothing.
 #include <algorithm>
 
-#include "dropout.h"
-#include "linear_map.h"
+#include "linear_residual.h"
 #include "masked_rows.h"
 
 namespace kogpt2 {
 namespace {
 
-struct LinearDropoutResidual {
-  enum Input { kData, kWeight, kBias, kResidual, kSeed };
-  enum Output { kOut };
-  Precision precision;
-  DropoutAttributes dropout;
-
-  explicit LinearDropoutResidual(const Attributes& attributes)
-      : precision(precision_of(attributes)), dropout(attributes) {}
-
-  Arrays inputs() const {
-    return {{"data", 'f'}, {"weight", 'f'}, {"bias", 'f'}, {"residual", 'f'}, {"seed", 'f'}};
-  }
-  Arrays outputs() const { return {{"out", 'f'}}; }
-
-  void shape(ShapeInference& shapes) const {
-    const Shape out = settle_linear(shapes, shapes.input(kData), kWeight, kBias);
-    shapes.settle(kResidual, out);
-    shapes.settle(kSeed, {kSeedSize});
-    shapes.output(kOut) = out;
-  }
+struct LinearDropoutResidual : LinearResidual {
+  using LinearResidual::LinearResidual;
 
   void forward(const ForwardCall& call) const {
     MXTensor& out = call.output(kOut);
