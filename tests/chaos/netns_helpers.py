@@ -20,7 +20,8 @@ from tests.helpers import MARK
 HOSTS = ("h1", "h2")
 TOOLS = ("unshare", "nsenter", "ip", "ssh-keygen", "/usr/sbin/sshd")
 # The first process: it names the host, starts sshd, and reaps whatever loses its parent. /tmp becomes the host's own,
-# except for folders that exist already: these are shared, like all other files.
+# except for folders that exist already: these are shared, like all other files. One of them may go meanwhile, because
+# other tests run beside this one; a folder that is there and cannot be shared is an error.
 INIT = """
 set -e
 mount --make-rprivate /
@@ -30,7 +31,11 @@ mount --bind "$2/ssh" /root/.ssh
 mkdir -p /run/sshd
 mount --bind /tmp /mnt
 mount -t tmpfs -o mode=1777 none /tmp
-for folder in /mnt/*/; do mkdir "/tmp/$(basename "$folder")"; mount --bind "$folder" "/tmp/$(basename "$folder")"; done
+for folder in /mnt/*/; do
+    shared="/tmp/$(basename "$folder")"
+    mkdir "$shared"
+    mount --bind "$folder" "$shared" || { rmdir "$shared"; [ ! -e "$folder" ]; }
+done
 umount -l /mnt
 ip link set lo up
 touch "$2/$1.up"
@@ -72,8 +77,18 @@ class Cluster:
         Path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
         self.shells = [self._start(host, f"10.77.0.{number}") for number, host in enumerate(HOSTS, start=1)]
         self.pids: dict[str, int] = {}
+        try:
+            self._join()
+        except BaseException:
+            self.close()
+            raise
+
+    def _join(self) -> None:
+        """Waits for both hosts, and connects them."""
         for host, shell in zip(HOSTS, self.shells):
-            wait_for(lambda host=host: (folder / f"{host}.up").exists(), f"{host} is up")
+            up = self.folder / f"{host}.up"
+            wait_for(lambda up=up, shell=shell: up.exists() or shell.poll() is not None, f"{host} is up")
+            assert shell.poll() is None, f"the first process of {host} ended with exit code {shell.returncode}"
             children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()
             self.pids[host] = int(children[0])
         one, two = (f"kogpt2{os.getpid() % 100000}{end}" for end in "ab")

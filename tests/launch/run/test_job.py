@@ -291,7 +291,8 @@ import psutil
 step(1)
 if rank == 0:
     launcher = psutil.Process({os.getpid()})
-    (engine,) = [child for child in launcher.children() if any("horovodrun" in word for word in child.cmdline())]
+    children = [child for child in launcher.children() if child.status() != psutil.STATUS_ZOMBIE]
+    (engine,) = [child for child in children if any("horovodrun" in word for word in child.cmdline())]
     for process in (launcher, engine, psutil.Process(), launcher):
         process.terminate()
 time.sleep(60)
