@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.corpus.formats import KINDS
@@ -46,12 +47,14 @@ def test_help_of_clean_names_every_kind_of_document():
 
 
 def test_help_of_every_verb_has_an_example():
-    top = kogpt2("--help").stdout
+    def shown(*words: str) -> str:
+        return CliRunner().invoke(cli, [*words, "--help"], prog_name="kogpt2").output
+
     found = list(verbs(cli))
     assert {("ops", "build"), ("profile",), ("train",)} <= set(found)
     for verb in found:
-        assert f"  {verb[0]} " in top
-        _, _, text = kogpt2(*verb, "--help").stdout.partition("\n")  # without the line of usage
+        assert f"  {verb[0]} " in shown()
+        _, _, text = shown(*verb).partition("\n")  # without the line of usage
         assert re.search(rf"\bkogpt2 {' '.join(verb)}\b", text), verb
 
 

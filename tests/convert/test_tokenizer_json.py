@@ -44,7 +44,7 @@ def real_lines() -> list[str]:
     if not REVIEWS.is_file():
         return OWN_SENTENCES
     with REVIEWS.open(encoding="utf-8") as file:
-        return [line.rstrip("\n") for line, _ in zip(file, range(40_000))]
+        return [line.rstrip("\n") for line, _ in zip(file, range(15_000))]
 
 
 @pytest.fixture(scope="module", params=PROFILES)

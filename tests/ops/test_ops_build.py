@@ -141,7 +141,7 @@ def test_a_source_that_does_not_compile_leaves_its_first_error_and_no_library(tm
     sources = tmp_path / "src"
     shutil.copytree(build.SOURCES, sources)
     keep_only(sources / "cpu", "library.cc")
-    (sources / "cpu" / "broken.cc").write_text("int broken( {\n", encoding="utf-8")
+    (sources / "cpu" / "a_broken.cc").write_text("int broken( {\n", encoding="utf-8")  # the first to be compiled
     monkeypatch.setattr(build, "SOURCES", sources)
     monkeypatch.setenv("KOGPT2_CACHE", str(tmp_path / "cache"))
     with pytest.raises(build.OperatorsUnavailable, match=r"do not compile: .*broken\.cc:1:.*error"):
