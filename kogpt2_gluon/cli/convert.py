@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
 
+TARGETS = ("huggingface", "checkpoint", "original")
+DTYPES = ("float32", "float16", "bfloat16")
+
 
 @click.command(no_args_is_help=True)
-@click.argument("checkpoint", type=ANY_PATH)
+@click.argument("source", type=ANY_PATH)
 @click.argument("out", type=FOLDER)
-@click.option("--to", "target", default="huggingface", show_default=True, type=click.Choice(["huggingface"]))
-def convert(checkpoint: Path, out: Path, target: str) -> None:
-    """Checkpoint -> a folder that transformers (PyTorch) can load. Needs neither torch nor MXNet.
+@click.option("--to", "target", default="huggingface", show_default=True, type=click.Choice(TARGETS))
+@click.option("--tokenizer", type=ANY_PATH, help="Tokenizer of a .params file; default: the one beside it.")
+@click.option(
+    "--num-heads", default=0, type=click.IntRange(0), help="Attention heads of a .params file; 0: units / 64."
+)
+@click.option("--with-optimizer", is_flag=True, help="The optimizer's state too, to go on with the training.")
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(DTYPES), help="huggingface's weights.")
+@click.option("--max-shard-size", default=0, type=click.IntRange(0), help="MB a file of huggingface's weights; 0: one.")
+def convert(source: Path, out: Path, target: str, **options: Any) -> None:
+    """Weights from anything to anything. Needs neither torch nor MXNet.
+
+    SOURCE is a run or checkpoint, a transformers folder of a GPT-2, or a .params file of KoGPT2 v1. The targets:
 
     \b
-    Example: kogpt2 convert runs/demo OUT --to huggingface
-    """
-    from kogpt2_gluon.convert.huggingface import convert_checkpoint
-    from kogpt2_gluon.runs.checkpoint import open_checkpoint
+    huggingface  a folder that transformers (PyTorch) can load
+    checkpoint   a run that generate, evaluate and train --init-from take
+    original     the .params and .spiece files of KoGPT2 v1
 
-    convert_checkpoint(open_checkpoint(checkpoint), out)
-    click.echo(f"{out}: load it with GPT2LMHeadModel.from_pretrained and AutoTokenizer.from_pretrained({str(out)!r})")
+    \b
+    Examples: kogpt2 convert runs/demo OUT
+              kogpt2 convert HUGGINGFACE-FOLDER runs/theirs --to checkpoint
+    """
+    from kogpt2_gluon.convert.source import open_source
+    from kogpt2_gluon.convert.targets import convert_to
+
+    opened, notes = open_source(source, options.pop("tokenizer"), options.pop("num_heads"))
+    for note in notes:
+        click.echo(note)
+    click.echo(convert_to(target, opened, out, **options))

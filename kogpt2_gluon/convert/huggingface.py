@@ -7,61 +7,91 @@ The arrays are renamed by the table in :mod:`.names`; nothing is rounded. Neithe
 from __future__ import annotations
 
 import json
-import shutil
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
-
-from kogpt2_gluon.convert.names import parameters_of, to_transformers
-from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.convert.names import bytes_of, parameters_of, to_transformers
+from kogpt2_gluon.convert.optimizer import write_optimizer
+from kogpt2_gluon.convert.source import Source
+from kogpt2_gluon.convert.target import refuse_occupied, target_folder
+from kogpt2_gluon.convert.tokenizer_files import TokenizerFiles, read_tokenizer
+from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint
-from kogpt2_gluon.storage.disk import disk_full, full_disk_named
-from kogpt2_gluon.storage.files import new_folder
-from kogpt2_gluon.wording import gigabytes
+from kogpt2_gluon.storage.safetensors_file import DTYPES as SAFETENSORS_DTYPES
+from kogpt2_gluon.storage.safetensors_file import write_safetensors
+
+WEIGHTS = "model.safetensors"
+SIZES = {name: dtype.itemsize for name, dtype in SAFETENSORS_DTYPES.items()}
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # the recipe's word: safetensors'
 
 
-def convert_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
-    """Verifies a checkpoint and writes it as folder `out`, which appears complete or not at all.
+def convert_checkpoint(
+    source: Source, out: Path, dtype: str = "float32", max_shard_size: int = 0, with_optimizer: bool = False
+) -> None:
+    """Verifies a source and writes it as folder `out`, which appears complete or not at all.
+
+    Parameters
+    ----------
+    source : Source
+        A checkpoint, or anything else that :func:`~kogpt2_gluon.convert.source.open_source` opens.
+    out : Path
+    dtype : str
+        Of the weights: float32, or float16 or bfloat16, to which they are rounded.
+    max_shard_size : int
+        Most bytes of a file of weights; a larger array has a file of its own. 0: one file for all.
+    with_optimizer : bool
+        The optimizer's state too; see :mod:`.optimizer`.
 
     Raises RecipeError if `out` exists and is not an empty folder, DataError naming the array, piece or file that cannot
     be converted.
     """
-    _refuse_occupied(out)
-    checkpoint.verify()
-    recipe, state = checkpoint.recipe(), checkpoint.state()
-    source = SentencePieceBPE(checkpoint.tokenizer_path)
-    _check_tokenizer(source, recipe.model)
-    tokenizer = tokenizer_json(source)
-    tensors = to_transformers(checkpoint.model_arrays(), recipe.model, str(checkpoint.model_path))
-    needed = sum(each.nbytes for each in tensors.values()) + 2 * len(tokenizer)  # and a few kB
-
-    def about() -> str:
-        return f"the converted model needs {gigabytes(needed)}; make room, or name another folder"
-
-    try:
-        with full_disk_named(out, about), new_folder(out) as folder:
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})  # transformers needs the mark
-            (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-            _write_json(folder / "config.json", model_config(recipe.model, source))
-            _write_json(folder / "generation_config.json", _generation_config(recipe.model, source))
-            _write_json(folder / "tokenizer_config.json", _tokenizer_config(recipe.model, source))
-            _write_json(folder / "special_tokens_map.json", _special_tokens(source))
-            (folder / "README.md").write_text(_model_card(recipe, state, source), encoding="utf-8")
-            shutil.copymode(folder / "README.md", folder / "model.safetensors")  # safetensors makes it private
-    except SafetensorError as error:
-        if "No space left" in str(error) or "quota" in str(error).lower():
-            raise disk_full(out, about()) from None
-        raise RecipeError(f"{out}: cannot be written: {error}") from None
-    except OSError as error:
-        raise RecipeError(f"{out}: cannot be written: {error.strerror or error}") from None
+    refuse_occupied(out)
+    source.verify(optimizer=with_optimizer)
+    recipe, state, itemsize = source.recipe(), source.state(), SIZES[DTYPES[dtype]]
+    tokenizer = read_tokenizer(source.tokenizer_path)
+    _check_tokenizer(tokenizer, recipe.model)
+    files = tokenizer.files(recipe.model.max_length)
+    tensors = to_transformers(source.model_arrays(), recipe.model, str(source.model_path))
+    needed = bytes_of(recipe.model, itemsize + 8 * with_optimizer) + 2 * sum(map(len, files.values()))  # and a few kB
+    with target_folder(out, needed) as folder:
+        _write_weights(folder, tensors, recipe.model, DTYPES[dtype], max_shard_size)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        _write_json(folder / "config.json", {**model_config(recipe.model, tokenizer), "torch_dtype": dtype})
+        _write_json(folder / "generation_config.json", _generation_config(recipe.model, tokenizer))
+        if with_optimizer:
+            write_optimizer(folder, source)
+        (folder / "README.md").write_text(_model_card(recipe, state, tokenizer, dtype), encoding="utf-8")
 
 
-def model_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, Any]:
+def _write_weights(
+    folder: Path, tensors: Mapping[str, Any], model: ModelRecipe, dtype: str, max_shard_size: int
+) -> None:
+    shapes = {each.in_transformers: each.transformers_shape for each in parameters_of(model)}
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    used = 0
+    for name, shape in shapes.items():
+        size = SIZES[dtype] * math.prod(shape)
+        if max_shard_size and shards[-1] and used + size > max_shard_size:
+            shards.append({})
+            used = 0
+        shards[-1][name] = shape
+        used += size
+    if len(shards) == 1:
+        write_safetensors(folder / WEIGHTS, tensors, shapes, dtype)
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_safetensors(folder / name, tensors, shard, dtype)
+        weight_map.update(dict.fromkeys(shard, name))
+    total = {"total_size": bytes_of(model, SIZES[dtype])}
+    _write_json(folder / f"{WEIGHTS}.index.json", {"metadata": total, "weight_map": weight_map})
+
+
+def model_config(model: ModelRecipe, tokenizer: TokenizerFiles) -> dict[str, Any]:
     """Returns the content of config.json, which transformers reads as a GPT2Config."""
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -79,64 +109,45 @@ def model_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, A
         "embd_pdrop": model.dropout,
         "attn_pdrop": model.dropout,
         "tie_word_embeddings": True,
-        "torch_dtype": "float32",
         **_token_ids(tokenizer),
     }
 
 
-def _token_ids(tokenizer: SentencePieceBPE) -> dict[str, Any]:
-    tokens = _special_tokens(tokenizer)
+def _token_ids(tokenizer: TokenizerFiles) -> dict[str, Any]:
+    tokens = tokenizer.special_tokens
     return {f"{key}_id": tokenizer.ids[tokens[key]] for key in ("bos_token", "eos_token", "pad_token") if key in tokens}
 
 
-def _generation_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, Any]:
-    spare = list(range(len(tokenizer.ids), model.vocab_size))  # rows of the embedding without a piece
+def _generation_config(model: ModelRecipe, tokenizer: TokenizerFiles) -> dict[str, Any]:
+    taken = set(tokenizer.ids.values())
+    spare = [row for row in range(model.vocab_size) if row not in taken]  # rows of the embedding without a piece
     return {**_token_ids(tokenizer), **({"suppress_tokens": spare} if spare else {})}
 
 
-def _special_tokens(tokenizer: SentencePieceBPE) -> dict[str, str]:
-    tokens = {"bos_token": tokenizer.bos, "eos_token": tokenizer.eos, "unk_token": tokenizer.unk}
-    return {**tokens, "pad_token": tokenizer.pad} if tokenizer.pad else tokens
-
-
-def _tokenizer_config(model: ModelRecipe, tokenizer: SentencePieceBPE) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # without it transformers uses GPT-2's byte-level tokenizer
-        "model_max_length": model.max_length,
-        "split_special_tokens": True,  # "</s>" in a text is text, as in SentencePiece
-        "clean_up_tokenization_spaces": False,
-        **_special_tokens(tokenizer),
-    }
-
-
-def _check_tokenizer(tokenizer: SentencePieceBPE, model: ModelRecipe) -> None:
-    size = len(tokenizer.ids)
+def _check_tokenizer(tokenizer: TokenizerFiles, model: ModelRecipe) -> None:
+    size = max(tokenizer.ids.values(), default=-1) + 1
     if size > model.vocab_size:
         raise DataError(
             f"tokenizer {tokenizer.path}: it has {size} pieces, more than model.vocab_size={model.vocab_size}"
         )
     for name in ("bos", "eos"):
-        if getattr(tokenizer, name) is None:
+        if f"{name}_token" not in tokenizer.special_tokens:
             raise DataError(f"tokenizer {tokenizer.path}: it has no {name} piece, which every document needs")
-
-
-def _refuse_occupied(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        raise RecipeError(f"{out}: the folder is not empty; name a new one, or empty it")
-    if out.exists() and not out.is_dir():
-        raise RecipeError(f"{out}: it is a file; name a folder")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _model_card(recipe: Recipe, state: dict[str, Any], tokenizer: SentencePieceBPE) -> str:
-    model, training = recipe.model, recipe.training
-    normalisation = tokenizer.proto.normalizer_spec.name or "identity"
-    tokens = state["step"] * recipe.tokens_per_step
-    parameters = sum(int(np.prod(each.shape)) for each in parameters_of(model))
-    special = ", ".join(f"`{piece}` {tokenizer.ids[piece]}" for piece in _special_tokens(tokenizer).values())
+def _model_card(recipe: Recipe, state: dict[str, Any], tokenizer: TokenizerFiles, dtype: str) -> str:
+    model = recipe.model
+    bos, eos = (tokenizer.special_tokens[name] for name in ("bos_token", "eos_token"))
+    origin = "Trained with KoGPT-2 on Gluon (Apache MXNet)" if state["step"] else "Weights that were taken over"
+    how = _how_it_was_trained(recipe, state)
+    rounding = "without rounding" if dtype == "float32" else f"and rounded to {dtype}"
+    special = ", ".join(
+        f"`{piece}` {tokenizer.ids[piece]}" for piece in dict.fromkeys(tokenizer.special_tokens.values())
+    )
     return f"""---
 language: ko
 library_name: transformers
@@ -146,8 +157,8 @@ tags: [gpt2, korean]
 
 # {recipe.name}
 
-A Korean GPT-2 with {parameters:,} parameters: {model.num_layers} layers, {model.num_heads} heads, {model.units} units,
-{model.max_length} positions. Trained with KoGPT-2 on Gluon (Apache MXNet) and converted without rounding.
+A GPT-2 with {bytes_of(model, 1):,} parameters: {model.num_layers} layers, {model.num_heads} heads, {model.units} units,
+{model.max_length} positions. {origin}, converted {rounding}.
 
 ```python
 from transformers import AutoTokenizer, GPT2LMHeadModel
@@ -156,17 +167,13 @@ model, tokenizer = GPT2LMHeadModel.from_pretrained("."), AutoTokenizer.from_pret
 
 ## Training
 
-- Recipe `{recipe.name}`, step {state["step"]:,}: {tokens:,} tokens in sequences of {recipe.data.seq_length}.
-- Updates of {training.total_batch_size} sequences with `{training.optimizer}`, peak learning rate
-  {training.learning_rate:g}, `{training.schedule}` decay.
-- Documents are `{tokenizer.bos}` text `{tokenizer.eos}`, one after another: put `tokenizer.bos_token_id` in front of a
+{how}- Documents are `{bos}` text `{eos}`, one after another: put `tokenizer.bos_token_id` in front of a
   prompt that begins a document, and stop at `tokenizer.eos_token_id`.
 {_evaluation_table(state.get("evaluation"))}
 ## Tokenizer
 
-- SentencePiece BPE, {len(tokenizer.ids):,} pieces, normalisation `{normalisation}`, written as a `tokenizers` file that
-  gives the same ids. Special tokens: {special}.
-- Special tokens are not looked for in texts: a text that has `{tokenizer.eos}` written in it is spelled with ordinary
+- {tokenizer.description} Special tokens: {special}.
+- Special tokens are not looked for in texts: a text that has `{eos}` written in it is spelled with ordinary
   pieces. Pass `split_special_tokens=False` to have them recognised (transformers 4.40 always does).
 - `skip_special_tokens=True` leaves out unknown tokens too.
 - Decode a generated sequence whole: transformers' text-generation pipeline decodes the new tokens alone, and a space
@@ -176,6 +183,18 @@ model, tokenizer = GPT2LMHeadModel.from_pretrained("."), AutoTokenizer.from_pret
 
 KoGPT-2's training code was never published. The network and the tokenizer follow what was; the optimizer, its schedule
 and the batch are a reconstruction. These weights are not the ones that SK telecom released.
+"""
+
+
+def _how_it_was_trained(recipe: Recipe, state: dict[str, Any]) -> str:
+    """Returns lines of the card, "" for weights that come from elsewhere."""
+    if not state["step"]:
+        return ""
+    training, step, length = recipe.training, state["step"], recipe.data.seq_length
+    tokens = step * recipe.tokens_per_step
+    return f"""- Recipe `{recipe.name}`, step {step:,}: {tokens:,} tokens in sequences of {length}.
+- Updates of {training.total_batch_size} sequences with `{training.optimizer}`, peak learning rate
+  {training.learning_rate:g}, `{training.schedule}` decay.
 """
 
 

@@ -8,6 +8,7 @@ transformers has it once. Nothing is rounded in either direction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -60,44 +61,75 @@ def parameters_of(model: ModelRecipe) -> Iterator[Parameter]:
     yield Parameter("_final_ln.beta", "transformer.ln_f.bias", (units,))
 
 
-def to_transformers(arrays: Mapping[str, Array], model: ModelRecipe, source: str) -> dict[str, Float32s]:
+def bytes_of(model: ModelRecipe, itemsize: int = 4) -> int:
+    """Returns the size of all parameters, the tied matrix counted once."""
+    return sum(itemsize * math.prod(each.shape) for each in parameters_of(model))
+
+
+def checked(arrays: Mapping[str, Array], model: ModelRecipe, source: str) -> Mapping[str, Float32s]:
+    """Returns a checkpoint's arrays under their own names, with the checks of :func:`to_transformers`."""
+    _check_ours(arrays, model, source)
+    places = {each.name: (each.name, each.shape, False) for each in parameters_of(model)}
+    return _Renamed(arrays, {**places, TIED_COPY: places[EMBEDDING]}, source)
+
+
+def to_transformers(arrays: Mapping[str, Array], model: ModelRecipe, source: str) -> Mapping[str, Float32s]:
     """Renames a checkpoint's arrays for GPT2LMHeadModel. `source` names their file in messages.
 
-    DataError for a missing or unknown name, a shape that the recipe does not have, another dtype than float32, or tied
-    copies that differ.
+    Each array is read, and turned where the two networks differ, when it is asked for; float16 becomes float32, which
+    holds it exactly. DataError for a missing or unknown name or tied copies that differ; and, with the array, for a
+    shape that the recipe does not have or another dtype.
     """
-    expected = {each.name: each.shape for each in parameters_of(model)}
-    expected[TIED_COPY] = expected[EMBEDDING]
-    _check(arrays, expected, model, source)
+    _check_ours(arrays, model, source)
+    places = {each.in_transformers: (each.name, each.shape, each.transposed) for each in parameters_of(model)}
+    return _Renamed(arrays, places, source)
+
+
+def from_transformers(arrays: Mapping[str, Array], model: ModelRecipe, source: str) -> Mapping[str, Float32s]:
+    """Renames the arrays of a GPT2LMHeadModel as a checkpoint has them: the inverse of :func:`to_transformers`."""
+    parameters = list(parameters_of(model))
+    _check_names(arrays, {each.in_transformers for each in parameters}, model, source)
+    places = {each.name: (each.in_transformers, each.transformers_shape, each.transposed) for each in parameters}
+    return _Renamed(arrays, {**places, TIED_COPY: places[EMBEDDING]}, source)
+
+
+class _Renamed(Mapping[str, Float32s]):
+    """Arrays under new names, {new name: (old name, its shape, whether to turn it)}; each is made when it is read."""
+
+    def __init__(
+        self, arrays: Mapping[str, Array], places: Mapping[str, tuple[str, tuple[int, ...], bool]], source: str
+    ) -> None:
+        self._arrays, self._places, self._source = arrays, places, source
+
+    def __getitem__(self, name: str) -> Float32s:
+        old, shape, turn = self._places[name]
+        array = self._arrays[old]
+        if array.shape != shape:
+            raise DataError(f"{self._source}: {old} has shape {array.shape}, but the recipe makes it {shape}")
+        if array.dtype not in (np.float32, np.float16):
+            raise DataError(f"{self._source}: {old} is {array.dtype}; only float32 and float16 are converted")
+        return np.ascontiguousarray(array.T if turn else array, dtype=np.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _check_ours(arrays: Mapping[str, Array], model: ModelRecipe, source: str) -> None:
+    """DataError unless the names are a checkpoint's and the tied copies are the same."""
+    _check_names(arrays, {each.name for each in parameters_of(model)} | {TIED_COPY}, model, source)
     if not np.array_equal(arrays[EMBEDDING], arrays[TIED_COPY]):
         raise DataError(f"{source}: {EMBEDDING} and {TIED_COPY} differ; they are one tied matrix in GPT-2")
-    return {each.in_transformers: _turned(arrays[each.name], each) for each in parameters_of(model)}
 
 
-def from_transformers(arrays: Mapping[str, Array], model: ModelRecipe, source: str) -> dict[str, Float32s]:
-    """Renames the arrays of a GPT2LMHeadModel as a checkpoint has them: the inverse of :func:`to_transformers`."""
-    _check(arrays, {each.in_transformers: each.transformers_shape for each in parameters_of(model)}, model, source)
-    renamed = {each.name: _turned(arrays[each.in_transformers], each) for each in parameters_of(model)}
-    return {**renamed, TIED_COPY: renamed[EMBEDDING]}
-
-
-def _turned(array: Array, parameter: Parameter) -> Float32s:
-    return np.ascontiguousarray(array.T if parameter.transposed else array)
-
-
-def _check(
-    arrays: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]], model: ModelRecipe, source: str
-) -> None:
-    """DataError, naming the array, unless these are exactly the expected names and shapes, in float32."""
+def _check_names(arrays: Mapping[str, Array], expected: set[str], model: ModelRecipe, source: str) -> None:
+    """DataError, naming an array, unless these are exactly the expected names."""
     for names, fault in (
-        (sorted(expected.keys() - arrays.keys()), "is missing"),
-        (sorted(arrays.keys() - expected.keys()), "is not a parameter of the network"),
+        (sorted(expected - arrays.keys()), "is missing"),
+        (sorted(arrays.keys() - expected), "is not a parameter of the network"),
     ):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise DataError(f"{source}: {names[0]} {fault}{more}; the recipe has {model.num_layers} layers")
-    for name, array in arrays.items():
-        if array.shape != expected[name]:
-            raise DataError(f"{source}: {name} has shape {array.shape}, but the recipe makes it {expected[name]}")
-        if array.dtype != np.float32:
-            raise DataError(f"{source}: {name} is {array.dtype}; only float32 is converted")

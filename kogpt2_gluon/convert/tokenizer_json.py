@@ -57,6 +57,7 @@ class SentencePieceBPE:
             raise DataError(f"tokenizer {path}: cannot be read: {error.strerror}") from None
         except Exception:  # both libraries raise types of their own, and RuntimeError
             raise DataError(f"tokenizer {path}: not a SentencePiece model") from None
+        self.content = content
         self.ids = {piece.piece: index for index, piece in enumerate(self.proto.pieces)}
         self.scores = {piece.piece: piece.score for piece in self.proto.pieces if piece.type == NORMAL}
         self._refuse_what_differs()

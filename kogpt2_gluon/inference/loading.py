@@ -23,7 +23,7 @@ def load_checkpoint(
     device and gives the numbers of a converted model.
     """
     checkpoint = open_checkpoint(path)
-    checkpoint.verify()
+    checkpoint.verify(optimizer=False)
     recipe = checkpoint.recipe()
     ctx = context(device)
     net = build_model(recipe.model, choose_ops(ops, precision, ctx, recipe.model.dropout))

@@ -10,6 +10,7 @@ D = C / H, and V `vocab_size`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from kogpt2_gluon.errors import DataError
@@ -242,15 +243,14 @@ def structural_parameters(net: GPT2Model) -> dict:
     return dict(once.values())
 
 
-def load_arrays(net: GPT2Model, arrays: dict, source: str) -> None:
+def load_arrays(net: GPT2Model, arrays: Mapping, source: str) -> None:
     """Copies {structural name: array} into an initialized network; DataError names what does not fit."""
     parameters = named_parameters(net)
     for name in sorted(parameters.keys() ^ arrays.keys()):
         side = "the model" if name in parameters else "the file"
         raise DataError(f"{source}: parameter {name} is in {side} only; it was saved by another network")
     for name, parameter in parameters.items():
-        if tuple(parameter.shape) != arrays[name].shape:
-            raise DataError(
-                f"{source}: {name} has shape {arrays[name].shape}, the model needs {tuple(parameter.shape)}"
-            )
-        parameter.set_data(mx.nd.array(arrays[name]))
+        array = arrays[name]
+        if tuple(parameter.shape) != array.shape:
+            raise DataError(f"{source}: {name} has shape {array.shape}, the model needs {tuple(parameter.shape)}")
+        parameter.set_data(mx.nd.array(array))

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.storage.files import move, replace_folder, write_file
-from kogpt2_gluon.storage.params_file import read_params, write_params
+from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
 
 FORMAT_VERSION = 1
 LATEST = "latest"
@@ -57,9 +57,14 @@ class Checkpoint:
     path: Path
     files: dict[str, dict[str, Any]]
 
-    def verify(self) -> None:
-        """Compares every file with its hash in the manifest. DataError names the first that differs."""
+    def verify(self, optimizer: bool = True) -> None:
+        """Compares every file with its hash in the manifest. DataError names the first that differs.
+
+        Without `optimizer` its arrays, the larger half of the checkpoint, are left out.
+        """
         for name, facts in self.files.items():
+            if name == OPTIMIZER and not optimizer:
+                continue
             try:
                 same = _hash(self.path / name) == facts["xxh3_128"]
             except OSError:
@@ -82,9 +87,9 @@ class Checkpoint:
         """The recipe that the run was started with."""
         return load_recipe(str(self.path / RECIPE))
 
-    def model_arrays(self) -> dict[str, NDArray[Any]]:
-        """Reads {structural name: float32 array}; the tied matrix is there under both its names."""
-        return read_params(self.model_path)
+    def model_arrays(self) -> Arrays:
+        """{structural name: float32 array}, each read when asked for; the tied matrix is there under both its names."""
+        return ParamsFile(self.model_path)
 
     def optimizer_arrays(self) -> dict[str, NDArray[Any]]:
         """Reads {"structural name:k": array}, where k counts the optimizer's arrays of that parameter."""

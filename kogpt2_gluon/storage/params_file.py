@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,15 @@ DTYPES = {
 FLAGS = {dtype: flag for flag, dtype in DTYPES.items()}
 
 
+def is_params_file(path: Path) -> bool:
+    """Returns True if a file begins as a `.params` file does. DataError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8) == struct.pack("<Q", LIST_MAGIC)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 def read_params(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Reads every array of a `.params` file by name, in the file's order.
 
@@ -49,11 +59,51 @@ def read_params(path: str | os.PathLike[str]) -> dict[str, Array]:
     DataError, naming the file and the byte offset, if it is missing or damaged, or holds an array that NumPy cannot
     (sparse or bfloat16, without a name or without elements).
     """
-    try:
-        with Path(path).open("rb") as file:
-            return _Reader(file, str(path)).read_list()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return dict(ParamsFile(path))
+
+
+class ParamsFile(Mapping[str, Array]):
+    """The arrays of a `.params` file, by name, each read from the file when it is asked for.
+
+    Only names, shapes and places are kept in memory. Raises DataError as :func:`read_params` does: for the structure of
+    the file when it is opened, for the content of an array when that is read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        with self._opened() as file:
+            self._places = _Reader(file, str(path)).read_list()
+
+    def __getitem__(self, name: str) -> Array:
+        place = self._places[name]
+        array = np.empty(place.shape, place.dtype)
+        with self._opened() as file:
+            file.seek(place.offset)
+            if file.readinto(_bytes_of(array)) != array.nbytes:  # type: ignore[attr-defined]  # a BufferedReader has it
+                raise DataError(f"{self.path}: byte {place.offset}: array {name!r} ends early: the file shrank")
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        try:
+            with self.path.open("rb") as file:
+                yield file
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+
+
+class _Place(NamedTuple):
+    """Where an array lies in its file: the offset of its first byte."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
 
 
 def write_params(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, Array]) -> None:
@@ -101,14 +151,14 @@ def _bytes_of(array: Array) -> memoryview:
 
 
 class _Reader:
-    """Reads one `.params` file, and keeps the offset for its messages."""
+    """Reads the structure of one `.params` file, and keeps the offset for its messages."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.file, self.name = file, name
         self.size = os.fstat(file.fileno()).st_size
         self.offset = 0
 
-    def read_list(self) -> dict[str, Array]:
+    def read_list(self) -> dict[str, _Place]:
         if self.unpack("Q", "the list's magic number") != LIST_MAGIC:
             raise self.error("not a .params file: the first 8 bytes are not 0x112", at=0)
         self.unpack("Q", "the reserved word")
@@ -116,7 +166,7 @@ class _Reader:
         arrays = [self.array(index) for index in range(count)]
         if self.count("the number of names", smallest=8) != count:
             raise self.error(f"the number of names is not that of the {count} arrays", at=self.offset - 8)
-        named: dict[str, Array] = {}
+        named: dict[str, _Place] = {}
         for array in arrays:
             start, name = self.offset, self.text()
             if name in named:
@@ -126,7 +176,7 @@ class _Reader:
             raise self.error(f"{self.size - self.offset} bytes are left over after the last name")
         return named
 
-    def array(self, index: int) -> Array:
+    def array(self, index: int) -> _Place:
         start, what = self.offset, f"array {index}"
         shape = self.shape(self.unpack("I", what), what)
         if not shape or min(shape) < 1:
@@ -140,9 +190,10 @@ class _Reader:
         for dim in shape:  # Python's integers don't overflow
             size *= dim
         self.need(size, f"the {size} bytes of {what}, of shape {shape}")
-        array = np.empty(shape, DTYPES[flag])
-        self.fill(_bytes_of(array), what)
-        return array
+        place = _Place(shape, DTYPES[flag], self.offset)
+        self.file.seek(size, os.SEEK_CUR)
+        self.offset += size
+        return place
 
     def shape(self, magic: int, what: str) -> tuple[int, ...]:
         if magic in (V2_MAGIC, V3_MAGIC):

@@ -19,7 +19,7 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Checkpo
     rename` gave some of its ``<unusedN>`` a name has the same ids.
     """
     checkpoint = open_checkpoint(Path(recipe.training.init_from))
-    checkpoint.verify()
+    checkpoint.verify(optimizer=False)
     theirs, ours = checkpoint.recipe().to_dict()["model"], recipe.to_dict()["model"]
     differ = [
         f"model.{key}: {theirs[key]} -> {ours[key]}" for key in ours if key not in FREE and theirs[key] != ours[key]

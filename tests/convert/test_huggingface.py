@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors import SafetensorError
 
 from kogpt2_gluon.convert import huggingface
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.convert.names import from_transformers, parameters_of, to_transformers
 from kogpt2_gluon.errors import DataError, DiskFullError, RecipeError
+from kogpt2_gluon.runs.checkpoint import Checkpoint
 from tests.convert.convert_helpers import ORIGINAL, make_checkpoint
 from tests.helpers import ROOT
 from tests.shards.shard_helpers import flip
@@ -76,7 +76,7 @@ def put(name, array):
             put("_attn_ln.0.beta", np.ones(95, np.float32)),
             r"_attn_ln\.0\.beta has shape \(95,\), but the recipe .* \(96,\)",
         ),
-        (put("_attn_ln.0.beta", np.ones(96, np.float16)), r"_attn_ln\.0\.beta is float16; only float32"),
+        (put("_attn_ln.0.beta", np.ones(96, np.float64)), r"_attn_ln\.0\.beta is float64; only float32"),
         (put("_embed.weight", np.ones((501, 96), np.float32)), r"_embed\.weight and _logits_proj\.weight differ"),
     ],
 )
@@ -121,12 +121,9 @@ def test_the_folder_appears_whole_or_not_at_all(checkpoint, tmp_path, monkeypatc
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    def full_disk_under_rust(*args, **kwargs):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    for name, function in (("_model_card", full_disk), ("save_file", full_disk_under_rust)):
+    for name in ("_model_card", "write_safetensors"):
         with monkeypatch.context() as patch:
-            patch.setattr(huggingface, name, function)
+            patch.setattr(huggingface, name, full_disk)
             with pytest.raises(DiskFullError, match=r"/out: the disk is full \(.*\); the converted model needs \d"):
                 convert_checkpoint(checkpoint, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -138,6 +135,7 @@ def test_the_folder_appears_whole_or_not_at_all(checkpoint, tmp_path, monkeypatc
         "generation_config.json",
         "model.safetensors",
         "special_tokens_map.json",
+        "spiece.model",
         "tokenizer.json",
         "tokenizer_config.json",
     ]
@@ -163,11 +161,15 @@ def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(("error", "raised"), [(OSError, RecipeError), (PowerCut, PowerCut)])
-def test_a_conversion_that_fails_anywhere_leaves_a_whole_folder_or_none(checkpoint, tmp_path, after, error, raised):
+def test_a_conversion_that_fails_anywhere_leaves_a_whole_folder_or_none(
+    checkpoint, tmp_path, monkeypatch, after, error, raised
+):
     """Every call that touches the disk fails in turn; after a power cut nothing is tidied up either."""
-    operations = [*FILE_OPERATIONS, (huggingface, "save_file")]
+    operations = [*FILE_OPERATIONS, (huggingface, "write_safetensors")]
+    arrays = dict(checkpoint.model_arrays())  # in memory: of all reads, only those before the first write come here
+    monkeypatch.setattr(Checkpoint, "model_arrays", lambda self: arrays)
     reads = count_operations(lambda: (checkpoint.verify(), checkpoint.recipe(), checkpoint.state()), operations)
-    reads += 2  # the tokenizer, and the arrays
+    reads += 2  # the tokenizer: what kind it is, and all of it
     calls = count_operations(lambda: convert_checkpoint(checkpoint, tmp_path / "whole"), operations)
     assert calls >= reads + 20
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}

@@ -1,0 +1,40 @@
+"""One door to all targets of a conversion, and what fits to which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kogpt2_gluon.convert.huggingface import convert_checkpoint
+from kogpt2_gluon.convert.original import write_original
+from kogpt2_gluon.convert.run_folder import write_run
+from kogpt2_gluon.convert.source import Source
+from kogpt2_gluon.errors import RecipeError
+
+MEGABYTE = 1_000_000
+
+
+def convert_to(
+    target: str,
+    source: Source,
+    out: Path,
+    with_optimizer: bool = False,
+    dtype: str = "float32",
+    max_shard_size: int = 0,
+) -> str:
+    """Writes `source` as folder `out`; returns a line that says how to use it.
+
+    `max_shard_size` is in MB. RecipeError for an option that the target does not have.
+    """
+    if target != "huggingface" and (dtype != "float32" or max_shard_size):
+        raise RecipeError(f"--dtype and --max-shard-size are for --to huggingface, not for {target}")
+    if target == "original" and with_optimizer:
+        raise RecipeError("--with-optimizer: KoGPT2 v1 has no file for it; convert to huggingface or checkpoint")
+    if target == "checkpoint":
+        write_run(source, out, with_optimizer)
+        further = f"train {out}/recipe.yaml" if with_optimizer else f"train RECIPE --init-from {out}"
+        return f"{out}: go on with kogpt2 {further}, or try kogpt2 generate {out} PROMPT"
+    if target == "original":
+        write_original(source, out)
+        return f"{out}: its README.md says how KoGPT2 v1 loads it"
+    convert_checkpoint(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer)
+    return f"{out}: load it with GPT2LMHeadModel.from_pretrained and AutoTokenizer.from_pretrained({str(out)!r})"
