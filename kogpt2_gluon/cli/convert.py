@@ -17,7 +17,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 @click.argument("source", type=ANY_PATH)
 @click.argument("out", type=FOLDER)
 @click.option("--to", "target", default="huggingface", show_default=True, type=click.Choice(TARGETS))
-@click.option("--tokenizer", type=ANY_PATH, help="Tokenizer of a .params file; default: the one beside it.")
+@click.option("--tokenizer", type=ANY_PATH, help="Tokenizer of a .params file; default: the one next to it.")
 @click.option(
     "--num-heads", default=0, type=click.IntRange(0), help="Attention heads of a .params file; 0: units / 64."
 )

@@ -1,7 +1,7 @@
-"""The optimizer's state beside converted weights, under the names of PyTorch's Adam and AdamW.
+"""The optimizer's state next to converted weights, under the names of PyTorch's Adam and AdamW.
 
 ``optimizer.safetensors`` has ``exp_avg.NAME`` and ``exp_avg_sq.NAME`` for each parameter NAME of GPT2LMHeadModel,
-turned as the parameter is. The recipe and the checkpoint's state.json lie beside it: with them a conversion back gives
+turned as the parameter is. The recipe and the checkpoint's state.json lie next to it: with them a conversion back gives
 the checkpoint that it was, bit for bit. :mod:`kogpt2_gluon.training.torch_optimizer` takes all of it into PyTorch.
 """
 

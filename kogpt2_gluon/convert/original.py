@@ -37,7 +37,7 @@ class OriginalFiles:
     ----------
     path : Path
     tokenizer : Path, optional
-        None: the one file `*.spiece` or `*.model` beside it.
+        None: the one file `*.spiece` or `*.model` next to it.
     num_heads : int
         0: units / 64.
     """
@@ -46,7 +46,7 @@ class OriginalFiles:
         self.model_path = path
         if not is_params_file(path):
             raise DataError(
-                f"{path}: not a .params file of MXNet; PyTorch's weights go into a folder, as pytorch_model.bin beside "
+                f"{path}: not a .params file of MXNet; PyTorch's weights go into a folder, as pytorch_model.bin with "
                 "config.json and a tokenizer"
             )
         self._file = ParamsFile(path)
@@ -73,10 +73,10 @@ class OriginalFiles:
     def _make_recipe(self, num_heads: int) -> Recipe:
         for name in (EMBEDDING, POSITIONS):
             if name not in self._file or self._file[name].ndim != 2:
-                raise DataError(f"{self.model_path}: has no matrix {name}, so it is no KoGPT2 v1")
+                raise DataError(f"{self.model_path}: has no matrix {name}, so it is not a KoGPT2 v1")
         num_layers = len([name for name in self._file if LAYER.fullmatch(name)])
         if not num_layers:
-            raise DataError(f"{self.model_path}: has no _attn_ln.0.gamma, so it is no KoGPT2 v1")
+            raise DataError(f"{self.model_path}: has no _attn_ln.0.gamma, so it is not a KoGPT2 v1")
         vocab_size, units = self._file[EMBEDDING].shape
         if not num_heads:
             num_heads = units // HEAD_UNITS
@@ -101,7 +101,7 @@ def _tokenizer_beside(path: Path) -> Path:
     found = sorted(each for each in path.absolute().parent.iterdir() if each.suffix in (".spiece", ".model"))
     if len(found) != 1:
         listed = ", ".join(each.name for each in found) or "none"
-        raise RecipeError(f"{path}: give its tokenizer with --tokenizer (beside it: {listed})")
+        raise RecipeError(f"{path}: give its tokenizer with --tokenizer (next to it: {listed})")
     return found[0]
 
 

@@ -12,7 +12,7 @@ from kogpt2_gluon.convert.names import bytes_of, checked
 from kogpt2_gluon.convert.optimizer import no_optimizer
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import target_folder
-from kogpt2_gluon.runs.checkpoint import save_checkpoint
+from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, save_checkpoint
 
 RECIPE, CHECKPOINTS = "recipe.yaml", "checkpoints"
 
@@ -28,7 +28,7 @@ def write_run(source: Source, out: Path, with_optimizer: bool = False) -> None:
     if with_optimizer and not moments:
         raise no_optimizer(source)
     if not with_optimizer:
-        state = {key: state[key] for key in ("step", "evaluation") if key in state}
+        state = {**{key: state[key] for key in ("step", "evaluation") if key in state}, WEIGHTS_ALONE: True}
     recipe.tracking.run_dir = str(out)
     arrays = checked(source.model_arrays(), recipe.model, str(source.model_path))
     needed = bytes_of(recipe.model) * 2 + sum(each.nbytes for each in moments.values())

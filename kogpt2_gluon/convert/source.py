@@ -1,4 +1,4 @@
-"""What a conversion reads: a checkpoint of a training here, files of KoGPT2 v1, or a transformers folder of GPT-2.
+"""The sources of a conversion: a checkpoint, files of KoGPT2 v1, or a transformers folder of GPT-2.
 
 Every target (:mod:`.huggingface`, :mod:`.original`, :mod:`.run_folder`) takes any :class:`Source`, so that a new source
 reaches all targets and a new target is reached from all sources.
@@ -54,7 +54,7 @@ def open_source(path: Path, tokenizer: Path | None = None, num_heads: int = 0) -
     path : Path
         A run, a checkpoint, a folder with config.json, or a file of parameters.
     tokenizer : Path, optional
-        A SentencePiece model or tokenizer.json, for a file of parameters that has none beside it.
+        A SentencePiece model or tokenizer.json, for a file of parameters that has none next to it.
     num_heads : int
         Attention heads, for a file of parameters: nothing in it says how many there are. 0: units / 64, as GPT-2 has.
 

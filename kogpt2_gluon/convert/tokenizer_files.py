@@ -13,7 +13,7 @@ from kogpt2_gluon.errors import DataError
 
 SPIECE, TOKENIZER_JSON = "spiece.model", "tokenizer.json"
 CONFIG, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
-# What a folder may have beside tokenizer.json; copied with it.
+# What a folder may have next to tokenizer.json; copied with it.
 BESIDE = (CONFIG, SPECIAL, "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
 # Where a file names no special tokens, the first of these that it has.
 USUAL = {
@@ -80,7 +80,7 @@ class FromSentencePiece:
 
 
 class FromJson:
-    """A tokenizer.json, copied as it is with the files beside it that say what its special tokens are."""
+    """A tokenizer.json, copied as it is with the files next to it that say what its special tokens are."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

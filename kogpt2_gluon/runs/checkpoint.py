@@ -41,6 +41,7 @@ MODEL, OPTIMIZER, STATE, RECIPE, TOKENIZER = (
     "tokenizer.model",
 )
 MANIFEST = "manifest.json"
+WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run can go on from
 
 HIDDEN = ".step-*"  # half-written and half-removed checkpoints; a crash can leave some
 

@@ -234,7 +234,7 @@ def _follow(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
         elif name == "STACK_GLOBAL":
             attribute, module = stack.pop(), stack.pop()
             if not (isinstance(attribute, str) and isinstance(module, str)):
-                raise ValueError("it names a global by something that is no text")
+                raise ValueError("it names a global by something that is not a text")
             stack.append(Global(f"{module} {attribute}"))
         elif name == "BINPERSID":
             storage = _storage(stack.pop())
@@ -280,7 +280,7 @@ def _apply(name: str, stack: list[Any]) -> None:
     elif name == "BUILD":
         stack.pop()  # the attributes of a dictionary, such as the versions of its modules
         if not isinstance(stack[-1], dict):
-            raise ValueError("it sets attributes of something that is no dictionary")
+            raise ValueError("it sets attributes of something that is not a dictionary")
     else:
         raise ValueError(f"it needs the pickle operation {name}")
 
@@ -295,7 +295,7 @@ def _group(stack: list[Any]) -> list[Any]:
 
 def _set(target: Any, group: list[Any]) -> None:
     if not isinstance(target, dict):
-        raise ValueError("it sets items of something that is no dictionary")
+        raise ValueError("it sets items of something that is not a dictionary")
     for key, value in zip(group[::2], group[1::2]):
         if not isinstance(key, (str, int)):  # hashing a nest of tuples could take forever
             raise ValueError(f"a dictionary has a key of type {type(key).__name__}")
@@ -304,7 +304,7 @@ def _set(target: Any, group: list[Any]) -> None:
 
 def _storage(reference: Any) -> Storage:
     if not (isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage"):
-        raise ValueError("it refers to something that is no storage")
+        raise ValueError("it refers to something that is not a storage")
     kind, key, size = reference[1], reference[2], reference[4]
     if not (isinstance(kind, Global) and isinstance(key, (str, int)) and isinstance(size, int)):
         raise ValueError("it refers to a storage in an unknown way")
@@ -315,7 +315,7 @@ def _storage(reference: Any) -> Storage:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """What the few functions of a state_dict give; ValueError for any other, which is not called."""
+    """Returns what the few functions of a state_dict give; ValueError for any other, which is not called."""
     name = function.name if isinstance(function, Global) else type(function).__name__
     if name == ORDERED_DICT and arguments == ():
         return {}

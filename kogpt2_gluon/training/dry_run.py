@@ -81,7 +81,7 @@ def check(recipe: Recipe, resume: str = "auto", size: int = 0) -> list[str]:
     with ExitStack() as opened:
         start, found = check_start(recipe, resume, worker, opened, needs_data=has_data), []
         if has_data:
-            found = check_training_reader(recipe, worker, start.saved and start.saved["reader"], start.source)
+            found = check_training_reader(recipe, worker, start.saved and start.saved.get("reader"), start.source)
     check_unlocked(recipe.run_dir)
     lines = [*found, f"free disk          {gigabytes(free_bytes(recipe.ckpt_dir))} for {recipe.ckpt_dir}", *start.notes]
     if not has_data:

@@ -9,7 +9,7 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.options import expand_home
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint, go_back_to, newest_checkpoint, open_checkpoint
+from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, Checkpoint, go_back_to, newest_checkpoint, open_checkpoint
 
 CHOICES = ("auto", "never")  # of --resume, besides a path
 
@@ -85,6 +85,11 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
 
     The reader checks that the data is the same: its files may have moved, so their names say nothing.
     """
+    if checkpoint.state().get(WEIGHTS_ALONE):
+        raise RecipeError(
+            f"{checkpoint.path}: has weights alone, without the state of an optimizer; begin a run with them: "
+            f"--init-from {checkpoint.path} and another run_dir"
+        )
     changed: list[str] = []
     refused: list[str] = []
     saved = checkpoint.recipe()

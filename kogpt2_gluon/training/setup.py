@@ -45,7 +45,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
     start = check_start(recipe, resume, worker, opened)
     tokenizer, held_out, checkpoint, saved = start.tokenizer, start.held_out, start.checkpoint, start.saved
     assert tokenizer
-    reader = open_training_reader(recipe, worker, saved and saved["reader"], start.source)
+    reader = open_training_reader(recipe, worker, saved and saved.get("reader"), start.source)
     opened.callback(reader.close)
 
     # Network and optimizer: new from the seed, or as the checkpoint left them.
@@ -57,7 +57,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
         if checkpoint and saved:
             state = restore_state(saved)
             state.stop_rule_met = state.stop_rule_met and recipe.evaluation.stop_improvement > 0
-            if saved["held_out_fingerprint"] != (held_out.fingerprint if held_out else None):
+            if saved.get("held_out_fingerprint") != (held_out.fingerprint if held_out else None):
                 # Scores of another set do not compare with new ones.
                 state.epoch_perplexity, state.evaluation = None, None
             load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))

@@ -67,6 +67,8 @@ def check_start(recipe: Recipe, resume: str, worker: Worker, opened: ExitStack, 
     checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
     changed = check_same_run(checkpoint, recipe) if checkpoint else []
     start = Start(accumulate, tokenizer, held_out, checkpoint, checkpoint.state() if checkpoint else None, changed)
+    if start.saved is not None and "reader" not in start.saved:
+        start.notes.append(f"note: {start.source} does not say how much data was read, so the data begins at its start")
     if recipe.training.init_from and not checkpoint:
         start.initial = find_initial_weights(recipe, tokenizer)
         start.notes.append(f"begins with the weights of {start.initial.path}, as a new run")

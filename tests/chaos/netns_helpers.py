@@ -21,7 +21,7 @@ HOSTS = ("h1", "h2")
 TOOLS = ("unshare", "nsenter", "ip", "ssh-keygen", "/usr/sbin/sshd")
 # The first process: it names the host, starts sshd, and reaps whatever loses its parent. /tmp becomes the host's own,
 # except for folders that exist already: these are shared, like all other files. One of them may go meanwhile, because
-# other tests run beside this one; a folder that is there and cannot be shared is an error.
+# other tests run next to this one; a folder that is there and cannot be shared is an error.
 INIT = """
 set -e
 mount --make-rprivate /

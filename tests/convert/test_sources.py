@@ -84,7 +84,7 @@ def test_heads_are_asked_for_where_they_cannot_be_known(original, tmp_path):
 
 def test_a_tokenizer_is_asked_for_unless_one_lies_beside(original, tmp_path):
     (tmp_path / "other.spiece").write_bytes(b"")
-    with pytest.raises(RecipeError, match=r"--tokenizer \(beside it: other\.spiece, tiny\.spiece\)"):
+    with pytest.raises(RecipeError, match=r"--tokenizer \(next to it: other\.spiece, tiny\.spiece\)"):
         open_source(original, num_heads=HEADS)
     source, _ = open_source(original, tmp_path / "tiny.spiece", HEADS)
     assert source.tokenizer_path.name == "tiny.spiece"
@@ -94,7 +94,7 @@ def test_a_tokenizer_is_asked_for_unless_one_lies_beside(original, tmp_path):
     ("change", "message"),
     [
         (lambda arrays: arrays.pop("_ffn_ln.1.beta"), r"_ffn_ln\.1\.beta is missing"),
-        (lambda arrays: arrays.pop("_embed.weight"), r"has no matrix _embed\.weight, so it is no KoGPT2 v1"),
+        (lambda arrays: arrays.pop("_embed.weight"), r"has no matrix _embed\.weight, so it is not a KoGPT2 v1"),
         (lambda arrays: arrays.update(more=np.ones(3)), "more is not a parameter of the network"),
         (lambda arrays: arrays.update({"_logits_proj.weight": np.ones((501, 96), np.float32)}), "differ; they are one"),
     ],
