@@ -49,7 +49,9 @@ def train_in_torch(folder, model, steps):
     return optimizer, found
 
 
-@pytest.mark.parametrize("name", ["adamw", "bertadam", "adam"])
+@pytest.mark.parametrize(
+    "name", ["bertadam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adamw", "adam"))]
+)
 def test_there_and_back(tiny, tmp_path, transformers, name):
     recipe = [*tiny, *NO_DROPOUT, f"training.optimizer={name}", "training.weight_decay=0.1"]
     kogpt2("train", "debug_cpu", *recipe, f"training.num_steps={STOP}")
