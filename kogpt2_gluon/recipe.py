@@ -21,6 +21,7 @@ from kogpt2_gluon.options import Fault, Paths, from_plain, keys_of, option, to_y
 from kogpt2_gluon.user_files import read_yaml
 
 WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed
+INITIAL = ("init_from", "init_positions", "init_vocabulary")  # those about the weights that a run begins with
 
 
 class OptimizerChoice(NamedTuple):
@@ -144,7 +145,20 @@ class TrainingRecipe:
     epsilon: float = option(1e-6, "added to the root of the second moment", minimum=1e-12)
     clip_norm: float = option(1.0, "largest global gradient norm; 0: no clipping", minimum=0.0)
     init_from: str = option(
-        "", "a checkpoint whose weights a new run begins with, and nothing else of it; empty: random weights", path=True
+        "",
+        "a checkpoint or a transformers folder of a GPT-2, whose weights alone a new run begins with; empty: random "
+        "weights",
+        path=True,
+    )
+    init_positions: str = option(
+        "none",
+        "how init_from's positions are extended to a longer model.max_length: repeat them, or interpolate between them",
+        choices=("none", "repeat", "interpolate"),
+    )
+    init_vocabulary: str = option(
+        "none",
+        "how init_from's embedding is extended to more pieces: each new row is the mean of the trained ones",
+        choices=("none", "mean"),
     )
     seed: int = option(0, "the one seed of weights, order and dropout", minimum=0)
     precision: str = option(
@@ -227,7 +241,7 @@ class Recipe:
             defaults = dataclasses.asdict(DataRecipe())
             given = ("encoding", "include", "exclude")  # only if set: runs from before they existed go on
             data.update({key: plain["data"][key] for key in given if plain["data"][key] != defaults[key]})
-        apart = WHERE_IT_RUNS if self.training.init_from else (*WHERE_IT_RUNS, "init_from")
+        apart = WHERE_IT_RUNS if self.training.init_from else (*WHERE_IT_RUNS, *INITIAL)
         decides = {
             "model": plain["model"],
             "data": data,

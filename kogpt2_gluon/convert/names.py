@@ -21,7 +21,7 @@ from kogpt2_gluon.recipe import ModelRecipe
 Array = npt.NDArray[Any]
 Float32s = npt.NDArray[np.float32]
 
-EMBEDDING, TIED_COPY = "_embed.weight", "_logits_proj.weight"
+EMBEDDING, TIED_COPY, POSITIONS = "_embed.weight", "_logits_proj.weight", "_pos_embed.weight"
 
 
 class Parameter(NamedTuple):
@@ -41,7 +41,7 @@ def parameters_of(model: ModelRecipe) -> Iterator[Parameter]:
     """Yields every parameter of the network; the tied matrix once, as the embedding."""
     units, hidden = model.units, 4 * model.units
     yield Parameter(EMBEDDING, "transformer.wte.weight", (model.vocab_size, units))
-    yield Parameter("_pos_embed.weight", "transformer.wpe.weight", (model.max_length, units))
+    yield Parameter(POSITIONS, "transformer.wpe.weight", (model.max_length, units))
     dense = {  # Gluon's name: (transformers' name, out, in)
         "_self_attention_layers.{}._multi_head_qkv_proj": ("attn.c_attn", 3 * units, units),
         "_self_attention_layers.{}._out_proj": ("attn.c_proj", units, units),

@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from kogpt2_gluon.convert.names import EMBEDDING, bytes_of, checked
+from kogpt2_gluon.convert.names import EMBEDDING, POSITIONS, bytes_of, checked
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import target_folder
 from kogpt2_gluon.errors import DataError, RecipeError
@@ -25,7 +25,6 @@ from kogpt2_gluon.storage.params_file import ParamsFile, is_params_file, write_p
 Array = NDArray[Any]
 
 HEAD_UNITS = 64
-POSITIONS = "_pos_embed.weight"
 LAYER = re.compile(r"_attn_ln\.(\d+)\.gamma")
 PARAMS, SPIECE = "model.params", "tokenizer.spiece"
 
@@ -43,7 +42,7 @@ class OriginalFiles:
     """
 
     def __init__(self, path: Path, tokenizer: Path | None = None, num_heads: int = 0) -> None:
-        self.model_path = path
+        self.path = self.model_path = path
         if not is_params_file(path):
             raise DataError(
                 f"{path}: not a .params file of MXNet; PyTorch's weights go into a folder, as pytorch_model.bin with "

@@ -38,6 +38,10 @@ class Source(Protocol):
         """{"structural name:k": float32 array}, the moments; empty where there are none."""
 
     @property
+    def path(self) -> Path:
+        """The folder or file that it is."""
+
+    @property
     def model_path(self) -> Path:
         """The file of the arrays, for messages."""
 

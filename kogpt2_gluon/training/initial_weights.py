@@ -1,53 +1,150 @@
-"""The weights that a new run begins with: those of another run's checkpoint, if they fit; without MXNet."""
+"""The weights that a new run begins with: those of another network, if they fit or can be extended; without MXNet."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kogpt2_gluon.convert.names import EMBEDDING, POSITIONS, TIED_COPY
+from kogpt2_gluon.convert.source import Source, open_source
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint, open_checkpoint
+from kogpt2_gluon.recipe import ModelRecipe, Recipe
 from kogpt2_gluon.tokens.tokenizer import UNUSED, Tokenizer
 
+Array = NDArray[Any]
+
 FREE = ("dropout",)  # settings of `model` that no weight depends on
+# Settings of `model` that may be larger here than there: the key of `training` that says how the rows are made.
+MAY_GROW = {"max_length": "init_positions", "vocab_size": "init_vocabulary"}
 
 
-def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Checkpoint:
+@dataclass(frozen=True)
+class InitialWeights:
+    """Weights to begin with. `notes` say what was taken for granted or is new; `known` rows of pieces are kept."""
+
+    source: Source
+    model: ModelRecipe  # of the new run
+    positions: str  # the rule for new ones
+    known: int
+    notes: list[str]
+
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    def arrays(self) -> Mapping[str, Array]:
+        """{structural name: float32 array} of the new run's sizes; each is made when it is read."""
+        return _Extended(self.source.model_arrays(), self.model, self.positions, self.known)
+
+
+def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> InitialWeights:
     """Opens and verifies ``training.init_from``; `tokenizer` is the data's, None where there is no data yet.
 
     RecipeError if it is of another network, or of a tokenizer with other ids. A tokenizer in which `kogpt2 tokenizer
-    rename` gave some of its ``<unusedN>`` a name has the same ids.
+    rename` gave some of its ``<unusedN>`` a name has the same ids. More positions or pieces than there are refused
+    unless ``training.init_positions`` or ``training.init_vocabulary`` says how to make their rows.
     """
-    checkpoint = open_checkpoint(Path(recipe.training.init_from))
-    checkpoint.verify(optimizer=False)
-    theirs, ours = checkpoint.recipe().to_dict()["model"], recipe.to_dict()["model"]
-    differ = [
-        f"model.{key}: {theirs[key]} -> {ours[key]}" for key in ours if key not in FREE and theirs[key] != ours[key]
-    ]
+    training = recipe.training
+    source, notes = open_source(Path(training.init_from))
+    source.verify(optimizer=False)
+    theirs, ours = source.recipe().to_dict()["model"], recipe.to_dict()["model"]
+    differ: list[str] = []
+    grown: list[str] = []
+    ways: list[str] = []
+    for key in ours:
+        if key in FREE or theirs[key] == ours[key]:
+            continue
+        way = MAY_GROW.get(key) if ours[key] > theirs[key] else None
+        if way and getattr(training, way) != "none":
+            grown.append(key)
+        else:
+            differ.append(f"model.{key}: {theirs[key]} -> {ours[key]}")
+            ways += [f"training.{way}"] * bool(way)
     if differ:
+        more = f", or say how to make more rows with {' and '.join(ways)}" if ways else ""
         raise RecipeError(
-            f"training.init_from={recipe.training.init_from}: {checkpoint.path} is of another network "
-            f"({', '.join(differ)}); take its sizes"
+            f"training.init_from={training.init_from}: {source.path} is of another network ({', '.join(differ)}); take "
+            f"its sizes{more}"
         )
-    if tokenizer:
-        _check_tokenizer(checkpoint, tokenizer)
-    return checkpoint
+    known = int(theirs["vocab_size"])
+    if tokenizer and (new := _check_tokenizer(source, tokenizer, may_grow=training.init_vocabulary != "none")):
+        known = tokenizer.vocab_size - new
+        notes.append(f"rows of {new:,} new pieces: the mean of the {known:,} others")
+    if "max_length" in grown:
+        rule = training.init_positions
+        notes.append(f"{ours['max_length']:,} positions are made of {theirs['max_length']:,}: init_positions={rule}")
+    return InitialWeights(source, recipe.model, training.init_positions, known, notes)
 
 
-def _check_tokenizer(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    source = Tokenizer.load(checkpoint.tokenizer_path)
-    if source.sha256 == tokenizer.sha256:
-        return
-    for token, (before, now) in enumerate(zip(source.pieces, tokenizer.pieces)):
+def _check_tokenizer(source: Source, tokenizer: Tokenizer, may_grow: bool) -> int:
+    """Returns how many pieces are new, the last ones; RecipeError if another id has another meaning."""
+    theirs = Tokenizer.load(source.tokenizer_path)
+    if theirs.sha256 == tokenizer.sha256:
+        return 0
+    for token, (before, now) in enumerate(zip(theirs.pieces, tokenizer.pieces)):
         if before != now and not UNUSED.fullmatch(before):
-            raise _other_tokenizer(checkpoint, tokenizer, f"id {token} is {now!r} there and {before!r} here")
-    if source.vocab_size != tokenizer.vocab_size:
-        sizes = f"{tokenizer.vocab_size:,} pieces there and {source.vocab_size:,} here"
-        raise _other_tokenizer(checkpoint, tokenizer, sizes)
+            raise _other_tokenizer(source, tokenizer, f"id {token} is {now!r} there and {before!r} here")
+    if theirs.vocab_size != tokenizer.vocab_size and not (may_grow and tokenizer.vocab_size > theirs.vocab_size):
+        sizes = f"{tokenizer.vocab_size:,} pieces there and {theirs.vocab_size:,} here"
+        raise _other_tokenizer(source, tokenizer, sizes)
+    return tokenizer.vocab_size - theirs.vocab_size
 
 
-def _other_tokenizer(checkpoint: Checkpoint, tokenizer: Tokenizer, what: str) -> RecipeError:
+def _other_tokenizer(source: Source, tokenizer: Tokenizer, what: str) -> RecipeError:
     return RecipeError(
-        f"{tokenizer.path}: the data has another tokenizer than {checkpoint.path} ({what}); shard the text with "
-        f"{checkpoint.tokenizer_path}"
+        f"{tokenizer.path}: the data has another tokenizer than {source.path} ({what}); shard the text with "
+        f"{source.tokenizer_path}"
     )
+
+
+class _Extended(Mapping[str, Array]):
+    """Arrays of a network, with more rows where the new one has more."""
+
+    def __init__(self, arrays: Mapping[str, Array], model: ModelRecipe, positions: str, known: int) -> None:
+        self._arrays, self._model, self._positions, self._known = arrays, model, positions, known
+
+    def __getitem__(self, name: str) -> Array:
+        array = self._arrays[name]
+        if name == POSITIONS:
+            return more_positions(array, self._model.max_length, self._positions)
+        if name in (EMBEDDING, TIED_COPY):
+            return more_pieces(array, self._model.vocab_size, self._known)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def more_positions(array: Array, length: int, rule: str) -> Array:
+    """Returns position embeddings (length, units), `length` at least that of `array`.
+
+    repeat : the known ones again and again, so that they keep their meaning (Longformer, Beltagy et al., 2020)
+    interpolate : the known ones drawn out over the new length, first and last where they were (Chen et al., 2023)
+    """
+    known = len(array)
+    if known == length:
+        return array
+    if rule == "repeat":
+        return array[np.arange(length) % known]
+    places = np.linspace(0, known - 1, length)
+    below = np.minimum(places.astype(np.int64), known - 2)
+    share = (places - below)[:, None]
+    return (array[below] * (1 - share) + array[below + 1] * share).astype(array.dtype)
+
+
+def more_pieces(array: Array, size: int, known: int) -> Array:
+    """Returns token embeddings (size, units) whose rows from `known` on are the mean of those before."""
+    if known >= len(array) == size:
+        return array
+    extended = np.empty((size, array.shape[1]), array.dtype)
+    extended[:known] = array[:known]
+    extended[known:] = array[:known].mean(axis=0, dtype=np.float64)
+    return extended

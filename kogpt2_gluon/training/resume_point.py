@@ -8,7 +8,7 @@ from pathlib import Path
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.options import expand_home
-from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe import INITIAL, Recipe
 from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, Checkpoint, go_back_to, newest_checkpoint, open_checkpoint
 
 CHOICES = ("auto", "never")  # of --resume, besides a path
@@ -27,7 +27,7 @@ MAY_CHANGE = {
     "threads",
     "ops",
     "precision",  # the checkpoint is float32 either way
-    "init_from",  # the checkpoint has what became of those weights
+    *INITIAL,  # the checkpoint has what became of those weights
 }
 
 

@@ -62,7 +62,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
                 state.epoch_perplexity, state.evaluation = None, None
             load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
         elif start.initial:
-            load_arrays(net, start.initial.model_arrays(), source=str(start.initial.path))
+            load_arrays(net, start.initial.arrays(), source=str(start.initial.path))
         worker.broadcast_parameters(structural_parameters(net))
         decoder = net.for_decoding()
         update = Update(net, training, worker, start.accumulate, state.step, fused=ops.name == "fused")

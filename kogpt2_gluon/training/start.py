@@ -20,7 +20,7 @@ from kogpt2_gluon.runs.metrics import check_record
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.training.initial_weights import find_initial_weights
+from kogpt2_gluon.training.initial_weights import InitialWeights, find_initial_weights
 from kogpt2_gluon.training.resume_point import check_same_run, find_resume_point
 from kogpt2_gluon.wording import gigabytes
 
@@ -35,7 +35,7 @@ class Start:
     checkpoint: Checkpoint | None
     saved: dict[str, Any] | None
     changed: list[str]  # settings that differ from the checkpoint's
-    initial: Checkpoint | None = None  # whose weights a new run begins with
+    initial: InitialWeights | None = None  # whose weights a new run begins with
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -71,7 +71,7 @@ def check_start(recipe: Recipe, resume: str, worker: Worker, opened: ExitStack, 
         start.notes.append(f"note: {start.source} does not say how much data was read, so the data begins at its start")
     if recipe.training.init_from and not checkpoint:
         start.initial = find_initial_weights(recipe, tokenizer)
-        start.notes.append(f"begins with the weights of {start.initial.path}, as a new run")
+        start.notes += [f"begins with the weights of {start.initial.path}, as a new run", *start.initial.notes]
     if worker.rank == 0 and start.step < recipe.training.num_steps:
         start.notes += check_room(recipe)
     return start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kogpt2_gluon.errors import RecipeError
@@ -13,7 +14,7 @@ from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.tokens.renaming import rename_tokens
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.training.initial_weights import find_initial_weights
+from kogpt2_gluon.training.initial_weights import find_initial_weights, more_pieces, more_positions
 from tests.helpers import kogpt2
 
 
@@ -74,3 +75,63 @@ def test_another_tokenizer_is_refused_by_its_first_difference(checkpoint, tmp_pa
         with pytest.raises(RecipeError, match=message) as caught:
             find_initial_weights(recipe_for(checkpoint), Tokenizer.load(path))
         assert str(checkpoint.path) in str(caught.value) and "shard the text with" in str(caught.value)
+
+
+# ---- from elsewhere, and longer or larger ----------------------------------------------------------------------------
+
+
+def test_a_run_begins_with_a_transformers_folder(tiny, tmp_path):
+    """One that transformers saved again: the first evaluation is the old run's last."""
+    transformers = pytest.importorskip("transformers", reason="saves the folder again")
+    tiny = [*tiny, "evaluation.max_sequences=0", "training.num_steps=2"]
+    kogpt2("train", "debug_cpu", *tiny)
+    kogpt2("convert", tmp_path / "run", tmp_path / "there")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "there")
+    theirs.save_pretrained(tmp_path / "there")
+    there = [*tiny, f"tracking.run_dir={tmp_path / 'second'}"]
+    done = kogpt2("train", "debug_cpu", *there, "--init-from", tmp_path / "there")
+    assert f"begins with the weights of {tmp_path / 'there'}, as a new run" in done.stdout
+    assert evaluations(tmp_path / "second")[0][1] == pytest.approx(evaluations(tmp_path / "run")[-1][1], rel=1e-6)
+
+
+def test_longer_and_larger_are_refused_unless_it_is_said_how(checkpoint):
+    longer, larger = "model.max_length=100", "model.vocab_size=600"
+    with pytest.raises(RecipeError, match=r"max_length: 64 -> 100, .*training\.init_positions and training\.init_voc"):
+        find_initial_weights(recipe_for(checkpoint, longer, larger), None)
+    rules = ["training.init_positions=repeat", "training.init_vocabulary=mean"]
+    found = find_initial_weights(recipe_for(checkpoint, longer, larger, *rules), None)
+    assert found.notes == ["100 positions are made of 64: init_positions=repeat"]
+    arrays, before = found.arrays(), checkpoint.model_arrays()
+    assert arrays["_pos_embed.weight"].shape == (100, 96) and arrays["_logits_proj.weight"].shape == (600, 96)
+    assert np.array_equal(arrays["_embed.weight"][:501], before["_embed.weight"])
+    assert np.allclose(arrays["_embed.weight"][501:], before["_embed.weight"].mean(axis=0), atol=1e-7)
+    with pytest.raises(RecipeError, match=r"max_length: 64 -> 32\); take its sizes$"):  # shorter is not longer
+        find_initial_weights(recipe_for(checkpoint, "model.max_length=32", "data.seq_length=32", *rules), None)
+
+
+def test_more_pieces_need_rows_and_keep_the_ids_of_the_others(checkpoint, tmp_path):
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(checkpoint.tokenizer_path.read_bytes())
+    known = len(proto.pieces)
+    proto.pieces.add(piece="리뷰어", score=0.0, type=4)
+    (tmp_path / "more.model").write_bytes(proto.SerializeToString())
+    more = Tokenizer.load(tmp_path / "more.model")
+    with pytest.raises(RecipeError, match=f"{known + 1:,} pieces there and {known:,} here"):
+        find_initial_weights(recipe_for(checkpoint), more)
+    found = find_initial_weights(recipe_for(checkpoint, "training.init_vocabulary=mean"), more)
+    assert found.notes == [f"rows of 1 new pieces: the mean of the {known} others"]
+    rows, before = found.arrays()["_embed.weight"], checkpoint.model_arrays()["_embed.weight"]
+    assert np.array_equal(rows[:known], before[:known]) and np.allclose(rows[known], before[:known].mean(axis=0))
+
+
+def test_rules_for_more_rows():
+    known = np.arange(8, dtype=np.float32).reshape(4, 2)
+    assert more_positions(known, 4, "none") is known
+    assert more_positions(known, 6, "repeat").tolist() == [*known.tolist(), [0, 1], [2, 3]]
+    drawn_out = more_positions(known, 7, "interpolate")
+    assert drawn_out.dtype == np.float32 and drawn_out[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert more_pieces(known, 5, 4).tolist() == [*known.tolist(), [3, 4]]
+    assert more_pieces(known, 4, 2).tolist() == [[0, 1], [2, 3], [1, 2], [1, 2]]
+    assert more_pieces(known, 4, 4) is known
