@@ -58,7 +58,7 @@ def our_generator(recipe: Recipe, prompt: list[int]) -> Generate:
     from kogpt2_gluon.training.setup import new_network
 
     ctx, training = runtime.mx.cpu(), recipe.training
-    ops = choose_ops(training.ops, training.precision, ctx, recipe.model.dropout)
+    ops = choose_ops(training.ops, training.precision, ctx, recipe.model.dropout, recipe.model.activation)
     generator = Generator(new_network(recipe, ctx, ops).for_decoding(), ctx)
     never = recipe.model.vocab_size - 1
 

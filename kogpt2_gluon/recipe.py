@@ -50,6 +50,11 @@ class ModelRecipe:
     max_length: int = option(1024, "longest sequence that has position embeddings", minimum=2)
     vocab_size: int = option(50000, "rows of the embedding; at least the tokenizer's size", minimum=5)
     dropout: float = option(0.1, "on embeddings, attention, attention output and FFN", minimum=0.0, maximum=0.99)
+    activation: str = option(
+        "gelu",
+        "of the FFN: gelu, the erf form, as KoGPT-2 has it; gelu_tanh, its approximation, as OpenAI's GPT-2 has it",
+        choices=("gelu", "gelu_tanh"),
+    )
 
 
 @dataclass

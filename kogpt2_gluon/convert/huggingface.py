@@ -1,6 +1,6 @@
 """A checkpoint as a Hugging Face folder, for ``GPT2LMHeadModel`` and ``AutoTokenizer``.
 
-KoGPT-2 is GPT-2 with the erf GELU, which transformers calls "gelu" ("gelu_new", its GPT-2 default, is the tanh form).
+KoGPT-2 is GPT-2 with the erf GELU, which transformers calls "gelu"; the tanh form, GPT-2's own, is "gelu_new" there.
 The arrays are renamed by the table in :mod:`.names`; nothing is rounded. Neither MXNet nor PyTorch nor a GPU is needed.
 """
 
@@ -22,6 +22,7 @@ from kogpt2_gluon.recipe import ModelRecipe, Recipe
 from kogpt2_gluon.storage.safetensors_file import DTYPES as SAFETENSORS_DTYPES
 from kogpt2_gluon.storage.safetensors_file import write_safetensors
 
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new"}  # the recipe's word: transformers'
 WEIGHTS = "model.safetensors"
 SIZES = {name: dtype.itemsize for name, dtype in SAFETENSORS_DTYPES.items()}
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # the recipe's word: safetensors'
@@ -103,7 +104,7 @@ def model_config(model: ModelRecipe, tokenizer: TokenizerFiles) -> dict[str, Any
         "n_layer": model.num_layers,
         "n_head": model.num_heads,
         "n_inner": 4 * model.units,
-        "activation_function": "gelu",
+        "activation_function": ACTIVATIONS[model.activation],
         "layer_norm_epsilon": 1e-5,
         "resid_pdrop": model.dropout,
         "embd_pdrop": model.dropout,

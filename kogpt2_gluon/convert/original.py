@@ -113,6 +113,10 @@ def write_original(source: Source, out: Path) -> None:
     model = source.recipe().model
     if source.tokenizer_path.suffix == ".json":
         raise RecipeError(f"{source.tokenizer_path}: KoGPT2 v1 needs a SentencePiece model; convert to another kind")
+    if model.activation != "gelu":
+        raise RecipeError(
+            f"{source.model_path}: model.activation={model.activation}; KoGPT2 v1 has the erf form of GELU"
+        )
     arrays = checked(source.model_arrays(), model, str(source.model_path))
     with target_folder(out, bytes_of(model) + 4 * model.vocab_size * model.units) as folder:
         write_params(folder / PARAMS, arrays)

@@ -38,6 +38,8 @@ COMPUTES: dict[str, tuple[Any, Any]] = {  # key: (transformers' default, what is
     "scale_attn_by_inverse_layer_idx": (False, False),
     "add_cross_attention": (False, False),
 }
+# transformers' names of the two forms of GELU; the last two compute what gelu_new does.
+ACTIVATIONS = {"gelu": "gelu", **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "gelu_tanh")}
 DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
@@ -96,7 +98,6 @@ class TransformersFolder:
         units = self._number("n_embd", 768)
         if (inner := config.get("n_inner")) not in (None, 4 * units):
             raise RecipeError(f"{self.path / CONFIG}: n_inner is {inner!r}; this network has 4 x n_embd = {4 * units}")
-        self._check_activation()
         model = {
             "units": units,
             "num_layers": self._number("n_layer", 12),
@@ -104,6 +105,7 @@ class TransformersFolder:
             "max_length": self._number("n_positions", 1024),
             "vocab_size": self._number("vocab_size", 50257),
             "dropout": self._dropout(),
+            "activation": self._activation(),
         }
         if (self.path / RECIPE).is_file():  # written by a conversion with the optimizer's state
             recipe = load_recipe(str(self.path / RECIPE))
@@ -120,12 +122,12 @@ class TransformersFolder:
             raise DataError(f"{self.path / CONFIG}: {key} is {value!r}, not a number")
         return value
 
-    def _check_activation(self) -> None:
+    def _activation(self) -> str:
         found = self._config.get("activation_function", "gelu_new")
-        if found != "gelu":
-            raise RecipeError(
-                f"{self.path / CONFIG}: activation_function is {found!r}; this network has 'gelu', the erf form"
-            )
+        if not isinstance(found, str) or found not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise RecipeError(f"{self.path / CONFIG}: activation_function is {found!r}; this network has {known}")
+        return ACTIVATIONS[found]
 
     def _dropout(self) -> float:
         rates = {key: self._config.get(key, 0.1) for key in DROPOUTS}

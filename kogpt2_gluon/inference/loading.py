@@ -26,7 +26,8 @@ def load_checkpoint(
     checkpoint.verify(optimizer=False)
     recipe = checkpoint.recipe()
     ctx = context(device)
-    net = build_model(recipe.model, choose_ops(ops, precision, ctx, recipe.model.dropout))
+    model = recipe.model
+    net = build_model(model, choose_ops(ops, precision, ctx, model.dropout, model.activation))
     net.initialize(ctx=ctx)
     load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
     cast_network(net, precision)

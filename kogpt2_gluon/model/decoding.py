@@ -53,6 +53,7 @@ class FusedWeights:
         self._net: GPT2Model = net
         self._made: dict[str, _Matrices] = {}
         self._rounded = net.ops.precision == "bfloat16"
+        self.shared = {"num_heads": net.num_heads, "activation": net.ops.activation}  # by all layers
         self.num_heads = net.num_heads
         self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()
 
@@ -123,7 +124,7 @@ class FusedDecoder(Decoder):
         positions = weights.pos_embed[self._position : self._position + length].expand_dims(0)
         hidden = nd.Embedding(tokens, weights.embed, *weights.embed.shape) + positions  # (B, T, C)
         for layer, cache in zip(matrices.layers, self._caches):
-            hidden = nd.kogpt2_decoder_layer(hidden, *cache, position, *layer, num_heads=weights.num_heads)
+            hidden = nd.kogpt2_decoder_layer(hidden, *cache, position, *layer, **weights.shared)
         self._position += length
         last = hidden[:, -1]  # (B, C)
         logits = nd.kogpt2_decode_linear(last, *matrices.logits_proj, *matrices.final_ln, layer_norm=1)

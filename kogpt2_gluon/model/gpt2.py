@@ -82,7 +82,7 @@ class CausalSelfAttention(RetracedBlock):
 
 
 class FeedForward(RetracedBlock):
-    """LayerNorm and two linear maps around a GELU (the erf form), added to the residual stream.
+    """LayerNorm and two linear maps around a GELU, added to the residual stream.
 
     Inputs:
         - **data**: the residual stream, shape (batch_size, length, units)
@@ -226,7 +226,7 @@ def build_model(recipe: ModelRecipe, ops: Any = None) -> GPT2Model:
         num_layers=recipe.num_layers,
         num_heads=recipe.num_heads,
         dropout=recipe.dropout,
-        ops=ops,
+        ops=ops or StockOps(dropout=recipe.dropout, activation=recipe.activation),
     )
 
 

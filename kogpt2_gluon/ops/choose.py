@@ -17,7 +17,7 @@ from kogpt2_gluon.ops.operator_set import OperatorSet
 from kogpt2_gluon.ops.stock import StockOps
 
 
-def choose_ops(ops: str, precision: str, ctx: Any, dropout: float) -> OperatorSet:
+def choose_ops(ops: str, precision: str, ctx: Any, dropout: float, activation: str = "gelu") -> OperatorSet:
     """Returns the operator set, its operators compiled and loaded. A line on stderr reports an unexpected choice, once.
 
     Parameters
@@ -29,13 +29,15 @@ def choose_ops(ops: str, precision: str, ctx: Any, dropout: float) -> OperatorSe
         :func:`resolve_precision` replaces.
     ctx : mx.Context
     dropout : float
+    activation : str
+        A recipe's `model.activation`.
 
     Raises RecipeError, with a way out, if this machine cannot run the choice. The parameters belong to the caller, who
     must cast them for float16 on a GPU.
     """
     assert ops in ("auto", "fused", "stock"), ops
     assert precision in ("float32", "bfloat16", "float16"), precision
-    return (_on_gpu if ctx.device_type == "gpu" else _on_cpu)(ops, precision, dropout)
+    return (_on_gpu if ctx.device_type == "gpu" else _on_cpu)(ops, precision, dropout, activation)
 
 
 def resolve_precision(ops: str, precision: str, ctx: Any, network: Network) -> tuple[str, str]:
@@ -63,7 +65,7 @@ def _default_kernels() -> None:
     use_default_kernels()
 
 
-def _on_cpu(ops: str, precision: str, dropout: float) -> OperatorSet:
+def _on_cpu(ops: str, precision: str, dropout: float, activation: str) -> OperatorSet:
     if precision == "float16":
         if ops == "fused":
             raise RecipeError(
@@ -71,40 +73,40 @@ def _on_cpu(ops: str, precision: str, dropout: float) -> OperatorSet:
                 "training.ops=auto, which emulates float16 for tests"
             )
         _say("training.precision=float16 is emulated on a CPU, by rounding: slow, and meant for tests")
-        return StockOps("float16_emulated", dropout)
+        return StockOps("float16_emulated", dropout, activation)
     if ops == "stock":
         if precision == "bfloat16":
             raise RecipeError(
                 "training.precision=bfloat16 needs the fused operators: take training.ops=auto, or float32"
             )
-        return StockOps(precision, dropout)
+        return StockOps(precision, dropout, activation)
     reason = _reason_against(load_cpu_operators)
     if reason is None:
         _default_kernels()
-        return FusedCpuOps(precision, dropout)
+        return FusedCpuOps(precision, dropout, activation)
     if precision == "bfloat16":
         raise RecipeError(f"training.precision=bfloat16 needs the fused operators: {reason}; or take float32")
     if ops == "fused":
         raise RecipeError(f"training.ops=fused: {reason}; or take training.ops=auto, which goes on without")
     _say(f"MXNet's own operators run; the fused ones are about twice as fast. {reason}; then: kogpt2 ops build")
-    return StockOps(precision, dropout)
+    return StockOps(precision, dropout, activation)
 
 
-def _on_gpu(ops: str, precision: str, dropout: float) -> OperatorSet:
+def _on_gpu(ops: str, precision: str, dropout: float, activation: str) -> OperatorSet:
     if precision == "bfloat16":
         raise RecipeError("training.precision=bfloat16 is for CPUs: MXNet 1.9.1 has none on GPUs; take float16")
     if precision == "float16":
         # Without this MXNet 1.9.1 sums in float16 inside softmax and LayerNorm, as its log says.
         os.environ.setdefault("MXNET_SAFE_ACCUMULATION", "1")
     if ops == "stock":
-        return StockOps(precision, dropout)
+        return StockOps(precision, dropout, activation)
     reason = _reason_against(load_cuda_operators)
     if reason is None:
-        return FusedCudaOps(precision, dropout)
+        return FusedCudaOps(precision, dropout, activation)
     if ops == "fused":
         raise RecipeError(f"training.ops=fused: {reason}; or take training.ops=auto, which goes on without")
     _say(f"MXNet's own operators run; fused ones are faster. {reason}; then: kogpt2 ops build")
-    return StockOps(precision, dropout)
+    return StockOps(precision, dropout, activation)
 
 
 def _reason_against(load: Callable[[], Any]) -> str | None:

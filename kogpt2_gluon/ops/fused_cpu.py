@@ -98,6 +98,7 @@ class FusedCpuOps(OperatorSet):
             p=self.dropout,
             site=site,
             precision=self.precision,
+            activation=self.activation,
             req=requests("write", out_map.weight, out_map.bias, "write", "null"),
         )
 

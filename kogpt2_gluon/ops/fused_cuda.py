@@ -69,8 +69,11 @@ class FusedCudaOps(OperatorSet):
         )
 
     def feed_forward(self, F: Any, data: Any, norm: Any, hidden_map: Any, out_map: Any, seed: Any, site: int) -> Any:
-        product, bias = self._product(F, self.layer_norm(F, data, norm), hidden_map), value(F, hidden_map.bias)
-        hidden = F.kogpt2_cuda_bias_gelu(product, bias, seed, req=requests("write", hidden_map.bias, "null"))
+        if self.activation == "gelu":
+            product, bias = self._product(F, self.layer_norm(F, data, norm), hidden_map), value(F, hidden_map.bias)
+            hidden = F.kogpt2_cuda_bias_gelu(product, bias, seed, req=requests("write", hidden_map.bias, "null"))
+        else:  # there is no fused kernel for the other form
+            hidden = self._gelu(F, self.norm_linear(F, data, norm, hidden_map))
         return self.linear_dropout_residual(F, hidden, out_map, data, seed, site)
 
     def attention(self, F: Any, qkv: Any, units: int, num_heads: int, seed: Any, site: int) -> Any:

@@ -6,12 +6,14 @@ D = C / H, and V `vocab_size`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
 from kogpt2_gluon.ops.parameters import value
 
 EPSILON = 1e-5  # of LayerNorm
+GELU_TANH = 2 * math.sqrt(2 / math.pi)  # (1 + tanh u) / 2 is the logistic function of 2u
 SEED_SIZE = 64  # the length of the seed that fused operators with dropout take
 
 
@@ -42,14 +44,16 @@ class OperatorSet(ABC):
         Each set lists its own.
     dropout : float
         Probability, on embeddings, attention weights, attention output and feed-forward output.
+    activation : str
+        Of the feed-forward layers: "gelu", the erf form, or "gelu_tanh", which approximates it.
     """
 
     name: str
     precisions: tuple[str, ...]
 
-    def __init__(self, precision: str = "float32", dropout: float = 0.0):
+    def __init__(self, precision: str = "float32", dropout: float = 0.0, activation: str = "gelu"):
         assert precision in self.precisions, precision
-        self.precision, self.dropout = precision, dropout
+        self.precision, self.dropout, self.activation = precision, dropout, activation
 
     # ---- what the network asks for ---------------------------------------------------------------------------------
 
@@ -110,7 +114,7 @@ class OperatorSet(ABC):
 
     @abstractmethod
     def feed_forward(self, F: Any, data: Any, norm: Any, hidden_map: Any, out_map: Any, seed: Any, site: int) -> Any:
-        """data + dropout(out_map(gelu(hidden_map(layer_norm(data))))), with the erf form of GELU."""
+        """data + dropout(out_map(gelu(hidden_map(layer_norm(data))))), with the form of GELU of `activation`."""
 
     @abstractmethod
     def attention(self, F: Any, qkv: Any, units: int, num_heads: int, seed: Any, site: int) -> Any:
@@ -161,6 +165,12 @@ class OperatorSet(ABC):
         """data weight^T, over the last axis."""
         weight, units = value(F, layer.weight), layer.weight.shape[0]
         return self._compute(F, F.FullyConnected, data, weight, num_hidden=units, no_bias=True, flatten=False)
+
+    def _gelu(self, F: Any, data: Any) -> Any:
+        """GELU in the form of `activation`, inside one rounding as an operator of its own has."""
+        if self.activation == "gelu":
+            return self._compute(F, F.LeakyReLU, data, act_type="gelu")
+        return self._compute(F, lambda x: x * F.sigmoid(GELU_TANH * (x + 0.044715 * x * x * x)), data)
 
     def _dropout(self, F: Any, data: Any) -> Any:
         return self._compute(F, F.Dropout, data, p=self.dropout) if self.dropout else data

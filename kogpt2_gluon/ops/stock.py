@@ -38,7 +38,7 @@ class StockOps(OperatorSet):
         return self._compute(F, F.elemwise_add, residual, self._dropout(F, self.linear(F, data, layer)))
 
     def feed_forward(self, F: Any, data: Any, norm: Any, hidden_map: Any, out_map: Any, seed: Any, site: int) -> Any:
-        hidden = self._compute(F, F.LeakyReLU, self.norm_linear(F, data, norm, hidden_map), act_type="gelu")
+        hidden = self._gelu(F, self.norm_linear(F, data, norm, hidden_map))
         return self.linear_dropout_residual(F, hidden, out_map, data, seed, site)
 
     def attention(self, F: Any, qkv: Any, units: int, num_heads: int, seed: Any, site: int) -> Any:

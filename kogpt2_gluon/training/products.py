@@ -57,7 +57,7 @@ def settle_products(recipe: Recipe, ctx: Any, worker: Worker, saved: dict[str, A
     if precision == "auto":
         decided = resolve_precision(training.ops, precision, ctx, network) if worker.rank == 0 else None
         precision, reason = worker.broadcast(decided)
-    ops = choose_ops(training.ops, precision, ctx, model.dropout)
+    ops = choose_ops(training.ops, precision, ctx, model.dropout, model.activation)
     notes = [f"training.precision=auto: {precision}, because {reason}"] if reason else []
     before = (saved or {}).get("products") or {}
     if before.get("precision", precision) != precision:

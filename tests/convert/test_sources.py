@@ -140,6 +140,28 @@ def test_a_random_gpt2_comes_in_and_goes_out(theirs, tmp_path, transformers):
     assert "Weights that were taken over" in (out / "README.md").read_text()
 
 
+@pytest.mark.parametrize("form", ["gelu_new", "gelu_pytorch_tanh"])
+def test_gpt2s_own_gelu_is_kept(theirs, tmp_path, transformers, form):
+    """The tanh form, as OpenAI's GPT-2 and skt/kogpt2-base-v2 have it: the same logits here as there."""
+    from kogpt2_gluon.inference.loading import load_checkpoint
+    from kogpt2_gluon.machine.runtime import mx
+
+    copy = Path(shutil.copytree(theirs[1], tmp_path / "copy"))
+    config = {**json.loads((copy / "config.json").read_text()), "activation_function": form}
+    (copy / "config.json").write_text(json.dumps(config))
+    tokens = np.random.default_rng(0).integers(0, 501, (2, 60))
+    with torch.no_grad():
+        expected = transformers.GPT2LMHeadModel.from_pretrained(copy).eval()(torch.from_numpy(tokens)).logits.numpy()
+    run = convert(copy, tmp_path / "run", "checkpoint")
+    for ops in ("stock", "auto"):
+        net, *_ = load_checkpoint(run, "cpu", ops=ops)
+        assert np.abs(net(mx.nd.array(tokens, dtype="int32"))[0].asnumpy() - expected).max() < 1e-5
+    out = convert(run, tmp_path / "out", "huggingface")
+    assert json.loads((out / "config.json").read_text())["activation_function"] == "gelu_new"
+    with pytest.raises(RecipeError, match="KoGPT2 v1 has the erf form of GELU"):
+        convert(run, tmp_path / "v1", "original")
+
+
 def save_as(net, folder, how):
     """The forms in which people have such weights."""
     tensors = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}

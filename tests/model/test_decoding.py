@@ -17,14 +17,14 @@ from kogpt2_gluon.ops.stock import StockOps
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
 
-def network(precision: str = "float32", fused: bool = True) -> GPT2Model:
+def network(precision: str = "float32", fused: bool = True, activation: str = "gelu") -> GPT2Model:
     from kogpt2_gluon.ops.build import load_cpu_operators
     from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 
     load_cpu_operators()
     mx.random.seed(3)
     np.random.seed(3)
-    ops = FusedCpuOps(precision) if fused else StockOps()
+    ops = FusedCpuOps(precision, activation=activation) if fused else StockOps(activation=activation)
     net = GPT2Model(units=36, vocab_size=91, max_length=40, num_layers=3, num_heads=4, ops=ops)
     net.initialize(mx.init.Normal(0.2), force_reinit=True)
     return net
@@ -47,6 +47,23 @@ def test_logits_are_those_of_the_whole_sequence(batch_size, lengths):
     for piece, end in zip(pieces(tokens, lengths), np.cumsum(lengths)):
         expected = whole[:, int(end) - 1].asnumpy()
         np.testing.assert_allclose(decoder.next_logits(piece), expected, rtol=0, atol=1e-5 * abs(expected).max())
+
+
+def test_logits_with_the_tanh_form_of_gelu():
+    """With weights ten times as large, so that the two forms differ by more than rounding."""
+    tokens = mx.nd.array(np.random.RandomState(0).randint(0, 91, (2, 20)), dtype="int32")
+
+    def larger(**options) -> GPT2Model:
+        net = network(**options)
+        for parameter in net.collect_params().values():
+            parameter.set_data(parameter.data() * 10 ** (len(parameter.shape) == 2))
+        return net
+
+    expected = larger(fused=False, activation="gelu_tanh")(tokens)[0][:, -1].asnumpy()
+    tolerance = 1e-5 * abs(expected).max()
+    found = decoder_for(larger(activation="gelu_tanh"), 2, 20).next_logits(tokens)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+    assert abs(decoder_for(larger(), 2, 20).next_logits(tokens) - expected).max() > 5 * tolerance
 
 
 def test_bfloat16_matrices_round_the_logits_and_no_more():

@@ -36,15 +36,13 @@ void multiply_many_rows(const float* data, const Matrix& weight, int64_t M, floa
 struct DecodeLinear : NoGradient {
   enum Input { kData, kWeight, kBias };  // followed by gamma and beta, and by residual, as far as they are inputs
   enum Output { kOut };
-  bool layer_norm, has_residual, gelu;
+  bool layer_norm, has_residual;
+  Activation activation;
 
   explicit DecodeLinear(const Attributes& attributes)
       : layer_norm(attributes.integer("layer_norm", 0, 0) != 0),
         has_residual(attributes.integer("has_residual", 0, 0) != 0),
-        gelu(attributes.text("activation", "none") == "gelu") {
-    const std::string activation = attributes.text("activation", "none");
-    if (activation != "none" && !gelu) fail("activation='", activation, "': none or gelu");
-  }
+        activation(activation_of(attributes, "none")) {}
 
   size_t gamma() const { return kBias + 1; }
   size_t beta() const { return gamma() + 1; }
@@ -75,7 +73,7 @@ struct DecodeLinear : NoGradient {
     MXTensor &data = call.input(kData), &bias = call.input(kBias);
     Normalization normalization;
     if (layer_norm) normalization = {floats(call.input(gamma())), floats(call.input(beta()))};
-    const Epilogue epilogue = {floats(bias), has_residual ? floats(call.input(residual())) : nullptr, gelu};
+    const Epilogue epilogue = {floats(bias), has_residual ? floats(call.input(residual())) : nullptr, activation};
     decode_linear(floats(data), num_rows(data), data.shape.back(), bias.shape[0], call.input(kWeight), normalization,
                   epilogue, floats(call.output(kOut)));
   }
@@ -97,10 +95,8 @@ void Epilogue::apply(int64_t M, int64_t N, float* product) const {
 void Epilogue::apply_strip(int64_t column, int64_t count, int64_t offset, float* values) const {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) values[i] += bias[column + i];
-  if (gelu) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) values[i] = kogpt2::gelu(values[i]);
-  }
+  if (activation == Activation::kGelu) activate_row<Activation::kGelu>(count, values, values);
+  if (activation == Activation::kGeluTanh) activate_row<Activation::kGeluTanh>(count, values, values);
   if (residual) {
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) values[i] += residual[offset + i];

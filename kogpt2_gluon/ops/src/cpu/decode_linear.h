@@ -1,5 +1,6 @@
 // Linear maps for generation, for the operators that are made of several. The mathematics is in decode_linear.cc.
 #pragma once
+#include "activation.h"
 #include "cpu_operator.h"
 
 namespace kogpt2 {
@@ -9,11 +10,11 @@ struct Normalization {
   const float *gamma = nullptr, *beta = nullptr;  // (K,)
 };
 
-// What follows a product: out = residual + f(product + bias), where f is gelu or the identity.
+// What follows a product: out = residual + f(product + bias), where f is a gelu or the identity.
 struct Epilogue {
   const float* bias;                // (N,)
   const float* residual = nullptr;  // (M, N); null where there is none
-  bool gelu = false;
+  Activation activation = Activation::kNone;
 
   // Works in place on a product (M, N).
   void apply(int64_t M, int64_t N, float* product) const;

@@ -3,7 +3,7 @@
 // kogpt2_decoder_layer(hidden, key_cache, value_cache, position,
 //                      attn_gamma, attn_beta, qkv_weight, qkv_bias, out_weight, out_bias,
 //                      ffn_gamma, ffn_beta, hidden_weight, hidden_bias, out_map_weight, out_map_bias;
-//                      num_heads, precision) -> out
+//                      num_heads, precision, activation) -> out
 //
 //   attended = hidden + attention(LayerNorm(hidden)) out_weight^T + out_bias
 //   out = attended + gelu(LayerNorm(attended) hidden_weight^T + hidden_bias) out_map_weight^T + out_map_bias
@@ -29,9 +29,12 @@ struct DecoderLayer : NoGradient {
   enum Output { kOut };
   int64_t num_heads;
   Precision precision;
+  Activation activation;
 
   explicit DecoderLayer(const Attributes& attributes)
-      : num_heads(attributes.integer("num_heads", 1)), precision(precision_of(attributes)) {}
+      : num_heads(attributes.integer("num_heads", 1)),
+        precision(precision_of(attributes)),
+        activation(activation_of(attributes, "gelu")) {}
 
   Arrays inputs() const {
     return {{"hidden", 'f'},        {"key_cache", 'f'},   {"value_cache", 'f'},    {"position", 'i'},
@@ -74,7 +77,7 @@ struct DecoderLayer : NoGradient {
                    context.data());
     decode_linear(context.data(), M, C, C, call.input(kOutWeight), {}, {input(kOutBias), hidden}, attended.data());
     decode_linear(attended.data(), M, C, inner_size, call.input(kHiddenWeight), {input(kFfnGamma), input(kFfnBeta)},
-                  {input(kHiddenBias), nullptr, true}, inner.data());
+                  {input(kHiddenBias), nullptr, activation}, inner.data());
     decode_linear(inner.data(), M, inner_size, C, call.input(kOutMapWeight), {},
                   {input(kOutMapBias), attended.data()}, floats(call.output(kOut)));
   }

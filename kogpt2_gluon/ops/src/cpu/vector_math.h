@@ -56,14 +56,6 @@ KOGPT2_INLINE Normal normal(float x) {
   return {x < 0.0f ? tail : 1.0f - tail, 0.39894228f * gauss};
 }
 
-// gelu(x) = x Phi(x), the erf form; its derivative is Phi(x) + x phi(x).
-KOGPT2_INLINE float gelu(float x) { return x * normal(x).cumulative; }
-
-KOGPT2_INLINE float gelu_derivative(float x) {
-  const Normal at = normal(x);
-  return at.cumulative + x * at.density;
-}
-
 // The nearest bfloat16, ties to even; NaN stays NaN.
 KOGPT2_INLINE uint16_t to_bfloat16(float value) {
   const uint32_t bits = bits_of(value);
