@@ -24,8 +24,9 @@ DTYPES = ("float32", "float16", "bfloat16")
 @click.option("--with-optimizer", is_flag=True, help="The optimizer's state too, to go on with the training.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(DTYPES), help="huggingface's weights.")
 @click.option("--max-shard-size", default=0, type=click.IntRange(0), help="MB a file of huggingface's weights; 0: one.")
-def convert(source: Path, out: Path, target: str, **options: Any) -> None:
-    """Weights from anything to anything. Needs neither torch nor MXNet.
+@click.option("--verify", is_flag=True, help="Run both forms, and compare their logits and greedy tokens.")
+def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) -> None:
+    """Weights from anything to anything. Needs neither torch nor MXNet, except to --verify.
 
     SOURCE is a run or checkpoint, a transformers folder of a GPT-2, or a .params file of KoGPT2 v1. The targets:
 
@@ -44,4 +45,10 @@ def convert(source: Path, out: Path, target: str, **options: Any) -> None:
     opened, notes = open_source(source, options.pop("tokenizer"), options.pop("num_heads"))
     for note in notes:
         click.echo(note)
-    click.echo(convert_to(target, opened, out, **options))
+    done = convert_to(target, opened, out, **options)
+    if verify:
+        from kogpt2_gluon.inference.comparison import compare_conversion
+
+        found = compare_conversion(opened, out, target, exact=options["dtype"] == "float32")
+        click.echo(f"verified: {found}")
+    click.echo(done)

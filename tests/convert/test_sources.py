@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -316,3 +317,28 @@ def test_files_of_a_size(checkpoint, tmp_path, transformers):
 def test_options_that_do_not_belong_are_refused(checkpoint, tmp_path, arguments, message):
     error = kogpt2("convert", checkpoint.path, tmp_path / "out", *arguments, code=2).stderr
     assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+# ---- verified --------------------------------------------------------------------------------------------------------
+
+
+def test_both_forms_are_run_and_compared(checkpoint, theirs, tmp_path):
+    for source, target, options in (
+        (checkpoint.path, "huggingface", ("--dtype", "bfloat16")),
+        (theirs[1], "checkpoint", ()),
+        (checkpoint.path, "original", ()),
+    ):
+        out = tmp_path / f"{target}{len(options)}"
+        done = kogpt2("convert", source, out, "--to", target, "--verify", *options).stdout
+        assert re.search(r"verified: \d+ tokens: logits differ by at most \S+ \(of \S+\); \d+ of 63 greedy", done), done
+        assert options or "63 of 63 greedy" in done
+
+
+def test_a_difference_is_an_error(checkpoint, tmp_path):
+    from kogpt2_gluon.inference.comparison import compare_conversion
+
+    out = convert(checkpoint.path, tmp_path / "out", "huggingface")
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "n_head": 3}))
+    with pytest.raises(DataError, match=r"does not compute what .* does"):
+        compare_conversion(checkpoint, out, "huggingface", exact=True)
