@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kogpt2_gluon.convert.model_card import card_sections, card_title
 from kogpt2_gluon.convert.names import bytes_of, parameters_of, to_transformers
 from kogpt2_gluon.convert.optimizer import write_optimizer
 from kogpt2_gluon.convert.source import Source
@@ -52,16 +53,13 @@ def convert_checkpoint(
     source.verify(optimizer=with_optimizer)
     recipe, state, itemsize = source.recipe(), source.state(), SIZES[DTYPES[dtype]]
     tokenizer = read_tokenizer(source.tokenizer_path)
-    _check_tokenizer(tokenizer, recipe.model)
+    check_tokenizer(tokenizer, recipe.model)
     files = tokenizer.files(recipe.model.max_length)
     tensors = to_transformers(source.model_arrays(), recipe.model, str(source.model_path))
     needed = bytes_of(recipe.model, itemsize + 8 * with_optimizer) + 2 * sum(map(len, files.values()))  # and a few kB
     with target_folder(out, needed) as folder:
         _write_weights(folder, tensors, recipe.model, DTYPES[dtype], max_shard_size)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        _write_json(folder / "config.json", {**model_config(recipe.model, tokenizer), "torch_dtype": dtype})
-        _write_json(folder / "generation_config.json", _generation_config(recipe.model, tokenizer))
+        write_settings(folder, recipe.model, tokenizer, files, dtype)
         if with_optimizer:
             write_optimizer(folder, source)
         (folder / "README.md").write_text(_model_card(recipe, state, tokenizer, dtype), encoding="utf-8")
@@ -90,6 +88,19 @@ def _write_weights(
         weight_map.update(dict.fromkeys(shard, name))
     total = {"total_size": bytes_of(model, SIZES[dtype])}
     _write_json(folder / f"{WEIGHTS}.index.json", {"metadata": total, "weight_map": weight_map})
+
+
+def write_settings(
+    folder: Path, model: ModelRecipe, tokenizer: TokenizerFiles, files: Mapping[str, bytes], dtype: str = "float32"
+) -> None:
+    """Writes what libraries read apart from the weights: the settings of network and generation, and `files`.
+
+    These are the tokenizer's own.
+    """
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    _write_json(folder / "config.json", {**model_config(model, tokenizer), "torch_dtype": dtype})
+    _write_json(folder / "generation_config.json", _generation_config(model, tokenizer))
 
 
 def model_config(model: ModelRecipe, tokenizer: TokenizerFiles) -> dict[str, Any]:
@@ -125,7 +136,8 @@ def _generation_config(model: ModelRecipe, tokenizer: TokenizerFiles) -> dict[st
     return {**_token_ids(tokenizer), **({"suppress_tokens": spare} if spare else {})}
 
 
-def _check_tokenizer(tokenizer: TokenizerFiles, model: ModelRecipe) -> None:
+def check_tokenizer(tokenizer: TokenizerFiles, model: ModelRecipe) -> None:
+    """DataError if the tokenizer has more pieces than the embedding has rows, or lacks a piece that documents need."""
     size = max(tokenizer.ids.values(), default=-1) + 1
     if size > model.vocab_size:
         raise DataError(
@@ -141,14 +153,6 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _model_card(recipe: Recipe, state: dict[str, Any], tokenizer: TokenizerFiles, dtype: str) -> str:
-    model = recipe.model
-    bos, eos = (tokenizer.special_tokens[name] for name in ("bos_token", "eos_token"))
-    origin = "Trained with KoGPT-2 on Gluon (Apache MXNet)" if state["step"] else "Weights that were taken over"
-    how = _how_it_was_trained(recipe, state)
-    rounding = "without rounding" if dtype == "float32" else f"and rounded to {dtype}"
-    special = ", ".join(
-        f"`{piece}` {tokenizer.ids[piece]}" for piece in dict.fromkeys(tokenizer.special_tokens.values())
-    )
     return f"""---
 language: ko
 library_name: transformers
@@ -156,53 +160,10 @@ pipeline_tag: text-generation
 tags: [gpt2, korean]
 ---
 
-# {recipe.name}
-
-A GPT-2 with {bytes_of(model, 1):,} parameters: {model.num_layers} layers, {model.num_heads} heads, {model.units} units,
-{model.max_length} positions. {origin}, converted {rounding}.
-
+{card_title(recipe, state, dtype)}
 ```python
 from transformers import AutoTokenizer, GPT2LMHeadModel
 model, tokenizer = GPT2LMHeadModel.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 ```
 
-## Training
-
-{how}- Documents are `{bos}` text `{eos}`, one after another: put `tokenizer.bos_token_id` in front of a
-  prompt that begins a document, and stop at `tokenizer.eos_token_id`.
-{_evaluation_table(state.get("evaluation"))}
-## Tokenizer
-
-- {tokenizer.description} Special tokens: {special}.
-- Special tokens are not looked for in texts: a text that has `{eos}` written in it is spelled with ordinary
-  pieces. Pass `split_special_tokens=False` to have them recognised (transformers 4.40 always does).
-- `skip_special_tokens=True` leaves out unknown tokens too.
-- Decode a generated sequence whole: transformers' text-generation pipeline decodes the new tokens alone, and a space
-  before them is lost.
-
-## What this is not
-
-KoGPT-2's training code was never published. The network and the tokenizer follow what was; the optimizer, its schedule
-and the batch are a reconstruction. These weights are not the ones that SK telecom released.
-"""
-
-
-def _how_it_was_trained(recipe: Recipe, state: dict[str, Any]) -> str:
-    """Returns lines of the card, "" for weights that come from elsewhere."""
-    if not state["step"]:
-        return ""
-    training, step, length = recipe.training, state["step"], recipe.data.seq_length
-    tokens = step * recipe.tokens_per_step
-    return f"""- Recipe `{recipe.name}`, step {step:,}: {tokens:,} tokens in sequences of {length}.
-- Updates of {training.total_batch_size} sequences with `{training.optimizer}`, peak learning rate
-  {training.learning_rate:g}, `{training.schedule}` decay.
-"""
-
-
-def _evaluation_table(evaluation: Any) -> str:
-    """Returns the figures of a state's `evaluation` as a section of the card, or "" if there are none."""
-    if not isinstance(evaluation, dict):
-        return ""
-    figures = {key: value for key, value in evaluation.items() if isinstance(value, (int, float))}
-    rows = "".join(f"| {key.replace('_', ' ')} | {value:.6g} |\n" for key, value in figures.items())
-    return f"\n## Held-out text\n\n| figure | value |\n|---|---|\n{rows}" if rows else ""
+{card_sections(recipe, state, tokenizer)}"""
