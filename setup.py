@@ -48,7 +48,7 @@ LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # kubernetes-validate: the published schemas of pods
 SCHEMAS = ["kubernetes-validate>=1.37", "jsonschema>=4.23"]
 PYTEST = ["pytest>=7", "pytest-timeout>=2", "pytest-xdist>=3.5"]
-TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *SCHEMAS, *AWS, *LAUNCH, *TABLES]
+TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", "onnxruntime>=1.17", *SCHEMAS, *AWS, *LAUNCH, *TABLES]
 LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -78,7 +78,7 @@ setup(
         "aws": AWS,
         "tables": TABLES,
         "launch": [*AWS, *LAUNCH],
-        "convert": ["torch>=2.0", "transformers>=4.40"],
+        "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15"],
         "test": [*TEST, *LINT],
         "bench": [],  # the benchmarks run on the core so far; add peers here
     },

@@ -9,7 +9,7 @@ import click
 
 from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
 
-TARGETS = ("huggingface", "checkpoint", "original")
+TARGETS = ("huggingface", "checkpoint", "original", "onnx")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -34,6 +34,7 @@ def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) 
     huggingface  a folder that transformers (PyTorch) can load
     checkpoint   a run that generate, evaluate and train --init-from take
     original     the .params and .spiece files of KoGPT2 v1
+    onnx         graphs for onnxruntime, with a cache and without
 
     \b
     Examples: kogpt2 convert runs/demo OUT

@@ -28,8 +28,8 @@ def card_sections(recipe: Recipe, state: dict[str, Any], tokenizer: TokenizerFil
     special = ", ".join(f"`{piece}` {tokenizer.ids[piece]}" for piece in named)
     return f"""## Training
 
-{_how_it_was_trained(recipe, state)}- Documents are `{bos}` text `{eos}`, one after another: put `tokenizer.bos_token_id`
-  in front of a prompt that begins a document, and stop at `tokenizer.eos_token_id`.
+{_how_it_was_trained(recipe, state)}- Documents are `{bos}` text `{eos}`, one after another: put
+  `tokenizer.bos_token_id` in front of a prompt that begins a document, and stop at `tokenizer.eos_token_id`.
 {_evaluation_table(state.get("evaluation"))}
 ## Tokenizer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
+from kogpt2_gluon.convert.onnx_folder import write_onnx
 from kogpt2_gluon.convert.original import write_original
 from kogpt2_gluon.convert.run_folder import write_run
 from kogpt2_gluon.convert.source import Source
@@ -27,12 +28,15 @@ def convert_to(
     """
     if target != "huggingface" and (dtype != "float32" or max_shard_size):
         raise RecipeError(f"--dtype and --max-shard-size are for --to huggingface, not for {target}")
-    if target == "original" and with_optimizer:
-        raise RecipeError("--with-optimizer: KoGPT2 v1 has no file for it; convert to huggingface or checkpoint")
+    if target in ("original", "onnx") and with_optimizer:
+        raise RecipeError(f"--with-optimizer: {target} has no file for it; convert to huggingface or checkpoint")
     if target == "checkpoint":
         write_run(source, out, with_optimizer)
         further = f"train {out}/recipe.yaml" if with_optimizer else f"train RECIPE --init-from {out}"
         return f"{out}: go on with kogpt2 {further}, or try kogpt2 generate {out} PROMPT"
+    if target == "onnx":
+        write_onnx(source, out)
+        return f"{out}: model.onnx generates and logits.onnx scores, with onnxruntime; README.md shows how"
     if target == "original":
         write_original(source, out)
         return f"{out}: its README.md says how KoGPT2 v1 loads it"

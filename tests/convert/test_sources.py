@@ -309,7 +309,7 @@ def test_files_of_a_size(checkpoint, tmp_path, transformers):
     [
         (("--to", "original", "--dtype", "float16"), "are for --to huggingface"),
         (("--to", "checkpoint", "--max-shard-size", "5"), "are for --to huggingface"),
-        (("--to", "original", "--with-optimizer"), "KoGPT2 v1 has no file for it"),
+        (("--to", "original", "--with-optimizer"), "original has no file for it"),
         (("--to", "checkpoint", "--with-optimizer"), "there is no state of an optimizer"),
         (("--num-heads", "4"), "are for a file of parameters"),
     ],
