@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kogpt2_gluon.runs.checkpoint import Checkpoint
 
 pytest.register_assert_rewrite(
-    "tests.corpus.cleaning.cleaning_helpers", "tests.shards.shard_helpers"
+    "tests.convert.onnx_helpers", "tests.corpus.cleaning.cleaning_helpers", "tests.shards.shard_helpers"
 )  # its asserts show their values, as those of a test file do
 
 
