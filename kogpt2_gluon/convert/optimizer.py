@@ -8,17 +8,18 @@ the checkpoint that it was, bit for bit. :mod:`kogpt2_gluon.training.torch_optim
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.convert.names import Parameter, parameters_of
+from kogpt2_gluon.convert.names import Parameter, parameters_of, turned
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile, write_safetensors
 
 Array = NDArray[Any]
@@ -67,21 +68,16 @@ def _places(model: ModelRecipe) -> dict[str, tuple[str, Parameter]]:
     }
 
 
-class _Turned(Mapping[str, Array]):
+class _Turned(LazyArrays[tuple[str, Parameter]]):
     """Moments under other names, turned where their parameter is; each is made when it is read."""
 
     def __init__(self, arrays: Mapping[str, Array], places: Mapping[str, tuple[str, Parameter]]) -> None:
-        self._arrays, self._places = arrays, places
+        super().__init__(places)
+        self._arrays = arrays
 
     def __getitem__(self, name: str) -> Array:
         old, parameter = self._places[name]
         array = self._arrays[old]
         if sorted(array.shape) != sorted(parameter.shape) or array.dtype != np.float32:
             raise DataError(f"optimizer's array {old}: {array.dtype} of shape {array.shape} is not the network's")
-        return np.ascontiguousarray(array.T if parameter.transposed else array)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+        return turned(array) if parameter.transposed else array

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kogpt2_gluon.convert.optimizer import RECIPE, STATE, read_optimizer
 from kogpt2_gluon.convert.tokenizer_files import SPIECE, TOKENIZER_JSON
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe, parse_recipe
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile
 from kogpt2_gluon.storage.torch_file import TorchFile
 
@@ -156,35 +157,30 @@ class TransformersFolder:
         return from_transformers(files.only(expected), self._recipe.model, str(files.first))
 
 
-class _Weights(Mapping[str, Array]):
+class _Weights(LazyArrays[tuple[Mapping[str, Array], str]]):
     """The arrays of all weight files of a folder, under GPT2LMHeadModel's names."""
 
     def __init__(self, folder: Path) -> None:
-        self._files: dict[str, tuple[Mapping[str, Array], str]] = {}  # name -> (its file, the name there)
+        files: dict[str, tuple[Mapping[str, Array], str]] = {}  # name -> (its file, the name there)
         paths = _weight_files(folder)
         self.first = paths[0]  # for messages
         for path in paths:
             opened = SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
             for name in opened:
                 full = name if name.startswith((PREFIX, "lm_head.")) or not _of_body(name) else PREFIX + name
-                if full in self._files:
+                if full in files:
                     raise DataError(f"{path}: {name} comes twice in the weights of {folder}")
-                self._files[full] = opened, name
+                files[full] = opened, name
+        super().__init__(files)
 
     def __getitem__(self, name: str) -> Array:
-        file, there = self._files[name]
+        file, there = self._places[name]
         return file[there]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
 
     def only(self, names: set[str]) -> Mapping[str, Array]:
         """Returns those of these names that are there."""
         kept = copy(self)
-        kept._files = {name: place for name, place in self._files.items() if name in names}
+        kept._places = {name: place for name, place in self._places.items() if name in names}
         return kept
 
 

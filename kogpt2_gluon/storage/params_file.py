@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 
 Array = npt.NDArray[Any]
 
@@ -62,7 +63,7 @@ def read_params(path: str | os.PathLike[str]) -> dict[str, Array]:
     return dict(ParamsFile(path))
 
 
-class ParamsFile(Mapping[str, Array]):
+class ParamsFile(LazyArrays["_Place"]):
     """The arrays of a `.params` file, by name, each read from the file when it is asked for.
 
     Only names, shapes and places are kept in memory. Raises DataError as :func:`read_params` does: for the structure of
@@ -72,7 +73,7 @@ class ParamsFile(Mapping[str, Array]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         with self._opened() as file:
-            self._places = _Reader(file, str(path)).read_list()
+            super().__init__(_Reader(file, str(path)).read_list())
 
     def __getitem__(self, name: str) -> Array:
         place = self._places[name]
@@ -82,12 +83,6 @@ class ParamsFile(Mapping[str, Array]):
             if file.readinto(_bytes_of(array)) != array.nbytes:  # type: ignore[attr-defined]  # a BufferedReader has it
                 raise DataError(f"{self.path}: byte {place.offset}: array {name!r} ends early: the file shrank")
         return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:

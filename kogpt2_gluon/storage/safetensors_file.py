@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +42,7 @@ class _Place(NamedTuple):
     offset: int
 
 
-class SafetensorsFile(Mapping[str, Array]):
+class SafetensorsFile(LazyArrays["_Place"]):
     """The arrays of a file, by name, each read when it is asked for; bfloat16 as float32, exactly.
 
     DataError, naming the file, if it is missing or damaged, or has a dtype that NumPy lacks.
@@ -50,7 +52,8 @@ class SafetensorsFile(Mapping[str, Array]):
         self.path = path
         try:
             with path.open("rb") as file:
-                self.metadata, self._places = _read_header(file)
+                self.metadata, places = _read_header(file)
+            super().__init__(places)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -64,12 +67,6 @@ class SafetensorsFile(Mapping[str, Array]):
             if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
                 raise DataError(f"{self.path}: {name!r} ends early: the file shrank")
         return widened(array) if place.dtype == "BF16" else array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
 
 def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, _Place]]:
@@ -109,10 +106,20 @@ def write_safetensors(
     encoded += b" " * (-len(encoded) % ALIGNMENT)
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for name, shape in shapes.items():
-            array = rounded(arrays[name], dtype, name)
-            assert array.shape == shape, (name, array.shape, shape)
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        for name, array in _read_ahead(arrays, list(shapes)):
+            assert array.shape == shapes[name], (name, array.shape, shapes[name])
+            file.write(np.ascontiguousarray(rounded(array, dtype, name)).reshape(-1).view(np.uint8).data)
+
+
+def _read_ahead(arrays: Mapping[str, Array], names: list[str]) -> Iterator[tuple[str, Array]]:
+    """Yields (name, array); a thread makes each while its predecessor is being written."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(arrays.__getitem__, names[0])
+        for name, following in zip(names, [*names[1:], None]):
+            array = ahead.result()
+            if following is not None:
+                ahead = pool.submit(arrays.__getitem__, following)
+            yield name, array
 
 
 def rounded(array: Array, dtype: str, name: str) -> Array:

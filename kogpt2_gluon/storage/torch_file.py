@@ -19,7 +19,6 @@ import os
 import pickletools
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Union
 
@@ -27,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.safetensors_file import widened
 
 Array = npt.NDArray[Any]
@@ -76,7 +76,7 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class TorchFile(Mapping[str, Array]):
+class TorchFile(LazyArrays[Tensor]):
     """The tensors of a saved `state_dict`, by name, each read from the file when it is asked for.
 
     bfloat16 is given as float32, exactly; other dtypes as they are. What is no tensor in the dictionary is left out,
@@ -86,7 +86,7 @@ class TorchFile(Mapping[str, Array]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._places: dict[str, int] = {}  # storage key -> offset of its first byte
+        self._starts: dict[str, int] = {}  # storage key -> offset of its first byte
         try:
             with self.path.open("rb") as file:
                 saved = self._from_zip(file) if zipfile.is_zipfile(file) else self._from_old(file)
@@ -98,9 +98,9 @@ class TorchFile(Mapping[str, Array]):
             saved = saved["state_dict"]
         if not isinstance(saved, dict):
             raise DataError(f"{self.path}: holds no dictionary of tensors")
-        self._tensors = {str(name): value for name, value in saved.items() if isinstance(value, Tensor)}
+        super().__init__({str(name): value for name, value in saved.items() if isinstance(value, Tensor)})
         self.others = [str(name) for name, value in saved.items() if not isinstance(value, Tensor)]
-        for name, tensor in self._tensors.items():
+        for name, tensor in self._places.items():
             self._check(name, tensor)
 
     def _from_zip(self, file: BinaryIO) -> Any:
@@ -118,7 +118,7 @@ class TorchFile(Mapping[str, Array]):
                     if info.compress_type != zipfile.ZIP_STORED:
                         raise ValueError(f"{info.filename} is compressed")
                     key = info.filename[len(folder) :]
-                    self._places[key], sizes[key] = _start_of(file, info), info.file_size
+                    self._starts[key], sizes[key] = _start_of(file, info), info.file_size
             self._sizes = sizes
             return _follow(io.BytesIO(archive.read(listing)))
 
@@ -133,7 +133,7 @@ class TorchFile(Mapping[str, Array]):
         for key in keys:
             (count,) = struct.unpack("<q", file.read(8))
             size = count * STORAGES[storages[key].kind].itemsize
-            self._places[key], self._sizes[key] = file.tell(), size
+            self._starts[key], self._sizes[key] = file.tell(), size
             file.seek(size, os.SEEK_CUR)
         if file.tell() > os.fstat(file.fileno()).st_size:
             raise ValueError("it ends early")
@@ -155,13 +155,13 @@ class TorchFile(Mapping[str, Array]):
             raise DataError(f"{self.path}: tensor {name!r} of shape {tensor.shape} does not lie within its storage")
 
     def __getitem__(self, name: str) -> Array:
-        tensor = self._tensors[name]
+        tensor = self._places[name]
         dtype = STORAGES[tensor.storage.kind]
         if 0 in tensor.shape:
             return np.zeros(tensor.shape, np.float32 if tensor.storage.kind == "BFloat16Storage" else dtype)
         flat = np.empty(_last_element(tensor) - tensor.offset + 1, dtype)
         with self.path.open("rb") as file:
-            file.seek(self._places[tensor.storage.key] + tensor.offset * dtype.itemsize)
+            file.seek(self._starts[tensor.storage.key] + tensor.offset * dtype.itemsize)
             if file.readinto(flat.view(np.uint8).data) != flat.nbytes:
                 raise DataError(f"{self.path}: tensor {name!r} ends early")
         strides = tuple(each * dtype.itemsize for each in tensor.strides)
@@ -169,12 +169,6 @@ class TorchFile(Mapping[str, Array]):
         if tensor.storage.kind == "BFloat16Storage":
             return widened(array)
         return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
 
 
 def _last_element(tensor: Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from kogpt2_gluon.convert.names import EMBEDDING, POSITIONS, TIED_COPY
 from kogpt2_gluon.convert.source import Source, open_source
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.tokens.tokenizer import UNUSED, Tokenizer
 
 Array = NDArray[Any]
@@ -102,10 +103,11 @@ def _other_tokenizer(source: Source, tokenizer: Tokenizer, what: str) -> RecipeE
     )
 
 
-class _Extended(Mapping[str, Array]):
+class _Extended(LazyArrays[None]):
     """Arrays of a network, with more rows where the new one has more."""
 
     def __init__(self, arrays: Mapping[str, Array], model: ModelRecipe, positions: str, known: int) -> None:
+        super().__init__(dict.fromkeys(arrays))
         self._arrays, self._model, self._positions, self._known = arrays, model, positions, known
 
     def __getitem__(self, name: str) -> Array:
@@ -115,12 +117,6 @@ class _Extended(Mapping[str, Array]):
         if name in (EMBEDDING, TIED_COPY):
             return more_pieces(array, self._model.vocab_size, self._known)
         return array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
 
 
 def more_positions(array: Array, length: int, rule: str) -> Array:
