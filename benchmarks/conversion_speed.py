@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -87,7 +88,12 @@ def make_files(work: Path, text: Path | None) -> None:
     arrays = {each.name: rng.standard_normal(each.shape, np.float32) for each in parameters_of(recipe.model)}
     moments = {f"{name}:{k}": array for name, array in arrays.items() for k in range(2)}
     arrays[TIED_COPY] = arrays["_embed.weight"]
-    save_checkpoint(work / "ckpt", {"step": 1}, arrays, moments, recipe, work / "tokenizer.model")
+    tokenizer: object = work / "tokenizer.model"
+    with suppress(ImportError):  # a checkout from before tokenizer.json takes the path
+        from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
+
+        tokenizer = stored_tokenizer(work / "tokenizer.model")
+    save_checkpoint(work / "ckpt", {"step": 1}, arrays, moments, recipe, tokenizer)
     torch.save({name: torch.from_numpy(arrays[name]) for name in arrays if name != TIED_COPY}, work / "torch.bin")
 
 

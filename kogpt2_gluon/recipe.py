@@ -93,7 +93,7 @@ class DataRecipe:
     )
     cache_gib: float = option(100.0, "the most GiB that the cache may use", minimum=0.001)
     source: str = option("shards", "token shards, or text tokenized on the fly", choices=("shards", "text"))
-    tokenizer: str = option("", "SentencePiece model, for data.source=text", path=True)
+    tokenizer: str = option("", "SentencePiece model or tokenizer.json, for data.source=text", path=True)
     documents: str = option(
         "line",
         "what a document is, for data.source=text: a kind that `kogpt2 clean --help` names, or a FIELD of JSON or of "

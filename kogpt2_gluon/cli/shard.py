@@ -14,7 +14,9 @@ from kogpt2_gluon.cli.stopping import stoppable
 
 @click.command(no_args_is_help=True)
 @click.argument("corpus", type=ANY_PATH)
-@click.option("--tokenizer", "tokenizer_path", required=True, type=ANY_PATH, help="SentencePiece model.")
+@click.option(
+    "--tokenizer", "tokenizer_path", required=True, type=ANY_PATH, help="SentencePiece or tokenizer.json file."
+)
 @click.option("--out", required=True, type=FOLDER, help="Folder for OUT/train and OUT/test.")
 @click.option("--processes", default=0, type=click.IntRange(min=0), help="Tokenizing processes; 0: one per core.")
 @click.option(

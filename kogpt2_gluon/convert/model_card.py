@@ -24,11 +24,12 @@ A GPT-2 with {bytes_of(model, 1):,} parameters: {model.num_layers} layers, {mode
 def card_sections(recipe: Recipe, state: dict[str, Any], tokenizer: TokenizerFiles) -> str:
     """Returns the sections of a card that are the same for every format: training, tokenizer, what this is not."""
     bos, eos = (tokenizer.special_tokens[name] for name in ("bos_token", "eos_token"))
+    begin = "" if bos == eos else f"`{bos}` "
     named = dict.fromkeys(tokenizer.special_tokens.values())
     special = ", ".join(f"`{piece}` {tokenizer.ids[piece]}" for piece in named)
     return f"""## Training
 
-{_how_it_was_trained(recipe, state)}- Documents are `{bos}` text `{eos}`, one after another: put
+{_how_it_was_trained(recipe, state)}- Documents are {begin}text `{eos}`, one after another: put
   `tokenizer.bos_token_id` in front of a prompt that begins a document, and stop at `tokenizer.eos_token_id`.
 {_evaluation_table(state.get("evaluation"))}
 ## Tokenizer

@@ -13,6 +13,7 @@ from kogpt2_gluon.convert.optimizer import no_optimizer
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import target_folder
 from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, save_checkpoint
+from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 
 RECIPE, CHECKPOINTS = "recipe.yaml", "checkpoints"
 
@@ -33,5 +34,5 @@ def write_run(source: Source, out: Path, with_optimizer: bool = False) -> None:
     arrays = checked(source.model_arrays(), recipe.model, str(source.model_path))
     needed = bytes_of(recipe.model) * 2 + sum(each.nbytes for each in moments.values())
     with target_folder(out, needed) as folder:
-        save_checkpoint(folder / CHECKPOINTS, state, arrays, moments, recipe, source.tokenizer_path)
+        save_checkpoint(folder / CHECKPOINTS, state, arrays, moments, recipe, stored_tokenizer(source.tokenizer_path))
         (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")

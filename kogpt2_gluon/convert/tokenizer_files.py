@@ -9,19 +9,19 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.tokenizer_file import (
+    CONFIG,
+    TOKENIZER_JSON,
+    is_json,
+    library_errors,
+    read_limited,
+    read_tokenizer_json,
+)
+from kogpt2_gluon.storage.tokenizer_file import MAP as SPECIAL
 
-SPIECE, TOKENIZER_JSON = "spiece.model", "tokenizer.json"
-CONFIG, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
+SPIECE = "spiece.model"
 # What a folder may have next to tokenizer.json; copied with it.
 BESIDE = (CONFIG, SPECIAL, "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
-# Where a file names no special tokens, the first of these that it has.
-USUAL = {
-    "bos_token": ("<s>", "<|endoftext|>", "[BOS]", "</s>"),
-    "eos_token": ("</s>", "<|endoftext|>", "[EOS]"),
-    "unk_token": ("<unk>", "[UNK]", "<|endoftext|>"),
-    "pad_token": ("<pad>", "[PAD]"),
-}
 
 
 class TokenizerFiles(Protocol):
@@ -38,12 +38,7 @@ class TokenizerFiles(Protocol):
 
 def read_tokenizer(path: Path) -> TokenizerFiles:
     """Reads a SentencePiece model or a tokenizer.json. DataError if it is neither, or cannot be converted."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(64).lstrip()[:1]
-    except OSError as error:
-        raise DataError(f"tokenizer {path}: cannot be read: {error.strerror}") from None
-    return FromJson(path) if start == b"{" else FromSentencePiece(path)
+    return FromJson(path) if is_json(read_limited(path)) else FromSentencePiece(path)
 
 
 class FromSentencePiece:
@@ -84,34 +79,24 @@ class FromJson:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._content = path.read_bytes()
-            tokenizer = Tokenizer.from_str(self._content.decode())
-            self.ids: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-        except Exception as error:  # the library raises Exception itself
-            raise DataError(f"tokenizer {path}: not a tokenizer.json ({str(error)[:200]})") from None
+        self._file = read_tokenizer_json(read_limited(path), path)
+        with library_errors(path, "cannot read it"):
+            self.ids: dict[str, int] = Tokenizer.from_str(self._file.content.decode()).get_vocab(with_added_tokens=True)
         self._copied = {name: (path.parent / name).read_bytes() for name in BESIDE if (path.parent / name).is_file()}
-        named = {**self._read(SPECIAL), **self._read(CONFIG)}
-        self.special_tokens = {}
-        for name, usual in USUAL.items():
-            piece = named[name].get("content") if isinstance(named.get(name), dict) else named.get(name)
-            known = [each for each in (piece, *usual) if isinstance(each, str) and each in self.ids]
-            if known:
-                self.special_tokens[name] = known[0]
+        self.special_tokens = self._file.special
         self.description = f"A `tokenizers` file with {len(self.ids):,} pieces, as it was."
-
-    def _read(self, name: str) -> dict[str, Any]:
-        try:
-            content = json.loads(self._copied.get(name, b"{}"))
-        except (ValueError, RecursionError):
-            raise DataError(f"{self.path.parent / name}: not JSON, or damaged") from None
-        return content if isinstance(content, dict) else {}
 
     def files(self, max_length: int) -> dict[str, bytes]:
         """{file name: content}."""
-        made = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **self.special_tokens}
+        made = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": max_length,
+            "split_special_tokens": not self._file.special_symbols,  # they are text, and would not be found
+            "clean_up_tokenization_spaces": False,
+            **self.special_tokens,
+        }
         made_here = {CONFIG: _json(made), SPECIAL: _json(self.special_tokens)}
-        return {TOKENIZER_JSON: self._content, **made_here, **self._copied}
+        return {TOKENIZER_JSON: self._file.content, **made_here, **self._copied}
 
 
 def _json(content: dict[str, Any]) -> bytes:

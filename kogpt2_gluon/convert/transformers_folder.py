@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.convert.names import from_transformers, parameters_of
 from kogpt2_gluon.convert.optimizer import RECIPE, STATE, read_optimizer
-from kogpt2_gluon.convert.tokenizer_files import SPIECE, TOKENIZER_JSON
+from kogpt2_gluon.convert.tokenizer_files import SPIECE
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe, parse_recipe
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile
+from kogpt2_gluon.storage.tokenizer_file import TOKENIZER_JSON
 from kogpt2_gluon.storage.torch_file import TorchFile
 
 Array = NDArray[Any]

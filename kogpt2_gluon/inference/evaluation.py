@@ -2,7 +2,7 @@
 
 The loss is summed over tokens in float64, over all workers, and divided once, so it does not depend on their number or
 on the batch size. Every token except `<s>` is scored: `<s>` follows every `</s>`, so it says nothing about a model and
-would flatter a corpus of short documents.
+would flatter a corpus of short documents. A token that both begins and ends documents is scored like any other.
 """
 
 from __future__ import annotations
@@ -54,28 +54,28 @@ class LanguageModelScore:
         return asdict(self)
 
 
-def scored_sums(losses: np.ndarray, tokens: np.ndarray, bos: int) -> np.ndarray:
-    """The summed loss and the number of tokens, over the labels that are scored: (2,) float64.
+def scored_sums(losses: np.ndarray, tokens: np.ndarray, unscored: int) -> np.ndarray:
+    """The summed loss and the number of tokens, over the labels other than `unscored`: (2,) float64.
 
     `losses` (batch_size, length) belong to the labels ``tokens[:, 1:]``, `tokens` being (batch_size, length + 1).
     """
-    scored = tokens[:, 1:] != bos
+    scored = tokens[:, 1:] != unscored
     return np.array([losses[scored].sum(dtype=np.float64), scored.sum()])
 
 
 class TextCounts(Protocol):
-    """The counts of a text: its tokens with `<s>` and `</s>`, its documents, words and bytes after normalisation."""
+    """The counts of a text: its tokens that are scored, its words, and its bytes after normalisation."""
 
-    tokens: int
-    documents: int
     words: int
     text_bytes: int
+
+    @property
+    def scored_tokens(self) -> int: ...
 
 
 def score(total_loss: float, tokens: int, counts: TextCounts) -> LanguageModelScore:
     """The scores that a summed loss gives; bytes and words per token are those of the whole text, as `counts` say."""
-    scored = counts.tokens - counts.documents  # without the <s> of each document
-    loss = total_loss / tokens
+    scored, loss = counts.scored_tokens, total_loss / tokens
     return LanguageModelScore(
         loss=loss,
         perplexity=_exp(loss),
@@ -127,16 +127,21 @@ def evaluate(
         Called after each batch.
     """
     worker = worker or Worker()
-    bos = shards.manifest.special_ids["bos"]
+    unscored = shards.manifest.unscored_id
     sums = np.zeros(2)  # loss, tokens
     reader = HeldOutReader(shards, options.seq_length, options.max_sequences)
     for batch in reader.batches(options.batch_size, worker.rank, worker.size):
-        sums += scored_sums(loss_block(mx.nd.array(batch, ctx=ctx, dtype="int32")).asnumpy(), batch, bos)
+        sums += scored_sums(_losses(loss_block, batch, ctx), batch, unscored)
         progress()
     total_loss, tokens = worker.sum(sums)
     if not tokens:
         raise DataError(f"{shards.folder}: no token to score")
     return score(float(total_loss), int(tokens), shards.manifest)
+
+
+def _losses(loss_block: Any, batch: np.ndarray, ctx: Any) -> np.ndarray:
+    """The loss of each label of a batch. What fills the batch up can be -1, which the network does not have."""
+    return loss_block(mx.nd.array(np.maximum(batch, 0), ctx=ctx, dtype="int32")).asnumpy()
 
 
 def is_shard_folder(data: Path) -> bool:
@@ -150,8 +155,7 @@ def evaluate_text(
     """Scores a network on text, in this process; `say` is called with the documents that were left out."""
     sums = np.zeros(2)  # loss, tokens
     for batch in text.batches(batch_size):
-        losses = loss_block(mx.nd.array(batch, ctx=ctx, dtype="int32")).asnumpy()
-        sums += scored_sums(losses, batch, text.bos_id)
+        sums += scored_sums(_losses(loss_block, batch, ctx), batch, text.unscored_id)
     left_out = text.describe_left_out()
     if not sums[1]:
         raise DataError(f"{text.name}: no token to score" + (f" ({left_out})" if left_out else ""))

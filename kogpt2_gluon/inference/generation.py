@@ -181,6 +181,8 @@ def prompt_notes(tokenizer: Tokenizer, prompt: str, max_length: int, max_new_tok
     if unknown := list(dict.fromkeys(tokenizer.unknown_in(prompt))):
         some = ", ".join(repr(each) for each in unknown[:5]) + (f" and {len(unknown) - 5} more" if unknown[5:] else "")
         notes.append(f"the tokenizer cannot spell {some}: the network reads <unk> there, which is printed as ⁇")
+    if written := [name for name in tokenizer.controls if name in prompt]:
+        notes.append(f"{', '.join(written[:5])} in the prompt is read as text, letter by letter, not as that token")
     length = 1 + len(tokenizer.encode(prompt))  # with <s>
     room = max_length - length
     if room < 1:
@@ -201,7 +203,7 @@ def generate(
 ) -> list[str]:
     """Continues `prompt` as the beginning of a document; returns `num_samples` texts, each with the prompt."""
     ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-    left_out = [tokenizer.pad_id] if sampling.allow_unknown else [tokenizer.pad_id, tokenizer.unk_id]
+    left_out = tokenizer.never_written(sampling.allow_unknown)
     continued = generate_ids(net, ids, tokenizer.eos_id, sampling, num_samples, ctx, tokenizer.vocab_size, left_out)
     return [tokenizer.decode(ids[1:] + new) for new in continued]
 

@@ -16,9 +16,10 @@ Batch = NDArray[np.int32]
 class HeldOutReader:
     """Held-out tokens in their own order, cut into sequences of ``seq_length + 1``, each sharing a token with the next.
 
-    The sequences are dealt to the workers in turn. The last one is filled up with `<s>`, which evaluation leaves out of
-    its sums, so that any number of workers adds up the same tokens. With `max_sequences`, only that many are read,
-    evenly spaced, because a set often begins with one source and ends with another.
+    The sequences are dealt to the workers in turn. The last one is filled up with the id that evaluation leaves out of
+    its sums (`Manifest.unscored_id`: `<s>`, or -1), so that any number of workers adds up the same tokens. With
+    `max_sequences`, only that many are read, evenly spaced, because a set often begins with one source and ends with
+    another.
     """
 
     def __init__(self, shards: ShardSet, seq_length: int, max_sequences: int = 0):
@@ -28,14 +29,14 @@ class HeldOutReader:
         self._chunk: tuple[int, Tokens] | None = None
 
     def batches(self, batch_size: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
-        """Yields this worker's sequences, int32 (batch_size, seq_length + 1); `<s>` fills up the last batch.
+        """Yields this worker's sequences, int32 (batch_size, seq_length + 1); the last batch is filled up.
 
         A batch is never larger than a worker's share of the sequences, so that little is computed for nothing.
         """
         mine = range(rank, self.num_sequences, size)
         batch_size = max(1, min(batch_size, -(-self.num_sequences // size)))
         for first in range(0, len(mine), batch_size):
-            batch = np.full((batch_size, self._seq_length + 1), self._shards.manifest.special_ids["bos"], np.int32)
+            batch = np.full((batch_size, self._seq_length + 1), self._shards.manifest.unscored_id, np.int32)
             for row, sequence in zip(batch, mine[first : first + batch_size]):
                 self._copy(row, sequence * self._all // self.num_sequences * self._seq_length)
             yield batch

@@ -19,8 +19,9 @@ from kogpt2_gluon.reading.order import (
     choose_lanes,
 )
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.shards.format import MANIFEST, TOKENIZER, Manifest
+from kogpt2_gluon.shards.format import MANIFEST, Manifest
 from kogpt2_gluon.shards.shard_set import ShardSet
+from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
@@ -37,7 +38,7 @@ def tokenizer_of_sets(recipe: Recipe) -> Tokenizer:
 
 
 def _tokenizer_of(folder: Path, manifest: Manifest, recipe: Recipe) -> Tokenizer:
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    tokenizer = Tokenizer.load(tokenizer_in(folder))
     if tokenizer.sha256 != manifest.tokenizer_sha256:
         raise DataError(f"{tokenizer.path}: not the tokenizer that these shards were made with; make them again")
     manifest.compare_vocabulary(recipe.model.vocab_size, folder)

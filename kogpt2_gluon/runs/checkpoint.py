@@ -1,8 +1,9 @@
 """Checkpoints: folders that are whole or absent.
 
 ``CKPT_DIR/step-NNNNNNNN/`` holds ``model.params`` (fp32, in MXNet's format, the released files' names),
-``optimizer.params`` (the optimizer's arrays, likewise), ``state.json``, ``recipe.yaml`` and ``tokenizer.model`` (with
-which the folder alone is enough to generate, evaluate or convert) and ``manifest.json`` with size and hash of each.
+``optimizer.params`` (the optimizer's arrays, likewise), ``state.json``, ``recipe.yaml`` and ``tokenizer.model`` or
+``tokenizer.json`` (with which the folder alone is enough to generate, evaluate or convert) and ``manifest.json`` with
+size and hash of each.
 
 A save writes everything into a hidden folder, forces it onto the disk, and renames the folder last. Only then does the
 text file ``latest`` change, and only after that are old checkpoints removed: they get a hidden name first, so that half
@@ -29,17 +30,12 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.storage.files import move, replace_folder, write_file
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
+from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
 
 FORMAT_VERSION = 1
 LATEST = "latest"
 FOLDER = re.compile(r"step-(\d{8,})")
-MODEL, OPTIMIZER, STATE, RECIPE, TOKENIZER = (
-    "model.params",
-    "optimizer.params",
-    "state.json",
-    "recipe.yaml",
-    "tokenizer.model",
-)
+MODEL, OPTIMIZER, STATE, RECIPE = "model.params", "optimizer.params", "state.json", "recipe.yaml"
 MANIFEST = "manifest.json"
 WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run can go on from
 
@@ -102,7 +98,7 @@ class Checkpoint:
 
     @property
     def tokenizer_path(self) -> Path:
-        return self.path / TOKENIZER
+        return self.path / next(name for name in NAMES if name in self.files)
 
 
 def save_checkpoint(
@@ -111,12 +107,12 @@ def save_checkpoint(
     model_arrays: Arrays,
     optimizer_arrays: Arrays,
     recipe: Recipe,
-    tokenizer_path: Path,
+    tokenizer: StoredTokenizer,
     keep: int = 0,
 ) -> Path:
     """Writes and commits ``step-N`` for ``state['step']``, then removes all but the `keep` newest (0: keeps all).
 
-    Returns its folder. Only one process of a run calls this.
+    `tokenizer` is the one of the data. Returns the folder. Only one process of a run calls this.
     """
     ckpt_dir.mkdir(parents=True, exist_ok=True)
     for leftover in ckpt_dir.glob(HIDDEN):
@@ -127,7 +123,7 @@ def save_checkpoint(
         write_params(folder / OPTIMIZER, optimizer_arrays)
         (folder / STATE).write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
         (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
-        shutil.copyfile(tokenizer_path, folder / TOKENIZER)
+        (folder / tokenizer.file_name).write_bytes(tokenizer.content)
         files = {
             file.name: {"bytes": file.stat().st_size, "xxh3_128": _hash(file)} for file in sorted(folder.iterdir())
         }
@@ -244,7 +240,7 @@ def _read_manifest(folder: Path) -> Checkpoint:
         files = {name: {"bytes": facts["bytes"], "xxh3_128": facts["xxh3_128"]} for name, facts in listed}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a checkpoint's manifest ({type(error).__name__}: {error})") from None
-    if files.keys() != {MODEL, OPTIMIZER, STATE, RECIPE, TOKENIZER}:
+    if files.keys() not in [{MODEL, OPTIMIZER, STATE, RECIPE, name} for name in NAMES]:
         raise DataError(f"{path}: does not list a checkpoint's files, but {', '.join(sorted(files)) or 'none'}")
     for name, facts in files.items():
         if not (folder / name).is_file() or (folder / name).stat().st_size != facts["bytes"]:

@@ -90,8 +90,8 @@ class Index:
     """The parts of a shard after its tokens, as :func:`check_index` read them, and all faults of the shard.
 
     `hash` is the trailer's, "" if it is wrong; `layout` is None if nothing says where the tokens end. `ranges` are the
-    tasks for :func:`check_chunks`. `opens` is True if the first token is ``<s>``, `closed` if the last one ends a
-    document.
+    tasks for :func:`check_chunks`. `opens` is True if the first token is ``<s>``, None if documents have no
+    token of their own at the beginning; `closed` is True if the last token ends a document.
     """
 
     path: Path
@@ -99,7 +99,7 @@ class Index:
     hash: str = ""
     layout: Layout | None = None
     ranges: list[ChunkRange] = field(default_factory=list)
-    opens: bool = False
+    opens: bool | None = False
     closed: bool = False
     faults: list[Fault] = field(default_factory=list)
 
@@ -138,7 +138,10 @@ def check_index(path: Path, known: Layout | None = None, drop: bool = False) -> 
             needed = layout.hashes_start + 8 * layout.chunks + TRAILER.size
             found.fault(f"{found.size:,} bytes, too short for its {layout.tokens:,} tokens: {needed:,} or more")
         first = np.zeros(1, layout.dtype)
-        found.opens = pool.read(path, _bytes(first), 0) == layout.itemsize and int(first[0]) == layout.bos
+        if layout.bos == layout.eos:
+            found.opens = None
+        else:
+            found.opens = pool.read(path, _bytes(first), 0) == layout.itemsize and int(first[0]) == layout.bos
         ordered = _check_ends(found, layout, pool, drop)
         found.ranges = list(_ranges(path, layout, ordered, drop))
     except DataError as error:
@@ -309,9 +312,10 @@ def _check_chunk(
         faults.append(Fault(file, message, chunk, offset + int(bad[0]) * layout.itemsize))
     start = chunk * layout.chunk_tokens
     here = ends.between(start, start + len(tokens)) - start
+    after = here[here < len(tokens)] if layout.bos != layout.eos else here[:0]
     for name, token, places in (
         ("</s> before the end", layout.eos, here[here > 0] - 1),
-        ("<s> after the end", layout.bos, here[here < len(tokens)]),
+        ("<s> after the end", layout.bos, after),
     ):
         bad = places[tokens[places] != token]
         if len(bad):

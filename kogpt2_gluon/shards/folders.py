@@ -7,9 +7,10 @@ from pathlib import Path
 
 from kogpt2_gluon.corpus.store import SPLITS
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.tokenizer_file import SENTENCEPIECE
 
 MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.model"
+TOKENIZER = SENTENCEPIECE  # unless it is a tokenizer.json: see `tokenizer_in`
 SUFFIX = ".ktok"  # of a shard's name
 ASIDE = "damaged"  # the folder inside a set that takes what a repair moves out of the set
 ANY_DEPTH = 100

@@ -36,6 +36,7 @@ from kogpt2_gluon.shards.folders import MANIFEST as MANIFEST  # who reads or wri
 from kogpt2_gluon.shards.folders import SUFFIX, why_no_manifest
 from kogpt2_gluon.shards.folders import TOKENIZER as TOKENIZER
 from kogpt2_gluon.storage.files import commit_file, write_file
+from kogpt2_gluon.tokens.tokenizer import NO_TOKEN, unscored_id
 
 FORMAT_VERSION = 2
 MAGIC = b"KTOK0002"
@@ -116,6 +117,16 @@ class Manifest:
             f"note: {folder}: its tokenizer has {self.vocab_size} tokens, so {vocab_size - self.vocab_size} rows of "
             f"the model's embedding are never used; model.vocab_size={self.vocab_size} would do without them"
         )
+
+    @property
+    def unscored_id(self) -> int:
+        """The id that evaluation leaves out and that fills up batches: `kogpt2_gluon.tokens.tokenizer.unscored_id`."""
+        return unscored_id(self.special_ids["bos"], self.special_ids["eos"])
+
+    @property
+    def scored_tokens(self) -> int:
+        """The tokens of the text and those that end documents."""
+        return self.tokens - self.documents * (self.unscored_id != NO_TOKEN)
 
     def save(self, folder: Path) -> None:
         plain = {**asdict(self), "fingerprint": self.fingerprint()}

@@ -14,28 +14,28 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.file_pool import FilePool
-from kogpt2_gluon.shards.folders import TOKENIZER
 from kogpt2_gluon.shards.format import Manifest, Tokens
-from kogpt2_gluon.tokens.counts import TokenCounter
-from kogpt2_gluon.tokens.tokenizer import SPACE, Tokenizer
+from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
+from kogpt2_gluon.tokens.counts import counter_for
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
-PLACEHOLDER = "가"  # counted for an unknown character: most of them are Hangul, three bytes each
+PLACEHOLDER = "가".encode()  # counted for an unknown character: most of them are Hangul, three bytes each
 
 
 def recount(folder: Path, manifest: Manifest) -> None:
     """Sets `text_bytes`, `words` and `unknown` of a manifest from the tokens of its shards and the set's tokenizer.
 
-    The counts are exact, but an unknown token counts as one Hangul syllable.
+    The counts are exact, but an unknown token counts as one Hangul syllable, and a tokenizer.json that puts a space
+    after each of its added tokens makes that space a part of the text.
     """
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
-    counter = TokenCounter(tokenizer)
-    spelling = _spelling(tokenizer)
+    tokenizer = Tokenizer.load(tokenizer_in(folder))
+    counter = counter_for(tokenizer)
     manifest.text_bytes = manifest.words = manifest.unknown = 0
     for ids, lengths in _documents(folder, manifest, tokenizer):
-        text_bytes, words = counter.count(ids, lengths, _Texts(spelling, ids, lengths))
+        text_bytes, words = counter.count(ids, lengths, _Texts(tokenizer, ids, lengths))
         manifest.text_bytes += int(text_bytes.sum())
         manifest.words += int(words.sum())
-        manifest.unknown += int((ids == tokenizer.unk_id).sum())
+        manifest.unknown += int(tokenizer.is_unknown(ids).sum())
 
 
 def _documents(
@@ -79,24 +79,11 @@ def _without_borders(
     return tokens[text], np.diff(np.cumsum(text)[ends - 1], prepend=0)
 
 
-def _spelling(tokenizer: Tokenizer) -> list[bytes]:
-    """Returns the UTF-8 bytes that each id adds to a text; PLACEHOLDER for the unknown one."""
-    table = []
-    for token, piece in enumerate(tokenizer.pieces):
-        if tokenizer.byte_ids[token]:
-            table.append(bytes([int(piece[3:5], 16)]))  # <0xEA>
-        elif token == tokenizer.unk_id:
-            table.append(PLACEHOLDER.encode())
-        else:
-            table.append(b"" if tokenizer.is_special(token) else piece.replace(SPACE, " ").encode())
-    return table
-
-
 class _Texts(Sequence[bytes]):
     """The texts of documents, each decoded only when it is asked for."""
 
-    def __init__(self, spelling: list[bytes], ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
-        self._spelling, self._ids = spelling, ids
+    def __init__(self, tokenizer: Tokenizer, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
+        self._tokenizer, self._ids = tokenizer, ids
         self._ends = np.cumsum(lengths)
 
     def __len__(self) -> int:
@@ -111,5 +98,8 @@ class _Texts(Sequence[bytes]):
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
         assert not isinstance(index, slice)
         ids = self._ids[self._ends[index - 1] if index else 0 : self._ends[index]]
-        text = b"".join([self._spelling[token] for token in ids.tolist()])
+        unknown, spellings = self._tokenizer.unk_id, self._tokenizer.spellings
+        text = b"".join([PLACEHOLDER if token == unknown else spellings[token] for token in ids.tolist()])
+        if self._tokenizer.adds_space:
+            text = text.removeprefix(b" ")
         return text.decode("utf-8", "replace").encode()  # a character of byte pieces can be cut in two

@@ -2,7 +2,7 @@
 
 A repair takes these steps, in this order, so that it can be interrupted and run again:
 
-- A wrong or missing tokenizer.model is copied from a set next to this one, if one has the right file.
+- A wrong or missing tokenizer is copied from a set next to this one, if one has the right file.
 - Damaged shards, and whole ones that do not belong to the set, are moved into ``damaged/`` below the folder. Nothing is
   ever deleted, and no shard's bytes are changed.
 - Shards whose names were swapped get their names back, by their hashes.
@@ -30,12 +30,13 @@ from typing import Any
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.check import Index, Layout
-from kogpt2_gluon.shards.folders import ASIDE, SUFFIX, TOKENIZER
+from kogpt2_gluon.shards.folders import ASIDE, SUFFIX
 from kogpt2_gluon.shards.format import SHARD_NAME, Manifest, ShardInfo
 from kogpt2_gluon.shards.recount import recount
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.shards.verify import REPAIRED, SetReport, VerifyReport
 from kogpt2_gluon.storage.files import move, write_file
+from kogpt2_gluon.storage.tokenizer_file import NAMES, tokenizer_in
 from kogpt2_gluon.wording import counted
 
 NUMBERED = re.compile(rf"(.+)-([0-9]{{5}}){re.escape(SUFFIX)}")
@@ -262,7 +263,7 @@ def _new_manifest(report: SetReport, keep: dict[str, str], done: Repair) -> Mani
 def _find_tokenizer(report: SetReport, sha256: str) -> Path:
     """Finds the set's tokenizer in a set next to it, as test/ is to train/. DataError if it is not there."""
     folder = Path(report.folder)
-    for path in sorted(folder.absolute().parent.glob(f"*/{TOKENIZER}")):
+    for path in sorted(path for name in NAMES for path in folder.absolute().parent.glob(f"*/{name}")):
         try:
             if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
                 return path
@@ -270,16 +271,17 @@ def _find_tokenizer(report: SetReport, sha256: str) -> Path:
             continue
     fault = "not the tokenizer" if report.tokenizer_sha256 else "missing: the tokenizer"
     raise DataError(
-        f"{folder / TOKENIZER}: {fault} of these shards, SHA-256 {sha256}; put the right file back, and repair again"
+        f"{tokenizer_in(folder)}: {fault} of these shards, SHA-256 {sha256}; put the right file back, and repair again"
     )
 
 
 def _replace_tokenizer(folder: Path, right: Path, done: Repair) -> None:
     data = right.read_bytes()
-    if os.path.lexists(folder / TOKENIZER):
-        done.actions.append(f"{TOKENIZER}: moved to {_move_aside(folder, TOKENIZER)}")
-    write_file(folder / TOKENIZER, data)
-    done.actions.append(f"{TOKENIZER}: copied from {right}, the tokenizer of these shards")
+    for name in NAMES:
+        if os.path.lexists(folder / name):
+            done.actions.append(f"{name}: moved to {_move_aside(folder, name)}")
+    write_file(folder / right.name, data)
+    done.actions.append(f"{right.name}: copied from {right}, the tokenizer of these shards")
 
 
 def _move_aside(folder: Path, name: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kogpt2_gluon.storage.tokenizer_file import is_json
 from kogpt2_gluon.tokens.profiles import JAMO_PROFILE
 from kogpt2_gluon.tokens.tokenizer import SPACE
 
@@ -34,7 +35,12 @@ _SEGMENT = compile_segment(SEGMENT_BYTES)
 
 
 def can_cut(model: bytes) -> bool:
-    """Returns True if a SentencePiece model gives the same ids segment by segment: BPE with no space inside a piece."""
+    """Returns True if a tokenizer gives the same ids segment by segment: a BPE with no space inside a piece.
+
+    Of a tokenizer.json this is not known. The `tokenizers` library cuts most texts into words by itself.
+    """
+    if is_json(model):
+        return False
     from sentencepiece import sentencepiece_model_pb2  # not needed in every process that cuts
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time

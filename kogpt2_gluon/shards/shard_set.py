@@ -20,11 +20,11 @@ from kogpt2_gluon.shards.format import (
     LARGEST_FOOTER,
     MAGIC,
     MAX_CHUNK_BYTES,
-    TOKENIZER,
     TRAILER,
     Manifest,
     Tokens,
 )
+from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 
 
 class ChunkPlace(NamedTuple):
@@ -119,7 +119,7 @@ class ShardSet:
 
     @property
     def tokenizer_path(self) -> Path:
-        return self.folder / TOKENIZER
+        return tokenizer_in(self.folder)
 
     def locate(self, chunk: int) -> ChunkPlace:
         """Finds a chunk of the set."""

@@ -22,7 +22,6 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.process_pool import start_processes
 from kogpt2_gluon.shards.format import (
     MANIFEST,
-    TOKENIZER,
     Manifest,
     ShardWriter,
     Tokens,
@@ -35,8 +34,8 @@ from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import commit_folder, replace_file
 from kogpt2_gluon.storage.lustre import SHARD_BYTES, prepare_folder
 from kogpt2_gluon.storage.work_folder import open_work, work_folder
-from kogpt2_gluon.tokens.counts import TokenCounter
-from kogpt2_gluon.tokens.tokenizer import Tokenizer, frame_documents
+from kogpt2_gluon.tokens.counts import Counter, counter_for
+from kogpt2_gluon.tokens.tokenizer import Tokenizer, border_tokens
 from kogpt2_gluon.wording import counted, gigabytes
 
 BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get enough of them
@@ -54,7 +53,7 @@ class Task(NamedTuple):
 
 # In a worker process, set when it starts.
 _tokenizer: Tokenizer | None = None
-_counter: TokenCounter | None = None
+_counter: Counter | None = None
 _cuts = False  # whether long documents are encoded in segments
 
 
@@ -69,7 +68,8 @@ def shard_corpus(
     say: Callable[[str], None] = lambda line: None,
     restart: bool = False,
 ) -> Manifest:
-    """Tokenizes one split of a corpus into `out`, which appears whole; every document becomes ``<s> text </s>``.
+    """Tokenizes one split of a corpus into `out`, which appears whole; every document becomes ``<s> text </s>``
+    (:mod:`kogpt2_gluon.tokens.tokenizer`).
 
     An interrupted sharding leaves `out` + ``.work`` with its finished shards, and the same call resumes after them. A
     set of the same corpus and tokenizer that is in `out` already stays as it is.
@@ -77,7 +77,8 @@ def shard_corpus(
     Parameters
     ----------
     corpus_dir, tokenizer_path, out : Path
-        A folder of `kogpt2 clean`, a SentencePiece model, and a folder that is made; RecipeError if it has other files.
+        A folder of `kogpt2 clean`, a tokenizer of either kind, and a folder that is made; RecipeError if it has other
+        files.
     split : str
         ``train`` or ``test``.
     processes : int
@@ -109,7 +110,7 @@ def shard_corpus(
     full_disk = partial(_full_disk_named, out, corpus, manifest)  # twice, as the folder may be gone after its block
     plan = make_plan(corpus, manifest, __version__)
     with full_disk(), open_work(work_folder(out), STAGE, plan, restart) as work, full_disk():
-        _write_set(work, corpus, tokenizer_path, manifest, processes, progress, say)
+        _write_set(work, corpus, tokenizer, manifest, processes, progress, say)
         commit_folder(work / SET_FOLDER, out.resolve())
     return manifest
 
@@ -123,12 +124,7 @@ def _new_manifest(corpus: Corpus, tokenizer: Tokenizer, split: str, chunk_bytes:
         chunk_bytes=chunk_bytes or choose_chunk_bytes(guess),
         vocab_size=tokenizer.vocab_size,
         tokenizer_sha256=tokenizer.sha256,
-        special_ids={
-            "unk": tokenizer.unk_id,
-            "bos": tokenizer.bos_id,
-            "eos": tokenizer.eos_id,
-            "pad": tokenizer.pad_id,
-        },
+        special_ids=tokenizer.special_ids,
         source=str(corpus.folder),
     )
 
@@ -136,7 +132,7 @@ def _new_manifest(corpus: Corpus, tokenizer: Tokenizer, split: str, chunk_bytes:
 def _write_set(
     work: Path,
     corpus: Corpus,
-    tokenizer_path: Path,
+    tokenizer: Tokenizer,
     manifest: Manifest,
     processes: int,
     progress: Callable[[int, int], None] | None,
@@ -150,14 +146,13 @@ def _write_set(
     if state.shards:
         say(f"resuming after {counted(len(state.shards), 'finished shard')} ({state.start.documents:,} documents)")
     state.restore(manifest)
-    with replace_file(folder / TOKENIZER) as file:
-        file.write(tokenizer_path.read_bytes())
+    stored = folder / tokenizer.stored.file_name
+    with replace_file(stored) as file:
+        file.write(tokenizer.stored.content)
     size = corpus.size(manifest.split)
     with ShardWriter(folder, manifest, SHARD_BYTES, state.skip) as writer:
         first = state.start.block
-        for number, task in enumerate(
-            _tokenized(corpus, manifest.split, first, folder / TOKENIZER, processes), first + 1
-        ):
+        for number, task in enumerate(_tokenized(corpus, manifest.split, first, stored, processes), first + 1):
             writer.add(task.tokens, task.lengths)
             manifest.text_bytes += task.text_bytes
             manifest.words += task.words
@@ -195,7 +190,7 @@ def _start_process(tokenizer_path: str, cuts: bool) -> None:
     global _tokenizer, _counter, _cuts
     _cuts = cuts
     _tokenizer = Tokenizer.load(Path(tokenizer_path))
-    _counter = TokenCounter(_tokenizer)
+    _counter = counter_for(_tokenizer)
 
 
 def _tokenize(block: StoredBlock) -> Task:
@@ -210,6 +205,7 @@ def _tokenize(block: StoredBlock) -> Task:
         )  # from lengths of segments to lengths of documents
     spaces = len(texts) - len(documents)  # removed by the cuts
     dtype = token_dtype(_tokenizer.vocab_size)
-    tokens = frame_documents(ids, lengths, _tokenizer.bos_id, _tokenizer.eos_id, dtype)
-    unknown = int(np.count_nonzero(ids == _tokenizer.unk_id))
-    return Task(tokens, lengths + 2, int(text_bytes.sum()) + spaces, int(words.sum()), unknown)
+    tokens = _tokenizer.frame(ids, lengths, dtype)
+    unknown = int(np.count_nonzero(_tokenizer.is_unknown(ids)))
+    border = border_tokens(_tokenizer.bos_id, _tokenizer.eos_id)
+    return Task(tokens, lengths + border, int(text_bytes.sum()) + spaces, int(words.sum()), unknown)

@@ -20,8 +20,9 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.process_pool import Run, start_processes
 from kogpt2_gluon.shards.check import Fault, Index, Layout, check_chunks, check_index, without_path
 from kogpt2_gluon.shards.file_pool import available_memory
-from kogpt2_gluon.shards.folders import MANIFEST, SUFFIX, TOKENIZER, set_folders
+from kogpt2_gluon.shards.folders import MANIFEST, SUFFIX, set_folders
 from kogpt2_gluon.shards.format import READ_SIZE, UNFINISHED, Manifest, ShardInfo
+from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 from kogpt2_gluon.wording import counted, gigabytes
 
 REPAIRED = "; repaired: "  # in the manifest's `source` of a set that lost shards: its documents may be cut there
@@ -270,7 +271,7 @@ def _check_borders(manifest: Manifest, report: SetReport) -> None:
     closed, before = True, ""
     for name in whole:
         index = report.indexes[name]
-        if index.opens != closed:
+        if index.opens is not None and index.opens != closed:
             state = "after a document that ends" if closed else "inside a document that begins"
             message = f"{'begins' if index.opens else 'does not begin'} with <s>, {state} in {before or 'no shard'}"
             _report_border(report, name, message, repaired)
@@ -287,22 +288,22 @@ def _report_border(report: SetReport, name: str, message: str, repaired: bool) -
 
 
 def _check_tokenizer(folder: Path, stated: Manifest | None, report: SetReport) -> None:
-    digest = hashlib.sha256()
+    digest, path = hashlib.sha256(), tokenizer_in(folder)
     try:
-        with (folder / TOKENIZER).open("rb") as file:
+        with path.open("rb") as file:
             while block := file.read(READ_SIZE):
                 digest.update(block)
     except FileNotFoundError:
-        report.fault(TOKENIZER, "the tokenizer is missing")
+        report.fault(path.name, "the tokenizer is missing")
         return
     except OSError as error:
-        report.fault(TOKENIZER, f"cannot be read: {error.strerror}")
+        report.fault(path.name, f"cannot be read: {error.strerror}")
         return
     report.tokenizer_sha256 = digest.hexdigest()
     expected = {stated.tokenizer_sha256} if stated else _tokenizers(report)
     if expected and report.tokenizer_sha256 not in expected:
         report.fault(
-            TOKENIZER,
+            path.name,
             f"not the tokenizer of these shards: SHA-256 {report.tokenizer_sha256[:16]}..., theirs "
             f"{min(expected)[:16]}...",
         )

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.shards.folders import MANIFEST, TOKENIZER, set_folders
+from kogpt2_gluon.shards.folders import MANIFEST, set_folders
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.staging.report import FolderReport
 from kogpt2_gluon.staging.restoring import BATCH, LOST, DataFile, Progress, Restoring, Say
 from kogpt2_gluon.storage.lustre import Lustre, find_mount, mount_advice, show
+from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 from kogpt2_gluon.wording import gigabytes
 
 ASK_AT_ONCE = 256  # files in one question to lfs
@@ -72,7 +73,7 @@ def _list_set(place: Path, found: Inventory) -> None:
         return
     for shard in manifest.shards:
         _add_file(place / shard.name, shard.bytes, found)
-    _add_file(place / TOKENIZER, None, found)
+    _add_file(tokenizer_in(place), None, found)
     _add_file(place / MANIFEST, None, found)
 
 

@@ -24,6 +24,7 @@ from kogpt2_gluon.staging.staging import take_inventory
 from kogpt2_gluon.storage import s3
 from kogpt2_gluon.storage.lustre import prepare_folder, show
 from kogpt2_gluon.storage.s3 import S3Object, Transfer, list_objects
+from kogpt2_gluon.storage.tokenizer_file import NAMES
 from kogpt2_gluon.wording import counted, gigabytes
 
 
@@ -170,7 +171,7 @@ def list_remote(url: str) -> Remote:
             if found is None or found.size != shard.bytes:
                 there = "missing" if found is None else f"{found.size:,} bytes"
                 remote.faults.append(f"{where}{shard.name}: {there}, its manifest says {shard.bytes:,} bytes")
-        if place + TOKENIZER not in objects:
+        if not any(place + name in objects for name in NAMES):
             remote.faults.append(f"{where}{TOKENIZER}: missing")
     return remote
 

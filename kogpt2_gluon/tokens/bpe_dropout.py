@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sentencepiece import sentencepiece_model_pb2
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.storage.tokenizer_file import is_json
 
 LONGEST_ROW = 24  # symbols; longer segments are merged one by one
 NO_PAIR = np.iinfo(np.int32).max  # the rank of a pair that does not make a piece, or was dropped
@@ -28,14 +29,24 @@ Int32Array = NDArray[np.int32]
 Int64Array = NDArray[np.int64]
 
 
+def refuse_json(model: bytes, path: Path) -> None:
+    """Raises RecipeError for a tokenizer.json: the library's own dropout draws other tokens in every process."""
+    if is_json(model):
+        raise RecipeError(
+            f"{path}: data.bpe_dropout needs a SentencePiece model, and this is a tokenizer.json; set "
+            "data.bpe_dropout=0"
+        )
+
+
 class BPEDropout:
     """A SentencePiece BPE model that encodes with some merges left out at random.
 
-    Raises RecipeError for a model of another type than BPE. A model in which pieces share a score works too: of two
-    pieces with the same score, the one with the lower id goes first.
+    Raises RecipeError for a model of another type than BPE, and for a tokenizer.json. A model in which pieces share a
+    score works too: of two pieces with the same score, the one with the lower id goes first.
     """
 
     def __init__(self, model: bytes, path: Path) -> None:
+        refuse_json(model, path)
         proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
         proto.ParseFromString(model)
         kind, types = proto.trainer_spec, proto.SentencePiece

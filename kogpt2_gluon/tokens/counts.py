@@ -1,19 +1,24 @@
-"""Counts the bytes and words of texts from their token ids, so that few texts are normalised a second time.
+"""Counts the bytes and words of texts, as their tokenizer normalises them.
 
-The pieces of a text, put together, are the text as the tokenizer normalised it. So each id stands for a known number of
-bytes, and the pieces' ends show where words end. ``<unk>`` stands for any characters that are not in the vocabulary: a
-document that has it is spelled again to count its bytes, and a document in which even spaces are in doubt is normalised
-again. The counts are the same either way.
+For a SentencePiece model they are counted from token ids, so that few texts are normalised a second time. The pieces
+of a text, put together, are the text as the tokenizer normalised it. So each id stands for a known number of bytes, and
+the pieces' ends show where words end. ``<unk>`` stands for any characters that are not in the vocabulary: a document
+that has it is spelled again to count its bytes, and a document in which even spaces are in doubt is normalised again.
+The counts are the same either way.
+
+With a tokenizer.json, encoding a text takes several times as long as normalising it, so each is normalised again.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from kogpt2_gluon.tokens.tokenizer import SPACE, Tokenizer
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -21,13 +26,48 @@ SPACES = [sign for sign in map(chr, range(0x3001)) if sign.isspace()]  # all cha
 WIDE_SPACE_BYTES = {sign.encode()[0] for sign in SPACES if ord(sign) >= 0x80}  # first bytes of U+00A0, U+3000, ...
 
 
-class TokenCounter:
-    """Counts what a tokenizer's ids stand for.
+class Counter(Protocol):
+    """Counts the text of documents.
 
     Bytes are those of ``tokenizer.normalize(text).encode()``, words those of ``tokenizer.normalize(text).split()``.
     """
 
+    def count(
+        self, ids: NDArray[np.int32], lengths: NDArray[np.int64], texts: Sequence[bytes]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the number of bytes (documents,) and words (documents,) in each document.
+
+        `ids` (n,) are those of all documents, one after another, `lengths` (documents,) says how many each has, and
+        `texts` is the UTF-8 that was encoded.
+        """
+
+
+def counter_for(tokenizer: Tokenizer) -> Counter:
+    """Returns the counter that suits a tokenizer."""
+    return TokenCounter(tokenizer) if isinstance(tokenizer, SentencePieceTokenizer) else TextCounter(tokenizer)
+
+
+class TextCounter:
+    """Counts texts by normalising them."""
+
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def count(
+        self, ids: NDArray[np.int32], lengths: NDArray[np.int64], texts: Sequence[bytes]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the number of bytes (documents,) and words (documents,) in each document."""
+        text_bytes, words = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+        for index in range(len(lengths)):
+            normalized = self._tokenizer.normalize(texts[index].decode())
+            text_bytes[index], words[index] = len(normalized.encode()), len(normalized.split())
+        return text_bytes, words
+
+
+class TokenCounter:
+    """Counts what the ids of a SentencePiece model stand for."""
+
+    def __init__(self, tokenizer: SentencePieceTokenizer) -> None:
         self._tokenizer = tokenizer
         size = tokenizer.vocab_size
         self._bytes = np.zeros(size, np.int32)
@@ -71,11 +111,7 @@ class TokenCounter:
     def count(
         self, ids: NDArray[np.int32], lengths: NDArray[np.int64], texts: Sequence[bytes]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the number of bytes (documents,) and words (documents,) in each document.
-
-        `ids` (n,) are those of all documents, one after another, `lengths` (documents,) says how many each has, and
-        `texts` is the UTF-8 that was encoded.
-        """
+        """Returns the number of bytes (documents,) and words (documents,) in each document."""
         text_bytes, words = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
         filled = np.flatnonzero(lengths)
         again = lengths == 0  # a text without ids may still have bytes

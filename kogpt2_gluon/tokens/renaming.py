@@ -24,6 +24,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
 from kogpt2_gluon.tokens.training import RESERVED
 
@@ -49,8 +50,10 @@ def rename_tokens(model: Path, renamings: Sequence[tuple[str, str]], out: Path) 
     if not renamings:
         raise RecipeError("no --token to rename; write it as '<unused7>=TERM'")
     tokenizer = Tokenizer.load(model)
+    if not isinstance(tokenizer, SentencePieceTokenizer):
+        raise RecipeError(f"{model}: tokens can be renamed in a SentencePiece model, and this is a tokenizer.json")
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
-    proto.ParseFromString(model.read_bytes())
+    proto.ParseFromString(tokenizer.stored.content)
     ids = {piece.piece: token for token, piece in enumerate(proto.pieces)}
     learnt = {piece.piece for piece in proto.pieces if piece.type != USER_DEFINED}
     _check_twice(renamings)
@@ -66,7 +69,7 @@ def rename_tokens(model: Path, renamings: Sequence[tuple[str, str]], out: Path) 
         proto.pieces[index].piece = term
         proto.pieces[index].type = USER_DEFINED
     content: bytes = proto.SerializeToString()
-    _check_result(Tokenizer(content, out), chosen)
+    _check_result(SentencePieceTokenizer(content, out), chosen)
     write_file(out, content)
     return Tokenizer.load(out)
 

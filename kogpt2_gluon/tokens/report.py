@@ -84,7 +84,7 @@ def report_tokenizers(
     Parameters
     ----------
     models, corpora : sequences of Path
-        SentencePiece models, and folders of `kogpt2 clean`, for example one for each source or domain.
+        Tokenizers of either kind, and folders of `kogpt2 clean`, for example one for each source or domain.
     split : str
         ``train``, ``test``, or ``auto``: the test split if there is one.
     sample_mb : float
@@ -164,16 +164,18 @@ def _add(counts: TextCounts, tokenizer: Tokenizer, documents: list[str]) -> None
     counts.characters += sum(map(len, documents))
     counts.words += sum(len(document.split()) for document in documents)
     counts.tokens += len(ids)
-    counts.unknown += int(np.count_nonzero(ids == tokenizer.unk_id))
+    unknown = tokenizer.is_unknown(ids)
+    counts.unknown += int(np.count_nonzero(unknown))
     counts.byte_tokens += int(tokenizer.byte_ids[ids].sum())
     counts.used[ids] = True
-    for document, row in zip(documents, np.split(ids, np.cumsum(lengths)[:-1])):
+    cuts = np.cumsum(lengths)[:-1]
+    for document, row, lost in zip(documents, np.split(ids, cuts), np.split(unknown, cuts)):
         decoded = tokenizer.decode(row.tolist())
         normalized = tokenizer.normalize(document)
         counts.came_back += decoded == document
         counts.came_back_normalized += decoded == normalized
         if decoded != document:
-            counts.reasons.update(_reasons(document, normalized, tokenizer.unk_id in row))
+            counts.reasons.update(_reasons(document, normalized, bool(lost.any())))
 
 
 def _reasons(document: str, normalized: str, unknown: bool) -> list[str]:

@@ -1,75 +1,111 @@
-"""The tokenizer: a SentencePiece model, read from its file, that turns text to ids and back.
+"""The tokenizer: it turns text to ids and back. A SentencePiece model or a tokenizer.json, read from its file.
 
 The tokenizers made here (:mod:`kogpt2_gluon.tokens.training`) have the ids ``<unk>`` 0, ``<s>`` 1, ``</s>`` 2,
 ``<pad>`` 3, ``<unused0>`` 4, and so on. The ids of any other tokenizer, also of KoGPT-2's released one, are looked up
 by name in its file.
+
+A document becomes ``<s> text </s>``. A tokenizer in which one token both begins and ends documents, such as GPT-2's
+``<|endoftext|>``, has that token between documents once: a document becomes ``text </s>``, and the one before it begins
+it. (With two in a row, a model would learn that half of all documents are empty.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.tokenizer_file import StoredTokenizer, is_json, read_limited
 
 SPACE = "\u2581"  # how SentencePiece spells a space
 NEWLINE = "\n"  # the piece of a line end, where a tokenizer has one (`--keep-newlines`)
 UNUSED = re.compile(r"<unused(0|[1-9][0-9]*)>")
+UNKNOWN_TEXT = " \u2047 "  # what <unk> is printed as
+NO_TOKEN = -1  # no id
 
 
-class Tokenizer:
-    """A SentencePiece model that turns text to ids and back. :meth:`Tokenizer.load` reads one from its file."""
+class Tokenizer(ABC):
+    """Turns text to ids and back. :meth:`Tokenizer.load` reads one from its file, of whichever kind it is.
 
-    def __init__(self, model: bytes, path: Path) -> None:
-        if not model:
-            raise DataError(f"{path}: is empty, not a SentencePiece model")
-        self.path = path
-        self.sha256 = hashlib.sha256(model).hexdigest()
-        try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
-            raise DataError(f"{path}: is not a SentencePiece model, or is damaged") from None
-        self.vocab_size: int = self._processor.get_piece_size()
-        self.unk_id = self._special("<unk>")
-        self.bos_id = self._special("<s>")
-        self.eos_id = self._special("</s>")
-        self.pad_id = self._special("<pad>")
-        self.adds_space: bool = self._processor.normalize("a").startswith(SPACE)
+    Attributes
+    ----------
+    path : Path
+    stored : StoredTokenizer
+        The file as shards and checkpoints store it; `sha256` is the hash of its content.
+    vocab_size : int
+        The highest id + 1.
+    bos_id, eos_id : int
+        Of the tokens that begin and end a document; they can be the same.
+    unk_id, pad_id : int or None
+        None where the tokenizer has no such token.
+    adds_space : bool
+        True if a space is put before the first word of a text.
+    """
 
-    @classmethod
-    def load(cls, path: Path) -> Tokenizer:
-        """Reads a `.model` file. DataError if it is missing, damaged, or lacks one of ``<unk> <s> </s> <pad>``."""
-        try:
-            model = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: the tokenizer cannot be read: {error.strerror}") from None
-        return cls(model, path)
+    vocab_size: int
+    bos_id: int
+    eos_id: int
+    unk_id: int | None
+    pad_id: int | None
+    adds_space: bool
+
+    def __init__(self, stored: StoredTokenizer, path: Path) -> None:
+        self.path, self.stored = path, stored
+        self.sha256 = hashlib.sha256(stored.content).hexdigest()
+
+    @staticmethod
+    def load(path: Path) -> Tokenizer:
+        """Reads a tokenizer of either kind, which its content says. DataError if it is missing, damaged or unfit."""
+        content = read_limited(path)
+        if is_json(content):
+            from kogpt2_gluon.tokens.json_tokenizer import JsonTokenizer  # `tokenizers` is loaded where it is needed
+
+            return JsonTokenizer(content, path)
+        from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
+
+        return SentencePieceTokenizer(content, path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer.load, (self.path,)  # so that one can be passed to worker processes
 
-    def _special(self, piece: str) -> int:
-        token = self._find(piece)
-        if token is None:
-            raise DataError(f"{self.path}: this tokenizer lacks the piece {piece}, which documents need")
-        return token
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The ids of the special tokens that there are, by ``unk``, ``bos``, ``eos`` and ``pad``."""
+        ids = {"unk": self.unk_id, "bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id}
+        return {name: token for name, token in ids.items() if token is not None}
 
-    def _find(self, piece: str) -> int | None:
-        token: int = self._processor.piece_to_id(piece)  # the id of <unk> if there is no such piece
-        return token if self._processor.id_to_piece(token) == piece else None
+    @property
+    def unscored_id(self) -> int:
+        """The id that evaluation leaves out; see :func:`unscored_id`."""
+        return unscored_id(self.bos_id, self.eos_id)
 
     @cached_property
+    @abstractmethod
     def pieces(self) -> list[str]:
-        """The pieces of all ids, as the file spells them: a space is U+2581, a byte ``<0xEA>``."""
-        return [self._processor.id_to_piece(token) for token in range(self.vocab_size)]
+        """The pieces of all ids, as the file spells them; "" for an id that no piece has."""
+
+    @cached_property
+    @abstractmethod
+    def spellings(self) -> list[bytes]:
+        """The UTF-8 that each id adds to a text: b"" for special ones, and perhaps only a part of a character."""
+
+    @cached_property
+    @abstractmethod
+    def byte_ids(self) -> NDArray[np.bool_]:
+        """True for each id that is a single byte of a character which the vocabulary lacks; (vocab_size,)."""
+
+    @property
+    @abstractmethod
+    def keeps_newlines(self) -> bool:
+        """True if there is a piece for a line end, so that a text's lines come back as lines."""
 
     @cached_property
     def unused(self) -> list[str]:
@@ -77,43 +113,34 @@ class Tokenizer:
         numbers = sorted(int(match[1]) for match in map(UNUSED.fullmatch, self.pieces) if match)
         return [f"<unused{number}>" for number in numbers]
 
-    @cached_property
-    def keeps_newlines(self) -> bool:
-        """True if there is a piece for a line end, so that a text's lines come back as lines under every profile."""
-        return self._find(NEWLINE) is not None
-
-    @cached_property
-    def byte_ids(self) -> NDArray[np.bool_]:
-        """True for each of the 256 ids (if any) that are single bytes of what the vocabulary lacks; (vocab_size,)."""
-        return np.array([self._processor.is_byte(token) for token in range(self.vocab_size)], bool)
-
+    @abstractmethod
     def is_special(self, token: int) -> bool:
         """Returns True for an id that has no text of its own: ``<unk>``, ``<s>``, ``</s>``, ``<pad>``."""
-        return bool(self._processor.is_control(token) or self._processor.is_unknown(token))
 
-    def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text, without ``<s>`` or ``</s>``. DataError if it is not valid Unicode."""
-        try:
-            ids: list[int] = self._processor.encode(text, out_type=int)
-        except (RuntimeError, TypeError, UnicodeEncodeError):
-            _check_unicode([text])
-            raise
-        return ids
+    @cached_property
+    def controls(self) -> list[str]:
+        """The names of the special ids. Written out in a text they are text, not these tokens."""
+        return [piece for token, piece in enumerate(self.pieces) if self.is_special(token)]
 
-    def unknown_in(self, text: str) -> list[str]:
-        """Returns the parts of a text, normalised, that become ``<unk>``: no piece spells them."""
-        pieces = self._processor.encode(text, out_type=str)
-        return [piece for piece, token in zip(pieces, self.encode(text)) if token == self.unk_id]
+    def is_unknown(self, ids: NDArray[Any]) -> NDArray[np.bool_]:
+        """Returns which of `ids` are ``<unk>``: the same shape; all False for a tokenizer that spells every text."""
+        unknown: NDArray[np.bool_] = ids == (NO_TOKEN if self.unk_id is None else self.unk_id)
+        return unknown
 
-    def encode_batch(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
-        """Returns the ids of each text. DataError if one is not valid Unicode (half of a surrogate pair)."""
-        try:
-            ids: list[list[int]] = self._processor.encode(list(texts), out_type=int, num_threads=num_threads)
-        except (RuntimeError, TypeError, UnicodeEncodeError):
-            _check_unicode(texts)
-            raise
-        return ids
+    def never_written(self, allow_unknown: bool = False) -> list[int]:
+        """Returns the ids that a text is never continued with: ``<pad>``, ids without a piece, and ``<unk>``."""
+        left_out = [self.pad_id, None if allow_unknown else self.unk_id]
+        empty = [token for token, piece in enumerate(self.pieces) if not piece]
+        return [*(token for token in left_out if token is not None), *empty]
 
+    @abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without ``<s>`` or ``</s>``.
+
+        DataError if one is not valid Unicode (half of a surrogate pair).
+        """
+
+    @abstractmethod
     def encode_flat(self, texts: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Returns the ids of many texts in one array, and the number of ids of each: the fastest way to encode.
 
@@ -127,16 +154,18 @@ class Tokenizer:
         ids : (sum of lengths,) int32
         lengths : (len(texts),) int64
         """
-        # `encode(..., out_type="numpy")` calls this too. An array object for each short text would cost as much as a
-        # fifth of its encoding, so the buffers are joined before NumPy sees them.
-        encode_buffers = getattr(getattr(self._processor, "_processor", None), "_EncodeAsBufferBatch", None)
-        if encode_buffers is None:  # SentencePiece before 0.2.2
-            rows = self._processor.encode(list(texts), out_type=int)
-            lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-            return np.fromiter((token for row in rows for token in row), np.int32, int(lengths.sum())), lengths
-        buffers = encode_buffers(list(texts), 1, None, False, -1, 0.0, False, False, False)
-        lengths = np.fromiter((memoryview(buffer).nbytes for buffer in buffers), np.int64, len(buffers)) // 4
-        return np.frombuffer(b"".join(buffers), np.int32), lengths
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text, without ``<s>`` or ``</s>``. DataError if it is not valid Unicode."""
+        return self.encode_batch([text])[0]
+
+    def frame(self, ids: NDArray[np.int32], lengths: NDArray[np.int64], dtype: Any = np.int32) -> NDArray[Any]:
+        """Returns the documents with these `ids` (n,) and `lengths` (documents,) as one array; `frame_documents`."""
+        return frame_documents(ids, lengths, self.bos_id, self.eos_id, dtype)
+
+    @abstractmethod
+    def unknown_in(self, text: str) -> list[str]:
+        """Returns the parts of a text that become ``<unk>``: no piece spells them."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of ids; special pieces have none. DataError for an id outside the vocabulary."""
@@ -144,25 +173,21 @@ class Tokenizer:
         for token in plain:
             if not 0 <= token < self.vocab_size:
                 raise DataError(f"id {token} is not one of the {self.vocab_size} ids of tokenizer {self.path}")
-        text: str = self._processor.decode(plain)
-        return text
+        return self._decode(plain)
 
+    @abstractmethod
+    def _decode(self, ids: list[int]) -> str: ...
+
+    @abstractmethod
     def normalize(self, text: str) -> str:
         """Returns the text as the pieces spell it, but with plain spaces; `bits per byte` counts its bytes.
 
-        It does not include the space that SentencePiece puts before the first word.
+        It does not include a space that is put before the first word.
         """
-        _check_unicode([text])
-        spelt = self.spell(text.encode()).decode()
-        return (spelt[1:] if self.adds_space else spelt).replace(SPACE, " ")
-
-    def spell(self, text: bytes) -> bytes:
-        """Returns the UTF-8 that is cut into pieces: normalised, a space as U+2581, perhaps with one more in front."""
-        spelt: str | bytes = self._processor.normalize(text)
-        return spelt.encode() if isinstance(spelt, str) else spelt
 
 
-def _check_unicode(texts: Sequence[str]) -> None:
+def check_unicode(texts: Sequence[str]) -> None:
+    """Raises DataError if a text is not valid Unicode."""
     for text in texts:
         try:
             text.encode("utf-8")
@@ -173,17 +198,32 @@ def _check_unicode(texts: Sequence[str]) -> None:
             ) from None
 
 
+def border_tokens(bos_id: int, eos_id: int) -> int:
+    """Returns how many tokens a document has in addition to its text: 2, or 1 where one token begins and ends it."""
+    return 1 if bos_id == eos_id else 2
+
+
+def unscored_id(bos_id: int, eos_id: int) -> int:
+    """Returns the id that evaluation leaves out: ``<s>``, which follows every ``</s>``; else NO_TOKEN, which none is.
+
+    It also fills up a batch that is not full.
+    """
+    return NO_TOKEN if bos_id == eos_id else bos_id
+
+
 def frame_documents(
     ids: NDArray[np.int32], lengths: NDArray[np.int64], bos_id: int, eos_id: int, dtype: Any = np.int32
 ) -> NDArray[Any]:
-    """Returns ``<s> ids </s>`` for every document: `dtype`, shape (len(ids) + 2 * len(lengths),).
+    """Returns ``<s> ids </s>`` for every document: `dtype`, shape (len(ids) + border_tokens * len(lengths),).
 
-    `ids` (n,) are those of all documents, one after another, and `lengths` (documents,) says how many each has.
+    `ids` (n,) are those of all documents, one after another, and `lengths` (documents,) says how many each has. If
+    `bos_id` and `eos_id` are one token, a document is ``ids </s>``.
     """
-    ends = np.cumsum(lengths + 2)
-    tokens = np.empty(len(ids) + 2 * len(lengths), dtype)
+    border = border_tokens(bos_id, eos_id)
+    ends = np.cumsum(lengths + border)
+    tokens = np.empty(len(ids) + border * len(lengths), dtype)
     inside = np.ones(len(tokens), bool)
-    for places, token in ((ends - lengths - 2, bos_id), (ends - 1, eos_id)):
+    for places, token in ((ends - lengths - border, bos_id), (ends - 1, eos_id))[-border:]:
         tokens[places] = token
         inside[places] = False
     tokens[inside] = ids

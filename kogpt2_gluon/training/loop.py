@@ -142,8 +142,8 @@ def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase =
     with phase("reduce"):
         squared_norm = run.update.reduce()
     with phase("agree"):
-        bos = run.tokenizer.bos_id
-        scored = [scored_sums(losses.asnumpy(), tokens, bos) for losses, tokens in zip(token_losses, batch)]
+        unscored = run.tokenizer.unscored_id
+        scored = [scored_sums(losses.asnumpy(), tokens, unscored) for losses, tokens in zip(token_losses, batch)]
         loss, tokens = np.sum(scored, axis=0).tolist()
         asked = stop.wanted, stop.take_save_request()
         mine = StepSums(loss, tokens, squared_norm / run.worker.size, *asked, run.reader.notices())

@@ -59,7 +59,7 @@ def save_state(recipe: Recipe, run: TrainingRun) -> None:
                 arrays,
                 moments,
                 recipe,
-                run.tokenizer.path,
+                run.tokenizer.stored,
                 keep=recipe.checkpoint.keep,
             )
     run.worker.barrier()

@@ -8,6 +8,7 @@ from typing import Callable
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage.params_file import read_params
+from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 from tests.helpers import ROOT
 from tests.tokens.tokenizer_helpers import train_model
 
@@ -42,4 +43,6 @@ def make_checkpoint(
     state = state or {"step": 1200, "evaluation": {"loss": 3.25, "bits_per_byte": 1.53}}
     folder.mkdir(exist_ok=True)
     (folder / "source.model").write_bytes(tokenizer)
-    return open_checkpoint(save_checkpoint(folder, state, arrays, {}, recipe, folder / "source.model"))
+    return open_checkpoint(
+        save_checkpoint(folder, state, arrays, {}, recipe, stored_tokenizer(folder / "source.model"))
+    )

@@ -12,6 +12,7 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import build_model, named_parameters
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint, save_checkpoint
+from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
@@ -32,7 +33,9 @@ def test_logits_of_the_full_network(shards: Path, tmp_path: Path):
 
     arrays = {name: parameter.data().asnumpy() for name, parameter in named_parameters(net).items()}
     state = {"step": 1, "evaluation": None}
-    path = save_checkpoint(tmp_path / "checkpoints", state, arrays, {}, recipe, shards / "tokenizer.model")
+    path = save_checkpoint(
+        tmp_path / "checkpoints", state, arrays, {}, recipe, stored_tokenizer(shards / "tokenizer.model")
+    )
     convert_checkpoint(open_checkpoint(path), tmp_path / "converted")
 
     model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "converted")

@@ -21,6 +21,7 @@ from kogpt2_gluon.inference.generation import (
 from kogpt2_gluon.inference.generation import _candidates as candidates
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 VOCAB, EOS = 50, 2
@@ -152,7 +153,7 @@ def test_settings_out_of_range_are_named(field, value):
 
 @pytest.fixture(scope="module")
 def tokenizer(small_tokenizer):
-    return Tokenizer(small_tokenizer, Path("small.model"))
+    return SentencePieceTokenizer(small_tokenizer, Path("small.model"))
 
 
 @pytest.fixture(scope="module")

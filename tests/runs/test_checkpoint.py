@@ -18,6 +18,7 @@ from kogpt2_gluon.runs import checkpoint as module
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage import files as files_module
 from kogpt2_gluon.storage.params_file import read_params
+from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
 
 FILES = ["model.params", "optimizer.params", "recipe.yaml", "state.json", "tokenizer.model"]
@@ -48,7 +49,7 @@ def save(ckpt_dir: Path, step: int, keep: int = 0, recipe: Recipe = RECIPE) -> P
     tokenizer.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.write_bytes(b"not a real tokenizer, but its bytes")
     state = {"step": step, "loss_scale": 0.1 + 0.2, "reader": {"consumed": step * 8}, "evaluation": None}
-    return save_checkpoint(ckpt_dir, state, arrays(step), moments(step), recipe, tokenizer, keep)
+    return save_checkpoint(ckpt_dir, state, arrays(step), moments(step), recipe, stored_tokenizer(tokenizer), keep)
 
 
 def steps(ckpt_dir: Path) -> list[int]:
@@ -96,7 +97,7 @@ def test_everything_comes_back(ckpt_dir: Path) -> None:
 
 def test_an_optimizer_without_arrays(ckpt_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b"t")
-    path = save_checkpoint(ckpt_dir, {"step": 1}, arrays(1), {}, RECIPE, tmp_path / "t")
+    path = save_checkpoint(ckpt_dir, {"step": 1}, arrays(1), {}, RECIPE, stored_tokenizer(tmp_path / "t"))
     open_checkpoint(path).verify()
     assert open_checkpoint(path).optimizer_arrays() == {}
 
@@ -361,7 +362,9 @@ def test_an_array_that_cannot_be_stored_harms_nothing(ckpt_dir: Path, tmp_path: 
     save(ckpt_dir, 10)
     (tmp_path / "t").write_bytes(b"t")
     with pytest.raises(DataError, match="complex"):
-        save_checkpoint(ckpt_dir, {"step": 20}, {"a": np.ones(2, "complex64")}, {}, RECIPE, tmp_path / "t")
+        save_checkpoint(
+            ckpt_dir, {"step": 20}, {"a": np.ones(2, "complex64")}, {}, RECIPE, stored_tokenizer(tmp_path / "t")
+        )
     check_whole(newest_checkpoint(ckpt_dir), 10)
 
 

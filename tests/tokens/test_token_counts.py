@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kogpt2_gluon.tokens.counts import SPACES, TokenCounter
 from kogpt2_gluon.tokens.profiles import PROFILES
 from kogpt2_gluon.tokens.renaming import rename_tokens
+from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.helpers import REAL_TEXT
 from tests.tokens.tokenizer_helpers import SIGNS, random_words, train_model
@@ -86,8 +87,8 @@ def test_few_texts_are_normalised_again(
     encoded = [text.encode() for text in texts]
     expected = [len(tokenizer.normalize(text).encode()) for text in texts]
     looked_at = []
-    spell = Tokenizer.spell
-    monkeypatch.setattr(Tokenizer, "spell", lambda self, text: looked_at.append(text) or spell(self, text))
+    spell = SentencePieceTokenizer.spell
+    monkeypatch.setattr(SentencePieceTokenizer, "spell", lambda self, text: looked_at.append(text) or spell(self, text))
     ids, lengths = tokenizer.encode_flat(encoded)
     assert counts.count(ids, lengths, encoded)[0].tolist() == expected
     documents = np.repeat(np.arange(len(texts)), lengths)

@@ -22,8 +22,8 @@ from kogpt2_gluon.corpus.store import CORPUS_FILE, split_layout
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.reading.held_out import Batch
 from kogpt2_gluon.reading.text.documents import read_texts
-from kogpt2_gluon.tokens.counts import TokenCounter
-from kogpt2_gluon.tokens.tokenizer import Tokenizer, frame_documents
+from kogpt2_gluon.tokens.counts import counter_for
+from kogpt2_gluon.tokens.tokenizer import NO_TOKEN, Tokenizer
 
 
 class HeldOutText:
@@ -34,14 +34,14 @@ class HeldOutText:
     """
 
     def __init__(self, name: str, sources: Sequence[Source], kind: Kind, tokenizer: Tokenizer, seq_length: int) -> None:
-        self.name, self.bos_id = name, tokenizer.bos_id
+        self.name, self.unscored_id = name, tokenizer.unscored_id
         self._sources, self._kind, self._tokenizer, self._seq_length = sources, kind, tokenizer, seq_length
-        self._counter = TokenCounter(tokenizer)
+        self._counter = counter_for(tokenizer)
         self.tokens = self.documents = self.words = self.text_bytes = 0
         self.left_out: Counter[str] = Counter()
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yields sequences, int32 (batch_size or fewer, seq_length + 1); `<s>` fills up the last one."""
+        """Yields sequences, int32 (batch_size or fewer, seq_length + 1); the last one is filled up."""
         length, held = self._seq_length, np.empty(0, np.int32)
         for source in self._sources:
             for block in read_blocks(source, self._kind):
@@ -51,7 +51,7 @@ class HeldOutText:
                     held = held[batch_size * length :]
         if len(held) > 1:
             missing = -(len(held) - 1) % length
-            yield _rows(np.append(held, np.full(missing, self._tokenizer.bos_id, np.int32)), length)
+            yield _rows(np.append(held, np.full(missing, self.unscored_id, np.int32)), length)
 
     def _tokenized(self, block: Block) -> NDArray[np.int32]:
         """Returns ``<s> text </s>`` of every document of a block."""
@@ -61,12 +61,17 @@ class HeldOutText:
             return np.empty(0, np.int32)
         ids, lengths = self._tokenizer.encode_flat(texts)
         text_bytes, words = self._counter.count(ids, lengths, texts)
-        tokens = frame_documents(ids, lengths, self._tokenizer.bos_id, self._tokenizer.eos_id)
+        tokens = self._tokenizer.frame(ids, lengths)
         self.tokens += len(tokens)
         self.documents += len(texts)
         self.words += int(words.sum())
         self.text_bytes += int(text_bytes.sum())
         return tokens
+
+    @property
+    def scored_tokens(self) -> int:
+        """The tokens of the text and those that end documents, of what has been read."""
+        return self.tokens - self.documents * (self.unscored_id != NO_TOKEN)
 
     def describe_left_out(self) -> str:
         """Returns the number of documents left out, by reason, in words; "" if there is none."""

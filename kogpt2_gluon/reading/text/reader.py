@@ -33,6 +33,7 @@ from kogpt2_gluon.reading.text.tokens import (
     describe_rejected,
 )
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.tokens.bpe_dropout import refuse_json
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.wording import gigabytes
 
@@ -357,8 +358,10 @@ def load_text_tokenizer(recipe: Recipe) -> Tokenizer:
     """Loads the tokenizer of `data.tokenizer`; DataError or RecipeError if it is missing or does not fit the model."""
     data, vocab_size = recipe.data, recipe.model.vocab_size
     if not data.tokenizer:
-        raise RecipeError("data.tokenizer is empty; name the SentencePiece model for the text: data.tokenizer=FILE")
+        raise RecipeError("data.tokenizer is empty; name the tokenizer for the text: data.tokenizer=FILE")
     tokenizer = Tokenizer.load(Path(data.tokenizer))
+    if data.bpe_dropout:
+        refuse_json(tokenizer.stored.content, tokenizer.path)
     if tokenizer.vocab_size > vocab_size:
         raise DataError(
             f"{data.tokenizer}: it has {tokenizer.vocab_size} tokens, more than model.vocab_size={vocab_size}; "

@@ -25,7 +25,7 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.reading.text.documents import read_texts
 from kogpt2_gluon.reading.text.files import check_unchanged
 from kogpt2_gluon.tokens.bpe_dropout import BPEDropout
-from kogpt2_gluon.tokens.tokenizer import Tokenizer, frame_documents
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 SHUFFLE_TOKENS = 1 << 20  # of one shuffled block; also what a resume tokenizes again, and three of them are in memory
 # Why a document, or a piece of one, was left out, as counted; all that `read_texts` names besides is "other". A
@@ -61,7 +61,7 @@ class DocumentEncoder:
 
     def __init__(self, tokenizer: Tokenizer, dropout: float = 0.0) -> None:
         self._tokenizer, self._dropout = tokenizer, dropout
-        self._sampler = BPEDropout(tokenizer.path.read_bytes(), tokenizer.path) if dropout else None
+        self._sampler = BPEDropout(tokenizer.stored.content, tokenizer.path) if dropout else None
 
     def encode(self, texts: Sequence[bytes], seed: int = 0) -> Int32Array:
         """The tokens of some texts (UTF-8), int32.
@@ -74,7 +74,7 @@ class DocumentEncoder:
             ids, lengths = self._sampler.encode(texts, self._dropout, seed)
         else:
             ids, lengths = self._tokenizer.encode_flat(texts)
-        return frame_documents(ids, lengths, self._tokenizer.bos_id, self._tokenizer.eos_id)
+        return self._tokenizer.frame(ids, lengths)
 
 
 @dataclass(frozen=True)

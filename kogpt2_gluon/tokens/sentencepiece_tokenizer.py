@@ -1,0 +1,120 @@
+"""A SentencePiece model as a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.tokenizer_file import SENTENCEPIECE, StoredTokenizer
+from kogpt2_gluon.tokens.tokenizer import NEWLINE, SPACE, Tokenizer, check_unicode
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """A SentencePiece model that turns text to ids and back.
+
+    DataError if it is damaged, or lacks one of ``<unk> <s> </s> <pad>``.
+    """
+
+    unk_id: int
+
+    def __init__(self, model: bytes, path: Path) -> None:
+        if not model:
+            raise DataError(f"{path}: is empty, neither a SentencePiece model nor a tokenizer.json")
+        super().__init__(StoredTokenizer(SENTENCEPIECE, model), path)
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError:
+            raise DataError(f"{path}: is not a SentencePiece model nor a tokenizer.json, or is damaged") from None
+        self.vocab_size: int = self._processor.get_piece_size()
+        self.unk_id = self._special("<unk>")
+        self.bos_id = self._special("<s>")
+        self.eos_id = self._special("</s>")
+        self.pad_id = self._special("<pad>")
+        self.adds_space: bool = self._processor.normalize("a").startswith(SPACE)
+
+    def _special(self, piece: str) -> int:
+        token = self._find(piece)
+        if token is None:
+            raise DataError(f"{self.path}: this tokenizer lacks the piece {piece}, which documents need")
+        return token
+
+    def _find(self, piece: str) -> int | None:
+        token: int = self._processor.piece_to_id(piece)  # the id of <unk> if there is no such piece
+        return token if self._processor.id_to_piece(token) == piece else None
+
+    @cached_property
+    def pieces(self) -> list[str]:
+        """The pieces of all ids, as the file spells them: a space is U+2581, a byte ``<0xEA>``."""
+        return [self._processor.id_to_piece(token) for token in range(self.vocab_size)]
+
+    @cached_property
+    def spellings(self) -> list[bytes]:
+        """The UTF-8 that each id adds to a text."""
+        texts = [b"" if self.is_special(token) else self._spelling(token) for token in range(self.vocab_size)]
+        return texts
+
+    def _spelling(self, token: int) -> bytes:
+        piece = self.pieces[token]
+        return bytes([int(piece[3:5], 16)]) if self.byte_ids[token] else piece.replace(SPACE, " ").encode()  # <0xEA>
+
+    @cached_property
+    def byte_ids(self) -> NDArray[np.bool_]:
+        """True for each of the 256 ids (if any) that are single bytes of what the vocabulary lacks; (vocab_size,)."""
+        return np.array([self._processor.is_byte(token) for token in range(self.vocab_size)], bool)
+
+    @cached_property
+    def keeps_newlines(self) -> bool:
+        """True if there is a piece for a line end, so that a text's lines come back as lines under every profile."""
+        return self._find(NEWLINE) is not None
+
+    def is_special(self, token: int) -> bool:
+        """Returns True for an id that has no text of its own: ``<unk>``, ``<s>``, ``</s>``, ``<pad>``."""
+        return bool(self._processor.is_control(token) or self._processor.is_unknown(token))
+
+    def unknown_in(self, text: str) -> list[str]:
+        """Returns the parts of a text, normalised, that become ``<unk>``: no piece spells them."""
+        pieces = self._processor.encode(text, out_type=str)
+        return [piece for piece, token in zip(pieces, self.encode(text)) if token == self.unk_id]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text. DataError if one is not valid Unicode (half of a surrogate pair)."""
+        try:
+            ids: list[list[int]] = self._processor.encode(list(texts), out_type=int, num_threads=1)
+        except (RuntimeError, TypeError, UnicodeEncodeError):
+            check_unicode(texts)
+            raise
+        return ids
+
+    def encode_flat(self, texts: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Returns the ids of many texts in one array, and the number of ids of each."""
+        # `encode(..., out_type="numpy")` calls this too. An array object for each short text would cost as much as a
+        # fifth of its encoding, so the buffers are joined before NumPy sees them.
+        encode_buffers = getattr(getattr(self._processor, "_processor", None), "_EncodeAsBufferBatch", None)
+        if encode_buffers is None:  # SentencePiece before 0.2.2
+            rows = self._processor.encode(list(texts), out_type=int)
+            lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+            return np.fromiter((token for row in rows for token in row), np.int32, int(lengths.sum())), lengths
+        buffers = encode_buffers(list(texts), 1, None, False, -1, 0.0, False, False, False)
+        lengths = np.fromiter((memoryview(buffer).nbytes for buffer in buffers), np.int64, len(buffers)) // 4
+        return np.frombuffer(b"".join(buffers), np.int32), lengths
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._processor.decode(ids)
+        return text
+
+    def normalize(self, text: str) -> str:
+        """Returns the text as the pieces spell it, but with plain spaces and without the space in front."""
+        check_unicode([text])
+        spelt = self.spell(text.encode()).decode()
+        return (spelt[1:] if self.adds_space else spelt).replace(SPACE, " ")
+
+    def spell(self, text: bytes) -> bytes:
+        """Returns the UTF-8 that is cut into pieces: normalised, a space as U+2581, perhaps with one more in front."""
+        spelt: str | bytes = self._processor.normalize(text)
+        return spelt.encode() if isinstance(spelt, str) else spelt
