@@ -7,6 +7,7 @@ sheets times a utilisation. The utilisation is an assumption, except the CPU's, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kogpt2_gluon.recipe import OPTIMIZERS, ModelRecipe, Recipe
@@ -141,8 +142,14 @@ def size_of(recipe: Recipe) -> Size:
 
 def checkpoints_kept(recipe: Recipe) -> int:
     """The most checkpoints that a run keeps; while it saves there is one more."""
-    steps = recipe.training.num_steps
-    return recipe.checkpoint.keep or max(1, steps // max(1, recipe.checkpoint.interval or steps))
+    steps, best = recipe.training.num_steps, recipe.checkpoint.keep_best and bool(recipe.data.test)
+    if recipe.checkpoint.keep:
+        return recipe.checkpoint.keep + best
+    every, evaluated = recipe.checkpoint.interval or steps, (recipe.evaluation.interval or steps) if best else 0
+    due = steps // every
+    if evaluated:  # each evaluation may be the best so far; those that meet a regular save count once
+        due += steps // evaluated - steps // math.lcm(every, evaluated)
+    return max(1, due)
 
 
 def estimates(recipe: Recipe, size: int) -> tuple[Estimate, ...]:

@@ -199,8 +199,13 @@ class CheckpointRecipe:
     """Where and how often the state is saved."""
 
     ckpt_dir: str = option("", "folder of checkpoints; empty: RUN_DIR/checkpoints", path=True)
-    interval: int = option(1000, "steps between checkpoints; 0: only at the end", minimum=0)
+    interval: int = option(1000, "steps between checkpoints; 0: only at the end, and the best", minimum=0)
     keep: int = option(3, "newest checkpoints kept; 0: all", minimum=0)
+    keep_best: bool = option(
+        True,
+        "also keep the checkpoint of the lowest held-out loss, as RUN_DIR/best: each evaluation that improves saves at "
+        "once; no effect if data.test is empty",
+    )
 
 
 @dataclass

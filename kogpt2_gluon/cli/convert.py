@@ -30,6 +30,8 @@ def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) 
 
     SOURCE is a run or checkpoint, a transformers folder of a GPT-2, or a .params file of KoGPT2 v1. The targets:
 
+    CHECKPOINT is its folder, the run's (its newest one), or RUN/best (of the lowest held-out loss).
+
     \b
     huggingface  a folder that transformers (PyTorch) can load
     checkpoint   a run that generate, evaluate and train --init-from take

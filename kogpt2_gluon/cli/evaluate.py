@@ -42,9 +42,10 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on held-out data: loss, perplexity per token and per word, bits per byte.
 
-    CHECKPOINT is its folder or the run's. DATA is a folder of shards, a split of a cleaned corpus, or text: a file, a
-    folder or s3://bucket/prefix, scored as it is, with the checkpoint's tokenizer. Bytes are those of the text after
-    the tokenizer's normalisation. Every token except <s> is scored.
+    CHECKPOINT is its folder, the run's (its newest one), or RUN/best (of the lowest held-out loss). DATA is a folder of
+    shards, a split of a cleaned corpus, or text: a file, a folder or s3://bucket/prefix, scored as it is, with the
+    checkpoint's tokenizer. Bytes are those of the text after the tokenizer's normalisation. Every token except <s> is
+    scored.
 
     \b
     Example: kogpt2 evaluate runs/demo shards/test

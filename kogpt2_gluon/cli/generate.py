@@ -48,6 +48,7 @@ def generate(
 ) -> None:
     """Continue PROMPT with a checkpoint; each text ends at </s>.
 
+    CHECKPOINT is its folder, the run's (its newest one), or RUN/best (of the lowest held-out loss).
     Several texts of which one has a line break are separated by a rule. Notes on stderr say what of the prompt the
     network does not read as it is written. --json has prompt, texts and notes.
 

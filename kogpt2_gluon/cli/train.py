@@ -26,7 +26,7 @@ def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> No
     help="Print the recipe, what it would take, and what it would start from, and stop.",
 )
 @click.option("--init-from", metavar="CHECKPOINT|FOLDER", help="Begin a new run with its weights: training.init_from.")
-@click.option("--resume", default="auto", show_default=True, help="auto, never, or a checkpoint's path.")
+@click.option("--resume", default="auto", show_default=True, help="auto, never, or a checkpoint's path (RUN/best).")
 @click.option(
     "--keys",
     metavar="[SECTION]",

@@ -5,10 +5,10 @@
 ``tokenizer.json`` (with which the folder alone is enough to generate, evaluate or convert) and ``manifest.json`` with
 size and hash of each.
 
-A save writes everything into a hidden folder, forces it onto the disk, and renames the folder last. Only then does the
-text file ``latest`` change, and only after that are old checkpoints removed: they get a hidden name first, so that half
-a checkpoint never has the name of one. A crash at any point leaves the previous checkpoint or the new one. Nothing here
-is a pickle.
+A save writes everything into a hidden folder, forces it onto the disk, and renames the folder last. Only then do the
+text files change: ``best``, which names the checkpoint of the lowest held-out loss if the run keeps one, then
+``latest``. Only after that are old checkpoints removed: they get a hidden name first, so that half a checkpoint never
+has the name of one. A crash at any point leaves the previous checkpoint or the new one. Nothing here is a pickle.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import Recipe, load_recipe
-from kogpt2_gluon.storage.files import move, replace_folder, write_file
+from kogpt2_gluon.storage.files import move, remove_file, replace_folder, write_file
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
 from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
 
 FORMAT_VERSION = 1
-LATEST = "latest"
+LATEST, BEST = "latest", "best"  # text files, each with the name of a checkpoint
+ONLY_AS_BEST = "only_as_best"  # true in the state of a checkpoint that was saved for its held-out loss alone
 FOLDER = re.compile(r"step-(\d{8,})")
 MODEL, OPTIMIZER, STATE, RECIPE = "model.params", "optimizer.params", "state.json", "recipe.yaml"
 MANIFEST = "manifest.json"
@@ -109,15 +110,19 @@ def save_checkpoint(
     recipe: Recipe,
     tokenizer: StoredTokenizer,
     keep: int = 0,
+    best: int | None = None,
 ) -> Path:
     """Writes and commits ``step-N`` for ``state['step']``, then removes all but the `keep` newest (0: keeps all).
 
-    `tokenizer` is the one of the data. Returns the folder. Only one process of a run calls this.
+    `tokenizer` is the one of the data. `best` is the step that the file ``best`` names (None: the run keeps no best
+    one); that checkpoint is not removed. One that was saved only because it was the best (ONLY_AS_BEST in its state)
+    does not count in `keep`, and goes once it is neither the best nor the newest. Returns the new folder. Only one
+    process of a run calls this.
     """
     ckpt_dir.mkdir(parents=True, exist_ok=True)
     for leftover in ckpt_dir.glob(HIDDEN):
         shutil.rmtree(leftover)
-    final = ckpt_dir / f"step-{state['step']:08d}"
+    final = ckpt_dir / _name(state["step"])
     with replace_folder(final) as folder:
         write_params(folder / MODEL, model_arrays)
         write_params(folder / OPTIMIZER, optimizer_arrays)
@@ -129,18 +134,22 @@ def save_checkpoint(
         }
         manifest = {"format_version": FORMAT_VERSION, "files": files}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    name_best(ckpt_dir, best)
     write_file(ckpt_dir / LATEST, f"{final.name}\n".encode())
-    _remove_old(ckpt_dir, final, keep)
+    _remove_old(ckpt_dir, final, keep, best)
     return final
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """Opens the checkpoint in `path`: its folder, a folder of checkpoints, or the run folder around that.
 
-    The newest one is taken. DataError if there is none, or if its files are not those of its manifest.
+    The newest one is taken; a last part ``best`` takes the one of the lowest held-out loss (RUN/best, CKPT_DIR/best).
+    DataError if there is none, or if its files are not those of its manifest.
     """
     if (path / MANIFEST).is_file() or (FOLDER.fullmatch(path.name) and path.is_dir()):
         return _read_manifest(path)
+    if path.name in (LATEST, BEST) and not path.is_dir():
+        return _open_named(path)
     for ckpt_dir in (path, path / "checkpoints"):
         newest = _newest_in(ckpt_dir)
         if newest:
@@ -148,19 +157,67 @@ def open_checkpoint(path: Path) -> Checkpoint:
     raise DataError(f"{path}: no checkpoint there (a folder step-NNNNNNNN, or one that holds such folders)")
 
 
+def _open_named(path: Path) -> Checkpoint:
+    """Opens the checkpoint that the text file `path` names, in a folder of checkpoints or in the one of a run."""
+    for ckpt_dir in (path.parent, path.parent / "checkpoints"):
+        named = _named_in(ckpt_dir, path.name)
+        if named:
+            return _read_manifest(named)
+    why = " (a run keeps it with checkpoint.keep_best=true and held-out data)" if path.name == BEST else ""
+    raise DataError(f"{path}: names no checkpoint{why}")
+
+
+def best_step(ckpt_dir: Path) -> int | None:
+    """Returns the step of the checkpoint that ``best`` names; None if it names none that is there."""
+    named = _named_in(ckpt_dir, BEST)
+    return _step(named) if named else None
+
+
+def name_best(ckpt_dir: Path, step: int | None) -> bool:
+    """Makes ``best`` name the checkpoint of `step`; removes the file if there is none. True if it names one now."""
+    name = None if step is None else _name(step)
+    if name is None or not (ckpt_dir / name).is_dir():
+        remove_file(ckpt_dir / BEST)
+        return False
+    if best_step(ckpt_dir) != step:
+        write_file(ckpt_dir / BEST, f"{name}\n".encode())
+    return True
+
+
+def move_best_aside(checkpoint: Checkpoint, ckpt_dir: Path) -> str:
+    """Moves the best checkpoint, with the file that names it, to where no pruning is: ``before-step-N-TIME``.
+
+    `checkpoint` is the newest one, of step N; it stays and is copied if it is the best itself. Returns a line that says
+    so, "" if there is no best one. Only one process of a run calls this.
+    """
+    best = _named_in(ckpt_dir, BEST)
+    if best is None:
+        return ""
+    aside = _folder_aside(ckpt_dir, _step(checkpoint.path))
+    if best.name == checkpoint.path.name:
+        _copy(checkpoint, aside / best.name)
+    else:
+        _move_all([best], aside)
+    move(ckpt_dir / BEST, aside / BEST)
+    return f"{best.name} is kept in {aside}; nothing was deleted"
+
+
 def go_back_to(checkpoint: Checkpoint, ckpt_dir: Path) -> tuple[Checkpoint, str]:
     """Makes a checkpoint the newest one of a run: those of later steps move to ``before-step-N-TIME``, next to it.
 
     A checkpoint of another folder is copied, and all of this run's own move aside. So a run that dies before its first
     save resumes from there too. A crash on the way leaves the newest checkpoint of before, or the one gone back to.
-    Returns the run's own checkpoint, and a line that says what was moved ("" if nothing was). Nothing is deleted. Only
-    one process of a run calls this.
+    The file ``best`` moves with the checkpoint that it names. Nothing is deleted. Returns the run's own checkpoint, and
+    a line that says what was moved ("" if nothing was). Only one process of a run calls this.
     """
     step = int(checkpoint.state()["step"])
     is_own = checkpoint.path.parent.resolve() == ckpt_dir.resolve()
-    own = ckpt_dir / f"step-{step:08d}"
+    own = ckpt_dir / _name(step)
     others = [folder for folder in _committed(ckpt_dir) if not is_own or _step(folder) > step]
     aside = _folder_aside(ckpt_dir, step)
+    if _named_in(ckpt_dir, BEST) in others:  # first, since a checkpoint of the same name may take that one's place
+        aside.mkdir(parents=True, exist_ok=True)
+        move(ckpt_dir / BEST, aside / BEST)
     if not is_own:
         if own in others:  # the copy gets its name
             _copy(_read_manifest(own), aside / own.name)
@@ -191,6 +248,10 @@ def _move_all(folders: list[Path], aside: Path) -> None:
         move(folder, aside / folder.name)
 
 
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
 def _step(folder: Path) -> int:
     found = FOLDER.fullmatch(folder.name)
     assert found is not None, folder
@@ -214,11 +275,16 @@ def _newest_in(ckpt_dir: Path) -> Path | None:
     checkpoints if it dies at its first save.
     """
     folders = _committed(ckpt_dir)
+    return _named_in(ckpt_dir, LATEST) or (folders[0] if folders else None)
+
+
+def _named_in(ckpt_dir: Path, file: str) -> Path | None:
+    """Returns the folder of the checkpoint that a text file names; None if it is not there or names none."""
     try:
-        latest = ckpt_dir / (ckpt_dir / LATEST).read_text(encoding="utf-8").strip()
+        named = ckpt_dir / (ckpt_dir / file).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
-        latest = None
-    return latest if latest in folders else folders[0] if folders else None
+        return None
+    return named if named in _committed(ckpt_dir) else None
 
 
 def _committed(ckpt_dir: Path) -> list[Path]:
@@ -252,15 +318,25 @@ def _damaged(file: Path) -> DataError:
     return DataError(f"{file}: missing, truncated or damaged; remove {file.parent} to go on from an older one")
 
 
-def _remove_old(ckpt_dir: Path, newest: Path, keep: int) -> None:
-    """Removes all checkpoints but the `keep` newest; those of later steps, from which the run went back, move aside."""
+def _remove_old(ckpt_dir: Path, newest: Path, keep: int, best: int | None) -> None:
+    """Removes all checkpoints but the `keep` newest and the best; those of later steps, which were left, move aside."""
     folders = _committed(ckpt_dir)
     place = folders.index(newest)
     _move_all(folders[:place], _folder_aside(ckpt_dir, _step(newest)))
-    for folder in folders[place + keep :] if keep else []:
-        removed = ckpt_dir / f".{folder.name}.removed"
-        move(folder, removed)
-        shutil.rmtree(removed)
+    counted = [folder for folder in folders[place:] if not _is_only_best(folder)] if keep else folders
+    stay = [newest, *counted[: keep or None], *(folder for folder in folders if _step(folder) == best)]
+    for folder in folders[place:]:
+        if folder not in stay:
+            removed = ckpt_dir / f".{folder.name}.removed"
+            move(folder, removed)
+            shutil.rmtree(removed)
+
+
+def _is_only_best(folder: Path) -> bool:
+    try:
+        return Checkpoint(folder, {}).state().get(ONLY_AS_BEST) is True
+    except DataError:
+        return False
 
 
 def _hash(path: Path) -> str:

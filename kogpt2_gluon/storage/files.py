@@ -42,6 +42,13 @@ def move(path: Path, target: Path) -> None:
         fsync_folder(path.parent)
 
 
+def remove_file(path: Path) -> None:
+    """Removes a file, if it is there; its name is gone from the disk when this returns."""
+    if path.exists():
+        path.unlink(missing_ok=True)
+        fsync_folder(path.parent)
+
+
 def commit_file(stream: BinaryIO, path: Path) -> None:
     """Closes a file that was written under a temporary name on the same file system, and gives it the name `path`.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from kogpt2_gluon.errors import DivergedError
-from kogpt2_gluon.inference.evaluation import EvaluationOptions, evaluate
+from kogpt2_gluon.inference.evaluation import EvaluationOptions, LanguageModelScore, evaluate
 from kogpt2_gluon.inference.generation import Sampling, generate
+from kogpt2_gluon.reading.held_out import HeldOutReader
 from kogpt2_gluon.recipe import Recipe, TrackingRecipe
 from kogpt2_gluon.runs.metrics import NullTracker
+from kogpt2_gluon.training.best import measure_of, note_best
 from kogpt2_gluon.training.state import TrainingRun
 
 
@@ -40,17 +42,12 @@ def evaluate_if_due(recipe: Recipe, run: TrainingRun, tracker: NullTracker) -> b
 
 
 def run_evaluation(recipe: Recipe, run: TrainingRun, tracker: NullTracker, max_sequences: int) -> None:
-    """Scores the held-out set (`max_sequences` of it; 0: all) and, on rank 0, continues the recipe's prompts."""
+    """Scores the held-out set (`max_sequences` of it; 0: all) and, on rank 0, continues the recipe's prompts.
+
+    A loss below all those before makes this step the best one; see training/best.py.
+    """
     state, worker = run.state, run.worker
-    assert run.held_out
-    scores = evaluate(
-        run.loss_block,
-        run.held_out,
-        EvaluationOptions(recipe.data.seq_length, recipe.evaluation.batch_size, max_sequences),
-        run.ctx,
-        worker,
-        run.progress.beat,
-    )
+    scores = held_out_scores(recipe, run, max_sequences)
     if not math.isfinite(scores.loss):
         raise DivergedError(f"step {state.step}: held-out loss {scores.loss:g}; nothing was saved for this step")
     state.evaluation = {"step": state.step, "attempt": state.attempt, **scores.to_dict()}
@@ -58,6 +55,31 @@ def run_evaluation(recipe: Recipe, run: TrainingRun, tracker: NullTracker, max_s
     tracker.log_evaluation(state.step, {name: state.evaluation[name] for name in shown})
     if worker.rank == 0 and recipe.tracking.sample_prompts:
         tracker.log_samples(state.step, continue_prompts(recipe.tracking, recipe.training.seed, run))
+    is_untrained = state.step == 0 and not recipe.training.init_from  # such a network is not worth a checkpoint
+    if recipe.checkpoint.keep_best and not is_untrained:
+        compare_with_best(recipe, run, tracker, scores, max_sequences)
+
+
+def held_out_scores(recipe: Recipe, run: TrainingRun, max_sequences: int) -> LanguageModelScore:
+    """Scores `max_sequences` of the held-out set (0: all), the same on every worker."""
+    assert run.held_out
+    options = EvaluationOptions(recipe.data.seq_length, recipe.evaluation.batch_size, max_sequences)
+    return evaluate(run.loss_block, run.held_out, options, run.ctx, run.worker, run.progress.beat)
+
+
+def compare_with_best(
+    recipe: Recipe, run: TrainingRun, tracker: NullTracker, scores: LanguageModelScore, max_sequences: int
+) -> None:
+    """Notes whether this step is the best so far: by `scores`, or by a second evaluation if they are of more sequences.
+
+    `scores` are of `max_sequences`, and the best checkpoint is chosen by `evaluation.max_sequences`.
+    """
+    assert run.held_out
+    measure, loss = measure_of(recipe, run.held_out), scores.loss
+    if HeldOutReader(run.held_out, recipe.data.seq_length, max_sequences).num_sequences != measure["sequences"]:
+        loss = held_out_scores(recipe, run, recipe.evaluation.max_sequences).loss
+        tracker.message(f"held-out loss over evaluation.max_sequences={measure['sequences']:,} of them: {loss:.4f}")
+    note_best(run.state, loss, measure, tracker.message)
 
 
 def continue_prompts(tracking: TrackingRecipe, seed: int, run: TrainingRun) -> list[tuple[str, str]]:

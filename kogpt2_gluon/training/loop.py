@@ -27,7 +27,7 @@ from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
 from kogpt2_gluon.training.phases import Phase, unmarked
-from kogpt2_gluon.training.resume import last_save, save_state
+from kogpt2_gluon.training.resume import last_save, save_is_due, save_state
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.setup import derive_seed, describe, set_up
 from kogpt2_gluon.training.signals import StopRequest
@@ -99,7 +99,7 @@ def _train(recipe: Recipe, resume: str) -> TrainState:
                 # A run that was asked to stop does not begin an evaluation: somebody is waiting.
                 evaluated = not stop_wanted and evaluate_if_due(recipe, run, tracker)
                 finished = state.stop_rule_met or state.step >= num_steps
-                due = finished or stop_wanted or save_wanted or is_due(state.step, recipe.checkpoint.interval)
+                due = finished or stop_wanted or save_wanted or save_is_due(recipe, state)
                 # After a skipped update there is something new to save only when the run stops there.
                 new = state.attempt != saved_attempt if stop_wanted else state.step != saved_step
                 if due and (evaluated or new):

@@ -12,8 +12,10 @@ from kogpt2_gluon.errors import DivergedError, KoGPT2Error
 from kogpt2_gluon.estimate import size_of
 from kogpt2_gluon.model.gpt2 import named_parameters
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import open_checkpoint, save_checkpoint
+from kogpt2_gluon.runs.checkpoint import ONLY_AS_BEST, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage.disk import full_disk_named
+from kogpt2_gluon.training.best import is_best
+from kogpt2_gluon.training.evaluation import is_due
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.wording import gigabytes
 
@@ -24,6 +26,11 @@ def restore_state(saved: dict[str, Any]) -> TrainState:
     if state.evaluation:
         state.evaluation.setdefault("attempt", state.evaluation["step"])
     return state
+
+
+def save_is_due(recipe: Recipe, state: TrainState) -> bool:
+    """Returns True after a step that `checkpoint.interval` calls for, or whose evaluation was the best so far."""
+    return is_due(state.step, recipe.checkpoint.interval) or is_best(state)
 
 
 def save_state(recipe: Recipe, run: TrainingRun) -> None:
@@ -55,14 +62,22 @@ def save_state(recipe: Recipe, run: TrainingRun) -> None:
                     "held_out_fingerprint": run.held_out.fingerprint if run.held_out else None,
                     "tokenizer_sha256": run.tokenizer.sha256,
                     "size": run.worker.size,
+                    ONLY_AS_BEST: not _is_regular(recipe, state),
                 },
                 arrays,
                 moments,
                 recipe,
                 run.tokenizer.stored,
                 keep=recipe.checkpoint.keep,
+                best=state.best["step"] if state.best else None,
             )
     run.worker.barrier()
+
+
+def _is_regular(recipe: Recipe, state: TrainState) -> bool:
+    """Returns False if the state is saved because its held-out loss is the best so far, and for no other reason."""
+    ended = state.stop_rule_met or state.step >= recipe.training.num_steps
+    return ended or is_due(state.step, recipe.checkpoint.interval) or not is_best(state)
 
 
 def _no_room(recipe: Recipe, step: int) -> str:

@@ -17,6 +17,7 @@ from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.reading.training_data import open_training_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.batches import device_batches
+from kogpt2_gluon.training.best import settle_best
 from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.products import settle_products
 from kogpt2_gluon.training.progress import Progress
@@ -72,7 +73,10 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
 
     loss_block = LanguageModelLoss(net, rows_apart=True)
     loss_block.hybridize(static_alloc=True, static_shape=True)
-    notes = record_resume_point(resume, checkpoint, recipe.ckpt_dir, worker) if checkpoint else []
+    notes: list[str] = []
+    if checkpoint:
+        notes += record_resume_point(resume, checkpoint, recipe.ckpt_dir, worker)
+        notes += settle_best(recipe, state, held_out, checkpoint, worker)
     return TrainingRun(
         state=state,
         worker=worker,

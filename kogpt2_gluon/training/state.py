@@ -28,6 +28,7 @@ class TrainState:
     epoch_perplexity: float | None = None  # held-out, at the end of the last whole epoch; for the stop rule
     evaluation: dict[str, Any] | None = None  # the last one, with the step and the attempt after which it was made
     stop_rule_met: bool = False
+    best: dict[str, Any] | None = None  # step and held-out loss of the best checkpoint; see training/best.py
 
     @property
     def attempt(self) -> int:

@@ -102,7 +102,7 @@ def save_optimizer(folder: str | Path, model: Any, optimizer: Any, step: int, re
             raise DataError(f"{folder / STATE}: its data was text on the fly, which cannot go on elsewhere; shard it")
         reader["consumed"] += (step - int(state["step"])) * recipe.training.total_batch_size
     state["step"] = step
-    state.update(evaluation=None, epoch_perplexity=None)  # those of other weights
+    state.update(evaluation=None, epoch_perplexity=None, best=None)  # those of other weights
     named = dict(model.named_parameters())
     arrays = {
         f"{each}.{name}": optimizer.state[parameter][each].detach().float().cpu().numpy()

@@ -189,11 +189,11 @@ def test_a_dry_run_loads_no_mxnet(tiny: list[str]) -> None:
 def test_free_disk_is_compared_with_the_estimate(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe("debug_cpu", [*tiny, "checkpoint.keep=2"])
+    recipe = load_recipe("debug_cpu", [*tiny, "checkpoint.keep=2"])  # two, the best one, and one that is being written
     one = size_of(recipe).checkpoint
     for free, told in (
-        (3 * one, ""),
-        (3 * one - 1, "MB free, and its checkpoints take"),
+        (4 * one, ""),
+        (4 * one - 1, "MB free, and its checkpoints take"),
         (one, "free, and its checkpoints"),
     ):
         monkeypatch.setattr(start, "free_bytes", lambda path, free=free: free)
