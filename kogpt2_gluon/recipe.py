@@ -20,7 +20,7 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import Fault, Paths, from_plain, keys_of, option, to_yaml
 from kogpt2_gluon.user_files import read_yaml
 
-WHERE_IT_RUNS = ("ops", "device", "threads")  # keys of `training` that are not about what is computed
+WHERE_IT_RUNS = ("ops", "device", "threads", "recompute")  # keys of `training` that are not about what is computed
 INITIAL = ("init_from", "init_positions", "init_vocabulary")  # those about the weights that a run begins with
 
 
@@ -177,6 +177,12 @@ class TrainingRecipe:
         "auto",
         "operators: fused (`kogpt2 ops build` compiles them), MXNet's stock ones, or auto: fused where available",
         choices=("auto", "fused", "stock"),
+    )
+    recompute: str = option(
+        "none",
+        "what the backward pass computes again instead of keeping it: nothing, or each layer, of which only the input "
+        "is kept. That takes less memory and more time (`--dry-run` says how much) and gives the same numbers",
+        choices=("none", "layer"),
     )
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "gpu"))
     threads: int = option(0, "CPU threads of one worker; 0: cores / local workers", minimum=0)

@@ -202,11 +202,15 @@ class GPT2Model(RetracedBlock):
         return self.ops.cross_entropy(F, hidden, self._logits_proj, labels, rows)
 
     def for_decoding(self) -> GPT2Model:
-        """A net over the same parameters that is not hybridized, so that it takes any `states` and any length.
+        """A net over the same parameters that is not hybridized, so that it takes any `states` and any length."""
+        return self.with_ops(self.ops)
+
+    def with_ops(self, ops: Any) -> GPT2Model:
+        """A net over the same parameters, and over the operator set `ops`.
 
         Call it before the parameters' `grad_req` is changed: Gluon shares only parameters that were declared alike.
         """
-        return GPT2Model(*self._sizes, ops=self.ops, prefix=self.prefix, params=self.collect_params())
+        return GPT2Model(*self._sizes, ops=ops, prefix=self.prefix, params=self.collect_params())
 
 
 def _past_length(F, states):

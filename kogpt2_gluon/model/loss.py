@@ -14,7 +14,7 @@ class LanguageModelLoss(RetracedBlock):
     net : GPT2Model
     rows_apart : bool
         True, and the operators support it: after a backward pass the gradient of the tied matrix lacks the part of the
-        embedding, until :meth:`add_embedding_gradient` has added it. That takes a fraction of the time and memory of
+        embedding, until :meth:`complete_gradients` has added it. That takes a fraction of the time and memory of
         MXNet's own sum. The next pass of any kind may overwrite this gradient: it then holds the logits.
 
     If gradients add up (grad_req "add"), or with `rows_apart`, each recorded pass needs its backward pass before the
@@ -34,15 +34,19 @@ class LanguageModelLoss(RetracedBlock):
 
     def forward(self, tokens):
         """Splits `tokens` into inputs and labels and computes the loss."""
-        inputs = tokens.slice_axis(axis=1, begin=0, end=-1)
-        labels = tokens.slice_axis(axis=1, begin=1, end=None)
+        inputs, labels = self.split(tokens)
         rows = self._rows.inputs(inputs) if self._rows else ()
         return super().forward(inputs, labels, *rows)
 
     def hybrid_forward(self, F, inputs, labels, *rows):
         return self.net.token_losses(F, inputs, labels, rows or None)
 
-    def add_embedding_gradient(self) -> None:
+    @staticmethod
+    def split(tokens):
+        """All tokens but the last, and all but the first: (batch_size, length) each."""
+        return tokens.slice_axis(axis=1, begin=0, end=-1), tokens.slice_axis(axis=1, begin=1, end=None)
+
+    def complete_gradients(self) -> None:
         """Completes the gradients after a backward pass; with `rows_apart`, call it after each."""
         if self._rows:
             self._rows.add()

@@ -35,10 +35,14 @@ class EmbeddingRows:
         memory = self._weight.grad() if is_free else mx.nd.zeros(1, ctx=weight.context)
         array = mx.nd.zeros((*tokens.shape, weight.shape[1]), ctx=weight.context)  # its values are not read
         if mx.autograd.is_recording():
-            assert self._pass is None, "a recorded pass before this one still lacks its call of add()"
             array.attach_grad()
-            self._pass = tokens, array
+            self.record(tokens, array)
         return weight.detach(), array, memory
+
+    def record(self, tokens: Any, array: Any) -> None:
+        """Begins a recorded pass over an array that :meth:`inputs` returned; that one has done it for its own."""
+        assert self._pass is None, "a recorded pass before this one still lacks its call of add()"
+        self._pass = tokens, array
 
     def add(self) -> None:
         """Adds the rows of the pass recorded last to the matrix's gradient; call it after the backward pass."""

@@ -190,7 +190,7 @@ def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase =
                 loss = token_losses[-1].mean() * run.loss_scale.scale / len(batch)
         with phase("backward"):
             loss.backward()
-            run.loss_block.add_embedding_gradient()
+            run.loss_block.complete_gradients()
     return token_losses
 
 

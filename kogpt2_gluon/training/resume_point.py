@@ -26,6 +26,7 @@ MAY_CHANGE = {
     "device",
     "threads",
     "ops",
+    "recompute",
     "precision",  # the checkpoint is float32 either way
     *INITIAL,  # the checkpoint has what became of those weights
 }

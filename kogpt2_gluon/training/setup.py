@@ -13,7 +13,7 @@ from kogpt2_gluon.inference.generation import prompt_notes
 from kogpt2_gluon.machine.memory import own_mappings
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
-from kogpt2_gluon.model.loss import LanguageModelLoss
+from kogpt2_gluon.model.recompute import LOSS_BLOCKS
 from kogpt2_gluon.reading.training_data import open_training_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.batches import device_batches
@@ -65,13 +65,12 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
         elif start.initial:
             load_arrays(net, start.initial.arrays(), source=str(start.initial.path))
         worker.broadcast_parameters(structural_parameters(net))
-        decoder = net.for_decoding()
+        decoder, loss_block = net.for_decoding(), LOSS_BLOCKS[training.recompute](net, rows_apart=True)
         update = Update(net, training, worker, start.accumulate, state.step, fused=ops.name == "fused")
         if checkpoint:
             update.load_arrays(checkpoint.optimizer_arrays())
         mx.nd.waitall()  # MXNet allocates an array when it is written
 
-    loss_block = LanguageModelLoss(net, rows_apart=True)
     loss_block.hybridize(static_alloc=True, static_shape=True)
     notes: list[str] = []
     if checkpoint:

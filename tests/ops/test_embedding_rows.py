@@ -142,7 +142,7 @@ def passes(net, rows_apart: bool, shapes: list, hybridize: bool) -> tuple[list, 
         with mx.autograd.record():
             losses.append(loss_block(tokens_of(shape)))
         losses[-1].backward()
-        loss_block.add_embedding_gradient()
+        loss_block.complete_gradients()
         gradients = gradients_of(net)
         loss_block(tokens_of((1, 4)))  # as evaluation does between steps
     return [loss.asnumpy() for loss in losses], gradients
@@ -177,7 +177,7 @@ def test_a_pass_between_forward_and_backward_takes_no_logits_away():
         if between:
             loss_block(tokens_of((3, 9), seed=1)).wait_to_read()
         loss.backward()
-        loss_block.add_embedding_gradient()
+        loss_block.complete_gradients()
         results.append(gradients_of(net))
     for name, gradient in results[0].items():
         np.testing.assert_array_equal(results[1][name], gradient)
@@ -191,7 +191,7 @@ def test_without_them_something_is_missing():
         loss = loss_block(tokens_of((2, 18)))
     loss.backward()
     before = gradients_of(net)
-    loss_block.add_embedding_gradient()
+    loss_block.complete_gradients()
     changed = [name for name, gradient in gradients_of(net).items() if (gradient != before[name]).any()]
     assert changed == ["_embed.weight"]
 
@@ -200,13 +200,13 @@ def test_each_recorded_pass_wants_its_rows_added_once():
     """Two passes before a backward pass would add the rows of both at the places of one."""
     loss_block = LanguageModelLoss(make_net(FusedCpuOps()), rows_apart=True)
     with pytest.raises(AssertionError, match="once after each recorded pass"):
-        loss_block.add_embedding_gradient()
+        loss_block.complete_gradients()
     with mx.autograd.record():
         loss = loss_block(tokens_of((2, 18)))
         with pytest.raises(AssertionError, match="still lacks its call"):
             loss_block(tokens_of((3, 18)))
     loss.backward()
-    loss_block.add_embedding_gradient()
+    loss_block.complete_gradients()
     with mx.autograd.record():
         loss_block(tokens_of((3, 18)))
 

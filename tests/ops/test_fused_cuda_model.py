@@ -12,6 +12,7 @@ import pytest
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import build_model, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
+from kogpt2_gluon.model.recompute import RecomputedLoss
 from kogpt2_gluon.ops.fused_cuda import FusedCudaOps
 from kogpt2_gluon.recipe import find_recipe, load_recipe
 from tests.model.model_helpers import (
@@ -132,3 +133,20 @@ def test_dropout():
             parameter.set_data(before[name] + step / length * mx.nd.array(gradients[name]))
         means.append(losses().mean())
     assert abs((means[0] - means[1]) / 2e-3 / length - 1) < 0.02
+
+
+def test_recomputed_layers_have_the_same_bits():
+    """The seed is kept, and so the masks are the same. MXNet's own dropout, on the embedding, is not computed again."""
+    results = []
+    for kind in (LanguageModelLoss, RecomputedLoss):
+        net = fused_net(dropout=0.3)
+        loss_block = kind(net)
+        loss_block.hybridize(static_alloc=True, static_shape=True)
+        mx.random.seed(3)
+        with mx.autograd.record():
+            losses = loss_block(tokens_of((2, 18)))
+        losses.backward()
+        loss_block.complete_gradients()
+        results.append([losses.asnumpy(), *gradients_of(net).values()])
+    for one, other in zip(*results):
+        np.testing.assert_array_equal(one, other)
