@@ -11,9 +11,8 @@ SentencePiece. `tokenizers` itself looks for them in the text. transformers does
 ``split_special_tokens`` (see :mod:`kogpt2_gluon.convert.huggingface`), nor does a bare tokenizer whose
 ``encode_special_tokens`` is set.
 
-All known differences are in normalising unusual text. NFC may order or compose several combining marks on one letter,
-or one mark on a compatibility character such as a Roman numeral, where SentencePiece's table does not; and the
-noncharacters U+FDD0 and U+FDD1 are dropped.
+All known differences are in normalising several combining marks on one letter (see
+:mod:`kogpt2_gluon.convert.normalizer`).
 """
 
 from __future__ import annotations
@@ -28,12 +27,9 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from kogpt2_gluon.convert.normalizer import OTHER, SPACE, normalizer_of
 from kogpt2_gluon.errors import DataError
 
-SPACE = "\u2581"  # SentencePiece's visible space
-START = Regex(r"\A(?=[\s\S])")  # of a text that is not empty. Not Prepend: transformers.js prepends to empty ones too
-BREAK, WALL = "\ufdd0", "\ufdd1"  # noncharacters that keep two characters apart for a moment
-LINE_END, OTHER = "\ufdd2", "\ufdd3"  # LINE_END replaces a line end, so that it does not become a space
 TABLES = ("nmt_nfkc", "nmt_nfkc_jamo", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
 
@@ -106,7 +102,16 @@ def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
         byte_fallback=model.proto.trainer_spec.byte_fallback,
     )
     tokenizer = Tokenizer(bpe)
-    tokenizer.normalizer = _normalizer(model.proto.normalizer_spec, keeps_newlines="\n" in symbols)
+    try:
+        tokenizer.normalizer = normalizer_of(
+            model.processor,
+            model.proto.normalizer_spec,
+            frozenset("".join([*model.scores, *symbols])),
+            symbols,
+            model.proto.trainer_spec.byte_fallback,
+        )
+    except DataError as error:
+        raise DataError(f"tokenizer {model.path}: {error}") from None
     tokenizer.pre_tokenizer = _pre_tokenizer(model, symbols)
     tokenizer.decoder = _decoder(model)
     if symbols:
@@ -129,9 +134,17 @@ def tokenizer_json(model: SentencePieceBPE) -> str:
     """
     content = json.loads(build_tokenizer(model).to_str())
     # tokenizers before 0.20 (transformers before 4.45) needs a merge as one text; later versions read both forms
-    content["model"]["merges"] = [" ".join(pair) for pair in merges_of(model.scores)]
-    text = json.dumps(content, ensure_ascii=False, indent=1)
-    check_same_ids(Tokenizer.from_str(text), model, [piece.replace(SPACE, " ") for piece in model.ids])
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    text = json.dumps(content, ensure_ascii=False)
+    tokenizer = Tokenizer.from_str(text)
+    pieces = [piece.replace(SPACE, " ") for piece in model.ids]
+    try:
+        check_same_ids(tokenizer, model, [" ".join(pieces[at : at + 16]) for at in range(0, len(pieces), 16)])  # faster
+    except DataError:
+        check_same_ids(tokenizer, model, pieces)  # names one piece
+        raise
+    if not model.proto.normalizer_spec.add_dummy_prefix:  # then a piece is another one after a space
+        check_same_ids(tokenizer, model, pieces)
     return text
 
 
@@ -158,47 +171,6 @@ def merges_of(scores: dict[str, float]) -> list[tuple[str, str]]:
     ranked = sorted((piece for piece in scores if len(piece) > 1), key=lambda piece: -scores[piece])
     cuts = ((piece[:at], piece[at:]) for piece in ranked for at in range(1, len(piece)))
     return [(left, right) for left, right in cuts if left in scores and right in scores]
-
-
-def _normalizer(spec: Any, keeps_newlines: bool) -> normalizers.Normalizer:
-    steps: list[normalizers.Normalizer] = []
-    if not spec.remove_extra_whitespaces and spec.add_dummy_prefix:
-        steps.append(normalizers.Replace(START, " "))  # before the table: a text that it deletes keeps this space
-    if spec.precompiled_charsmap and keeps_newlines:  # SentencePiece takes a symbol out before it looks at the table
-        steps += [normalizers.Replace(LINE_END, OTHER), normalizers.Replace("\n", LINE_END)]
-        steps += [*_table(spec.precompiled_charsmap), normalizers.Replace(LINE_END, "\n")]
-    elif spec.precompiled_charsmap:
-        steps += _table(spec.precompiled_charsmap)
-    if spec.remove_extra_whitespaces:
-        steps.append(normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z"), ""))
-        steps.append(normalizers.Replace(Regex(" {2,}"), " "))
-    steps.append(normalizers.Replace(" ", SPACE))
-    if spec.remove_extra_whitespaces and spec.add_dummy_prefix:
-        steps.append(normalizers.Replace(START, SPACE))  # only if something is left
-    return normalizers.Sequence(steps)
-
-
-def _table(charsmap: bytes) -> list[normalizers.Normalizer]:
-    """Builds SentencePiece's longest-match table lookup, from `Precompiled`'s lookup of single characters and NFC.
-
-    `Precompiled` looks up a short grapheme cluster as a whole, and replaces all of it by the *shortest* entry that it
-    starts with, so that marks vanish. So BREAK, a noncharacter, is put in front of each mark: the parts of a cluster
-    are then looked up one by one, and BREAK is removed. The table has the sequences that NFC composes, except for two
-    kinds, which SentencePiece leaves as they are: letters on both sides of a control character that the table deletes,
-    and a final consonant after a whole syllable (U+AC00 U+11A8). WALL, another noncharacter, is put between these two,
-    so that NFC does not join them, and is removed after it. A break goes between two characters, never in front of the
-    first: there `Precompiled` of tokenizers 0.23.3 miscounts the characters that it replaces, and panics.
-    """
-    open_syllables = "".join(chr(0xAC00 + 28 * index) for index in range(11172 // 28))
-    return [
-        normalizers.Replace(Regex(r"(?<=\p{Cc})(?=[\s\S])"), WALL),
-        normalizers.Replace(Regex(r"(?<=[\s\S])(?=[\p{M}\x{200C}\x{200D}\x{FF9E}\x{FF9F}])"), BREAK),
-        normalizers.Precompiled(charsmap),
-        normalizers.Replace(BREAK, ""),
-        normalizers.Replace(Regex(rf"(?<=[{open_syllables}])(?=[\x{{11A8}}-\x{{11C2}}])"), WALL),
-        normalizers.NFC(),
-        normalizers.Replace(WALL, ""),
-    ]
 
 
 def _pre_tokenizer(model: SentencePieceBPE, symbols: list[str]) -> pre_tokenizers.PreTokenizer:
@@ -229,7 +201,7 @@ def _hide_reserved(model: SentencePieceBPE, tokenizer: Tokenizer) -> None:
         split = pre_tokenizers.Split(Regex("|".join(cuts)), "isolated")
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, split])
     if unknown:
-        replace = normalizers.Replace(Regex("|".join(unknown)), BREAK)
+        replace = normalizers.Replace(Regex("|".join(unknown)), OTHER)
         tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, replace])
 
 
@@ -238,21 +210,22 @@ def _decoder(model: SentencePieceBPE) -> decoders.Decoder:
     # The token, not its name within another piece. OpenVINO's converter reads plain texts only.
     within_another = any(model.unk in piece for piece in model.ids if piece != model.unk)
     unknown = Regex(rf"\A{re.escape(model.unk)}\z") if within_another else model.unk
-    steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.Replace(unknown, BREAK)]
+    steps: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.Replace(unknown, OTHER)]
     if trainer.byte_fallback:
         steps.append(decoders.ByteFallback())
     steps.append(decoders.Fuse())
     if spec.add_dummy_prefix or spec.remove_extra_whitespaces:
         steps.append(decoders.Strip(" ", 1, 0))
-    steps.append(decoders.Replace(BREAK, trainer.unk_surface))  # last, as its own leading space stays
+    steps.append(decoders.Replace(OTHER, trainer.unk_surface))  # last, as its own leading space stays
     return decoders.Sequence(steps)
 
 
 def _check_symbols(model: SentencePieceBPE, symbols: list[str], tokenizer: Tokenizer) -> None:
     """Raises DataError if normalisation changes a symbol, or if looking words up whole changes an ordinary piece."""
-    assert tokenizer.normalizer is not None
+    normalize = tokenizer.normalizer.normalize_str
+    edge = normalize(OTHER)[-1]
     for symbol in symbols:
-        if not tokenizer.normalizer.normalize_str("a" + symbol + "a").endswith(f"a{symbol}a"):
+        if not normalize(OTHER + symbol + OTHER).endswith(edge + symbol + edge):
             raise DataError(
                 f"tokenizer {model.path}: normalisation changes its symbol {symbol!r}; it cannot be converted"
             )

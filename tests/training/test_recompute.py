@@ -32,6 +32,8 @@ SETS: dict[str, Callable[[], OperatorSet]] = {
     "stock, most dropped": lambda: StockOps("float32", 0.99),
     "stock, no dropout": lambda: StockOps("float32", 0.0),
     "float16": lambda: StockOps("float16_emulated", DROPOUT),
+    "tanh": lambda: FusedCpuOps("float32", DROPOUT, "gelu_tanh"),
+    "tanh, stock": lambda: StockOps("float32", DROPOUT, "gelu_tanh"),
 }
 EACH_SET = pytest.mark.parametrize(
     "ops",
