@@ -114,7 +114,7 @@ def _apply_override(kind: Any, merged: dict[str, Any], override: str, faults: li
     if not dot:
         merged[key] = value
     elif not dataclasses.is_dataclass(_type_of(kind, section)):
-        faults.append(_unknown_key(key, list(keys_of(kind))))
+        faults.append(unknown_key(key, list(keys_of(kind))))
     elif isinstance(merged.setdefault(section, {}), dict):
         merged[section][name] = value
 
@@ -152,7 +152,7 @@ def _build(default: Any, plain: Any, where: str, known: Sequence[str], faults: l
     values: dict[str, Any] = {}
     for key, value in plain.items():
         if key not in entries:
-            faults.append(_unknown_key(where + str(key), known))
+            faults.append(unknown_key(where + str(key), known))
         elif dataclasses.is_dataclass(hints[key]):
             values[key] = _build(getattr(default, key), {} if value is None else value, f"{key}.", known, faults)
         else:
@@ -163,7 +163,8 @@ def _build(default: Any, plain: Any, where: str, known: Sequence[str], faults: l
     return dataclasses.replace(default, **values)
 
 
-def _unknown_key(key: str, known: Sequence[str]) -> Fault:
+def unknown_key(key: str, known: Sequence[str]) -> Fault:
+    """Returns the fault of a key that is none of those `known`, with the nearest of them."""
     keys = [*known, *dict.fromkeys(each.partition(".")[0] for each in known if "." in each)]
     by_name = {known.rpartition(".")[2]: known for known in keys}
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)

@@ -28,6 +28,12 @@ def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> No
 @click.option("--init-from", metavar="CHECKPOINT|FOLDER", help="Begin a new run with its weights: training.init_from.")
 @click.option("--resume", default="auto", show_default=True, help="auto, never, or a checkpoint's path (RUN/best).")
 @click.option(
+    "--allow-change",
+    multiple=True,
+    metavar="KEY",
+    help="Let the resumed run change data.seq_length, training.total_batch_size or model.dropout; repeatable.",
+)
+@click.option(
     "--keys",
     metavar="[SECTION]",
     is_flag=False,
@@ -37,7 +43,14 @@ def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> No
     callback=_print_keys,
     help="Print every key of a recipe (of one section) with default, admitted values and meaning, and stop.",
 )
-def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, init_from: str | None, resume: str) -> None:
+def train(
+    recipe: str,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    init_from: str | None,
+    resume: str,
+    allow_change: tuple[str, ...],
+) -> None:
     """Train a recipe and save checkpoints. Under `horovodrun --gloo -np N` the same command is one worker of N.
 
     RECIPE is a YAML file or the name of a shipped one; OVERRIDES are section.key=value. A dry run makes the checks of
@@ -51,15 +64,17 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, init_from: str
     """
     from kogpt2_gluon.recipe import load_recipe
     from kogpt2_gluon.training.resume_point import resume_choice
+    from kogpt2_gluon.training.resume_rules import check_allowed
 
     if init_from is not None:
         overrides = (*overrides, f"training.init_from={init_from}")
-    loaded, resume = load_recipe(recipe, overrides), resume_choice(resume)
+    loaded, resume, allowed = load_recipe(recipe, overrides), resume_choice(resume), check_allowed(allow_change)
     if dry_run:
         from kogpt2_gluon.training.dry_run import check, describe
 
         click.echo(describe(loaded))
-        for line in check(loaded, resume):  # last, so that the numbers are printed even if the data is at fault
+        # Last, so that the numbers are printed even if the data is at fault.
+        for line in check(loaded, resume, allow_change=allowed):
             click.echo(line)
         return
     from kogpt2_gluon.machine import runtime
@@ -67,4 +82,4 @@ def train(recipe: str, overrides: tuple[str, ...], dry_run: bool, init_from: str
     runtime.prepare(loaded.training.threads)
     from kogpt2_gluon.training.loop import train as run
 
-    run(loaded, resume)
+    run(loaded, resume, allowed)

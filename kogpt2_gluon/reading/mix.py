@@ -24,18 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.reading.order import ChunkOrder, Order
+from kogpt2_gluon.reading.order import ChunkOrder, Order, of_course
 from kogpt2_gluon.reading.permutation import Int64Array, key_of, keys_of, permute
 from kogpt2_gluon.reading.saved_state import check_source
 
 PERIOD = 10_000
-STATE_VERSION = 2  # of the order and its state; a place of another version means nothing here
+STATE_VERSION = 3  # of the order and its state; a place of another version means nothing here
+WITHOUT_COURSES = 2  # an earlier version: the same order, and a run had only one
 # What to do if a state is of another order, by the key that differs.
 _WAYS_OUT = {
     "fingerprint": "train on the same shards in the same order, with the same weights",
     "lanes": "restore data.max_lanes and training.total_batch_size",
     "seed": "restore training.seed",
     "seq_length": "restore data.seq_length",
+    "course": "resume with the settings that it was saved with",
     "window": "restore data.window",
 }
 
@@ -55,6 +57,13 @@ def shares_of(weights: Sequence[float]) -> tuple[int, ...]:
     return tuple(shares)
 
 
+def current(saved: dict[str, Any]) -> dict[str, Any]:
+    """Returns a saved state as this version writes it, if it is one of WITHOUT_COURSES; any other as it is."""
+    if (saved.get("source"), saved.get("version")) != ("shards", WITHOUT_COURSES):
+        return saved
+    return {**saved, "version": STATE_VERSION, "course": 0}
+
+
 def show_passes(passes: float) -> str:
     """Formats a number of passes or epochs with two digits that matter: 12.50, 0.040, 0.00031."""
     if passes >= 0.1 or passes == 0:
@@ -64,7 +73,7 @@ def show_passes(passes: float) -> str:
 
 @dataclass(frozen=True)
 class Mix:
-    """The order of several sets that have the same seed, seq_length, lanes and window.
+    """The order of several sets that have the same seed, seq_length, lanes, window and course.
 
     Parameters
     ----------
@@ -79,7 +88,8 @@ class Mix:
 
     def __post_init__(self) -> None:
         assert len(self.orders) == len(self.shares) and sum(self.shares) == PERIOD and min(self.shares) >= 1
-        assert len({(order.seed, order.seq_length, order.lanes, order.window) for order in self.orders}) == 1
+        alike = {(order.seed, order.seq_length, order.lanes, order.window, order.course) for order in self.orders}
+        assert len(alike) == 1
 
     @property
     def lanes(self) -> int:
@@ -106,7 +116,7 @@ class Mix:
         """Returns the number of the set for each place in one period of a lane, (PERIOD,)."""
         if len(self.orders) == 1:
             return np.zeros(PERIOD, np.int16)
-        key = key_of("mix", self.fingerprint, self.orders[0].seed, lane)
+        key = key_of(of_course("mix", self.orders[0].course), self.fingerprint, self.orders[0].seed, lane)
         mixed = permute(np.arange(PERIOD), PERIOD, int(keys_of(key, np.array([period]))[0]))
         return np.searchsorted(np.cumsum(self.shares), mixed, side="right").astype(np.int16)
 
@@ -150,11 +160,13 @@ class Mix:
             "seq_length": order.seq_length,
             "lanes": order.lanes,
             "window": order.window,
+            "course": order.course,
             "consumed": consumed,
         }
 
     def check_state(self, saved: dict[str, Any], source: str) -> None:
         """Raises DataError if `saved`, from checkpoint `source`, is the state of another order."""
+        saved = current(saved)
         check_source(saved, "shards", STATE_VERSION, source)
         for key, value in self.state(0).items():
             if key != "consumed" and saved.get(key) != value:

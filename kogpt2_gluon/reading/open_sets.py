@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-import numpy as np
-
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.reading.mix import Mix, shares_of
 from kogpt2_gluon.reading.order import (
@@ -89,21 +87,38 @@ def check_alike(sets: Sequence[tuple[Path, Manifest]]) -> None:
 
 
 def training_mix(sets: Sequence[ShardSet], recipe: Recipe, size: int) -> Mix:
-    """Returns the order in which `size` workers read `sets` for a recipe.
+    """Returns the order in which `size` workers read `sets` for a recipe from its beginning.
 
     RecipeError if so many workers cannot share the lanes, DataError if the sets do not go together or are too small.
     """
     check_alike([(shards.folder, shards.manifest) for shards in sets])
-    data, training = recipe.data, recipe.training
-    num_chunks = [1 << 40 if _is_small(shards) else shards.num_chunks for shards in sets]  # a small set has no say
-    fewest = int(np.argmin(num_chunks))
-    lanes = choose_lanes(num_chunks[fewest], training.total_batch_size, data.max_lanes)
+    lanes = lanes_of(sets, recipe)
+    check_lanes(lanes, size, sets, recipe)
+    return mix_of(sets, recipe, lanes)
+
+
+def lanes_of(sets: Sequence[ShardSet], recipe: Recipe) -> int:
+    """Returns the number of lanes that a recipe's order of `sets` has from its beginning."""
+    return choose_lanes(min(map(_chunks_that_count, sets)), recipe.training.total_batch_size, recipe.data.max_lanes)
+
+
+def check_lanes(lanes: int, size: int, sets: Sequence[ShardSet], recipe: Recipe) -> None:
+    """Raises RecipeError if `size` workers cannot share so many lanes."""
     if lanes % size:
+        fewest = min(sets, key=_chunks_that_count)
         raise RecipeError(
-            f"{size} workers cannot share the {lanes} reading lanes of {sets[fewest].folder} "
-            f"({sets[fewest].num_chunks} chunks, training.total_batch_size={training.total_batch_size}, "
-            f"data.max_lanes={data.max_lanes}); {_way_out(size, lanes)}"
+            f"{size} workers cannot share the {lanes} reading lanes of {fewest.folder} "
+            f"({fewest.num_chunks} chunks, training.total_batch_size={recipe.training.total_batch_size}, "
+            f"data.max_lanes={recipe.data.max_lanes}); {_way_out(size, lanes)}"
         )
+
+
+def mix_of(sets: Sequence[ShardSet], recipe: Recipe, lanes: int, seq_length: int = 0, course: int = 0) -> Mix:
+    """Returns the order of one course of a run over `sets`, in so many lanes.
+
+    `seq_length` is the recipe's, or another that the run had before. DataError if a set is too small for it.
+    """
+    data, training = recipe.data, recipe.training
     orders: list[Order] = []
     for shards in sets:
         kind = SequenceOrder if _is_small(shards) else ChunkOrder
@@ -113,17 +128,23 @@ def training_mix(sets: Sequence[ShardSet], recipe: Recipe, size: int) -> Mix:
             chunk_tokens=shards.chunk_tokens,
             tail_tokens=shards.tail_tokens,
             seed=training.seed,
-            seq_length=data.seq_length,
+            seq_length=seq_length or data.seq_length,
             lanes=lanes,
             window=data.window,
+            course=course,
         )
         if order.sequences_per_epoch == 0:
             raise DataError(
                 f"{shards.folder}: {shards.manifest.tokens:,} tokens are too few for one sequence of "
-                f"data.seq_length={data.seq_length}; use more text or a smaller seq_length"
+                f"data.seq_length={order.seq_length}; use more text or a smaller seq_length"
             )
         orders.append(order)
     return Mix(tuple(orders), shares_of(data.train_weights or [order.sequences_per_epoch for order in orders]))
+
+
+def _chunks_that_count(shards: ShardSet) -> int:
+    """Returns the chunks of a set, of which every lane needs some; a small set has no say in the number of lanes."""
+    return 1 << 40 if _is_small(shards) else shards.num_chunks
 
 
 def _is_small(shards: ShardSet) -> bool:

@@ -1,4 +1,4 @@
-"""The order of training sequences: a pure function of (data, seed, seq_length, lanes, window, place).
+"""The order of training sequences: a pure function of (data, seed, seq_length, lanes, window, course, place).
 
 The sequences are dealt to a fixed number of *lanes*, and a worker owns ``lanes / size`` of them. So a step consists of
 the same sequences for any number of workers that divides the lanes. There are two ways to deal; both share this:
@@ -26,6 +26,9 @@ are put in one keyed random order, and place ``g`` of the endless row belongs to
 gets its share, down to one chunk. The price is that every worker holds the whole set in memory.
 
 Seeking needs no replay: bisection over a closed form finds any place.
+
+A run that resumes with another seq_length, or with a batch that its lanes do not divide, needs another order: it begins
+a new *course*, whose epochs are not those of the courses before (reading/place.py).
 """
 
 from __future__ import annotations
@@ -67,6 +70,11 @@ def choose_lanes(num_chunks: int, total_batch_size: int, max_lanes: int) -> int:
     return lanes
 
 
+def of_course(purpose: str, course: int) -> str:
+    """Returns the purpose of a key for one course of a run; the first one has the bare purpose."""
+    return f"{purpose} of course {course}" if course else purpose
+
+
 @dataclass(frozen=True)
 class Order(ABC):
     """The order of one set: the base of both ways to deal it.
@@ -80,6 +88,8 @@ class Order(ABC):
         0, so the number of the short one is `num_full`.
     seed, seq_length, lanes, window : int
         The recipe's settings; `lanes` comes from :func:`choose_lanes`. A SequenceOrder does not use the window.
+    course : int
+        The orders of the run before this one.
     """
 
     fingerprint: str
@@ -90,6 +100,7 @@ class Order(ABC):
     seq_length: int
     lanes: int
     window: int
+    course: int = 0
 
     @property
     def full_sequences(self) -> int:
@@ -111,7 +122,7 @@ class Order(ABC):
         """Yields the chunks that the lane reads from its sequence number `place` on, in order."""
 
     def _key(self, purpose: str, *parts: int) -> int:
-        return key_of(purpose, self.fingerprint, self.seed, *parts)
+        return key_of(of_course(purpose, self.course), self.fingerprint, self.seed, *parts)
 
     def _shift(self, keys: UInt64Array, chunks: Int64Array) -> Int64Array:
         """Returns the tokens left out at the front of each of `chunks` (n,), drawn by `keys` (n,)."""

@@ -31,10 +31,13 @@ class Reader(ABC):
         Sequences, over all workers, in the updates that were used.
     sequences_per_update : int
         Sequences, over all workers, in one update.
+    notes : list of str
+        Lines for the log about the place to go on from, the same on all workers.
     """
 
     def __init__(self, sequences_per_update: int, consumed: int) -> None:
         self.sequences_per_update, self.consumed = sequences_per_update, consumed
+        self.notes: list[str] = []
 
     # The batches.
 
@@ -76,7 +79,7 @@ class Reader(ABC):
 
     @abstractmethod
     def describe(self, num_sequences: int) -> str:
-        """Says in a few lines what is read; `num_sequences` are those of the whole run."""
+        """Says in a few lines what is read; `num_sequences` is what `consumed` will be at the end of the run."""
 
     # What the workers exchange.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -16,8 +16,9 @@ from kogpt2_gluon.reading.cache.node_cache import NodeCache, node_lanes
 from kogpt2_gluon.reading.damage import Damage
 from kogpt2_gluon.reading.lanes import PIECE, ChunkStream, Lane, SequenceStream, Stream, read_whole
 from kogpt2_gluon.reading.mix import PERIOD, Mix, show_passes
-from kogpt2_gluon.reading.open_sets import open_shards, training_mix
+from kogpt2_gluon.reading.open_sets import open_shards
 from kogpt2_gluon.reading.order import ChunkOrder, SequenceOrder
+from kogpt2_gluon.reading.place import Place, find_place
 from kogpt2_gluon.reading.read_ahead import ReadAhead
 from kogpt2_gluon.reading.reader import Batch, Reader
 from kogpt2_gluon.recipe import Recipe
@@ -38,13 +39,13 @@ class ShardReader(Reader):
     ----------
     sets : sequence of ShardSet
     mix : Mix
-        Their order, from :func:`training_mix`.
+        Their order, from :func:`training_mix` or :func:`find_place`.
     batch_size, accumulate : int
         Sequences in a micro step, and micro steps in an update.
     rank, size : int
         This worker's number, and the number of workers; it owns ``mix.lanes / size`` neighbouring lanes.
-    consumed : int
-        Sequences, over all workers, that earlier updates used.
+    place : Place, optional
+        Where it begins; by default at the first sequence.
     damage : Damage, optional
         It reads the chunks and decides about damaged ones; by default they raise CorruptChunkError.
     cache : NodeCache, optional
@@ -59,13 +60,15 @@ class ShardReader(Reader):
         accumulate: int,
         rank: int = 0,
         size: int = 1,
-        consumed: int = 0,
+        place: Place | None = None,
         damage: Damage | None = None,
         cache: NodeCache | None = None,
     ):
-        assert mix.lanes % size == 0 and consumed % mix.lanes == 0
-        super().__init__(accumulate * batch_size * size, consumed)
-        self.mix = mix
+        place = place or Place()
+        assert mix.lanes % size == 0 and place.consumed % mix.lanes == 0
+        super().__init__(accumulate * batch_size * size, place.consumed)
+        self.mix, self.notes = mix, [place.note] * bool(place.note)
+        self._epochs_before, self._epoch_ended = place.epochs_before, place.epoch_ended
         self._sets, self._damage = sets, damage or Damage(sets, skip=False)
         self._cache = cache or NodeCache()
         self._shape = (accumulate, batch_size, mix.seq_length + 1)
@@ -77,20 +80,24 @@ class ShardReader(Reader):
         self._executor = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read-chunk")
         owned = mix.lanes // size
         try:
-            self._lanes = self._open_lanes(range(rank * owned, (rank + 1) * owned), consumed // mix.lanes)
+            self._lanes = self._open_lanes(range(rank * owned, (rank + 1) * owned), place.consumed // mix.lanes)
         except BaseException:
             self.close()
             raise
         self._ahead = ReadAhead(self._make_blocks(), waiting, name="read-ahead")
 
+    def count_update(self) -> None:
+        before, per_epoch = self.consumed, self.mix.sequences_per_epoch
+        super().count_update()
+        self._epoch_ended = self.consumed // per_epoch > before // per_epoch
+
     @property
     def epoch(self) -> float:
-        return self.consumed / self.mix.sequences_per_epoch
+        return self._epochs_before + self.consumed / self.mix.sequences_per_epoch
 
     @property
     def epoch_ended(self) -> bool:
-        before, per_epoch = max(0, self.consumed - self.sequences_per_update), self.mix.sequences_per_epoch
-        return self.consumed // per_epoch > before // per_epoch
+        return self._epoch_ended
 
     @property
     def fingerprint(self) -> str:
@@ -107,7 +114,12 @@ class ShardReader(Reader):
 
     def state(self) -> dict[str, Any]:
         """Returns a state under 1 kB. `skipped` counts damaged chunks; one met again after a resume counts again."""
-        return {**self.mix.state(self.consumed), "skipped": self._damage.skipped}
+        return {
+            **self.mix.state(self.consumed),
+            "skipped": self._damage.skipped,
+            "epochs_before": self._epochs_before,
+            "epoch_ended": self._epoch_ended,
+        }
 
     def describe(self, num_sequences: int) -> str:
         """Returns one line for each set, and one for the whole mix."""
@@ -117,7 +129,8 @@ class ShardReader(Reader):
             several = f", {share / PERIOD:.2%} of the sequences, {show_passes(passes)} passes"
             lines.append(line + several * (len(self._sets) > 1))
         epochs = num_sequences / self.mix.sequences_per_epoch
-        lines.append(f"{num_sequences:,} sequences are {show_passes(epochs)} epochs; {self.mix.lanes} lanes")
+        before = f" (after {show_passes(self._epochs_before)} in other orders)" if self._epochs_before else ""
+        lines.append(f"{num_sequences:,} sequences are {show_passes(epochs)} epochs{before}; {self.mix.lanes} lanes")
         return "\n".join(lines)
 
     def blocks(self) -> Iterator[Batch]:
@@ -170,27 +183,30 @@ class ShardReader(Reader):
 
 
 def check_shard_reader(
-    recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
-) -> None:
-    """Raises what :func:`open_shard_reader` would raise about sets, lanes and saved state; reads no sequence."""
+    recipe: Recipe,
+    worker: Worker,
+    saved_state: dict[str, Any] | None = None,
+    source: str = "the checkpoint",
+    changed: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Raises what :func:`open_shard_reader` would raise about sets, lanes and saved state; reads no sequence.
+
+    Returns a line about the place to go on from if that has changed.
+    """
     with ExitStack() as opened:
         sets = [opened.enter_context(open_shards(folder, "data.train", recipe)) for folder in recipe.data.train_sets]
-        mix = _checked_mix(sets, recipe, worker.size, saved_state, source)
+        mix, place = find_place(sets, recipe, worker.size, saved_state, source, changed or {})
         lanes, _ = node_lanes(mix.lanes, worker.rank, worker.size, worker.local_rank, worker.local_size)
         NodeCache(recipe.data.cache, recipe.data.cache_dir, recipe.data.cache_gib).check_limit(sets, len(lanes))
-
-
-def _checked_mix(
-    sets: Sequence[ShardSet], recipe: Recipe, size: int, saved_state: dict[str, Any] | None, source: str
-) -> Mix:
-    mix = training_mix(sets, recipe, size)
-    if saved_state is not None:
-        mix.check_state(saved_state, source)
-    return mix
+    return [place.note] * bool(place.note)
 
 
 def open_shard_reader(
-    recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
+    recipe: Recipe,
+    worker: Worker,
+    saved_state: dict[str, Any] | None = None,
+    source: str = "the checkpoint",
+    changed: Mapping[str, Any] | None = None,
 ) -> ShardReader:
     """Opens the reader of a recipe with ``data.source: shards`` on one worker; all workers open theirs together.
 
@@ -202,6 +218,8 @@ def open_shard_reader(
         The state to go on from, as :meth:`ShardReader.state` returned it.
     source : str
         Where that state comes from, for messages.
+    changed : mapping, optional
+        Settings that this resume changes, with their values in that state; see :mod:`kogpt2_gluon.reading.place`.
 
     Raises
     ------
@@ -210,11 +228,9 @@ def open_shard_reader(
     """
     cache = NodeCache(recipe.data.cache, recipe.data.cache_dir, recipe.data.cache_gib)
     sets = [open_shards(folder, "data.train", recipe, cache.open) for folder in recipe.data.train_sets]
-    mix = _checked_mix(sets, recipe, worker.size, saved_state, source)
-    state = saved_state or {"consumed": 0, "skipped": 0}
-    place = state["consumed"] // mix.lanes
+    mix, place = find_place(sets, recipe, worker.size, saved_state, source, changed or {})
     node = node_lanes(mix.lanes, worker.rank, worker.size, worker.local_rank, worker.local_size)
-    cache.start(lambda lane: mix.chunks_from(lane, place), *node)
+    cache.start(lambda lane: mix.chunks_from(lane, place.consumed // mix.lanes), *node)
     return ShardReader(
         sets,
         mix,
@@ -222,7 +238,7 @@ def open_shard_reader(
         recipe.accumulate(worker.size),
         worker.rank,
         worker.size,
-        state["consumed"],
-        Damage(sets, recipe.data.corrupt == "skip", state["skipped"]),
+        place,
+        Damage(sets, recipe.data.corrupt == "skip", place.skipped),
         cache,
     )

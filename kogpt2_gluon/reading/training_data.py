@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kogpt2_gluon.machine.worker import Worker
@@ -19,7 +20,11 @@ def training_tokenizer(recipe: Recipe) -> Tokenizer:
 
 
 def open_training_reader(
-    recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
+    recipe: Recipe,
+    worker: Worker,
+    saved_state: dict[str, Any] | None = None,
+    source: str = "the checkpoint",
+    changed: Mapping[str, Any] | None = None,
 ) -> Reader:
     """Opens the reader of a recipe's training data on one worker; all workers open theirs together.
 
@@ -31,6 +36,8 @@ def open_training_reader(
         The state to go on from, as :meth:`Reader.state` returned it.
     source : str
         Where that state comes from, for messages.
+    changed : mapping, optional
+        Settings that this resume changes on purpose, by their keys, with their values in that state.
 
     Raises
     ------
@@ -38,17 +45,19 @@ def open_training_reader(
         The data does not fit the recipe, or the state is of other data or another order; the same on every worker.
     """
     open_reader = open_text_reader if recipe.data.source == "text" else open_shard_reader
-    return open_reader(recipe, worker, saved_state, source)
+    return open_reader(recipe, worker, saved_state, source, changed)
 
 
 def check_training_reader(
-    recipe: Recipe, worker: Worker, saved_state: dict[str, Any] | None = None, source: str = "the checkpoint"
+    recipe: Recipe,
+    worker: Worker,
+    saved_state: dict[str, Any] | None = None,
+    source: str = "the checkpoint",
+    changed: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Raises what :func:`open_training_reader` would raise, and opens no reader.
 
-    Returns what a look at text files found, a line each.
+    Returns lines on what it found: about text files, and about the place to go on from if that has changed.
     """
-    if recipe.data.source == "text":
-        return check_text_reader(recipe, worker, saved_state, source)
-    check_shard_reader(recipe, worker, saved_state, source)
-    return []
+    check = check_text_reader if recipe.data.source == "text" else check_shard_reader
+    return check(recipe, worker, saved_state, source, changed)

@@ -2,7 +2,8 @@
 
 Rank 0 owns a `Tracker`; the other ranks get a `NullTracker`, so that the training loop needs no ``if rank == 0``.
 ``RUN_DIR/metrics.jsonl`` is the truth (the report is made from it): one JSON object per line, each with ``kind``
-("train" or "evaluation"), ``step``, ``time`` (Unix seconds) and ``seconds`` (spent so far, over all restarts).
+("train", "evaluation", or "change" for a setting that a resume changed by permission), ``step``, ``time`` (Unix
+seconds) and ``seconds`` (spent so far, over all restarts).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import math
 import re
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.console import forget, write_line
 from kogpt2_gluon.runs.environment import write_environment
+from kogpt2_gluon.runs.eta import Eta
 from kogpt2_gluon.storage.files import replace_file
 from kogpt2_gluon.wording import duration
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Eta", "NullTracker", "StepRecord", "Tracker", "read_metrics", "tracker_for", "write_environment"]
 
+CHANGE = "change"  # the kind of a record that is about a setting
 ENDED = "ended: "  # begins the last line of log.txt, after the time
 
 # Text that a model wrote may hold anything. It must not steer a terminal or break a UTF-8 file.
@@ -103,6 +105,9 @@ class NullTracker:
 
     def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records held-out figures at `step`, by name: loss (nats per token), perplexity, bits_per_byte, ..."""
+
+    def log_changes(self, step: int, changes: Sequence[Mapping[str, Any]]) -> None:
+        """Records the settings, {step, key, from, to}, that the run changed at `step` when it resumed."""
 
     def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
         """Keeps generated (prompt, text) pairs in RUN_DIR/samples/step-NNNNNNNN.txt."""
@@ -185,6 +190,11 @@ class Tracker(NullTracker):
         figures = [f"{name.replace('_', ' ')} {value:,.4f}" for name, value in metrics.items()]
         self._say(" | ".join([self._place(step), "held-out", *figures]))
 
+    def log_changes(self, step: int, changes: Sequence[Mapping[str, Any]]) -> None:
+        for change in changes:
+            if change["step"] == step:
+                self._write(CHANGE, step, {name: change[name] for name in ("key", "from", "to")})
+
     def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
         path = self.run_dir / "samples" / f"step-{step:08d}.txt"
         path.parent.mkdir(exist_ok=True)
@@ -217,27 +227,34 @@ class Tracker(NullTracker):
 
     def _record(self, kind: str, step: int, values: Mapping[str, float], **counts: int) -> None:
         """One line of metrics.jsonl and its TensorBoard scalars."""
-        assert self._metrics is not None, "a Tracker is used inside its with block"
         step, numbers = int(step), {name: float(value) for name, value in values.items()}
         if (kind, step) in self._recorded:
             return
-        line = {
-            "kind": kind,
-            "step": step,
-            "time": round(time.time(), 3),
-            "seconds": round(self._seconds_before + time.monotonic() - self._began, 3),
-            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-            **counts,
-        }
-        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
-        self._metrics.flush()
+        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        self._write(kind, step, {**finite, **counts})
         if self._writer is not None:
             for name, value in numbers.items():
                 if math.isfinite(value):  # tensorboardX warns of each of the others
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
 
+    def _write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        assert self._metrics is not None, "a Tracker is used inside its with block"
+        line = {
+            "kind": kind,
+            "step": step,
+            "time": round(time.time(), 3),
+            "seconds": round(self._seconds_before + time.monotonic() - self._began, 3),
+            **values,
+        }
+        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+        self._metrics.flush()
+
     def _rewind(self) -> None:
-        """Removes records made after the step to go on from, and a last line that a kill left unfinished."""
+        """Removes records made after the step to go on from, and a last line that a kill left unfinished.
+
+        Changes at that step go too: they are recorded again, or another resume made others.
+        """
         for sample in (self.run_dir / "samples").glob("step-*.txt"):
             number = sample.stem[5:]
             if number.isdigit() and (int(number) > self._start_step or self._start_step == 0):
@@ -245,7 +262,7 @@ class Tracker(NullTracker):
         path = self.run_dir / "metrics.jsonl"
         if not path.exists():
             return
-        kept = [(raw, line) for raw, line in _parse(path) if line["step"] <= self._start_step and self._start_step > 0]
+        kept = [(raw, line) for raw, line in _parse(path) if self._is_before(line)]
         content = b"".join(raw + b"\n" for raw, _ in kept)
         if len(content) != path.stat().st_size:
             with replace_file(path) as file:
@@ -253,6 +270,11 @@ class Tracker(NullTracker):
         self._recorded = {(line["kind"], line["step"]) for _, line in kept if line["step"] == self._start_step}
         seconds = kept[-1][1].get("seconds") if kept else None
         self._seconds_before = float(seconds) if isinstance(seconds, (int, float)) else 0.0
+
+    def _is_before(self, line: Mapping[str, Any]) -> bool:
+        """Returns True for a record that stays when the run goes on from its step."""
+        last = self._start_step - (line["kind"] == CHANGE)
+        return self._start_step > 0 and bool(line["step"] <= last)
 
 
 def tracker_for(
@@ -301,27 +323,6 @@ def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             yield raw, line
         elif number != last:
             raise DataError(f"{path}: line {number + 1} is not a JSON object with kind and step; fix or delete it")
-
-
-class Eta:
-    """Estimates the remaining time from the rate of the last `window` log lines.
-
-    Only the time between lines of this process counts: not its start and, after a resume, not the steps before it.
-    """
-
-    def __init__(self, window: int = 64) -> None:
-        self._marks: deque[tuple[int, float]] = deque(maxlen=window)
-
-    def mark(self, step: int, now: float) -> None:
-        """Notes that `step` was reached at `now` (seconds of any steady clock)."""
-        self._marks.append((step, now))
-
-    def seconds(self, num_steps: int) -> float:
-        """The seconds until `num_steps`; NaN before two different steps are known."""
-        if not self._marks or self._marks[-1][0] <= self._marks[0][0]:
-            return math.nan
-        (first, began), (step, now) = self._marks[0], self._marks[-1]
-        return max(num_steps - step, 0) * (now - began) / (step - first)
 
 
 def printable(text: str) -> str:

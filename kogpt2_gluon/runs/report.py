@@ -15,7 +15,7 @@ import yaml
 
 from kogpt2_gluon.pages.page import PAGE, STYLE
 from kogpt2_gluon.pages.plot import Array, Series, line_plot, rounded, short, smooth
-from kogpt2_gluon.runs.metrics import printable, read_metrics
+from kogpt2_gluon.runs.metrics import CHANGE, printable, read_metrics
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.wording import duration
 
@@ -53,6 +53,7 @@ def render_report(run_dir: Path) -> str:
         _plots(train, evaluations),
         _samples(run_dir),
         _evaluation_table(evaluations),
+        _changes([line for line in lines if line["kind"] == CHANGE]),
         _section("Recipe", f"<pre>{_safe(recipe_text)}</pre>" if recipe_text else _placeholder("no recipe.yaml here")),
         _section("Environment", _facts(environment) if environment else _placeholder("no env.json here")),
     ]
@@ -215,6 +216,18 @@ def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
     left_out = len(evaluations) - len(rows)
     note = f'<p class="meta">The last {len(rows)} of {len(evaluations)}.</p>' if left_out else ""
     return _section("Held-out evaluations", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}")
+
+
+def _changes(changes: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a table of the settings that resumes changed by permission, one row each."""
+    if not changes:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in ("step", "setting", "before", "from there on"))
+    rows = [[f"{line['step']:,}", *(_value(line.get(name)) for name in ("key", "from", "to"))] for line in changes]
+    body = "".join(f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return _section(
+        "Settings changed on the way", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
 
 
 def _facts(environment: Mapping[str, Any]) -> str:

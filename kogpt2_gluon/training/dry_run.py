@@ -5,6 +5,7 @@ The arithmetic is in :mod:`kogpt2_gluon.estimate`; this file opens shards, token
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -70,7 +71,7 @@ class PlannedWorker(Worker):
         return np.repeat(mine[np.newaxis], self.size, axis=0)
 
 
-def check(recipe: Recipe, resume: str = "auto", size: int = 0) -> list[str]:
+def check(recipe: Recipe, resume: str = "auto", size: int = 0, allow_change: Sequence[str] = ()) -> list[str]:
     """Makes the checks of a run of `size` workers (0: as launched); returns lines on what it would start from.
 
     They are the run's own (training/start.py), so the errors of `kogpt2 train` are raised. It does not ask for the
@@ -79,9 +80,10 @@ def check(recipe: Recipe, resume: str = "auto", size: int = 0) -> list[str]:
     """
     worker, has_data = PlannedWorker(size or job_size()), bool(recipe.data.train_sets)
     with ExitStack() as opened:
-        start, found = check_start(recipe, resume, worker, opened, needs_data=has_data), []
+        start, found = check_start(recipe, resume, worker, opened, has_data, allow_change), []
         if has_data:
-            found = check_training_reader(recipe, worker, start.saved and start.saved.get("reader"), start.source)
+            saved = start.saved and start.saved.get("reader")
+            found = check_training_reader(recipe, worker, saved, start.source, start.values_before)
     check_unlocked(recipe.run_dir)
     lines = [*found, f"free disk          {gigabytes(free_bytes(recipe.ckpt_dir))} for {recipe.ckpt_dir}", *start.notes]
     if not has_data:

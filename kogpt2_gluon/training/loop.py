@@ -9,6 +9,7 @@ of them always meet in the same collective operation.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,7 @@ class StepResult:
     messages: list[str]
 
 
-def train(recipe: Recipe, resume: str = "auto") -> TrainState:
+def train(recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = ()) -> TrainState:
     """Runs a recipe to its end on this worker; returns the last state.
 
     Raises the errors of :mod:`kogpt2_gluon.errors`: a bad recipe, bad data or another run in the same folder before
@@ -77,11 +78,11 @@ def train(recipe: Recipe, resume: str = "auto") -> TrainState:
         check_folder(recipe.run_dir, "tracking.run_dir")
     full = full_disk_named(recipe.run_dir, lambda: f"the record of the run needs room too; {last_save(recipe)}")
     with full, RunLock(recipe.run_dir) if is_writer else nullcontext():
-        return _train(recipe, resume)
+        return _train(recipe, resume, allow_change)
 
 
-def _train(recipe: Recipe, resume: str) -> TrainState:
-    run = set_up(recipe, resume)
+def _train(recipe: Recipe, resume: str, allow_change: Sequence[str]) -> TrainState:
+    run = set_up(recipe, resume, allow_change)
     state, worker, num_steps = run.state, run.worker, recipe.training.num_steps
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, state.step, recipe.tracking.tensorboard)
     # Only rank 0 looks for the stop file; each step's sums pass the request on to all workers.
@@ -91,6 +92,7 @@ def _train(recipe: Recipe, resume: str) -> TrainState:
             write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
             write_environment(recipe.run_dir)
             tracker.message(describe(recipe, run))
+            tracker.log_changes(state.step, state.changes)
         stopwatch = Stopwatch()
         saved_step, saved_attempt, stop_wanted, save_wanted = state.step, state.attempt, False, False
         while True:
@@ -213,7 +215,7 @@ def step_record(recipe: Recipe, run: TrainingRun, result: StepResult, tokens_per
         tokens_per_second=tokens_per_second,
         memory_mb=memory_in_use(run.ctx) / 2**20,
         epoch=run.reader.epoch,
-        tokens=state.step * recipe.tokens_per_step,
+        tokens=state.tokens(recipe),
         loss_scale=run.loss_scale.scale if run.products.precision == "float16" else None,
         skipped=state.skipped,
     )

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.options import expand_home
-from kogpt2_gluon.recipe import INITIAL, Recipe
+from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, Checkpoint, go_back_to, newest_checkpoint, open_checkpoint
+from kogpt2_gluon.training.resume_rules import FREELY, Change, refusal, rule_of
 
 CHOICES = ("auto", "never")  # of --resume, besides a path
-
-# Settings that may differ between a checkpoint and the recipe that resumes from it; any other makes it another run.
-MAY_CHANGE = {
-    "num_steps",
-    "batch_size",
-    "learning_rate",
-    "final_learning_rate",
-    "schedule",
-    "warmup_ratio",
-    "weight_decay",
-    "clip_norm",
-    "device",
-    "threads",
-    "ops",
-    "recompute",
-    "precision",  # the checkpoint is float32 either way
-    *INITIAL,  # the checkpoint has what became of those weights
-}
 
 
 def resume_choice(resume: str) -> str:
@@ -81,8 +65,8 @@ def record_resume_point(resume: str, checkpoint: Checkpoint, ckpt_dir: Path, wor
     return [moved] if moved else []
 
 
-def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
-    """Returns the settings that changed and may change; RecipeError if the checkpoint is of another run.
+def check_same_run(checkpoint: Checkpoint, recipe: Recipe, allowed: Collection[str] = ()) -> list[Change]:
+    """Returns the settings that changed and may, or are `allowed` to; RecipeError if the checkpoint is of another run.
 
     The reader checks that the data is the same: its files may have moved, so their names say nothing.
     """
@@ -91,23 +75,22 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe) -> list[str]:
             f"{checkpoint.path}: has weights alone, without the state of an optimizer; begin a run with them: "
             f"--init-from {checkpoint.path} and another run_dir"
         )
-    changed: list[str] = []
-    refused: list[str] = []
     saved = checkpoint.recipe()
     before, now = saved.to_dict(), recipe.to_dict()
-    if (saved.data.train_weights, len(saved.data.train_sets)) != (
-        recipe.data.train_weights,
-        len(recipe.data.train_sets),
-    ):
-        refused.append(f"data.train: {saved.data.train} -> {recipe.data.train}")
-    for section in ("model", "training"):
-        for key, value in now[section].items():
-            if before[section][key] != value:
-                text = f"{section}.{key}: {before[section][key]} -> {value}"
-                (changed if key in MAY_CHANGE else refused).append(text)
+    keys = [f"{section}.{key}" for section in ("model", "training") for key in now[section]]
+    changes: list[Change] = []
+    refused: list[Change] = []
+    if _shares(saved) != _shares(recipe):
+        refused.append(Change("data.train", saved.data.train, recipe.data.train))
+    for key in [*keys, "data.seq_length"]:
+        section, _, name = key.partition(".")
+        change = Change(key, before[section][name], now[section][name])
+        if change.before != change.now:
+            (changes if key in allowed or rule_of(key) == FREELY else refused).append(change)
     if refused:
-        raise RecipeError(
-            f"{checkpoint.path}: saved by another recipe ({', '.join(refused)}); restore these values, or begin "
-            f"another run with its weights: --init-from {checkpoint.path} and another run_dir"
-        )
-    return changed
+        raise refusal(str(checkpoint.path), refused)
+    return changes
+
+
+def _shares(recipe: Recipe) -> tuple[list[float] | None, int]:
+    return recipe.data.train_weights, len(recipe.data.train_sets)

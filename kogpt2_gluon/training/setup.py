@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -29,24 +30,24 @@ from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.worker import start_worker
 
 
-def set_up(recipe: Recipe, resume: str) -> TrainingRun:
+def set_up(recipe: Recipe, resume: str, allow_change: Sequence[str] = ()) -> TrainingRun:
     """Builds a run. Every fault of recipe or data is raised here, before anything is computed."""
     with ExitStack() as opened:  # closes what is open already if a later object cannot be made
-        run = _set_up(recipe, resume, opened)
+        run = _set_up(recipe, resume, allow_change, opened)
         opened.pop_all()
     return run
 
 
-def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
+def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: ExitStack) -> TrainingRun:
     # This worker, its device, and its share of the batch.
     worker, training = opened.enter_context(start_worker()), recipe.training
     ctx = context(training.device, worker.local_rank)
 
     # Folders, data, where to go on from, and the order in which all workers together read the data.
-    start = check_start(recipe, resume, worker, opened)
+    start = check_start(recipe, resume, worker, opened, allow_change=allow_change)
     tokenizer, held_out, checkpoint, saved = start.tokenizer, start.held_out, start.checkpoint, start.saved
     assert tokenizer
-    reader = open_training_reader(recipe, worker, saved and saved.get("reader"), start.source)
+    reader = open_training_reader(recipe, worker, saved and saved.get("reader"), start.source, start.values_before)
     opened.callback(reader.close)
 
     # Network and optimizer: new from the seed, or as the checkpoint left them.
@@ -58,9 +59,14 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
         if checkpoint and saved:
             state = restore_state(saved)
             state.stop_rule_met = state.stop_rule_met and recipe.evaluation.stop_improvement > 0
-            if saved.get("held_out_fingerprint") != (held_out.fingerprint if held_out else None):
-                # Scores of another set do not compare with new ones.
+            fingerprint = held_out.fingerprint if held_out else None
+            if saved.get("held_out_fingerprint") != fingerprint or "data.seq_length" in start.values_before:
+                # Scores of another set, or with another length of context, do not compare with new ones.
                 state.epoch_perplexity, state.evaluation = None, None
+            state.changes += [
+                {"step": state.step, "key": change.key, "from": change.before, "to": change.now}
+                for change in start.allowed_changes
+            ]
             load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
         elif start.initial:
             load_arrays(net, start.initial.arrays(), source=str(start.initial.path))
@@ -93,7 +99,7 @@ def _set_up(recipe: Recipe, resume: str, opened: ExitStack) -> TrainingRun:
         batches=device_batches(reader, ctx),
         resumed=checkpoint,
         changed=start.changed,
-        notes=[*start.notes, *products.notes, *notes],
+        notes=[*start.notes, *reader.notes, *products.notes, *notes],
     )
 
 
@@ -115,10 +121,11 @@ def derive_seed(seed: int, *purpose: Any) -> int:
 def describe(recipe: Recipe, run: TrainingRun) -> str:
     """A few lines for the log: what this run is, and what it goes on from."""
     count = sum(int(np.prod(parameter.shape)) for parameter in run.update.parameters.values())
+    total_batch_size = recipe.training.total_batch_size
     lines = [
         f"{recipe.name}: {count:,} parameters; {run.worker.size} worker(s) on {run.ctx}; "
         f"{recipe.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps",
-        run.reader.describe(recipe.training.num_steps * recipe.training.total_batch_size),
+        run.reader.describe(run.reader.consumed + (recipe.training.num_steps - run.state.step) * total_batch_size),
     ]
     if spare := recipe.model.vocab_size - run.tokenizer.vocab_size:
         lines.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.initial_weights import InitialWeights, find_initial_weights
 from kogpt2_gluon.training.resume_point import check_same_run, find_resume_point
+from kogpt2_gluon.training.resume_rules import IF_ALLOWED, Change, check_allowed, notes_on_allowed, rule_of
 from kogpt2_gluon.wording import gigabytes
 
 
@@ -34,7 +36,7 @@ class Start:
     held_out: ShardSet | None
     checkpoint: Checkpoint | None
     saved: dict[str, Any] | None
-    changed: list[str]  # settings that differ from the checkpoint's
+    changed: list[Change]  # settings that differ from the checkpoint's
     initial: InitialWeights | None = None  # whose weights a new run begins with
     notes: list[str] = field(default_factory=list)
 
@@ -43,16 +45,35 @@ class Start:
         return int(self.saved["step"]) if self.saved else 0
 
     @property
+    def allowed_changes(self) -> list[Change]:
+        """The changes that were made by permission."""
+        return [change for change in self.changed if rule_of(change.key) == IF_ALLOWED]
+
+    @property
+    def values_before(self) -> dict[str, Any]:
+        """The values, in the checkpoint, of settings that were changed by permission; for the reader."""
+        return {change.key: change.before for change in self.allowed_changes}
+
+    @property
     def source(self) -> str:
         """Where the saved state comes from, for messages."""
         return str(self.checkpoint and self.checkpoint.path)
 
 
-def check_start(recipe: Recipe, resume: str, worker: Worker, opened: ExitStack, needs_data: bool = True) -> Start:
+def check_start(
+    recipe: Recipe,
+    resume: str,
+    worker: Worker,
+    opened: ExitStack,
+    needs_data: bool = True,
+    allow_change: Sequence[str] = (),
+) -> Start:
     """Makes the checks of this worker; raises what a run would raise. The reader's own come after it.
 
-    `opened` closes what is opened here. Without `needs_data` no training data need be named.
+    `opened` closes what is opened here. Without `needs_data` no training data need be named. `allow_change` has the
+    keys that a resume may change in addition; see training/resume_rules.py.
     """
+    allowed = check_allowed(allow_change)
     accumulate = recipe.accumulate(worker.size)
     if recipe.evaluation.stop_improvement and not recipe.data.test:
         raise RecipeError("evaluation.stop_improvement needs held-out data; set data.test=DIR")
@@ -65,13 +86,14 @@ def check_start(recipe: Recipe, resume: str, worker: Worker, opened: ExitStack, 
     if held_out:
         opened.callback(held_out.close)
     checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
-    changed = check_same_run(checkpoint, recipe) if checkpoint else []
+    changed = check_same_run(checkpoint, recipe, allowed) if checkpoint else []
     start = Start(accumulate, tokenizer, held_out, checkpoint, checkpoint.state() if checkpoint else None, changed)
     if start.saved is not None and "reader" not in start.saved:
         start.notes.append(f"note: {start.source} does not say how much data was read, so the data begins at its start")
     if recipe.training.init_from and not checkpoint:
         start.initial = find_initial_weights(recipe, tokenizer)
         start.notes += [f"begins with the weights of {start.initial.path}, as a new run", *start.initial.notes]
+    start.notes += notes_on_allowed(allowed, changed, recipe)
     if worker.rank == 0 and start.step < recipe.training.num_steps:
         start.notes += check_room(recipe)
     return start

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.reading.reader import Batch, Reader
+from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.loss_scale import LossScale
 from kogpt2_gluon.training.products import Products
 from kogpt2_gluon.training.progress import Progress
+from kogpt2_gluon.training.resume_rules import Change
 from kogpt2_gluon.training.update import Update
 
 
@@ -29,11 +32,23 @@ class TrainState:
     evaluation: dict[str, Any] | None = None  # the last one, with the step and the attempt after which it was made
     stop_rule_met: bool = False
     best: dict[str, Any] | None = None  # step and held-out loss of the best checkpoint; see training/best.py
+    changes: list[dict[str, Any]] = field(default_factory=list)  # {step, key, from, to} of settings changed on purpose
 
     @property
     def attempt(self) -> int:
         """The number of updates tried, made or skipped. Each consumed `total_batch_size` sequences."""
         return self.step + self.skipped
+
+    def tokens(self, recipe: Recipe) -> int:
+        """Tokens trained on so far, over all workers; batch and length may have changed on the way."""
+        batch, length = "training.total_batch_size", "data.seq_length"
+        sizes = {batch: recipe.training.total_batch_size, length: recipe.data.seq_length}
+        tokens, step = 0, self.step
+        for change in reversed(self.changes):
+            if change["key"] in sizes:
+                tokens += (step - change["step"]) * math.prod(sizes.values())
+                step, sizes[change["key"]] = change["step"], change["from"]
+        return tokens + step * math.prod(sizes.values())
 
 
 @dataclass
@@ -60,7 +75,7 @@ class TrainingRun:
         tuple[Batch, Any]
     ]  # the tokens of each update, in NumPy and on the device; see training/batches.py
     resumed: Checkpoint | None
-    changed: list[str]  # settings that differ from the checkpoint's
+    changed: list[Change]  # settings that differ from the checkpoint's
     notes: list[str]  # lines for the log, from the checks before the start
 
     def __enter__(self) -> TrainingRun:

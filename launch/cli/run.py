@@ -17,6 +17,7 @@ from kogpt2_launch.cli import options
 @click.option("--backend", type=click.Choice(["local", "horovodrun", "mpirun"]), help="What starts the workers.")
 @click.option("--np", "size", type=click.IntRange(min=1), help="Workers on this machine, with a RECIPE.  [default: 1]")
 @options.variables
+@click.option("--allow-change", multiple=True, metavar="KEY", help="As for kogpt2 train; repeatable.")
 @options.python
 @options.port
 @click.option("--restarts", type=int, help="At most so many, from the newest checkpoint.  [default: 3; local: 0]")
@@ -37,6 +38,7 @@ def run(
     backend: str | None,
     size: int | None,
     variables: tuple[str, ...],
+    allow_change: tuple[str, ...],
     python: str | None,
     port: int | None,
     restarts: int | None,
@@ -89,5 +91,6 @@ def run(
     how = Options(engine, shell, detect_seconds, hang_seconds, start_seconds, grace, metadata)
     if restarts is None:
         restarts = 0 if backend == "local" else 3
-    code = (run_local if backend == "local" else run_job)(plan, how, Policy(restarts, backoff))
+    worker = [*plan.worker_argv(), *(each for key in allow_change for each in ("--allow-change", key))]
+    code = (run_local if backend == "local" else run_job)(plan, how, Policy(restarts, backoff), worker)
     ctx.exit(0 if stopped_is_done and code == PreemptedError.exit_code and plan.stop_file.exists() else code)

@@ -57,7 +57,8 @@ def run_local(
     _check_local(plan)
     if plan.size > 1:
         return run_job(plan, options, policy, worker)
-    argv = list(worker) if worker else [find_program("kogpt2"), *plan.worker_argv()[1:]]
+    argv = list(worker or plan.worker_argv())
+    argv[0] = argv[0] if os.sep in argv[0] else find_program(argv[0])
     plan.stop_file.unlink(missing_ok=True)  # of an earlier run
     code = _run_alone(argv, plan, options.grace)
     if code:

@@ -13,6 +13,7 @@ import xxhash
 from kogpt2_gluon.reading.mix import Mix
 from kogpt2_gluon.reading.open_sets import training_mix
 from kogpt2_gluon.reading.order import ChunkOrder
+from kogpt2_gluon.reading.place import Place
 from kogpt2_gluon.reading.shard_reader import ShardReader
 from kogpt2_gluon.recipe import Recipe, parse_recipe
 from kogpt2_gluon.shards.format import Manifest, ShardWriter
@@ -69,7 +70,7 @@ def ten_billion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def open_reader(shards: ShardSet, rank: int, size: int, consumed: int) -> tuple[Mix, ShardReader]:
     mix = training_mix([shards], recipe(64), size)
-    return mix, ShardReader([shards], mix, 1, 64 // size, rank, size, consumed)
+    return mix, ShardReader([shards], mix, 1, 64 // size, rank, size, Place(consumed))
 
 
 @pytest.mark.parametrize("consumed", [0, 64 * 10**6])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import importlib.util
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -89,6 +90,25 @@ def test_the_training_commands_of_docs_data_run(work, tmp_path, monkeypatch):
     assert "num_steps: 2" in execute(second)
     execute(report)
     assert (tmp_path / "runs" / "short" / "report.html").is_file()
+
+
+def test_the_training_commands_of_docs_training_run(work, tmp_path, monkeypatch):
+    """Those with the best checkpoint, then the two that change the length of sequences on purpose."""
+    for name in ("shards", "corpus"):
+        (tmp_path / name).symlink_to(work / name)
+    shutil.copytree(work / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    evaluate, convert, back, first, second = commands_of("docs/training.md", "kogpt2 ")
+    assert "perplexity" in execute(evaluate)
+    execute(convert)
+    assert "going on from runs/small_cpu/checkpoints/step-0000000" in execute(back)
+    shutil.rmtree(tmp_path / "runs")
+    longer = [each for each in SMALL_RUN if not each.startswith(("data.seq_length", "training.num_steps"))]
+    longer.append("model.max_length=128")
+    monkeypatch.setitem(SMALLER, "kogpt2 train", [*longer, "training.num_steps=2"])
+    execute(first)
+    monkeypatch.setitem(SMALLER, "kogpt2 train", [*longer, "training.num_steps=3"])
+    assert "data.seq_length 64 -> 128: needs another order of sequences" in execute(second)
 
 
 def test_the_road_of_docs_data_runs_to_the_dry_run(work, tmp_path, monkeypatch):

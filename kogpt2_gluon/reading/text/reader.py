@@ -3,13 +3,14 @@
 It promises less than the reader of shards. Each worker reads its own files, dealt out by bytes from one list, and reads
 them again until every worker has finished its files. That ends the epoch, so every document comes at least once in it.
 With ``data.refresh: epoch`` the list is then made again, and includes files that were added in the meantime. Resuming
-is exact for the same number of workers.
+is exact for the same number of workers. A resume that changes seq_length ends the epoch in progress: the rest of its
+text is left out of it, the log says how much, and a whole epoch begins. A changed batch leaves the order alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.read_ahead import ReadAhead
 from kogpt2_gluon.reading.reader import Reader
-from kogpt2_gluon.reading.saved_state import check_source
 from kogpt2_gluon.reading.text.files import TextChoice, TextFiles, change_error, find_change, list_text_files
+from kogpt2_gluon.reading.text.saved import LENGTH, STATE_VERSION, TextSettings, note_on_length, saved_files
 from kogpt2_gluon.reading.text.tokens import (
     REASONS,
     Cursor,
@@ -37,20 +38,8 @@ from kogpt2_gluon.tokens.bpe_dropout import refuse_json
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.wording import gigabytes
 
-STATE_VERSION = 1
 HISTORY = 8  # epochs whose lists are named in the state; all earlier ones are in one running hash
 _QUIET = REASONS.index("empty")  # blank lines are not a fault
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """The settings that, with the files, decide the sequences. A resume refuses a change of any of them."""
-
-    tokenizer_sha256: str
-    documents: str
-    bpe_dropout: float
-    seq_length: int
-    seed: int
 
 
 class TextReader(Reader):
@@ -72,6 +61,8 @@ class TextReader(Reader):
         The state to resume from, as :meth:`state` returned it.
     source : str
         Where that state comes from, for messages.
+    new_length : bool
+        True: the resume may change seq_length.
     """
 
     def __init__(
@@ -85,6 +76,7 @@ class TextReader(Reader):
         accumulate: int,
         saved: Mapping[str, Any] | None = None,
         source: str = "the checkpoint",
+        new_length: bool = False,
     ) -> None:
         super().__init__(accumulate * batch_size * worker.size, consumed=0)
         self.settings, self.tokenizer = settings, tokenizer
@@ -93,6 +85,7 @@ class TextReader(Reader):
         self._rank, self._size = worker.rank, worker.size
         self._shape = (accumulate, batch_size, settings.seq_length + 1)
         self._epoch, self._share_read = 0, 0.0  # epochs that ended, and the share of this one that has been read
+        self._unread = 0.0  # shares, in sum, of the epochs that ended before their end
         self._epoch_ended = False
         self._reported = 0  # documents that were left out when the log last said so
         self._history: list[list[Any]] = []
@@ -103,7 +96,7 @@ class TextReader(Reader):
         if saved is None:
             self._begin_epoch(files)
         else:
-            self._go_on(saved, files, source)
+            self._go_on(saved, files, source, new_length, worker)
 
     # Epochs.
 
@@ -131,20 +124,28 @@ class TextReader(Reader):
         self._block: SequenceBlock | None = None
         self._blocks = ReadAhead(self._stream.blocks(cursor), waiting=1, name="tokenize")
 
-    def _go_on(self, saved: Mapping[str, Any], present: TextFiles, source: str) -> None:
+    def _go_on(
+        self, saved: Mapping[str, Any], present: TextFiles, source: str, new_length: bool, worker: Worker
+    ) -> None:
         """Resumes from a saved state, if its files are as they were."""
-        files = saved_files(saved, self.settings, self._size, present, source)
+        files = saved_files(saved, self.settings, self._size, present, source, new_length)
         self.consumed, self._epoch = saved["consumed"], saved["epoch"]
         self._share_read, self._epoch_ended = saved["share_read"], saved["epoch_ended"]
-        self._reported = saved["reported"]
+        self._reported, self._unread = saved["reported"], saved.get("unread", 0.0)
         self._history, self._history_hash = saved["history"], saved["history_hash"]
+        note = note_on_length(saved, self.settings)
+        if note:
+            self.notes, self.files = [note], files
+            self._unread += 1 - self._share_read
+            self._next_epoch(worker, self.notes)
+            return
         *row, used = saved["workers"][self._rank]
         self._start(files, Cursor.from_row(row), used)
 
     @property
     def epoch(self) -> float:
         """Epochs so far; the share of the current one is counted in bytes of the files that the workers have read."""
-        return self._epoch + self._share_read
+        return self._epoch + self._share_read - self._unread
 
     @property
     def epoch_ended(self) -> bool:
@@ -222,6 +223,9 @@ class TextReader(Reader):
 
     def _end_epoch(self, worker: Worker, lines: list[str]) -> None:
         self._blocks.close()
+        self._next_epoch(worker, lines)
+
+    def _next_epoch(self, worker: Worker, lines: list[str]) -> None:
         self._epoch, self._share_read, self._reported = self._epoch + 1, 0.0, 0
         files = self.files
         if self._refresh:
@@ -262,6 +266,7 @@ class TextReader(Reader):
             "consumed": self.consumed,
             "epoch": self._epoch,
             "share_read": self._share_read,
+            "unread": self._unread,
             "epoch_ended": self._epoch_ended,
             "reported": self._reported,
             "history": self._history,
@@ -285,33 +290,12 @@ class TextReader(Reader):
         self._blocks.close()
 
 
-def saved_files(
-    saved: Mapping[str, Any], settings: TextSettings, size: int, present: TextFiles, source: str
-) -> TextFiles:
-    """The files of a saved state; RecipeError or DataError if `size` workers cannot resume from it."""
-    check_source(saved, "text", STATE_VERSION, source)
-    for name, value in asdict(settings).items():
-        if saved["settings"].get(name) != value:
-            raise DataError(
-                f"{source}: its text was read with {name}={saved['settings'].get(name)}, now it is {value}; "
-                "restore that value or start a new run"
-            )
-    if len(saved["workers"]) != size:
-        raise RecipeError(
-            f"{source}: saved by {len(saved['workers'])} workers, and data.source=text cannot resume with "
-            f"{size}; run {len(saved['workers'])}, or shard the text (`kogpt2 shard`)"
-        )
-    files = TextFiles.from_state(saved["files"])
-    if files.fingerprint != saved["history"][-1][1]:
-        raise DataError(
-            f"{source}: its list of text files does not match its fingerprint; resume from an earlier checkpoint"
-        )
-    files.check_kept(present, saved["epoch"])
-    return files
-
-
 def check_text_reader(
-    recipe: Recipe, worker: Worker, saved: Mapping[str, Any] | None = None, source: str = "the checkpoint"
+    recipe: Recipe,
+    worker: Worker,
+    saved: Mapping[str, Any] | None = None,
+    source: str = "the checkpoint",
+    changed: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Raises what :func:`open_text_reader` would raise about files and saved state; tokenizes nothing.
 
@@ -319,9 +303,12 @@ def check_text_reader(
     """
     settings, choice = _settings(recipe, load_text_tokenizer(recipe)), TextChoice.of_recipe(recipe.data)
     present = list_text_files(choice, worker, is_resumed=saved is not None)
-    files = present if saved is None else saved_files(saved, settings, worker.size, present, source)
+    files, notes = present, []
+    if saved is not None:
+        files = saved_files(saved, settings, worker.size, present, source, LENGTH in (changed or {}))
+        notes = [note for note in [note_on_length(saved, settings)] if note]
     files.deal(worker.size)
-    return [f"text               {files.count}", *present.remarks]
+    return [f"text               {files.count}", *present.remarks, *notes]
 
 
 def _settings(recipe: Recipe, tokenizer: Tokenizer) -> TextSettings:
@@ -330,10 +317,15 @@ def _settings(recipe: Recipe, tokenizer: Tokenizer) -> TextSettings:
 
 
 def open_text_reader(
-    recipe: Recipe, worker: Worker, saved: Mapping[str, Any] | None = None, source: str = "the checkpoint"
+    recipe: Recipe,
+    worker: Worker,
+    saved: Mapping[str, Any] | None = None,
+    source: str = "the checkpoint",
+    changed: Mapping[str, Any] | None = None,
 ) -> TextReader:
     """Opens the reader of a recipe with ``data.source: text``; `saved` is the reader's state in checkpoint `source`.
 
+    `changed` has the settings that this resume changes on purpose, with their values in that state.
     RecipeError or DataError, the same on every worker, if text, tokenizer or checkpoint do not fit.
     """
     data, training = recipe.data, recipe.training
@@ -351,6 +343,7 @@ def open_text_reader(
         recipe.accumulate(worker.size),
         saved,
         source,
+        LENGTH in (changed or {}),
     )
 
 
