@@ -10,6 +10,7 @@ CORE := $(VENV)/.core
 GPU := $(VENV)/.gpu
 HOROVOD := $(VENV)/.horovod
 TEST := $(VENV)/.test
+JS := $(VENV)/.js
 PCLUSTER := .venv-pcluster
 
 .PHONY: help demo test test-all test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
@@ -57,6 +58,13 @@ $(TEST): $(HOROVOD)
 	$(PIP) install -c constraints.txt -e '.[$(MXNET),convert,test]'
 	touch $@
 
+# transformers.js, which a test of the converted folder runs with node (475 MB). Without npm that test is skipped: as a
+# Debian package npm brings 356 others. The scripts that --ignore-scripts leaves out would download libraries for GPUs.
+TRANSFORMERS_JS := @huggingface/transformers@4.3.2
+$(JS): Makefile $(TEST)
+	if ! command -v npm >/dev/null; then echo "npm is not installed: the test of transformers.js will be skipped"; \
+	else npm install --silent --ignore-scripts --no-audit --no-fund --prefix $(VENV) $(TRANSFORMERS_JS) && touch $@; fi
+
 # ParallelCluster's own schema of a cluster. It needs older libraries than ours, so it has an environment of its own
 # (70 MB), without its CDK and its web server, which the schema does not need.
 $(PCLUSTER)/.ready: constraints.txt
@@ -71,10 +79,10 @@ $(PCLUSTER)/.ready: constraints.txt
 TEST_PROCESSES ?= 5
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test: $(TEST) ## the test suite
+test: $(TEST) $(JS) ## the test suite
 	$(PYTEST) -m 'not slow'
 
-test-all: $(TEST) $(PCLUSTER)/.ready ## everything: slow tests too, the other Pythons, the GPU build on a CPU
+test-all: $(TEST) $(JS) $(PCLUSTER)/.ready ## everything: slow tests too, the other Pythons, the GPU build on a CPU
 	$(PYTEST)
 	$(MAKE) test-pythons test-cu112
 

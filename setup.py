@@ -48,7 +48,16 @@ LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # kubernetes-validate: the published schemas of pods
 SCHEMAS = ["kubernetes-validate>=1.37", "jsonschema>=4.23"]
 PYTEST = ["pytest>=7", "pytest-timeout>=2", "pytest-xdist>=3.5"]
-TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", "onnxruntime>=1.17", *SCHEMAS, *AWS, *LAUNCH, *TABLES]
+# Tools that read the converted folder; transformers.js comes from npm, see the Makefile.
+PEERS = [
+    "ctranslate2>=4",
+    "onnxruntime>=1.17",
+    "openvino>=2025",
+    "openvino-tokenizers>=2025",
+    "peft>=0.10",
+    "accelerate>=1",
+]
+TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *PEERS, *SCHEMAS, *AWS, *LAUNCH, *TABLES]
 LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
 
 setup(

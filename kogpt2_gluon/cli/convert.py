@@ -24,6 +24,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 @click.option("--with-optimizer", is_flag=True, help="The optimizer's state too, to go on with the training.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(DTYPES), help="huggingface's weights.")
 @click.option("--max-shard-size", default=0, type=click.IntRange(0), help="MB a file of huggingface's weights; 0: one.")
+@click.option("--bos", is_flag=True, help="huggingface's and onnx's tokenizer puts <s> before every text by itself.")
 @click.option("--verify", is_flag=True, help="Run both forms, and compare their logits and greedy tokens.")
 def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) -> None:
     """Weights from anything to anything. Needs neither torch nor MXNet, except to --verify.

@@ -30,7 +30,12 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # the recipe'
 
 
 def convert_checkpoint(
-    source: Source, out: Path, dtype: str = "float32", max_shard_size: int = 0, with_optimizer: bool = False
+    source: Source,
+    out: Path,
+    dtype: str = "float32",
+    max_shard_size: int = 0,
+    with_optimizer: bool = False,
+    bos: bool = False,
 ) -> None:
     """Verifies a source and writes it as folder `out`, which appears complete or not at all.
 
@@ -45,6 +50,8 @@ def convert_checkpoint(
         Most bytes of a file of weights; a larger array has a file of its own. 0: one file for all.
     with_optimizer : bool
         The optimizer's state too; see :mod:`.optimizer`.
+    bos : bool
+        The folder's tokenizer puts the bos token in front of every text by itself.
 
     Raises RecipeError if `out` exists and is not an empty folder, DataError naming the array, piece or file that cannot
     be converted.
@@ -54,7 +61,7 @@ def convert_checkpoint(
     recipe, state, itemsize = source.recipe(), source.state(), SIZES[DTYPES[dtype]]
     tokenizer = read_tokenizer(source.tokenizer_path)
     check_tokenizer(tokenizer, recipe.model)
-    files = tokenizer.files(recipe.model.max_length)
+    files = tokenizer.files(recipe.model.max_length, bos)
     tensors = to_transformers(source.model_arrays(), recipe.model, str(source.model_path))
     needed = bytes_of(recipe.model, itemsize + 8 * with_optimizer) + 2 * sum(map(len, files.values()))  # and a few kB
     with target_folder(out, needed) as folder:
@@ -62,7 +69,7 @@ def convert_checkpoint(
         write_settings(folder, recipe.model, tokenizer, files, dtype)
         if with_optimizer:
             write_optimizer(folder, source)
-        (folder / "README.md").write_text(_model_card(recipe, state, tokenizer, dtype), encoding="utf-8")
+        (folder / "README.md").write_text(_model_card(recipe, state, tokenizer, dtype, bos), encoding="utf-8")
 
 
 def _write_weights(
@@ -152,7 +159,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _model_card(recipe: Recipe, state: dict[str, Any], tokenizer: TokenizerFiles, dtype: str) -> str:
+def _model_card(recipe: Recipe, state: dict[str, Any], tokenizer: TokenizerFiles, dtype: str, bos: bool) -> str:
     return f"""---
 language: ko
 library_name: transformers
@@ -166,4 +173,4 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 model, tokenizer = GPT2LMHeadModel.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 ```
 
-{card_sections(recipe, state, tokenizer)}"""
+{tokenizer.usage(recipe.model.max_length, bos)}{card_sections(recipe, state, tokenizer)}"""

@@ -28,8 +28,10 @@ GRAPHS = {"model.onnx": True, "logits.onnx": False}  # whether each has a cache
 WEIGHTS = "model.onnx_data"  # as optimum and transformers.js name it
 
 
-def write_onnx(source: Source, out: Path) -> None:
+def write_onnx(source: Source, out: Path, bos: bool = False) -> None:
     """Verifies a source and writes it as folder `out`, which appears complete or not at all.
+
+    With `bos`, its tokenizer puts the bos token in front of every text by itself.
 
     Raises RecipeError if `out` exists and is not an empty folder, or if the package `onnx` is missing; DataError naming
     the array, piece or file that cannot be converted.
@@ -40,7 +42,7 @@ def write_onnx(source: Source, out: Path) -> None:
     recipe, state = source.recipe(), source.state()
     tokenizer = read_tokenizer(source.tokenizer_path)
     check_tokenizer(tokenizer, recipe.model)
-    files = tokenizer.files(recipe.model.max_length)
+    files = tokenizer.files(recipe.model.max_length, bos)
     tensors = to_transformers(source.model_arrays(), recipe.model, str(source.model_path))
     needed = bytes_of(recipe.model) + 2 * sum(map(len, files.values()))  # and up to 3 MB
     with target_folder(out, needed) as folder:

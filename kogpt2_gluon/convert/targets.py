@@ -21,6 +21,7 @@ def convert_to(
     with_optimizer: bool = False,
     dtype: str = "float32",
     max_shard_size: int = 0,
+    bos: bool = False,
 ) -> str:
     """Writes `source` as folder `out`; returns a line that says how to use it.
 
@@ -28,6 +29,8 @@ def convert_to(
     """
     if target != "huggingface" and (dtype != "float32" or max_shard_size):
         raise RecipeError(f"--dtype and --max-shard-size are for --to huggingface, not for {target}")
+    if bos and target not in ("huggingface", "onnx"):
+        raise RecipeError(f"--bos is for --to huggingface and onnx, not for {target}")
     if target in ("original", "onnx") and with_optimizer:
         raise RecipeError(f"--with-optimizer: {target} has no file for it; convert to huggingface or checkpoint")
     if target == "checkpoint":
@@ -35,10 +38,10 @@ def convert_to(
         further = f"train {out}/recipe.yaml" if with_optimizer else f"train RECIPE --init-from {out}"
         return f"{out}: go on with kogpt2 {further}, or try kogpt2 generate {out} PROMPT"
     if target == "onnx":
-        write_onnx(source, out)
+        write_onnx(source, out, bos)
         return f"{out}: model.onnx generates and logits.onnx scores, with onnxruntime; README.md shows how"
     if target == "original":
         write_original(source, out)
         return f"{out}: its README.md says how KoGPT2 v1 loads it"
-    convert_checkpoint(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer)
+    convert_checkpoint(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos)
     return f"{out}: load it with GPT2LMHeadModel.from_pretrained and AutoTokenizer.from_pretrained({str(out)!r})"

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
+from kogpt2_gluon.convert.usage import usage
+from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.tokenizer_file import (
     CONFIG,
     TOKENIZER_JSON,
@@ -32,8 +34,14 @@ class TokenizerFiles(Protocol):
     special_tokens: dict[str, str]  # transformers' name of it, such as "bos_token": the piece
     description: str  # a sentence for the card
 
-    def files(self, max_length: int) -> dict[str, bytes]:
-        """{file name: content}. DataError if the tokenizer cannot be written so that it gives the same ids."""
+    def usage(self, max_length: int, bos: bool) -> str:
+        """A section of the card about other tools."""
+
+    def files(self, max_length: int, bos: bool = False) -> dict[str, bytes]:
+        """{file name: content}; with `bos`, each text begins with that token by itself.
+
+        DataError if the tokenizer cannot be written so that it gives the same ids.
+        """
 
 
 def read_tokenizer(path: Path) -> TokenizerFiles:
@@ -56,16 +64,22 @@ class FromSentencePiece:
         found = {f"{name}_token": getattr(self._source, name) for name in ("bos", "eos", "unk", "pad")}
         self.special_tokens = {name: piece for name, piece in found.items() if piece is not None}
 
-    def files(self, max_length: int) -> dict[str, bytes]:
+    def usage(self, max_length: int, bos: bool) -> str:
+        """A section of the card about other tools."""
+        return usage(self.special_tokens["bos_token"], self.special_tokens["eos_token"], max_length, bos) + "\n"
+
+    def files(self, max_length: int, bos: bool = False) -> dict[str, bytes]:
         """{file name: content}."""
         return {
-            TOKENIZER_JSON: tokenizer_json(self._source).encode(),
+            TOKENIZER_JSON: tokenizer_json(self._source, bos).encode(),
             CONFIG: _json(
                 {
                     "tokenizer_class": "PreTrainedTokenizerFast",  # without it transformers uses GPT-2's byte-level one
                     "model_max_length": max_length,
                     "split_special_tokens": True,  # "</s>" in a text is text, as in SentencePiece
                     "clean_up_tokenization_spaces": False,
+                    # transformers 4 would make token_type_ids too, and add their embeddings to those of the tokens
+                    "model_input_names": ["input_ids", "attention_mask"],
                     **self.special_tokens,
                 }
             ),
@@ -86,8 +100,14 @@ class FromJson:
         self.special_tokens = self._file.special
         self.description = f"A `tokenizers` file with {len(self.ids):,} pieces, as it was."
 
-    def files(self, max_length: int) -> dict[str, bytes]:
-        """{file name: content}."""
+    def usage(self, max_length: int, bos: bool) -> str:
+        """Returns nothing: what holds for such a file is for its maker to say."""
+        return ""
+
+    def files(self, max_length: int, bos: bool = False) -> dict[str, bytes]:
+        """{file name: content}. RecipeError with `bos`, since the file is copied as it is."""
+        if bos:
+            raise RecipeError(f"--bos: {self.path} is copied as it is; leave it out")
         made = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_length,

@@ -25,7 +25,7 @@ from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from kogpt2_gluon.convert.normalizer import OTHER, SPACE, normalizer_of
 from kogpt2_gluon.errors import DataError
@@ -127,12 +127,20 @@ def build_tokenizer(model: SentencePieceBPE) -> Tokenizer:
     return tokenizer
 
 
-def tokenizer_json(model: SentencePieceBPE) -> str:
+def tokenizer_json(model: SentencePieceBPE, bos: bool = False) -> str:
     """Returns the content of tokenizer.json, checked with the model's own pieces.
 
-    Raises DataError if a piece or a special token, as a text, does not get the ids that SentencePiece gives it.
+    With `bos`, each text that is encoded begins with the model's bos piece, unless the caller asks for no special
+    tokens. Raises DataError if a piece or a special token, as a text, does not get the ids that SentencePiece gives it.
     """
-    content = json.loads(build_tokenizer(model).to_str())
+    tokenizer = build_tokenizer(model)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[model.bos, "$A"],
+            pair=[model.bos, "$A", f"{model.bos}:1", "$B:1"],
+            special_tokens=[(model.bos, model.ids[model.bos])],
+        )
+    content = json.loads(tokenizer.to_str())
     # tokenizers before 0.20 (transformers before 4.45) needs a merge as one text; later versions read both forms
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
     text = json.dumps(content, ensure_ascii=False)

@@ -7,6 +7,10 @@ import unicodedata
 
 from tests.convert.convert_helpers import OWN_SENTENCES
 
+# To train a tokenizer on: letters alone have pieces, and so have letters that stand for characters which are newer than
+# the NFKC of `tokenizers`.
+LETTERS = "가나다라 ㄱㄴㅋㅎㅏㅠㅣㄳㅄ ᄀ카ᅲᆨᆪ ABCXYZ0123456789 ~～ ä令和 σςß ㅋㅋㅋ ㅠㅠ (ㄱ) ΑΣ ι"
+TEXTS = [*OWN_SENTENCES, LETTERS] * 30
 _draw = random.Random(7)
 
 

@@ -11,15 +11,9 @@ from tokenizers import Tokenizer
 
 from kogpt2_gluon.convert.normalizer import MARK, WALL
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
-from tests.convert.convert_helpers import OWN_SENTENCES, SYMBOLS, train
-from tests.convert.kinds_of_lines import KINDS, LINES
+from tests.convert.convert_helpers import SYMBOLS, train
+from tests.convert.kinds_of_lines import KINDS, LINES, TEXTS
 
-# Characters whose pieces make a difference seen: letters alone, and what characters too new for NFKC stand for.
-TEXTS = [
-    *OWN_SENTENCES,
-    "가나다라 ㄱㄴㅋㅎㅏㅠㅣㄳㅄ ᄀ카ᅲᆨᆪ ABCXYZ0123456789 ~～ ä令和 σςß",
-    "ㅋㅋㅋ ㅠㅠ (ㄱ) ΑΣ ι",
-] * 30
 MODELS = {
     "nmt_nfkc": {"profile": "nmt_nfkc"},
     "nmt_nfkc_jamo": {"profile": "nmt_nfkc_jamo"},
