@@ -25,8 +25,7 @@ PLACEHOLDER = "가".encode()  # counted for an unknown character: most of them a
 def recount(folder: Path, manifest: Manifest) -> None:
     """Sets `text_bytes`, `words` and `unknown` of a manifest from the tokens of its shards and the set's tokenizer.
 
-    The counts are exact, but an unknown token counts as one Hangul syllable, and a tokenizer.json that puts a space
-    after each of its added tokens makes that space a part of the text.
+    The counts are exact, but an unknown token counts as one Hangul syllable.
     """
     tokenizer = Tokenizer.load(tokenizer_in(folder))
     counter = counter_for(tokenizer)

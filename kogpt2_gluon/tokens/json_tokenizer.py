@@ -24,7 +24,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -207,20 +207,15 @@ class JsonTokenizer(Tokenizer):
     def _check_pre_tokenizer(self) -> bool:
         """Returns True if a space is put before a text; DataError if a text would lose more than runs of spaces."""
         normalized = self._normalized(PROBE)
-        text, expected = self._cut(normalized), self._spelling.of_normalized(normalized)
-        self._drops_spaces = text.removeprefix(b" ") != expected.removeprefix(b" ")
+        cuts = self._library.pre_tokenizer
+        parts = [part for part, _ in cuts.pre_tokenize_str(normalized)] if cuts else [normalized]
+        text, expected = b"".join(map(self._spelling.of_piece, parts)), self._spelling.of_normalized(normalized)
         if text.split() != expected.split():
             raise DataError(
                 f"{self.path}: its pre-tokenizer drops or changes characters, such as spaces, so no text could be "
                 f"written with it: {PROBE!r} becomes {text.decode()!r}"
             )
         return text.startswith(b" ")
-
-    def _cut(self, normalized: str) -> bytes:
-        """Returns what is left of a normalised text after the pre-tokenizer, with plain spaces."""
-        cuts = self._library.pre_tokenizer
-        parts = [part for part, _ in cuts.pre_tokenize_str(normalized)] if cuts else [normalized]
-        return b"".join(map(self._spelling.of_piece, parts))
 
     def _check_decoder(self) -> None:
         """Raises DataError if the library writes a piece in another way than the table of bytes."""
@@ -310,17 +305,24 @@ class JsonTokenizer(Tokenizer):
             raise
 
     def _decode(self, ids: list[int]) -> str:
-        texts = [UNKNOWN_TEXT.encode() if token == self.unk_id else self.spellings[token] for token in ids]
-        text = b"".join(texts)
+        return self._write(ids, repeat(UNKNOWN_TEXT))
+
+    def _write(self, ids: list[int], unknown: Iterator[str]) -> str:
+        """Returns the text of ids, with the next of `unknown` for each that is unknown."""
+        spellings = self.spellings
+        text = b"".join([next(unknown).encode() if token == self.unk_id else spellings[token] for token in ids])
         return (text.removeprefix(b" ") if self.adds_space else text).decode("utf-8", "replace")
 
     def normalize(self, text: str) -> str:
-        """Returns the text as the pieces spell it, but with plain spaces and without a space that is put in front."""
-        check_unicode([text])
-        with library_errors(self.path, "failed on a text"):
-            normalized = self._normalized(text)
-            cut = self._cut if self._drops_spaces else self._spelling.of_normalized
-            spelt = cut(normalized).decode("utf-8", "replace")
+        """Returns the text that comes back from a text's ids, with the parts that have no piece as they were.
+
+        This is not always what the file's normalizer makes of it: a pre-tokenizer can drop spaces too, and a normalizer
+        can put a sign in the place of what has no piece.
+        """
+        if not self._spelling.byte_level:
+            return self._write(self.encode(text), iter(self.unknown_in(text)))
+        with self._usable([text]):  # an unknown byte is a part of a character
+            spelt = self._spelling.of_normalized(self._normalized(text)).decode("utf-8", "replace")
         return spelt.removeprefix(" ") if self.adds_space else spelt
 
     def _normalized(self, text: str) -> str:

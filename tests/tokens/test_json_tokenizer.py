@@ -62,9 +62,10 @@ def assert_alike(kind: tuple[Tokenizer, Library], text: str) -> None:
     if not any(name in text for name in ("</s>", "<unk>", "<pad>")):  # Unigram finds these, and ours must not
         assert ids == library.encode(text, add_special_tokens=False).ids
     assert not any(tokenizer.is_special(token) and token != tokenizer.unk_id for token in ids)
-    symbols = any(each in text for each in EMOTICONS)
-    if not tokenizer.is_unknown(np.array(ids)).any() and not symbols:
+    if not tokenizer.is_unknown(np.array(ids)).any():
         assert tokenizer.decode(ids) == tokenizer.normalize(text)
+    if tokenizer.pad_id is None:  # byte-level, or with bytes for what has no piece
+        assert tokenizer.normalize(text) == (text if tokenizer.unk_id is None else text.replace("▁", " "))
     flat, lengths = tokenizer.encode_flat([text.encode(), b"x", text.encode()])
     assert flat.tolist() == ids + tokenizer.encode("x") + ids and lengths.tolist()[::2] == [len(ids)] * 2
     text_bytes, words = counter_for(tokenizer).count(flat, lengths, [text.encode(), b"x", text.encode()])
@@ -112,6 +113,7 @@ def test_kogpt2s_own_kind(tmp_path: Path) -> None:
     assert EMOTICONS[0] in [tokenizer.pieces[token] for token in ids] and 2 not in tokenizer.encode("<usr>")
     assert tokenizer.unk_id in ids and tokenizer.unknown_in("재미있다:-)  뷁 영화") == ["뷁"]
     assert tokenizer.decode(tokenizer.encode("뷁 영화 :-)")) == " ⁇  영화 :-)"
+    assert tokenizer.normalize(" 뷁뷁 영화는 ①  이:-)") == "뷁뷁 영화는 1  이:-)"
     assert tokenizer.never_written() == [3, 5] and tokenizer.never_written(allow_unknown=True) == [3]
     # The library alone drops the character, and the tokens that are marked as special.
     library = Library.from_file(str(path))
@@ -345,6 +347,25 @@ def test_what_only_sentencepiece_can_do_is_refused_by_name(tmp_path: Path) -> No
     with pytest.raises(RecipeError, match=r"tokenizer\.json: tokens can be renamed in a SentencePiece model"):
         rename_tokens(path, [("<unused0>", "리뷰어")], tmp_path / "new.json")
     assert not can_cut(path.read_bytes())
+
+
+def test_unknown_parts_are_counted_as_they_were(tmp_path: Path) -> None:
+    """Also where a normalizer puts another sign in their place, and where bytes of a character are unknown."""
+    hide = {"type": "Replace", "pattern": {"Regex": "[뷁궳]"}, "content": "\x01"}
+    tokenizer = Tokenizer.load(write_json(tmp_path / "hide", kogpt2(), put(normalizer=hide)))
+    assert tokenizer.normalize("뷁 영화 궳궳") == "뷁 영화 궳궳"
+
+    def no_byte(plain: dict[str, Any]) -> None:
+        vocab = plain["model"]["vocab"]
+        vocab["<unk>"] = vocab.pop("ë")  # the first byte of 뷁
+        plain["model"]["merges"] = [merge for merge in plain["model"]["merges"] if "ë" not in "".join(merge)]
+
+    tokenizer = Tokenizer.load(write_json(tmp_path / "bytes", byte_level(), no_byte, unk_token="<unk>"))
+    ids, lengths = tokenizer.encode_flat(["뷁!".encode(), b"", "뷁뷁 a".encode()])
+    assert tokenizer.is_unknown(ids).sum() == 3 and tokenizer.normalize("뷁!") == "뷁!"
+    counted = counter_for(tokenizer).count(ids, lengths, ["뷁!".encode(), b"", "뷁뷁 a".encode()])
+    assert [counts.tolist() for counts in counted] == [[4, 0, 8], [1, 0, 2]]
+    assert [counts.tolist() for counts in counter_for(tokenizer).count(ids[:0], lengths[:0], [])] == [[], []]
 
 
 def test_a_vocabulary_of_hangul_alone(tmp_path: Path) -> None:

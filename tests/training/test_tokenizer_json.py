@@ -212,3 +212,6 @@ def test_it_goes_to_transformers_and_comes_back(
     assert again.tokenizer_path.name == "tokenizer.json"
     assert Tokenizer.load(again.tokenizer_path).sha256 == mine.sha256
     assert evaluate_checkpoint(tmp_path / "back", made / "test").tokens > 0
+    on = [f"training.init_from={tmp_path / 'hf'}", f"tracking.run_dir={tmp_path / 'on'}", "training.num_steps=1"]
+    kogpt2("train", "debug_cpu", *trained, *on)
+    assert Tokenizer.load(open_checkpoint(tmp_path / "on").tokenizer_path).sha256 == mine.sha256
