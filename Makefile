@@ -62,8 +62,8 @@ $(TEST): $(HOROVOD)
 # Debian package npm brings 356 others. The scripts that --ignore-scripts leaves out would download libraries for GPUs.
 TRANSFORMERS_JS := @huggingface/transformers@4.3.2
 $(JS): Makefile $(TEST)
-	if ! command -v npm >/dev/null; then echo "npm is not installed: the test of transformers.js will be skipped"; \
-	else npm install --silent --ignore-scripts --no-audit --no-fund --prefix $(VENV) $(TRANSFORMERS_JS) && touch $@; fi
+	if npm install --silent --ignore-scripts --no-audit --no-fund --prefix $(VENV) $(TRANSFORMERS_JS); then touch $@; \
+	else echo "npm cannot install transformers.js: its test will be skipped"; fi
 
 # ParallelCluster's own schema of a cluster. It needs older libraries than ours, so it has an environment of its own
 # (70 MB), without its CDK and its web server, which the schema does not need.
