@@ -60,6 +60,7 @@ def train(
     Example: kogpt2 train demo training.num_steps=200 tracking.run_dir=runs/try
              kogpt2 train --keys training
              kogpt2 train my_recipe --init-from runs/kogpt2_base tracking.run_dir=runs/mine
+             kogpt2 train my_recipe data.seq_length=512 --allow-change data.seq_length
              horovodrun --gloo -np 8 kogpt2 train kogpt2_base data.train=shards/train
     """
     from kogpt2_gluon.recipe import load_recipe

@@ -6,7 +6,8 @@ set by itself is dealt sequence by sequence, so there the same holds for fewer l
 
 Any other change needs another order, in which the old place means nothing. Then the epoch in progress ends: what it has
 not read is left out of it, and a new course begins with a whole epoch, under keys of its own. The log says so, with the
-numbers. Nothing comes twice within an epoch, before the change or after it.
+numbers. Nothing comes twice within an epoch, before the change or after it. Where a set is dealt by the chunk, a place
+near the end of an epoch is within two chunks of it in each lane (reading/order.py), and the numbers are over all lanes.
 """
 
 from __future__ import annotations
@@ -107,15 +108,24 @@ def _go_on(
     if LENGTH not in changed and (lanes == before.lanes or is_row):
         note = f"{what}: the order of sequences stays, and goes on after the {consumed:,} that were read"
         return mix_of(sets, recipe, lanes, course=course), replace(place, note=note if what else "")
+    if lanes != before.lanes:
+        what += f" ({before.lanes} lanes -> {lanes})"
+    passes = place.epochs_before + consumed / before.sequences_per_epoch
+    mix = mix_of(sets, recipe, lanes, course=course + (consumed > 0))
+    note = f"{what}: needs another order of sequences; {_what_is_left(before, consumed)}, and a whole epoch begins"
+    return mix, Place(0, passes, place.epoch_ended, place.skipped, note)
+
+
+def _what_is_left(before: Mix, consumed: int) -> str:
+    """Says how far an order was read that ends here."""
     per_epoch = before.sequences_per_epoch
     read = consumed % per_epoch
-    note = (
-        f"{what}: needs another order of sequences, so the epoch in progress ends: {read:,} of its {per_epoch:,} "
-        f"sequences of {before.seq_length} tokens were read, {per_epoch - read:,} are left out; a whole epoch begins"
+    if not read:
+        return "the last epoch was read whole" if consumed else "nothing was read so far"
+    return (
+        f"the epoch in progress ends: {read:,} of its {per_epoch:,} sequences of {before.seq_length} tokens were read, "
+        f"{per_epoch - read:,} are left out"
     )
-    passes = place.epochs_before + consumed / per_epoch
-    mix = mix_of(sets, recipe, lanes, course=course + 1)
-    return mix, Place(0, passes, place.epoch_ended, place.skipped, note)
 
 
 def _checked(saved: Mapping[str, Any], source: str) -> dict[str, Any]:

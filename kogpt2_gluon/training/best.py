@@ -8,20 +8,15 @@ checkpoint so far moves aside and another one is looked for.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.held_out import HeldOutReader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, move_best_aside, name_best
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.training.state import TrainState
-
-COUNTS = ("step", "seq_length", "sequences")  # in TrainState.best, with "loss" and "held_out"
 
 
 def measure_of(recipe: Recipe, held_out: ShardSet) -> dict[str, Any]:
@@ -59,7 +54,6 @@ def settle_best(
     if not recipe.checkpoint.keep_best:
         state.best = None
         return []
-    check_best(state.best, checkpoint.path)
     found, notes = worker.broadcast(_settle(recipe, state, held_out, checkpoint) if worker.rank == 0 else None)
     state.best = state.best if found else None
     return list(notes)
@@ -80,13 +74,3 @@ def _settle(
         return True, []
     moved = move_best_aside(checkpoint, ckpt_dir)
     return False, [f"note: {what} was measured in another way than from here on, so they do not compare; {moved}"]
-
-
-def check_best(best: Any, source: Path) -> None:
-    """Raises DataError if a saved state's ``best`` is neither None nor what :func:`note_best` makes."""
-    if best is None:
-        return
-    known = isinstance(best, dict) and isinstance(best.get("held_out"), str)
-    known = known and all(type(best.get(name)) is int and best[name] >= 0 for name in COUNTS)
-    if not known or type(best.get("loss")) is not float or not math.isfinite(best["loss"]):
-        raise DataError(f'{source}: "best" in its state is not the record of a best checkpoint')

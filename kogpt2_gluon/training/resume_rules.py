@@ -65,7 +65,12 @@ def check_allowed(keys: Sequence[str]) -> tuple[str, ...]:
     for key in keys:
         if key not in known_keys():
             raise RecipeError(f"{OPTION} {key}: {unknown_key(key, list(known_keys())).text}")
-        if rule_of(key) in (NEVER, PATH):
+        if rule_of(key) == PATH:
+            raise RecipeError(
+                f"{OPTION} {key}: the same data may be at another path without this option; other data makes another "
+                "run: --init-from RUN and another run_dir"
+            )
+        if rule_of(key) == NEVER:
             raise RecipeError(
                 f"{OPTION} {key}: a run keeps it to its end; {', '.join(ALLOWABLE)} can be allowed to change; for "
                 "another value, begin another run with the weights of this one: --init-from RUN and another run_dir"

@@ -24,6 +24,7 @@ from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.initial_weights import InitialWeights, find_initial_weights
 from kogpt2_gluon.training.resume_point import check_same_run, find_resume_point
 from kogpt2_gluon.training.resume_rules import IF_ALLOWED, Change, check_allowed, notes_on_allowed, rule_of
+from kogpt2_gluon.training.saved_records import check_records
 from kogpt2_gluon.wording import gigabytes
 
 
@@ -88,6 +89,8 @@ def check_start(
     checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
     changed = check_same_run(checkpoint, recipe, allowed) if checkpoint else []
     start = Start(accumulate, tokenizer, held_out, checkpoint, checkpoint.state() if checkpoint else None, changed)
+    if start.saved:
+        check_records(start.saved, start.source)
     if start.saved is not None and "reader" not in start.saved:
         start.notes.append(f"note: {start.source} does not say how much data was read, so the data begins at its start")
     if recipe.training.init_from and not checkpoint:

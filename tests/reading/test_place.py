@@ -131,8 +131,9 @@ def test_lanes_that_no_longer_divide_the_batch_begin_a_course(sets: list[ShardSe
     per_epoch = mix.sequences_per_epoch
     assert (mix.lanes, now.lanes, place.consumed, now.orders[0].course) == (16, 4, 0, 1)
     assert place.note == (
-        "training.total_batch_size 16 -> 4: needs another order of sequences, so the epoch in progress ends: 320 of "
-        f"its {per_epoch:,} sequences of {SEQ} tokens were read, {per_epoch - 320:,} are left out; a whole epoch begins"
+        "training.total_batch_size 16 -> 4 (16 lanes -> 4): needs another order of sequences; the epoch in progress "
+        f"ends: 320 of its {per_epoch:,} sequences of {SEQ} tokens were read, {per_epoch - 320:,} are left out, and a "
+        "whole epoch begins"
     )
     assert reader.epoch == pytest.approx(320 / per_epoch)
     reader.close()
@@ -148,7 +149,7 @@ def test_another_length_ends_the_epoch_and_begins_a_whole_one(sets: list[ShardSe
     in_epoch = 8 * updates % per_epoch
     assert f"data.seq_length {SEQ} -> {length}: " in place.note
     assert f"{in_epoch:,} of its {per_epoch:,} sequences of {SEQ} tokens were read, " in place.note
-    assert f"{per_epoch - in_epoch:,} are left out; a whole epoch begins" in place.note
+    assert f"{per_epoch - in_epoch:,} are left out, and a whole epoch begins" in place.note
     assert reader.epoch == pytest.approx(8 * updates / per_epoch) and reader.notes == [place.note]
     needed = -(-now.sequences_per_epoch // 8) + 200
     after, state, ended = read(reader, needed)
@@ -198,9 +199,31 @@ def test_batch_and_length_together(sets: list[ShardSet], dealt: str) -> None:
     now, place, reader = begin(sets[:1], recipe(16, 2 * SEQ), state, batch=8, length=SEQ)
     assert now.lanes == 16 and now.orders[0].course == 1
     assert place.note.startswith(
-        f"training.total_batch_size 8 -> 16, data.seq_length {SEQ} -> {2 * SEQ}: needs another"
+        f"training.total_batch_size 8 -> 16, data.seq_length {SEQ} -> {2 * SEQ} (8 lanes -> 16): needs another"
     )
     reader.close()
+
+
+def test_a_change_where_an_epoch_ends_leaves_nothing_out(sets: list[ShardSet], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_sets, "SMALL_SET_BYTES", 1 << 40)
+    mix, _, reader = begin(sets[1:], recipe(8))
+    assert mix.sequences_per_epoch % 8 == 4  # so two epochs are a whole number of updates
+    _, state, _ = read(reader, mix.sequences_per_epoch // 4)
+    now, place, reader = begin(sets[1:], recipe(8, 2 * SEQ), state, length=SEQ)
+    assert "needs another order of sequences; the last epoch was read whole, and a whole epoch begins" in place.note
+    assert (place.epochs_before, reader.epoch_ended, now.orders[0].course) == (2.0, True, 1)
+    reader.close()
+
+
+def test_a_change_before_anything_was_read_is_a_run_of_that_length(sets: list[ShardSet], dealt: str) -> None:
+    now, place, reader = begin(sets, recipe(8, 2 * SEQ), begin_state(sets), length=SEQ)
+    assert "nothing was read so far" in place.note and now.orders[0].course == 0
+    assert np.array_equal(read(reader, 5)[0], read(begin(sets, recipe(8, 2 * SEQ))[2], 5)[0])
+
+
+def begin_state(sets: list[ShardSet]) -> dict[str, Any]:
+    with begin(sets, recipe(8))[2] as reader:
+        return reader.state()
 
 
 def test_sets_without_weights_are_known_by_their_old_shares(sets: list[ShardSet], dealt: str) -> None:

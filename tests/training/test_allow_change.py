@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.training.dry_run import check
 from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.resume_rules import check_allowed
+from kogpt2_gluon.training.saved_records import check_records
 from kogpt2_gluon.training.state import TrainState
 from tests.helpers import kogpt2, run
 from tests.training.test_training import HORUN, kill_all, wait_for
@@ -68,7 +69,7 @@ def test_a_change_is_refused_by_name_then_allowed_and_recorded(begun: Path, tiny
     assert options[1] not in one.partition("restore")[0]
     planned = kogpt2("train", "debug_cpu", *tiny, *LATER, *options, "--dry-run").stdout
     done = kogpt2("train", "debug_cpu", *tiny, *LATER, *options).stdout
-    note = "training.total_batch_size 8 -> 16, data.seq_length 32 -> 16: needs another order of sequences, so the epoch"
+    note = "training.total_batch_size 8 -> 16, data.seq_length 32 -> 16 (8 lanes -> 16): needs another order"
     for out in (planned, done, log_of(begun)):
         assert note in out and "model.dropout: 0.1 -> 0.3" in out
     changes = [
@@ -216,7 +217,7 @@ def test_the_launcher_passes_it_on(begun: Path, tiny: list[str], size: int) -> N
         ("model.units", "a run keeps it to its end"),
         ("training.seed", "a run keeps it to its end"),
         ("training.optimizer", "a run keeps it to its end"),
-        ("data.train", "a run keeps it to its end"),
+        ("data.train", "the same data may be at another path without this option"),
         ("data.window", "a run keeps it to its end"),
         ("training.total_batchsize", "unknown key training.total_batchsize; did you mean training.total_batch_size?"),
         ("seq_length", r"unknown key seq_length; did you mean data.seq_length?"),
@@ -257,6 +258,25 @@ def test_a_mixture_of_changes_names_what_can_be_allowed(begun: Path, tiny: list[
     assert "allow some of it (--allow-change training.total_batch_size)" in str(caught.value)
     with pytest.raises(RecipeError, match=r"\(training\.seed: 0 -> 3\); restore these values, or begin another run"):
         check(recipe, allow_change=[BATCH])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        ["change"],
+        [{"step": 1, "key": BATCH, "from": 8}],
+        [{"step": "1", "key": BATCH, "from": 8, "to": 16}],
+        [{"step": 1, "key": "training.none", "from": 8, "to": 16}],
+        [{"step": 1, "key": BATCH, "from": "8", "to": 16}],
+        [{"step": 1, "key": BATCH, "from": float("inf"), "to": 16}],
+    ],
+)
+def test_changes_that_no_run_recorded_are_refused(changes: object) -> None:
+    check_records({}, "here")
+    check_records({"changes": [{"step": 1, "key": BATCH, "from": 8, "to": 16}]}, "here")
+    with pytest.raises(DataError, match=r'^here: "changes" in its state'):
+        check_records({"changes": changes}, "here")
 
 
 def test_tokens_are_counted_over_every_change() -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, DivergedError
 from kogpt2_gluon.inference.evaluation import evaluate_checkpoint
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import best_step, open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.training.loop import train
+from kogpt2_gluon.training.saved_records import check_records
 from tests.helpers import kogpt2, run
 from tests.training.test_training import HORUN, kill_all, wait_for
 
@@ -197,11 +198,17 @@ def test_an_untrained_network_is_not_kept(tiny: list[str]) -> None:
         {"step": 4, "loss": float("inf"), "held_out": "", "seq_length": 32, "sequences": 16},
     ],
 )
-def test_a_record_that_no_run_made_is_refused(tmp_path: Path, record: object) -> None:
-    from kogpt2_gluon.training.best import check_best
+def test_a_record_that_no_run_made_is_refused(record: object) -> None:
+    check_records({"best": None}, "here")
+    with pytest.raises(DataError, match=r'^here: "best" in its state'):
+        check_records({"best": record}, "here")
 
-    with pytest.raises(DataError, match='"best" in its state'):
-        check_best(record, tmp_path)
+
+def test_a_run_that_diverges_keeps_its_best(spoilt: Path, tiny: list[str]) -> None:
+    """A loss that is no number is never below another one, and none is above a network that is spoilt for good."""
+    with pytest.raises(DivergedError):
+        trained(tiny, *EACH, "training.num_steps=20", "training.learning_rate=1e30", "training.clip_norm=0")
+    assert best(spoilt)["step"] == 4 and 4 in steps(spoilt)
 
 
 # Real processes.

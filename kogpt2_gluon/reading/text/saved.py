@@ -63,7 +63,6 @@ def note_on_length(saved: Mapping[str, Any], settings: TextSettings) -> str:
     before, now = saved["settings"]["seq_length"], settings.seq_length
     if before == now:
         return ""
-    return (
-        f"{LENGTH} {before} -> {now}: epoch {saved['epoch'] + 1} ends here: {saved['share_read']:.2%} of its text was "
-        f"read, the rest is left out of it; epoch {saved['epoch'] + 2} begins with all of the text"
-    )
+    epoch, share = saved["epoch"] + 1, saved["share_read"]
+    left = f"{share:.2%} of its text was read, the rest is left out of it" if share else "nothing of it was read"
+    return f"{LENGTH} {before} -> {now}: epoch {epoch} ends here: {left}; epoch {epoch + 1} begins with all of the text"
