@@ -32,7 +32,8 @@ mkdir -p /run/sshd
 mount --bind /tmp /mnt
 mount -t tmpfs -o mode=1777 none /tmp
 for folder in /mnt/*/; do
-    shared="/tmp/$(basename "$folder")"
+    shared="${folder%/}"
+    shared="/tmp/${shared##*/}"
     mkdir "$shared"
     mount --bind "$folder" "$shared" || { rmdir "$shared"; [ ! -e "$folder" ]; }
 done
@@ -87,7 +88,7 @@ class Cluster:
         """Waits for both hosts, and connects them."""
         for host, shell in zip(HOSTS, self.shells):
             up = self.folder / f"{host}.up"
-            wait_for(lambda up=up, shell=shell: up.exists() or shell.poll() is not None, f"{host} is up")
+            wait_for(lambda up=up, shell=shell: up.exists() or shell.poll() is not None, f"{host} is up", 120)
             assert shell.poll() is None, f"the first process of {host} ended with exit code {shell.returncode}"
             children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()
             self.pids[host] = int(children[0])

@@ -205,7 +205,7 @@ def test_a_record_that_no_run_made_is_refused(record: object) -> None:
 
 
 def test_a_run_that_diverges_keeps_its_best(spoilt: Path, tiny: list[str]) -> None:
-    """A loss that is no number is never below another one, and none is above a network that is spoilt for good."""
+    """A loss of NaN is never below another one, and none is above a network that is spoilt for good."""
     with pytest.raises(DivergedError):
         trained(tiny, *EACH, "training.num_steps=20", "training.learning_rate=1e30", "training.clip_norm=0")
     assert best(spoilt)["step"] == 4 and 4 in steps(spoilt)
