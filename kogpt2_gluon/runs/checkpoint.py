@@ -5,10 +5,11 @@
 ``tokenizer.json`` (with which the folder alone is enough to generate, evaluate or convert) and ``manifest.json`` with
 size and hash of each.
 
-A save writes everything into a hidden folder, forces it onto the disk, and renames the folder last. Only then do the
-text files change: ``best``, which names the checkpoint of the lowest held-out loss if the run keeps one, then
-``latest``. Only after that are old checkpoints removed: they get a hidden name first, so that half a checkpoint never
-has the name of one. A crash at any point leaves the previous checkpoint or the new one. Nothing here is a pickle.
+A save writes everything into a hidden folder, forces it onto the disk, and renames the folder last. Only then do two
+text files change: ``latest``, and ``best``, which names the checkpoint of the lowest held-out loss. Only after that are
+old checkpoints removed: they get a hidden name first, so that half a checkpoint never has the name of one. A crash at
+any point leaves the previous checkpoint or the new one; a resume corrects ``best`` by the state that it goes on from.
+Nothing here is a pickle.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 import xxhash
 from numpy.typing import NDArray
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.storage.files import move, remove_file, replace_folder, write_file
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
@@ -134,8 +135,8 @@ def save_checkpoint(
         }
         manifest = {"format_version": FORMAT_VERSION, "files": files}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    name_best(ckpt_dir, best)
     write_file(ckpt_dir / LATEST, f"{final.name}\n".encode())
+    name_best(ckpt_dir, best)
     _remove_old(ckpt_dir, final, keep, best)
     return final
 
@@ -182,6 +183,16 @@ def name_best(ckpt_dir: Path, step: int | None) -> bool:
     if best_step(ckpt_dir) != step:
         write_file(ckpt_dir / BEST, f"{name}\n".encode())
     return True
+
+
+def check_best_name(ckpt_dir: Path) -> None:
+    """Raises RecipeError if a folder has the name of the file ``best``; a link to one is replaced."""
+    path = ckpt_dir / BEST
+    if path.is_dir() and not path.is_symlink():
+        raise RecipeError(
+            f"{path}: a folder, where a run writes the name of its best checkpoint; move it, or set "
+            "checkpoint.keep_best=false"
+        )
 
 
 def move_best_aside(checkpoint: Checkpoint, ckpt_dir: Path) -> str:

@@ -43,8 +43,8 @@ def move(path: Path, target: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file, if it is there; its name is gone from the disk when this returns."""
-    if path.exists():
+    """Removes a file, if it is one and there; its name is gone from the disk when this returns."""
+    if path.is_file():
         path.unlink(missing_ok=True)
         fsync_folder(path.parent)
 

@@ -16,7 +16,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.open_sets import open_held_out
 from kogpt2_gluon.reading.training_data import training_tokenizer
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint
+from kogpt2_gluon.runs.checkpoint import Checkpoint, check_best_name
 from kogpt2_gluon.runs.metrics import check_record
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
@@ -81,6 +81,8 @@ def check_start(
     if worker.rank == 0:
         check_folder(recipe.run_dir, "tracking.run_dir")
         check_folder(recipe.ckpt_dir, "checkpoint.ckpt_dir")
+        if recipe.checkpoint.keep_best:
+            check_best_name(recipe.ckpt_dir)
         check_record(recipe.run_dir)
     tokenizer = training_tokenizer(recipe) if needs_data or recipe.data.train_sets else None
     held_out = open_held_out(recipe, tokenizer)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.errors import DataError, DivergedError
+from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_gluon.inference.evaluation import evaluate_checkpoint
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import best_step, open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
+from kogpt2_gluon.training.dry_run import check
 from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.saved_records import check_records
 from tests.helpers import kogpt2, run
@@ -101,18 +102,20 @@ def test_the_best_of_a_state_may_be_gone(spoilt: Path, tiny: list[str]) -> None:
     assert steps(spoilt) == [8] and best(spoilt)["step"] == 8
 
 
-def test_a_crash_between_the_two_names(tiny: list[str]) -> None:
-    """The folder and `best` are on disk, `latest` is not: the run goes on from before, and comes to the same."""
+@pytest.mark.parametrize(("latest", "named"), [(3, 2), (2, 3)])
+def test_a_crash_between_the_two_names(tiny: list[str], latest: int, named: int) -> None:
+    """Whatever `best` names by then, a resume goes by the state of the newest checkpoint, and comes to the same."""
     options = [*tiny, *EACH, "training.learning_rate=1e-2", "checkpoint.keep=0"]
     run_dir = trained(options, "training.num_steps=2")
     before = Path(shutil.copytree(run_dir, run_dir.with_name("before")))
     trained(options, "training.num_steps=4")
     shutil.copytree(run_dir / "checkpoints" / "step-00000003", before / "checkpoints" / "step-00000003")
-    (before / "checkpoints" / "best").write_text("step-00000003\n", encoding="utf-8")
-    moved = [*options, f"tracking.run_dir={before}", "training.num_steps=4"]
-    kogpt2("train", "debug_cpu", *moved, "evaluation.interval=0", "checkpoint.interval=0", "training.num_steps=2")
-    assert best_step(before / "checkpoints") == 2  # as the state from which it goes on says
-    trained(moved)
+    for file, step in (("latest", latest), ("best", named)):
+        (before / "checkpoints" / file).write_text(f"step-{step:08d}\n", encoding="utf-8")
+    moved = [*options, f"tracking.run_dir={before}"]
+    trained(moved, "training.num_steps=2")  # nothing to do, so nothing is saved
+    assert best_step(before / "checkpoints") == latest
+    trained(moved, "training.num_steps=4")
     for name in ("best", "latest"):
         ours, theirs = (open_checkpoint(folder / "checkpoints" / name) for folder in (before, run_dir))
         assert (ours.path.name, ours.model_path.read_bytes()) == (theirs.path.name, theirs.model_path.read_bytes())
@@ -126,6 +129,22 @@ def test_it_may_be_switched_off_and_on(spoilt: Path, tiny: list[str]) -> None:
         open_checkpoint(spoilt / "best")
     trained(tiny, *EACH, "training.num_steps=9", WORSE)
     assert steps(spoilt) == [9] and best(spoilt)["step"] == 9
+
+
+def test_a_folder_of_that_name_is_in_the_way(spoilt: Path, tiny: list[str]) -> None:
+    """Somebody may have copied a checkpoint to it, before there was a file of that name."""
+    ckpt_dir = spoilt / "checkpoints"
+    (ckpt_dir / "best").unlink()
+    shutil.copytree(ckpt_dir / "step-00000004", ckpt_dir / "best")
+    for look in (lambda: trained(tiny, *EACH), lambda: check(load_recipe("debug_cpu", [*tiny, *EACH]))):
+        with pytest.raises(RecipeError, match=r"checkpoints/best: a folder, .* checkpoint\.keep_best=false"):
+            look()
+    trained(tiny, *EACH, WORSE, "training.num_steps=8", "checkpoint.keep_best=false")
+    assert open_checkpoint(ckpt_dir / "best").state()["step"] == 4
+    shutil.rmtree(ckpt_dir / "best")
+    (ckpt_dir / "best").symlink_to("step-00000008")  # a link is replaced
+    trained(tiny, *EACH, "training.num_steps=9")
+    assert (ckpt_dir / "best").read_text() == "step-00000009\n"
 
 
 def test_without_held_out_data_there_is_none(tiny: list[str]) -> None:
@@ -205,7 +224,7 @@ def test_a_record_that_no_run_made_is_refused(record: object) -> None:
 
 
 def test_a_run_that_diverges_keeps_its_best(spoilt: Path, tiny: list[str]) -> None:
-    """A loss of NaN is never below another one, and none is above a network that is spoilt for good."""
+    """A loss of NaN is never the lowest one, and nothing is saved with it."""
     with pytest.raises(DivergedError):
         trained(tiny, *EACH, "training.num_steps=20", "training.learning_rate=1e30", "training.clip_norm=0")
     assert best(spoilt)["step"] == 4 and 4 in steps(spoilt)
