@@ -15,11 +15,12 @@ the steps: on a machine whose speed changes within seconds that is far steadier.
 Contestants: `ours` (fused operators); `stock` (ours by MXNet's own operators, which compute in float32 whatever the
 precision); `hf` (transformers); `hf-huge`, the same with GLIBC_TUNABLES=glibc.malloc.hugetlb=1, `ours-huge` is ours
 with it; `hf-no-dropout`; `compile` (torch.compile of the same model); `ours-float32`; `before`, ours as another
-checkout of this repository has it, which --before names; `product`, the step's operations at the rate of a plain
-float32 product of 4096 x 4096 (limits.py). One that cannot run is reported and left out. Of the JSON
-object, `ratio` is ours / hf in tokens/s, `ratio_huge_pages` ours / hf-huge, `ratio_memory` ours / hf in peak memory
-of the process. ONEDNN_MAX_CPU_ISA holds for all contestants; `matrix_kernels` are oneDNN's in `ours` and `hf`, and
-`amx` is true if these use AMX: a processor with AMX gives very different figures than one with AVX-512 BF16.
+checkout of this repository has it, which --before names; `recompute`, ours with training.recompute=layer; `product`,
+the step's operations at the rate of a plain float32 product of 4096 x 4096 (limits.py). One that cannot run is reported
+and left out. Of the JSON object, `ratio` is ours / hf in tokens/s, `ratio_huge_pages` ours / hf-huge, `ratio_memory`
+ours / hf in peak memory of the process. ONEDNN_MAX_CPU_ISA holds for all contestants; `matrix_kernels` are oneDNN's in
+`ours` and `hf`, and `amx` is true if these use AMX: a processor with AMX gives very different figures than one with
+AVX-512 BF16.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ from kogpt2_gluon.recipe import ModelRecipe, Recipe, load_recipe
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter, token_dtype
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile", "ours-float32", "before", "product")
-DEFAULT_PEERS = PEERS[:6]
+DEFAULT_PEERS = ("stock", "hf", "hf-huge", "ours-huge", "hf-no-dropout", "compile")
+PEERS = (*DEFAULT_PEERS, "ours-float32", "before", "product", "recompute")
 RATE, MEMORY = "tokens_per_second", "peak_memory_mb"
 NUM_TOKENS = 1 << 20  # of the shards; a run that has read them all begins again
 
@@ -168,6 +169,7 @@ def contestants(arguments: argparse.Namespace, work: Path, sizes: dict[str, Any]
         Contestant("compile", [*peer, "--compile"], variables),
         Contestant("product", product, variables),
         Contestant("ours-float32", [*fused, "training.precision=float32"], variables),
+        Contestant("recompute", [*fused, "training.recompute=layer"], variables),
     ]
     if arguments.before:
         old = {**variables, "PYTHONPATH": str(arguments.before)}  # it comes before the installed package

@@ -3,6 +3,7 @@
 Every prediction names its basis. Operations follow Kaplan et al. (2020): 6 per parameter and token for forward and
 backward, and 12 x layers x units x length more per token for attention. Speeds are the peak rates of the makers' data
 sheets times a utilisation. The utilisation is an assumption, except the CPU's, which was measured with this package.
+Memory counts arrays; on CPUs it was measured too (benchmarks/memory.py), and on GPUs it is arithmetic.
 """
 
 from __future__ import annotations
@@ -78,6 +79,59 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Operators:
+    """The arrays that a set of operators holds in a micro step, by the names of ops/operator_set.py.
+
+    Attributes
+    ----------
+    name : str
+        Its name in a dry run.
+    units, scores : int
+        Arrays that each layer keeps between the passes, of tokens x units and of tokens x heads x length numbers.
+    logits, recomputed_logits : int
+        Arrays of tokens x vocab_size numbers, and the same with training.recompute=layer, where one plan of memory is
+        for both passes. They count as float32: in float16, casts add arrays.
+    matrices : float
+        Arrays of the tied matrix's size, apart from its gradient.
+    logits_in_gradient : bool
+        True if the logits lie in the tied matrix's gradient as far as they fit, unless gradients add up in it.
+    keeps_masks : bool
+        True if recomputed layers keep a byte for each decision of dropout.
+    devices, precisions : tuple of str
+        Where they run, and the values of training.precision that they have.
+    """
+
+    name: str
+    units: int
+    scores: int
+    logits: int
+    recomputed_logits: int
+    matrices: float
+    logits_in_gradient: bool
+    keeps_masks: bool
+    devices: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+
+FUSED_CPU = Operators("fused, CPU", 10, 0, 1, 1, 0, True, False, ("cpu",), ("float32", "bfloat16"))
+FUSED_CUDA = Operators("fused, GPU", 20, 2, 3, 2, 1.5, False, False, ("gpu",), ("float32", "float16"))
+STOCK = Operators("MXNet's own", 18, 3, 3, 2, 1.5, False, True, ("cpu", "gpu"), ("float32", "float16"))
+BY_OPS = {"auto": (FUSED_CPU, FUSED_CUDA, STOCK), "fused": (FUSED_CPU, FUSED_CUDA), "stock": (STOCK,)}
+WORKING_UNITS = 28  # arrays of tokens x units that come and go, whatever the operators
+WORKSPACE = 40_000_000  # bytes that the operators' threads work in
+
+
+def possible_operators(recipe: Recipe) -> list[Operators]:
+    """The sets that may compute a recipe. None if there is no such set: the run refuses the recipe then."""
+    training = recipe.training
+    return [
+        each
+        for each in BY_OPS[training.ops]
+        if training.device in ("auto", *each.devices) and training.precision in ("auto", *each.precisions)
+    ]
+
+
+@dataclass(frozen=True)
 class Size:
     """Sizes of one worker in bytes; `parameters` is a count.
 
@@ -113,31 +167,55 @@ def flops_per_token(model: ModelRecipe, seq_length: int) -> float:
     return 6.0 * matrices + 12.0 * model.num_layers * model.units * seq_length
 
 
-def size_of(recipe: Recipe) -> Size:
-    """Memory and disk of one worker with stock operators; the fused ones keep less between the passes.
+def recomputed_share(recipe: Recipe) -> float:
+    """The operations that computing each layer again adds to a step, as a share of the step's."""
+    model, length = recipe.model, recipe.data.seq_length
+    head = model.vocab_size * model.units
+    matrices = count_parameters(model) - model.max_length * model.units - head
+    again = 2.0 * matrices + 4.0 * model.num_layers * model.units * length
+    return again / flops_per_token(model, length)
+
+
+def size_of(recipe: Recipe, operators: Operators = STOCK, accumulate: int = 1) -> Size:
+    """Memory and disk of one worker with these operators, `accumulate` micro steps an update.
 
     bfloat16 is used inside products only, so it counts as float32 here; so does 'auto', which may be float16 on a GPU.
     """
-    model, parameters = recipe.model, count_parameters(recipe.model)
+    parameters = count_parameters(recipe.model)
     is_float16 = recipe.training.precision == "float16"
     storage_bytes = FLOAT_BYTES // 2 if is_float16 else FLOAT_BYTES
-    tokens = recipe.training.batch_size * recipe.data.seq_length
-    # A block keeps its two LayerNorm outputs and residuals, qkv, heads, context, projections and dropout masks (about
-    # 18 C a token), the hidden layer before and after GELU (8 C), and scores, weights, mask (3 H T). The head keeps
-    # logits, their log-softmax and both gradients: in float16 the logits, and what becomes of them is float32.
-    block = tokens * (26 * model.units + 3 * model.num_heads * recipe.data.seq_length)
-    head = tokens * model.vocab_size * (2 * storage_bytes + 2 * FLOAT_BYTES)
     masters = FLOAT_BYTES * parameters
     kept = OPTIMIZERS[recipe.training.optimizer].arrays  # in float32, of a parameter's size
-    tied_copy = FLOAT_BYTES * model.vocab_size * model.units  # the file format of the released weights stores it twice
+    tied_matrix = FLOAT_BYTES * recipe.model.vocab_size * recipe.model.units
     return Size(
         parameters=parameters,
         weights=storage_bytes * parameters,
         gradients=storage_bytes * parameters,
         optimizer=kept * masters + (masters if is_float16 else 0),
-        activations=storage_bytes * model.num_layers * block + head,
-        checkpoint=masters * (1 + kept) + tied_copy,
+        activations=_activations(recipe, operators, storage_bytes, accumulate),
+        checkpoint=masters * (1 + kept) + tied_matrix,  # the format of the released weights has the matrix twice
     )
+
+
+def _activations(recipe: Recipe, operators: Operators, storage_bytes: int, accumulate: int) -> int:
+    """The bytes of a micro step's arrays."""
+    model, training = recipe.model, recipe.training
+    tokens = training.batch_size * recipe.data.seq_length
+    units, scores = tokens * model.units, tokens * model.num_heads * recipe.data.seq_length
+    layer = operators.units * units + operators.scores * scores
+    if training.recompute == "layer":
+        logits, values, masks = operators.recomputed_logits, model.num_layers * units + layer, 0
+        if operators.keeps_masks and model.dropout:
+            masks = model.num_layers * (scores + 2 * units)
+            values += 2 * scores  # in which they are drawn
+    else:
+        logits, values, masks = operators.logits, model.num_layers * layer, 0
+    matrix = FLOAT_BYTES * model.vocab_size * model.units
+    head = FLOAT_BYTES * logits * tokens * model.vocab_size
+    if operators.logits_in_gradient and accumulate == 1:
+        head = max(0, head - matrix)
+    values += WORKING_UNITS * units
+    return int(storage_bytes * values + masks + head + operators.matrices * matrix + WORKSPACE)
 
 
 def checkpoints_kept(recipe: Recipe) -> int:
@@ -175,9 +253,10 @@ def time_and_cost(recipe: Recipe, size: int) -> list[str]:
 
 
 def work_of(recipe: Recipe, device: Device, accumulate: int) -> Work:
-    """One worker's part of an update on a device; the backward pass is two thirds of the operations.
+    """One worker's part of an update on a device; the backward pass is two thirds of the operations of a step.
 
-    Gradients that are float16 travel as float16; the utilisation includes the optimizer's time.
+    Layers that are computed again are in the backward pass as well. Gradients that are float16 travel as float16; the
+    utilisation includes the optimizer's time.
     """
     tokens = recipe.training.batch_size * recipe.data.seq_length
     seconds = tokens * flops_per_token(recipe.model, recipe.data.seq_length)
@@ -185,7 +264,8 @@ def work_of(recipe: Recipe, device: Device, accumulate: int) -> Work:
     value_bytes = FLOAT_BYTES // 2 if recipe.training.precision == "float16" else FLOAT_BYTES
     embedding = recipe.model.vocab_size * recipe.model.units
     others = count_parameters(recipe.model) - embedding
-    return Work(seconds / 3, seconds * 2 / 3, accumulate, value_bytes * others, value_bytes * embedding)
+    again = recomputed_share(recipe) if recipe.training.recompute == "layer" else 0.0
+    return Work(seconds / 3, seconds * (2 / 3 + again), accumulate, value_bytes * others, value_bytes * embedding)
 
 
 def scaling_lines(recipe: Recipe) -> list[str]:

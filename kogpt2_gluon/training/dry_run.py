@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.estimate import checkpoints_kept, size_of, time_and_cost
+from kogpt2_gluon.estimate import checkpoints_kept, possible_operators, recomputed_share, size_of, time_and_cost
 from kogpt2_gluon.machine.job import job_size, local_size
 from kogpt2_gluon.machine.worker import Float64Array, Worker
 from kogpt2_gluon.ops.kernels import known_precision, network_of
@@ -42,13 +43,37 @@ def describe(recipe: Recipe, size: int = 0) -> str:
         f"= {training.total_batch_size} of {recipe.data.seq_length} tokens",
         f"tokens             {recipe.tokens_per_step:,} a step, {tokens:,} in {training.num_steps:,} steps"
         + _data(recipe, tokens),
-        f"memory             {gib(sizes.memory)} a worker: weights {gib(sizes.weights)}, gradients "
-        f"{gib(sizes.gradients)}, optimizer {gib(sizes.optimizer)}, activations about {gib(sizes.activations)}",
+        *_memory(recipe, accumulate),
         f"disk               {gib(sizes.checkpoint)} a checkpoint, {gib(sizes.checkpoint * (kept + 1))} at most",
         *time_and_cost(recipe, size),
         *_precision(recipe),
     ]
     return "\n".join(lines)
+
+
+def _memory(recipe: Recipe, accumulate: int) -> list[str]:
+    """The memory of a worker with each set of operators that may be taken, and what recomputing layers changes."""
+    now = recipe.training.recompute
+    other = "layer" if now == "none" else "none"
+    changed = replace(recipe, training=replace(recipe.training, recompute=other))
+    sizes = size_of(recipe)
+    lines = [
+        f"memory             a worker: weights {gib(sizes.weights)}, gradients {gib(sizes.gradients)}, optimizer "
+        f"{gib(sizes.optimizer)}; with activations, by operators:"
+    ]
+    for operators in possible_operators(recipe):
+        size, instead = (size_of(each, operators, accumulate) for each in (recipe, changed))
+        lines.append(
+            f"  {operators.name:<17}{gib(size.memory)}, activations about {gib(size.activations)}; "
+            f"with training.recompute={other} {gib(instead.memory)}"
+        )
+    share = recomputed_share(recipe)
+    lines.append(
+        f"recompute          layer: {share:.0%} more operations a step, which the times below include"
+        if now == "layer"
+        else f"recompute          none; layer would take {share:.0%} more operations a step"
+    )
+    return lines
 
 
 def _precision(recipe: Recipe) -> list[str]:
