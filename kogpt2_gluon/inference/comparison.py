@@ -1,6 +1,7 @@
 """Compares two forms of one network, such as a checkpoint and its converted folder, by what they compute.
 
-Each side is run by the library that its users have: a transformers folder by PyTorch, anything else by MXNet.
+Each side is run by the library that its users have: a transformers folder by PyTorch, graphs by onnxruntime, anything
+else by MXNet.
 """
 
 from __future__ import annotations
@@ -120,6 +121,20 @@ def logits_of_transformers(folder: Path) -> Logits:
     return run
 
 
+def logits_of_onnx(folder: Path) -> Logits:
+    """Returns the network of a folder of graphs. RecipeError if onnxruntime is missing."""
+    try:
+        from onnxruntime import InferenceSession
+    except ImportError as error:
+        raise RecipeError(f"--verify runs {folder} with onnxruntime: {error}; pip install onnxruntime") from None
+    session = InferenceSession(str(folder / "logits.onnx"), providers=["CPUExecutionProvider"])
+
+    def run(ids: NDArray[np.int64]) -> Any:
+        return session.run(["logits"], {"input_ids": ids})[0]
+
+    return run
+
+
 def compare_conversion(source: Source, out: Path, target: str, exact: bool) -> Comparison:
     """Compares a source with folder `out`, made of it, on Korean sentences.
 
@@ -131,6 +146,8 @@ def compare_conversion(source: Source, out: Path, target: str, exact: bool) -> C
     mine = logits_of_transformers(source.path) if isinstance(source, TransformersFolder) else logits_of(source)
     if target == "huggingface":
         theirs = logits_of_transformers(out)
+    elif target == "onnx":
+        theirs = logits_of_onnx(out)
     else:
         file = out / PARAMS if target == "original" else out
         theirs = logits_of(open_source(file, num_heads=model.num_heads if target == "original" else 0)[0])

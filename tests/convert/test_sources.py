@@ -327,6 +327,7 @@ def test_both_forms_are_run_and_compared(checkpoint, theirs, tmp_path):
         (checkpoint.path, "huggingface", ("--dtype", "bfloat16")),
         (theirs[1], "checkpoint", ()),
         (checkpoint.path, "original", ()),
+        (checkpoint.path, "onnx", ()),
     ):
         out = tmp_path / f"{target}{len(options)}"
         done = kogpt2("convert", source, out, "--to", target, "--verify", *options).stdout
