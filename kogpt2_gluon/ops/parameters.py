@@ -32,11 +32,23 @@ def shared_request(parameter: Any) -> str:
     return "null" if parameter.grad_req == "null" else "write"
 
 
-class RetracedBlock(mx.gluon.HybridBlock):
-    """A HybridBlock that is traced again when a parameter's `grad_req` or dtype has changed.
+class _Same:
+    """Equal to another one if both hold the very same object, or None."""
 
-    Both are attributes of operators in the graph. Without this class a hybridized network would silently keep the old
-    ones. A block inside another hybridized block is traced as a part of it.
+    def __init__(self, held: Any) -> None:
+        self._held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._held is other._held
+
+    __hash__ = None  # type: ignore[assignment]  # it is compared, never looked up
+
+
+class RetracedBlock(mx.gluon.HybridBlock):
+    """A HybridBlock that is traced again when a parameter's `grad_req`, dtype or gradient array has changed.
+
+    The first two are attributes of operators in the graph, and a graph with memory of its own writes to the arrays that
+    it was traced with. Without this class a hybridized network would silently keep the old ones. A block inside another hybridized block is traced as a part of it.
     """
 
     def __init__(self, prefix: str | None = None, params: Any = None):
@@ -48,7 +60,9 @@ class RetracedBlock(mx.gluon.HybridBlock):
         """Checks the parameters, then does what HybridBlock does."""
         if self._active:
             self._watched = self._watched or list(self.collect_params().values())
-            now = [(parameter.grad_req, parameter.dtype) for parameter in self._watched]
+            # A gradient has a new array after grad_req was "null", even if no pass was made meanwhile. Parameter.grad()
+            # would take longer, and raises where there is none.
+            now = [(parameter.grad_req, parameter.dtype, _Same(parameter._grad)) for parameter in self._watched]
             if now != self._traced_with:
                 self._clear_cached_op()
                 self._traced_with = now

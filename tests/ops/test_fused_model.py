@@ -67,6 +67,18 @@ def test_the_tanh_form_of_gelu(precision):
     assert np.abs(tanh[0] - erf[0]).max() > 0  # the forms differ, if only a little
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_that_were_not_wanted_for_a_while_are_written_again(fused):
+    """They have new arrays then, although no pass was made meanwhile: a graph that kept the old ones left zeros."""
+    net, tokens = make_net(FusedCpuOps() if fused else StockOps()), tokens_of((2, 18))
+    loss_block = loss_block_of(net)
+    before = backward(loss_block, tokens), gradients_of(net)
+    for request in ("null", "write"):
+        net.collect_params().setattr("grad_req", request)
+    after = backward(loss_block, tokens), gradients_of(net)
+    assert_same(after, before, 1e-12)
+
+
 def test_one_network_takes_shapes_in_turn():
     net = fused_net()
     loss_block = loss_block_of(net)
