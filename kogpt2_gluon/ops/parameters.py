@@ -48,7 +48,8 @@ class RetracedBlock(mx.gluon.HybridBlock):
     """A HybridBlock that is traced again when a parameter's `grad_req`, dtype or gradient array has changed.
 
     The first two are attributes of operators in the graph, and a graph with memory of its own writes to the arrays that
-    it was traced with. Without this class a hybridized network would silently keep the old ones. A block inside another hybridized block is traced as a part of it.
+    it was traced with. Without this class a hybridized network would silently keep the old ones. A block inside another
+    hybridized block is traced as a part of it.
     """
 
     def __init__(self, prefix: str | None = None, params: Any = None):
