@@ -56,6 +56,7 @@ PEERS = [
     "openvino-tokenizers>=2025",
     "peft>=0.10",
     "accelerate>=1",
+    "xllamacpp>=2026; python_version >= '3.10'",  # llama.cpp
 ]
 TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *PEERS, *SCHEMAS, *AWS, *LAUNCH, *TABLES]
 LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
@@ -87,7 +88,7 @@ setup(
         "aws": AWS,
         "tables": TABLES,
         "launch": [*AWS, *LAUNCH],
-        "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15"],
+        "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],
         "test": [*TEST, *LINT],
         "bench": [],  # the benchmarks run on the core so far; add peers here
     },

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
 
-TARGETS = ("huggingface", "checkpoint", "original", "onnx")
+if TYPE_CHECKING:
+    from kogpt2_gluon.convert.gguf_folder import Cost, Measure
+    from kogpt2_gluon.convert.source import Source
+
+TARGETS = ("huggingface", "checkpoint", "original", "onnx", "gguf")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -22,7 +26,9 @@ DTYPES = ("float32", "float16", "bfloat16")
     "--num-heads", default=0, type=click.IntRange(0), help="Attention heads of a .params file; 0: units / 64."
 )
 @click.option("--with-optimizer", is_flag=True, help="The optimizer's state too, to go on with the training.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(DTYPES), help="huggingface's weights.")
+@click.option(
+    "--dtype", default="float32", show_default=True, type=click.Choice(DTYPES), help="huggingface's and gguf's weights."
+)
 @click.option("--max-shard-size", default=0, type=click.IntRange(0), help="MB a file of huggingface's weights; 0: one.")
 @click.option("--bos", is_flag=True, help="huggingface's and onnx's tokenizer puts <s> before every text by itself.")
 @click.option("--verify", is_flag=True, help="Run both forms, and compare their logits and greedy tokens.")
@@ -38,6 +44,7 @@ def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) 
     checkpoint   a run that generate, evaluate and train --init-from take
     original     the .params and .spiece files of KoGPT2 v1
     onnx         graphs for onnxruntime, with a cache and without
+    gguf         a file for llama.cpp and what builds on it
 
     \b
     Examples: kogpt2 convert runs/demo OUT
@@ -49,10 +56,35 @@ def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) 
     opened, notes = open_source(source, options.pop("tokenizer"), options.pop("num_heads"))
     for note in notes:
         click.echo(note)
-    done = convert_to(target, opened, out, **options)
+    done = convert_to(target, opened, out, measure=_measure(), **options)
     if verify:
-        from kogpt2_gluon.inference.comparison import compare_conversion
-
-        found = compare_conversion(opened, out, target, exact=options["dtype"] == "float32")
-        click.echo(f"verified: {found}")
+        click.echo(f"verified: {_compare(opened, out, target, options['dtype'])}")
     click.echo(done)
+
+
+def _measure() -> Measure | None:
+    """Returns what measures the cost of llama.cpp's GELU and warns of it; None without MXNet, which that needs."""
+    from kogpt2_gluon.machine.runtime import installed_wheel
+
+    if not installed_wheel():
+        return None
+
+    def measure(source: Source) -> Cost:
+        from kogpt2_gluon.inference.llama_cpp import measured_cost
+
+        cost = measured_cost(source)
+        harmless = source.recipe().model.activation == "gelu_tanh" and not cost.noteworthy
+        click.echo(f"{'note' if harmless else 'warning'}: {cost}")
+        return cost
+
+    return measure
+
+
+def _compare(source: Source, out: Path, target: str, dtype: str) -> str:
+    if target == "gguf":
+        from kogpt2_gluon.inference.llama_cpp import compare_gguf
+
+        return compare_gguf(source, out, dtype)
+    from kogpt2_gluon.inference.comparison import compare_conversion
+
+    return str(compare_conversion(source, out, target, exact=dtype == "float32"))

@@ -21,26 +21,39 @@ A GPT-2 with {bytes_of(model, 1):,} parameters: {model.num_layers} layers, {mode
 """
 
 
-def card_sections(recipe: Recipe, state: dict[str, Any], tokenizer: TokenizerFiles) -> str:
-    """Returns the sections of a card that are the same for every format: training, tokenizer, what this is not."""
+def card_sections(
+    recipe: Recipe, state: dict[str, Any], tokenizer: TokenizerFiles, of_the_tokenizer: str | None = None
+) -> str:
+    """Returns the sections of a card that are alike for every format: training, tokenizer, what this is not.
+
+    `of_the_tokenizer` has the lines about the tokenizer where transformers does not read it.
+    """
     bos, eos = (tokenizer.special_tokens[name] for name in ("bos_token", "eos_token"))
     begin = "" if bos == eos else f"`{bos}` "
-    named = dict.fromkeys(tokenizer.special_tokens.values())
-    special = ", ".join(f"`{piece}` {tokenizer.ids[piece]}" for piece in named)
     return f"""## Training
 
-{_how_it_was_trained(recipe, state)}- Documents are {begin}text `{eos}`, one after another: put
-  `tokenizer.bos_token_id` in front of a prompt that begins a document, and stop at `tokenizer.eos_token_id`.
+{_how_it_was_trained(recipe, state)}- Documents are {begin}text `{eos}`, one after another: a prompt that begins a
+  document needs `{bos}` in front, and `{eos}` ends what is generated.
 {_evaluation_table(state.get("evaluation"))}
 ## Tokenizer
 
-- {tokenizer.description} Special tokens: {special}.
+{of_the_tokenizer or _in_transformers(tokenizer, eos)}{_what_this_is_not(state)}"""
+
+
+def special_tokens(tokenizer: TokenizerFiles) -> str:
+    """Returns a sentence with the special tokens and their ids."""
+    named = dict.fromkeys(tokenizer.special_tokens.values())
+    return f"Special tokens: {', '.join(f'`{piece}` {tokenizer.ids[piece]}' for piece in named)}."
+
+
+def _in_transformers(tokenizer: TokenizerFiles, eos: str) -> str:
+    return f"""- {tokenizer.description} {special_tokens(tokenizer)}
 - Special tokens are not looked for in texts: a text that has `{eos}` written in it is spelled with ordinary
   pieces. Pass `split_special_tokens=False` to have them recognised (transformers 4.40 always does).
 - `skip_special_tokens=True` leaves out unknown tokens too.
 - Decode a generated sequence whole: transformers' text-generation pipeline decodes the new tokens alone, and a space
   before them is lost.
-{_what_this_is_not(state)}"""
+"""
 
 
 def _how_it_was_trained(recipe: Recipe, state: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kogpt2_gluon.convert.gguf_folder import Measure, file_name, write_gguf
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.convert.onnx_folder import write_onnx
 from kogpt2_gluon.convert.original import write_original
@@ -22,16 +23,20 @@ def convert_to(
     dtype: str = "float32",
     max_shard_size: int = 0,
     bos: bool = False,
+    measure: Measure | None = None,
 ) -> str:
     """Writes `source` as folder `out`; returns a line that says how to use it.
 
-    `max_shard_size` is in MB. RecipeError for an option that the target does not have.
+    `max_shard_size` is in MB; `measure` is for a GGUF file. RecipeError for an option that the target does not
+    have.
     """
-    if target != "huggingface" and (dtype != "float32" or max_shard_size):
-        raise RecipeError(f"--dtype and --max-shard-size are for --to huggingface, not for {target}")
+    if max_shard_size and target != "huggingface":
+        raise RecipeError(f"--max-shard-size is for --to huggingface, not for {target}")
+    if dtype != "float32" and target not in ("huggingface", "gguf"):
+        raise RecipeError(f"--dtype is for --to huggingface and gguf, not for {target}")
     if bos and target not in ("huggingface", "onnx"):
         raise RecipeError(f"--bos is for --to huggingface and onnx, not for {target}")
-    if target in ("original", "onnx") and with_optimizer:
+    if target in ("original", "onnx", "gguf") and with_optimizer:
         raise RecipeError(f"--with-optimizer: {target} has no file for it; convert to huggingface or checkpoint")
     if target == "checkpoint":
         write_run(source, out, with_optimizer)
@@ -40,6 +45,9 @@ def convert_to(
     if target == "onnx":
         write_onnx(source, out, bos)
         return f"{out}: model.onnx generates and logits.onnx scores, with onnxruntime; README.md shows how"
+    if target == "gguf":
+        write_gguf(source, out, dtype, measure)
+        return f"{out}: try llama-completion -m {out / file_name(dtype)} -no-cnv -p PROMPT"
     if target == "original":
         write_original(source, out)
         return f"{out}: its README.md says how KoGPT2 v1 loads it"

@@ -20,6 +20,7 @@ from kogpt2_gluon.convert.transformers_folder import TransformersFolder
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import build_model, load_arrays
+from kogpt2_gluon.recipe import ModelRecipe
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 Logits = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # ids (B, T) -> (B, T, V)
@@ -92,10 +93,10 @@ def _greedy(logits: Logits, prompt: list[int], count: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-def logits_of(source: Source) -> Logits:
-    """Returns the network of any source, over MXNet's own operators."""
+def logits_of(source: Source, model: ModelRecipe | None = None) -> Logits:
+    """Returns the network of any source, over MXNet's own operators; with `model`, as that says."""
     ctx = context("cpu")
-    net = build_model(source.recipe().model)
+    net = build_model(model or source.recipe().model)
     net.initialize(ctx=ctx)
     load_arrays(net, source.model_arrays(), str(source.model_path))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable
 
+import numpy as np
+
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage.params_file import read_params
@@ -46,3 +48,24 @@ def make_checkpoint(
     return open_checkpoint(
         save_checkpoint(folder, state, arrays, {}, recipe, stored_tokenizer(folder / "source.model"))
     )
+
+
+def with_rows(folder: Path, tokenizer: bytes, pieces: int) -> Checkpoint:
+    """A checkpoint with a random row for each piece."""
+    rows = np.random.RandomState(0).normal(0, 0.3, (pieces, 96)).astype(np.float32)
+    return make_checkpoint(
+        folder,
+        tokenizer,
+        lambda arrays: arrays.update({"_embed.weight": rows, "_logits_proj.weight": rows}),
+        vocab_size=pieces,
+    )
+
+
+def varied(arrays: dict) -> None:
+    """Makes the layers matter more than the last token, which a tied embedding would repeat; for 400 pieces."""
+    rows = arrays["_embed.weight"][:400]  # CTranslate2 wants a piece for each row
+    arrays.update({"_embed.weight": rows, "_logits_proj.weight": rows})
+    draw = np.random.RandomState(5)
+    for name, array in arrays.items():
+        if "_layers" in name and array.ndim == 2:
+            arrays[name] = draw.normal(0, 0.25, array.shape).astype(np.float32)

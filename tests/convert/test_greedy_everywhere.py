@@ -15,28 +15,18 @@ from kogpt2_gluon.convert.targets import convert_to
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import decoder_for
-from tests.convert.convert_helpers import OWN_SENTENCES, make_checkpoint
+from tests.convert.convert_helpers import OWN_SENTENCES, make_checkpoint, varied
 
 torch = pytest.importorskip("torch", reason="a peer of the test")
 ctranslate2 = pytest.importorskip("ctranslate2", reason="a peer of the test")
 onnx_helpers = pytest.importorskip("tests.convert.onnx_helpers", reason="a peer of the test")
 
-PROMPTS, NEW, PIECES = 100, 16, 400
-
-
-def varied(arrays: dict) -> None:
-    """Makes the layers matter more than the last token, which a tied embedding would repeat."""
-    rows = arrays["_embed.weight"][:PIECES]  # CTranslate2 wants a piece for each row
-    arrays.update({"_embed.weight": rows, "_logits_proj.weight": rows})
-    draw = np.random.RandomState(5)
-    for name, array in arrays.items():
-        if "_layers" in name and array.ndim == 2:
-            arrays[name] = draw.normal(0, 0.25, array.shape).astype(np.float32)
+PROMPTS, NEW = 100, 16
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, small_tokenizer) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("run"), small_tokenizer, varied, vocab_size=PIECES).path
+    return make_checkpoint(tmp_path_factory.mktemp("run"), small_tokenizer, varied, vocab_size=400).path
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 from sentencepiece import SentencePieceProcessor
 
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
-from tests.convert.convert_helpers import make_checkpoint, train
+from tests.convert.convert_helpers import train, with_rows
 from tests.convert.kinds_of_lines import LINES, TEXTS
 from tests.helpers import REAL_TEXT, ROOT
 from tests.words.documents import commands, fenced
@@ -46,13 +45,7 @@ def convert_profile(folder: Path, profile: str, bos: bool = False) -> Converted:
     """Converts a tiny network into `folder`. Its tokenizer has this profile, and real words where there are reviews."""
     tokenizer = train([*TEXTS, *reviews(0, 5000)], 3000, profile=profile)
     model = SentencePieceProcessor(model_proto=tokenizer)
-    rows = np.random.RandomState(0).normal(0, 0.3, (model.vocab_size(), 96)).astype(np.float32)
-    run = make_checkpoint(
-        folder.with_name(f"{folder.name}-run"),
-        tokenizer,
-        lambda arrays: arrays.update({"_embed.weight": rows, "_logits_proj.weight": rows}),
-        vocab_size=len(rows),
-    )
+    run = with_rows(folder.with_name(f"{folder.name}-run"), tokenizer, model.vocab_size())
     convert_checkpoint(run, folder, bos=bos)
     return Converted(folder, model)
 

@@ -1,0 +1,176 @@
+"""What llama.cpp makes of a network: what its form of GELU costs, and a comparison with llama.cpp itself."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kogpt2_gluon.convert.gguf_folder import Cost, file_name
+from kogpt2_gluon.convert.gguf_vocabulary import GgufVocabulary, gguf_vocabulary
+from kogpt2_gluon.convert.source import Source
+from kogpt2_gluon.convert.tokenizer_json import NORMAL
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.inference.comparison import GREEDY, SENTENCES, Logits, logits_of
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+
+Floats = NDArray[np.float64]
+
+# Of a log-probability: llama.cpp rounds what goes into GELU and into its cache to float16.
+TOLERANCE = 0.02
+
+
+def measured_cost(source: Source) -> Cost:
+    """Runs a network as it was trained and as llama.cpp runs it, on Korean sentences.
+
+    llama.cpp takes the tanh form of GELU, and the tokens for bytes that the GGUF file adds take a part of the
+    probability.
+    """
+    tokenizer, vocabulary = Tokenizer.load(source.tokenizer_path), gguf_vocabulary(source.tokenizer_path)
+    texts = _texts(source, tokenizer)
+    ours = _scores(logits_of(source), texts)
+    there = _as_in_llama_cpp(source)
+    theirs = _scores(lambda ids: _with_bytes(there(ids), vocabulary), texts)
+    size = sum(len(tokenizer.normalize(text).encode()) for text in SENTENCES)
+    kept = len(ours) / sum(len(tokenizer.encode(text)) for text in SENTENCES)  # 1 unless max_length is short
+    return Cost(
+        tokens=len(ours),
+        log_prob=float(np.abs(ours - theirs).max()),
+        bits_per_byte=float(-ours.sum() / math.log(2) / (size * kept)),
+        change=float(theirs.sum() / ours.sum() - 1),
+    )
+
+
+def _scores(logits: Logits, texts: list[list[int]]) -> Floats:
+    """Returns the log-probability of each token of the texts but their first."""
+    found = []
+    for text in texts:
+        ids = np.asarray(text)
+        found.append(_log_probs(logits(ids[None])[0])[np.arange(len(ids) - 1), ids[1:]])
+    return np.concatenate(found)
+
+
+def _as_in_llama_cpp(source: Source) -> Logits:
+    return logits_of(source, replace(source.recipe().model, activation="gelu_tanh"))
+
+
+def _texts(source: Source, tokenizer: Tokenizer) -> list[list[int]]:
+    length = source.recipe().model.max_length
+    return [[tokenizer.bos_id, *tokenizer.encode(text)][:length] for text in SENTENCES]
+
+
+def _with_bytes(logits: NDArray[np.float32], vocabulary: GgufVocabulary) -> NDArray[np.float32]:
+    """Returns the logits of the GGUF file's tokens: (B, T, rows of the network) -> (B, T, tokens)."""
+    columns = [*range(vocabulary.pieces), *[vocabulary.rated_as] * vocabulary.added]
+    return logits[..., columns]
+
+
+def _log_probs(logits: NDArray[np.float32]) -> Floats:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(-1, keepdims=True)
+    return wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+
+
+class LlamaCpp:
+    """llama.cpp itself with a GGUF file, run as a server of this machine alone by the package xllamacpp."""
+
+    def __init__(self, address: str, vocabulary: GgufVocabulary) -> None:
+        self._address, self._size = address, len(vocabulary.tokens)
+        self._plain = vocabulary.types.index(NORMAL)
+
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """Returns the ids of a text; with `special`, the bos token in front."""
+        asked = {"content": text, "add_special": special, "parse_special": False}
+        found: list[int] = self._ask("/tokenize", asked)["tokens"]
+        return found
+
+    def next_log_probs(self, ids: list[int]) -> Floats:
+        """Returns the log-probabilities of the token that follows `ids`: (tokens,) natural logarithms."""
+        # A plain piece is made to follow: with the end of the document, or with a part of a character, the answer has
+        # no probabilities. They are those of the network without the bias.
+        asked = {"prompt": ids, "n_predict": 1, "n_probs": self._size, "samplers": [], "temperature": 0}
+        answer = self._ask("/completion", {**asked, "logit_bias": [[self._plain, 1e6]]})
+        out = np.full(self._size, -np.inf)
+        for each in answer["completion_probabilities"][0]["top_logprobs"]:
+            out[each["id"]] = each["logprob"]
+        return out
+
+    def _ask(self, path: str, content: dict[str, Any]) -> Any:
+        headers = {"Content-Type": "application/json"}
+        request = Request(self._address + path, json.dumps(content).encode(), headers)
+        with build_opener(ProxyHandler({})).open(request) as answer:  # no proxy knows this machine's own server
+            return json.load(answer)
+
+
+@contextmanager
+def llama_cpp(file: Path, max_length: int, vocabulary: GgufVocabulary) -> Iterator[LlamaCpp]:
+    """Yields llama.cpp with a file. RecipeError if xllamacpp is missing, DataError if llama.cpp refuses the file."""
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise RecipeError(f"--verify runs {file} with llama.cpp: {error}; pip install xllamacpp") from None
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.n_parallel = str(file), max_length, 1
+    params.verbosity, params.warmup, params.hostnames, params.port = -1, False, ["127.0.0.1"], 0
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise DataError(f"{file}: llama.cpp does not load it: {error}") from None
+    try:
+        yield LlamaCpp(server.listening_address, vocabulary)
+    finally:
+        del server
+
+
+def compare_gguf(source: Source, out: Path, dtype: str) -> str:
+    """Compares llama.cpp with what the network should give there, and returns what was found.
+
+    DataError if an id of a text differs, or, with weights in float32, a log-probability by more than rounding.
+    """
+    recipe, tokenizer = source.recipe(), Tokenizer.load(source.tokenizer_path)
+    vocabulary, there = gguf_vocabulary(source.tokenizer_path), _as_in_llama_cpp(source)
+    texts = _texts(source, tokenizer)
+    difference, same = 0.0, 0
+    with llama_cpp(out / file_name(dtype), recipe.model.max_length, vocabulary) as running:
+
+        def both(ids: list[int]) -> tuple[Floats, Floats]:
+            ours = _log_probs(_with_bytes(there(np.asarray([ids])), vocabulary)[0])[-1]
+            return ours, running.next_log_probs(ids)
+
+        for text in SENTENCES:
+            _check_ids(running, tokenizer, text, out)
+        for ids in texts:
+            ours, theirs = both(ids)
+            difference = max(difference, float(np.abs(ours - theirs).max()))
+        ids = texts[0][:8]
+        greedy = min(GREEDY, recipe.model.max_length - len(ids))
+        while same < greedy:
+            ours, theirs = both(ids)
+            if ours.argmax() != theirs.argmax():
+                break
+            ids, same = [*ids, int(ours.argmax())], same + 1
+    found_out = (
+        f"{len(texts)} texts have the same ids; log-probabilities after them differ by at most {difference:.2g} from "
+        f"the network's with the tanh form of GELU; {same} of {greedy} greedy tokens are the same"
+    )
+    if dtype == "float32" and difference > TOLERANCE:
+        raise DataError(f"{out}: llama.cpp does not compute what {source.path} does: {found_out}")
+    return found_out
+
+
+def _check_ids(running: LlamaCpp, tokenizer: Tokenizer, text: str, out: Path) -> None:
+    """DataError unless a text has the same ids in llama.cpp, without the characters that have no piece."""
+    for unknown in tokenizer.unknown_in(text):
+        text = text.replace(unknown, "")
+    text = tokenizer.normalize(text)
+    found, expected = running.tokenize(text, special=True), [tokenizer.bos_id, *tokenizer.encode(text)]
+    if found != expected:
+        raise DataError(f"{out}: llama.cpp gives {text!r} the ids {found}, not {expected}")
