@@ -307,8 +307,8 @@ def test_files_of_a_size(checkpoint, tmp_path, transformers):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--to", "original", "--dtype", "float16"), "are for --to huggingface"),
-        (("--to", "checkpoint", "--max-shard-size", "5"), "are for --to huggingface"),
+        (("--to", "original", "--dtype", "float16"), "is for --to huggingface and gguf, not for original"),
+        (("--to", "checkpoint", "--max-shard-size", "5"), "is for --to huggingface, not for checkpoint"),
         (("--to", "original", "--with-optimizer"), "original has no file for it"),
         (("--to", "checkpoint", "--with-optimizer"), "there is no state of an optimizer"),
         (("--num-heads", "4"), "are for a file of parameters"),
