@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 
 # Of a log-probability: llama.cpp rounds what goes into GELU and into its cache to float16.
 TOLERANCE = 0.02
+FLOOR = -80.0  # lower log-probabilities are those of numbers that float32 does not have
 
 
 def measured_cost(source: Source) -> Cost:
@@ -94,14 +95,22 @@ class LlamaCpp:
 
     def next_log_probs(self, ids: list[int]) -> Floats:
         """Returns the log-probabilities of the token that follows `ids`: (tokens,) natural logarithms."""
+        out = np.full(self._size, FLOOR)
+        for each in self._likeliest(ids, self._size):
+            out[each["id"]] = max(each["logprob"], FLOOR)
+        return out
+
+    def next_token(self, ids: list[int]) -> int:
+        """Returns the likeliest token to follow `ids`."""
+        return int(self._likeliest(ids, 1)[0]["id"])
+
+    def _likeliest(self, ids: list[int], count: int) -> list[dict[str, Any]]:
         # A plain piece is made to follow: with the end of the document, or with a part of a character, the answer has
         # no probabilities. They are those of the network without the bias.
-        asked = {"prompt": ids, "n_predict": 1, "n_probs": self._size, "samplers": [], "temperature": 0}
+        asked = {"prompt": ids, "n_predict": 1, "n_probs": count, "samplers": [], "temperature": 0}
         answer = self._ask("/completion", {**asked, "logit_bias": [[self._plain, 1e6]]})
-        out = np.full(self._size, -np.inf)
-        for each in answer["completion_probabilities"][0]["top_logprobs"]:
-            out[each["id"]] = each["logprob"]
-        return out
+        found: list[dict[str, Any]] = answer["completion_probabilities"][0]["top_logprobs"]
+        return found
 
     def _ask(self, path: str, content: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}
@@ -141,22 +150,20 @@ def compare_gguf(source: Source, out: Path, dtype: str) -> str:
     difference, same = 0.0, 0
     with llama_cpp(out / file_name(dtype), recipe.model.max_length, vocabulary) as running:
 
-        def both(ids: list[int]) -> tuple[Floats, Floats]:
-            ours = _log_probs(_with_bytes(there(np.asarray([ids])), vocabulary)[0])[-1]
-            return ours, running.next_log_probs(ids)
+        def ours(ids: list[int]) -> Floats:
+            return np.maximum(_log_probs(_with_bytes(there(np.asarray([ids])), vocabulary)[0])[-1], FLOOR)
 
         for text in SENTENCES:
             _check_ids(running, tokenizer, text, out)
         for ids in texts:
-            ours, theirs = both(ids)
-            difference = max(difference, float(np.abs(ours - theirs).max()))
+            difference = max(difference, float(np.abs(ours(ids) - running.next_log_probs(ids)).max()))
         ids = texts[0][:8]
         greedy = min(GREEDY, recipe.model.max_length - len(ids))
         while same < greedy:
-            ours, theirs = both(ids)
-            if ours.argmax() != theirs.argmax():
+            following = int(ours(ids).argmax())
+            if running.next_token(ids) != following:
                 break
-            ids, same = [*ids, int(ours.argmax())], same + 1
+            ids, same = [*ids, following], same + 1
     found_out = (
         f"{len(texts)} texts have the same ids; log-probabilities after them differ by at most {difference:.2g} from "
         f"the network's with the tanh form of GELU; {same} of {greedy} greedy tokens are the same"
