@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.convert.gguf_folder import Cost, file_name
 from kogpt2_gluon.convert.gguf_vocabulary import GgufVocabulary, gguf_vocabulary
+from kogpt2_gluon.convert.normalizer import SPACE
 from kogpt2_gluon.convert.source import Source
-from kogpt2_gluon.convert.tokenizer_json import NORMAL
+from kogpt2_gluon.convert.tokenizer_json import NORMAL, SentencePieceBPE
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.comparison import GREEDY, SENTENCES, Logits, logits_of
-from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 Floats = NDArray[np.float64]
 
@@ -35,13 +36,13 @@ def measured_cost(source: Source) -> Cost:
     llama.cpp takes the tanh form of GELU, and the tokens for bytes that the GGUF file adds take a part of the
     probability.
     """
-    tokenizer, vocabulary = Tokenizer.load(source.tokenizer_path), gguf_vocabulary(source.tokenizer_path)
-    texts = _texts(source, tokenizer)
+    tokenizer, vocabulary = SentencePieceBPE(source.tokenizer_path), gguf_vocabulary(source.tokenizer_path)
+    texts = _texts(tokenizer, source.recipe().model.max_length)
     ours = _scores(logits_of(source), texts)
     there = _as_in_llama_cpp(source)
     theirs = _scores(lambda ids: _with_bytes(there(ids), vocabulary), texts)
-    size = sum(len(tokenizer.normalize(text).encode()) for text in SENTENCES)
-    kept = len(ours) / sum(len(tokenizer.encode(text)) for text in SENTENCES)  # 1 unless max_length is short
+    size = sum(len(_normalized(tokenizer, text).encode()) for text in SENTENCES)
+    kept = len(ours) / sum(map(len, tokenizer.processor.encode(list(SENTENCES))))  # 1 unless max_length is short
     return Cost(
         tokens=len(ours),
         log_prob=float(np.abs(ours - theirs).max()),
@@ -63,9 +64,13 @@ def _as_in_llama_cpp(source: Source) -> Logits:
     return logits_of(source, replace(source.recipe().model, activation="gelu_tanh"))
 
 
-def _texts(source: Source, tokenizer: Tokenizer) -> list[list[int]]:
-    length = source.recipe().model.max_length
-    return [[tokenizer.bos_id, *tokenizer.encode(text)][:length] for text in SENTENCES]
+def _texts(tokenizer: SentencePieceBPE, length: int) -> list[list[int]]:
+    return [[tokenizer.ids[tokenizer.bos], *ids][:length] for ids in tokenizer.processor.encode(list(SENTENCES))]
+
+
+def _normalized(tokenizer: SentencePieceBPE, text: str) -> str:
+    normalized: str = tokenizer.processor.normalize(text)
+    return normalized.replace(SPACE, " ").strip(" ")
 
 
 def _with_bytes(logits: NDArray[np.float32], vocabulary: GgufVocabulary) -> NDArray[np.float32]:
@@ -115,8 +120,11 @@ class LlamaCpp:
     def _ask(self, path: str, content: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}
         request = Request(self._address + path, json.dumps(content).encode(), headers)
-        with build_opener(ProxyHandler({})).open(request) as answer:  # no proxy knows this machine's own server
-            return json.load(answer)
+        try:
+            with build_opener(ProxyHandler({})).open(request) as answer:  # no proxy knows this machine's own server
+                return json.load(answer)
+        except HTTPError as error:
+            raise DataError(f"llama.cpp answers {error.read().decode(errors='replace')}") from None
 
 
 @contextmanager
@@ -134,7 +142,9 @@ def llama_cpp(file: Path, max_length: int, vocabulary: GgufVocabulary) -> Iterat
     except RuntimeError as error:
         raise DataError(f"{file}: llama.cpp does not load it: {error}") from None
     try:
-        yield LlamaCpp(server.listening_address, vocabulary)
+        running = LlamaCpp(server.listening_address, vocabulary)
+        running.tokenize("")  # a server that is ended before its first answer may wait for ever
+        yield running
     finally:
         del server
 
@@ -144,11 +154,11 @@ def compare_gguf(source: Source, out: Path, dtype: str) -> str:
 
     DataError if an id of a text differs, or, with weights in float32, a log-probability by more than rounding.
     """
-    recipe, tokenizer = source.recipe(), Tokenizer.load(source.tokenizer_path)
-    vocabulary, there = gguf_vocabulary(source.tokenizer_path), _as_in_llama_cpp(source)
-    texts = _texts(source, tokenizer)
+    tokenizer, vocabulary = SentencePieceBPE(source.tokenizer_path), gguf_vocabulary(source.tokenizer_path)
+    length, there = source.recipe().model.max_length, _as_in_llama_cpp(source)
+    texts = _texts(tokenizer, length - 1)  # llama.cpp wants room for one more
     difference, same = 0.0, 0
-    with llama_cpp(out / file_name(dtype), recipe.model.max_length, vocabulary) as running:
+    with llama_cpp(out / file_name(dtype), length, vocabulary) as running:
 
         def ours(ids: list[int]) -> Floats:
             return np.maximum(_log_probs(_with_bytes(there(np.asarray([ids])), vocabulary)[0])[-1], FLOOR)
@@ -158,7 +168,7 @@ def compare_gguf(source: Source, out: Path, dtype: str) -> str:
         for ids in texts:
             difference = max(difference, float(np.abs(ours(ids) - running.next_log_probs(ids)).max()))
         ids = texts[0][:8]
-        greedy = min(GREEDY, recipe.model.max_length - len(ids))
+        greedy = min(GREEDY, length - len(ids))
         while same < greedy:
             following = int(ours(ids).argmax())
             if running.next_token(ids) != following:
@@ -173,11 +183,12 @@ def compare_gguf(source: Source, out: Path, dtype: str) -> str:
     return found_out
 
 
-def _check_ids(running: LlamaCpp, tokenizer: Tokenizer, text: str, out: Path) -> None:
+def _check_ids(running: LlamaCpp, tokenizer: SentencePieceBPE, text: str, out: Path) -> None:
     """DataError unless a text has the same ids in llama.cpp, without the characters that have no piece."""
-    for unknown in tokenizer.unknown_in(text):
-        text = text.replace(unknown, "")
-    text = tokenizer.normalize(text)
-    found, expected = running.tokenize(text, special=True), [tokenizer.bos_id, *tokenizer.encode(text)]
+    for piece in tokenizer.processor.encode(text, out_type=str):
+        text = text if piece in tokenizer.ids else text.replace(piece.strip(SPACE), "")
+    text = _normalized(tokenizer, text)
+    found = running.tokenize(text, special=True)
+    expected = [tokenizer.ids[tokenizer.bos], *tokenizer.processor.encode(text)]
     if found != expected:
         raise DataError(f"{out}: llama.cpp gives {text!r} the ids {found}, not {expected}")
