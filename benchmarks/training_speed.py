@@ -195,8 +195,10 @@ def probe(contestant: Contestant, sizes: dict[str, Any]) -> list[str]:
 def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Runs everything, in interleaved rounds."""
     if arguments.model:
-        sizes_of_model = asdict(load_recipe(arguments.model, []).model)
-        arguments.overrides = [*(f"model.{key}={size}" for key, size in sizes_of_model.items()), *arguments.overrides]
+        base, other = (asdict(load_recipe(name, []).model) for name in ("kogpt2_base", arguments.model))
+        # Only what differs: an older checkout (`before`) may not know all keys.
+        changes = [f"model.{key}={value}" for key, value in other.items() if value != base[key]]
+        arguments.overrides = [*changes, *arguments.overrides]
     overrides = [*arguments.overrides, f"training.precision={arguments.precision}"]
     recipe = recipe_of(arguments.shape, arguments.shape[0], overrides, work)  # its faults show before a round is spent
     sizes = asdict(recipe.model)
