@@ -18,12 +18,13 @@ import numpy.typing as npt
 from kogpt2_gluon.convert.gguf_vocabulary import GgufVocabulary, gguf_vocabulary
 from kogpt2_gluon.convert.huggingface import check_tokenizer
 from kogpt2_gluon.convert.model_card import card_sections, card_title, special_tokens
-from kogpt2_gluon.convert.names import EMBEDDING, POSITIONS, Parameter, bytes_of, checked, parameters_of
+from kogpt2_gluon.convert.names import POSITIONS, Parameter, bytes_of, checked, parameters_of
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import refuse_occupied, target_folder
 from kogpt2_gluon.convert.tokenizer_files import TokenizerFiles, read_tokenizer
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import ModelRecipe, Recipe
+from kogpt2_gluon.runs.checkpoint import EMBEDDING
 from kogpt2_gluon.storage.safetensors_file import DTYPES as ARRAY_DTYPES
 from kogpt2_gluon.storage.safetensors_file import rounded
 

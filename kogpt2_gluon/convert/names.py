@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 
 Array = npt.NDArray[Any]
 Float32s = npt.NDArray[np.float32]
 
-EMBEDDING, TIED_COPY, POSITIONS = "_embed.weight", "_logits_proj.weight", "_pos_embed.weight"
+POSITIONS = "_pos_embed.weight"
 
 
 class Parameter(NamedTuple):

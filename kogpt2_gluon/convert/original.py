@@ -15,11 +15,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from kogpt2_gluon.convert.names import EMBEDDING, POSITIONS, bytes_of, checked
+from kogpt2_gluon.convert.names import POSITIONS, bytes_of, checked
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import target_folder
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import ModelRecipe, Recipe, parse_recipe
+from kogpt2_gluon.runs.checkpoint import EMBEDDING
 from kogpt2_gluon.storage.params_file import ParamsFile, is_params_file, write_params
 
 Array = NDArray[Any]

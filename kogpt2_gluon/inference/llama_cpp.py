@@ -110,8 +110,8 @@ class LlamaCpp:
         return int(self._likeliest(ids, 1)[0]["id"])
 
     def _likeliest(self, ids: list[int], count: int) -> list[dict[str, Any]]:
-        # A plain piece is made to follow: with the end of the document, or with a part of a character, the answer has
-        # no probabilities. They are those of the network without the bias.
+        # A plain piece is made to follow: with a byte, a part of a character, the answer has no probabilities
+        # (findings/llama_cpp_gives_no_probability_of_half_a_character.sh). They are those without the bias.
         asked = {"prompt": ids, "n_predict": 1, "n_probs": count, "samplers": [], "temperature": 0}
         answer = self._ask("/completion", {**asked, "logit_bias": [[self._plain, 1e6]]})
         found: list[dict[str, Any]] = answer["completion_probabilities"][0]["top_logprobs"]

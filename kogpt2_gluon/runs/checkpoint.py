@@ -1,9 +1,9 @@
 """Checkpoints: folders that are whole or absent.
 
-``CKPT_DIR/step-NNNNNNNN/`` holds ``model.params`` (fp32, in MXNet's format, the released files' names),
-``optimizer.params`` (the optimizer's arrays, likewise), ``state.json``, ``recipe.yaml`` and ``tokenizer.model`` or
-``tokenizer.json`` (with which the folder alone is enough to generate, evaluate or convert) and ``manifest.json`` with
-size and hash of each.
+``CKPT_DIR/step-NNNNNNNN/`` holds ``model.params`` (fp32, in MXNet's format, the released files' names, but the tied
+matrix once), ``optimizer.params`` (the optimizer's arrays, likewise), ``state.json``, ``recipe.yaml`` and
+``tokenizer.model`` or ``tokenizer.json`` (with which the folder alone is enough to generate, evaluate or convert) and
+``manifest.json`` with size and hashes of each (:mod:`.manifest`).
 
 A save writes everything into a hidden folder, forces it onto the disk, and renames the folder last. Only then do two
 text files change: ``latest``, and ``best``, which names the checkpoint of the lowest held-out loss. Only after that are
@@ -24,21 +24,21 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.runs.manifest import MANIFEST, FileFacts, ManifestWriter, read_manifest, same_as_written
 from kogpt2_gluon.storage.files import move, remove_file, replace_folder, write_file
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
 from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
 
-FORMAT_VERSION = 1
 LATEST, BEST = "latest", "best"  # text files, each with the name of a checkpoint
 ONLY_AS_BEST = "only_as_best"  # true in the state of a checkpoint that was saved for its held-out loss alone
 FOLDER = re.compile(r"step-(\d{8,})")
 MODEL, OPTIMIZER, STATE, RECIPE = "model.params", "optimizer.params", "state.json", "recipe.yaml"
-MANIFEST = "manifest.json"
+EMBEDDING, TIED_COPY = "_embed.weight", "_logits_proj.weight"  # GPT-2's tied matrix
 WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run can go on from
 
 HIDDEN = ".step-*"  # half-written and half-removed checkpoints; a crash can leave some
@@ -54,7 +54,7 @@ class Checkpoint:
     """
 
     path: Path
-    files: dict[str, dict[str, Any]]
+    files: dict[str, FileFacts]
 
     def verify(self, optimizer: bool = True) -> None:
         """Compares every file with its hash in the manifest. DataError names the first that differs.
@@ -64,11 +64,7 @@ class Checkpoint:
         for name, facts in self.files.items():
             if name == OPTIMIZER and not optimizer:
                 continue
-            try:
-                same = _hash(self.path / name) == facts["xxh3_128"]
-            except OSError:
-                same = False
-            if not same:
+            if not same_as_written(self.path / name, facts):
                 raise _damaged(self.path / name)
 
     def state(self) -> dict[str, Any]:
@@ -88,7 +84,8 @@ class Checkpoint:
 
     def model_arrays(self) -> Arrays:
         """{structural name: float32 array}, each read when asked for; the tied matrix is there under both its names."""
-        return ParamsFile(self.model_path)
+        file = ParamsFile(self.model_path)
+        return file if TIED_COPY in file or EMBEDDING not in file else _WithTiedCopy(file)
 
     def optimizer_arrays(self) -> dict[str, NDArray[Any]]:
         """Reads {"structural name:k": array}, where k counts the optimizer's arrays of that parameter."""
@@ -103,6 +100,17 @@ class Checkpoint:
         return self.path / next(name for name in NAMES if name in self.files)
 
 
+class _WithTiedCopy(LazyArrays[str]):
+    """The arrays of a file, with the tied matrix under its second name too, after all others."""
+
+    def __init__(self, file: ParamsFile) -> None:
+        super().__init__({**{name: name for name in file}, TIED_COPY: EMBEDDING})
+        self._file = file
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._file[self._places[name]]
+
+
 def save_checkpoint(
     ckpt_dir: Path,
     state: Mapping[str, Any],
@@ -115,26 +123,24 @@ def save_checkpoint(
 ) -> Path:
     """Writes and commits ``step-N`` for ``state['step']``, then removes all but the `keep` newest (0: keeps all).
 
-    `tokenizer` is the one of the data. `best` is the step that the file ``best`` names (None: the run keeps no best
-    one); that checkpoint is not removed. One that was saved only because it was the best (ONLY_AS_BEST in its state)
-    does not count in `keep`, and goes once it is neither the best nor the newest. Returns the new folder. Only one
-    process of a run calls this.
+    `model_arrays` may have the tied matrix once, or under both of its names. `tokenizer` is the one of the data. `best`
+    is the step that the file ``best`` names (None: the run keeps no best one); that checkpoint is not removed. One that
+    was saved only because it was the best (ONLY_AS_BEST in its state) does not count in `keep`, and goes once it is
+    neither the best nor the newest. Returns the new folder. Only one process of a run calls this.
     """
     ckpt_dir.mkdir(parents=True, exist_ok=True)
     for leftover in ckpt_dir.glob(HIDDEN):
         shutil.rmtree(leftover)
     final = ckpt_dir / _name(state["step"])
     with replace_folder(final) as folder:
-        write_params(folder / MODEL, model_arrays)
-        write_params(folder / OPTIMIZER, optimizer_arrays)
-        (folder / STATE).write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
-        (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
-        (folder / tokenizer.file_name).write_bytes(tokenizer.content)
-        files = {
-            file.name: {"bytes": file.stat().st_size, "xxh3_128": _hash(file)} for file in sorted(folder.iterdir())
-        }
-        manifest = {"format_version": FORMAT_VERSION, "files": files}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        files = ManifestWriter(folder)
+        for name, arrays in ((MODEL, model_arrays), (OPTIMIZER, optimizer_arrays)):
+            with files.open(name) as file:
+                write_params(file, arrays)
+        files.write(STATE, json.dumps(dict(state), indent=1).encode())
+        files.write(RECIPE, recipe.to_yaml().encode())
+        files.write(tokenizer.file_name, tokenizer.content)
+        files.close()
     write_file(ckpt_dir / LATEST, f"{final.name}\n".encode())
     name_best(ckpt_dir, best)
     _remove_old(ckpt_dir, final, keep, best)
@@ -307,20 +313,12 @@ def _committed(ckpt_dir: Path) -> list[Path]:
 
 
 def _read_manifest(folder: Path) -> Checkpoint:
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format_version"] != FORMAT_VERSION:
-            found = manifest["format_version"]
-            raise DataError(f"{path}: format version {found!r}; this program reads {FORMAT_VERSION}")
-        listed = manifest["files"].items()
-        files = {name: {"bytes": facts["bytes"], "xxh3_128": facts["xxh3_128"]} for name, facts in listed}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a checkpoint's manifest ({type(error).__name__}: {error})") from None
+    files = read_manifest(folder)
     if files.keys() not in [{MODEL, OPTIMIZER, STATE, RECIPE, name} for name in NAMES]:
-        raise DataError(f"{path}: does not list a checkpoint's files, but {', '.join(sorted(files)) or 'none'}")
+        path, listed = folder / MANIFEST, ", ".join(sorted(files)) or "none"
+        raise DataError(f"{path}: does not list a checkpoint's files, but {listed}")
     for name, facts in files.items():
-        if not (folder / name).is_file() or (folder / name).stat().st_size != facts["bytes"]:
+        if not (folder / name).is_file() or (folder / name).stat().st_size != facts.size:
             raise _damaged(folder / name)
     return Checkpoint(folder, files)
 
@@ -348,11 +346,3 @@ def _is_only_best(folder: Path) -> bool:
         return Checkpoint(folder, {}).state().get(ONLY_AS_BEST) is True
     except DataError:
         return False
-
-
-def _hash(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

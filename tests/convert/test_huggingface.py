@@ -70,7 +70,6 @@ def put(name, array):
     ("change", "message"),
     [
         (drop("_ffn_ln.1.beta"), r"_ffn_ln\.1\.beta is missing; the recipe has 3 layers"),
-        (drop("_logits_proj.weight"), r"_logits_proj\.weight is missing"),
         (put("_attn_ln.3.beta", np.ones(96, np.float32)), r"_attn_ln\.3\.beta is not a parameter of the network"),
         (
             put("_attn_ln.0.beta", np.ones(95, np.float32)),

@@ -1,0 +1,142 @@
+"""A checkpoint's manifest: the names of its files, their sizes, and a hash of every 16 MiB of each.
+
+The hashes are made while the files are written, so that nothing is read again; a file is checked by several threads at
+once. Format version 1, which older checkpoints have, holds one hash for each file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import xxhash
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.machine.limits import available_cores
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 2
+BLOCK_BYTES = 16 << 20
+MAX_THREADS = 8
+
+
+class FileFacts(NamedTuple):
+    """What the manifest says of a file: its size, and the hash (xxh3, 128 bits, in hex) of each of its blocks."""
+
+    size: int
+    hashes: list[str]
+    block_bytes: int  # 0: one hash of the whole file
+
+
+class ManifestWriter:
+    """Writes the files of a folder, and in the end the manifest. Not durable by itself: see storage/files.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._facts: dict[str, FileFacts] = {}
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Yields a new file to write from its beginning to its end."""
+        with (self._folder / name).open("xb") as file:
+            hashed = _HashedFile(file)
+            yield hashed  # type: ignore[misc]  # of a BinaryIO, it has what writers here use
+            self._facts[name] = hashed.facts()
+
+    def write(self, name: str, content: bytes) -> None:
+        with self.open(name) as file:
+            file.write(content)
+
+    def close(self) -> None:
+        """Writes the manifest."""
+        files = {name: {"bytes": facts.size, "xxh3_128": facts.hashes} for name, facts in sorted(self._facts.items())}
+        content = {"format_version": FORMAT_VERSION, "block_bytes": BLOCK_BYTES, "files": files}
+        (self._folder / MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+class _HashedFile:
+    """A file whose blocks are hashed as they are written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = 0
+        self._digest = xxhash.xxh3_128()
+        self._hashes: list[str] = []
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content).cast("B")
+        at = 0
+        while at < len(view):
+            part = view[at : at + BLOCK_BYTES - self._size % BLOCK_BYTES]
+            self._file.write(part)
+            self._digest.update(part)
+            self._size += len(part)
+            at += len(part)
+            if self._size % BLOCK_BYTES == 0:
+                self._end_block()
+        return len(view)
+
+    def facts(self) -> FileFacts:
+        if self._size % BLOCK_BYTES or not self._size:
+            self._end_block()
+        return FileFacts(self._size, self._hashes, BLOCK_BYTES)
+
+    def _end_block(self) -> None:
+        self._hashes.append(self._digest.hexdigest())
+        self._digest = xxhash.xxh3_128()
+
+
+def read_manifest(folder: Path) -> dict[str, FileFacts]:
+    """Reads what a folder's manifest says. DataError if it is missing, damaged or of a later version."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+        if version not in (1, FORMAT_VERSION):
+            raise DataError(f"{path}: format version {version!r}; this program reads {FORMAT_VERSION} and older")
+        block_bytes = 0 if version == 1 else manifest["block_bytes"]
+        return {name: _facts(facts, block_bytes) for name, facts in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a checkpoint's manifest ({type(error).__name__}: {error})") from None
+
+
+def _facts(facts: Mapping[str, Any], block_bytes: Any) -> FileFacts:
+    size, hashes = facts["bytes"], facts["xxh3_128"] if block_bytes else [facts["xxh3_128"]]
+    if not (type(size) is int and size >= 0 and type(block_bytes) is int and block_bytes >= 0):
+        raise ValueError(f"sizes {size!r} and {block_bytes!r}")
+    blocks = max(1, -(-size // block_bytes)) if block_bytes else 1
+    if type(hashes) is not list or len(hashes) != blocks or not all(type(each) is str for each in hashes):
+        raise ValueError(f"not a hash for each of {blocks} blocks")
+    return FileFacts(size, hashes, block_bytes)
+
+
+def same_as_written(path: Path, facts: FileFacts) -> bool:
+    """Compares a file with its hashes; False if it differs or cannot be read."""
+    length = facts.block_bytes or max(1, facts.size)
+
+    def same(block: int) -> bool:
+        return _hash_of(path, block * length, length) == facts.hashes[block]
+
+    try:
+        if path.stat().st_size != facts.size:
+            return False
+        if len(facts.hashes) == 1:
+            return same(0)
+        with ThreadPoolExecutor(min(MAX_THREADS, available_cores())) as threads:
+            return all(threads.map(same, range(len(facts.hashes))))
+    except OSError:
+        return False
+
+
+def _hash_of(path: Path, start: int, length: int) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        file.seek(start)
+        while length > 0 and (part := file.read(min(length, 1 << 20))):
+            digest.update(part)
+            length -= len(part)
+    return digest.hexdigest()
