@@ -21,7 +21,7 @@ from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_che
 from kogpt2_gluon.storage import files as files_module
 from kogpt2_gluon.storage.params_file import read_params, write_params
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
-from tests.shards.shard_helpers import flip
+from tests.shards.shard_helpers import flip as flip_at
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
 
 FILES = ["model.params", "optimizer.params", "recipe.yaml", "state.json", "tokenizer.model"]
@@ -317,7 +317,7 @@ def test_a_checkpoint_of_format_version_1(ckpt_dir: Path) -> None:
     manifest = {"format_version": 1, "files": files}
     (found.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     check_whole(newest_checkpoint(ckpt_dir), 10)
-    flip(found.model_path, 100)
+    flip_at(found.model_path, 100)
     with pytest.raises(DataError, match=r"model\.params: missing, truncated or damaged"):
         newest_checkpoint(ckpt_dir)
 
@@ -337,9 +337,9 @@ def test_a_flipped_byte_in_any_block_is_found(tmp_path: Path, monkeypatch) -> No
         assert (folder / "f").read_bytes() == content and len(facts.hashes) == max(1, -(-size // 1000))
         assert manifest_module.same_as_written(folder / "f", facts)
         for at in {0, size // 2, size - 1} if size else ():
-            flip(folder / "f", at)
+            flip_at(folder / "f", at)
             assert not manifest_module.same_as_written(folder / "f", facts)
-            flip(folder / "f", at)
+            flip_at(folder / "f", at)
         (folder / "f").write_bytes(content + b"x")
         assert not manifest_module.same_as_written(folder / "f", facts)
 
