@@ -186,14 +186,13 @@ def size_of(recipe: Recipe, operators: Operators = STOCK, accumulate: int = 1) -
     storage_bytes = FLOAT_BYTES // 2 if is_float16 else FLOAT_BYTES
     masters = FLOAT_BYTES * parameters
     kept = OPTIMIZERS[recipe.training.optimizer].arrays  # in float32, of a parameter's size
-    tied_matrix = FLOAT_BYTES * recipe.model.vocab_size * recipe.model.units
     return Size(
         parameters=parameters,
         weights=storage_bytes * parameters,
         gradients=storage_bytes * parameters,
         optimizer=kept * masters + (masters if is_float16 else 0),
         activations=_activations(recipe, operators, storage_bytes, accumulate),
-        checkpoint=masters * (1 + kept) + tied_matrix,  # the format of the released weights has the matrix twice
+        checkpoint=masters * (1 + kept),
     )
 
 

@@ -212,6 +212,11 @@ class CheckpointRecipe:
         "also keep the checkpoint of the lowest held-out loss, as RUN_DIR/best: each evaluation that improves saves at "
         "once; no effect if data.test is empty",
     )
+    in_background: bool = option(
+        True,
+        "write checkpoints while the training goes on: the first worker keeps a copy of parameters and moments in its "
+        "host's memory; false: training waits for the disk, without the copy",
+    )
 
 
 @dataclass

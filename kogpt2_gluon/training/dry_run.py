@@ -45,10 +45,17 @@ def describe(recipe: Recipe, size: int = 0) -> str:
         + _data(recipe, tokens),
         *_memory(recipe, accumulate),
         f"disk               {gib(sizes.checkpoint)} a checkpoint, {gib(sizes.checkpoint * (kept + 1))} at most",
+        f"saving             {_saving(recipe, sizes.checkpoint)}",
         *time_and_cost(recipe, size),
         *_precision(recipe),
     ]
     return "\n".join(lines)
+
+
+def _saving(recipe: Recipe, size: int) -> str:
+    if recipe.checkpoint.in_background:
+        return f"in the background, with {gib(size)} more of the first worker's host memory"
+    return "training waits for the disk (checkpoint.in_background=false)"
 
 
 def _memory(recipe: Recipe, accumulate: int) -> list[str]:

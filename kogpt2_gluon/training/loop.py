@@ -28,7 +28,8 @@ from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
 from kogpt2_gluon.training.phases import Phase, unmarked
-from kogpt2_gluon.training.resume import last_save, save_is_due, save_state
+from kogpt2_gluon.training.resume import save_is_due
+from kogpt2_gluon.training.saver import Saver, last_save
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.setup import derive_seed, describe, set_up
 from kogpt2_gluon.training.signals import StopRequest
@@ -87,7 +88,7 @@ def _train(recipe: Recipe, resume: str, allow_change: Sequence[str]) -> TrainSta
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, state.step, recipe.tracking.tensorboard)
     # Only rank 0 looks for the stop file; each step's sums pass the request on to all workers.
     stop_file = job.stop_file(recipe.run_dir) if worker.rank == 0 else None
-    with run, tracker, StopRequest(stop_file) as stop:
+    with run, tracker, StopRequest(stop_file) as stop, Saver(recipe, run, tracker.message) as saver:
         if worker.rank == 0:
             write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
             write_environment(recipe.run_dir)
@@ -105,8 +106,10 @@ def _train(recipe: Recipe, resume: str, allow_change: Sequence[str]) -> TrainSta
                 # After a skipped update there is something new to save only when the run stops there.
                 new = state.attempt != saved_attempt if stop_wanted else state.step != saved_step
                 if due and (evaluated or new):
-                    save_state(recipe, run)
+                    saver.save()
                     saved_step, saved_attempt = state.step, state.attempt
+            if stop_wanted or finished:
+                saver.finish()
             if stop_wanted:
                 again = "run again" if resume == "auto" else "run again with --resume auto"
                 raise PreemptedError(f"stopped at step {state.step}, saved in {recipe.ckpt_dir}; {again} to go on")
@@ -114,6 +117,7 @@ def _train(recipe: Recipe, resume: str, allow_change: Sequence[str]) -> TrainSta
                 break
 
             result = run_step(recipe, run, stop)
+            saver.check()
             stop_wanted, save_wanted = result.stop_wanted, result.save_wanted
             run.progress.at_step(state.step)
             for message in result.messages:

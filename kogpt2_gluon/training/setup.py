@@ -74,7 +74,7 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
         decoder, loss_block = net.for_decoding(), LOSS_BLOCKS[training.recompute](net, rows_apart=True)
         update = Update(net, training, worker, start.accumulate, state.step, fused=ops.name == "fused")
         if checkpoint:
-            update.load_arrays(checkpoint.optimizer_arrays())
+            update.load_moments(checkpoint.optimizer_arrays())
         mx.nd.waitall()  # MXNet allocates an array when it is written
 
     loss_block.hybridize(static_alloc=True, static_shape=True)

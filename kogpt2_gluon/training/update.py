@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kogpt2_gluon.errors import DataError
@@ -83,13 +84,9 @@ class Update:
         clip = min(1.0, clip_norm / norm) if clip_norm and norm else 1.0
         self._optimizer.apply(learning_rate, clip / loss_scale)
 
-    def arrays(self) -> dict[str, Any]:
-        """The optimizer's arrays as NumPy, {structural name:k : array}; the same with and without fused operators."""
-        return {name: array.asnumpy() for name, array in self._moments().items()}
-
-    def load_arrays(self, arrays: dict[str, Any]) -> None:
-        """Takes over the arrays of :meth:`arrays`; DataError if they are those of another optimizer or model."""
-        mine = self._moments()
+    def load_moments(self, arrays: Mapping[str, Any]) -> None:
+        """Takes over the arrays of :meth:`moments`; DataError if they are those of another optimizer or model."""
+        mine = self.moments()
         for name in sorted(mine.keys() ^ arrays.keys()):
             raise DataError(
                 f"optimizer state {name}: in one of run and checkpoint only; it was saved by another optimizer or model"
@@ -99,5 +96,6 @@ class Update:
                 raise DataError(f"optimizer state {name}: shape {arrays[name].shape}, expected {array.shape}")
             array[:] = arrays[name]
 
-    def _moments(self) -> dict[str, Any]:
+    def moments(self) -> dict[str, Any]:
+        """The optimizer's arrays, {structural name:k : array}; the same with and without fused operators."""
         return {f"{name}:{k}": a for name, pair in self._optimizer.moments.items() for k, a in enumerate(pair)}

@@ -111,7 +111,7 @@ def test_masters_keep_what_float16_weights_would_lose(half_arrays, optimizer):
         np.testing.assert_array_equal(weight.data().asnumpy(), results[-1].astype(name))  # the copy keeps up
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
     np.testing.assert_allclose(results[0], 0.996, atol=1e-4)
-    assert {array.dtype for array in update.arrays().values()} == {np.dtype("float32")}
+    assert {np.dtype(array.dtype) for array in update.moments().values()} == {np.dtype("float32")}
 
 
 def test_norm_of_float16_gradients_does_not_overflow(half_arrays):

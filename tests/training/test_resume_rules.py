@@ -70,6 +70,7 @@ OTHER = {
     "checkpoint.interval": 7,
     "checkpoint.keep": 7,
     "checkpoint.keep_best": "false",
+    "checkpoint.in_background": "false",
     "tracking.log_interval": 7,
     "tracking.tensorboard": "true",
     "tracking.sample_prompts": "[오늘은]",

@@ -1,0 +1,190 @@
+"""Saves the state of a run while its training goes on.
+
+Between two steps the arrays are copied in memory; a thread checks, hashes and writes the copy. There is one save at a
+time: the next one waits for it, and so does the end of the run. A checkpoint appears whole or not at all, whenever the
+process dies (runs/checkpoint.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kogpt2_gluon.errors import DivergedError, KoGPT2Error
+from kogpt2_gluon.estimate import size_of
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.checkpoint import ONLY_AS_BEST, open_checkpoint, save_checkpoint
+from kogpt2_gluon.storage.disk import full_disk_named
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
+from kogpt2_gluon.training.best import is_best
+from kogpt2_gluon.training.evaluation import is_due
+from kogpt2_gluon.training.host_copies import HostCopies
+from kogpt2_gluon.training.state import TrainingRun, TrainState
+from kogpt2_gluon.wording import gigabytes
+
+Arrays = Mapping[str, NDArray[Any]]
+
+CHECKED_AT_ONCE = 1 << 20  # numbers
+
+
+class Saver:
+    """Saves one run's checkpoints; rank 0 writes. Leaving it, as a context manager, waits for the last save.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    run : TrainingRun
+    say : function
+        Is called with a line about a failed save, if the run ends by another error.
+    """
+
+    def __init__(self, recipe: Recipe, run: TrainingRun, say: Callable[[str], None]) -> None:
+        self._recipe, self._run, self._say = recipe, run, say
+        self._copies = HostCopies()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._pending: Future[None] | None = None
+
+    def save(self) -> None:
+        """Begins to save the state as it is now. Every worker calls this; rank 0 waits for the save before.
+
+        Raises what the save before raised: DivergedError if something in it was not finite, DiskFullError if there was
+        no room for it.
+        """
+        run = self._run
+        run.reader.gather(run.worker)
+        if run.worker.rank != 0:
+            return
+        self._wait()
+        arrays = {**run.update.masters, **run.update.moments()}
+        in_background = self._recipe.checkpoint.in_background
+        taken = self._copies.take(arrays) if in_background else _OneByOne(arrays)
+        self._pending = self._thread.submit(
+            _write, self._recipe, _state_of(self._recipe, run), taken, list(run.update.masters), run.tokenizer.stored
+        )
+        if not in_background:
+            self._wait()
+
+    def is_written(self) -> bool:
+        """Returns True if nothing is being written. Does not wait."""
+        return self._pending is None or self._pending.done()
+
+    def check(self) -> None:
+        """Raises what a save raised that has ended by now. Does not wait."""
+        if self.is_written():
+            self._wait()
+
+    def finish(self) -> None:
+        """Waits, on every worker, until all that was saved is on disk. Raises what a save raised."""
+        self._wait()
+        self._run.worker.barrier()
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        try:
+            self._wait()
+        except KoGPT2Error as failed:
+            if not error:
+                raise
+            self._say(str(failed))
+        finally:
+            self._thread.shutdown()
+
+
+class _OneByOne(LazyArrays[Any]):
+    """MXNet's arrays as NumPy's, each copied when it is asked for."""
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        array: NDArray[Any] = self._places[name].asnumpy()
+        return array
+
+
+class _Part(LazyArrays[str]):
+    """Some of these arrays."""
+
+    def __init__(self, arrays: Arrays, names: list[str]) -> None:
+        super().__init__({name: name for name in names})
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._arrays[self._places[name]]
+
+
+def _state_of(recipe: Recipe, run: TrainingRun) -> dict[str, Any]:
+    """Returns all of a run that is no array, as plain data that no later step changes."""
+    return {
+        **_finite(asdict(run.state)),
+        "loss_scale": run.loss_scale.state(),
+        "products": run.products.state(),
+        "reader": copy.deepcopy(run.reader.state()),
+        "recipe_fingerprint": recipe.fingerprint(),
+        "data_fingerprint": run.reader.fingerprint,
+        "held_out_fingerprint": run.held_out.fingerprint if run.held_out else None,
+        "tokenizer_sha256": run.tokenizer.sha256,
+        "size": run.worker.size,
+        ONLY_AS_BEST: not _is_regular(recipe, run.state),
+    }
+
+
+def _write(recipe: Recipe, state: dict[str, Any], arrays: Arrays, parameters: list[str], tokenizer: Any) -> None:
+    """Writes a checkpoint of `arrays`, of which `parameters` are the network's and all others the optimizer's."""
+    for name in arrays:
+        if not _is_finite(arrays[name]):
+            raise DivergedError(f"step {state['step']}: {name} is not finite; nothing was saved for this step")
+    moments = [name for name in arrays if name not in set(parameters)]
+    with full_disk_named(recipe.ckpt_dir, lambda: _no_room(recipe, state["step"])):
+        save_checkpoint(
+            recipe.ckpt_dir,
+            state,
+            _Part(arrays, parameters),
+            _Part(arrays, moments),
+            recipe,
+            tokenizer,
+            keep=recipe.checkpoint.keep,
+            best=state["best"]["step"] if state["best"] else None,
+        )
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[at : at + CHECKED_AT_ONCE]).all() for at in range(0, flat.size, CHECKED_AT_ONCE))
+
+
+def _is_regular(recipe: Recipe, state: TrainState) -> bool:
+    """Returns False if the state is saved because its held-out loss is the best so far, and for no other reason."""
+    ended = state.stop_rule_met or state.step >= recipe.training.num_steps
+    return ended or is_due(state.step, recipe.checkpoint.interval) or not is_best(state)
+
+
+def _no_room(recipe: Recipe, step: int) -> str:
+    needed = gigabytes(size_of(recipe).checkpoint)
+    return f"the checkpoint of step {step:,} needs {needed}; {last_save(recipe)}"
+
+
+def last_save(recipe: Recipe) -> str:
+    """Says from where a run that ends on a full disk can go on."""
+    try:
+        name = open_checkpoint(recipe.ckpt_dir).path.name
+    except KoGPT2Error:
+        return "nothing was saved before; make room, or name another tracking.run_dir"
+    return f"{name} was saved last; make room and run again to go on from it"
+
+
+def _finite(value: Any) -> Any:
+    """Copies plain data, with None for every number that is not finite, such as the perplexity of a loss above 700."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else copy.deepcopy(value)
