@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -44,8 +45,10 @@ def run_as_child(arguments: argparse.Namespace) -> Result:
         saves = [_measure_save(recipe, run, usual, save, is_written, arguments.steps) for _ in range(3)]
         while not is_written():
             time.sleep(0.01)
+        saved = sum(path.stat().st_size for path in sorted(recipe.ckpt_dir.glob("step-*"))[-1].iterdir())
+    shutil.rmtree(recipe.run_dir)
     medians = {name: statistics.median(each[name] for each in saves[1:]) for name in saves[0]}
-    return {**medians, "peak_memory_mb": peak_memory_mb(), "step": usual, "saves": saves}
+    return {**medians, "peak_memory_mb": peak_memory_mb(), "step": usual, "bytes": saved, "saves": saves}
 
 
 def _saver(recipe: Any, run: Any) -> tuple[Any, Any]:
