@@ -2,7 +2,7 @@
 # llama.cpp: with a SentencePiece vocabulary without byte tokens it refuses every text with a character without a piece.
 #
 # Guess: a SentencePiece model with <unk>, in a GGUF file with unknown_token_id, gives the ids that SentencePiece gives.
-# What happens: SentencePiece's trainer makes no byte tokens (<0x00> to <0xFF>) unless it is told byte_fallback=True.
+# What happens: SentencePiece's trainer makes no byte tokens (<0x00> to <0xFF>) without byte_fallback=True.
 # Without them, llama.cpp gives the same ids while each character has a piece. For one that has none it looks up its
 # bytes, does not find them, and never takes <unk>: the server answers "_Map_base::at" to the whole text, prompts
 # included. At loading it warns of the newline alone. A line end, a full stop or a rare syllable is enough.

@@ -40,7 +40,7 @@ IN_GGUF = {  # transformers' name without "transformer." and the layer: GGUF's
 
 
 class Cost(NamedTuple):
-    """What llama.cpp's way to compute a network costs, measured on Korean text.
+    """The cost of computing a network in llama.cpp's way, measured on Korean text.
 
     Attributes
     ----------

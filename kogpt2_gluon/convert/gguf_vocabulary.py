@@ -1,7 +1,7 @@
 """A SentencePiece BPE model as the vocabulary of a GGUF file, of the kind that llama.cpp calls SPM.
 
 llama.cpp then joins pieces as SentencePiece does, highest score first, leftmost first, and puts the space in front of a
-text. It has no normalisation and no unknown token: a character that is no piece becomes one token for each of its
+text. It has no normalisation and no unknown token: a character without a piece becomes one token for each of its
 bytes, and a vocabulary without such tokens makes it fail. So they are added where the model has none. Its other kind,
 BPE, would leave such a character out, but has no space in front of a text: the first word would get other ids.
 """

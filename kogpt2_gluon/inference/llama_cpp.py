@@ -1,4 +1,4 @@
-"""What llama.cpp makes of a network: what its form of GELU costs, and a comparison with llama.cpp itself."""
+"""Runs a network as llama.cpp does: the cost of its form of GELU, and a comparison with llama.cpp itself."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ MAX_THREADS = 8
 
 
 class FileFacts(NamedTuple):
-    """What the manifest says of a file: its size, and the hash (xxh3, 128 bits, in hex) of each of its blocks."""
+    """A file's size, and the hash (xxh3, 128 bits, in hex) of each of its blocks."""
 
     size: int
     hashes: list[str]

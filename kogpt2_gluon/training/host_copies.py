@@ -50,6 +50,6 @@ def _allocate(layout: list[tuple[str, tuple[int, ...], Any]]) -> dict[str, Array
 
 
 def _copy(array: Any, copy: Array) -> None:
-    """As `array.asnumpy()`, but into memory that is there already."""
+    """Does what `array.asnumpy()` does, but into memory that is there already."""
     address = copy.ctypes.data_as(ctypes.c_void_p)
     mx.base.check_call(mx.base._LIB.MXNDArraySyncCopyToCPU(array.handle, address, ctypes.c_size_t(copy.size)))

@@ -124,7 +124,7 @@ class _Part(LazyArrays[str]):
 
 
 def _state_of(recipe: Recipe, run: TrainingRun) -> dict[str, Any]:
-    """Returns all of a run that is no array, as plain data that no later step changes."""
+    """Returns all of a run but its arrays, as plain data that no later step changes."""
     return {
         **_finite(asdict(run.state)),
         "loss_scale": run.loss_scale.state(),

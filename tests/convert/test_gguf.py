@@ -130,7 +130,7 @@ def test_a_cost_above_half_a_percent_is_the_first_line(source, tmp_path, change,
 
 
 def test_without_mxnet_the_card_says_that_nothing_was_measured(checkpoint, tmp_path):
-    """A finder of modules that knows no MXNet stands for an environment without it."""
+    """An import of MXNet that fails stands for an environment without it."""
     from tests.helpers import run
 
     without = "import sys; sys.modules['mxnet'] = None; from kogpt2_gluon.machine import runtime; "
