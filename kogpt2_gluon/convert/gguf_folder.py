@@ -230,7 +230,6 @@ llama-completion -m {name} -no-cnv -n {min(40, model.max_length // 2)} -p "ì˜¤ëŠ
 ```
 
 - {_activation_line(model, cost)}
-- `llama-quantize` makes smaller files of this one.
 
 {card_sections(recipe, state, tokenizer, _tokenizer_lines(vocabulary, tokenizer))}"""
 
@@ -249,7 +248,7 @@ def _tokenizer_lines(vocabulary: GgufVocabulary, tokenizer: TokenizerFiles) -> s
         lines += f"""\
 - A character that has no piece becomes one token for each of its bytes, where SentencePiece gives one `{unknown}` for
   all such characters in a row. These {vocabulary.added} tokens are read as `{unknown}`, and have the output of
-  `{never}`, which training never has, so that none is generated.
+  `{never}`: if training never has that, none of them is generated.
 """
     if vocabulary.symbols:
         lines += f"""\

@@ -23,6 +23,7 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import ONLY_AS_BEST, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
+from kogpt2_gluon.storage.tokenizer_file import StoredTokenizer
 from kogpt2_gluon.training.best import is_best
 from kogpt2_gluon.training.evaluation import is_due
 from kogpt2_gluon.training.host_copies import HostCopies
@@ -62,12 +63,12 @@ class Saver:
         if run.worker.rank != 0:
             return
         self._wait()
-        arrays = {**run.update.masters, **run.update.moments()}
+        masters, moments = run.update.masters, run.update.moments()
         in_background = self._recipe.checkpoint.in_background
-        taken = self._copies.take(arrays) if in_background else _OneByOne(arrays)
-        self._pending = self._thread.submit(
-            _write, self._recipe, _state_of(self._recipe, run), taken, list(run.update.masters), run.tokenizer.stored
-        )
+        take = self._copies.take if in_background else _OneByOne
+        arrays, state = take({**masters, **moments}), _state_of(self._recipe, run)
+        parts = _Part(arrays, list(masters)), _Part(arrays, list(moments))
+        self._pending = self._thread.submit(_write, self._recipe, state, *parts, run.tokenizer.stored)
         if not in_background:
             self._wait()
 
@@ -139,18 +140,18 @@ def _state_of(recipe: Recipe, run: TrainingRun) -> dict[str, Any]:
     }
 
 
-def _write(recipe: Recipe, state: dict[str, Any], arrays: Arrays, parameters: list[str], tokenizer: Any) -> None:
-    """Writes a checkpoint of `arrays`, of which `parameters` are the network's and all others the optimizer's."""
-    for name in arrays:
-        if not _is_finite(arrays[name]):
-            raise DivergedError(f"step {state['step']}: {name} is not finite; nothing was saved for this step")
-    moments = [name for name in arrays if name not in set(parameters)]
+def _write(recipe: Recipe, state: dict[str, Any], masters: Arrays, moments: Arrays, tokenizer: StoredTokenizer) -> None:
+    """Checks the arrays of network and optimizer, and writes a checkpoint of them."""
+    for arrays in (masters, moments):
+        for name in arrays:
+            if not _is_finite(arrays[name]):
+                raise DivergedError(f"step {state['step']}: {name} is not finite; nothing was saved for this step")
     with full_disk_named(recipe.ckpt_dir, lambda: _no_room(recipe, state["step"])):
         save_checkpoint(
             recipe.ckpt_dir,
             state,
-            _Part(arrays, parameters),
-            _Part(arrays, moments),
+            masters,
+            moments,
             recipe,
             tokenizer,
             keep=recipe.checkpoint.keep,
