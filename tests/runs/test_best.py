@@ -16,11 +16,6 @@ from tests.runs.test_checkpoint import OPERATIONS, RECIPE, arrays, moments, step
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
 
 
-@pytest.fixture()
-def ckpt_dir(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "checkpoints"
-
-
 def save(ckpt_dir: Path, step: int, best: int | None, keep: int = 2, only: bool = False, course: int = 0) -> Path:
     """Saves a step; the best one is `best`. `only`: for no other reason. `course` marks the state."""
     ckpt_dir.mkdir(parents=True, exist_ok=True)

@@ -11,71 +11,16 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
-import xxhash
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.recipe import Recipe, parse_recipe
+from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.runs import checkpoint as module
-from kogpt2_gluon.runs import manifest as manifest_module
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage import files as files_module
-from kogpt2_gluon.storage.params_file import read_params, write_params
+from kogpt2_gluon.storage.params_file import read_params
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
-from tests.shards.shard_helpers import flip as flip_at
+from tests.runs.checkpoint_helpers import FILES, RECIPE, arrays, check_whole, moments, same, save, steps
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
-
-FILES = ["model.params", "optimizer.params", "recipe.yaml", "state.json", "tokenizer.model"]
-RECIPE = parse_recipe({"name": "a test", "about": "한국어", "model": {"units": 16, "num_heads": 2, "num_layers": 1}})
-
-
-def arrays(seed: int) -> dict[str, np.ndarray]:
-    draw = np.random.RandomState(seed)
-    return {
-        "_embed.weight": draw.randn(7, 3).astype("float32"),
-        "_final_ln.gamma": np.array([np.inf, -0.0, np.float32(1e-45), np.nan], dtype="float32"),
-        "_ffn_layers.0._hidden_map.bias": draw.randn(5).astype("float32"),
-    }
-
-
-def moments(seed: int) -> dict[str, np.ndarray]:
-    """Two arrays a parameter, one of them a view that runs backwards."""
-    return {f"{name}:{k}": array[:: 1 - 2 * k] for name, array in arrays(seed).items() for k in (0, 1)}
-
-
-@pytest.fixture()
-def ckpt_dir(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "checkpoints"
-
-
-def save(ckpt_dir: Path, step: int, keep: int = 0, recipe: Recipe = RECIPE) -> Path:
-    tokenizer = ckpt_dir.parent / "source.model"
-    tokenizer.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.write_bytes(b"not a real tokenizer, but its bytes")
-    state = {"step": step, "loss_scale": 0.1 + 0.2, "reader": {"consumed": step * 8}, "evaluation": None}
-    return save_checkpoint(ckpt_dir, state, arrays(step), moments(step), recipe, stored_tokenizer(tokenizer), keep)
-
-
-def steps(ckpt_dir: Path) -> list[int]:
-    return sorted(int(folder.name[5:]) for folder in ckpt_dir.iterdir() if folder.name.startswith("step-"))
-
-
-def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    """Names in order, dtypes and bits."""
-    return list(one) == list(other) and all(
-        array.dtype == other[name].dtype
-        and array.shape == other[name].shape
-        and array.tobytes() == other[name].tobytes()
-        for name, array in one.items()
-    )
-
-
-def check_whole(checkpoint: Checkpoint, step: int) -> None:
-    checkpoint.verify()
-    assert checkpoint.path.name == f"step-{step:08d}"
-    assert checkpoint.state()["step"] == step
-    found = dict(checkpoint.model_arrays())
-    assert found.pop("_logits_proj.weight") is not None and same(found, arrays(step))
-
 
 # --- what is saved
 
@@ -259,89 +204,6 @@ def test_a_state_without_a_step(ckpt_dir: Path, text: str) -> None:
     (found.path / "state.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r'state\.json: it has no "step"'):
         found.state()
-
-
-def drop(name: str) -> Callable[[dict], None]:
-    return lambda manifest: manifest["files"].pop(name)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        *(drop(name) for name in FILES),
-        lambda manifest: manifest["files"].update({"../x": {"bytes": 1, "xxh3_128": ""}}),
-        lambda manifest: manifest["files"].update({"..": {"bytes": 1, "xxh3_128": ""}}),
-        lambda manifest: manifest.update(files=[]),
-        lambda manifest: manifest.pop("files"),
-        lambda manifest: manifest.update(format_version=3),
-        lambda manifest: manifest.pop("block_bytes"),
-        lambda manifest: manifest.update(block_bytes=-1),
-        lambda manifest: manifest.update(block_bytes="16"),
-        lambda manifest: manifest["files"]["state.json"].pop("bytes"),
-        lambda manifest: manifest["files"]["state.json"].update(bytes=10**30),
-        lambda manifest: manifest["files"]["state.json"].update(bytes=True),
-        lambda manifest: manifest["files"]["state.json"]["xxh3_128"].append(""),
-        lambda manifest: manifest["files"]["state.json"].update(xxh3_128=[1]),
-    ],
-)
-def test_a_manifest_of_something_else(ckpt_dir: Path, change: Callable[[dict], None]) -> None:
-    path = save(ckpt_dir, 10) / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    change(manifest)
-    path.write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(DataError) as caught:
-        newest_checkpoint(ckpt_dir)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}"])
-def test_a_manifest_that_is_none(ckpt_dir: Path, text: Any) -> None:
-    save(ckpt_dir, 10)
-    path = save(ckpt_dir, 20) / "manifest.json"
-    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
-    for attempt in (open_checkpoint, newest_checkpoint):
-        with pytest.raises(DataError) as caught:
-            attempt(ckpt_dir)
-        assert str(path) in str(caught.value)
-
-
-def test_a_checkpoint_of_format_version_1(ckpt_dir: Path) -> None:
-    """One hash for each file, and the tied matrix twice."""
-    found = open_checkpoint(save(ckpt_dir, 10))
-    write_params(found.model_path, dict(found.model_arrays()))
-    files = {
-        file.name: {"bytes": file.stat().st_size, "xxh3_128": xxhash.xxh3_128_hexdigest(file.read_bytes())}
-        for file in sorted(found.path.iterdir())
-        if file.name != "manifest.json"
-    }
-    manifest = {"format_version": 1, "files": files}
-    (found.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    check_whole(newest_checkpoint(ckpt_dir), 10)
-    flip_at(found.model_path, 100)
-    with pytest.raises(DataError, match=r"model\.params: missing, truncated or damaged"):
-        newest_checkpoint(ckpt_dir)
-
-
-def test_a_flipped_byte_in_any_block_is_found(tmp_path: Path, monkeypatch) -> None:
-    """Files of several blocks, checked by several threads; sizes at, above and below the edge of a block."""
-    monkeypatch.setattr(manifest_module, "BLOCK_BYTES", 1000)
-    for size in (0, 1, 999, 1000, 1001, 3000, 4500):
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        files, content = manifest_module.ManifestWriter(folder), np.random.RandomState(size).bytes(size)
-        with files.open("f") as file:
-            for at in range(0, size, 700):
-                file.write(content[at : at + 700])
-        files.close()
-        facts = manifest_module.read_manifest(folder)["f"]
-        assert (folder / "f").read_bytes() == content and len(facts.hashes) == max(1, -(-size // 1000))
-        assert manifest_module.same_as_written(folder / "f", facts)
-        for at in {0, size // 2, size - 1} if size else ():
-            flip_at(folder / "f", at)
-            assert not manifest_module.same_as_written(folder / "f", facts)
-            flip_at(folder / "f", at)
-        (folder / "f").write_bytes(content + b"x")
-        assert not manifest_module.same_as_written(folder / "f", facts)
 
 
 # --- crashes

@@ -1,0 +1,101 @@
+"""A checkpoint's manifest: what it says is compared with the files, and one that says something else is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+import xxhash
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.runs import manifest as manifest_module
+from kogpt2_gluon.runs.checkpoint import newest_checkpoint, open_checkpoint
+from kogpt2_gluon.storage.params_file import write_params
+from tests.runs.checkpoint_helpers import FILES, check_whole, save
+from tests.shards.shard_helpers import flip as flip_at
+
+
+def drop(name: str) -> Callable[[dict], None]:
+    return lambda manifest: manifest["files"].pop(name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(drop(name) for name in FILES),
+        lambda manifest: manifest["files"].update({"../x": {"bytes": 1, "xxh3_128": ""}}),
+        lambda manifest: manifest["files"].update({"..": {"bytes": 1, "xxh3_128": ""}}),
+        lambda manifest: manifest.update(files=[]),
+        lambda manifest: manifest.pop("files"),
+        lambda manifest: manifest.update(format_version=3),
+        lambda manifest: manifest.pop("block_bytes"),
+        lambda manifest: manifest.update(block_bytes=-1),
+        lambda manifest: manifest.update(block_bytes="16"),
+        lambda manifest: manifest["files"]["state.json"].pop("bytes"),
+        lambda manifest: manifest["files"]["state.json"].update(bytes=10**30),
+        lambda manifest: manifest["files"]["state.json"].update(bytes=True),
+        lambda manifest: manifest["files"]["state.json"]["xxh3_128"].append(""),
+        lambda manifest: manifest["files"]["state.json"].update(xxh3_128=[1]),
+    ],
+)
+def test_a_manifest_of_something_else(ckpt_dir: Path, change: Callable[[dict], None]) -> None:
+    path = save(ckpt_dir, 10) / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        newest_checkpoint(ckpt_dir)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}"])
+def test_a_manifest_that_is_none(ckpt_dir: Path, text: Any) -> None:
+    save(ckpt_dir, 10)
+    path = save(ckpt_dir, 20) / "manifest.json"
+    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+    for attempt in (open_checkpoint, newest_checkpoint):
+        with pytest.raises(DataError) as caught:
+            attempt(ckpt_dir)
+        assert str(path) in str(caught.value)
+
+
+def test_a_checkpoint_of_format_version_1(ckpt_dir: Path) -> None:
+    """One hash for each file, and the tied matrix twice."""
+    found = open_checkpoint(save(ckpt_dir, 10))
+    write_params(found.model_path, dict(found.model_arrays()))
+    files = {
+        file.name: {"bytes": file.stat().st_size, "xxh3_128": xxhash.xxh3_128_hexdigest(file.read_bytes())}
+        for file in sorted(found.path.iterdir())
+        if file.name != "manifest.json"
+    }
+    manifest = {"format_version": 1, "files": files}
+    (found.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    check_whole(newest_checkpoint(ckpt_dir), 10)
+    flip_at(found.model_path, 100)
+    with pytest.raises(DataError, match=r"model\.params: missing, truncated or damaged"):
+        newest_checkpoint(ckpt_dir)
+
+
+def test_a_flipped_byte_in_any_block_is_found(tmp_path: Path, monkeypatch) -> None:
+    """Files of several blocks, checked by several threads; sizes at, above and below the edge of a block."""
+    monkeypatch.setattr(manifest_module, "BLOCK_BYTES", 1000)
+    for size in (0, 1, 999, 1000, 1001, 3000, 4500):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        files, content = manifest_module.ManifestWriter(folder), np.random.RandomState(size).bytes(size)
+        with files.open("f") as file:
+            for at in range(0, size, 700):
+                file.write(content[at : at + 700])
+        files.close()
+        facts = manifest_module.read_manifest(folder)["f"]
+        assert (folder / "f").read_bytes() == content and len(facts.hashes) == max(1, -(-size // 1000))
+        assert manifest_module.same_as_written(folder / "f", facts)
+        for at in {0, size // 2, size - 1} if size else ():
+            flip_at(folder / "f", at)
+            assert not manifest_module.same_as_written(folder / "f", facts)
+            flip_at(folder / "f", at)
+        (folder / "f").write_bytes(content + b"x")
+        assert not manifest_module.same_as_written(folder / "f", facts)
