@@ -1,4 +1,4 @@
-"""A small checkpoint that is no network's, and what it should be when it comes back."""
+"""A small checkpoint of arrays that make no network, and what it should be when it comes back."""
 
 from __future__ import annotations
 
