@@ -28,8 +28,9 @@ from conditions import conditions
 from kogpt2_gluon.convert.names import parameters_of
 from kogpt2_gluon.demo.sentences.sample_text import write_sample_corpus
 from kogpt2_gluon.recipe import load_recipe
-from kogpt2_gluon.runs.checkpoint import TIED_COPY, save_checkpoint
+from kogpt2_gluon.runs.checkpoint import save_checkpoint
 
+TIED_COPY = "_logits_proj.weight"  # an older checkout (--before) has no common place to import the name from
 CONVERT = "from kogpt2_gluon.cli.main import main; main()"
 TORCH = "import sys, torch; torch.save(torch.load(sys.argv[1]), sys.argv[2])"
 
