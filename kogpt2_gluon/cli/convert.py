@@ -56,7 +56,7 @@ def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) 
     opened, notes = open_source(source, options.pop("tokenizer"), options.pop("num_heads"))
     for note in notes:
         click.echo(note)
-    done = convert_to(target, opened, out, measure=_measure(), **options)
+    done = convert_to(target, opened, out, measure=_measure() if target == "gguf" else None, **options)
     if verify:
         click.echo(f"verified: {_compare(opened, out, target, options['dtype'])}")
     click.echo(done)
