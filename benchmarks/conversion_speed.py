@@ -4,8 +4,9 @@
 
 A checkpoint with random weights and moments, and a tokenizer with as many pieces as the text gives (own sentences, or
 FILE, a document a line), are made first. Then, in turn and each in a process of its own: `kogpt2 convert` to a
-transformers folder; the same of the checkout DIR; and torch.load and torch.save of the same arrays. Seconds are from
-start to exit, with the files in the page cache; memory is the peak of the process. Ratios are medians of each round's.
+transformers folder; the same of the checkout DIR, each with a checkpoint that it wrote itself; and torch.load and
+torch.save of the same arrays. Seconds are from start to exit, with the files in the page cache; memory is the peak of
+the process. Ratios are medians of each round's.
 """
 
 from __future__ import annotations
@@ -48,17 +49,18 @@ def main(rounds: int, before: Path | None, text: Path | None, make: Path | None,
         return
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        # In a process of its own: the peak of a child is at least what its parent had when it started it. By the older
-        # checkout, because an older one cannot read the recipe of a newer.
-        variables = {"PYTHONPATH": str(before.resolve())} if before else {}
-        wanted = ["--text", text.resolve()] if text else []
-        measure([sys.executable, Path(__file__).resolve(), "--make", work, *wanted], variables)
-        checkpoint, saved = work / "ckpt" / "step-00000001", work / "torch.bin"
-        out = work / "out"
-        convert = [sys.executable, "-c", CONVERT, "convert", checkpoint, out]
-        ways = {"kogpt2": (convert, {})}
-        if before:
-            ways["before"] = (convert, variables)
+        ways, out = {}, work / "out"
+        for way, checkout in {"kogpt2": None, "before": before}.items():
+            if way == "before" and not checkout:
+                continue
+            variables = {"PYTHONPATH": str(checkout.resolve())} if checkout else {}
+            files = work / way
+            files.mkdir()
+            wanted = ["--text", text.resolve()] if text else []
+            # In a process of its own: the peak of a child is at least what its parent had when it started it.
+            measure([sys.executable, Path(__file__).resolve(), "--make", files, *wanted], variables)
+            ways[way] = ([sys.executable, "-c", CONVERT, "convert", files / "ckpt" / "step-00000001", out], variables)
+        saved = work / "kogpt2" / "torch.bin"
         ways["torch"] = ([sys.executable, "-c", TORCH, saved, out], {})
         found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
