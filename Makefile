@@ -75,9 +75,9 @@ $(PCLUSTER)/.ready: constraints.txt
 
 # Tests wait half of their time, so more processes than cores run side by side. Each
 # computes with one thread, which does not spin; tests of several threads set their number themselves. Bytecode is
-# kept, because tests start hundreds of processes.
+# kept, because tests start hundreds of processes. A test that hangs or crashes costs its process, and is tried again.
 TEST_PROCESSES ?= 5
-PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
 test: $(TEST) $(JS) ## the test suite
 	$(PYTEST) -m 'not slow'

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -21,6 +24,7 @@ from kogpt2_gluon.convert.normalizer import SPACE
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.tokenizer_json import NORMAL, SentencePieceBPE
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.inference import llama_cpp_server
 from kogpt2_gluon.inference.comparison import GREEDY, SENTENCES, Logits, logits_of
 
 Floats = NDArray[np.float64]
@@ -86,7 +90,7 @@ def _log_probs(logits: NDArray[np.float32]) -> Floats:
 
 
 class LlamaCpp:
-    """llama.cpp itself with a GGUF file, run as a server of this machine alone by the package xllamacpp."""
+    """llama.cpp itself with a GGUF file: a server in a process of its own, for this machine alone."""
 
     def __init__(self, address: str, vocabulary: GgufVocabulary) -> None:
         self._address, self._size = address, len(vocabulary.tokens)
@@ -125,28 +129,27 @@ class LlamaCpp:
                 return json.load(answer)
         except HTTPError as error:
             raise DataError(f"llama.cpp answers {error.read().decode(errors='replace')}") from None
+        except OSError as error:
+            raise DataError(f"llama.cpp ended: {error}") from None
 
 
 @contextmanager
 def llama_cpp(file: Path, max_length: int, vocabulary: GgufVocabulary) -> Iterator[LlamaCpp]:
     """Yields llama.cpp with a file. RecipeError if xllamacpp is missing, DataError if llama.cpp refuses the file."""
+    if find_spec("xllamacpp") is None:
+        raise RecipeError(f"--verify runs {file} with llama.cpp: pip install xllamacpp")
+    program = [sys.executable, "-m", llama_cpp_server.__name__, str(file), str(max_length)]
+    server = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert server.stdout is not None
     try:
-        import xllamacpp
-    except ImportError as error:
-        raise RecipeError(f"--verify runs {file} with llama.cpp: {error}; pip install xllamacpp") from None
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel = str(file), max_length, 1
-    params.verbosity, params.warmup, params.hostnames, params.port = -1, False, ["127.0.0.1"], 0
-    try:
-        server = xllamacpp.Server(params)
-    except RuntimeError as error:
-        raise DataError(f"{file}: llama.cpp does not load it: {error}") from None
-    try:
-        running = LlamaCpp(server.listening_address, vocabulary)
-        running.tokenize("")  # a server that is ended before its first answer may wait for ever
-        yield running
+        line = server.stdout.readline()
+        found = json.loads(line) if line else {"error": f"it ended with code {server.wait()}"}
+        if "error" in found:
+            raise DataError(f"{file}: llama.cpp does not load it: {found['error']}")
+        yield LlamaCpp(found["address"], vocabulary)
     finally:
-        del server
+        server.kill()  # it has nothing to lose
+        server.communicate()
 
 
 def compare_gguf(source: Source, out: Path, dtype: str) -> str:

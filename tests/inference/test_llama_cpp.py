@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,11 +11,12 @@ import pytest
 from kogpt2_gluon.convert.gguf_folder import write_gguf
 from kogpt2_gluon.convert.gguf_vocabulary import GgufVocabulary, gguf_vocabulary
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.inference import llama_cpp_server
 from kogpt2_gluon.inference.llama_cpp import LlamaCpp, compare_gguf, llama_cpp, measured_cost
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.convert.convert_helpers import OWN_SENTENCES, make_checkpoint, train, varied, with_rows
 from tests.convert.kinds_of_lines import LINES, TEXTS
-from tests.convert.tool_helpers import AFTER, PROFILES, program, reviews
+from tests.convert.tool_helpers import PROFILES, program, reviews
 from tests.helpers import kogpt2
 
 pytest.importorskip("xllamacpp", reason="llama.cpp itself, a peer of the test")
@@ -125,8 +128,25 @@ def test_a_damaged_file_is_refused(run, tmp_path):
         compare_gguf(run, tmp_path / "out", "float32")
 
 
-def test_the_program_of_the_page_runs(run, tmp_path, monkeypatch, capsys):
+def test_the_program_of_the_page_runs(run, tmp_path):
     write_gguf(run, tmp_path / "my-model-gguf")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(program("import xllamacpp"), str(AFTER), "exec"), {})
-    assert capsys.readouterr().out.startswith("이 영화는")
+    command = [sys.executable, "-c", program("import xllamacpp")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.startswith("이 영화는")
+
+
+def test_a_server_that_is_not_asked_anything_ends(run, tmp_path):
+    """xllamacpp's own end of such a server waits for ever, now and then."""
+    write_gguf(run, tmp_path / "out")
+    for _ in range(3):
+        with llama_cpp(tmp_path / "out" / "model-F32.gguf", 64, gguf_vocabulary(run.tokenizer_path)) as running:
+            pass
+        with pytest.raises(DataError, match=r"llama\.cpp ended: "):
+            running.tokenize("영화")
+
+
+def test_a_server_ends_with_whoever_started_it(run, tmp_path):
+    write_gguf(run, tmp_path / "out")
+    server = [sys.executable, "-m", llama_cpp_server.__name__, str(tmp_path / "out" / "model-F32.gguf"), "64"]
+    done = subprocess.run(server, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.startswith('{"address": "http://127.0.0.1:') and done.stderr == ""
