@@ -15,28 +15,36 @@ Nothing here is a pickle.
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.runs.checkpoint_folder import (
+    BEST,
+    FOLDER,
+    LATEST,
+    committed,
+    folder_aside,
+    move_all,
+    name_best,
+    name_of,
+    named_in,
+    newest_in,
+    step_of,
+)
 from kogpt2_gluon.runs.manifest import MANIFEST, FileFacts, ManifestWriter, read_manifest, same_as_written
-from kogpt2_gluon.storage.files import move, remove_file, replace_folder, write_file
+from kogpt2_gluon.storage.files import move, replace_folder, write_file
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
 from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
 
-LATEST, BEST = "latest", "best"  # text files, each with the name of a checkpoint
 ONLY_AS_BEST = "only_as_best"  # true in the state of a checkpoint that was saved for its held-out loss alone
-FOLDER = re.compile(r"step-(\d{8,})")
 MODEL, OPTIMIZER, STATE, RECIPE = "model.params", "optimizer.params", "state.json", "recipe.yaml"
 EMBEDDING, TIED_COPY = "_embed.weight", "_logits_proj.weight"  # GPT-2's tied matrix
 WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run can go on from
@@ -131,7 +139,7 @@ def save_checkpoint(
     ckpt_dir.mkdir(parents=True, exist_ok=True)
     for leftover in ckpt_dir.glob(HIDDEN):
         shutil.rmtree(leftover)
-    final = ckpt_dir / _name(state["step"])
+    final = ckpt_dir / name_of(state["step"])
     with replace_folder(final) as folder:
         files = ManifestWriter(folder)
         for name, arrays in ((MODEL, model_arrays), (OPTIMIZER, optimizer_arrays)):
@@ -158,7 +166,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if path.name in (LATEST, BEST) and not path.is_dir():
         return _open_named(path)
     for ckpt_dir in (path, path / "checkpoints"):
-        newest = _newest_in(ckpt_dir)
+        newest = newest_in(ckpt_dir)
         if newest:
             return _read_manifest(newest)
     raise DataError(f"{path}: no checkpoint there (a folder step-NNNNNNNN, or one that holds such folders)")
@@ -167,38 +175,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def _open_named(path: Path) -> Checkpoint:
     """Opens the checkpoint that the text file `path` names, in a folder of checkpoints or in the one of a run."""
     for ckpt_dir in (path.parent, path.parent / "checkpoints"):
-        named = _named_in(ckpt_dir, path.name)
+        named = named_in(ckpt_dir, path.name)
         if named:
             return _read_manifest(named)
     why = " (a run keeps it with checkpoint.keep_best=true and held-out data)" if path.name == BEST else ""
     raise DataError(f"{path}: names no checkpoint{why}")
-
-
-def best_step(ckpt_dir: Path) -> int | None:
-    """Returns the step of the checkpoint that ``best`` names; None if it names none that is there."""
-    named = _named_in(ckpt_dir, BEST)
-    return _step(named) if named else None
-
-
-def name_best(ckpt_dir: Path, step: int | None) -> bool:
-    """Makes ``best`` name the checkpoint of `step`; removes the file if there is none. True if it names one now."""
-    name = None if step is None else _name(step)
-    if name is None or not (ckpt_dir / name).is_dir():
-        remove_file(ckpt_dir / BEST)
-        return False
-    if best_step(ckpt_dir) != step:
-        write_file(ckpt_dir / BEST, f"{name}\n".encode())
-    return True
-
-
-def check_best_name(ckpt_dir: Path) -> None:
-    """Raises RecipeError if a folder has the name of the file ``best``; a link to one is replaced."""
-    path = ckpt_dir / BEST
-    if path.is_dir() and not path.is_symlink():
-        raise RecipeError(
-            f"{path}: a folder, where a run writes the name of its best checkpoint; move it, or set "
-            "checkpoint.keep_best=false"
-        )
 
 
 def move_best_aside(checkpoint: Checkpoint, ckpt_dir: Path) -> str:
@@ -207,14 +188,14 @@ def move_best_aside(checkpoint: Checkpoint, ckpt_dir: Path) -> str:
     `checkpoint` is the newest one, of step N; it stays and is copied if it is the best itself. Returns a line that says
     so, "" if there is no best one. Only one process of a run calls this.
     """
-    best = _named_in(ckpt_dir, BEST)
+    best = named_in(ckpt_dir, BEST)
     if best is None:
         return ""
-    aside = _folder_aside(ckpt_dir, _step(checkpoint.path))
+    aside = folder_aside(ckpt_dir, step_of(checkpoint.path))
     if best.name == checkpoint.path.name:
         _copy(checkpoint, aside / best.name)
     else:
-        _move_all([best], aside)
+        move_all([best], aside)
     move(ckpt_dir / BEST, aside / BEST)
     return f"{best.name} is kept in {aside}; nothing was deleted"
 
@@ -229,10 +210,10 @@ def go_back_to(checkpoint: Checkpoint, ckpt_dir: Path) -> tuple[Checkpoint, str]
     """
     step = int(checkpoint.state()["step"])
     is_own = checkpoint.path.parent.resolve() == ckpt_dir.resolve()
-    own = ckpt_dir / _name(step)
-    others = [folder for folder in _committed(ckpt_dir) if not is_own or _step(folder) > step]
-    aside = _folder_aside(ckpt_dir, step)
-    if _named_in(ckpt_dir, BEST) in others:  # first, since a checkpoint of the same name may take that one's place
+    own = ckpt_dir / name_of(step)
+    others = [folder for folder in committed(ckpt_dir) if not is_own or step_of(folder) > step]
+    aside = folder_aside(ckpt_dir, step)
+    if named_in(ckpt_dir, BEST) in others:  # first, since a checkpoint of the same name may take that one's place
         aside.mkdir(parents=True, exist_ok=True)
         move(ckpt_dir / BEST, aside / BEST)
     if not is_own:
@@ -240,7 +221,7 @@ def go_back_to(checkpoint: Checkpoint, ckpt_dir: Path) -> tuple[Checkpoint, str]
             _copy(_read_manifest(own), aside / own.name)
         _copy(checkpoint, own)
     write_file(ckpt_dir / LATEST, f"{own.name}\n".encode())  # from here on, it is the newest
-    _move_all([folder for folder in others if folder != own or is_own], aside)
+    move_all([folder for folder in others if folder != own or is_own], aside)
     names = ", ".join(sorted(folder.name for folder in others))
     moved = f"the run went back to step {step:,}: {names} moved to {aside}; nothing was deleted" if others else ""
     return _read_manifest(own), moved
@@ -253,63 +234,14 @@ def _copy(checkpoint: Checkpoint, folder: Path) -> None:
             shutil.copyfile(checkpoint.path / name, partial / name)
 
 
-def _folder_aside(ckpt_dir: Path, step: int) -> Path:
-    """Returns a new name for the checkpoints of steps that a run goes back from."""
-    name = f"before-step-{step:08d}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return next(path for number in count(1) if not (path := ckpt_dir / f"{name}{f'.{number}' * (number > 1)}").exists())
-
-
-def _move_all(folders: list[Path], aside: Path) -> None:
-    for folder in folders:
-        aside.mkdir(parents=True, exist_ok=True)
-        move(folder, aside / folder.name)
-
-
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def _step(folder: Path) -> int:
-    found = FOLDER.fullmatch(folder.name)
-    assert found is not None, folder
-    return int(found[1])
-
-
 def newest_checkpoint(ckpt_dir: Path) -> Checkpoint | None:
     """Opens and verifies the newest checkpoint; None if there is none. DataError if it is damaged: none is skipped."""
-    newest = _newest_in(ckpt_dir)
+    newest = newest_in(ckpt_dir)
     if newest is None:
         return None
     checkpoint = _read_manifest(newest)
     checkpoint.verify()
     return checkpoint
-
-
-def _newest_in(ckpt_dir: Path) -> Path | None:
-    """Returns the folder of the checkpoint that was saved last, as `latest` names it; else the one of most steps.
-
-    The number of steps alone is not enough: a run that went back to an earlier step has not yet removed the later
-    checkpoints if it dies at its first save.
-    """
-    folders = _committed(ckpt_dir)
-    return _named_in(ckpt_dir, LATEST) or (folders[0] if folders else None)
-
-
-def _named_in(ckpt_dir: Path, file: str) -> Path | None:
-    """Returns the folder of the checkpoint that a text file names; None if it is not there or names none."""
-    try:
-        named = ckpt_dir / (ckpt_dir / file).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
-    return named if named in _committed(ckpt_dir) else None
-
-
-def _committed(ckpt_dir: Path) -> list[Path]:
-    """Lists the folders that have a checkpoint's name, the one of most steps first."""
-    if not ckpt_dir.is_dir():
-        return []
-    numbered = [(int(found[1]), folder) for folder in ckpt_dir.iterdir() if (found := FOLDER.fullmatch(folder.name))]
-    return [folder for _, folder in sorted(numbered, reverse=True)]
 
 
 def _read_manifest(folder: Path) -> Checkpoint:
@@ -329,11 +261,11 @@ def _damaged(file: Path) -> DataError:
 
 def _remove_old(ckpt_dir: Path, newest: Path, keep: int, best: int | None) -> None:
     """Removes all checkpoints but the `keep` newest and the best; those of later steps, which were left, move aside."""
-    folders = _committed(ckpt_dir)
+    folders = committed(ckpt_dir)
     place = folders.index(newest)
-    _move_all(folders[:place], _folder_aside(ckpt_dir, _step(newest)))
+    move_all(folders[:place], folder_aside(ckpt_dir, step_of(newest)))
     counted = [folder for folder in folders[place:] if not _is_only_best(folder)] if keep else folders
-    stay = [newest, *counted[: keep or None], *(folder for folder in folders if _step(folder) == best)]
+    stay = [newest, *counted[: keep or None], *(folder for folder in folders if step_of(folder) == best)]
     for folder in folders[place:]:
         if folder not in stay:
             removed = ckpt_dir / f".{folder.name}.removed"

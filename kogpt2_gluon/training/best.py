@@ -14,7 +14,8 @@ from typing import Any
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.held_out import HeldOutReader
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint, move_best_aside, name_best
+from kogpt2_gluon.runs.checkpoint import Checkpoint, move_best_aside
+from kogpt2_gluon.runs.checkpoint_folder import name_best
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.training.state import TrainState
 

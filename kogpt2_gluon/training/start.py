@@ -16,7 +16,8 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.open_sets import open_held_out
 from kogpt2_gluon.reading.training_data import training_tokenizer
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint, check_best_name
+from kogpt2_gluon.runs.checkpoint import Checkpoint
+from kogpt2_gluon.runs.checkpoint_folder import check_best_name
 from kogpt2_gluon.runs.metrics import check_record
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes

@@ -10,7 +10,8 @@ import pytest
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.runs import checkpoint as module
-from kogpt2_gluon.runs.checkpoint import best_step, name_best, newest_checkpoint, open_checkpoint, save_checkpoint
+from kogpt2_gluon.runs.checkpoint import newest_checkpoint, open_checkpoint, save_checkpoint
+from kogpt2_gluon.runs.checkpoint_folder import best_step, name_best
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 from tests.runs.test_checkpoint import OPERATIONS, RECIPE, arrays, moments, steps
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up

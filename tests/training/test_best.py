@@ -13,7 +13,8 @@ import pytest
 from kogpt2_gluon.errors import DataError, DivergedError, RecipeError
 from kogpt2_gluon.inference.evaluation import evaluate_checkpoint
 from kogpt2_gluon.recipe import load_recipe
-from kogpt2_gluon.runs.checkpoint import best_step, open_checkpoint
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.checkpoint_folder import best_step
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.training.dry_run import check
 from kogpt2_gluon.training.loop import train
