@@ -63,10 +63,10 @@ def status(places: tuple[str, ...], as_json: bool) -> None:
     \b
     Example: kogpt2 files status /fsx/shards s3://bucket/shards --json
     """
-    from kogpt2_gluon.corpus.sources import is_s3_url
     from kogpt2_gluon.staging.places import folders_of
     from kogpt2_gluon.staging.staging import status as run
     from kogpt2_gluon.staging.transfer import remote_status
+    from kogpt2_gluon.storage.s3_url import is_s3_url
 
     reports = []
     for place in places:

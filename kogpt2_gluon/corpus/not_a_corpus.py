@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kogpt2_gluon.corpus.first_look import look
 from kogpt2_gluon.corpus.forms import FORMS, TEXT_FORMS
-from kogpt2_gluon.corpus.sources import Source, choose_sources, is_s3_url, split_s3_url
+from kogpt2_gluon.corpus.sources import Source, choose_sources
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.storage.s3_url import is_s3_url, split_s3_url
 
 
 def not_a_corpus(path: Path, corpus_file: str) -> KoGPT2Error:

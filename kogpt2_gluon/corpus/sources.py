@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import io
-import re
 import stat
 import unicodedata
 from collections import Counter
@@ -16,9 +15,9 @@ from typing import Any, BinaryIO, Callable
 from kogpt2_gluon.corpus.encodings import Recoded
 from kogpt2_gluon.corpus.packing import DECOMPRESSORS, Unpacked, packing_of
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.s3_url import is_s3_url, split_s3_url
 
 READ_SIZE = 1 << 20  # bytes requested from the disk, or given to the reader, at a time
-S3_URL = re.compile(r"s3:/+(?P<bucket>[^/]+)/*(?P<key>.*)", re.DOTALL)  # pathlib turns two slashes into one
 
 
 @dataclass(frozen=True)
@@ -114,18 +113,6 @@ def local_source(path: str | Path) -> Source:
     if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode) or stat.S_ISCHR(status.st_mode):
         raise DataError(f"{path}: a pipe or device, which can be read only once; write it to a file first")
     return Source(str(path), status.st_size, str(status.st_mtime_ns))
-
-
-def is_s3_url(argument: str | Path) -> bool:
-    """Returns True if an argument means S3 (``s3://bucket/...``) and not a file."""
-    return S3_URL.fullmatch(str(argument)) is not None
-
-
-def split_s3_url(url: str | Path) -> tuple[str, str]:
-    """Returns (bucket, key or prefix) of ``s3://bucket/key``."""
-    found = S3_URL.fullmatch(str(url))
-    assert found is not None, url
-    return found["bucket"], found["key"]
 
 
 @dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from kogpt2_gluon.corpus.sources import is_s3_url
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.storage.s3_url import is_s3_url
 
 
 def folders_of(places: Iterable[str]) -> list[Path]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from kogpt2_gluon.corpus.sources import split_s3_url
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.check import check_chunks, check_index
 from kogpt2_gluon.shards.folders import MANIFEST, TOKENIZER
@@ -24,6 +23,7 @@ from kogpt2_gluon.staging.staging import take_inventory
 from kogpt2_gluon.storage import s3
 from kogpt2_gluon.storage.lustre import prepare_folder, show
 from kogpt2_gluon.storage.s3 import S3Object, Transfer, list_objects
+from kogpt2_gluon.storage.s3_url import split_s3_url
 from kogpt2_gluon.storage.tokenizer_file import NAMES
 from kogpt2_gluon.wording import counted, gigabytes
 

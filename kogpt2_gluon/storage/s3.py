@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ FIRST_WAIT = 0.5  # seconds before the second attempt; every later one waits twi
 PART_SIZE = 16 << 20  # bytes of one part of a large upload or download
 THREADS = 8  # parts under way at once
 SHA256_KEY = "sha256"  # of an object's metadata (x-amz-meta-sha256): the hash of the whole file, in hex
+CONNECT_SECONDS = 15  # for each attempt at a connection; an address that nobody answers at is given up after a minute
 _READ_SIZE = 1 << 20
+_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
 _NO_CREDENTIALS = (
     "no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the instance a role"
@@ -53,6 +56,7 @@ _REFUSALS = {  # an error code of S3 -> its meaning, and the way out
     "InvalidObjectState": "archived (Glacier); restore it first",
     "BadDigest": "arrived damaged; try again",
 }
+_STALE = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestExpired")  # codes of credentials that were good
 
 
 class S3Object(NamedTuple):
@@ -87,6 +91,7 @@ def _make_client(process: int, settings: tuple[str | None, ...]) -> Any:
         retries={"mode": "standard", "max_attempts": 6},
         max_pool_connections=2 * THREADS,
         tcp_keepalive=True,
+        connect_timeout=CONNECT_SECONDS,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -103,8 +108,11 @@ def _client() -> Any:
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[Any]:
-    """Yields the client; its errors become one line that names `url` and the way out."""
+def explained(url: str) -> Iterator[Any]:
+    """Yields the client; its errors become one line that names `url` and the way out.
+
+    After an error of the credentials the next client reads them again: somebody may have logged in meanwhile.
+    """
     try:
         import botocore.exceptions as errors
         import s3transfer.exceptions as transfer_errors  # type: ignore[import-untyped]
@@ -113,6 +121,8 @@ def _explained(url: str) -> Iterator[Any]:
     try:
         yield _client()
     except errors.ClientError as error:
+        if _code(error) in _STALE:
+            _make_client.cache_clear()
         raise _refusal(url, error) from None
     except (errors.NoCredentialsError, errors.PartialCredentialsError, errors.CredentialRetrievalError):
         raise RecipeError(f"{url}: {_NO_CREDENTIALS}") from None
@@ -133,16 +143,21 @@ def _explained(url: str) -> Iterator[Any]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    """Returns an error's words without the user and password that an address in them may have."""
+    return _USER_IN_URL.sub("", " ".join(str(error).split()))[:300]
 
 
 def _refusal(url: str, error: Any) -> KoGPT2Error:
     """Returns the error for a person that explains S3's answer."""
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    return DataError(f"{url}: {_REFUSALS.get(code) or _one_line(error)}")
+    return DataError(f"{url}: {_REFUSALS.get(_code(error)) or _one_line(error)}")
 
 
-def _url(bucket: str, key: str) -> str:
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def url_of(bucket: str, key: str) -> str:
+    """Returns ``s3://bucket/key``."""
     return f"s3://{bucket}/{key}"
 
 
@@ -154,7 +169,7 @@ def list_objects(bucket: str, prefix: str = "", hidden: bool = False) -> list[S3
     """
     begins, is_open = (prefix[:-1], True) if prefix.endswith("*") else (prefix, prefix == "" or prefix.endswith("/"))
     found: list[S3Object] = []
-    with _explained(_url(bucket, prefix)) as client:
+    with explained(url_of(bucket, prefix)) as client:
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=begins):
             for entry in page.get("Contents", ()):
                 key: str = entry["Key"]
@@ -164,7 +179,7 @@ def list_objects(bucket: str, prefix: str = "", hidden: bool = False) -> list[S3
                 if meant and (hidden or not is_hidden) and not key.endswith("/"):
                     found.append(S3Object(bucket, key, int(entry["Size"]), str(entry["ETag"])))
     if not found:
-        raise DataError(f"{_url(bucket, prefix)}: no such object, and none below it")
+        raise DataError(f"{url_of(bucket, prefix)}: no such object, and none below it")
     return sorted(found, key=lambda item: item.key)
 
 
@@ -180,7 +195,7 @@ class S3Stream(io.RawIOBase):
         self, bucket: str, key: str, size: int, etag: str, on_read: Callable[[int], None] | None = None
     ) -> None:
         self._bucket, self._key, self._size, self._etag, self._on_read = bucket, key, size, etag, on_read
-        self._url = _url(bucket, key)
+        self._url = url_of(bucket, key)
         self._position = 0
         self._body: Any = None
 
@@ -233,7 +248,7 @@ class S3Stream(io.RawIOBase):
         raise DataError(f"{self._url}: cannot be read on from byte {self._position:,}: {problem}; try again later")
 
     def _open(self) -> Any:
-        with _explained(self._url) as client:
+        with explained(self._url) as client:
             answer = client.get_object(
                 Bucket=self._bucket, Key=self._key, Range=f"bytes={self._position}-", IfMatch=self._etag
             )
@@ -268,15 +283,15 @@ def upload(
     piece that was sent. Raises DataError if the file is missing or changes meanwhile, if S3 refuses, if another object
     is in the way and `overwrite` is false, or if the object that arrived differs from the file.
     """
-    url = _url(bucket, key)
+    url = url_of(bucket, key)
     try:
         before = path.stat()
         sha256 = file_hash(path)
         stream = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    with stream, _explained(url) as client:
-        present = _head(client, bucket, key)
+    with stream, explained(url) as client:
+        present = head_object(client, bucket, key)
         if present is not None:
             if present["ContentLength"] == before.st_size and present["Metadata"].get(SHA256_KEY) == sha256:
                 return Transfer(url, before.st_size, sha256, "sha256", skipped=True)
@@ -288,7 +303,7 @@ def upload(
             key,
             ExtraArgs={"Metadata": {SHA256_KEY: sha256}, "ChecksumAlgorithm": "SHA256"},
             Callback=progress,
-            Config=_transfer_config(),
+            Config=transfer_config(),
         )
         arrived = client.head_object(Bucket=bucket, Key=key)
     after = path.stat()
@@ -313,8 +328,8 @@ def download(
     one for which `is_right` returns True. `progress` is called with the bytes of each piece that was received. Raises
     DataError if S3 refuses or the content is wrong.
     """
-    url = _url(bucket, key)
-    with _explained(url) as client:
+    url = url_of(bucket, key)
+    with explained(url) as client:
         about = client.head_object(Bucket=bucket, Key=key)
         size = int(about["ContentLength"])
         kind, expected = _expected_hash(about)
@@ -323,7 +338,7 @@ def download(
             if there:
                 return Transfer(url, size, expected if kind == "sha256" else file_hash(path), kind, skipped=True)
         with replace_file(path) as stream:
-            client.download_fileobj(bucket, key, stream, Callback=progress, Config=_transfer_config())
+            client.download_fileobj(bucket, key, stream, Callback=progress, Config=transfer_config())
             stream.flush()
             partial = Path(stream.name)
             found = partial.stat().st_size
@@ -347,22 +362,22 @@ def _expected_hash(about: dict[str, Any]) -> tuple[str, str]:
     return "size", ""
 
 
-def _head(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
+def head_object(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
     """Returns the answer of `head_object`, None if there is no such object."""
     from botocore.exceptions import ClientError
 
     try:
         about: dict[str, Any] = client.head_object(Bucket=bucket, Key=key)
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code")
         # S3 answers 403 for an object that does not exist to a user who may write but not list.
-        if code in ("404", "NoSuchKey", "NotFound", "403"):
+        if _code(error) in ("404", "NoSuchKey", "NotFound", "403"):
             return None
         raise
     return about
 
 
-def _transfer_config() -> TransferConfig:
+def transfer_config() -> TransferConfig:
+    """Returns how boto3 copies: in parts of PART_SIZE, THREADS at once."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(

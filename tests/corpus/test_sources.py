@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus.packing import PACKED_SIZE
-from kogpt2_gluon.corpus.sources import is_s3_url, list_sources, local_source, split_s3_url
+from kogpt2_gluon.corpus.sources import list_sources, local_source
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.s3_url import is_s3_url, split_s3_url
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
 

@@ -33,12 +33,13 @@ from kogpt2_gluon.corpus.encodings import AUTO
 from kogpt2_gluon.corpus.formats import kind_of
 from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.records import Block
-from kogpt2_gluon.corpus.sources import Source, choose_sources, is_s3_url, split_s3_url
+from kogpt2_gluon.corpus.sources import Source, choose_sources
 from kogpt2_gluon.corpus.store import CORPUS_FILE, SPLITS, CorpusWriter
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.process_pool import start_processes
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import replace_folder, write_file
+from kogpt2_gluon.storage.s3_url import is_s3_url, split_s3_url
 from kogpt2_gluon.storage.work_folder import open_work, work_folder
 from kogpt2_gluon.wording import counted, gigabytes
 

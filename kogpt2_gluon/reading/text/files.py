@@ -19,11 +19,12 @@ from kogpt2_gluon.corpus.admission import admit
 from kogpt2_gluon.corpus.documents import check_openings
 from kogpt2_gluon.corpus.encodings import AUTO
 from kogpt2_gluon.corpus.formats import kind_of
-from kogpt2_gluon.corpus.sources import Source, choose_sources, is_s3_url, list_sources, local_source
+from kogpt2_gluon.corpus.sources import Source, choose_sources, list_sources, local_source
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text.checks import check_corpora
 from kogpt2_gluon.recipe import DataRecipe
+from kogpt2_gluon.storage.s3_url import is_s3_url
 
 _OPTION = re.compile(r"--(documents|encoding) ")
 _PATTERN = re.compile(r"--(include|exclude) ('[^']*')")

@@ -17,11 +17,12 @@ from kogpt2_gluon.corpus.encodings import AUTO
 from kogpt2_gluon.corpus.formats import kind_of
 from kogpt2_gluon.corpus.formats.kind import Kind
 from kogpt2_gluon.corpus.records import Block
-from kogpt2_gluon.corpus.sources import Source, choose_sources, is_s3_url
+from kogpt2_gluon.corpus.sources import Source, choose_sources
 from kogpt2_gluon.corpus.store import CORPUS_FILE, split_layout
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.reading.held_out import Batch
 from kogpt2_gluon.reading.text.documents import read_texts
+from kogpt2_gluon.storage.s3_url import is_s3_url
 from kogpt2_gluon.tokens.counts import counter_for
 from kogpt2_gluon.tokens.tokenizer import NO_TOKEN, Tokenizer
 
