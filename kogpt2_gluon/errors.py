@@ -8,16 +8,30 @@ these classes.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 
 INTERRUPTED = 130  # the exit code after Ctrl-C, as a shell has it: 128 + SIGINT
+LONGEST_MESSAGE = 4000  # characters
+# What a terminal obeys or hides, half of a surrogate pair, and a line end that begins no indented line: names and values
+# in a message come from files, and must not write lines of their own.
+_UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\n(?!  \S)")
 
 
 class KoGPT2Error(Exception):
-    """Base of every error that a user can cause and fix. The message names the thing, the place and the way out."""
+    """Base of every error that a user can cause and fix. The message names the thing, the place and the way out.
+
+    As a text it is safe to show: control characters are written as escapes, and the middle of a very long one is left
+    out, since a hostile file can put anything into it.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        text = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
+        half = LONGEST_MESSAGE // 2
+        return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]} ... {text[-half:]}"
 
 
 class RecipeError(KoGPT2Error):
@@ -32,10 +46,20 @@ class DataError(KoGPT2Error):
     exit_code = 3
 
 
+class DamagedError(DataError):
+    """A checkpoint is not what was written: a file of it is missing, cut or changed. An older one may be whole."""
+
+
 class DivergedError(KoGPT2Error):
     """Training produced a loss or gradient that is not finite. Nothing bad was saved."""
 
     exit_code = 4
+
+
+class CorruptionError(KoGPT2Error):
+    """The workers of a run hold different parameters or moments. Nothing was saved since they last agreed."""
+
+    exit_code = 5
 
 
 class DiskFullError(KoGPT2Error):

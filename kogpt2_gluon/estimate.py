@@ -219,10 +219,11 @@ def _activations(recipe: Recipe, operators: Operators, storage_bytes: int, accum
 
 def checkpoints_kept(recipe: Recipe) -> int:
     """The most checkpoints that a run keeps; while it saves there is one more."""
-    steps, best = recipe.training.num_steps, recipe.checkpoint.keep_best and bool(recipe.data.test)
-    if recipe.checkpoint.keep:
-        return recipe.checkpoint.keep + best
-    every, evaluated = recipe.checkpoint.interval or steps, (recipe.evaluation.interval or steps) if best else 0
+    rules, steps = recipe.checkpoint, recipe.training.num_steps
+    best, every = rules.keep_best and bool(recipe.data.test), rules.interval or steps
+    if rules.keep:
+        return rules.keep + best + (steps // math.lcm(every, rules.keep_every) if rules.keep_every else 0)
+    evaluated = (recipe.evaluation.interval or steps) if best else 0
     due = steps // every
     if evaluated:  # each evaluation may be the best so far; those that meet a regular save count once
         due += steps // evaluated - steps // math.lcm(every, evaluated)

@@ -207,6 +207,7 @@ class CheckpointRecipe:
     ckpt_dir: str = option("", "folder of checkpoints; empty: RUN_DIR/checkpoints", path=True)
     interval: int = option(1000, "steps between checkpoints; 0: only at the end, and the best", minimum=0)
     keep: int = option(3, "newest checkpoints kept; 0: all", minimum=0)
+    keep_every: int = option(0, "also keep those whose step is a multiple of this; 0: none", minimum=0)
     keep_best: bool = option(
         True,
         "also keep the checkpoint of the lowest held-out loss, as RUN_DIR/best: each evaluation that improves saves at "

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DamagedError, DataError, KoGPT2Error
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint_folder import (
     BEST,
@@ -38,7 +38,14 @@ from kogpt2_gluon.runs.checkpoint_folder import (
     newest_in,
     step_of,
 )
-from kogpt2_gluon.runs.manifest import MANIFEST, FileFacts, ManifestWriter, read_manifest, same_as_written
+from kogpt2_gluon.runs.manifest import (
+    MANIFEST,
+    FileFacts,
+    ManifestWriter,
+    check_is_damage,
+    read_manifest,
+    same_as_written,
+)
 from kogpt2_gluon.storage.files import move, replace_folder, write_file
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
@@ -52,6 +59,7 @@ WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run
 HIDDEN = ".step-*"  # half-written and half-removed checkpoints; a crash can leave some
 
 Arrays = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Checkpoint:
     files: dict[str, FileFacts]
 
     def verify(self, optimizer: bool = True) -> None:
-        """Compares every file with its hash in the manifest. DataError names the first that differs.
+        """Compares every file with its hash in the manifest. DamagedError names the first that differs.
 
         Without `optimizer` its arrays, the larger half of the checkpoint, are left out.
         """
@@ -80,7 +88,10 @@ class Checkpoint:
         path = self.path / STATE
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except OSError as error:
+            check_is_damage(error, path)
+            raise _damaged(path) from None
+        except ValueError:
             raise _damaged(path) from None
         if not isinstance(state, dict) or not isinstance(state.get("step"), int):
             raise DataError(f'{path}: it has no "step", so it is not the state of a run')
@@ -128,8 +139,11 @@ def save_checkpoint(
     tokenizer: StoredTokenizer,
     keep: int = 0,
     best: int | None = None,
+    keep_every: int = 0,
 ) -> Path:
     """Writes and commits ``step-N`` for ``state['step']``, then removes all but the `keep` newest (0: keeps all).
+
+    Those of a step that `keep_every` divides are kept besides (0: none is).
 
     `model_arrays` may have the tied matrix once, or under both of its names. `tokenizer` is the one of the data. `best`
     is the step that the file ``best`` names (None: the run keeps no best one); that checkpoint is not removed. One that
@@ -151,7 +165,7 @@ def save_checkpoint(
         files.close()
     write_file(ckpt_dir / LATEST, f"{final.name}\n".encode())
     name_best(ckpt_dir, best)
-    _remove_old(ckpt_dir, final, keep, best)
+    _remove_old(ckpt_dir, final, keep, best, keep_every)
     return final
 
 
@@ -159,7 +173,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Opens the checkpoint in `path`: its folder, a folder of checkpoints, or the run folder around that.
 
     The newest one is taken; a last part ``best`` takes the one of the lowest held-out loss (RUN/best, CKPT_DIR/best).
-    DataError if there is none, or if its files are not those of its manifest.
+    DataError if there is none, DamagedError if its files are not those of its manifest.
     """
     if (path / MANIFEST).is_file() or (FOLDER.fullmatch(path.name) and path.is_dir()):
         return _read_manifest(path)
@@ -168,8 +182,27 @@ def open_checkpoint(path: Path) -> Checkpoint:
     for ckpt_dir in (path, path / "checkpoints"):
         newest = newest_in(ckpt_dir)
         if newest:
-            return _read_manifest(newest)
+            try:
+                return _read_manifest(newest)
+            except DamagedError:
+                if newest.exists():
+                    raise
+                return open_checkpoint(path)  # a live run has removed it; there is a newer one
     raise DataError(f"{path}: no checkpoint there (a folder step-NNNNNNNN, or one that holds such folders)")
+
+
+def use_checkpoint(path: Path, use: Callable[[Checkpoint], T]) -> T:
+    """Opens a checkpoint as :func:`open_checkpoint` does and returns what `use` makes of it.
+
+    If a live run removes it meanwhile, `use` is called again with the newest one of that moment.
+    """
+    while True:
+        checkpoint = open_checkpoint(path)
+        try:
+            return use(checkpoint)
+        except (KoGPT2Error, OSError):
+            if checkpoint.path.exists():
+                raise
 
 
 def _open_named(path: Path) -> Checkpoint:
@@ -235,37 +268,59 @@ def _copy(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def newest_checkpoint(ckpt_dir: Path) -> Checkpoint | None:
-    """Opens and verifies the newest checkpoint; None if there is none. DataError if it is damaged: none is skipped."""
+    """Opens and verifies the newest checkpoint that is whole; None if there is none at all. See newest_whole."""
+    return newest_whole(ckpt_dir)[0]
+
+
+def newest_whole(ckpt_dir: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Opens and verifies the newest checkpoint that is whole; returns it with what is wrong with each newer one.
+
+    (None, []) if there is no checkpoint at all. DamagedError if there are some and none is whole; DataError if one
+    cannot be read now, or is of a later version of this program: those are not passed over.
+    """
     newest = newest_in(ckpt_dir)
     if newest is None:
-        return None
-    checkpoint = _read_manifest(newest)
-    checkpoint.verify()
-    return checkpoint
+        return None, []
+    faults: list[str] = []
+    for folder in [newest, *(each for each in committed(ckpt_dir) if step_of(each) < step_of(newest))]:
+        try:
+            checkpoint = _read_manifest(folder)
+            checkpoint.verify()
+            return checkpoint, faults
+        except DamagedError as error:
+            faults.append(str(error))
+    raise DamagedError(f"no checkpoint is whole: {'; '.join(faults)}")
 
 
 def _read_manifest(folder: Path) -> Checkpoint:
     files = read_manifest(folder)
     if files.keys() not in [{MODEL, OPTIMIZER, STATE, RECIPE, name} for name in NAMES]:
         path, listed = folder / MANIFEST, ", ".join(sorted(files)) or "none"
-        raise DataError(f"{path}: does not list a checkpoint's files, but {listed}")
+        raise DamagedError(f"{path}: does not list a checkpoint's files, but {listed}")
     for name, facts in files.items():
-        if not (folder / name).is_file() or (folder / name).stat().st_size != facts.size:
+        try:
+            size = (folder / name).stat().st_size if (folder / name).is_file() else -1
+        except OSError as error:
+            check_is_damage(error, folder / name)
+            size = -1
+        if size != facts.size:
             raise _damaged(folder / name)
     return Checkpoint(folder, files)
 
 
-def _damaged(file: Path) -> DataError:
-    return DataError(f"{file}: missing, truncated or damaged; remove {file.parent} to go on from an older one")
+def _damaged(file: Path) -> DamagedError:
+    return DamagedError(f"{file}: missing, truncated or damaged; an older checkpoint may be whole")
 
 
-def _remove_old(ckpt_dir: Path, newest: Path, keep: int, best: int | None) -> None:
-    """Removes all checkpoints but the `keep` newest and the best; those of later steps, which were left, move aside."""
+def _remove_old(ckpt_dir: Path, newest: Path, keep: int, best: int | None, keep_every: int) -> None:
+    """Removes all checkpoints but those that are kept; those of later steps, which were left, move aside."""
     folders = committed(ckpt_dir)
     place = folders.index(newest)
     move_all(folders[:place], folder_aside(ckpt_dir, step_of(newest)))
     counted = [folder for folder in folders[place:] if not _is_only_best(folder)] if keep else folders
-    stay = [newest, *counted[: keep or None], *(folder for folder in folders if step_of(folder) == best)]
+    best_one = [folder for folder in folders if step_of(folder) == best]
+    multiples = [folder for folder in folders if keep_every and not step_of(folder) % keep_every]
+    stay = [newest, *counted[: keep or None], *best_one, *multiples]
     for folder in folders[place:]:
         if folder not in stay:
             removed = ckpt_dir / f".{folder.name}.removed"

@@ -6,6 +6,7 @@ once. Format version 1, which older checkpoints have, holds one hash for each fi
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DamagedError, DataError
 from kogpt2_gluon.machine.limits import available_cores
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
 BLOCK_BYTES = 16 << 20
 MAX_THREADS = 8
+DAMAGE = (errno.ENOENT, errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # what a missing file and a bad disk answer
 
 
 class FileFacts(NamedTuple):
@@ -91,7 +93,10 @@ class _HashedFile:
 
 
 def read_manifest(folder: Path) -> dict[str, FileFacts]:
-    """Reads what a folder's manifest says. DataError if it is missing, damaged or of a later version."""
+    """Reads what a folder's manifest says.
+
+    DamagedError if it is missing or damaged; DataError if it is of a later version, or cannot be read now.
+    """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -100,8 +105,12 @@ def read_manifest(folder: Path) -> dict[str, FileFacts]:
             raise DataError(f"{path}: format version {version!r}; this program reads {FORMAT_VERSION} and older")
         block_bytes = 0 if version == 1 else manifest["block_bytes"]
         return {name: _facts(facts, block_bytes) for name, facts in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a checkpoint's manifest ({type(error).__name__}: {error})") from None
+    except OSError as error:
+        check_is_damage(error, path)
+        why = str(error.strerror)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise DamagedError(f"{path}: not a checkpoint's manifest ({why})")
 
 
 def _facts(facts: Mapping[str, Any], block_bytes: Any) -> FileFacts:
@@ -114,8 +123,14 @@ def _facts(facts: Mapping[str, Any], block_bytes: Any) -> FileFacts:
     return FileFacts(size, hashes, block_bytes)
 
 
+def check_is_damage(error: OSError, path: Path) -> None:
+    """DataError unless an error says that a file is lost: one that cannot be read now may well be whole."""
+    if error.errno not in DAMAGE:
+        raise DataError(f"{path}: cannot be read now ({error.strerror}); try again once it can") from None
+
+
 def same_as_written(path: Path, facts: FileFacts) -> bool:
-    """Compares a file with its hashes; False if it differs or cannot be read."""
+    """Compares a file with its hashes; False if it differs or is lost. DataError if it cannot be read now."""
     length = facts.block_bytes or max(1, facts.size)
 
     def same(block: int) -> bool:
@@ -128,7 +143,8 @@ def same_as_written(path: Path, facts: FileFacts) -> bool:
             return same(0)
         with ThreadPoolExecutor(min(MAX_THREADS, available_cores())) as threads:
             return all(threads.map(same, range(len(facts.hashes))))
-    except OSError:
+    except OSError as error:
+        check_is_damage(error, path)
         return False
 
 

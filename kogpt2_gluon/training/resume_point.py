@@ -10,7 +10,8 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.options import expand_home
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, Checkpoint, go_back_to, newest_checkpoint, open_checkpoint
+from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, Checkpoint, go_back_to, newest_whole, open_checkpoint
+from kogpt2_gluon.runs.checkpoint_folder import newest_in
 from kogpt2_gluon.training.resume_rules import FREELY, Change, refusal, rule_of
 
 CHOICES = ("auto", "never")  # of --resume, besides a path
@@ -32,34 +33,37 @@ def resume_choice(resume: str) -> str:
     return path
 
 
-def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> Checkpoint | None:
-    """Returns the checkpoint to resume from: the newest (``auto``), none (``never``), or the one at a path.
+def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> tuple[Checkpoint | None, list[str]]:
+    """Returns the checkpoint to resume from, and warnings: the newest (``auto``), none (``never``), or that at a path.
 
-    Rank 0 looks for the newest, and all workers take the one that it found, because on a shared file system two workers
-    can see different folders. RecipeError for ``never`` if there is a checkpoint; DataError if one is damaged.
+    Rank 0 looks for the newest one that is whole, and all workers take the one that it found, because on a shared file
+    system two workers can see different folders. RecipeError for ``never`` if there is a checkpoint; DataError if the
+    one at a path is damaged, or all are.
     """
     if resume not in CHOICES:
         checkpoint = open_checkpoint(Path(resume))
         checkpoint.verify()
         if not worker.all_equal(checkpoint.state()["step"]):
             raise DataError(f"{resume}: the workers see different checkpoints there; name one folder step-NNNNNNNN")
-        return checkpoint
-    found = newest_checkpoint(ckpt_dir) if worker.rank == 0 else None
-    if resume == "never" and found:
-        raise RecipeError(
-            f"{ckpt_dir}: already holds {found.path.name}; --resume auto continues from it, or change run_dir"
-        )
+        return checkpoint, []
+    if resume == "never" and worker.rank == 0 and (there := newest_in(ckpt_dir)):
+        raise RecipeError(f"{ckpt_dir}: already holds {there.name}; --resume auto continues from it, or change run_dir")
+    found, faults = newest_whole(ckpt_dir) if worker.rank == 0 else (None, [])
     name = worker.broadcast(found.path.name if found else None)
-    return open_checkpoint(ckpt_dir / name) if name else None
+    warnings = [f"WARNING: {fault}" for fault in faults]
+    if found and faults:
+        warnings.append(f"WARNING: going on from {found.path.name}, the newest checkpoint that is whole")
+    return open_checkpoint(ckpt_dir / name) if name else None, warnings
 
 
 def record_resume_point(resume: str, checkpoint: Checkpoint, ckpt_dir: Path, worker: Worker) -> list[str]:
-    """Makes a checkpoint that the user named the newest of the run, before the first step; returns lines for the log.
+    """Makes the checkpoint that a run goes on from its newest, before the first step; returns lines for the log.
 
-    Without it, a run that dies before its first save would resume from the steps that it went back from.
+    That changes something where the user named it, or where newer ones are damaged. Without it, a run that dies before
+    its first save would resume from the steps that it went back from, or look at the damaged ones again.
     """
     moved = ""
-    if resume != "auto" and worker.rank == 0:
+    if worker.rank == 0 and (resume != "auto" or newest_in(ckpt_dir) != ckpt_dir / checkpoint.path.name):
         _, moved = go_back_to(checkpoint, ckpt_dir)
     worker.barrier()
     return [moved] if moved else []

@@ -156,6 +156,7 @@ def _write(recipe: Recipe, state: dict[str, Any], masters: Arrays, moments: Arra
             tokenizer,
             keep=recipe.checkpoint.keep,
             best=state["best"]["step"] if state["best"] else None,
+            keep_every=recipe.checkpoint.keep_every,
         )
 
 

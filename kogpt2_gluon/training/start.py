@@ -89,9 +89,10 @@ def check_start(
     held_out = open_held_out(recipe, tokenizer)
     if held_out:
         opened.callback(held_out.close)
-    checkpoint = find_resume_point(resume, recipe.ckpt_dir, worker)
+    checkpoint, warnings = find_resume_point(resume, recipe.ckpt_dir, worker)
     changed = check_same_run(checkpoint, recipe, allowed) if checkpoint else []
     start = Start(accumulate, tokenizer, held_out, checkpoint, checkpoint.state() if checkpoint else None, changed)
+    start.notes += warnings
     if start.saved:
         check_records(start.saved, start.source)
     if start.saved is not None and "reader" not in start.saved:

@@ -28,12 +28,13 @@ def moments(seed: int) -> dict[str, np.ndarray]:
     return {f"{name}:{k}": array[:: 1 - 2 * k] for name, array in arrays(seed).items() for k in (0, 1)}
 
 
-def save(ckpt_dir: Path, step: int, keep: int = 0, recipe: Recipe = RECIPE) -> Path:
+def save(ckpt_dir: Path, step: int, keep: int = 0, recipe: Recipe = RECIPE, keep_every: int = 0) -> Path:
     tokenizer = ckpt_dir.parent / "source.model"
     tokenizer.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.write_bytes(b"not a real tokenizer, but its bytes")
     state = {"step": step, "loss_scale": 0.1 + 0.2, "reader": {"consumed": step * 8}, "evaluation": None}
-    return save_checkpoint(ckpt_dir, state, arrays(step), moments(step), recipe, stored_tokenizer(tokenizer), keep)
+    stored = stored_tokenizer(tokenizer)
+    return save_checkpoint(ckpt_dir, state, arrays(step), moments(step), recipe, stored, keep, keep_every=keep_every)
 
 
 def steps(ckpt_dir: Path) -> list[int]:
@@ -56,3 +57,13 @@ def check_whole(checkpoint: Checkpoint, step: int) -> None:
     assert checkpoint.state()["step"] == step
     found = dict(checkpoint.model_arrays())
     assert found.pop("_logits_proj.weight") is not None and same(found, arrays(step))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])

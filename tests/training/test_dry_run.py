@@ -155,9 +155,13 @@ def test_what_the_run_refuses_the_dry_run_refuses(tiny: list[str], tmp_path: Pat
     record.write_bytes(b"damaged\n" + whole)
     assert "metrics.jsonl: line 1 is not" in both(*tiny, steps, code=3)[1]
     record.write_bytes(whole)
-    saved = run_dir / "checkpoints" / "step-00000002" / "model.params"
-    saved.write_bytes(saved.read_bytes()[:-1])
-    assert "model.params: missing, truncated or damaged" in both(*tiny, steps, code=3)[1]
+    newest, oldest = (run_dir / "checkpoints" / f"step-0000000{step}" / "model.params" for step in (2, 0))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    dry = kogpt2("train", "debug_cpu", *tiny, steps, "--dry-run").stdout
+    assert f"WARNING: {newest}: missing, truncated or damaged" in dry and "resumes from step 0 (" in dry
+    oldest.unlink()
+    files.remove(str(oldest))
+    assert f"no checkpoint is whole: {newest}: missing" in both(*tiny, steps, code=3)[1]
     assert sorted(str(path) for path in tmp_path.rglob("*")) == files  # nothing is left by any of them
 
 

@@ -38,11 +38,11 @@ def test_all_workers_take_the_step_that_rank_0_found(monkeypatch, step):
 
     def newest(ckpt_dir: Path) -> Any:
         seen.append(ckpt_dir)
-        return None if step is None else FakeCheckpoint(ckpt_dir / f"step-{step:08d}", step)
+        return (None, []) if step is None else (FakeCheckpoint(ckpt_dir / f"step-{step:08d}", step), [])
 
-    monkeypatch.setattr(resume_point, "newest_checkpoint", newest)
+    monkeypatch.setattr(resume_point, "newest_whole", newest)
     found = on_workers(3, lambda worker: resume_point.find_resume_point("auto", Path("run"), worker))
-    assert [each and each.path for each in found] == [step if step is None else Path(f"run/step-{step:08d}")] * 3
+    assert [each and each.path for each, _ in found] == [step if step is None else Path(f"run/step-{step:08d}")] * 3
     assert len(seen) == 1
 
 
@@ -56,4 +56,4 @@ def test_workers_that_see_different_checkpoints_are_refused(monkeypatch):
 
     assert len(on_workers(3, look)) == 3
     found = on_workers(2, lambda worker: resume_point.find_resume_point("step-00000004", Path("run"), worker))
-    assert [each.step for each in found if each] == [4, 4]
+    assert [each.step for each, _ in found if each] == [4, 4]

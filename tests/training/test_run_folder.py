@@ -19,6 +19,7 @@ from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.lock import RunLock, check_unlocked
 from kogpt2_gluon.training.loop import train
 from tests.helpers import kogpt2
+from tests.runs.checkpoint_helpers import flip, shorten
 from tests.training.test_training import losses, wait_for
 
 LONG = ("training.num_steps=5000", "checkpoint.interval=0")
@@ -72,6 +73,23 @@ def test_a_run_that_went_back_and_was_killed_goes_on_from_there(tiny: list[str],
     assert steps(run_dir / "checkpoints") == [9] and open_checkpoint(aside).state()["step"] == 8
     log = (run_dir / "log.txt").read_text(encoding="utf-8")
     assert "the run went back to step 3: step-0000000" in log and "nothing was deleted" in log
+
+
+def test_damage_costs_the_steps_since_the_last_whole_checkpoint(tiny: list[str]) -> None:
+    """The damaged ones are named and stay, and the run ends as if nothing had happened."""
+    run_dir = trained(tiny, "checkpoint.keep=10")
+    ckpt_dir = run_dir / "checkpoints"
+    last = {path.name: path.read_bytes() for path in (ckpt_dir / "step-00000008").iterdir()}
+    shorten(ckpt_dir / "step-00000006" / "optimizer.params")
+    flip(ckpt_dir / "step-00000008" / "model.params")
+    done = kogpt2("train", "debug_cpu", *tiny, "checkpoint.keep=10").stdout
+    for step, name in ((8, "model"), (6, "optimizer")):
+        assert f"WARNING: {ckpt_dir}/step-0000000{step}/{name}.params: missing, truncated or damaged" in done
+    assert "WARNING: going on from step-00000003, the newest checkpoint that is whole" in done
+    assert "the run went back to step 3: step-00000006, step-00000008 moved to" in done
+    (aside,) = ckpt_dir.glob("before-step-00000003-*")
+    assert steps(aside) == [6, 8] and steps(ckpt_dir) == [0, 3, 6, 8]
+    assert {path.name: path.read_bytes() for path in (ckpt_dir / "step-00000008").iterdir()} == last
 
 
 def test_a_copy_of_a_run_never_writes_into_the_original(tiny: list[str], tmp_path: Path) -> None:
