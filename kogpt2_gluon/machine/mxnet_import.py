@@ -5,7 +5,8 @@ While MXNet is imported it writes, compiles and runs Python source for each of i
 ``mxnet/base.py``, ``_init_op_module``; benchmarks/import_speed.py). Here each of them is a small function that makes
 the real one when it is called. What it computes is the same; its docstring is one line and its signature is unknown, so
 ``help(mx.nd.FullyConnected)`` says more after a plain ``import mxnet``. Modules that no training uses (RARELY_USED) are
-imported when something of them is used.
+imported when something of them is used. MXNet compares versions of NumPy with distutils, in whose place setuptools, if
+it is installed, imports all of itself: a third of what is left.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
@@ -83,8 +85,12 @@ class _Later(ModuleType):
 
 @contextmanager
 def _imported_later() -> Iterator[None]:
-    """Within it, an import of a module of RARELY_USED gives a `_Later`; after it, an import gives the module itself."""
-    stand_ins = {name: _Later(name) for name in RARELY_USED if name not in sys.modules}
+    """Within it, an import of a module of RARELY_USED gives a `_Later`, and distutils has its versions alone.
+
+    After it, an import gives the module itself.
+    """
+    stand_ins: dict[str, ModuleType] = {name: _Later(name) for name in RARELY_USED if name not in sys.modules}
+    stand_ins.update(_version_classes())
     sys.modules.update(stand_ins)
     try:
         yield
@@ -92,6 +98,21 @@ def _imported_later() -> Iterator[None]:
         for name, stand_in in stand_ins.items():
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
+
+
+def _version_classes() -> dict[str, ModuleType]:
+    """Loads setuptools' distutils.version alone; {} if there is none, or distutils is imported already."""
+    found = importlib.util.find_spec("setuptools")
+    if "distutils" in sys.modules or found is None or not found.submodule_search_locations:
+        return {}
+    file = Path(found.submodule_search_locations[0]) / "_distutils" / "version.py"
+    spec = importlib.util.spec_from_file_location("distutils.version", file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        return {}
+    package, version = ModuleType("distutils"), importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(version)
+    package.version = version  # type: ignore[attr-defined]
+    return {"distutils": package, "distutils.version": version}
 
 
 def lazily(make: Make) -> Make:

@@ -119,3 +119,17 @@ def test_another_mxnet_that_works_is_imported_plainly(tmp_path):
     done = subprocess.run([sys.executable, "-c", code + "print(import_mxnet().value)", tmp_path], cwd=ROOT, text=True,
                           capture_output=True)  # fmt: skip
     assert done.stdout == "5\n", done.stderr
+
+
+def test_setuptools_is_not_imported_for_its_distutils():
+    code = """
+        import sys, warnings
+        from kogpt2_gluon.machine.mxnet_import import import_mxnet
+        mx = import_mxnet()
+        assert not {"setuptools", "distutils", "distutils.version"} & sys.modules.keys()
+        warnings.simplefilter("error")  # setuptools warns where distutils was there before it
+        import setuptools, distutils.version
+        assert "setuptools" in distutils.version.__file__, distutils.version.__file__
+        assert mx.np.mean(mx.np.array([1.0, 3.0])).item() == 2.0
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], cwd=ROOT, check=True, timeout=60)
