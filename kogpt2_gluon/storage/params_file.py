@@ -84,6 +84,27 @@ class ParamsFile(LazyArrays["_Place"]):
                 raise DataError(f"{self.path}: byte {place.offset}: array {name!r} ends early: the file shrank")
         return array
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array by its name; nothing is read."""
+        return {name: place.shape for name, place in self._places.items()}
+
+    def parts(self, arrays: Mapping[str, Array]) -> list[tuple[int, memoryview]]:
+        """Returns where in the file the arrays of these names begin, in its order, with the memory of those given.
+
+        Each is in C order and is there to be filled. DataError if it has another shape or dtype in the file.
+        """
+        for name, array in arrays.items():
+            assert array.flags.c_contiguous and array.flags.writeable, name
+            place = self._places[name]
+            if (place.shape, place.dtype) != (array.shape, array.dtype):
+                raise DataError(
+                    f"{self.path}: byte {place.offset}: array {name!r} is {place.dtype} of shape {place.shape}, not "
+                    f"{array.dtype} of shape {array.shape}"
+                )
+        found = [(self._places[name].offset, _bytes_of(array)) for name, array in arrays.items()]
+        return sorted(found, key=lambda part: part[0])
+
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
         try:
@@ -106,15 +127,17 @@ def write_params(target: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str,
 
     `target` is a path, which is created or overwritten, or a binary file open for writing. The write is not durable by
     itself: pass a file of :func:`~kogpt2_gluon.storage.files.replace_file`, or a path in a folder of `replace_folder`.
-    Raises DataError, before the first byte is written, for an array that the format cannot hold: another dtype, no
-    dimension or no element.
+    Raises DataError for an array that the format cannot hold: another dtype, no dimension or no element. That is before
+    the first byte is written, unless the arrays are made when they are asked for (LazyArrays), which each is once.
     """
-    flags = {name: _dtype_flag(name, array) for name, array in arrays.items()}
+    if not isinstance(arrays, LazyArrays):
+        for name, array in arrays.items():
+            _dtype_flag(name, array)
     if isinstance(target, (str, os.PathLike)):
         with Path(target).open("wb") as file:
-            _write_list(file, arrays, flags)
+            _write_list(file, arrays)
     else:
-        _write_list(target, arrays, flags)
+        _write_list(target, arrays)
 
 
 def _dtype_flag(name: str, array: Array) -> int:
@@ -128,12 +151,13 @@ def _dtype_flag(name: str, array: Array) -> int:
     return flag
 
 
-def _write_list(file: BinaryIO, arrays: Mapping[str, Array], flags: Mapping[str, int]) -> None:
+def _write_list(file: BinaryIO, arrays: Mapping[str, Array]) -> None:
     file.write(struct.pack("<QQQ", LIST_MAGIC, 0, len(arrays)))
     for name, array in arrays.items():
+        flag = _dtype_flag(name, array)
         file.write(struct.pack(f"<Iii{array.ndim}q", V2_MAGIC, DENSE, array.ndim, *array.shape))
-        file.write(struct.pack("<iii", CPU, 0, flags[name]))
-        file.write(_bytes_of(np.ascontiguousarray(array, dtype=DTYPES[flags[name]])))
+        file.write(struct.pack("<iii", CPU, 0, flag))
+        file.write(_bytes_of(np.ascontiguousarray(array, dtype=DTYPES[flag])))
     file.write(struct.pack("<Q", len(arrays)))
     for name in arrays:
         encoded = name.encode("utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,15 +26,18 @@ class HostCopies:
         self._layout: list[tuple[str, tuple[int, ...], Any]] = []
         self._copies: dict[str, Array] = {}
 
-    def take(self, arrays: Mapping[str, Any]) -> dict[str, Array]:
-        """Copies arrays, on the CPU or a GPU; what was returned before is overwritten. Waits for MXNet."""
+    def take(self, arrays: Mapping[str, Any], names: Collection[str]) -> dict[str, Array]:
+        """Copies the arrays of these names, on the CPU or a GPU. Waits for MXNet.
+
+        What was returned before is overwritten. There is room for all `arrays`; only what is used takes memory.
+        """
         layout = [(name, array.shape, array.dtype) for name, array in arrays.items()]
         if layout != self._layout:
             self._copies = {}  # before the new ones are made
             self._layout, self._copies = layout, _allocate(layout)
         with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(_copy, arrays.values(), self._copies.values()))
-        return self._copies
+            list(threads.map(lambda name: _copy(arrays[name], self._copies[name]), names))
+        return {name: self._copies[name] for name in names}
 
 
 def _allocate(layout: list[tuple[str, tuple[int, ...], Any]]) -> dict[str, Array]:

@@ -1,8 +1,8 @@
 """Saves the state of a run while its training goes on.
 
-Between two steps the arrays are copied in memory; a thread checks, hashes and writes the copy. There is one save at a
-time: the next one waits for it, and so does the end of the run. A checkpoint appears whole or not at all, whenever the
-process dies (runs/checkpoint.py).
+A thread checks, hashes and writes the arrays; before the next update changes them, what is left is copied in memory.
+There is one save at a time: the next one waits for it, and so does the end of the run. A checkpoint appears whole or
+not at all, whenever the process dies (runs/checkpoint.py).
 """
 
 from __future__ import annotations
@@ -14,25 +14,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Callable
 
-import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.errors import DivergedError, KoGPT2Error
+from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.estimate import size_of
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import ONLY_AS_BEST, open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage.disk import full_disk_named
-from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.tokenizer_file import StoredTokenizer
 from kogpt2_gluon.training.best import is_best
 from kogpt2_gluon.training.evaluation import is_due
 from kogpt2_gluon.training.host_copies import HostCopies
+from kogpt2_gluon.training.saved_arrays import SavedArrays
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.wording import gigabytes
 
 Arrays = Mapping[str, NDArray[Any]]
-
-CHECKED_AT_ONCE = 1 << 20  # numbers
 
 
 class Saver:
@@ -49,6 +46,8 @@ class Saver:
     def __init__(self, recipe: Recipe, run: TrainingRun, say: Callable[[str], None]) -> None:
         self._recipe, self._run, self._say = recipe, run, say
         self._copies = HostCopies()
+        self._saved: SavedArrays | None = None
+        run.update.before_change = self._keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
         self._pending: Future[None] | None = None
 
@@ -64,13 +63,17 @@ class Saver:
             return
         self._wait()
         masters, moments = run.update.masters, run.update.moments()
-        in_background = self._recipe.checkpoint.in_background
-        take = self._copies.take if in_background else _OneByOne
-        arrays, state = take({**masters, **moments}), _state_of(self._recipe, run)
-        parts = _Part(arrays, list(masters)), _Part(arrays, list(moments))
+        self._saved = SavedArrays({**masters, **moments}, run.state.step)
+        parts, state = (self._saved.part(list(masters)), self._saved.part(list(moments))), _state_of(self._recipe, run)
         self._pending = self._thread.submit(_write, self._recipe, state, *parts, run.tokenizer.stored)
-        if not in_background:
+        if not self._recipe.checkpoint.in_background:
             self._wait()
+
+    def _keep(self) -> None:
+        """Is called before an update changes the arrays."""
+        if self._saved and not self.is_written():
+            self._saved.keep(self._copies)
+        self._saved = None
 
     def is_written(self) -> bool:
         """Returns True if nothing is being written. Does not wait."""
@@ -105,25 +108,6 @@ class Saver:
             self._thread.shutdown()
 
 
-class _OneByOne(LazyArrays[Any]):
-    """MXNet's arrays as NumPy's, each copied when it is asked for."""
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        array: NDArray[Any] = self._places[name].asnumpy()
-        return array
-
-
-class _Part(LazyArrays[str]):
-    """Some of these arrays."""
-
-    def __init__(self, arrays: Arrays, names: list[str]) -> None:
-        super().__init__({name: name for name in names})
-        self._arrays = arrays
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return self._arrays[self._places[name]]
-
-
 def _state_of(recipe: Recipe, run: TrainingRun) -> dict[str, Any]:
     """Returns all of a run but its arrays, as plain data that no later step changes."""
     return {
@@ -141,11 +125,7 @@ def _state_of(recipe: Recipe, run: TrainingRun) -> dict[str, Any]:
 
 
 def _write(recipe: Recipe, state: dict[str, Any], masters: Arrays, moments: Arrays, tokenizer: StoredTokenizer) -> None:
-    """Checks the arrays of network and optimizer, and writes a checkpoint of them."""
-    for arrays in (masters, moments):
-        for name in arrays:
-            if not _is_finite(arrays[name]):
-                raise DivergedError(f"step {state['step']}: {name} is not finite; nothing was saved for this step")
+    """Writes a checkpoint of the arrays of network and optimizer."""
     with full_disk_named(recipe.ckpt_dir, lambda: _no_room(recipe, state["step"])):
         save_checkpoint(
             recipe.ckpt_dir,
@@ -158,11 +138,6 @@ def _write(recipe: Recipe, state: dict[str, Any], masters: Arrays, moments: Arra
             best=state["best"]["step"] if state["best"] else None,
             keep_every=recipe.checkpoint.keep_every,
         )
-
-
-def _is_finite(array: NDArray[Any]) -> bool:
-    flat = array.reshape(-1)
-    return all(np.isfinite(flat[at : at + CHECKED_AT_ONCE]).all() for at in range(0, flat.size, CHECKED_AT_ONCE))
 
 
 def _is_regular(recipe: Recipe, state: TrainState) -> bool:

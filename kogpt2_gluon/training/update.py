@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kogpt2_gluon.errors import DataError
@@ -30,6 +30,11 @@ class Update:
     fused : bool
         True: by the fused operators, which must have been loaded. False: by MXNet's. The numbers are the same up to
         float32 rounding.
+
+    Attributes
+    ----------
+    before_change : callable
+        Is called before an update changes `masters` and moments; a save that still reads them sets it.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Update:
         step: int = 0,
         fused: bool = False,
     ):
+        self.before_change: Callable[[], None] = lambda: None
         self.masters = take_masters(net, recipe.precision)
         self.parameters = structural_parameters(net)
         self._recipe, self._worker, self._accumulate = recipe, worker, accumulate
@@ -82,6 +88,7 @@ class Update:
         """
         clip_norm = self._recipe.clip_norm
         clip = min(1.0, clip_norm / norm) if clip_norm and norm else 1.0
+        self.before_change()
         self._optimizer.apply(learning_rate, clip / loss_scale)
 
     def load_moments(self, arrays: Mapping[str, Any]) -> None:

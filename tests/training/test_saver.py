@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kogpt2_gluon.runs.checkpoint import newest_checkpoint
 from kogpt2_gluon.training import saver as module
 from kogpt2_gluon.training.host_copies import HostCopies
 from kogpt2_gluon.training.loop import run_step, train
+from kogpt2_gluon.training.saved_arrays import SavedArrays
 from kogpt2_gluon.training.saver import Saver
 from kogpt2_gluon.training.setup import set_up
 from kogpt2_gluon.training.signals import StopRequest
@@ -73,6 +75,38 @@ def test_steps_go_on_and_the_checkpoint_is_of_the_step_that_was_saved(shards, tm
             name for name, array in run.update.masters.items() if not np.array_equal(array.asnumpy(), before[name])
         ]
         assert len(changed) == len(run.update.masters)  # the training did go on
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 5, 17])
+def test_arrays_are_read_in_place_until_an_update_changes_them(shards, tmp_path, monkeypatch, read_before):
+    recipe, reached, changed, count = tiny(shards, tmp_path), threading.Event(), threading.Event(), itertools.count()
+    read, copied = SavedArrays.read, []
+
+    def wait_once(saved: SavedArrays, name: str) -> np.ndarray:
+        if next(count) == read_before:
+            reached.set()
+            assert changed.wait(60)
+        return read(saved, name)
+
+    def take(copies: HostCopies, arrays: dict, names: dict) -> dict:
+        copied.append((len(arrays), len(names)))
+        return take_all(copies, arrays, names)
+
+    take_all = HostCopies.take
+    monkeypatch.setattr(SavedArrays, "read", wait_once)
+    monkeypatch.setattr(HostCopies, "take", take)
+    with set_up(recipe, "never") as run, Saver(recipe, run, print) as saver:
+        before = {name: array.asnumpy() for name, array in {**run.update.masters, **run.update.moments()}.items()}
+        saver.save()
+        assert reached.wait(60)
+        run_step(recipe, run, StopRequest())
+        mx.nd.waitall()
+        changed.set()
+        saver.finish()
+    found = newest_checkpoint(recipe.ckpt_dir)
+    arrays = {**found.model_arrays(), **found.optimizer_arrays()}
+    assert all(np.array_equal(arrays[name], array) for name, array in before.items())
+    assert copied == [(len(before), len(before) - read_before)]
 
 
 def test_the_next_save_waits_for_the_one_before(shards, tmp_path, gate):
@@ -157,14 +191,14 @@ def test_copies_are_the_arrays_and_use_their_memory_again():
     arrays = {str(n): mx.nd.array(draw.randn(*shape)) for n, shape in enumerate([(3,), (1000, 70), (1, 2, 3), (1,)])}
     arrays["half"] = mx.nd.array(draw.randn(5), dtype="float16")
     copies = HostCopies()
-    first = copies.take(arrays)
+    first = copies.take(arrays, arrays)
     assert {name: (copy.dtype, copy.shape) for name, copy in first.items()} == {
         name: (np.dtype(array.dtype), array.shape) for name, array in arrays.items()
     }
     assert all(np.array_equal(first[name], array.asnumpy()) for name, array in arrays.items())
     arrays["1"] += 1
-    second = copies.take(arrays)
+    second = copies.take(arrays, arrays)
     assert np.array_equal(second["1"], arrays["1"].asnumpy()) and second["1"] is first["1"]
     assert all(copy.ctypes.data % 64 == 0 for copy in second.values())
     del arrays["0"]
-    assert copies.take(arrays).keys() == arrays.keys()
+    assert copies.take(arrays, ["2", "half"]).keys() == {"2", "half"}
