@@ -18,10 +18,12 @@ from typing import Any, Callable, NamedTuple, TypeVar, Union, get_args, get_orig
 
 import yaml
 
-from kogpt2_gluon.user_files import Loader, TextLoader
+from kogpt2_gluon.user_files import load_yaml
 
 # One path, a list of them, or a mapping from path to weight.
 Paths = Union[str, list[str], dict[str, float]]
+
+LARGEST = 2**53  # whole number, where a field has no bound of its own: what JSON and float64 hold exactly
 
 T = TypeVar("T")
 
@@ -125,8 +127,8 @@ def _override_value(hint: Any, text: str) -> Any:
         return text  # a path such as 2024_01_05 is not a number
     if hint == Paths:
         flow = text.lstrip()[:1] in ("[", "{")
-        return yaml.load(text, Loader=TextLoader) if flow else text
-    return yaml.load(text, Loader=Loader)
+        return load_yaml(text, as_texts=True) if flow else text
+    return load_yaml(text)
 
 
 # The type of each field of a dataclass. Python evaluates them at each question, which takes 20 ms for a recipe.
@@ -274,8 +276,9 @@ def _other_base(written: str) -> str:
 def _check_range(number: int | float, rules: Mapping[str, Any]) -> int | float:
     if rules["minimum"] is not None and number < rules["minimum"]:
         raise ValueError(f"{number} is below {rules['minimum']:g}")
-    if rules["maximum"] is not None and number > rules["maximum"]:
-        raise ValueError(f"{number} is above {rules['maximum']:g}")
+    largest = LARGEST if rules["maximum"] is None and isinstance(number, int) else rules["maximum"]
+    if largest is not None and number > largest:
+        raise ValueError(f"{number} is above {largest:g}")
     return number
 
 

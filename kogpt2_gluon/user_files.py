@@ -16,6 +16,9 @@ import yaml
 from kogpt2_gluon.errors import RecipeError
 
 MOST_BYTES = 16 << 20  # what a person writes is far smaller; a corpus named by mistake is not read into memory
+MOST_YAML = 512 << 10  # bytes: PyYAML takes 350 times the memory of a text, and 7 s for 1 MB
+MOST_REPEATED = 10_000  # values that aliases (*name) repeat: lists of aliases of lists would double at each level
+LONGEST_NUMBER = 400  # characters; numbers of base 60 take time that grows with the square of their length
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -76,8 +79,8 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping; RecipeError names the file and what is wrong. An empty file is {}."""
     text = read_user_text(path, what)
     try:
-        plain = yaml.load(text, Loader=Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        plain = load_yaml(text)
+    except yaml.YAMLError as error:
         raise RecipeError(f"{what} {path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if plain is None:
         return {}
@@ -86,8 +89,50 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     return plain
 
 
-class _UniqueKeys:
-    """Makes a YAML loader refuse a key that is given twice. PyYAML takes the last one and says nothing."""
+def load_yaml(text: str, as_texts: bool = False) -> Any:
+    """Reads YAML of people: numbers know how they were written, or with `as_texts` every scalar is a text.
+
+    yaml.YAMLError for whatever is wrong with it, also for a text that would take much more time and memory than others
+    of its size.
+    """
+    if len(text) > MOST_YAML:
+        raise yaml.YAMLError(f"more than {MOST_YAML >> 10} KiB")
+    try:
+        return yaml.load(text, Loader=TextLoader if as_texts else Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:  # of PyYAML, at odd values
+        raise yaml.YAMLError(str(error)) from None
+
+
+class _Strict:
+    """Makes a YAML loader refuse what PyYAML reads without a word.
+
+    These are a key that is given twice, of which it takes the last one, and aliases that repeat too much.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)  # type: ignore[call-arg]  # the loader's
+        self._sizes: dict[int, int] = {}  # node -> values in it, where aliases count as often as they occur
+        self._repeated = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        is_alias = self.check_event(yaml.AliasEvent)  # type: ignore[attr-defined]  # the loader's
+        node = super().compose_node(parent, index)  # type: ignore[misc]  # the loader's
+        if is_alias:
+            size = self._sizes.get(id(node))
+            if size is None:  # not finished: the alias is inside of what it names
+                raise yaml.composer.ComposerError(None, None, "an alias within what it stands for", node.start_mark)
+            self._repeated += size
+            if self._repeated > MOST_REPEATED:
+                raise yaml.composer.ComposerError(None, None, "its aliases repeat too much", node.start_mark)
+        elif isinstance(node, yaml.ScalarNode):
+            self._sizes[id(node)] = 1
+        else:
+            pairs = isinstance(node, yaml.MappingNode)
+            inner = [each for pair in node.value for each in pair] if pairs else node.value
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(each)] for each in inner)
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -99,16 +144,18 @@ class _UniqueKeys:
         return found
 
 
-class Loader(_UniqueKeys, yaml.SafeLoader):
+class Loader(_Strict, yaml.SafeLoader):
     """Reads YAML of people: numbers know how they were written, and a date is a text."""
 
 
-class TextLoader(_UniqueKeys, yaml.BaseLoader):
+class TextLoader(_Strict, yaml.BaseLoader):
     """Reads every scalar as a text."""
 
 
 def _number(kind: type[Written], plain: str) -> Any:
     def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Written:
+        if len(node.value) > LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(None, None, "a number of too many digits", node.start_mark)
         number = kind(getattr(yaml.SafeLoader, f"construct_yaml_{plain}")(loader, node))
         number.written = node.value
         return number

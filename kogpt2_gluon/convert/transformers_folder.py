@@ -133,6 +133,9 @@ class TransformersFolder:
 
     def _dropout(self) -> float:
         rates = {key: self._config.get(key, 0.1) for key in DROPOUTS}
+        for key, value in rates.items():
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise DataError(f"{self.path / CONFIG}: {key} is {value!r}, not a number")
         if len(set(rates.values())) > 1:
             listed = ", ".join(f"{key} {rate}" for key, rate in rates.items())
             self.notes.append(f"note: {CONFIG} has {listed}; this network has one dropout, {rates['resid_pdrop']}")

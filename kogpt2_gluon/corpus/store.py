@@ -20,6 +20,7 @@ from kogpt2_gluon.corpus.layout import LAYOUTS, Layout
 from kogpt2_gluon.corpus.not_a_corpus import not_a_corpus
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.files import fsync_stream
+from kogpt2_gluon.storage.links import leads_out
 
 SPLITS = ("train", "test")
 CORPUS_FORMAT = "kogpt2-corpus"
@@ -128,6 +129,8 @@ class Corpus:
                     raise DataError(
                         f"{path}: {state}, but {CORPUS_FILE} says {file['bytes']:,} bytes; clean the corpus again"
                     )
+                if leads_out(path):
+                    raise DataError(f"{path}: a link out of the corpus's folder; put the file itself there")
         if not any(corpus.about["files"].values()):
             raise DataError(f"{folder}: an empty corpus")
         return corpus
@@ -198,7 +201,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise not_a_corpus(folder, CORPUS_FILE)
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from None
     if not isinstance(about, dict) or about.get("format") != CORPUS_FORMAT:
         raise DataError(f"{path}: not the description of a cleaned corpus")
@@ -211,7 +214,13 @@ def _read_about(folder: Path) -> dict[str, Any]:
 
 def _lists_files(files: Any) -> bool:
     return isinstance(files, dict) and all(
-        isinstance(files.get(split), list)
-        and all(isinstance(file, dict) and {"name", "documents", "bytes"} <= set(file) for file in files[split])
-        for split in SPLITS
+        isinstance(files.get(split), list) and all(map(_is_file, files[split])) for split in SPLITS
     )
+
+
+def _is_file(file: Any) -> bool:
+    """Returns True for the entry of a file: a plain name, since a path could lead out of the corpus, and counts."""
+    if not isinstance(file, dict) or not isinstance(file.get("name"), str):
+        return False
+    is_plain = Path(file["name"]).name == file["name"] and file["name"] != ".." and "\0" not in file["name"]
+    return is_plain and all(type(file.get(count)) is int and file[count] >= 0 for count in ("documents", "bytes"))

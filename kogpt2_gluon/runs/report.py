@@ -17,6 +17,7 @@ from kogpt2_gluon.pages.page import PAGE, STYLE
 from kogpt2_gluon.pages.plot import Array, Series, line_plot, rounded, short, smooth
 from kogpt2_gluon.runs.metrics import CHANGE, printable, read_metrics
 from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.user_files import load_yaml
 from kogpt2_gluon.wording import duration
 
 SAMPLE_CHARACTERS = 20_000  # that the page shows of the samples file
@@ -44,7 +45,7 @@ def render_report(run_dir: Path) -> str:
     held_out = sorted({line["step"]: line for line in lines if line["kind"] == "evaluation"}.items())
     evaluations = [line for _, line in held_out]
     recipe_text, environment_text = _read_text(run_dir / "recipe.yaml"), _read_text(run_dir / "env.json")
-    recipe = _parse_mapping(recipe_text, yaml.safe_load)
+    recipe = _parse_mapping(recipe_text, load_yaml)
     environment = _parse_mapping(environment_text, json.loads)
     name = str(recipe.get("name") or run_dir.resolve().name)
     body = [

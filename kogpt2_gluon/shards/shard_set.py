@@ -24,6 +24,7 @@ from kogpt2_gluon.shards.format import (
     Manifest,
     Tokens,
 )
+from kogpt2_gluon.storage.links import leads_out
 from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 
 
@@ -187,6 +188,8 @@ class ShardSet:
                 raise DataError(f"{path}: cannot be read: {error.strerror}") from None
             if size != info.bytes:
                 raise DataError(f"{path}: {size:,} bytes, its manifest says {info.bytes:,}; truncated or overwritten")
+            if leads_out(path):
+                raise DataError(f"{path}: a link out of the folder of its set; put the file itself there")
             if info.tokens * self.dtype.itemsize + 8 * info.documents > size:
                 raise DataError(f"{path}: {size:,} bytes cannot hold the {info.tokens:,} tokens of its manifest")
 

@@ -33,6 +33,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
 }
 MAX_HEADER = 100_000_000  # bytes; the library's own limit
+LARGEST = 1 << 40  # bytes of a file, or one dimension: NumPy refuses an array without elements that has larger ones
 ALIGNMENT = 8
 
 
@@ -81,7 +82,7 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, _Place]]:
         shape, (begin, end) = tuple(facts["shape"]), facts["data_offsets"]
         if facts["dtype"] not in DTYPES:
             raise ValueError(f"{name} has dtype {facts['dtype']}, which NumPy lacks")
-        if not all(isinstance(each, int) and each >= 0 for each in (*shape, begin, end)) or len(shape) > 32:
+        if not all(type(each) is int and 0 <= each <= LARGEST for each in (*shape, begin, end)) or len(shape) > 32:
             raise ValueError(f"{name} has shape {shape} and place {begin} to {end}")
         if end - begin != math.prod(shape) * DTYPES[facts["dtype"]].itemsize or end > size - 8 - length:
             raise ValueError(f"{name} does not lie within the file")

@@ -9,6 +9,8 @@ followed; whatever else it asks for is refused by name. Two layouts exist (PyTor
             an int64 number of elements, and these
 
 A tensor is a storage with an offset, a shape and strides. Tensors of one storage, such as tied weights, stay apart.
+
+A file is not trusted: every size in it is compared with the bytes that there are before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -49,8 +51,12 @@ REBUILD = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 PARAMETER = "torch._utils _rebuild_parameter"
 ORDERED_DICT = "collections OrderedDict"
 MAX_NDIM = 32
+LARGEST_DIM = 1 << 40  # NumPy refuses arrays without elements whose other dimensions are too large
+MOST_OPCODES = 2_000_000  # each can take 100 bytes of memory; 1,000 layers need a quarter of them
 # What reading a file of anything else can raise.
+BROKEN: tuple[type[Exception], ...]
 BROKEN = (ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError, struct.error, zipfile.BadZipFile)
+BROKEN = (*BROKEN, NotImplementedError, RuntimeError)  # of zipfile: compressed in an unknown way, encrypted
 
 
 class Global(NamedTuple):
@@ -93,7 +99,7 @@ class TorchFile(LazyArrays[Tensor]):
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from None
         except BROKEN as error:
-            raise DataError(f"{self.path}: not a PyTorch file, or damaged ({error})") from None
+            raise DataError(f"{self.path}: not a PyTorch file, or damaged ({str(error)[:200]})") from None
         if isinstance(saved, dict) and isinstance(saved.get("state_dict"), dict):
             saved = saved["state_dict"]
         if not isinstance(saved, dict):
@@ -108,6 +114,9 @@ class TorchFile(LazyArrays[Tensor]):
         with zipfile.ZipFile(file) as archive:
             (listing,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             folder = listing[: -len("data.pkl")] + "data/"
+            for info in archive.infolist():
+                if info.compress_type != zipfile.ZIP_STORED:  # a little could become a lot
+                    raise ValueError(f"{info.filename} is compressed")
             if f"{listing[: -len('data.pkl')]}byteorder" in archive.namelist():
                 order = archive.read(f"{listing[: -len('data.pkl')]}byteorder")
                 if order != b"little":
@@ -115,23 +124,26 @@ class TorchFile(LazyArrays[Tensor]):
             sizes = {}
             for info in archive.infolist():
                 if info.filename.startswith(folder):
-                    if info.compress_type != zipfile.ZIP_STORED:
-                        raise ValueError(f"{info.filename} is compressed")
                     key = info.filename[len(folder) :]
                     self._starts[key], sizes[key] = _start_of(file, info), info.file_size
+                    if self._starts[key] + sizes[key] > os.fstat(file.fileno()).st_size:
+                        raise ValueError(f"{info.filename} ends after the end of the file")
             self._sizes = sizes
             return _follow(io.BytesIO(archive.read(listing)))
 
     def _from_old(self, file: BinaryIO) -> Any:
         file.seek(0)
-        if _follow(file) != OLD_MAGIC:
+        rest = _Rest(file)
+        if _follow(rest) != OLD_MAGIC:
             raise ValueError("the magic number is another")
         storages: dict[str, Storage] = {}
-        _follow(file), _follow(file)  # protocol version, system information
-        saved, keys = _follow(file, storages), _follow(file)
+        _follow(rest), _follow(rest)  # protocol version, system information
+        saved, keys = _follow(rest, storages), _follow(rest)
         self._sizes = {}
         for key in keys:
             (count,) = struct.unpack("<q", file.read(8))
+            if count < 0:
+                raise ValueError(f"a storage of {count} elements")
             size = count * STORAGES[storages[key].kind].itemsize
             self._starts[key], self._sizes[key] = file.tell(), size
             file.seek(size, os.SEEK_CUR)
@@ -147,12 +159,12 @@ class TorchFile(LazyArrays[Tensor]):
         fits = (
             held >= 0
             and len(tensor.shape) == len(tensor.strides) <= MAX_NDIM
-            and all(isinstance(each, int) and each >= 0 for each in sizes)
+            and all(type(each) is int and 0 <= each < LARGEST_DIM for each in sizes)
             and (0 in tensor.shape or _last_element(tensor) < held)
             and math.prod(tensor.shape) <= held  # a stride of 0 would make a large array of a small file
         )
         if not fits:
-            raise DataError(f"{self.path}: tensor {name!r} of shape {tensor.shape} does not lie within its storage")
+            raise DataError(f"{self.path}: tensor {name[:200]!r} does not lie within its storage")
 
     def __getitem__(self, name: str) -> Array:
         tensor = self._places[name]
@@ -186,8 +198,23 @@ def _start_of(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     return info.header_offset + 30 + int(name) + int(extra)
 
 
-class _Mark:
-    """Where a group of values begins on the stack."""
+class _Rest:
+    """The rest of a file, as ``pickletools`` reads it: never more than there is.
+
+    A pickle says how many bytes a text or number of it has, and Python allocates that much before it reads.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(min(count, self._size - self._file.tell()))
+
+    def readline(self) -> bytes:
+        return self._file.readline()
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 Constant = Union[None, bool, int, float, str, bytes]
@@ -199,16 +226,18 @@ WITH_VALUE = {
 }
 
 
-def _follow(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
+def _follow(file: BinaryIO | _Rest, storages: dict[str, Storage] | None = None) -> Any:
     """Follows one pickle and returns what it describes; ValueError for anything that a state_dict does not need.
 
     `storages` takes up every storage that it refers to, by key.
     """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    stack, memo = _Stack(), dict[int, Any]()
     value: Any
-    for opcode, value, _ in pickletools.genops(file):
+    opcodes = pickletools.genops(file)  # type: ignore[arg-type]  # it reads, and asks for the place
+    for number, (opcode, value, _) in enumerate(opcodes):
         name = opcode.name
+        if number == MOST_OPCODES:
+            raise ValueError(f"its pickle has more than {MOST_OPCODES:,} steps")
         if name in ("PROTO", "FRAME"):
             continue
         if name == "STOP":
@@ -240,32 +269,50 @@ def _follow(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
     raise ValueError("the pickle ends early")
 
 
-def _apply(name: str, stack: list[Any]) -> None:
+class _Stack(list[Any]):
+    """The values of a pickle that are not yet in another one, and where groups of them begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._marks: list[int] = []
+
+    def mark(self) -> None:
+        self._marks.append(len(self))
+
+    def group(self) -> list[Any]:
+        """Takes everything after the last mark off the stack."""
+        at = self._marks.pop()
+        group = self[at:]
+        del self[at:]
+        return group
+
+
+def _apply(name: str, stack: _Stack) -> None:
     """Does what an opcode does to containers, storages and tensors."""
     if name == "MARK":
-        stack.append(_Mark)
+        stack.mark()
     elif name in ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE"):
         stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[name]())
     elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
         count = int(name[-1])
         stack[-count:] = [tuple(stack[-count:])]
     elif name in ("TUPLE", "LIST"):
-        group = _group(stack)
+        group = stack.group()
         stack.append(tuple(group) if name == "TUPLE" else group)
     elif name == "APPEND":
         value = stack.pop()
         stack[-1].append(value)
     elif name == "APPENDS":
-        group = _group(stack)
+        group = stack.group()
         stack[-1].extend(group)
     elif name == "SETITEM":
         value, key = stack.pop(), stack.pop()
         _set(stack[-1], [key, value])
     elif name == "SETITEMS":
-        group = _group(stack)
+        group = stack.group()
         _set(stack[-1], group)
     elif name == "DICT":
-        group = _group(stack)
+        group = stack.group()
         stack.append({})
         _set(stack[-1], group)
     elif name == "REDUCE":
@@ -279,21 +326,13 @@ def _apply(name: str, stack: list[Any]) -> None:
         raise ValueError(f"it needs the pickle operation {name}")
 
 
-def _group(stack: list[Any]) -> list[Any]:
-    """Takes everything after the last mark off the stack."""
-    at = len(stack) - 1 - stack[::-1].index(_Mark)
-    group = stack[at + 1 :]
-    del stack[at:]
-    return group
-
-
 def _set(target: Any, group: list[Any]) -> None:
     if not isinstance(target, dict):
         raise ValueError("it sets items of something that is not a dictionary")
     for key, value in zip(group[::2], group[1::2]):
         if not isinstance(key, (str, int)):  # hashing a nest of tuples could take forever
             raise ValueError(f"a dictionary has a key of type {type(key).__name__}")
-        target[key] = value
+        target[str(key) if isinstance(key, int) else key] = value
 
 
 def _storage(reference: Any) -> Storage:

@@ -34,7 +34,7 @@ class Link:
             hello = {"rank": rank, "host": socket.gethostname(), "pid": os.getpid(), "nonce": mine}
             connection.sendall(json.dumps({**hello, "proof": proof(token, "worker", theirs, mine)}).encode() + b"\n")
             answer = str(json.loads(_read_line(connection))["proof"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             answer = ""
         if not hmac.compare_digest(answer.encode(), proof(token, "launcher", mine, theirs).encode()):
             raise OSError("the program that answers is not this launch's launcher")

@@ -14,6 +14,9 @@ from typing import Any, Callable
 from kogpt2_gluon.errors import PreemptedError
 from kogpt2_launch.host.link import BEAT_SECONDS, proof
 
+# What a line that is no message raises.
+NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
 
 @dataclass
 class Rank:
@@ -106,7 +109,7 @@ class Control:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             rank = await asyncio.wait_for(self._greet(reader, writer), self._detect)
-        except (asyncio.TimeoutError, OSError, ValueError, KeyError, TypeError, asyncio.IncompleteReadError):
+        except (asyncio.TimeoutError, OSError, asyncio.IncompleteReadError, *NOT_UNDERSTOOD):
             rank = None
         if rank is None:
             writer.close()
@@ -118,7 +121,7 @@ class Control:
             while line := await reader.readline():
                 rank.heard = time.monotonic()
                 self._take(rank, json.loads(line))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *NOT_UNDERSTOOD) as error:
             self._lose(rank, f"the supervisor on {rank.host} sent a message that is not understood: {error}")
         if not rank.over:
             self._lose(rank, f"the supervisor on {rank.host} ended without a report")

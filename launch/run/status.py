@@ -16,6 +16,12 @@ from kogpt2_gluon.runs.metrics import ENDED, read_metrics
 
 STALE_SECONDS = 30.0
 ALONE = "alone"  # the state of a single worker, which nobody watches
+# The fields of status.json, of its launcher and of each of its ranks, with their types.
+_STATUS = {"state": (str,), "text": (str,), "updated": (float, int), "attempt": (int,), "num_steps": (int,)}
+_STATUS.update(launcher=(dict,), ranks=(list,))
+_LAUNCHER = {"host": (str,), "pid": (int,)}
+_RANK = {"rank": (int,), "host": (str,), "step": (int,), "process": (str,), "code": (int, type(None))}
+_RANK.update(silent=(float, int, type(None)), still=(float, int, type(None)))
 
 
 def read_status(run_dir: Path) -> dict[str, Any]:
@@ -30,11 +36,25 @@ def read_status(run_dir: Path) -> dict[str, Any]:
         if is_alone(run_dir):
             return _read_alone(run_dir)
         raise DataError(f"{run_dir}: no launch has run here (launch/status.json does not exist)") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable: {error}") from None
-    if not isinstance(status, dict) or "state" not in status or "ranks" not in status:
+    if not _is_status(status):
         raise DataError(f"{path}: not a launcher's status")
-    return status
+    return dict(status)
+
+
+def _is_status(status: Any) -> bool:
+    """Returns True if what was read has the fields that a launcher writes, with values of their types."""
+    return (
+        _has(status, _STATUS)
+        and status["state"] != ALONE
+        and _has(status["launcher"], _LAUNCHER)
+        and all(_has(rank, _RANK) for rank in status["ranks"])
+    )
+
+
+def _has(plain: Any, types: dict[str, tuple[type, ...]]) -> bool:
+    return isinstance(plain, dict) and all(type(plain.get(name)) in kinds for name, kinds in types.items())
 
 
 def is_alone(run_dir: Path) -> bool:
@@ -84,7 +104,7 @@ def describe(status: dict[str, Any]) -> str:
         step = f"step {rank['step']} of {status['num_steps']}" if rank["step"] >= 0 else "before its first step"
         if rank["code"] is not None:
             how = f"ended with exit code {rank['code']}"
-        elif rank["silent"] is None:
+        elif rank["silent"] is None or rank["still"] is None:
             how = "not started yet"
         else:
             how = f"state {rank['process'] or '?'}, moved {rank['still']:.0f} s ago"
