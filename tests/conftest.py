@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.helpers import CHUNK_BYTES, MARK
+from tests.helpers import MARK, make_shards, tiny_settings
 
 if TYPE_CHECKING:
     from kogpt2_gluon.runs.checkpoint import Checkpoint
@@ -105,46 +105,14 @@ def signals_are_heard() -> None:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with train/ and test/ shards of the package's own sentences; vocabulary 600, 4 KiB chunks."""
-    from kogpt2_gluon.corpus.cleaning import clean
-    from kogpt2_gluon.demo.sentences.sample_text import write_sample_corpus
-    from kogpt2_gluon.shards.sharding import shard_corpus
-    from kogpt2_gluon.tokens.training import train_tokenizer
-
-    work = tmp_path_factory.mktemp("shards")
-    write_sample_corpus(work / "text.txt", num_bytes=400_000, seed=3)
-    clean([work / "text.txt"], work / "corpus", "line", test_share=0.05)
-    train_tokenizer(work / "corpus", work / "tokenizer.model", 1200, unused=4)
-    for split in ("train", "test"):
-        shard_corpus(work / "corpus", work / "tokenizer.model", work / split, split, chunk_bytes=CHUNK_BYTES)
-    return work
+    """A folder with train/ and test/ shards of the package's own sentences; vocabulary 1200, 4 KiB chunks."""
+    return make_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture
 def tiny(shards: Path, tmp_path: Path) -> list[str]:
     """Overrides that turn any recipe into a tiny one on the shards above, with its run folder in tmp_path."""
-    return [
-        "model.units=32",
-        "model.num_heads=2",
-        "model.num_layers=2",
-        "model.max_length=32",
-        "model.vocab_size=1200",
-        "model.dropout=0.1",
-        f"data.train={shards / 'train'}",
-        f"data.test={shards / 'test'}",
-        "data.seq_length=32",
-        "training.batch_size=4",
-        "training.total_batch_size=8",
-        "training.num_steps=8",
-        "training.learning_rate=1e-3",
-        "training.threads=1",
-        "evaluation.max_sequences=16",
-        "checkpoint.interval=3",
-        "tracking.log_interval=1",
-        "tracking.tensorboard=false",
-        "tracking.sample_prompts=[]",
-        f"tracking.run_dir={tmp_path / 'run'}",
-    ]
+    return tiny_settings(shards, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

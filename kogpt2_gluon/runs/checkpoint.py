@@ -46,7 +46,7 @@ from kogpt2_gluon.runs.manifest import (
     read_manifest,
     same_as_written,
 )
-from kogpt2_gluon.storage.files import move, replace_folder, write_file
+from kogpt2_gluon.storage.files import move, remove_folder, remove_partials, replace_folder, write_file
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
 from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
@@ -55,8 +55,6 @@ ONLY_AS_BEST = "only_as_best"  # true in the state of a checkpoint that was save
 MODEL, OPTIMIZER, STATE, RECIPE = "model.params", "optimizer.params", "state.json", "recipe.yaml"
 EMBEDDING, TIED_COPY = "_embed.weight", "_logits_proj.weight"  # GPT-2's tied matrix
 WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run can go on from
-
-HIDDEN = ".step-*"  # half-written and half-removed checkpoints; a crash can leave some
 
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
@@ -151,8 +149,7 @@ def save_checkpoint(
     neither the best nor the newest. Returns the new folder. Only one process of a run calls this.
     """
     ckpt_dir.mkdir(parents=True, exist_ok=True)
-    for leftover in ckpt_dir.glob(HIDDEN):
-        shutil.rmtree(leftover)
+    remove_partials(ckpt_dir)
     final = ckpt_dir / name_of(state["step"])
     with replace_folder(final) as folder:
         files = ManifestWriter(folder)
@@ -323,9 +320,7 @@ def _remove_old(ckpt_dir: Path, newest: Path, keep: int, best: int | None, keep_
     stay = [newest, *counted[: keep or None], *best_one, *multiples]
     for folder in folders[place:]:
         if folder not in stay:
-            removed = ckpt_dir / f".{folder.name}.removed"
-            move(folder, removed)
-            shutil.rmtree(removed)
+            remove_folder(folder)
 
 
 def _is_only_best(folder: Path) -> bool:

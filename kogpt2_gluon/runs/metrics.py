@@ -23,7 +23,7 @@ from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.console import forget, write_line
 from kogpt2_gluon.runs.environment import write_environment
 from kogpt2_gluon.runs.eta import Eta
-from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.storage.files import remove_partials, replace_file
 from kogpt2_gluon.wording import duration
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Tracker(NullTracker):
     """Writes RUN_DIR/metrics.jsonl, log.txt, samples/ and tensorboard/, and the same lines to the console.
 
     `step` is the step to go on from. Records that a killed run made after it are removed, so that no step is recorded
-    twice; 0 starts the record again from nothing (log.txt is only ever appended to). A terminal shows live progress
+    twice; None starts the record again from nothing (log.txt is only ever appended to). A terminal shows live progress
     below the lines, other outputs get plain lines only. Use it as a context manager.
 
     RecipeError if RUN_DIR cannot be made, DataError if its metrics.jsonl is damaged.
@@ -130,12 +130,13 @@ class Tracker(NullTracker):
         self,
         run_dir: Path,
         num_steps: int,
-        step: int = 0,
+        step: int | None = None,
         tensorboard: bool = True,
         console: Console | None = None,
     ) -> None:
         self.run_dir, self.num_steps = Path(run_dir), num_steps
-        self._start_step, self._tensorboard, self._console = step, tensorboard, console
+        self._is_new, self._start_step = step is None, step or 0
+        self._tensorboard, self._console = tensorboard, console
         self._eta = Eta()
         self._seconds_before = 0.0
         self._recorded: set[tuple[str, int]] = set()  # records that the file has already of the step to go on from
@@ -153,7 +154,8 @@ class Tracker(NullTracker):
         self._metrics = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
         self._log = (self.run_dir / "log.txt").open("a", encoding="utf-8")
         if self._tensorboard:
-            self._writer = _summary_writer(self.run_dir / "tensorboard", self._start_step)
+            begun = None if self._is_new else self._start_step
+            self._writer = _summary_writer(self.run_dir / "tensorboard", begun)
         self._display = _Display(self._console, self.num_steps, self._start_step)
         self._began = time.monotonic()
         return self
@@ -251,13 +253,15 @@ class Tracker(NullTracker):
         self._metrics.flush()
 
     def _rewind(self) -> None:
-        """Removes records made after the step to go on from, and a last line that a kill left unfinished.
+        """Removes records made after the step to go on from, and all that a kill left unfinished.
 
         Changes at that step go too: they are recorded again, or another resume made others.
         """
+        remove_partials(self.run_dir)
+        remove_partials(self.run_dir / "samples")
         for sample in (self.run_dir / "samples").glob("step-*.txt"):
             number = sample.stem[5:]
-            if number.isdigit() and (int(number) > self._start_step or self._start_step == 0):
+            if number.isdigit() and (int(number) > self._start_step or self._is_new):
                 sample.unlink()
         path = self.run_dir / "metrics.jsonl"
         if not path.exists():
@@ -274,14 +278,14 @@ class Tracker(NullTracker):
     def _is_before(self, line: Mapping[str, Any]) -> bool:
         """Returns True for a record that stays when the run goes on from its step."""
         last = self._start_step - (line["kind"] == CHANGE)
-        return self._start_step > 0 and bool(line["step"] <= last)
+        return not self._is_new and bool(line["step"] <= last)
 
 
 def tracker_for(
     rank: int,
     run_dir: Path,
     num_steps: int,
-    step: int = 0,
+    step: int | None = None,
     tensorboard: bool = True,
     console: Console | None = None,
 ) -> NullTracker:
@@ -374,8 +378,8 @@ class _Display:
             forget(self._stream)
 
 
-def _summary_writer(folder: Path, step: int) -> Any:
-    """A tensorboardX writer that goes on from `step`; TensorBoard hides events of an earlier run after it."""
+def _summary_writer(folder: Path, step: int | None) -> Any:
+    """A tensorboardX writer that goes on from `step`; TensorBoard hides events of an earlier run after it, or all."""
     # tensorboardX imports torch if it is installed, though nothing here needs it: 200 MB, and a second OpenMP runtime
     # in a process that computes with MXNet's. torch is hidden during the import, so it stays out.
     hide = "torch" not in sys.modules
@@ -388,7 +392,7 @@ def _summary_writer(folder: Path, step: int) -> Any:
             del sys.modules["torch"]
     return SummaryWriter(
         str(folder),
-        purge_step=step + 1 if step else 0,
+        purge_step=0 if step is None else step + 1,
         max_queue=1000,  # the queue protects the training loop from a slow disk
         flush_secs=30,
         filename_suffix=f".{time.monotonic_ns()}",  # two starts within a second must not share a file

@@ -1,8 +1,9 @@
 """Durable writes: after a crash or a power cut, a name holds all of its old content or all of its new content.
 
 Every durable write of the package goes through this module. Content is forced onto the disk before the rename that
-gives it its name, and the folder is forced onto it after the rename. A folder that replaces another needs two renames:
-a power cut between them leaves the old one whole, but under a temporary name.
+gives it its name, and the folder is forced onto it after the rename. A folder that replaces another changes names with
+it at once. Where the file system cannot do that (NFS, older Lustre) it takes two renames: a crash between them leaves
+the old folder whole under a temporary name, and :func:`remove_partials` gives it its name back.
 
 Use :func:`write_file`, :func:`replace_file`, :func:`replace_folder` or :func:`new_folder` for what is written in one
 go, and :func:`commit_file` or :func:`commit_folder` at the end of a temporary file or folder that was open for long.
@@ -10,13 +11,21 @@ go, and :func:`commit_file` or :func:`commit_folder` at the end of a temporary f
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+# What a crash leaves: a file or folder that was being written or removed (.NAME.removed: by an earlier version), and
+# one that was about to be replaced.
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.partial|\.step-\d+\.removed")
+ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{12}\.aside")
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
 def fsync_stream(stream: BinaryIO) -> None:
@@ -47,6 +56,31 @@ def remove_file(path: Path) -> None:
     if path.is_file():
         path.unlink(missing_ok=True)
         fsync_folder(path.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder with all that is in it. It gets a hidden name first, so that half of it never has its name."""
+    hidden = _partial(folder)
+    move(folder, hidden)
+    shutil.rmtree(hidden)
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what a process that was killed left in `folder` under the temporary names of this module.
+
+    A folder that was about to be replaced gets its name back if nothing has it. Call it only where no other process
+    writes. Folders below are not looked into; `folder` need not exist.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        aside = ASIDE.fullmatch(path.name)
+        if aside and not os.path.lexists(folder / aside[1]):
+            move(path, folder / aside[1])
+        elif not aside and not PARTIAL.fullmatch(path.name):
+            continue
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def commit_file(stream: BinaryIO, path: Path) -> None:
@@ -97,24 +131,44 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder to fill, which takes the name `path` when the block ends and all of it is on disk.
 
-    Missing parent folders are made. A folder that has the name already is moved aside, then removed: the caller has
-    made sure that it may go. If the block raises, `path` is as it was and nothing else is left.
+    Missing parent folders are made. A folder that has the name already is removed: the caller has made sure that it may
+    go. If the block raises, `path` is as it was and nothing else is left.
     """
     path = path.resolve()  # a link to a folder stays a link
-    aside = _partial(path)
     with _partial_folder(path) as partial:
-        try:
-            yield partial
-            _fsync_tree(partial)
-            if path.exists():
-                path.rename(aside)
-            partial.rename(path)
-        except BaseException:
-            if aside.exists() and not path.exists():
-                aside.rename(path)
-            raise
+        yield partial
+        _fsync_tree(partial)
+        aside = _put_in_place(partial, path)
     fsync_folder(path.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, path: Path) -> Path | None:
+    """Gives a folder the name `path`; returns the temporary name of the one that had it, None if none did."""
+    if not path.exists():
+        folder.rename(path)
+        return None
+    if exchange(folder, path):
+        return folder
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.aside")
+    try:
+        path.rename(aside)
+        folder.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise
+    return aside
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Makes two folders change names at once; False, and nothing is changed, where the system does not do that."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2  # glibc 2.28
+    except AttributeError:
+        return False
+    return not rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from kogpt2_gluon.runs.lock import RunLock
 from kogpt2_gluon.runs.metrics import StepRecord, tracker_for, write_environment
 from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.storage.disk import full_disk_named
-from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.storage.files import remove_partials, write_file
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
 from kogpt2_gluon.training.phases import Phase, unmarked
 from kogpt2_gluon.training.resume import save_is_due
@@ -79,13 +79,16 @@ def train(recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = ()
         check_folder(recipe.run_dir, "tracking.run_dir")
     full = full_disk_named(recipe.run_dir, lambda: f"the record of the run needs room too; {last_save(recipe)}")
     with full, RunLock(recipe.run_dir) if is_writer else nullcontext():
+        if is_writer:
+            remove_partials(recipe.ckpt_dir)  # a killed run may have left some
         return _train(recipe, resume, allow_change)
 
 
 def _train(recipe: Recipe, resume: str, allow_change: Sequence[str]) -> TrainState:
     run = set_up(recipe, resume, allow_change)
     state, worker, num_steps = run.state, run.worker, recipe.training.num_steps
-    tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, state.step, recipe.tracking.tensorboard)
+    begun = state.step if run.resumed else None
+    tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, begun, recipe.tracking.tensorboard)
     # Only rank 0 looks for the stop file; each step's sums pass the request on to all workers.
     stop_file = job.stop_file(recipe.run_dir) if worker.rank == 0 else None
     with run, tracker, StopRequest(stop_file) as stop, Saver(recipe, run, tracker.message) as saver:

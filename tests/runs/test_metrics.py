@@ -194,7 +194,7 @@ class TestTracker:
 
 
 class TestResume:
-    def run(self, run_dir: Path, first: int, last: int, loss: float, start: int) -> None:
+    def run(self, run_dir: Path, first: int, last: int, loss: float, start: int | None) -> None:
         with Tracker(run_dir, 100, step=start) as tracker:
             for step in range(first, last + 1, 10):
                 log(tracker, step, loss=loss)
@@ -202,7 +202,7 @@ class TestResume:
                 tracker.log_samples(step, [("a", str(loss))])
 
     def test_what_was_recorded_after_the_checkpoint_is_cut_away(self, tmp_path):
-        self.run(tmp_path, 10, 50, loss=1.0, start=0)
+        self.run(tmp_path, 10, 50, loss=1.0, start=None)
         kept = (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")[:6]
         with Tracker(tmp_path, 100, step=30):
             assert sorted(path.name for path in (tmp_path / "samples").iterdir())[-1] == "step-00000030.txt"
@@ -217,7 +217,7 @@ class TestResume:
         assert starts == [0, 31, 31], "TensorBoard hides what came after step 30"
 
     def test_the_step_gone_on_from_is_not_recorded_twice(self, tmp_path):
-        self.run(tmp_path, 10, 30, loss=1.0, start=0)
+        self.run(tmp_path, 10, 30, loss=1.0, start=None)
         with Tracker(tmp_path, 100, step=30) as tracker:
             tracker.log_evaluation(30, {"loss": 1.0})
         assert [(line["kind"], line["step"]) for line in read_metrics(tmp_path)][-2:] == [
@@ -225,8 +225,27 @@ class TestResume:
             ("evaluation", 30),
         ]
 
-    def test_step_0_starts_the_record_anew_but_keeps_the_log(self, tmp_path):
-        self.run(tmp_path, 10, 30, loss=1.0, start=0)
+    def test_a_run_that_died_before_its_first_step_keeps_the_record_of_step_0(self, tmp_path):
+        with Tracker(tmp_path, 100) as tracker:
+            tracker.log_evaluation(0, {"loss": 9.0})
+            tracker.log_samples(0, [("a", "b")])
+            log(tracker, 1)
+        with Tracker(tmp_path, 100, step=0) as tracker:
+            tracker.log_evaluation(0, {"loss": 9.0})  # a resume that makes the evaluation again
+        assert [(line["kind"], line["step"]) for line in read_metrics(tmp_path)] == [("evaluation", 0)]
+        assert [path.name for path in (tmp_path / "samples").iterdir()] == ["step-00000000.txt"]
+        starts = [event.step for event in events(tmp_path / "tensorboard") if event.HasField("session_log")]
+        assert starts == [0, 1]
+
+    def test_what_a_kill_left_of_a_file_goes(self, tmp_path):
+        (tmp_path / "samples").mkdir()
+        for name in (".recipe.yaml.0123456789ab.partial", "samples/.step-00000001.txt.0123456789ab.partial", ".mine"):
+            (tmp_path / name).touch()
+        with Tracker(tmp_path, 100, tensorboard=False):
+            assert [path.name for path in tmp_path.glob(".*")] == [".mine"] and not list(tmp_path.glob("samples/.*"))
+
+    def test_a_new_run_starts_the_record_again_but_keeps_the_log(self, tmp_path):
+        self.run(tmp_path, 10, 30, loss=1.0, start=None)
         with Tracker(tmp_path, 100) as tracker:
             tracker.log_evaluation(0, {"loss": 9.0})
         assert [line["step"] for line in read_metrics(tmp_path)] == [0]
@@ -235,7 +254,7 @@ class TestResume:
 
     @pytest.mark.parametrize("left", [1, 40, -1])
     def test_a_torn_last_line_is_dropped(self, tmp_path, left):
-        self.run(tmp_path, 10, 20, loss=1.0, start=0)
+        self.run(tmp_path, 10, 20, loss=1.0, start=None)
         path = tmp_path / "metrics.jsonl"
         whole = path.read_bytes()
         path.write_bytes(whole + whole.split(b"\n")[0][:left])
@@ -244,7 +263,7 @@ class TestResume:
         assert path.read_bytes().startswith(whole) and len(read_metrics(tmp_path)) == 6
 
     def test_a_last_line_without_its_end_is_whole(self, tmp_path):
-        self.run(tmp_path, 10, 20, loss=1.0, start=0)
+        self.run(tmp_path, 10, 20, loss=1.0, start=None)
         path = tmp_path / "metrics.jsonl"
         whole = path.read_bytes()
         path.write_bytes(whole[:-1])

@@ -11,6 +11,8 @@ from typing import Any, Callable
 
 import pytest
 
+from kogpt2_gluon.storage import files
+
 Operation = tuple[Any, str]  # where a function is looked up, and its name there
 FILE_OPERATIONS: list[Operation] = [
     (Path, "mkdir"),
@@ -18,6 +20,7 @@ FILE_OPERATIONS: list[Operation] = [
     (Path, "rename"),
     (Path, "replace"),
     (os, "fsync"),
+    (files, "exchange"),
     (shutil, "copyfile"),
     (shutil, "copymode"),
 ]
@@ -97,6 +100,7 @@ def recorded(folder: Path) -> Iterator[list[str]]:
             return wrapped
 
         patch.setattr(os, "fsync", recorded_fsync)
+        patch.setattr(files, "exchange", recorded_rename(files.exchange))
         patch.setattr(Path, "rename", recorded_rename(rename))
         patch.setattr(Path, "replace", recorded_rename(replace))
         yield done

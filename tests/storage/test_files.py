@@ -7,11 +7,14 @@ from typing import Callable
 
 import pytest
 
+from kogpt2_gluon.storage import files
 from kogpt2_gluon.storage.files import (
     commit_file,
     commit_folder,
     move,
     new_folder,
+    remove_folder,
+    remove_partials,
     replace_file,
     replace_folder,
     write_file,
@@ -67,6 +70,13 @@ def by_replace_folder(path: Path) -> None:
         fill(folder)
 
 
+def by_two_renames(path: Path) -> None:
+    """As on a file system that cannot exchange two names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "exchange", lambda one, other: False)
+        by_replace_folder(path)
+
+
 def by_new_folder(path: Path) -> None:
     with new_folder(path) as folder:
         fill(folder)
@@ -86,6 +96,7 @@ WAYS = [
     (by_commit_file, old_file),
     (by_replace_folder, nothing),
     (by_replace_folder, old_folder),
+    (by_two_renames, old_folder),
     (by_new_folder, nothing),
     (by_new_folder, empty_folder),
     (by_commit_folder, nothing),
@@ -112,10 +123,13 @@ def test_a_write_that_fails_anywhere_leaves_the_old_or_the_new(
             Crash(patch, at, after, error)
             write(path)
         found = content(path)
-        if write is by_replace_folder and found is None and not clean_up:
-            # Between its two renames the old folder has a temporary name, and is whole there.
-            found = next((content(each) for each in path.parent.glob(".it.*.partial") if content(each) == old), None)
+        if write is by_two_renames and found is None and not clean_up:
+            remove_partials(path.parent)  # between the renames the old folder has a temporary name
+            found = content(path)
         assert found in (old, new)
+        if not clean_up and write not in (by_commit_file, by_commit_folder):
+            remove_partials(path.parent)
+            assert [each.name for each in path.parent.iterdir()] == ([] if found is None else ["it"])
         if clean_up and found != new and write not in (by_commit_file, by_commit_folder):  # their callers tidy up
             assert [each.name for each in path.parent.iterdir()] == ([] if old is None else ["it"])
         if write not in (by_new_folder, by_commit_folder) or found != new:
@@ -131,6 +145,7 @@ def test_a_write_that_fails_anywhere_leaves_the_old_or_the_new(
         (by_new_folder, nothing, ["sync */b", "sync */sub/a", "sync */sub", "sync *", "name it", "sync ."]),
         (by_commit_folder, nothing, ["sync *", "sync */b", "sync */sub", "sync */sub/a", "name it", "sync ."]),
         (by_replace_folder, old_folder, ["sync *", "sync */b", "sync */sub", "sync */sub/a", "name it", "sync ."]),
+        (by_two_renames, old_folder, ["sync *", "sync */b", "sync */sub", "sync */sub/a", "name it", "sync ."]),
     ],
 )
 def test_content_is_on_disk_before_its_name_and_the_name_after(
@@ -185,3 +200,33 @@ def test_a_new_folder_takes_nobodys_place(tmp_path: Path) -> None:
         old_folder(path)  # somebody was faster
     assert content(path) == {"a": b"old"}
     assert [each.name for each in tmp_path.iterdir()] == ["it"]
+
+
+def test_only_what_this_module_left_is_removed(tmp_path: Path) -> None:
+    for name in (".it.0123456789ab.partial", ".old.0123456789ab.aside", ".lost.0123456789ab.aside"):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name)
+    old_folder(tmp_path / "old")
+    (tmp_path / ".file.0123456789ab.partial").write_bytes(b"")
+    (tmp_path / ".link.0123456789ab.partial").symlink_to(tmp_path / "old")
+    (tmp_path / ".step-00000007.removed").mkdir()
+    mine = [".it.partial", "it.0123456789ab.partial", ".it.0123456789AB.partial", ".removed", ".aside"]
+    for name in mine:
+        (tmp_path / name).touch()
+    remove_partials(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([*mine, "lost", "old"])
+    assert content(tmp_path / "old") == {"a": b"old"} and content(tmp_path / "lost") == {
+        "sub/a": b"new",
+        "b": b"new too",
+    }
+    remove_partials(tmp_path / "missing")
+
+
+def test_a_folder_that_is_being_removed_has_lost_its_name(tmp_path: Path) -> None:
+    old_folder(tmp_path / "it")
+    with pytest.MonkeyPatch.context() as patch:
+        without_clean_up(patch)
+        remove_folder(tmp_path / "it")
+    assert not (tmp_path / "it").exists() and len(list(tmp_path.iterdir())) == 1
+    remove_partials(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -163,7 +163,7 @@ class Passes:
     def _steps(self, what: str, count: int, clock: PhaseClock | None) -> float:
         recipe, run, stop = self._recipe, self._run, StopRequest()  # not entered: Ctrl-C just ends a profile
         folder = self._scratch / what
-        tracker = tracker_for(run.worker.rank, folder, count, 0, recipe.tracking.tensorboard, _silent_console())
+        tracker = tracker_for(run.worker.rank, folder, count, None, recipe.tracking.tensorboard, _silent_console())
         with tracker:
             mx.nd.waitall()
             began = time.perf_counter()
