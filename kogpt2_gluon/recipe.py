@@ -20,8 +20,12 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import Fault, Paths, from_plain, keys_of, option, to_yaml
 from kogpt2_gluon.user_files import read_yaml
 
-WHERE_IT_RUNS = ("ops", "device", "threads", "recompute")  # keys of `training` that are not about what is computed
-INITIAL = ("init_from", "init_positions", "init_vocabulary")  # those about the weights that a run begins with
+# Keys of `training`: those that are not about what is computed,
+WHERE_IT_RUNS = ("ops", "device", "threads", "recompute", "compare_interval")
+# those about the weights that a run begins with,
+INITIAL = ("init_from", "init_positions", "init_vocabulary")
+# and those about updates that are out of the ordinary.
+WHEN_ODD = ("on_nonfinite", "on_spike", "spike_window", "spike_sigmas", "spike_leave_out", "most_skipped")
 
 
 class OptimizerChoice(NamedTuple):
@@ -149,6 +153,34 @@ class TrainingRecipe:
     beta2: float = option(0.999, "decay of the second moment, below 1", minimum=0.0, maximum=1.0)
     epsilon: float = option(1e-6, "added to the root of the second moment", minimum=1e-12)
     clip_norm: float = option(1.0, "largest global gradient norm; 0: no clipping", minimum=0.0)
+    on_nonfinite: str = option(
+        "stop",
+        "what happens at a loss or gradient that is not finite: the run stops, the update is skipped, or the run goes "
+        "back to its last checkpoint and leaves out this update. An overflow of float16 alone is always skipped",
+        choices=("stop", "skip", "rollback"),
+    )
+    on_spike: str = option(
+        "log",
+        "what happens at a spike of loss or gradient norm: nothing, a line in the log, the update is skipped, or the "
+        "run goes back to its last checkpoint and leaves out this update",
+        choices=("off", "log", "skip", "rollback"),
+    )
+    spike_window: int = option(128, "a spike is far above the mean of so many last updates", minimum=4)
+    spike_sigmas: float = option(6.0, "and that is more than so many standard deviations", minimum=1.0)
+    spike_leave_out: int = option(
+        1, "updates that a rollback leaves out at a spike: that one, and those right before it", minimum=1
+    )
+    most_skipped: int = option(
+        100,
+        "the most updates that on_nonfinite and on_spike skip or roll back; then, or after 10 in a row, the run stops",
+        minimum=0,
+    )
+    compare_interval: int = option(
+        500,
+        "steps between comparisons of the workers' parameters and moments, by a hash; they also precede every save. A "
+        "worker that differs is named and the run stops. 0: never",
+        minimum=0,
+    )
     init_from: str = option(
         "",
         "a checkpoint or a transformers folder of a GPT-2, whose weights alone a new run begins with; empty: random "
@@ -263,7 +295,9 @@ class Recipe:
             defaults = dataclasses.asdict(DataRecipe())
             given = ("encoding", "include", "exclude")  # only if set: runs from before they existed go on
             data.update({key: plain["data"][key] for key in given if plain["data"][key] != defaults[key]})
-        apart = WHERE_IT_RUNS if self.training.init_from else (*WHERE_IT_RUNS, *INITIAL)
+        apart: tuple[str, ...] = WHERE_IT_RUNS if self.training.init_from else (*WHERE_IT_RUNS, *INITIAL)
+        usual = TrainingRecipe()  # keys about what is odd count only if set: runs from before they existed go on
+        apart += tuple(key for key in WHEN_ODD if getattr(self.training, key) == getattr(usual, key))
         decides = {
             "model": plain["model"],
             "data": data,

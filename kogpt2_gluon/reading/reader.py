@@ -77,6 +77,11 @@ class Reader(ABC):
     def fingerprint(self) -> str:
         """Identifies the data, in the checkpoint."""
 
+    def place_of_last(self, updates: int) -> str:
+        """Says in a few words which sequences of the reading order the last `updates` updates used."""
+        first = max(0, self.consumed - updates * self.sequences_per_update)
+        return f"sequences {first:,} to {self.consumed - 1:,} of the reading order"
+
     @abstractmethod
     def describe(self, num_sequences: int) -> str:
         """Says in a few lines what is read; `num_sequences` is what `consumed` will be at the end of the run."""

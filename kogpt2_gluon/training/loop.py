@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.errors import DivergedError, PreemptedError
+from kogpt2_gluon.errors import PreemptedError
 from kogpt2_gluon.inference.evaluation import scored_sums
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.machine.runtime import mx
@@ -29,6 +29,7 @@ from kogpt2_gluon.storage.files import remove_partials, write_file
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
 from kogpt2_gluon.training.phases import Phase, unmarked
 from kogpt2_gluon.training.resume import save_is_due
+from kogpt2_gluon.training.rollback import RollBack, with_rollbacks
 from kogpt2_gluon.training.saver import Saver, last_save
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.setup import derive_seed, describe, set_up
@@ -46,7 +47,7 @@ class StepResult:
     Attributes
     ----------
     made : bool
-        False for an update that was skipped because its gradients overflow float16.
+        False for an update that was skipped; see training/update_check.py.
     loss : float
         Nats per token, over the tokens that evaluation scores too (all but `<s>`), so that both curves compare.
     grad_norm : float
@@ -71,8 +72,9 @@ def train(recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = ()
     """Runs a recipe to its end on this worker; returns the last state.
 
     Raises the errors of :mod:`kogpt2_gluon.errors`: a bad recipe, bad data or another run in the same folder before
-    the first step, DivergedError on a loss or gradient that is not finite, PreemptedError after SIGTERM, SIGINT or
-    SIGHUP, once the state is saved, DiskFullError if the run folder's disk is full.
+    the first step, DivergedError on a loss or gradient that is not finite, CorruptionError if the workers hold
+    different parameters, PreemptedError after SIGTERM, SIGINT or SIGHUP, once the state is saved, DiskFullError if the
+    run folder's disk is full.
     """
     is_writer = not job.rank()  # one writer of the folder: rank 0
     if is_writer:
@@ -81,17 +83,18 @@ def train(recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = ()
     with full, RunLock(recipe.run_dir) if is_writer else nullcontext():
         if is_writer:
             remove_partials(recipe.ckpt_dir)  # a killed run may have left some
-        return _train(recipe, resume, allow_change)
+        return with_rollbacks(lambda back: _train(recipe, resume, allow_change, back))
 
 
-def _train(recipe: Recipe, resume: str, allow_change: Sequence[str]) -> TrainState:
-    run = set_up(recipe, resume, allow_change)
+def _train(recipe: Recipe, resume: str, allow_change: Sequence[str], back: RollBack | None) -> TrainState:
+    run = set_up(recipe, resume, allow_change, back)
     state, worker, num_steps = run.state, run.worker, recipe.training.num_steps
     begun = state.step if run.resumed else None
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, begun, recipe.tracking.tensorboard)
     # Only rank 0 looks for the stop file; each step's sums pass the request on to all workers.
     stop_file = job.stop_file(recipe.run_dir) if worker.rank == 0 else None
-    with run, tracker, StopRequest(stop_file) as stop, Saver(recipe, run, tracker.message) as saver:
+    asked = StopRequest(stop_file, wanted=bool(back and back.stop_wanted))
+    with run, tracker, asked as stop, Saver(recipe, run, tracker.message) as saver:
         if worker.rank == 0:
             write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
             write_environment(recipe.run_dir)
@@ -108,7 +111,9 @@ def _train(recipe: Recipe, resume: str, allow_change: Sequence[str]) -> TrainSta
                 due = finished or stop_wanted or save_wanted or save_is_due(recipe, state)
                 # After a skipped update there is something new to save only when the run stops there.
                 new = state.attempt != saved_attempt if stop_wanted else state.step != saved_step
-                if due and (evaluated or new):
+                saving = due and (evaluated or new)
+                run.replicas.compare_if_due(state.step, state.attempt, saving)
+                if saving:
                     saver.save()
                     saved_step, saved_attempt = state.step, state.attempt
             if stop_wanted or finished:
@@ -137,14 +142,14 @@ def _train(recipe: Recipe, resume: str, allow_change: Sequence[str]) -> TrainSta
 def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase = unmarked) -> StepResult:
     """Attempts one update of the parameters; it is made or skipped, on every worker alike.
 
-    `phase` marks the phases of the step (training/phases.py). Raises DivergedError, before anything is changed, if the
-    loss is not finite, or if the gradient is not and no smaller loss scale can help.
+    `phase` marks the phases of the step (training/phases.py). Raises what UpdateCheck.judge raises, before anything is
+    changed.
     """
     # 1. The gradients of this worker's sequences, `scale` times too large.
-    state, loss_scale = run.state, run.loss_scale
+    state = run.state
     with phase("read"):
         batch, batch_on_device = next(run.batches)  # (accumulate, batch_size, seq_length + 1)
-    scale = loss_scale.scale
+    scale = run.loss_scale.scale
     token_losses = accumulate_gradients(run, batch_on_device, recipe.training.seed, phase)
 
     # 2. Their mean over the workers, and the loss and norm that all workers agree on.
@@ -161,23 +166,18 @@ def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase =
     mean_loss = sums.loss / sums.tokens if sums.tokens else math.nan
     norm = math.sqrt(sums.squared_norm) / scale
 
-    # 3. The update, unless its gradients overflow.
-    made = math.isfinite(norm)
-    loss_scale.count(made)
-    if loss_scale.exhausted or not math.isfinite(mean_loss):
-        raise _diverged(recipe, run, mean_loss, norm)
+    # 3. The update, unless its gradients overflow or something about it is odd.
+    stop_wanted = sums.stop_requests > 0
+    judgement = run.check.judge(mean_loss, norm, mine.loss, stop_wanted)
     rate = learning_rate(recipe.training, state.step + 1)
-    if made:
+    if judgement.made:
         with phase("update"):
             run.update.apply(rate, norm, scale)
         state.step += 1
     else:
         state.skipped += 1
-        messages.append(
-            f"update {state.attempt} skipped, {state.skipped} so far: its gradients overflow float16; loss scale "
-            f"{scale:.0f} -> {loss_scale.scale:.0f}"
-        )
-    return StepResult(made, mean_loss, norm, rate, sums.stop_requests > 0, sums.save_requests > 0, messages)
+    messages += [judgement.message] * bool(judgement.message)
+    return StepResult(judgement.made, mean_loss, norm, rate, stop_wanted, sums.save_requests > 0, messages)
 
 
 def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase = unmarked) -> list:
@@ -201,14 +201,6 @@ def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase =
             loss.backward()
             run.loss_block.complete_gradients()
     return token_losses
-
-
-def _diverged(recipe: Recipe, run: TrainingRun, loss: float, norm: float) -> DivergedError:
-    more_range = ", take training.precision=float32" if run.products.precision == "float16" else ""
-    return DivergedError(
-        f"step {run.state.step + 1}: loss {loss:g}, gradient norm {norm:g}; lower training.learning_rate, lengthen the "
-        f"warm-up{more_range}, or go on from an earlier checkpoint in {recipe.ckpt_dir}"
-    )
 
 
 def step_record(recipe: Recipe, run: TrainingRun, result: StepResult, tokens_per_second: float) -> StepRecord:

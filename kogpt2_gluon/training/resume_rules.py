@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import unknown_key
-from kogpt2_gluon.recipe import INITIAL, Recipe, known_keys
+from kogpt2_gluon.recipe import INITIAL, WHEN_ODD, Recipe, known_keys
 
 FREELY, PATH, IF_ALLOWED, NEVER = "freely", "its path", "with --allow-change", "never"
 OPTION = "--allow-change"
@@ -25,6 +25,8 @@ FREE = (
     "training.warmup_ratio",
     "training.weight_decay",
     "training.clip_norm",
+    *(f"training.{name}" for name in WHEN_ODD),
+    "training.compare_interval",
     "training.device",
     "training.threads",
     "training.ops",

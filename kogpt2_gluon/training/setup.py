@@ -22,18 +22,27 @@ from kogpt2_gluon.training.best import settle_best
 from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.products import settle_products
 from kogpt2_gluon.training.progress import Progress
+from kogpt2_gluon.training.replicas import Replicas
 from kogpt2_gluon.training.resume import restore_state
 from kogpt2_gluon.training.resume_point import record_resume_point
+from kogpt2_gluon.training.rollback import RollBack, merged
 from kogpt2_gluon.training.start import check_start
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.training.update import Update
+from kogpt2_gluon.training.update_check import UpdateCheck
 from kogpt2_gluon.training.worker import start_worker
 
 
-def set_up(recipe: Recipe, resume: str, allow_change: Sequence[str] = ()) -> TrainingRun:
-    """Builds a run. Every fault of recipe or data is raised here, before anything is computed."""
+def set_up(recipe: Recipe, resume: str, allow_change: Sequence[str] = (), back: RollBack | None = None) -> TrainingRun:
+    """Builds a run. Every fault of recipe or data is raised here, before anything is computed.
+
+    After a RollBack, `back`, the run goes on from its newest checkpoint, whatever `resume` says.
+    """
     with ExitStack() as opened:  # closes what is open already if a later object cannot be made
-        run = _set_up(recipe, resume, allow_change, opened)
+        run = _set_up(recipe, "auto" if back else resume, allow_change, opened)
+        if back:
+            run.state.left_out = merged(run.state.left_out, back.left_out)
+            run.notes.insert(0, str(back))
         opened.pop_all()
     return run
 
@@ -77,6 +86,9 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
             update.load_moments(checkpoint.optimizer_arrays())
         mx.nd.waitall()  # MXNet allocates an array when it is written
 
+    loss_scale = loss_scale_for(training.precision, saved and saved.get("loss_scale"))
+    began_with = checkpoint.path.name if checkpoint else "the start"
+    replicas = Replicas(update, worker, training.compare_interval, str(ctx), began_with)
     loss_block.hybridize(static_alloc=True, static_shape=True)
     notes: list[str] = []
     if checkpoint:
@@ -94,7 +106,9 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
         loss_block=loss_block,
         update=update,
         products=products,
-        loss_scale=loss_scale_for(training.precision, saved and saved.get("loss_scale")),
+        loss_scale=loss_scale,
+        replicas=replicas,
+        check=UpdateCheck(recipe, state, worker, loss_scale, replicas, reader.place_of_last),
         reader=reader,
         batches=device_batches(reader, ctx),
         resumed=checkpoint,

@@ -11,6 +11,7 @@ from typing import Any
 
 from kogpt2_gluon.errors import PreemptedError
 from kogpt2_gluon.machine import job
+from kogpt2_gluon.training.rollback import RollBack
 
 LOOK_SECONDS = 2.0  # a look at a shared file system takes a millisecond or so
 
@@ -26,11 +27,12 @@ class StopRequest:
 
     A `stop_file`, if given, makes `wanted` true once it exists, for people who cannot send a signal to the hosts of a
     run. A file left from before is removed on entering, and one that was obeyed on leaving. Under the launcher it is
-    the launcher that removes it, because a restart must still obey the file.
+    the launcher that removes it, because a restart must still obey the file. `wanted` is True from the beginning if a
+    request was made before.
     """
 
-    def __init__(self, stop_file: Path | None = None) -> None:
-        self._wanted, self._stop_file, self._looked = False, stop_file, 0.0
+    def __init__(self, stop_file: Path | None = None, wanted: bool = False) -> None:
+        self._wanted, self._stop_file, self._looked = wanted, stop_file, 0.0
         self._previous: dict[int, Any] = {}
         self._noted = 0.0
         self._save_wanted = False
@@ -57,7 +59,9 @@ class StopRequest:
         self._previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_save)
         return self
 
-    def __exit__(self, kind: Any, *_: object) -> None:
+    def __exit__(self, kind: Any, error: object, *_: object) -> None:
+        if isinstance(error, RollBack):  # the training that goes on obeys it
+            error.stop_wanted = self._wanted or bool(self._stop_file and self._stop_file.exists())
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             self._restore(number)
         if kind is not None and issubclass(kind, PreemptedError):

@@ -18,8 +18,10 @@ from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.loss_scale import LossScale
 from kogpt2_gluon.training.products import Products
 from kogpt2_gluon.training.progress import Progress
+from kogpt2_gluon.training.replicas import Replicas
 from kogpt2_gluon.training.resume_rules import Change
 from kogpt2_gluon.training.update import Update
+from kogpt2_gluon.training.update_check import UpdateCheck
 
 
 @dataclass
@@ -27,12 +29,16 @@ class TrainState:
     """The numbers that change from step to step, as a checkpoint holds them next to arrays and the reader's state."""
 
     step: int = 0  # updates made
-    skipped: int = 0  # updates left out because their gradients overflowed; see training/loss_scale.py
+    skipped: int = 0  # updates that were not made; see training/update_check.py
     epoch_perplexity: float | None = None  # held-out, at the end of the last whole epoch; for the stop rule
     evaluation: dict[str, Any] | None = None  # the last one, with the step and the attempt after which it was made
     stop_rule_met: bool = False
     best: dict[str, Any] | None = None  # step and held-out loss of the best checkpoint; see training/best.py
     changes: list[dict[str, Any]] = field(default_factory=list)  # {step, key, from, to} of settings changed on purpose
+    odd: int = 0  # updates skipped because something about them was odd; see training/update_check.py
+    odd_in_a_row: int = 0
+    recent: list[list[float]] = field(default_factory=list)  # [loss, gradient norm] of the last updates made
+    left_out: list[list[int]] = field(default_factory=list)  # [first, last] attempt that a rollback leaves out
 
     @property
     def attempt(self) -> int:
@@ -71,6 +77,8 @@ class TrainingRun:
     products: Products
     loss_scale: LossScale
     reader: Reader
+    replicas: Replicas
+    check: UpdateCheck
     batches: Iterator[
         tuple[Batch, Any]
     ]  # the tokens of each update, in NumPy and on the device; see training/batches.py

@@ -36,6 +36,7 @@ from kogpt2_gluon.machine import runtime
 from kogpt2_gluon.machine.job import job_size
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Float64Array, Worker
+from kogpt2_gluon.training.rollback import RollBack
 
 HEAD = 32  # float64 numbers in the head of a sum, which has this shape whatever operation the sum is part of
 
@@ -70,7 +71,7 @@ class HorovodWorker(Worker):
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         """Announces an error in the next sum of the other workers, whatever they do until then; so they end too."""
-        if not isinstance(error, Exception) or isinstance(error, PreemptedError):  # all workers stop at the same step
+        if not isinstance(error, Exception) or isinstance(error, (PreemptedError, RollBack)):  # all do, at once
             return
         # After an operation has failed in MXNet, its arrays never reach Horovod: the others would wait for ever.
         if not self._others_know and not isinstance(error, mx.MXNetError):
