@@ -3,11 +3,12 @@
     python benchmarks/saving.py [--rounds 3] [--before DIR] [--steps 12] [--json] [section.key=value ...]
 
 KoGPT-2 base (124 million parameters, a checkpoint of 1.5 GB) makes steps of 2 x 256 tokens and saves three times, with
---steps steps after each save. `blocked` is the time of the call between two steps and of the copy before the next update,
-the median of the second and third save; the first one also takes memory for its copy. `slower` is what the steps until the checkpoint is on disk take
-beyond their usual time, and `written` is the time from the call until then. Memory is the peak of the process. In turn,
-each in a process of its own: this checkout, this one with checkpoint.in_background=false, and the checkout DIR.
-Ratios are made within a round, and the median of the rounds counts.
+--steps steps after each save. `blocked` is the time of the call between two steps and of the copy before the next
+update, the median of the second and third save; the first one also takes memory for its copy. `slower` is what the
+steps until the checkpoint is on disk take beyond their usual time, and `written` is the time from the call until then.
+Memory is the peak of the process. In turn, each in a process of its own: this checkout, this one with
+checkpoint.in_background=false, and the checkout DIR. Ratios are made within a round, and the median of the rounds
+counts.
 """
 
 from __future__ import annotations
