@@ -1,6 +1,6 @@
 """Measures what a save costs the training: how long the loop stands still, and the memory.
 
-    python benchmarks/saving.py [--rounds 3] [--before DIR] [--steps 12] [--json] [section.key=value ...]
+    python benchmarks/saving.py [--rounds 3] [--before DIR] [--steps 12] [--workers 1] [--json] [section.key=value ...]
 
 KoGPT-2 base (124 million parameters, a checkpoint of 1.5 GB) makes steps of 2 x 256 tokens and saves three times, with
 --steps steps after each save. `blocked` is the time of the call between two steps and of the copy before the next
@@ -8,7 +8,8 @@ update, the median of the second and third save; the first one also takes memory
 steps until the checkpoint is on disk take beyond their usual time, and `written` is the time from the call until then.
 Memory is the peak of the process. In turn, each in a process of its own: this checkout, this one with
 checkpoint.in_background=false, and the checkout DIR. Ratios are made within a round, and the median of the rounds
-counts.
+counts. With --workers 2 two workers of Horovod train, with a core each, and `slower` is the second one's, which writes
+nothing.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ SHAPE = (2, 256)
 FIGURES = ("blocked", "slower", "written", "peak_memory_mb")
 
 
-def run_as_child(arguments: argparse.Namespace) -> Result:
-    """Trains and saves in this process, with whichever checkout PYTHONPATH names."""
-    recipe = recipe_of(SHAPE, SHAPE[0], arguments.overrides, arguments.child)
-    runtime.prepare(recipe.training.threads)
+def run_as_child(arguments: argparse.Namespace) -> Result | None:
+    """Trains and saves in this process, with whichever checkout PYTHONPATH names; rank 0 has the result."""
+    recipe = recipe_of(SHAPE, SHAPE[0] * arguments.workers, arguments.overrides, arguments.child)
+    if arguments.workers == 1:
+        runtime.prepare(recipe.training.threads)
     from kogpt2_gluon.training.setup import set_up
 
     with set_up(recipe, "never") as run:
@@ -47,6 +49,9 @@ def run_as_child(arguments: argparse.Namespace) -> Result:
         saves = [_measure_save(recipe, run, usual, save, is_written, copying, arguments.steps) for _ in range(3)]
         while not is_written():
             time.sleep(0.01)
+        run.worker.barrier()
+        if run.worker.rank:
+            return None
         saved = sum(path.stat().st_size for path in sorted(recipe.ckpt_dir.glob("step-*"))[-1].iterdir())
     shutil.rmtree(recipe.run_dir)
     medians = {name: statistics.median(each[name] for each in saves[1:]) for name in saves[0]}
@@ -99,9 +104,9 @@ def _measure_save(
     for _ in range(steps):
         seconds = _step(recipe, run)
         if not done:
-            slower += seconds - usual
+            slower += float(run.worker.gather(seconds - usual)[-1])
             written = time.perf_counter() - began
-            done = is_written()
+            done = not run.worker.sum(float(not is_written()))
     assert done, f"not written after {steps} steps; pass more --steps"
     return {"blocked": blocked + copying.seconds - copied, "slower": slower, "written": written}
 
@@ -110,7 +115,10 @@ def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Runs all ways in interleaved rounds."""
     write_tokens(work, recipe_of(SHAPE, SHAPE[0], arguments.overrides, work).model.vocab_size)
     state = speed_conditions(2)
-    child = [sys.executable, HERE / "saving.py", "--steps", arguments.steps, "--child", work, *arguments.overrides]
+    settings = ["--steps", arguments.steps, "--workers", arguments.workers]
+    child = [sys.executable, HERE / "saving.py", *settings, "--child", work, *arguments.overrides]
+    if arguments.workers > 1:
+        child = [Path(sys.executable).with_name("horovodrun"), "--gloo", "-np", arguments.workers, *child]
     ways = {"ours": Contestant("ours", child)}
     ways["waiting"] = Contestant("waiting", [*child, "checkpoint.in_background=false"])
     if arguments.before:
@@ -151,13 +159,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12, help="after each save; enough for it to be written")
+    parser.add_argument("--workers", type=int, default=1, help="of Horovod, on this machine")
     parser.add_argument("--before", type=Path, metavar="DIR", help="a checkout of this repository to compare with")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="section.key=value, changes to the recipe kogpt2_base")
     arguments = parser.parse_args(argv)
     if arguments.child:
-        print(json.dumps(run_as_child(arguments)))
+        if found := run_as_child(arguments):
+            print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as work:
         result = benchmark(arguments, Path(work))
