@@ -20,6 +20,7 @@ from kogpt2_gluon.user_files import read_user_text
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _IPV6 = re.compile(r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?\]?(:[0-9]+)?")  # with slots too
+MOST_SLOTS = 1024
 _LOOPBACK = ("localhost", "127.0.0.1")
 
 
@@ -40,6 +41,8 @@ class Host:
             raise RecipeError(f"host {self.name!r}: {_why_not(self.name)}")
         if self.slots < 1:
             raise RecipeError(f"host {self.name}: {self.slots} slots; a host needs at least 1")
+        if self.slots > MOST_SLOTS:  # a plan lists the ranks of each host
+            raise RecipeError(f"host {self.name}: {self.slots} slots; a host has at most {MOST_SLOTS:,}")
 
     @property
     def is_loopback(self) -> bool:
@@ -97,11 +100,18 @@ def read_hostfile(path: Path) -> tuple[Host, ...]:
     hosts: list[Host] = []
     for number, line in enumerate(read_user_text(path, "hostfile").splitlines(), start=1):
         entry = line.partition("#")[0].strip()
+        where = f"hostfile {path}, line {number}"
         if entry:
-            hosts.append(_parse_line(entry, f"hostfile {path}, line {number}"))
+            try:
+                hosts.append(_parse_line(entry, where))
+            except RecipeError as error:
+                raise RecipeError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
     if not hosts:
         raise RecipeError(f"hostfile {path}: names no host; write lines such as h1 slots=8")
-    return _unique(hosts)
+    try:
+        return _unique(hosts)
+    except RecipeError as error:
+        raise RecipeError(f"hostfile {path}: {error}") from None
 
 
 def available_cores() -> int:

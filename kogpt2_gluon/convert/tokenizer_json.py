@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from kogpt2_gluon.convert.normalizer import OTHER, SPACE, normalizer_of
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.tokenizer_file import read_limited
+from kogpt2_gluon.tokens.model_proto import model_proto
 
 TABLES = ("nmt_nfkc", "nmt_nfkc_jamo", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type
@@ -44,14 +45,11 @@ class SentencePieceBPE:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.processor = sentencepiece.SentencePieceProcessor()
-        self.proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
+        content = read_limited(path)
         try:
-            content = path.read_bytes()
             self.processor.load_from_serialized_proto(content)
-            self.proto.ParseFromString(content)
-        except OSError as error:
-            raise DataError(f"tokenizer {path}: cannot be read: {error.strerror}") from None
-        except Exception:  # both libraries raise types of their own, and RuntimeError
+            self.proto = model_proto(content, path)
+        except (DataError, RuntimeError, UnicodeError):
             raise DataError(f"tokenizer {path}: not a SentencePiece model") from None
         self.content = content
         self.ids = {piece.piece: index for index, piece in enumerate(self.proto.pieces)}

@@ -24,6 +24,7 @@ from kogpt2_gluon.convert.tokenizer_files import SPIECE
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe, parse_recipe
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
+from kogpt2_gluon.storage.links import file_in
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile
 from kogpt2_gluon.storage.tokenizer_file import TOKENIZER_JSON
 from kogpt2_gluon.storage.torch_file import TorchFile
@@ -205,7 +206,7 @@ def _weight_files(folder: Path) -> list[Path]:
                 raise DataError(f"{index}: lists no weights")
             names = sorted({str(each) for each in listed.values()})
             for each in names:
-                if Path(each).name != each or not (folder / each).is_file():
+                if file_in(folder, each) is None:
                     raise DataError(f"{index}: {each} is not a file of the folder")
             return [folder / each for each in names]
     raise DataError(f"{folder}: no model.safetensors and no pytorch_model.bin there, so there are no weights")

@@ -20,7 +20,7 @@ from kogpt2_gluon.corpus.layout import LAYOUTS, Layout
 from kogpt2_gluon.corpus.not_a_corpus import not_a_corpus
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.files import fsync_stream
-from kogpt2_gluon.storage.links import leads_out
+from kogpt2_gluon.storage.links import file_in, leads_out
 
 SPLITS = ("train", "test")
 CORPUS_FORMAT = "kogpt2-corpus"
@@ -123,7 +123,7 @@ class Corpus:
         for split in SPLITS:
             for file in corpus.about["files"][split]:
                 path = folder / split / file["name"]
-                size = path.stat().st_size if path.is_file() else -1
+                size = path.stat().st_size if file_in(path.parent, file["name"]) else -1
                 if size != file["bytes"]:
                     state = "missing" if size < 0 else f"{size:,} bytes long"
                     raise DataError(
@@ -219,8 +219,9 @@ def _lists_files(files: Any) -> bool:
 
 
 def _is_file(file: Any) -> bool:
-    """Returns True for the entry of a file: a plain name, since a path could lead out of the corpus, and counts."""
+    """Returns True for the entry of a file: a name, not a path, which could lead out of the corpus, and counts."""
     if not isinstance(file, dict) or not isinstance(file.get("name"), str):
         return False
-    is_plain = Path(file["name"]).name == file["name"] and file["name"] != ".." and "\0" not in file["name"]
-    return is_plain and all(type(file.get(count)) is int and file[count] >= 0 for count in ("documents", "bytes"))
+    return Path(file["name"]).name == file["name"] and all(
+        type(file.get(count)) is int and file[count] >= 0 for count in ("documents", "bytes")
+    )

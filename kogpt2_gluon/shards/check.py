@@ -181,7 +181,7 @@ def _read_footer(found: Index, pool: FilePool) -> Layout | None:
     pool.read(path, memoryview(footer), end - length)
     try:
         layout, chunks = _parse_footer(bytes(footer))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, DataError) as error:
         found.fault(f"its footer is damaged ({type(error).__name__}: {error})", end - length)
         return None
     start = end - length - 8 * chunks

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.storage.tokenizer_file import is_json
+from kogpt2_gluon.tokens.model_proto import model_proto
 from kogpt2_gluon.tokens.profiles import JAMO_PROFILE
 from kogpt2_gluon.tokens.tokenizer import SPACE
 
@@ -34,17 +36,14 @@ def compile_segment(size: int) -> re.Pattern[bytes]:
 _SEGMENT = compile_segment(SEGMENT_BYTES)
 
 
-def can_cut(model: bytes) -> bool:
+def can_cut(model: bytes, path: Path | None = None) -> bool:
     """Returns True if a tokenizer gives the same ids segment by segment: a BPE with no space inside a piece.
 
     Of a tokenizer.json this is not known. The `tokenizers` library cuts most texts into words by itself.
     """
     if is_json(model):
         return False
-    from sentencepiece import sentencepiece_model_pb2  # not needed in every process that cuts
-
-    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
-    proto.ParseFromString(model)
+    proto = model_proto(model, path)
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     pieces = [piece.piece for piece in proto.pieces]
     return bool(

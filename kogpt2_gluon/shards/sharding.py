@@ -181,7 +181,7 @@ def _full_disk_named(out: Path, corpus: Corpus, manifest: Manifest) -> AbstractC
 
 def _tokenized(corpus: Corpus, split: str, first: int, tokenizer_path: Path, processes: int) -> Iterator[Task]:
     """Yields the blocks of a split from `first` on, tokenized, in order; little is read ahead."""
-    cuts = can_cut(tokenizer_path.read_bytes())
+    cuts = can_cut(tokenizer_path.read_bytes(), tokenizer_path)
     with start_processes(processes, "tokenizing", _start_process, (str(tokenizer_path), cuts)) as run:
         yield from run(_tokenize, islice(corpus.blocks(split), first, None))
 

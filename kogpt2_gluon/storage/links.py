@@ -1,8 +1,21 @@
-"""Links in folders that come from elsewhere: a file in one must lie in it, or anything on this machine could be read."""
+"""Names and links in folders that come from elsewhere: what they name must lie there, or any file could be read."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+
+def file_in(folder: Path, name: str) -> Path | None:
+    """Returns the file of a folder that another file names, such as a manifest; None if it is not there.
+
+    A name that is a path, and so could lead out of the folder, names no file.
+    """
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        return None
+    try:
+        return folder / name if (folder / name).is_file() else None
+    except (OSError, ValueError):  # too long, or not of this file system's characters
+        return None
 
 
 def leads_out(path: Path) -> bool:

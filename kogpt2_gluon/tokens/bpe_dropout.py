@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
-from sentencepiece import sentencepiece_model_pb2
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.tokenizer_file import is_json
+from kogpt2_gluon.tokens.model_proto import model_proto
 
 LONGEST_ROW = 24  # symbols; longer segments are merged one by one
 NO_PAIR = np.iinfo(np.int32).max  # the rank of a pair that does not make a piece, or was dropped
@@ -47,8 +47,7 @@ class BPEDropout:
 
     def __init__(self, model: bytes, path: Path) -> None:
         refuse_json(model, path)
-        proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
-        proto.ParseFromString(model)
+        proto = model_proto(model, path)
         kind, types = proto.trainer_spec, proto.SentencePiece
         if kind.model_type != kind.BPE or any(piece.type == types.UNUSED for piece in proto.pieces):
             raise RecipeError(

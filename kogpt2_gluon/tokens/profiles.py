@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
+
+from kogpt2_gluon.tokens.model_proto import model_proto
 
 JAMO_PROFILE = "nmt_nfkc_jamo"
 PROFILES = {
@@ -45,8 +46,7 @@ def name_profile(model: bytes, profile: str) -> bytes:
     """Returns a trained model that names its profile; SentencePiece calls rules from a file ``user_defined``."""
     if profile != JAMO_PROFILE:
         return model
-    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
-    proto.ParseFromString(model)
+    proto = model_proto(model)
     proto.normalizer_spec.name = profile
     proto.normalizer_spec.normalization_rule_tsv = ""
     proto.trainer_spec.ClearField("self_test_sample_size")

@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2
-
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.tokens.model_proto import model_proto
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
 from kogpt2_gluon.tokens.training import RESERVED
@@ -52,8 +51,7 @@ def rename_tokens(model: Path, renamings: Sequence[tuple[str, str]], out: Path) 
     tokenizer = Tokenizer.load(model)
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise RecipeError(f"{model}: tokens can be renamed in a SentencePiece model, and this is a tokenizer.json")
-    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
-    proto.ParseFromString(tokenizer.stored.content)
+    proto = model_proto(tokenizer.stored.content, model)
     ids = {piece.piece: token for token, piece in enumerate(proto.pieces)}
     learnt = {piece.piece for piece in proto.pieces if piece.type != USER_DEFINED}
     _check_twice(renamings)

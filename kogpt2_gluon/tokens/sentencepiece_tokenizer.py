@@ -29,14 +29,15 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(StoredTokenizer(SENTENCEPIECE, model), path)
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
+            self.vocab_size: int = self._processor.get_piece_size()
+            self._pieces: list[str] = self._processor.id_to_piece(list(range(self.vocab_size)))
+            self.adds_space: bool = self._processor.normalize("a").startswith(SPACE)
+        except (RuntimeError, UnicodeError):  # the library's messages and pieces can be no UTF-8
             raise DataError(f"{path}: is not a SentencePiece model nor a tokenizer.json, or is damaged") from None
-        self.vocab_size: int = self._processor.get_piece_size()
         self.unk_id = self._special("<unk>")
         self.bos_id = self._special("<s>")
         self.eos_id = self._special("</s>")
         self.pad_id = self._special("<pad>")
-        self.adds_space: bool = self._processor.normalize("a").startswith(SPACE)
 
     def _special(self, piece: str) -> int:
         token = self._find(piece)
@@ -46,12 +47,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _find(self, piece: str) -> int | None:
         token: int = self._processor.piece_to_id(piece)  # the id of <unk> if there is no such piece
-        return token if self._processor.id_to_piece(token) == piece else None
+        return token if 0 <= token < self.vocab_size and self._pieces[token] == piece else None
 
     @cached_property
     def pieces(self) -> list[str]:
         """The pieces of all ids, as the file spells them: a space is U+2581, a byte ``<0xEA>``."""
-        return [self._processor.id_to_piece(token) for token in range(self.vocab_size)]
+        return self._pieces
 
     @cached_property
     def spellings(self) -> list[bytes]:
@@ -116,5 +117,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     def spell(self, text: bytes) -> bytes:
         """Returns the UTF-8 that is cut into pieces: normalised, a space as U+2581, perhaps with one more in front."""
-        spelt: str | bytes = self._processor.normalize(text)
+        try:
+            spelt: str | bytes = self._processor.normalize(text)
+        except UnicodeError:  # a damaged table makes such texts
+            raise DataError(f"{self.path}: its normalisation makes what is not UTF-8; the file is damaged") from None
         return spelt.encode() if isinstance(spelt, str) else spelt

@@ -33,21 +33,29 @@ def load_plan(path: Path) -> Plan:
     again = "make it again with kogpt2-launch plan"
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"plan {path}: not readable: {error}") from None
     found = plain.get("format") if isinstance(plain, dict) else None
     if found != FORMAT:
         raise RecipeError(f"plan {path}: format {found!r} is not {FORMAT!r}; {again}")
     try:
         plan = _from_dict(plain)
-    except (KeyError, TypeError, ValueError) as error:
+        _check_plan(plan, plain, f"plan {path}: ", again)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecipeError(f"plan {path}: incomplete ({type(error).__name__}: {error}); {again}") from None
+    except RecipeError as error:  # of a part of it, which does not know where it stands
+        raise RecipeError(str(error) if str(path) in str(error) else f"plan {path}: {error}") from None
+    return plan
+
+
+def _check_plan(plan: Plan, plain: Mapping[str, Any], where: str, again: str) -> None:
+    """RecipeError if a plan was edited by hand, or is not what would be planned now."""
     # Everything that can be derived is derived again: a command that was written into the file by hand is never
     # started.
     written = plan.to_dict()
     changed = sorted(key for key in {*written, *plain} if written.get(key) != plain.get(key))
     if changed:
-        raise RecipeError(f"plan {path}: {', '.join(changed)} does not follow from the rest of the plan; {again}")
+        raise RecipeError(f"{where}{', '.join(changed)} does not follow from the rest of the plan; {again}")
     check_interface(plan)
     check_gpus(plan)
     _check_variables(plan)
@@ -55,12 +63,11 @@ def load_plan(path: Path) -> Plan:
     if len(plan.hosts) > 1:  # a plan for this machine alone may come from a machine with other cores
         user = {each.name: each.value for each in plan.env if each.source == USER}
         if worker_variables(resolved, plan.hosts, plan.network_interface, plan.fabric, user) != plan.env:
-            raise RecipeError(f"plan {path}: env does not follow from the rest of the plan; {again}")
+            raise RecipeError(f"{where}env does not follow from the rest of the plan; {again}")
     batch = (resolved.training.batch_size, resolved.accumulate(plan.size), resolved.data.seq_length)
     same = (resolved.fingerprint(), str(resolved.run_dir)) == (plan.fingerprint, plan.run_dir)
     if not same or batch != (plan.batch_size, plan.accumulate, plan.seq_length):
-        raise RecipeError(f"plan {path}: recipe {plan.recipe} has changed since the plan was made; {again}")
-    return plan
+        raise RecipeError(f"{where}recipe {plan.recipe} has changed since the plan was made; {again}")
 
 
 def _from_dict(plain: Mapping[str, Any]) -> Plan:

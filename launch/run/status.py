@@ -54,7 +54,9 @@ def _is_status(status: Any) -> bool:
 
 
 def _has(plain: Any, types: dict[str, tuple[type, ...]]) -> bool:
-    return isinstance(plain, dict) and all(type(plain.get(name)) in kinds for name, kinds in types.items())
+    if not isinstance(plain, dict) or not types.keys() <= plain.keys():
+        return False
+    return all(type(plain[name]) in kinds for name, kinds in types.items())
 
 
 def is_alone(run_dir: Path) -> bool:

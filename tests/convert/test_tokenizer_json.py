@@ -244,5 +244,5 @@ def test_other_model_types_and_other_files_are_refused(tmp_path):
         checkpoint = make_checkpoint(tmp_path / "other", model)
         with pytest.raises(DataError, match=rf"tokenizer\.model: {message}"):
             convert_checkpoint(checkpoint, tmp_path / "out")
-    with pytest.raises(DataError, match=r"tokenizer\.model: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"tokenizer\.model: the tokenizer cannot be read: No such file"):
         SentencePieceBPE(tmp_path / "tokenizer.model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.corpus import store
+from kogpt2_gluon.corpus.cleaning import clean
 from kogpt2_gluon.corpus.layout import LINES, PARAGRAPHS, Layout
 from kogpt2_gluon.corpus.store import Corpus, CorpusWriter
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.storage.files import replace_file, replace_folder
 
 
@@ -140,3 +142,40 @@ def test_raw_text_is_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("가")
     with pytest.raises(RecipeError, match="not a cleaned corpus but plain text; make one of it: kogpt2 clean"):
         Corpus.open(tmp_path / "a.txt")
+
+
+def named(folder: Path, **change: Any) -> Path:
+    """A corpus whose first file has another entry in corpus.json."""
+    about = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+    about["files"]["train"][0].update(change)
+    (folder / "corpus.json").write_text(json.dumps(about), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    (tmp_path / "source.txt").write_text("첫 번째 글이다.\n두 번째 글이다.\n", encoding="utf-8")
+    clean([tmp_path / "source.txt"], tmp_path / "corpus", "line", 0)
+    return tmp_path / "corpus"
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/hostname", "..", ".", "", "a/b", 5, None, ["x"]])
+def test_a_corpus_names_no_file_outside_its_folder(small: Path, tmp_path: Path, name: Any) -> None:
+    (tmp_path / "secret").write_bytes(b"a password\n")
+    with pytest.raises(DataError, match=r"corpus\.json: damaged|missing, but corpus\.json") as caught:
+        Corpus.open(named(small, name=name, bytes=11))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"name": "x" * 300}, {"name": "a\0b"}, {"bytes": "many"}, {"documents": 1.5}])
+def test_a_corpus_with_an_odd_entry_is_one_line(small: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"corpus\.json"):
+        Corpus.open(named(small, **change))
+
+
+def test_a_corpus_follows_no_link_out_of_its_folder(small: Path, tmp_path: Path) -> None:
+    path = Corpus.open(small).files("train")[0]
+    path.rename(tmp_path / "elsewhere.txt")
+    path.symlink_to(tmp_path / "elsewhere.txt")
+    with pytest.raises(DataError, match="a link out of the corpus's folder; put the file itself there"):
+        Corpus.open(small)

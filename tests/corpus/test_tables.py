@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kogpt2_gluon.corpus import records as records_module
 from kogpt2_gluon.corpus.cleaning import clean
 from kogpt2_gluon.corpus.documents import read_blocks, read_documents
-from kogpt2_gluon.corpus.formats import kind_of
+from kogpt2_gluon.corpus.formats import kind_of, tables
 from kogpt2_gluon.corpus.formats.delimited import Dialect, judge_dialect, split_records
 from kogpt2_gluon.corpus.records import Document
 from kogpt2_gluon.corpus.sources import local_source
@@ -260,6 +260,30 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     for data in (whole[:-20], whole[:4] + b"\0" * 30_000 + whole[30_004:], whole[: len(whole) // 2]):
         with pytest.raises(DataError, match=r"a\.parquet: damaged, or not such a table"):
             read(tmp_path / "a.parquet", data, "text")
+
+
+def test_places_outside_of_the_memory_of_a_batch_are_found_before_they_are_read() -> None:
+    offsets, text = pyarrow.py_buffer(np.array([0, 900, 3], np.int32).tobytes()), pyarrow.py_buffer(b"abc")
+    outside = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, text])
+    lists = pyarrow.Array.from_buffers(pyarrow.list_(pyarrow.string()), 1, [None, offsets], children=[outside])
+    nested = pyarrow.StructArray.from_buffers(pyarrow.struct([("a", pyarrow.string())]), 2, [None], children=[outside])
+    numbers = pyarrow.py_buffer(np.array([0, 7], np.int32).tobytes())
+    indices = pyarrow.Array.from_buffers(pyarrow.int32(), 2, [None, numbers])
+    chosen = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["a"]), safe=False)
+    for column in (outside, lists, nested, chosen):
+        with pytest.raises(pyarrow.ArrowInvalid):
+            tables._check_places(pyarrow, pyarrow.RecordBatch.from_arrays([column], names=["text"]))
+    bad_utf8 = pyarrow.Array.from_buffers(
+        pyarrow.string(), 1, [None, offsets.slice(0, 8), pyarrow.py_buffer(b"\xff" * 900)]
+    )
+    whole = [
+        bad_utf8,
+        pyarrow.array([["a", None]]),
+        pyarrow.array([{"a": "b"}]),
+        pyarrow.array(["a"]).dictionary_encode(),
+    ]
+    for column in whole:  # a text that is not in UTF-8 costs its own row alone
+        tables._check_places(pyarrow, pyarrow.RecordBatch.from_arrays([column], names=["text"]))
 
 
 def test_without_pyarrow_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

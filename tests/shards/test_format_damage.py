@@ -265,3 +265,15 @@ def test_a_manifest_that_promises_more_than_its_files_hold(damaged: Path) -> Non
 
     edit_manifest(damaged, change, sign=True)
     check_error(damaged, str(damaged / "train-00003.ktok"), "cannot hold")
+
+
+def test_a_link_out_of_the_folder_is_not_followed(damaged: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.ktok"
+    (damaged / SECOND).rename(outside)
+    (damaged / SECOND).symlink_to(outside)
+    check_error(damaged, str(damaged / SECOND), "a link out of the folder of its set")
+    outside.rename(damaged / "kept")
+    (damaged / SECOND).unlink()
+    (damaged / SECOND).symlink_to("kept")
+    with ShardSet(damaged) as shards:
+        assert len(read_back(shards)) == shards.manifest.tokens

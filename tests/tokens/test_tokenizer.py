@@ -14,9 +14,11 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE
 from kogpt2_gluon.corpus.cleaning import clean
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.tokens.model_proto import model_proto
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.tokens.training import RESERVED, train_tokenizer
 from tests.helpers import REAL_TEXT
@@ -48,6 +50,18 @@ def test_what_cannot_be_loaded(tokenizer: Tokenizer, tmp_path: Path) -> None:
         (tmp_path / "a.model").write_bytes(data)
         with pytest.raises(DataError, match=f"a.model: {words}|a.model: .*{words}"):
             Tokenizer.load(tmp_path / "a.model")
+
+
+def test_a_model_whose_texts_are_not_utf8(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    content = tokenizer.path.read_bytes()
+    piece = tokenizer.pieces[-1].encode()
+    path = tmp_path / "a.model"
+    for damaged in (content.replace(piece, b"\xff" * len(piece)), content.replace(b"<s>", b"<\xff>")):
+        assert damaged != content and len(damaged) == len(content)
+        path.write_bytes(damaged)
+        for read in (Tokenizer.load, lambda path: model_proto(path.read_bytes(), path), SentencePieceBPE):
+            with pytest.raises(DataError, match=r"a\.model: .*(not a SentencePiece model|damaged|lacks the piece)"):
+                read(path)
 
 
 def test_other_ids_are_read_by_name(corpus: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class Table(Container):
                 if isinstance(batch, int):  # rows that were passed over
                     row += batch
                     continue
+                _check_places(pyarrow, batch)
                 # Where a part ends depends on its batch alone, and so a block on nothing but where it begins.
                 step = max(1, batch.num_rows * records.BLOCK_BYTES // max(1, batch.nbytes))
                 for begin in range(0, batch.num_rows, step):
@@ -194,9 +195,40 @@ def _explained(pyarrow: Any, name: str) -> Iterator[None]:
     """Makes errors of pyarrow those of a damaged file."""
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeError, OverflowError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{name}: damaged, or not such a table ({reason})") from None
+
+
+def _check_places(pyarrow: Any, batch: Any) -> None:
+    """Raises ArrowInvalid if a value of a batch would lie outside of its memory: pyarrow does not look by itself.
+
+    Texts that are not in UTF-8 are no fault here: their rows alone are left out.
+    """
+    for column in batch.columns:
+        if pyarrow.types.is_dictionary(column.type):
+            column.indices.validate(full=True)
+            column.validate()
+            column = column.dictionary
+        as_bytes = _as_bytes(pyarrow, column.type)
+        (column if as_bytes == column.type else column.view(as_bytes)).validate(full=True)
+
+
+def _as_bytes(pyarrow: Any, kind: Any) -> Any:
+    """Returns a type of the same layout whose texts are bytes."""
+    types = pyarrow.types
+    if types.is_string(kind):
+        return pyarrow.binary()
+    if types.is_large_string(kind):
+        return pyarrow.large_binary()
+    if types.is_list(kind):
+        return pyarrow.list_(_as_bytes(pyarrow, kind.value_type))
+    if types.is_large_list(kind):
+        return pyarrow.large_list(_as_bytes(pyarrow, kind.value_type))
+    if types.is_struct(kind):
+        fields = [kind.field(number) for number in range(kind.num_fields)]
+        return pyarrow.struct([(field.name, _as_bytes(pyarrow, field.type)) for field in fields])
+    return kind
 
 
 @contextmanager

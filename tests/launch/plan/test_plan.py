@@ -194,6 +194,26 @@ def add_key(plain):
     plain["cwd"] = "/"
 
 
+def many_slots(plain):
+    plain["hosts"][0]["slots"] = 1 << 40
+
+
+def endless_slots(plain):
+    plain["hosts"][0]["slots"] = float("inf")
+
+
+def list_of_facts(plain):
+    plain["fabric"] = [1]
+
+
+def odd_version(plain):
+    plain["fabric"].update(instance_type="p4d.24xlarge", libfabric_version="1e-320")
+
+
+def odd_estimate(plain):
+    plain["estimate"][0]["more"] = {}
+
+
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
@@ -206,6 +226,11 @@ def add_key(plain):
         (edit_format, "kogpt2-launch-plan-99"),
         (drop_hosts, "incomplete"),
         (add_key, "cwd does not follow"),
+        (many_slots, "plan.json: host localhost: 1099511627776 slots"),
+        (endless_slots, "plan.json: incomplete (OverflowError"),
+        (list_of_facts, "plan.json: incomplete (AttributeError"),
+        (odd_version, "plan.json: --libfabric-version '1e-320': not a version"),
+        (odd_estimate, "plan.json: incomplete (TypeError"),
     ],
 )
 def test_edited_plan_is_refused(recipe, tmp_path, edit, told):
@@ -219,7 +244,7 @@ def test_edited_plan_is_refused(recipe, tmp_path, edit, told):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "null", "\udcff"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "\udcff", "[" * 100_000])
 def test_damaged_plan_is_refused(tmp_path, text):
     path = tmp_path / "plan.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))

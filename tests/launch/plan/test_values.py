@@ -82,5 +82,5 @@ def test_a_plan_file_is_held_to_the_same_rule(recipe, tmp_path):
     )
     path = tmp_path / "plan.json"
     path.write_text(by_hand.to_json())
-    with pytest.raises(RecipeError, match=r"^HOROVOD_FUSION_THRESHOLD: Horovod would read 64"):
+    with pytest.raises(RecipeError, match=r"plan.json: HOROVOD_FUSION_THRESHOLD: Horovod would read 64"):
         load_plan(path)

@@ -79,3 +79,43 @@ def test_damaged_files_are_no_tracebacks(run_dir):
     (run_dir / "metrics.jsonl").write_bytes(b"\xff\n{}\n")
     (run_dir / "log.txt").write_bytes(b"\xff\xfe")
     assert invoke("status", run_dir).exit_code == 0
+
+
+RANK = {"rank": 0, "host": "h1", "step": 5, "process": "running", "silent": 0.1, "still": 0.2, "code": None}
+STATUS = {"state": "running", "text": "", "launcher": {"host": "h0", "pid": 7}, "updated": 1.7e9, "attempt": 1}
+STATUS.update(recipe=["tiny"], num_steps=9, ranks=[RANK])
+
+
+def write_status(folder, status):
+    (folder / "launch").mkdir(exist_ok=True)
+    (folder / "launch" / "status.json").write_text(json.dumps(status), encoding="utf-8")
+
+
+def test_a_status_as_a_launcher_writes_it_is_shown(run_dir):
+    write_status(run_dir, STATUS)
+    shown = invoke("status", run_dir).output
+    assert "attempt 1: running, but the launcher is silent" in shown and "step 5 of 9" in shown
+    write_status(run_dir, {**STATUS, "ranks": [{**RANK, "silent": None, "still": None}]})
+    assert "not started yet" in invoke("status", run_dir).output
+
+
+@pytest.mark.parametrize("name", [*STATUS.keys() - {"recipe"}, *(f"ranks.{name}" for name in RANK), "launcher.pid"])
+@pytest.mark.parametrize("change", ["goes", "a list", "nested"])
+def test_a_status_that_is_none_is_one_line(run_dir, name, change):
+    status = json.loads(json.dumps(STATUS))
+    outer, _, key = name.rpartition(".")
+    place = {"": status, "ranks": status["ranks"][0], "launcher": status["launcher"]}[outer]
+    if change == "goes":
+        del place[key]
+    else:
+        place[key] = [{}] if change == "a list" else {"a": {}}
+    write_status(run_dir, status)
+    result = invoke("status", run_dir)
+    assert result.exit_code == 3 and len(result.stderr.splitlines()) == 1 and "status.json" in result.stderr
+
+
+def test_a_status_cannot_say_that_there_is_no_launcher(run_dir):
+    write_status(run_dir, {**STATUS, "state": "alone"})
+    assert invoke("status", run_dir).exit_code == 3
+    (run_dir / "launch" / "status.json").write_text("[" * 100_000, encoding="utf-8")
+    assert invoke("status", run_dir).exit_code == 3

@@ -1,0 +1,31 @@
+"""The content of a SentencePiece model, which is a message of Protocol Buffers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import DataError
+
+
+def model_proto(content: bytes, path: Path | None = None) -> Any:
+    """Returns the ModelProto of a SentencePiece model. DataError, naming `path`, if it is none, or has bad UTF-8.
+
+    SentencePiece itself reads some files that the Protocol Buffers of Python do not.
+    """
+    from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2  # not needed in every process that has a tokenizer
+
+    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
+    try:
+        proto.ParseFromString(content)
+    except DecodeError:
+        raise _damaged(path) from None
+    texts = [proto.normalizer_spec.name, *proto.trainer_spec.user_defined_symbols]
+    if not all(isinstance(text, str) for text in (*texts, *(piece.piece for piece in proto.pieces))):
+        raise _damaged(path)  # a text that is not UTF-8 is given as bytes
+    return proto
+
+
+def _damaged(path: Path | None) -> DataError:
+    return DataError(f"{path or 'tokenizer'}: is not a SentencePiece model, or is damaged")
