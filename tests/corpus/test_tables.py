@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -273,15 +274,10 @@ def test_places_outside_of_the_memory_of_a_batch_are_found_before_they_are_read(
     for column in (outside, lists, nested, chosen):
         with pytest.raises(pyarrow.ArrowInvalid):
             tables._check_places(pyarrow, pyarrow.RecordBatch.from_arrays([column], names=["text"]))
-    bad_utf8 = pyarrow.Array.from_buffers(
-        pyarrow.string(), 1, [None, offsets.slice(0, 8), pyarrow.py_buffer(b"\xff" * 900)]
-    )
-    whole = [
-        bad_utf8,
-        pyarrow.array([["a", None]]),
-        pyarrow.array([{"a": "b"}]),
-        pyarrow.array(["a"]).dictionary_encode(),
-    ]
+    long_text = pyarrow.py_buffer(b"\xff" * 900)
+    bad_utf8 = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets.slice(0, 8), long_text])
+    coded = pyarrow.array(["a"]).dictionary_encode()
+    whole = [bad_utf8, pyarrow.array([["a", None]]), pyarrow.array([{"a": "b"}]), coded]
     for column in whole:  # a text that is not in UTF-8 costs its own row alone
         tables._check_places(pyarrow, pyarrow.RecordBatch.from_arrays([column], names=["text"]))
 

@@ -36,9 +36,8 @@ def test_aliases_that_double_at_each_level(tmp_path: Path) -> None:
 
 
 def test_aliases_that_help_stay(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(
-        "a: &a [x, y]\nb: *a\nc: {d: *a}\ne: &e {f: 1}\ng: {<<: *e, h: 2}\n", encoding="utf-8"
-    )
+    text = "a: &a [x, y]\nb: *a\nc: {d: *a}\ne: &e {f: 1}\ng: {<<: *e, h: 2}\n"
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
     found = {"a": ["x", "y"], "b": ["x", "y"], "c": {"d": ["x", "y"]}, "e": {"f": 1}, "g": {"f": 1, "h": 2}}
     assert read_yaml(tmp_path / "a.yaml", "recipe") == found
     assert len(load_yaml(levels(8))) == 8

@@ -61,8 +61,10 @@ def test_an_archive_in_which_anything_is_compressed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "opcode",
-    [b"X\xff\xff\xff\x7f", b"\x8d" + struct.pack("<Q", 1 << 60), b"\x8e" + struct.pack("<Q", 1 << 40)]
-    + [b"B\xff\xff\xff\xff", b"\x8b\xff\xff\xff\x7f"],
+    [
+        *(b"X\xff\xff\xff\x7f", b"\x8d" + struct.pack("<Q", 1 << 60), b"\x8e" + struct.pack("<Q", 1 << 40)),
+        *(b"B\xff\xff\xff\xff", b"\x8b\xff\xff\xff\x7f"),
+    ],
     ids=["BINUNICODE", "BINUNICODE8", "BINBYTES8", "BINBYTES", "LONG4"],
 )
 def test_a_pickle_whose_text_or_number_is_said_to_be_huge(tmp_path: Path, opcode: bytes) -> None:
