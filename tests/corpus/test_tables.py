@@ -266,7 +266,8 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
 def test_places_outside_of_the_memory_of_a_batch_are_found_before_they_are_read() -> None:
     offsets, text = pyarrow.py_buffer(np.array([0, 900, 3], np.int32).tobytes()), pyarrow.py_buffer(b"abc")
     outside = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, text])
-    lists = pyarrow.Array.from_buffers(pyarrow.list_(pyarrow.string()), 1, [None, offsets], children=[outside])
+    two = pyarrow.py_buffer(np.array([0, 2], np.int32).tobytes())
+    lists = pyarrow.Array.from_buffers(pyarrow.list_(pyarrow.string()), 1, [None, two], children=[outside])
     nested = pyarrow.StructArray.from_buffers(pyarrow.struct([("a", pyarrow.string())]), 2, [None], children=[outside])
     numbers = pyarrow.py_buffer(np.array([0, 7], np.int32).tobytes())
     indices = pyarrow.Array.from_buffers(pyarrow.int32(), 2, [None, numbers])

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("weight_files", "sets", "run_files", "tokenizer_files", "corpus_files")
@@ -165,7 +165,7 @@ def run_target(name: str, executions: int, arguments: argparse.Namespace, folder
     return total
 
 
-def _wait(command: list[str], log: Any, place: Path) -> Optional[int]:
+def _wait(command: list[str], log: Any, place: Path) -> int | None:
     """Waits for a process; None if it was ended because nothing happened for SILENT seconds."""
     process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=_environment())
     tally, heard, before = place / "tally.json", time.monotonic(), -1.0
@@ -203,12 +203,10 @@ def show(results: list[dict[str, Any]]) -> str:
         numbers = f"{counts['executions']:>10,} | {counts['outcomes']:>8,} | {counts['findings']:>8,}"
         rows.append(f"| {result['target']:<24} | {numbers} | {rate:>12,.0f} |")
     rate = sums["executions"] / max(1e-9, sum(result["seconds"] for result in results))
-    rows.append(
-        f"| {'all':<24} | {sums['executions']:>10,} | {sums['outcomes']:>8,} | {sums['findings']:>8,} | {rate:>12,.0f} |"
-    )
-    found = [
-        f"{each['target']}: {what} ({facts['count']}x)" for each in results for what, facts in each["findings"].items()
-    ]
+    numbers = f"{sums['executions']:>10,} | {sums['outcomes']:>8,} | {sums['findings']:>8,}"
+    rows.append(f"| {'all':<24} | {numbers} | {rate:>12,.0f} |")
+    findings = [(each["target"], what, facts) for each in results for what, facts in each["findings"].items()]
+    found = [f"{target}: {what} ({facts['count']}x)" for target, what, facts in findings]
     return "\n".join([*rows, "", *found])
 
 

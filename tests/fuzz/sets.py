@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from pathlib import Path
@@ -53,10 +54,8 @@ def mutate_shard(draw: random.Random, data: bytes) -> bytes:
 
 def _trailer(draw: random.Random, body: bytes, footer: bytes) -> bytes:
     hashes = 8 * draw.choice((5, 10, 0, 1, 9))
-    try:
+    with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
         hashes = 8 * int(json.loads(footer)["chunks"])
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        pass
     covered = body[max(0, len(body) - hashes) :] + footer
     return TRAILER.pack(len(footer) % (1 << 32), xxhash.xxh3_64_intdigest(covered), MAGIC)
 

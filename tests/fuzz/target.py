@@ -1,4 +1,4 @@
-"""A target: one format that comes from outside, with harmless files of it, and what this package does with such a file."""
+"""A target: a format that comes from outside, with harmless files of it, and what this package does with such files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 from tests.fuzz.mutate import mutate_bytes
 
@@ -39,5 +38,5 @@ class Target:
     seeds: Callable[[Path], list[bytes]]
     read: Callable[[Path], object]
     mutate: Mutator = mutate_bytes
-    place: Optional[Callable[[Path, bytes], None]] = None
+    place: Callable[[Path, bytes], None] | None = None
     share: int = 10

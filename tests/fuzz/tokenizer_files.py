@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from pathlib import Path
@@ -32,10 +33,8 @@ def use_otherwise(path: Path) -> None:
     content = read_limited(path)
     can_cut(content, path)
     for make in (lambda: BPEDropout(content, path).encode([TEXT.encode()], 0.5, 0), lambda: read_tokenizer(path)):
-        try:
+        with contextlib.suppress(KoGPT2Error):
             make()
-        except KoGPT2Error:
-            pass
 
 
 # ---- tokenizer.json

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from kogpt2_gluon.errors import KoGPT2Error
 from tests.fuzz.target import Target
@@ -49,7 +49,7 @@ class Watch:
     def execute(self, data: bytes) -> Outcome:
         self.path.write_bytes(data)
         start, before = time.process_time(), max(self._peak, _peak_memory())
-        error: Optional[BaseException] = None
+        error: BaseException | None = None
         signal.setitimer(signal.ITIMER_PROF, HANGS)
         try:
             if self.target.place is not None:
@@ -64,7 +64,7 @@ class Watch:
         seconds, self._peak = time.process_time() - start, _peak_memory()
         return self._judge(error, seconds, self._peak - before)
 
-    def _judge(self, error: Optional[BaseException], seconds: float, memory: int) -> Outcome:
+    def _judge(self, error: BaseException | None, seconds: float, memory: int) -> Outcome:
         shape, finding = self._judge_error(error)
         detail = ""
         if finding and error is not None:
@@ -75,7 +75,7 @@ class Watch:
             finding = f"{memory >> 20} MiB of memory"
         return Outcome(shape, finding, detail)
 
-    def _judge_error(self, error: Optional[BaseException]) -> tuple[str, str]:
+    def _judge_error(self, error: BaseException | None) -> tuple[str, str]:
         if error is None:
             return "read", ""
         if isinstance(error, HangError):
