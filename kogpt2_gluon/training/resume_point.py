@@ -11,7 +11,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.options import expand_home
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, Checkpoint, go_back_to, newest_whole, open_checkpoint
-from kogpt2_gluon.runs.checkpoint_folder import newest_in
+from kogpt2_gluon.runs.checkpoint_folder import committed, newest_in, step_of
 from kogpt2_gluon.training.resume_rules import FREELY, Change, refusal, rule_of
 
 CHOICES = ("auto", "never")  # of --resume, besides a path
@@ -53,6 +53,11 @@ def find_resume_point(resume: str, ckpt_dir: Path, worker: Worker) -> tuple[Chec
     warnings = [f"WARNING: {fault}" for fault in faults]
     if found and faults:
         warnings.append(f"WARNING: going on from {found.path.name}, the newest checkpoint that is whole")
+    elif found and (later := [each.name for each in committed(ckpt_dir) if step_of(each) > step_of(found.path)]):
+        warnings.append(
+            f"WARNING: going on from {found.path.name}, which the file latest names, though there is "
+            f"{', '.join(sorted(later))}: a run was killed before it changed that file, or the file is damaged"
+        )
     return open_checkpoint(ckpt_dir / name) if name else None, warnings
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.lock import RunLock, check_unlocked
 from kogpt2_gluon.training.loop import train
+from kogpt2_gluon.training.resume_point import find_resume_point
 from tests.helpers import kogpt2
-from tests.runs.checkpoint_helpers import flip, shorten
+from tests.runs.checkpoint_helpers import flip, save, shorten
 from tests.training.test_training import losses, wait_for
 
 LONG = ("training.num_steps=5000", "checkpoint.interval=0")
@@ -90,6 +92,17 @@ def test_damage_costs_the_steps_since_the_last_whole_checkpoint(tiny: list[str])
     (aside,) = ckpt_dir.glob("before-step-00000003-*")
     assert steps(aside) == [6, 8] and steps(ckpt_dir) == [0, 3, 6, 8]
     assert {path.name: path.read_bytes() for path in (ckpt_dir / "step-00000008").iterdir()} == last
+
+
+def test_an_older_checkpoint_is_not_taken_in_silence(tmp_path: Path) -> None:
+    """A bit of the file `latest` has changed, or a run was killed between a checkpoint and that file."""
+    for step in (2, 3):
+        save(tmp_path, step)
+    assert find_resume_point("auto", tmp_path, Worker())[1] == []
+    (tmp_path / "latest").write_text("step-00000002\n")
+    found, (warning,) = find_resume_point("auto", tmp_path, Worker())
+    assert found and found.path.name == "step-00000002"
+    assert warning.startswith("WARNING: going on from step-00000002,") and "though there is step-00000003:" in warning
 
 
 def test_a_copy_of_a_run_never_writes_into_the_original(tiny: list[str], tmp_path: Path) -> None:

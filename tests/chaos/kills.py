@@ -1,0 +1,176 @@
+"""kill -9 in front of every operation on files of a run, in the middle of each write, and after a resume from there.
+
+A run is carried out once to list its operations. Then it is started again for each of them, in a process that kills
+itself there, looked at as it lies on the disk, and resumed by the same command. Saves happen in the background.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.runs.checkpoint import newest_checkpoint
+from tests.chaos.scenario import Chance, Scenario, Trial
+from tests.chaos.world import KILLED, World, check_same_end, check_same_files, entries, record_of
+
+# Three saves (of the steps 0, 1 and 2) and two prunes; evaluations move the best checkpoint.
+STEPS = ("training.num_steps=2", "checkpoint.interval=1", "checkpoint.keep=1", "evaluation.interval=1")
+SMALL = ("model.num_layers=1", "model.units=16", *STEPS)
+COMMITTED = re.compile(r"rename \.step-.*\* step-(\d{8})")
+NAMED = "replace .latest.* latest"  # from here on a resume takes the checkpoint that was committed before
+
+
+def operations(world: World, run_dir: Path, *more: str, inside: str, outside: str = "") -> list[str]:
+    """Runs a training to its end; returns a line for each operation on files in a folder of it."""
+    log = run_dir.with_name(f"{run_dir.name}.operations")
+    files = {"folder": str(run_dir / inside), "log": str(log), "without": str(run_dir / outside) if outside else ""}
+    ended = world.train(run_dir, *more, files=files)
+    assert ended.code == 0, ended
+    return log.read_text().splitlines()
+
+
+def committed(done: Sequence[str]) -> int:
+    """The step from which a resume goes on after these operations, at least; -1 if nothing was saved yet."""
+    step = -1
+    for at, line in enumerate(done):
+        found = COMMITTED.fullmatch(line)
+        if found and (step < 0 or NAMED in done[at:]):
+            step = int(found[1])
+    return step
+
+
+class Kills:
+    """The trials of one kind of run.
+
+    Parameters
+    ----------
+    name : str
+    inside, outside : str
+        The part of the run folder whose operations count, and a part of it that does not.
+    settings : sequence of str
+    prepared : sequence of str, optional
+        The settings of a run to its end that comes first, which the killed one goes on from.
+    back : str, optional
+        A step's name: the killed run goes back to it, the one that resumes it does not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Sequence[str],
+        inside: str = "checkpoints",
+        outside: str = "",
+        prepared: Sequence[str] = (),
+        back: str = "",
+    ) -> None:
+        self.name, self.settings, self.inside, self.outside = name, settings, inside, outside
+        self.prepared, self.back = prepared, back
+
+    def straight(self, world: World) -> Path:
+        """The folder of the undisturbed run; its record has both parts if there are two."""
+        run_dir = world.folder / "straight" / self.name
+        if not run_dir.exists():
+            run_dir.parent.mkdir(exist_ok=True)
+            self._prepare(world, run_dir)
+            ended = world.train(run_dir, *self._killed(run_dir))
+            assert ended.code == 0, ended
+        return run_dir
+
+    def _killed(self, run_dir: Path) -> list[str]:
+        """The settings and flags of the run that is killed."""
+        flags = ["--resume", str(run_dir / "checkpoints" / self.back)] if self.back else []
+        return [*self.settings, *flags]
+
+    def _prepare(self, world: World, run_dir: Path) -> None:
+        if self.prepared:
+            first = world.straight(f"{self.name}.prepared", *self.prepared)
+            shutil.copytree(first, run_dir)
+            shutil.copytree(record_of(first), record_of(run_dir))
+
+    def operations(self, world: World) -> list[str]:
+        run_dir = world.folder / "straight" / f"{self.name}.listed"
+        shutil.rmtree(run_dir, ignore_errors=True)
+        self.straight(world)
+        self._prepare(world, run_dir)
+        options = {"inside": self.inside, "outside": self.outside}
+        return operations(world, run_dir, *self._killed(run_dir), **options)
+
+    def trials(self, world: World, chance: Chance, short: int, torn_short: int) -> Iterator[Trial]:
+        listed = self.operations(world)
+        places = chance.sample(self.name, range(1, len(listed) + 1), short)
+        yield from (self._trial(world, listed, at, 0.0) for at in places)
+        writes = [at for at, line in enumerate(listed, 1) if line.startswith("write ")]
+        torn = chance.sample(self.name, writes, torn_short, len(writes) // 3)
+        yield from (self._trial(world, listed, at, 0.5) for at in torn)
+
+    def _trial(self, world: World, listed: Sequence[str], at: int, torn: float) -> Trial:
+        def run(folder: Path) -> str:
+            straight, run_dir = self.straight(world), folder / "run"
+            self._prepare(world, run_dir)
+            before = _newest(run_dir)
+            files = {"folder": str(run_dir / self.inside), "do": "kill", "at": at, "torn": torn}
+            if self.outside:
+                files["without"] = str(run_dir / self.outside)
+            ended = world.train(run_dir, *self._killed(run_dir), files=files)
+            assert ended.code == KILLED, f"in front of {listed[at - 1]!r}: exit code {ended.code}\n{ended.output}"
+            where = f"killed in front of {listed[at - 1]!r}"
+            expected = max(before, committed(listed[: at - 1]))
+            if self.inside and not self.back:
+                assert _newest(run_dir) >= expected, f"{where}: step {_newest(run_dir)} is left, not {expected}"
+            ended = world.train(run_dir, *self.settings)
+            assert ended.code == 0, f"{where}, resumed: exit code {ended.code}\n{ended.output}"
+            try:
+                check_same_end(run_dir, straight)
+                if self.back:
+                    _check_nothing_deleted(run_dir, straight)
+                else:
+                    check_same_files(run_dir, straight)
+            except AssertionError as error:
+                raise AssertionError(f"{where}: {error}\n{entries(run_dir)}") from None
+            return "torn" if torn else "resumed"
+
+        return Trial(f"{self.name}-{at}{'-torn' if torn else ''}", run)
+
+
+def _newest(run_dir: Path) -> int:
+    """The step of the checkpoint that a resume would take; -1 if there is none. Its hashes are right."""
+    try:
+        found = newest_checkpoint(run_dir / "checkpoints")
+    except DataError as error:
+        raise AssertionError(f"the newest checkpoint is damaged: {error}") from None
+    found = getattr(found, "checkpoint", found)
+    return int(found.state()["step"]) if found else -1
+
+
+def _check_nothing_deleted(run_dir: Path, straight: Path) -> None:
+    names = {path.name for path in straight.rglob("step-*")}
+    assert {path.name for path in run_dir.rglob("step-*")} == names, "a checkpoint is gone"
+    hidden = [path.name for path in (run_dir / "checkpoints").glob(".*")]
+    assert not hidden, f"left over: {hidden}"
+
+
+SAVE = Kills("save", SMALL)
+RECORD = Kills("record", SMALL, inside="", outside="checkpoints")
+# The held-out data is new to a finished run, so the last step is evaluated and saved again under the same name.
+AGAIN = Kills("again", (*SMALL, "checkpoint.keep_best=false"), prepared=(*SMALL, "data.test="))
+ALL = (*SMALL, "checkpoint.keep=0", "checkpoint.keep_best=false")
+BACK = Kills("back", ALL, prepared=ALL, back="step-00000001")
+
+
+def _trials(kills: Kills, short: int, torn_short: int) -> Any:
+    def make(world: World, chance: Chance) -> Iterable[Trial]:
+        return kills.trials(world, chance, short, torn_short)
+
+    return make
+
+
+SCENARIOS = (
+    Scenario("save", "kill -9 at each file operation of saves and prunes", _trials(SAVE, 4, 1)),
+    Scenario("record", "kill -9 at each other file operation of a run", _trials(RECORD, 2, 1)),
+    Scenario("back", "kill -9 while a run goes back to an earlier step", _trials(BACK, 2, 0)),
+    Scenario("again", "kill -9 while a step is saved again", _trials(AGAIN, 2, 0)),
+)
