@@ -207,8 +207,9 @@ def _check_places(pyarrow: Any, batch: Any) -> None:
     """
     for column in batch.columns:
         if pyarrow.types.is_dictionary(column.type):
-            column.indices.validate(full=True)
             column.validate()
+            nothing = pyarrow.nulls(len(column.dictionary))
+            pyarrow.DictionaryArray.from_arrays(column.indices, nothing).validate(full=True)
             column = column.dictionary
         as_bytes = _as_bytes(pyarrow, column.type)
         (column if as_bytes == column.type else column.view(as_bytes)).validate(full=True)
