@@ -273,7 +273,7 @@ def test_places_outside_of_the_memory_of_a_batch_are_found_before_they_are_read(
     indices = pyarrow.Array.from_buffers(pyarrow.int32(), 2, [None, numbers])
     chosen = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["a"]), safe=False)
     for column in (outside, lists, nested, chosen):
-        with pytest.raises(pyarrow.ArrowInvalid):
+        with pytest.raises(pyarrow.ArrowException):
             tables._check_places(pyarrow, pyarrow.RecordBatch.from_arrays([column], names=["text"]))
     long_text = pyarrow.py_buffer(b"\xff" * 900)
     bad_utf8 = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, offsets.slice(0, 8), long_text])
