@@ -66,6 +66,10 @@ class DiskFullError(KoGPT2Error):
     """A disk is full, or a quota is used up. What was finished before is kept."""
 
 
+class OutOfMemoryError(KoGPT2Error):
+    """Memory ran out, of the host or of a GPU. What was saved before is kept."""
+
+
 class PreemptedError(KoGPT2Error):
     """The run was asked to stop early. Its state is saved, and the same command resumes it."""
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+PROC = Path("/proc")
+
+
+class Memory(NamedTuple):
+    """Memory in bytes, of all processes that share it: in all, and not in use. `whose` says what sets the bound."""
+
+    total: int
+    free: int
+    whose: str
 
 
 def available_cores() -> int:
@@ -32,6 +43,25 @@ def memory_limit(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | N
         words = _read_words(folder / "memory.max") or _read_words(folder / "memory.limit_in_bytes")  # versions 2 and 1
         limits += [int(word) for word in words if word.isdigit()]  # no limit reads "max"
     return min(limits, default=None)
+
+
+def host_memory(root: Path = CGROUPS, membership: Path = MEMBERSHIP, proc: Path = PROC) -> Memory:
+    """Returns the memory that this process can have: the least that machine, control groups and `ulimit -v` grant."""
+    machine, own = _read_kib(proc / "meminfo"), _read_kib(proc / "self" / "status")
+    found = [Memory(machine.get("MemTotal", sys.maxsize), machine.get("MemAvailable", sys.maxsize), "this machine")]
+    for folder in cgroup_folders("memory", root, membership):
+        limit = _read_words(folder / "memory.max") or _read_words(folder / "memory.limit_in_bytes")
+        used = _read_words(folder / "memory.current") or _read_words(folder / "memory.usage_in_bytes")
+        if limit and limit[0].isdigit() and int(limit[0]) < found[0].total:
+            free = max(0, int(limit[0]) - int(used[0])) if used else int(limit[0])
+            found.append(Memory(int(limit[0]), free, "this process's control group"))
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY:
+        # This limit counts addresses, also those of libraries and stacks that are never used as memory.
+        unused = own.get("VmSize", 0) - own.get("VmRSS", 0)
+        free = max(0, most - own.get("VmSize", 0))
+        found.append(Memory(max(0, most - unused), free, "this process's limit (ulimit -v)"))
+    return min(found)
 
 
 def cgroup_folders(controller: str, root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> list[Path]:
@@ -60,3 +90,12 @@ def _read_words(path: Path) -> list[str]:
         return path.read_text().split()
     except OSError:
         return []
+
+
+def _read_kib(path: Path) -> dict[str, int]:
+    """Returns the sizes in a file of lines ``Name:  123 kB``, in bytes."""
+    try:
+        rows = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {row[0].rstrip(":"): int(row[1]) * 1024 for row in rows if len(row) == 3 and row[2] == "kB"}

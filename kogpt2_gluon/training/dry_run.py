@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.estimate import checkpoints_kept, possible_operators, recomputed_share, size_of, time_and_cost
 from kogpt2_gluon.machine.job import job_size, local_size
+from kogpt2_gluon.machine.limits import host_memory
 from kogpt2_gluon.machine.worker import Float64Array, Worker
 from kogpt2_gluon.ops.kernels import known_precision, network_of
 from kogpt2_gluon.reading.mix import show_passes
@@ -24,6 +25,7 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.lock import check_unlocked
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.storage.disk import free_bytes
+from kogpt2_gluon.training import fitting
 from kogpt2_gluon.training.start import check_start
 from kogpt2_gluon.wording import gib, gigabytes
 
@@ -45,6 +47,7 @@ def describe(recipe: Recipe, size: int = 0) -> str:
         + _data(recipe, tokens),
         *_memory(recipe, accumulate),
         f"disk               {gib(sizes.checkpoint)} a checkpoint, {gib(sizes.checkpoint * (kept + 1))} at most",
+        *fitting.lines(recipe, size, host_memory(), local_size()),
         f"saving             {_saving(recipe, sizes.checkpoint)}",
         *time_and_cost(recipe, size),
         *_precision(recipe),

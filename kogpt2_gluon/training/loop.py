@@ -27,6 +27,7 @@ from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import remove_partials, write_file
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
+from kogpt2_gluon.training.out_of_memory import memory_named
 from kogpt2_gluon.training.phases import Phase, unmarked
 from kogpt2_gluon.training.resume import save_is_due
 from kogpt2_gluon.training.rollback import RollBack, with_rollbacks
@@ -80,7 +81,7 @@ def train(recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = ()
     if is_writer:
         check_folder(recipe.run_dir, "tracking.run_dir")
     full = full_disk_named(recipe.run_dir, lambda: f"the record of the run needs room too; {last_save(recipe)}")
-    with full, RunLock(recipe.run_dir) if is_writer else nullcontext():
+    with full, memory_named(recipe), RunLock(recipe.run_dir) if is_writer else nullcontext():
         if is_writer:
             remove_partials(recipe.ckpt_dir)  # a killed run may have left some
         return with_rollbacks(lambda back: _train(recipe, resume, allow_change, back))

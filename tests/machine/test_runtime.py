@@ -174,6 +174,27 @@ def test_limits_of_control_groups(tmp_path):
     assert limits.memory_limit(tmp_path / "none", tmp_path / "absent") is None
 
 
+def test_memory_is_the_least_that_anybody_grants(tmp_path):
+    membership, nowhere = tmp_path / "cgroup", tmp_path / "nowhere"
+    write(tmp_path / "proc/meminfo", "MemTotal:  16 kB\nMemFree:  1 kB\nMemAvailable:  5 kB\nHugePages_Total:  0\n")
+    membership.write_text("0::/a\n")
+    write(tmp_path / "two/a/memory.max", "4096\n")
+    write(tmp_path / "two/a/memory.current", "1000\n")
+    machine = limits.Memory(16384, 5120, "this machine")
+    assert limits.host_memory(nowhere, membership, tmp_path / "proc") == machine
+    group = limits.Memory(4096, 3096, "this process's control group")
+    assert limits.host_memory(tmp_path / "two", membership, tmp_path / "proc") == group
+    write(tmp_path / "two/a/memory.max", "max\n")
+    assert limits.host_memory(tmp_path / "two", membership, tmp_path / "proc") == machine
+
+
+def test_memory_under_a_limit_of_addresses():
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); "
+    code += "from kogpt2_gluon.machine.limits import host_memory; print(*host_memory(), sep=',')"
+    total, free, whose = run(code).split(",")
+    assert 2**29 < int(total) < 2**30 and 2**29 < int(free) < 2**30 and whose == "this process's limit (ulimit -v)"
+
+
 # ---- what is missing is said in one line -------------------------------------------------------------------------
 
 
