@@ -20,8 +20,8 @@ from tests.fuzz.mutate import mutate_bytes, text_mutator
 from tests.fuzz.target import Target
 
 FEW = TEXTS[:4]
-KINDS = {"json-lines": "text", "json-array": "namuwiki", "json-object": "document[].paragraph[].form", "csv": "text"}
-KINDS.update({"tsv": "text", "xml-dump": "wikipedia", "doc-files": "doc-files", "wikitext": "wikitext"})
+KINDS = {"json-lines": "text", "json-array": "namuwiki", "json-object": "modu", "csv": "text"}
+KINDS.update({"tsv": "text", "xml-dump": "wikipedia", "doc-files": "doc", "wikitext": "wikitext"})
 WORDS = [
     "{",
     "}",

@@ -69,18 +69,22 @@ class Tally:
 
 def run_child(arguments: argparse.Namespace) -> None:
     """Runs one target in this process."""
-    folder = Path(arguments.folder)
     if arguments.engine == "atheris":
         import atheris
 
-        # Before atheris itself reads the package: its counters go into the code as it is imported.
+        # Its counters go into the code of this package as that is imported.
         with atheris.instrument_imports(include=["kogpt2_gluon", "kogpt2_launch"], enable_loader_override=False):
             targets = all_targets()
     else:
         targets = all_targets()
+    execute_target(targets[arguments.target[0]], Path(arguments.folder), arguments)
+
+
+def execute_target(target: Any, folder: Path, arguments: argparse.Namespace) -> None:
+    """Executes a target in `folder`, where its tally is written."""
     from tests.fuzz.watch import Watch, limits
 
-    target, tally = targets[arguments.target[0]], Tally(folder / "tally.json")
+    tally = Tally(folder / "tally.json")
     for name in ("seeds", "in"):
         (folder / name).mkdir()
     seeds = target.seeds(folder / "seeds")
@@ -93,6 +97,18 @@ def run_child(arguments: argparse.Namespace) -> None:
         else:
             _mutate(target, watch, tally, seeds, arguments)
     tally.write()
+
+
+def run_together(
+    targets: dict[str, Any], dealt: dict[str, int], arguments: argparse.Namespace, folder: Path
+) -> list[Any]:
+    """Runs the targets one after another in this process, and returns what came out of each."""
+    results = []
+    for name, arguments.executions in dealt.items():
+        (folder / name).mkdir()
+        execute_target(targets[name], folder / name, arguments)
+        results.append({"target": name, **json.loads((folder / name / "tally.json").read_bytes())})
+    return results
 
 
 def _mutate(target: Any, watch: Any, tally: Tally, seeds: list[bytes], arguments: argparse.Namespace) -> None:
@@ -218,6 +234,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=("auto", "atheris", "plain"), default="auto")
     parser.add_argument("--crashes", type=int, default=5, help="a target that ended its process so often is given up")
     parser.add_argument("--json", type=Path, help="also write the results there, with each finding's smallest input")
+    parser.add_argument("--together", action="store_true", help="all targets in one process: quicker for a short run")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="where inputs are written; best in memory, such as /dev/shm")
     arguments = parser.parse_args()
@@ -233,8 +250,8 @@ def main() -> int:
     base = arguments.folder or (Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix="kogpt2-fuzz-", dir=base))
     try:
-        results = []
-        for name, count in dealt.items():
+        results = run_together(targets, dealt, arguments, folder) if arguments.together else []
+        for name, count in dealt.items() if not arguments.together else ():
             results.append(run_target(name, count, arguments, folder))
             print(f"{name}: {results[-1]['executions']:,} executions", file=sys.stderr, flush=True)
     finally:

@@ -8,13 +8,16 @@ import pickle
 import random
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kogpt2_gluon.convert.names import parameters_of
 from kogpt2_gluon.convert.source import open_source
+from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY
 from kogpt2_gluon.storage.params_file import ParamsFile, write_params
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile, write_safetensors
 from kogpt2_gluon.storage.torch_file import OLD_MAGIC, TorchFile
@@ -159,26 +162,58 @@ def mutate_torch(draw: random.Random, data: bytes) -> bytes:
     return zipped(members)
 
 
+# ---- whole networks, of one layer and two units
+
+MODEL = ModelRecipe(units=2, num_layers=1, num_heads=1, max_length=2, vocab_size=5)
+
+
+def network_seeds(folder: Path) -> list[bytes]:
+    arrays = {each.name: np.ones(each.shape, "float32") for each in parameters_of(MODEL)}
+    arrays[TIED_COPY] = arrays[EMBEDDING]
+    file = io.BytesIO()
+    write_params(file, arrays)
+    return [file.getvalue()]
+
+
+def read_original(path: Path) -> None:
+    source, _ = open_source(path, path.parent / "tokenizer.model", 1)
+    read_all(source.model_arrays())
+
+
+def read_folder(path: Path) -> None:
+    source, _ = open_source(path.parent)
+    read_all(source.model_arrays())
+
+
 def config_seeds(folder: Path) -> list[bytes]:
-    config = {"model_type": "gpt2", "n_embd": 4, "n_layer": 1, "n_head": 2, "n_positions": 4, "vocab_size": 5}
+    config = {"model_type": "gpt2", "n_embd": 2, "n_layer": 1, "n_head": 1, "n_positions": 2, "vocab_size": 5}
     config.update(activation_function="gelu", resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.2, n_inner=None)
     return [dump(config), dump({"model_type": "gpt2", "n_layer": 1})]
 
 
+def write_weights(path: Path, names: Iterable[str]) -> None:
+    shapes = {each.in_transformers: each.transformers_shape for each in parameters_of(MODEL)}
+    shapes = {name: shapes[name] for name in names}
+    write_safetensors(path, {name: np.ones(shape, "float32") for name, shape in shapes.items()}, shapes)
+
+
 def place_weights(path: Path, data: bytes) -> None:
     if not (path.parent / "model.safetensors").exists():
-        arrays = {"wte.weight": np.ones((5, 4), "float32")}
-        write_safetensors(path.parent / "model.safetensors", arrays, {"wte.weight": (5, 4)})
+        write_weights(path.parent / "model.safetensors", [each.in_transformers for each in parameters_of(MODEL)])
 
 
 def index_seeds(folder: Path) -> list[bytes]:
-    return [dump({"metadata": {"total_size": 80}, "weight_map": {"wte.weight": "a.safetensors", "h.0": "b.bin"}})]
+    names = [each.in_transformers for each in parameters_of(MODEL)]
+    listed = {name: f"{'ab'[number % 2]}.safetensors" for number, name in enumerate(names)}
+    return [dump({"metadata": {"total_size": 80}, "weight_map": listed})]
 
 
 def place_index(path: Path, data: bytes) -> None:
-    (path.parent / "config.json").write_bytes(config_seeds(path.parent)[0])
-    for name in ("a.safetensors", "b.bin"):
-        (path.parent / name).touch()
+    if not (path.parent / "config.json").exists():
+        names = [each.in_transformers for each in parameters_of(MODEL)]
+        for start, name in enumerate(("a.safetensors", "b.safetensors")):
+            write_weights(path.parent / name, names[start::2])
+        (path.parent / "config.json").write_bytes(config_seeds(path.parent)[0])
 
 
 def plain_config(draw: random.Random, data: bytes) -> bytes:
@@ -206,22 +241,7 @@ TARGETS = [
         "torch-zip", "pytorch_model.bin", torch_seeds, lambda path: read_all(TorchFile(path)), mutate_torch, share=20
     ),
     Target("torch-old", "old.bin", old_torch_seeds, lambda path: read_all(TorchFile(path)), mutate_pickle, share=20),
-    Target(
-        "kogpt2-v1",
-        "kogpt2.params",
-        params_seeds,
-        lambda path: open_source(path, path.parent / "tokenizer.model", 1),
-        share=20,
-    ),
-    Target(
-        "config-json", "config.json", config_seeds, lambda path: open_source(path.parent), plain_config, place_weights
-    ),
-    Target(
-        "weights-index",
-        "model.safetensors.index.json",
-        index_seeds,
-        lambda path: open_source(path.parent),
-        mutate_json,
-        place_index,
-    ),
+    Target("kogpt2-v1", "kogpt2.params", network_seeds, read_original, share=20),
+    Target("config-json", "config.json", config_seeds, read_folder, plain_config, place_weights),
+    Target("weights-index", "model.safetensors.index.json", index_seeds, read_folder, mutate_json, place_index),
 ]
