@@ -83,6 +83,13 @@ def remove_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def try_to_make(folder: Path) -> None:
+    """Makes something in a folder and removes it: OSError if that is not possible. Permissions alone do not say so."""
+    made = _partial(folder / "made")
+    made.mkdir()
+    made.rmdir()
+
+
 def commit_file(stream: BinaryIO, path: Path) -> None:
     """Closes a file that was written under a temporary name on the same file system, and gives it the name `path`.
 

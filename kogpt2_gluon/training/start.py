@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from kogpt2_gluon.runs.checkpoint_folder import check_best_name
 from kogpt2_gluon.runs.metrics import check_record
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
+from kogpt2_gluon.storage.files import try_to_make
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.initial_weights import InitialWeights, find_initial_weights
 from kogpt2_gluon.training.resume_point import check_same_run, find_resume_point
@@ -117,7 +117,7 @@ def check_folder(folder: Path, key: str) -> None:
     if not place.is_dir():
         raise RecipeError(f"{key}={folder}: cannot be made: {place} is not a folder")
     try:
-        Path(tempfile.mkdtemp(prefix=".kogpt2-", dir=place)).rmdir()
+        try_to_make(place)
     except OSError as error:
         if error.errno in FULL:
             raise disk_full(folder, "the run cannot even make its folder there; make room", error.errno) from None
