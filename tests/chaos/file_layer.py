@@ -36,7 +36,7 @@ class FileLayer:
     at : int, optional
         The number of the operation, from 1, in front of which `do` is done; 0: in front of every one.
     log : str, optional
-        A file that gets a line for each operation.
+        A file that gets a line for each operation, with the (monotonic) time.
     without : str, optional
         A folder in the folder that does not count.
     """
@@ -63,7 +63,7 @@ class FileLayer:
                 number = self._calls
                 if self._log >= 0:
                     shown = " ".join(HIDDEN.sub(r".\1.*", os.path.relpath(path, self.folder)) for path in mine)
-                    os.write(self._log, f"{kind} {shown}\n".encode())
+                    os.write(self._log, f"{time.monotonic():.6f} {kind} {shown}\n".encode())
             if number == self._at or not self._at:
                 self._action(self, number, kind, write, **self._given)
         finally:
@@ -92,8 +92,6 @@ def _path_of(path: Any) -> str:
 
 # ---- what is done ----------------------------------------------------------------------------------------------------
 
-Write = "Callable[[float], int] | None"
-
 
 def _nothing(layer: FileLayer, number: int, kind: str, write: Any) -> None:
     pass
@@ -107,6 +105,10 @@ def _kill(layer: FileLayer, number: int, kind: str, write: Any, torn: float = 0.
     time.sleep(60)
 
 
+def _touch(layer: FileLayer, number: int, kind: str, write: Any, file: str) -> None:
+    _REAL["open"](file, "ab").close()
+
+
 def _fill(layer: FileLayer, number: int, kind: str, write: Any, file: str) -> None:
     """Fills the disk of `file` with it."""
     with _REAL["open"](file, "ab", buffering=0) as stream:
@@ -118,10 +120,9 @@ def _fill(layer: FileLayer, number: int, kind: str, write: Any, file: str) -> No
                 size //= 2
 
 
-def _run(layer: FileLayer, number: int, kind: str, write: Any, argv: list[str], log: str) -> None:
-    """Runs a command, such as a remount, and notes its exit code in a file."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    Path(log).write_text(f"{done.returncode} {done.stderr}")
+def _run(layer: FileLayer, number: int, kind: str, write: Any, argv: list[str]) -> None:
+    """Runs a command, such as a remount."""
+    subprocess.run(argv, capture_output=True, check=False)
 
 
 def _chmod(layer: FileLayer, number: int, kind: str, write: Any, path: str, mode: int) -> None:
@@ -145,6 +146,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "nothing": _nothing,
     "kill": _kill,
     "fill": _fill,
+    "touch": _touch,
     "run": _run,
     "chmod": _chmod,
     "fail": _fail,

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.runs.checkpoint import newest_checkpoint
+from kogpt2_gluon.runs.checkpoint import newest_whole
 from tests.chaos.scenario import Chance, Scenario, Trial
 from tests.chaos.world import KILLED, World, check_same_end, check_same_files, entries, record_of
 
@@ -30,7 +29,7 @@ def operations(world: World, run_dir: Path, *more: str, inside: str, outside: st
     files = {"folder": str(run_dir / inside), "log": str(log), "without": str(run_dir / outside) if outside else ""}
     ended = world.train(run_dir, *more, files=files)
     assert ended.code == 0, ended
-    return log.read_text().splitlines()
+    return [line.partition(" ")[2] for line in log.read_text().splitlines()]
 
 
 def committed(done: Sequence[str]) -> int:
@@ -111,7 +110,7 @@ class Kills:
         def run(folder: Path) -> str:
             straight, run_dir = self.straight(world), folder / "run"
             self._prepare(world, run_dir)
-            before = _newest(run_dir)
+            before = newest_step(run_dir / "checkpoints")
             files = {"folder": str(run_dir / self.inside), "do": "kill", "at": at, "torn": torn}
             if self.outside:
                 files["without"] = str(run_dir / self.outside)
@@ -119,8 +118,9 @@ class Kills:
             assert ended.code == KILLED, f"in front of {listed[at - 1]!r}: exit code {ended.code}\n{ended.output}"
             where = f"killed in front of {listed[at - 1]!r}"
             expected = max(before, committed(listed[: at - 1]))
+            found = newest_step(run_dir / "checkpoints")
             if self.inside and not self.back:
-                assert _newest(run_dir) >= expected, f"{where}: step {_newest(run_dir)} is left, not {expected}"
+                assert found >= expected, f"{where}: step {found} is left, not {expected}"
             ended = world.train(run_dir, *self.settings)
             assert ended.code == 0, f"{where}, resumed: exit code {ended.code}\n{ended.output}"
             try:
@@ -136,13 +136,10 @@ class Kills:
         return Trial(f"{self.name}-{at}{'-torn' if torn else ''}", run)
 
 
-def _newest(run_dir: Path) -> int:
-    """The step of the checkpoint that a resume would take; -1 if there is none. Its hashes are right."""
-    try:
-        found = newest_checkpoint(run_dir / "checkpoints")
-    except DataError as error:
-        raise AssertionError(f"the newest checkpoint is damaged: {error}") from None
-    found = getattr(found, "checkpoint", found)
+def newest_step(ckpt_dir: Path) -> int:
+    """The step of the checkpoint that a resume would take; -1 if there is none. None is damaged."""
+    found, faults = newest_whole(ckpt_dir)
+    assert not faults, f"damaged: {faults}"
     return int(found.state()["step"]) if found else -1
 
 
