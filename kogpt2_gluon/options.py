@@ -181,7 +181,7 @@ def _coerce(value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
     if get_origin(hint) is list:
         if not isinstance(value, list):
             raise ValueError(f"expected a list of texts, got {value!r}")
-        return [_text(item) for item in value]
+        return [_path(_text(item), rules) for item in value]
     assert not get_args(hint) or get_origin(hint) is not Union
     if hint is bool:
         if not isinstance(value, bool):

@@ -250,6 +250,13 @@ class CheckpointRecipe:
         "write checkpoints while the training goes on: the first worker keeps a copy of parameters and moments in its "
         "host's memory; false: training waits for the disk, without the copy",
     )
+    mirrors: list[str] = option(
+        [],
+        "folders or S3 prefixes (s3://bucket/prefix) that get a copy of each checkpoint in the background, and keep "
+        "what the folder of checkpoints keeps; if that folder is gone, a run goes on from the newest copy. Each run "
+        "needs mirrors of its own",
+        path=True,
+    )
 
 
 @dataclass
@@ -399,6 +406,7 @@ def _cross_check(recipe: Recipe) -> Iterator[Fault]:
             "data.train: weights need shards; with data.source=text name one path or a list of them",
         )
     yield from _shards_in_s3(data)
+    yield from _unfit_mirrors(recipe)
     yield from _options_without_effect(data)
     if data.cache != "off" and not data.cache_dir:
         yield Fault(
@@ -432,6 +440,28 @@ def _shards_in_s3(data: DataRecipe) -> list[Fault]:
         for key, path in named
         if path.startswith("s3:/")
     ]
+
+
+def _unfit_mirrors(recipe: Recipe) -> Iterator[Fault]:
+    """Yields the faults of addresses where no mirror of the checkpoints can be."""
+    own, mirrors = recipe.ckpt_dir.absolute(), recipe.checkpoint.mirrors
+    for mirror in mirrors:
+        scheme, is_url, rest = mirror.partition("://")
+        bucket, path = rest.partition("/")[0], Path(mirror).absolute()
+        if is_url and scheme == "s3" and "@" in bucket:  # which is not repeated here
+            fault = "an address with a user or key in it; S3's credentials come from the environment or ~/.aws"
+        elif (is_url and scheme != "s3") or (scheme == "s3" and not bucket):
+            fault = f"{mirror}: neither a folder nor s3://bucket/prefix"
+        elif not mirror.strip():
+            fault = "is empty; name a folder or s3://bucket/prefix, or none: []"
+        elif mirrors.count(mirror) > 1:
+            fault = f"names {mirror} twice"
+        elif not is_url and (path == own or path in own.parents or own in path.parents):
+            fault = f"{mirror}: is, holds, or lies in the folder of checkpoints; a mirror needs another place"
+        else:
+            continue
+        yield Fault(("checkpoint.mirrors",), f"checkpoint.mirrors: {fault}")
+        return
 
 
 def _options_without_effect(data: DataRecipe) -> list[Fault]:

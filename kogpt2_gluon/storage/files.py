@@ -115,6 +115,18 @@ def write_file(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
+def copy_file(source: Path, copy: Path) -> None:
+    """Copies a file's content into a folder that gets its name later; it is on disk when this returns.
+
+    It is also gone from the system's memory, where that can be asked for, so that a reader sees what the disk has.
+    """
+    shutil.copyfile(source, copy)
+    with copy.open("rb") as stream:
+        os.fsync(stream.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a binary file to write, which takes the name `path` when the block ends and all of it is on disk.

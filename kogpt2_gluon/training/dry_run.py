@@ -26,6 +26,7 @@ from kogpt2_gluon.runs.lock import check_unlocked
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.storage.disk import free_bytes
 from kogpt2_gluon.training import fitting
+from kogpt2_gluon.training.mirror_start import describe_mirrors
 from kogpt2_gluon.training.start import check_start
 from kogpt2_gluon.wording import gib, gigabytes
 
@@ -46,9 +47,10 @@ def describe(recipe: Recipe, size: int = 0) -> str:
         f"tokens             {recipe.tokens_per_step:,} a step, {tokens:,} in {training.num_steps:,} steps"
         + _data(recipe, tokens),
         *_memory(recipe, accumulate),
-        f"disk               {gib(sizes.checkpoint)} a checkpoint, {gib(sizes.checkpoint * (kept + 1))} at most",
         *fitting.lines(recipe, size, host_memory(), local_size()),
+        f"disk               {gib(sizes.checkpoint)} a checkpoint, {gib(sizes.checkpoint * (kept + 1))} at most",
         f"saving             {_saving(recipe, sizes.checkpoint)}",
+        *describe_mirrors(recipe),
         *time_and_cost(recipe, size),
         *_precision(recipe),
     ]
@@ -115,7 +117,7 @@ def check(recipe: Recipe, resume: str = "auto", size: int = 0, allow_change: Seq
     """
     worker, has_data = PlannedWorker(size or job_size()), bool(recipe.data.train_sets)
     with ExitStack() as opened:
-        start, found = check_start(recipe, resume, worker, opened, has_data, allow_change), []
+        start, found = check_start(recipe, resume, worker, opened, has_data, allow_change, fetch=False), []
         if has_data:
             saved = start.saved and start.saved.get("reader")
             found = check_training_reader(recipe, worker, saved, start.source, start.values_before)
@@ -123,6 +125,10 @@ def check(recipe: Recipe, resume: str = "auto", size: int = 0, allow_change: Seq
     lines = [*found, f"free disk          {gigabytes(free_bytes(recipe.ckpt_dir))} for {recipe.ckpt_dir}", *start.notes]
     if not has_data:
         lines.append("start              not before data.train names data")
+    elif start.to_fetch:
+        lines.append(
+            f"start              fetches {start.to_fetch}, since {recipe.ckpt_dir} has no checkpoint, and resumes"
+        )
     elif start.checkpoint:
         done = start.step >= recipe.training.num_steps
         at_end = ", already at its last step" if done else ""

@@ -118,7 +118,7 @@ def _train(recipe: Recipe, resume: str, allow_change: Sequence[str], back: RollB
                     saver.save()
                     saved_step, saved_attempt = state.step, state.attempt
             if stop_wanted or finished:
-                saver.finish()
+                saver.finish(in_haste=stop_wanted)
             if stop_wanted:
                 again = "run again" if resume == "auto" else "run again with --resume auto"
                 raise PreemptedError(f"stopped at step {state.step}, saved in {recipe.ckpt_dir}; {again} to go on")
@@ -137,6 +137,7 @@ def _train(recipe: Recipe, resume: str, allow_change: Sequence[str], back: RollB
                 tracker.log_step(step_record(recipe, run, result, stopwatch.rate()))
     if worker.rank == 0:
         write_report(recipe.run_dir)
+    saver.check_mirrors()
     return state
 
 

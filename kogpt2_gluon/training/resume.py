@@ -14,6 +14,7 @@ from kogpt2_gluon.training.state import TrainState
 def restore_state(saved: dict[str, Any]) -> TrainState:
     """Returns the state that a checkpoint holds. Those older than mixed precision lack skipped updates."""
     state = TrainState(**{entry.name: saved[entry.name] for entry in fields(TrainState) if entry.name in saved})
+    state.begun_as = state.begun_as or str(saved.get("recipe_fingerprint") or "")
     if state.evaluation:
         state.evaluation.setdefault("attempt", state.evaluation["step"])
     return state

@@ -25,6 +25,7 @@ from kogpt2_gluon.storage.tokenizer_file import StoredTokenizer
 from kogpt2_gluon.training.best import is_best
 from kogpt2_gluon.training.evaluation import is_due
 from kogpt2_gluon.training.host_copies import HostCopies
+from kogpt2_gluon.training.mirroring import Mirrors
 from kogpt2_gluon.training.saved_arrays import SavedArrays
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.wording import gigabytes
@@ -50,6 +51,7 @@ class Saver:
         run.update.before_change = self._keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
         self._pending: Future[None] | None = None
+        self._mirrors = Mirrors(recipe, run.state.begun_as, say, is_writer=run.worker.rank == 0)
 
     def save(self) -> None:
         """Begins to save the state as it is now. Every worker calls this; rank 0 waits for the save before.
@@ -65,7 +67,7 @@ class Saver:
         masters, moments = run.update.masters, run.update.moments()
         self._saved = SavedArrays({**masters, **moments}, run.state.step)
         parts, state = (self._saved.part(list(masters)), self._saved.part(list(moments))), _state_of(self._recipe, run)
-        self._pending = self._thread.submit(_write, self._recipe, state, *parts, run.tokenizer.stored)
+        self._pending = self._thread.submit(_write, self._recipe, state, *parts, run.tokenizer.stored, self._mirrors)
         if not self._recipe.checkpoint.in_background:
             self._wait()
 
@@ -83,11 +85,20 @@ class Saver:
         """Raises what a save raised that has ended by now. Does not wait."""
         if self.is_written():
             self._wait()
+        self._mirrors.report()
 
-    def finish(self) -> None:
-        """Waits, on every worker, until all that was saved is on disk. Raises what a save raised."""
+    def finish(self, in_haste: bool = False) -> None:
+        """Waits, on every worker, until all that was saved is on disk and in the mirrors. Raises what a save raised.
+
+        A mirror that fails is a line in the log; `in_haste`, a slow one is left behind.
+        """
         self._wait()
+        self._mirrors.finish(in_haste, self._run.progress.beat)
         self._run.worker.barrier()
+
+    def check_mirrors(self) -> None:
+        """Raises KoGPT2Error, on rank 0, if the last checkpoint is not in every mirror."""
+        self._mirrors.check()
 
     def _wait(self) -> None:
         pending, self._pending = self._pending, None
@@ -106,6 +117,8 @@ class Saver:
             self._say(str(failed))
         finally:
             self._thread.shutdown()
+            if error is None or isinstance(error, KoGPT2Error):
+                self._mirrors.finish(True, self._run.progress.beat)
 
 
 def _state_of(recipe: Recipe, run: TrainingRun) -> dict[str, Any]:
@@ -124,8 +137,15 @@ def _state_of(recipe: Recipe, run: TrainingRun) -> dict[str, Any]:
     }
 
 
-def _write(recipe: Recipe, state: dict[str, Any], masters: Arrays, moments: Arrays, tokenizer: StoredTokenizer) -> None:
-    """Writes a checkpoint of the arrays of network and optimizer."""
+def _write(
+    recipe: Recipe,
+    state: dict[str, Any],
+    masters: Arrays,
+    moments: Arrays,
+    tokenizer: StoredTokenizer,
+    mirrors: Mirrors,
+) -> None:
+    """Writes a checkpoint of the arrays of network and optimizer, and lets the mirrors begin to copy it."""
     with full_disk_named(recipe.ckpt_dir, lambda: _no_room(recipe, state["step"])):
         save_checkpoint(
             recipe.ckpt_dir,
@@ -138,6 +158,7 @@ def _write(recipe: Recipe, state: dict[str, Any], masters: Arrays, moments: Arra
             best=state["best"]["step"] if state["best"] else None,
             keep_every=recipe.checkpoint.keep_every,
         )
+    mirrors.announce()
 
 
 def _is_regular(recipe: Recipe, state: TrainState) -> bool:

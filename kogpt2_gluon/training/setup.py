@@ -64,7 +64,7 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
     ops, training = products.ops, replace(training, precision=products.precision)
     with own_mappings():
         net = new_network(recipe, ctx, ops)
-        state = TrainState()
+        state = TrainState(begun_as=f"{recipe.fingerprint()}/{reader.fingerprint}")
         if checkpoint and saved:
             state = restore_state(saved)
             state.stop_rule_met = state.stop_rule_met and recipe.evaluation.stop_improvement > 0

@@ -23,6 +23,7 @@ from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
 from kogpt2_gluon.storage.files import try_to_make
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.initial_weights import InitialWeights, find_initial_weights
+from kogpt2_gluon.training.mirror_start import MirrorStart, settle_mirrors
 from kogpt2_gluon.training.resume_point import check_same_run, find_resume_point
 from kogpt2_gluon.training.resume_rules import IF_ALLOWED, Change, check_allowed, notes_on_allowed, rule_of
 from kogpt2_gluon.training.saved_records import check_records
@@ -40,6 +41,7 @@ class Start:
     saved: dict[str, Any] | None
     changed: list[Change]  # settings that differ from the checkpoint's
     initial: InitialWeights | None = None  # whose weights a new run begins with
+    to_fetch: str = ""  # the checkpoint that would be fetched from a mirror
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -69,11 +71,13 @@ def check_start(
     opened: ExitStack,
     needs_data: bool = True,
     allow_change: Sequence[str] = (),
+    fetch: bool = True,
 ) -> Start:
     """Makes the checks of this worker; raises what a run would raise. The reader's own come after it.
 
     `opened` closes what is opened here. Without `needs_data` no training data need be named. `allow_change` has the
-    keys that a resume may change in addition; see training/resume_rules.py.
+    keys that a resume may change in addition; see training/resume_rules.py. Without `fetch`, a checkpoint that would be
+    fetched from a mirror is only named.
     """
     allowed = check_allowed(allow_change)
     accumulate = recipe.accumulate(worker.size)
@@ -89,10 +93,12 @@ def check_start(
     held_out = open_held_out(recipe, tokenizer)
     if held_out:
         opened.callback(held_out.close)
+    mirrors = settle_mirrors(recipe, resume, fetch) if worker.rank == 0 else MirrorStart()
     checkpoint, warnings = find_resume_point(resume, recipe.ckpt_dir, worker)
     changed = check_same_run(checkpoint, recipe, allowed) if checkpoint else []
     start = Start(accumulate, tokenizer, held_out, checkpoint, checkpoint.state() if checkpoint else None, changed)
-    start.notes += warnings
+    start.notes += [*mirrors.notes, *warnings]
+    start.to_fetch = mirrors.to_fetch
     if start.saved:
         check_records(start.saved, start.source)
     if start.saved is not None and "reader" not in start.saved:

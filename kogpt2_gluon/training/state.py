@@ -38,6 +38,7 @@ class TrainState:
     odd: int = 0  # updates skipped because something about them was odd; see training/update_check.py
     odd_in_a_row: int = 0
     recent: list[list[float]] = field(default_factory=list)  # [loss, gradient norm] of the last updates made
+    begun_as: str = ""  # fingerprints of recipe and data when it began, which name the run for its mirrors
     left_out: list[list[int]] = field(default_factory=list)  # [first, last] attempt that a rollback leaves out
 
     @property

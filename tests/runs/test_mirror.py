@@ -1,0 +1,446 @@
+"""Mirrors of checkpoints: whole or absent, checked by hash, never another run's, and pruned as the run's folder is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kogpt2_gluon.errors import DamagedError, DataError, DiskFullError, KoGPT2Error, RecipeError
+from kogpt2_gluon.runs import mirror_places
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.mirror import Mirror, held, newest_first
+from kogpt2_gluon.storage.s3 import explained
+from tests.helpers import enlarge, small_disk
+from tests.runs.mirror_helpers import Shelf, requests, update
+from tests.runs.test_best import save
+from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
+
+pytest.importorskip("boto3", reason="reads from S3")
+
+from botocore.exceptions import EndpointConnectionError
+
+OPERATIONS = [*FILE_OPERATIONS, (shutil, "rmtree")]
+
+
+def fetched(address: str, folder: Path) -> tuple[int, list[str]]:
+    """Fetches the newest whole checkpoint as a run does; returns its step and what was wrong with newer ones."""
+    mirror, faults = Mirror(address), []
+    for name in mirror.checkpoints():
+        try:
+            mirror.fetch(name, folder)
+        except DamagedError as error:
+            faults.append(str(error))
+            continue
+        checkpoint = open_checkpoint(folder / name)
+        checkpoint.verify()
+        shutil.rmtree(folder)
+        return int(checkpoint.path.name[5:]), faults
+    raise AssertionError(faults)
+
+
+# --- there and back
+
+
+def test_it_gets_what_the_folder_keeps(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
+    mirror = Mirror(shelf.address)
+    for step in (10, 20, 30, 40):
+        save(ckpt_dir, step, best=10)
+        assert update(mirror, ckpt_dir) > 0
+    mine = {path.relative_to(ckpt_dir).as_posix(): path.read_bytes() for path in ckpt_dir.rglob("*") if path.is_file()}
+    assert shelf.content() == mine and shelf.steps() == [10, 30, 40] and shelf.unfinished() == []
+    assert mirror.checkpoints()[0] == "step-00000040" and mirror.best() == "step-00000010"
+    assert update(mirror, ckpt_dir) == 0 and update(Mirror(shelf.address), ckpt_dir) == 0  # nothing is sent again
+    assert fetched(shelf.address, tmp_path / "new") == (40, [])
+    save(ckpt_dir, 50, best=None, keep=1)
+    update(mirror, ckpt_dir, keep=1)
+    assert shelf.steps() == [50] and mirror.best() is None and "best" not in shelf.content()
+
+
+def test_what_it_left_out_does_not_change_what_it_keeps(ckpt_dir: Path, shelf: Shelf) -> None:
+    """A mirror that was away keeps its own newest ones until it has newer ones, but no old ones for the best alone."""
+    mirror = Mirror(shelf.address)
+    for step in (10, 15, 20):
+        save(ckpt_dir, step, best=step, only=step == 15, keep=2)
+        update(mirror, ckpt_dir)
+    for step in (30, 40, 50, 60):
+        save(ckpt_dir, step, best=60)
+    update(mirror, ckpt_dir)
+    assert shelf.steps() == [20, 60]  # 15 was saved only as the best
+    save(ckpt_dir, 70, best=60)
+    update(mirror, ckpt_dir, every=20)
+    assert shelf.steps() == [20, 60, 70]
+    update(mirror, ckpt_dir, keep=0)
+    assert shelf.steps() == [20, 60, 70]
+
+
+def test_a_folder_mirror_is_a_folder_of_checkpoints(ckpt_dir: Path, tmp_path: Path) -> None:
+    save(ckpt_dir, 10, best=10)
+    save(ckpt_dir, 20, best=10)
+    update(Mirror(str(tmp_path / "mirror")), ckpt_dir)
+    assert open_checkpoint(tmp_path / "mirror").state()["step"] == 20
+    assert open_checkpoint(tmp_path / "mirror" / "best").state()["step"] == 10
+
+
+def test_going_back_deletes_nothing(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
+    mirror = Mirror(shelf.address)
+    for step in (10, 20, 30):
+        save(ckpt_dir, step, best=None, keep=0)
+        update(mirror, ckpt_dir)
+    before = shelf.content()
+    for step in (20, 30):
+        shutil.rmtree(ckpt_dir / f"step-000000{step}")
+    save(ckpt_dir, 15, best=None, keep=0, course=1)
+    update(mirror, ckpt_dir)
+    assert shelf.steps() == [10, 15] and shelf.unfinished() == []
+    aside = {name.partition("/")[2]: content for name, content in shelf.content().items() if name.startswith("before-")}
+    assert aside == {
+        name: content for name, content in before.items() if name.startswith(("step-00000020", "step-00000030"))
+    }
+    assert fetched(shelf.address, tmp_path / "new") == (15, [])
+
+
+def test_a_mirror_that_was_away_while_the_run_went_back(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
+    """Its checkpoints of the same steps are others; they move aside."""
+    for step in (10, 20, 30):
+        save(ckpt_dir, step, best=None, keep=0)
+        update(Mirror(shelf.address), ckpt_dir, keep=0)
+    other = tmp_path / "other"
+    shutil.copytree(ckpt_dir / "step-00000010", other / "step-00000010")
+    for step, content in ((20, 21), (30, 31)):  # the same steps, with other arrays
+        made = save(tmp_path / "made", content, best=None)
+        made.rename(other / f"step-000000{step}")
+    (other / "best").write_text("step-00000020\n")
+    update(Mirror(shelf.address), other, keep=0)
+    assert shelf.steps() == [10, 20, 30]
+    content = shelf.content()
+    for name in ("step-00000010", "step-00000020", "step-00000030"):
+        assert {file.name: file.read_bytes() for file in (other / name).iterdir()} == {
+            path.rpartition("/")[2]: content[path] for path in content if path.startswith(f"{name}/")
+        }
+    assert len([name for name in shelf.names() if name.startswith("before-step-00000030-")]) == 2
+
+
+def test_the_same_step_saved_again_stays(ckpt_dir: Path, shelf: Shelf) -> None:
+    save(ckpt_dir, 10, best=None)
+    update(Mirror(shelf.address), ckpt_dir)
+    save(ckpt_dir, 10, best=10, course=1)  # after an evaluation: the arrays are the same
+    assert update(Mirror(shelf.address), ckpt_dir) == 0
+    assert shelf.names() == ["step-00000010"] and Mirror(shelf.address).best() == "step-00000010"
+
+
+def test_the_newest_of_several_mirrors(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
+    folder = Mirror(str(tmp_path / "second"))
+    save(ckpt_dir, 10, best=None)
+    update(folder, ckpt_dir)
+    update(Mirror(shelf.address), ckpt_dir)
+    save(ckpt_dir, 20, best=None)
+    update(folder, ckpt_dir)
+    found = newest_first([Mirror(shelf.address), folder])
+    assert [(mirror.name, name) for mirror, name in found] == [
+        *((folder.name, "step-00000020"), (shelf.address, "step-00000010"), (folder.name, "step-00000010"))
+    ]
+
+
+# --- damage and strangers
+
+
+@pytest.mark.parametrize("file", ["model.params", "optimizer.params", "state.json", "recipe.yaml", "tokenizer.model"])
+def test_a_flipped_byte_is_named_and_an_older_one_taken(
+    ckpt_dir: Path, shelf: Shelf, tmp_path: Path, file: str
+) -> None:
+    for step in (10, 20):
+        save(ckpt_dir, step, best=None)
+        update(Mirror(shelf.address), ckpt_dir)
+    shelf.flip(f"step-00000020/{file}")
+    step, (fault,) = fetched(shelf.address, tmp_path / "new")
+    assert (
+        step == 10
+        and fault
+        == f"{shelf.address}/step-00000020/{file}: missing, truncated or damaged; an older checkpoint may be whole"
+    )
+
+
+def test_a_file_that_is_cut_or_gone(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40):
+        save(ckpt_dir, step, best=None)
+        update(Mirror(shelf.address), ckpt_dir, keep=0)
+    shelf.write("step-00000040/manifest.json", b"{")
+    shelf.write("step-00000030/model.params", shelf.content()["step-00000030/model.params"][:-1])
+    shelf.remove("step-00000020/state.json")
+    step, faults = fetched(shelf.address, tmp_path / "new")
+    assert step == 10
+    assert [fault.rpartition("/step-")[2].split(":")[0] for fault in faults] == [
+        "00000040/manifest.json",
+        "00000030/model.params",
+        "00000020/state.json",
+    ]
+    with pytest.raises(DamagedError, match=r"step-00000020/state\.json: missing, truncated or damaged"):
+        Mirror(shelf.address).state("step-00000020")
+
+
+def test_a_manifest_cannot_lead_out_of_the_folder(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
+    save(ckpt_dir, 10, best=None)
+    update(Mirror(shelf.address), ckpt_dir)
+    manifest = shelf.content()["step-00000010/manifest.json"]
+    shelf.write("step-00000010/manifest.json", manifest.replace(b'"recipe.yaml"', b'"../../../victim"'))
+    with pytest.raises(DamagedError, match="does not list a checkpoint's files"):
+        Mirror(shelf.address).fetch("step-00000010", tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_checkpoint_without_a_manifest_does_not_count(ckpt_dir: Path, store: Any, tmp_path: Path) -> None:
+    shelf = Shelf(None, store)
+    for step in (10, 20):
+        save(ckpt_dir, step, best=None)
+        update(Mirror(shelf.address), ckpt_dir)
+    shelf.remove("step-00000020/manifest.json")
+    assert Mirror(shelf.address).checkpoints() == ["step-00000010"]
+    assert fetched(shelf.address, tmp_path / "new") == (10, [])
+    assert update(Mirror(shelf.address), ckpt_dir) == 0  # the manifest alone was missing
+    assert shelf.steps() == [10, 20]
+
+
+def test_damage_on_the_runs_own_disk_does_not_spread(ckpt_dir: Path, shelf: Shelf) -> None:
+    save(ckpt_dir, 10, best=None)
+    update(Mirror(shelf.address), ckpt_dir)
+    path = save(ckpt_dir, 20, best=None) / "model.params"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"model\.params.*differs from its hash"):
+        update(Mirror(shelf.address), ckpt_dir)
+    assert Mirror(shelf.address).checkpoints() == ["step-00000010"] and shelf.content()["latest"] == b"step-00000010\n"
+
+
+def test_another_runs_mirror_is_left_alone(
+    ckpt_dir: Path, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(ckpt_dir, 10, best=None)
+    update(Mirror(shelf.address), ckpt_dir)
+    before = shelf.content()
+    mirror, other = Mirror(shelf.address), tmp_path / "other"
+    save(other, 20, best=None)
+    for _ in range(2):
+        with pytest.raises(RecipeError, match="step-00000010 is of another run; nothing was written there"):
+            update(mirror, other, begun_as="another")
+    assert shelf.content() == before
+    shelf.flip("step-00000010/state.json")
+    with pytest.raises(DataError, match="no checkpoint is whole, so nobody can tell of which run"):
+        update(Mirror(shelf.address), other)
+
+
+def test_two_runs_that_begin_at_the_same_time(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
+    """Both saw an empty mirror; the second one to write stops there."""
+    first, second = Mirror(shelf.address), Mirror(shelf.address)
+    for mirror in (first, second):
+        mirror.check_owner("anything")
+    save(ckpt_dir, 10, best=None)
+    update(first, ckpt_dir)
+    save(tmp_path / "other", 10, best=None)
+    with pytest.raises(RecipeError, match="of another run"):
+        update(second, tmp_path / "other", begun_as="another")
+
+
+# --- crashes and bad nights
+
+
+EVERY = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+AFTER = pytest.mark.parametrize("after", [False, True])
+
+
+def prepare(ckpt_dir: Path, shelf: Shelf) -> dict[str, bytes]:
+    """Makes a mirror with steps 10, the best one, and 20, and a run with a better step 30; returns the mirror."""
+    for step in (10, 20):
+        save(ckpt_dir, step, best=10)
+        update(Mirror(shelf.address), ckpt_dir)
+    save(ckpt_dir, 30, best=30)
+    return shelf.content()
+
+
+def check_whole(shelf: Shelf, ckpt_dir: Path, folder: Path) -> int:
+    """Checks what a crash left, and that the next update completes it; returns the step that can be fetched."""
+    step, faults = fetched(shelf.address, folder)
+    assert faults == [] and Mirror(shelf.address).best() in ("step-00000010", "step-00000030")
+    update(Mirror(shelf.address), ckpt_dir)
+    assert shelf.steps() == [20, 30] and shelf.unfinished() == []
+    assert fetched(shelf.address, folder) == (30, [])
+    return step
+
+
+@EVERY
+@AFTER
+@pytest.mark.parametrize("clean_up", [False, True])
+def test_a_crash_at_any_file_operation_leaves_a_whole_one(
+    tmp_path: Path, after: bool, clean_up: bool, every: int
+) -> None:
+    ckpt_dir, made = tmp_path / "run" / "checkpoints", tmp_path / "made"
+    prepare(ckpt_dir, Shelf(made, None))
+    error, counted = (OSError, KoGPT2Error) if clean_up else (PowerCut, PowerCut), tmp_path / "count"
+    shutil.copytree(made, counted)
+    calls, found = count_operations(lambda: update(Mirror(str(counted)), ckpt_dir), OPERATIONS), set()
+    for at in range(1, calls + 1, every):
+        folder = Path(shutil.copytree(made, tmp_path / f"at{at}"))
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(*error):
+            Crash(patch, at, after, error[0], OPERATIONS)
+            if not clean_up:
+                without_clean_up(patch)
+            update(Mirror(str(folder)), ckpt_dir)
+        found.add(check_whole(Shelf(folder, None), ckpt_dir, tmp_path / "new"))
+    assert found == {20, 30} and calls > 30
+
+
+@EVERY
+@AFTER
+def test_a_connection_lost_at_any_request_leaves_a_whole_one(
+    tmp_path: Path, store: Any, after: bool, every: int
+) -> None:
+    shelf, ckpt_dir = Shelf(None, store), tmp_path / "run" / "checkpoints"
+    made = prepare(ckpt_dir, shelf)
+    with requests(lambda name, number: None, lambda name, number: None) as asked:
+        update(Mirror(shelf.address), ckpt_dir)
+    calls, found = len(asked), set()
+    for at in range(1, calls + 1, every):
+        for name in shelf.content():
+            shelf.remove(name)
+        for name, content in made.items():
+            shelf.write(name, content)
+
+        def lose(name: str, number: int, at: int = at) -> None:
+            if number >= at:  # and it stays lost
+                raise EndpointConnectionError(endpoint_url="https://backup")
+
+        ways = (lambda name, number: None, lose)
+        with requests(*(ways if after else reversed(ways))), contextlib.suppress(DataError):
+            update(Mirror(shelf.address), ckpt_dir)
+        found.add(check_whole(shelf, ckpt_dir, tmp_path / "new"))
+    assert found == {20, 30} and calls > 20
+
+
+def test_a_full_disk_keeps_what_was_there(ckpt_dir: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 200_000) as disk:
+        mirror = Mirror(str(disk / "mirror"))
+        save(ckpt_dir, 10, best=None)
+        update(mirror, ckpt_dir)
+        (disk / "ballast").write_bytes(bytes(100_000))
+        with contextlib.suppress(OSError), (disk / "ballast2").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        save(ckpt_dir, 20, best=None)
+        with pytest.raises((DiskFullError, OSError)):
+            update(mirror, ckpt_dir)
+        assert fetched(str(disk / "mirror"), tmp_path / "new") == (10, [])
+        enlarge(disk, 400_000)
+        update(mirror, ckpt_dir)
+        assert fetched(str(disk / "mirror"), tmp_path / "new") == (20, [])
+        assert Shelf(disk / "mirror", None).unfinished() == []
+
+
+def test_too_little_room_is_known_before_anything_is_written(
+    ckpt_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(ckpt_dir, 10, best=None)
+    monkeypatch.setattr(mirror_places, "free_bytes", lambda path: 5)
+    with pytest.raises(DiskFullError, match=r"mirror: step-00000010 needs 0\.0 MB more, and 0\.0 MB are free there"):
+        update(Mirror(str(tmp_path / "mirror")), ckpt_dir)
+    assert not any(path.is_file() for path in (tmp_path / "mirror").rglob("*"))
+
+
+def test_a_mirror_that_is_unmounted_is_not_made_again(ckpt_dir: Path, tmp_path: Path) -> None:
+    """Otherwise the copies would fill the disk below the mount point."""
+    mount = tmp_path / "mount"
+    mirror = Mirror(str(mount / "run"))
+    save(ckpt_dir, 10, best=None)
+    update(mirror, ckpt_dir)
+    mount.rename(tmp_path / "elsewhere")
+    mount.mkdir()
+    save(ckpt_dir, 20, best=None)
+    with pytest.raises(DataError, match="its checkpoints are gone; is it still mounted"):
+        update(mirror, ckpt_dir)
+    assert list(mount.iterdir()) == []
+    mount.rmdir()
+    (tmp_path / "elsewhere").rename(mount)
+    update(mirror, ckpt_dir)
+    assert Shelf(mount / "run", None).steps() == [10, 20]
+
+
+def test_only_what_is_missing_is_copied_again(ckpt_dir: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(ckpt_dir, 10, best=None)
+    whole, sizes = sum(file.stat().st_size for file in path.iterdir()), (path / "optimizer.params").stat().st_size
+    manifest = (path / "manifest.json").stat().st_size
+    write, broken = type(Mirror(shelf.address)._place), [True]
+    method = "copy_file" if write is mirror_places.FolderPlace else "_content_of"
+    real = getattr(mirror_places, method)
+
+    def breaks(source: Path, *arguments: Any) -> Any:
+        if broken and source.name == "optimizer.params":
+            raise DataError("the connection broke")
+        return real(source, *arguments)
+
+    monkeypatch.setattr(mirror_places, method, breaks)
+    with pytest.raises(DataError, match="the connection broke"):
+        update(Mirror(shelf.address), ckpt_dir)
+    assert Mirror(shelf.address).checkpoints() == []
+    broken.clear()
+    sent = update(Mirror(shelf.address), ckpt_dir)
+    assert sizes <= sent < whole - manifest  # model.params was there
+    assert shelf.steps() == [10] and shelf.unfinished() == []
+
+
+# --- what is copied stays
+
+
+def test_a_checkpoint_that_is_removed_meanwhile_is_copied_all_the_same(
+    ckpt_dir: Path, shelf: Shelf, tmp_path: Path
+) -> None:
+    save(ckpt_dir, 10, best=None)
+    with held(ckpt_dir / "step-00000010", ckpt_dir / ".mirror-1") as source:
+        shutil.rmtree(ckpt_dir / "step-00000010")
+        Mirror(shelf.address).add(source, [], "")
+    assert list(ckpt_dir.glob(".*")) == [] and fetched(shelf.address, tmp_path / "new") == (10, [])
+    with pytest.raises(FileNotFoundError), held(ckpt_dir / "step-00000010", ckpt_dir / ".mirror-1"):
+        pass
+    assert list(ckpt_dir.glob(".*")) == []
+
+
+def test_where_there_are_no_hard_links(ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = save(ckpt_dir, 10, best=None)
+    with held(path, ckpt_dir / ".mirror-1") as source:
+        assert source == path
+
+
+# --- before the start
+
+
+def test_the_check_leaves_nothing(shelf: Shelf, store: Any) -> None:
+    Mirror(shelf.address).check_writable()
+    assert Mirror(shelf.address).checkpoints() == []
+    assert not Path(shelf.address).exists()
+    assert Shelf(None, store).content() == {} and Shelf(None, store).unfinished() == []
+
+
+def test_places_that_cannot_be_written_to(store: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for address, words in (
+        ("/proc/mirror", "/proc/mirror: cannot be written to"),
+        (str(tmp_path / "file" / "mirror"), "cannot be written to"),
+        ("s3://no-such-bucket-here/x", "s3://no-such-bucket-here/x: no such bucket"),
+    ):
+        with pytest.raises(KoGPT2Error, match=words) as caught:
+            Mirror(address).check_writable()
+        assert "\n" not in str(caught.value)
+
+
+def test_no_secret_is_in_a_message(monkeypatch: pytest.MonkeyPatch, no_real_account: None) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://somebody:hunter2@127.0.0.1:9")
+    with pytest.raises(KoGPT2Error) as caught, explained("s3://backup/x"):
+        raise EndpointConnectionError(endpoint_url="http://somebody:hunter2@127.0.0.1:9/backup")
+    assert "hunter2" not in str(caught.value) and "127.0.0.1:9/backup" in str(caught.value)
