@@ -13,7 +13,7 @@ TEST := $(VENV)/.test
 JS := $(VENV)/.js
 PCLUSTER := .venv-pcluster
 
-.PHONY: help demo test test-all test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
+.PHONY: help demo test test-all fuzz test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -85,6 +85,12 @@ test: $(TEST) $(JS) ## the test suite
 test-all: $(TEST) $(JS) $(PCLUSTER)/.ready ## everything: slow tests too, the other Pythons, the GPU build on a CPU
 	$(PYTEST)
 	$(MAKE) test-pythons test-cu112
+
+# atheris gives it the coverage of our code; without it inputs are chosen by how the ones before ended.
+FUZZ_EXECUTIONS ?= 1000000
+fuzz: $(TEST) ## every parser on hostile files, 20 minutes; FUZZ_EXECUTIONS=N, FUZZ_JSON=FILE for the findings
+	$(PIP) install -c constraints.txt -e '.[$(MXNET),fuzz]'
+	$(BIN)/python -m tests.fuzz.run --executions $(FUZZ_EXECUTIONS) $(if $(FUZZ_JSON),--json "$(FUZZ_JSON)")
 
 lint: $(TEST) ## ruff, the order of imports, words, mypy
 	$(BIN)/ruff check .

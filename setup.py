@@ -90,6 +90,7 @@ setup(
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],
         "test": [*TEST, *LINT],
+        "fuzz": ["atheris>=2.3"],  # inputs that follow the coverage of the code
         "bench": [],  # the benchmarks run on the core so far; add peers here
     },
     entry_points={

@@ -15,6 +15,7 @@ import zstandard
 from kogpt2_gluon.errors import DataError
 
 UNPACKED_SIZE = 1 << 20  # bytes that bz2 and xz give at a time
+MOST_MEMORY = 1 << 31  # bytes that unpacking may need: enough for what `zstd --long=31` and `xz -9e` write
 PACKED_SIZE = 1 << 12  # compressed bytes unpacked at a time: zstd can make 128 MiB of them, gzip 4 MiB
 
 
@@ -62,12 +63,11 @@ def _bz2() -> _Decompressor:
 
 
 def _xz() -> _Decompressor:
-    return _Bounded(lzma.LZMADecompressor())
+    return _Bounded(lzma.LZMADecompressor(memlimit=MOST_MEMORY))
 
 
 def _zstd() -> _Decompressor:
-    # 2 GiB is enough for what `zstd --long=31` writes.
-    return cast(_Decompressor, zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj())
+    return cast(_Decompressor, zstandard.ZstdDecompressor(max_window_size=MOST_MEMORY).decompressobj())
 
 
 DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {".gz": _gzip, ".bz2": _bz2, ".xz": _xz, ".zst": _zstd}
@@ -78,7 +78,7 @@ _PACKED = re.compile(
 )
 _PLAIN = re.compile(rb"[^\x00-\x08\x0e-\x1a\x1c-\x1f]*")  # no control characters, which packed data always has
 # BZ2Decompressor raises plain OSError and ValueError for damaged data.
-_DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError)
+_DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError, MemoryError)
 
 
 def packing_of(head: bytes, name: str) -> str:
