@@ -312,6 +312,8 @@ def _damaged(file: Path) -> DamagedError:
 def _remove_old(ckpt_dir: Path, newest: Path, keep: int, best: int | None, keep_every: int) -> None:
     """Removes all checkpoints but those that are kept; those of later steps, which were left, move aside."""
     folders = committed(ckpt_dir)
+    if newest not in folders:
+        raise KoGPT2Error(f"{newest}: was saved just now and is gone; is the disk of {ckpt_dir} still there?")
     place = folders.index(newest)
     move_all(folders[:place], folder_aside(ckpt_dir, step_of(newest)))
     counted = [folder for folder in folders[place:] if not _is_only_best(folder)] if keep else folders
