@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.runtime import context
-from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays
+from kogpt2_gluon.model.filling import fill_network
+from kogpt2_gluon.model.gpt2 import GPT2Model, build_model
 from kogpt2_gluon.model.precision import cast_network
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
@@ -20,15 +22,21 @@ def load_checkpoint(
     """Verifies and loads a checkpoint; returns (network, tokenizer, recipe, context). `path` may be the run's folder.
 
     `precision` and `ops` are those of a recipe's `training`. float32, whatever the run was trained in, works on any
-    device and gives the numbers of a converted model.
+    device and gives the numbers of a converted model. The network has no gradients.
     """
-    checkpoint = open_checkpoint(path)
-    checkpoint.verify(optimizer=False)
-    recipe = checkpoint.recipe()
-    ctx = context(device)
-    model = recipe.model
-    net = build_model(model, choose_ops(ops, precision, ctx, model.dropout, model.activation))
-    net.initialize(ctx=ctx)
-    load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
-    cast_network(net, precision)
-    return net, Tokenizer.load(checkpoint.tokenizer_path), recipe, ctx
+
+    def load(checkpoint: Checkpoint) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
+        checkpoint.verify(optimizer=False, model=False)
+        recipe = checkpoint.recipe()
+        ctx = context(device)
+        model = recipe.model
+        net = build_model(model, choose_ops(ops, precision, ctx, model.dropout, model.activation))
+        try:
+            fill_network(net, checkpoint.weights(), ctx, source=str(checkpoint.path))
+        except DataError:
+            checkpoint.verify(optimizer=False)  # if it is damaged, that is the reason, and the message says so
+            raise
+        cast_network(net, precision)
+        return net, Tokenizer.load(checkpoint.tokenizer_path), recipe, ctx
+
+    return use_checkpoint(path, load)

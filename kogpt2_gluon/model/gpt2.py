@@ -250,11 +250,21 @@ def structural_parameters(net: GPT2Model) -> dict:
 def load_arrays(net: GPT2Model, arrays: Mapping, source: str) -> None:
     """Copies {structural name: array} into an initialized network; DataError names what does not fit."""
     parameters = named_parameters(net)
+    check_names(parameters, arrays, source)
+    for name, parameter in parameters.items():
+        array = arrays[name]
+        check_shape(name, parameter, array.shape, source)
+        parameter.set_data(mx.nd.array(array))
+
+
+def check_names(parameters: Mapping, arrays: Mapping, source: str) -> None:
+    """DataError, naming a parameter, unless a network and a file have the same ones."""
     for name in sorted(parameters.keys() ^ arrays.keys()):
         side = "the model" if name in parameters else "the file"
         raise DataError(f"{source}: parameter {name} is in {side} only; it was saved by another network")
-    for name, parameter in parameters.items():
-        array = arrays[name]
-        if tuple(parameter.shape) != array.shape:
-            raise DataError(f"{source}: {name} has shape {array.shape}, the model needs {tuple(parameter.shape)}")
-        parameter.set_data(mx.nd.array(array))
+
+
+def check_shape(name: str, parameter: Any, shape: tuple, source: str) -> None:
+    """DataError unless a parameter has the shape of a file's array."""
+    if tuple(parameter.shape) != shape:
+        raise DataError(f"{source}: {name} has shape {shape}, the model needs {tuple(parameter.shape)}")

@@ -43,11 +43,13 @@ from kogpt2_gluon.runs.manifest import (
     FileFacts,
     ManifestWriter,
     check_is_damage,
+    read_as_written,
     read_manifest,
     same_as_written,
 )
 from kogpt2_gluon.storage.files import move, remove_folder, remove_partials, replace_folder, write_file
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
+from kogpt2_gluon.storage.links import leads_out
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
 from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
 
@@ -70,13 +72,14 @@ class Checkpoint:
     path: Path
     files: dict[str, FileFacts]
 
-    def verify(self, optimizer: bool = True) -> None:
+    def verify(self, optimizer: bool = True, model: bool = True) -> None:
         """Compares every file with its hash in the manifest. DamagedError names the first that differs.
 
-        Without `optimizer` its arrays, the larger half of the checkpoint, are left out.
+        Without `optimizer` its arrays, the larger half of the checkpoint, are left out; without `model` the network's.
         """
+        left_out = {name for name, is_wanted in ((OPTIMIZER, optimizer), (MODEL, model)) if not is_wanted}
         for name, facts in self.files.items():
-            if name == OPTIMIZER and not optimizer:
+            if name in left_out:
                 continue
             if not same_as_written(self.path / name, facts):
                 raise _damaged(self.path / name)
@@ -89,9 +92,9 @@ class Checkpoint:
         except OSError as error:
             check_is_damage(error, path)
             raise _damaged(path) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _damaged(path) from None
-        if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        if not isinstance(state, dict) or type(state.get("step")) is not int or state["step"] < 0:
             raise DataError(f'{path}: it has no "step", so it is not the state of a run')
         return state
 
@@ -104,6 +107,10 @@ class Checkpoint:
         file = ParamsFile(self.model_path)
         return file if TIED_COPY in file or EMBEDDING not in file else _WithTiedCopy(file)
 
+    def weights(self) -> Weights:
+        """The network's arrays to be read once, straight to where they are used; they are verified on the way."""
+        return Weights(self.model_path, self.files[MODEL])
+
     def optimizer_arrays(self) -> dict[str, NDArray[Any]]:
         """Reads {"structural name:k": array}, where k counts the optimizer's arrays of that parameter."""
         return read_params(self.path / OPTIMIZER)
@@ -115,6 +122,33 @@ class Checkpoint:
     @property
     def tokenizer_path(self) -> Path:
         return self.path / next(name for name in NAMES if name in self.files)
+
+
+class Weights:
+    """The network's arrays in a file, each once. `path` is the file.
+
+    DataError if it is no file of parameters, which can be the damage that its hashes find.
+    """
+
+    def __init__(self, path: Path, facts: FileFacts) -> None:
+        self.path, self._facts = path, facts
+        self._file = ParamsFile(path)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array by its structural name; the tied matrix has the name of the embedding alone."""
+        shapes = self._file.shapes
+        if EMBEDDING in shapes:  # older checkpoints have two copies
+            shapes.pop(TIED_COPY, None)
+        return shapes
+
+    def read_into(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Reads arrays into those given, which have their shapes, and compares all of the file with its hashes.
+
+        DamagedError if it differs: nothing of it is to be used then.
+        """
+        if not read_as_written(self.path, self._facts, self._file.parts(arrays)):
+            raise _damaged(self.path)
 
 
 class _WithTiedCopy(LazyArrays[str]):
@@ -302,6 +336,8 @@ def _read_manifest(folder: Path) -> Checkpoint:
             size = -1
         if size != facts.size:
             raise _damaged(folder / name)
+        if leads_out(folder / name):
+            raise DamagedError(f"{folder / name}: a link out of the checkpoint's folder; put the file itself there")
     return Checkpoint(folder, files)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -22,8 +24,12 @@ from kogpt2_gluon.machine.limits import available_cores
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
 BLOCK_BYTES = 16 << 20
+PIECE_BYTES = 256 << 10  # hashed while they are still in the processor's cache
 MAX_THREADS = 8
 DAMAGE = (errno.ENOENT, errno.EIO, errno.EUCLEAN, errno.EBADMSG)  # what a missing file and a bad disk answer
+
+
+Part = tuple[int, memoryview]  # an offset in a file, and the memory for the bytes from there on
 
 
 class FileFacts(NamedTuple):
@@ -108,7 +114,7 @@ def read_manifest(folder: Path) -> dict[str, FileFacts]:
     except OSError as error:
         check_is_damage(error, path)
         why = str(error.strerror)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
     raise DamagedError(f"{path}: not a checkpoint's manifest ({why})")
 
@@ -131,28 +137,56 @@ def check_is_damage(error: OSError, path: Path) -> None:
 
 def same_as_written(path: Path, facts: FileFacts) -> bool:
     """Compares a file with its hashes; False if it differs or is lost. DataError if it cannot be read now."""
+    return read_as_written(path, facts, [])
+
+
+def read_as_written(path: Path, facts: FileFacts, parts: Sequence[Part]) -> bool:
+    """Reads `parts` of a file, and compares all of it with its hashes on the way: every byte is read once.
+
+    The parts are in the order of the file and do not overlap. False if the file differs or is lost, and then what their
+    memory holds is not to be used. DataError if it cannot be read now.
+    """
     length = facts.block_bytes or max(1, facts.size)
-
-    def same(block: int) -> bool:
-        return _hash_of(path, block * length, length) == facts.hashes[block]
-
     try:
         if path.stat().st_size != facts.size:
             return False
-        if len(facts.hashes) == 1:
-            return same(0)
-        with ThreadPoolExecutor(min(MAX_THREADS, available_cores())) as threads:
-            return all(threads.map(same, range(len(facts.hashes))))
+        with path.open("rb", buffering=0) as file:
+
+            def same(block: int) -> bool:
+                start = block * length
+                return _read_block(file, start, min(start + length, facts.size), parts) == facts.hashes[block]
+
+            if len(facts.hashes) == 1:
+                return same(0)
+            with ThreadPoolExecutor(min(MAX_THREADS, available_cores())) as threads:
+                return all(threads.map(same, range(len(facts.hashes))))
     except OSError as error:
         check_is_damage(error, path)
         return False
 
 
-def _hash_of(path: Path, start: int, length: int) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        file.seek(start)
-        while length > 0 and (part := file.read(min(length, 1 << 20))):
-            digest.update(part)
-            length -= len(part)
+def _read_block(file: FileIO, start: int, end: int, parts: Sequence[Part]) -> str:
+    """Reads the bytes from `start` to `end`, those of `parts` into their memory; returns their hash."""
+    digest, at = xxhash.xxh3_128(), start
+    for piece in _memory_for(start, end, parts):
+        while piece:
+            count = os.preadv(file.fileno(), [piece], at)
+            if not count:
+                return ""  # the file shrank
+            digest.update(piece[:count])
+            at, piece = at + count, piece[count:]
     return digest.hexdigest()
+
+
+def _memory_for(start: int, end: int, parts: Sequence[Part]) -> Iterator[memoryview]:
+    """Yields memory for the bytes from `start` to `end`, in order: that of `parts`, else some that is used again."""
+    other, at = memoryview(bytearray(min(PIECE_BYTES, end - start))), start
+    for offset, memory in (*parts, (end, memoryview(b""))):
+        while at < min(offset, end):
+            piece = other[: min(offset, end) - at]
+            yield piece
+            at += len(piece)
+        while at < min(offset + len(memory), end):
+            piece = memory[at - offset : end - offset][:PIECE_BYTES]
+            yield piece
+            at += len(piece)
