@@ -42,7 +42,8 @@ def cli() -> None:
       kogpt2 train kogpt2_base data.train=shards/train data.test=shards/test
       kogpt2 convert runs/kogpt2_base OUT --to huggingface
 
-    Exit codes: 0 done, 2 bad recipe or argument, 3 bad data, 4 diverged, 75 stopped with its state saved, 1 other.
+    Exit codes: 0 done, 2 bad recipe or argument, 3 bad data, 4 diverged, 5 workers that hold
+    different parameters, 75 stopped with its state saved, 1 other.
     """
 
 

@@ -57,8 +57,9 @@ def run(
     is the default for a recipe, and horovodrun is the default for a plan of other hosts. A single worker on this
     machine is started directly and has no supervisor: only --env and --grace apply to it.
 
-    The exit code is that of the first worker that failed: 2 bad recipe, 3 bad data, 4 diverged, 75 stopped early with
-    its state saved (run again to go on). Ctrl-C or SIGTERM lets the workers save; a second one ends them at once.
+    The exit code is that of the first worker that failed: 2 bad recipe, 3 bad data, 4 diverged, 5 workers that differ,
+    75 stopped early with its state saved (run again to go on). Ctrl-C or SIGTERM lets the workers save; a second one
+    ends them at once.
 
     Workers inherit PATH, HOME, the locale and the variables of Python, OpenMP, CUDA, Horovod, NCCL, MXNet and KOGPT2_*,
     and nothing else. They get them through files of mode 600, never on a command line.

@@ -23,7 +23,7 @@ from kogpt2_launch.plan.environment import worker_environment
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.run.attempt import Options
 from kogpt2_launch.run.job import run_job
-from kogpt2_launch.run.outcome import MEANINGS
+from kogpt2_launch.run.outcome import ended
 from kogpt2_launch.run.output import say
 from kogpt2_launch.run.programs import find_program
 from kogpt2_launch.run.restart import Policy
@@ -62,7 +62,7 @@ def run_local(
     plan.stop_file.unlink(missing_ok=True)  # of an earlier run
     code = _run_alone(argv, plan, options.grace)
     if code:
-        say(f"the worker ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else ""))
+        say(f"the worker {ended(code)}")
     return code
 
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kogpt2_gluon.errors import DataError, DivergedError, PreemptedError, RecipeError
+from kogpt2_gluon.errors import CorruptionError, DataError, DivergedError, PreemptedError, RecipeError
 from kogpt2_launch.run.control import Rank
 
 GRACE = 2.0  # seconds that the other workers have to end, once one has failed
@@ -15,6 +15,7 @@ MEANINGS = {
     RecipeError.exit_code: "bad recipe or argument",
     DataError.exit_code: "bad data",
     DivergedError.exit_code: "diverged",
+    CorruptionError.exit_code: "the workers hold different parameters",
     PreemptedError.exit_code: "stopped early, state saved",
 }
 
@@ -71,10 +72,13 @@ def explains(rank: Rank) -> tuple[int, float]:
 
 
 def ended(code: int) -> str:
-    """An exit code as words: ``ended with exit code 3 (bad data)``, ``was killed by SIGKILL``."""
+    """An exit code as words: ``ended with exit code 3 (bad data)``, ``was killed by SIGTERM``."""
     if code > 128:
         with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(code - 128).name}"
+            number = signal.Signals(code - 128)
+            # Nothing in the process can say more: the kernel gives it no time.
+            memory = " (by the kernel if the host ran out of memory: dmesg)" if number == signal.SIGKILL else ""
+            return f"was killed by {number.name}{memory}"
     return f"ended with exit code {code}" + (f" ({MEANINGS[code]})" if code in MEANINGS else "")
 
 

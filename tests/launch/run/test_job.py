@@ -87,10 +87,10 @@ def test_a_failure_is_followed_by_a_restart(launch, capfd):
 step(3)
 if rank == 1 and not (folder / "tried").exists():
     (folder / "tried").touch()
-    sys.exit(5)
+    sys.exit(6)
 """
     assert launch(code, Policy(2, backoff=0.1)) == 0
-    assert report(launch).startswith("rank 1 on localhost ended with exit code 5")
+    assert report(launch).startswith("rank 1 on localhost ended with exit code 6")
     assert report(launch, 2).startswith("done")
     out, err = capfd.readouterr()
     assert out.count("rank 0 says 안녕") == 2 and "restart 1 of 2 in 0.1 s" in err

@@ -72,6 +72,21 @@ def test_the_failure_that_explains_the_others_is_named():
     assert verdicts.failed([rank(0, lost="silent"), rank(1)], []).reason == "rank 0: silent"
 
 
+def test_workers_that_differ_are_not_blamed_on_the_first_that_ended():
+    """All ranks end with code 5; the message of each says which rank is wrong, and the launcher repeats it."""
+    said = "kogpt2: step 8: rank 1 (h2, gpu(0)) differs from the 2 other workers"
+    ranks = [rank(0, code=5, ended=5.0, last_lines=["step 8", said]), rank(1, code=5, ended=5.1), rank(2)]
+    outcome = verdicts.failed(ranks, [])
+    assert (outcome.code, outcome.rank, outcome.host) == (5, 0, None)
+    assert outcome.reason == f"the workers hold different parameters: {said}" and not outcome.asked
+    assert verdicts.failed(ranks, TERM).asked  # nobody starts it again then
+
+
+def test_a_rank_that_was_killed_may_have_been_out_of_memory():
+    reason = verdicts.failed([rank(0, code=137), rank(1)], []).reason
+    assert reason == "rank 0 on h1 was killed by SIGKILL (by the kernel if the host ran out of memory: dmesg)"
+
+
 def test_the_end_of_workers_that_have_saved():
     assert verdicts.ended_well([rank(0, code=0)], asked=False).reason == "done"
     saved = [rank(0, code=75), rank(1, code=75)]
