@@ -55,6 +55,9 @@ def generate(
     \b
     Example: kogpt2 generate runs/demo "오늘 날씨는" --top-k 40 -n 3        (prompt: "today's weather is")
     """
+    from kogpt2_gluon.machine import runtime
+
+    runtime.sleep_while_waiting()  # before the next line loads MXNet
     from kogpt2_gluon.inference.generation import Sampling, generate_from_checkpoint
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, allow_unk)

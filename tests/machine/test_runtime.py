@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -104,6 +105,30 @@ def test_threads_are_applied_and_the_environment_is_left_as_it_was():
     assert two[2] == five[2] == "None"
     given = count(OMP_NUM_THREADS="5")
     assert given == (5, five[1], "5")
+
+
+@pytest.mark.parametrize(
+    ("variables", "rounds"),  # that a waiting thread makes before it sleeps
+    [({}, "'0'"), ({"OMP_WAIT_POLICY": "active"}, "'30000000000'"), ({"GOMP_SPINCOUNT": "100"}, "'100'")],
+)
+def test_threads_sleep_while_they_wait_if_that_is_asked_for(variables, rounds):
+    code = """
+        import os
+        from kogpt2_gluon.machine import runtime
+        before = dict(os.environ)
+        runtime.sleep_while_waiting()
+        runtime.mx.nd.ones((2, 2)).wait_to_read()
+        assert {name: value for name, value in os.environ.items() if name.startswith("OMP")} == {
+            name: value for name, value in before.items() if name.startswith("OMP")}
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**kept, **variables, "OMP_DISPLAY_ENV": "verbose"},  # libgomp says what it goes by
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    said = [line.split("=")[1].strip() for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    assert said == [rounds]
 
 
 def test_threads_without_a_word_are_all_cores():
