@@ -259,7 +259,7 @@ SCENARIOS = (
     Scenario(
         "vanished",
         "the mount of the checkpoints goes and comes back",
-        _on_disk(_nights("vanished", 1, 15, _vanished, "No such file", "not empty"), keep=True),
+        _on_disk(_nights("vanished", 1, 15, _vanished, "No such file", "is gone"), keep=True),
     ),
     Scenario("forbidden", "chmod 000 on the checkpoints", _nights("chmod", 1, 20, _forbidden, "Permission denied")),
     Scenario("quota", "a quota is used up (EDQUOT)", _nights("quota", 0, 10, _failing(errno.EDQUOT), "your quota is")),

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import builtins
 import io
-import json
 import os
 import re
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Callable
 
 NAMES = ("rename", "replace", "mkdir", "rmdir", "unlink", "remove", "truncate", "link", "symlink")
@@ -231,15 +228,3 @@ def _open(layer: FileLayer) -> Callable[..., Any]:
         return text
 
     return wrapped
-
-
-def arm_from(specification: Mapping[str, Any] | str) -> None:
-    """Arms what a specification asks for: {"files": arguments of a FileLayer, "record": a folder for the record}."""
-    if isinstance(specification, str):
-        specification = json.loads(specification)
-    if specification.get("record"):
-        from tests.chaos.record import record_training
-
-        record_training(Path(specification["record"]))
-    if specification.get("files"):
-        arm(FileLayer(**specification["files"]))

@@ -1,4 +1,4 @@
-"""One worker of a launched run: `kogpt2`, with the faults that the variable KOGPT2_CHAOS asks for."""
+"""`kogpt2`, with the faults that the variable KOGPT2_CHAOS asks for: one process of a training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.chaos.file_layer import arm_from
+from tests.chaos.faults import arm_from, note_end
 
 if __name__ == "__main__":
     from kogpt2_gluon.machine import runtime
@@ -17,4 +17,8 @@ if __name__ == "__main__":
     arm_from(os.environ["KOGPT2_CHAOS"])
     from kogpt2_gluon.cli.main import main
 
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        note_end(os.environ["KOGPT2_CHAOS"], end.code)
+        raise

@@ -48,8 +48,8 @@ class Training:
         The arguments of a :class:`tests.chaos.file_layer.FileLayer`.
     record : Path, optional
         A folder in which it writes down what it trains on.
-    user : int, optional
-        The user to run as, instead of this one.
+    memory : mapping, optional
+        The arguments of :func:`tests.chaos.faults.flip_in_memory`.
     program : sequence of str, optional
         What is started instead of trainer.py.
     """
@@ -60,11 +60,11 @@ class Training:
         output: Path,
         files: Mapping[str, Any] | None = None,
         record: Path | None = None,
-        user: int | None = None,
+        memory: Mapping[str, int] | None = None,
         program: Sequence[str] = (),
         **variables: str,
     ) -> None:
-        faults = json.dumps({"files": files, "record": str(record) if record else None})
+        faults = json.dumps({"files": files, "record": str(record) if record else None, "memory": memory})
         self._output = output
         with output.open("ab") as stream:
             self.process = subprocess.Popen(
@@ -73,9 +73,6 @@ class Training:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
             )
 
     def wait(self, seconds: float = LONGEST) -> Ended:
@@ -158,9 +155,10 @@ def losses(run_dir: Path) -> list[tuple[str, int, float]]:
 
 
 def entries(folder: Path) -> list[str]:
-    """All names below a folder, with the times in names left out."""
+    """All names below a run folder, without the times in them, and without what the launcher writes."""
     found = (str(path.relative_to(folder)) for path in folder.rglob("*"))
-    return sorted(name.partition("before-step-")[0] + "before-step" * ("before-step-" in name) for name in found)
+    names = (name.partition("before-step-")[0] + "before-step" * ("before-step-" in name) for name in found)
+    return sorted(name for name in names if name.split("/")[0] != "launch")
 
 
 def check_same_end(run_dir: Path, straight: Path, ckpt_dir: Path | None = None) -> None:

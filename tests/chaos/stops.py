@@ -1,0 +1,116 @@
+"""Signals to one of two workers, and a bit that flips in the memory of one: all workers end together, and alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import CorruptionError, PreemptedError
+from tests.chaos.kills import newest_step
+from tests.chaos.record import lives
+from tests.chaos.scenario import Chance, Scenario, Trial
+from tests.chaos.world import Training, World, check_same_end, check_same_files, record_of, wait_until
+
+SETTINGS = (
+    "model.num_layers=1",
+    "model.units=16",
+    "training.num_steps=120",
+    "checkpoint.interval=10",
+    "evaluation.interval=0",
+    "training.compare_interval=4",
+)
+IN_TIME = 10.0  # seconds from the last step to the end of every worker
+
+
+def pid_of(run_dir: Path, rank: int) -> int:
+    return int(next(record_of(run_dir).glob(f"*-{rank}-*")).name.split("-")[2])
+
+
+def wait_for_step(training: Training, run_dir: Path, step: int) -> None:
+    def is_there() -> bool:
+        assert training.process.poll() is None, training.output()
+        found = list(record_of(run_dir).glob("*-*-*")) if record_of(run_dir).is_dir() else []
+        return len(found) == 2 and all(path.read_bytes().count(b"\n") >= step for path in found)
+
+    wait_until(is_there, f"step {step}")
+
+
+def _stop_trials(world: World, chance: Chance) -> Iterator[Trial]:
+    everyone = [(name, rank) for name in ("SIGTERM", "SIGINT", "SIGHUP") for rank in (0, 1)]
+    first, *others = [("SIGTERM", 1), *(each for each in everyone if each != ("SIGTERM", 1))]
+    for name, rank in [first] if chance.short else [first, *others]:
+
+        def run(folder: Path, name: str = name, rank: int = rank) -> str:
+            straight, run_dir = world.straight("stops", *SETTINGS, size=2), folder / "run"
+            training = world.launch(run_dir, *SETTINGS)
+            wait_for_step(training, run_dir, chance.draw(f"{name} {rank}").randint(5, 40))
+            pid = pid_of(run_dir, rank)
+            os.kill(pid, getattr(signal, name))
+            ended = training.wait()
+            assert ended.code == PreemptedError.exit_code, ended
+            ends = [json.loads(path.read_text()) for path in Path(f"{record_of(run_dir)}.ends").iterdir()]
+            assert sorted(end["rank"] for end in ends) == [0, 1], ends
+            assert [end["code"] for end in ends] == [PreemptedError.exit_code] * 2, ends
+            both = {life.rank: life for life in lives(record_of(run_dir))}
+            steps = {max(life.updates) for life in both.values()}
+            step = newest_step(run_dir / "checkpoints")
+            assert steps == {step}, f"the workers made {steps} steps, and step {step} is saved"
+            for end in ends:
+                seconds = end["at"] - both[end["rank"]].times[-1]
+                assert seconds < IN_TIME, f"rank {end['rank']} ended {seconds:.1f} s after its last step began"
+            again = world.launch(run_dir, *SETTINGS).wait()
+            assert again.code == 0, again
+            check_same_end(run_dir, straight)
+            check_same_files(run_dir, straight)
+            return "same step, 75"
+
+        yield Trial(f"{name}-{rank}", run)
+
+
+def _flip_trials(world: World, chance: Chance) -> Iterator[Trial]:
+    for number in range(1 if chance.short else 10):
+        draw = chance.draw(f"flip {number}")
+        flip = {"rank": draw.randrange(2), "array": draw.randrange(1000), "place": draw.randrange(10**9)}
+        flip |= {"bit": draw.randrange(32), "after": draw.randint(2, 60)}
+        yield Trial(f"flip-{number}", lambda folder, flip=flip: _flipped(world, folder, flip))
+
+
+def _flipped(world: World, folder: Path, flip: dict[str, Any]) -> str:
+    """The run ends within `compare_interval` steps and goes on from what was agreed."""
+    straight, run_dir = world.straight("stops", *SETTINGS, size=2), folder / "run"
+    ended = world.launch(run_dir, *SETTINGS, memory=flip).wait()
+    assert ended.code == CorruptionError.exit_code, ended
+    said = re.search(r"kogpt2: step (\d+): (rank 0 \(.*) and (rank 1 \(.*) differ in (\d+) of \d+ arrays", ended.output)
+    assert said, ended.output
+    assert flip["after"] <= int(said[1]) <= flip["after"] + 4, f"{flip}: found at step {said[1]}"
+    again = world.launch(run_dir, *SETTINGS).wait()
+    assert again.code == 0, again
+    check_same_end(run_dir, straight)
+    return "found, both named"
+
+
+def _one_of_three(world: World, chance: Chance) -> Iterator[Trial]:
+    """With three workers, the one that differs is named."""
+
+    def run(folder: Path) -> str:
+        flip = {"rank": 2, "array": 7, "place": 5, "bit": 3, "after": 6}
+        more = [*SETTINGS, "training.total_batch_size=12"]
+        ended = world.launch(folder / "run", *more, size=3, memory=flip).wait()
+        assert ended.code == CorruptionError.exit_code, ended
+        assert re.search(r"kogpt2: step 8: rank 2 \(.*\) differs from the 2 other workers", ended.output), ended.output
+        return "found, one named"
+
+    yield from _flip_trials(world, chance)
+    if not chance.short:
+        yield Trial("flip-one-of-three", run)
+
+
+SCENARIOS = (
+    Scenario("stop", "a signal to one of two workers", _stop_trials, at_once=1),
+    Scenario("memory", "a bit flips in the memory of one worker", _one_of_three, at_once=1),
+)
