@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import zstandard
+from pyarrow import ipc, parquet
 
 from kogpt2_gluon.corpus.admission import admit
 from kogpt2_gluon.corpus.documents import read_documents
@@ -63,7 +66,18 @@ def packed_seeds(folder: Path) -> list[bytes]:
 
 
 def table_seeds(folder: Path) -> list[bytes]:
-    return list(arrow_tables(FEW).values())
+    """Tables of each form, also compressed, and with texts that are coded, listed or without their type."""
+    seeds = list(arrow_tables(FEW).values())
+    columns = [pyarrow.array(FEW).dictionary_encode(), pyarrow.array([FEW, None, [], [None]])]
+    columns += [pyarrow.array([text.encode() for text in FEW]), pyarrow.array([{"a": text} for text in FEW])]
+    for column, packing in zip(columns, ("lz4", "zstd", None, None)):
+        rows, file = pyarrow.table({"text": column}), io.BytesIO()
+        with ipc.new_file(file, rows.schema, options=ipc.IpcWriteOptions(compression=packing)) as writer:
+            writer.write_table(rows)
+        seeds.append(file.getvalue())
+        parquet.write_table(rows, file := io.BytesIO(), compression=packing or "gzip")
+        seeds.append(file.getvalue())
+    return seeds
 
 
 def text_seeds(form: str) -> Callable[[Path], list[bytes]]:
@@ -72,7 +86,7 @@ def text_seeds(form: str) -> Callable[[Path], list[bytes]]:
 
 def mutate_packed(draw: random.Random, data: bytes) -> bytes:
     """Changes compressed data, or packs other data with much in little."""
-    if draw.randrange(8):
+    if draw.randrange(50):
         return mutate_bytes(draw, data)
     text = draw.choice((b"a", b"\n", b"\0", "가".encode())) * draw.choice((1, 1000, 1 << 20))
     pack = draw.choice((gzip.compress, bz2.compress, lzma.compress, zstandard.ZstdCompressor().compress))
@@ -80,10 +94,10 @@ def mutate_packed(draw: random.Random, data: bytes) -> bytes:
 
 
 TARGETS = [
-    Target("packed-text", "text.gz", packed_seeds, reader("line"), mutate_packed, share=4),
+    Target("packed-text", "text.gz", packed_seeds, reader("line"), mutate_packed, share=3),
     *(
         Target(f"documents-{form}", f"documents.{form}", text_seeds(form), reader(kind), text_mutator(WORDS), share=3)
         for form, kind in KINDS.items()
     ),
-    Target("arrow-tables", "table.parquet", table_seeds, reader("text"), share=2),
+    Target("arrow-tables", "table.parquet", table_seeds, reader("text"), share=10),
 ]

@@ -1,9 +1,9 @@
 """Runs the parsers of this package on hostile files: `python -m tests.fuzz.run` prints a table of what came out.
 
 Each target (tests/fuzz/*_files.py, sets.py) runs in a process of its own, so that a library that crashes ends that
-process only. With the package `atheris` the choice of inputs follows the coverage of this package's code; without it
-(`--engine plain`), inputs that ended in a new way are kept and changed further. Both make new inputs with the target's
-own mutator, which knows the format. What is not an error for users counts as a finding: any other exception, a crash, a
+process only. There are two engines. One keeps the inputs that ended in a new way and changes them further. The other is
+`atheris`, where it is installed: it keeps those that reached new places of this package's code. By default each gets
+half of the executions. Both make new inputs with the target's own mutator, which knows the format. What is not an error for users counts as a finding: any other exception, a crash, a
 hang, memory beyond a small limit, a message that names no file or has control characters.
 """
 
@@ -155,14 +155,24 @@ def _follow_coverage(target: Any, watch: Any, tally: Tally, seeds: list[bytes], 
 def run_target(name: str, executions: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Runs one target in a process of its own, again after each crash, and returns what came out."""
     total: dict[str, Any] = {"target": name, "executions": 0, "seconds": 0.0, "outcomes": {}, "findings": {}}
+    engines = ("plain", "atheris") if arguments.engine == "both" else (arguments.engine,)
+    for number, engine in enumerate(engines, start=1):
+        _run_with(engine, name, executions * number // len(engines), arguments, folder, total)
+    return total
+
+
+def _run_with(
+    engine: str, name: str, executions: int, arguments: argparse.Namespace, folder: Path, total: dict[str, Any]
+) -> None:
+    """Runs a target with one engine until `total` has that many executions in all."""
     crashes = 0
     while total["executions"] < executions and crashes < arguments.crashes:
-        place = folder / f"{name}-{crashes}"
+        place = folder / f"{name}-{engine}-{crashes}"
         place.mkdir()
         seed = arguments.seed + 1000 * crashes
         command = [sys.executable, "-m", "tests.fuzz.run", "--child", "--folder", str(place), "--target", name]
         command += ["--executions", str(executions - total["executions"]), "--seed", str(seed)]
-        command += ["--engine", arguments.engine]
+        command += ["--engine", engine]
         with (place / "log").open("wb") as log:
             code = _wait(command, log, place)
         tally = json.loads((place / "tally.json").read_bytes()) if (place / "tally.json").exists() else {}
@@ -170,7 +180,8 @@ def run_target(name: str, executions: int, arguments: argparse.Namespace, folder
         total["seconds"] += tally.get("seconds", 0.0)
         for shape, count in tally.get("outcomes", {}).items():
             total["outcomes"][shape] = total["outcomes"].get(shape, 0) + count
-        total["findings"].update(tally.get("findings", {}))
+        for what, facts in tally.get("findings", {}).items():
+            total["findings"].setdefault(what, {**facts, "count": 0})["count"] += facts["count"]
         if code == 0:
             break
         crashes += 1
@@ -178,7 +189,6 @@ def run_target(name: str, executions: int, arguments: argparse.Namespace, folder
         tail = (place / "log").read_text(encoding="utf-8", errors="replace")[-3000:]
         what = "it got stuck" if code is None else signal.Signals(-code).name if code < 0 else f"exit code {code}"
         total["findings"][f"the process died: {what} ({crashes})"] = {"count": 1, "detail": tail, "last": str(last)}
-    return total
 
 
 def _wait(command: list[str], log: Any, place: Path) -> int | None:
@@ -198,7 +208,8 @@ def _wait(command: list[str], log: Any, place: Path) -> int | None:
 
 
 def _environment() -> dict[str, str]:
-    one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
+    one_thread = {"RUST_BACKTRACE": "0"}  # writing one takes memory
+    one_thread |= {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")}
     return {**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
@@ -231,7 +242,7 @@ def main() -> int:
     parser.add_argument("--target", action="append", help="only this one; may be given several times")
     parser.add_argument("--executions", type=int, default=1_000_000, help="over all targets")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--engine", choices=("auto", "atheris", "plain"), default="auto")
+    parser.add_argument("--engine", choices=("auto", "both", "atheris", "plain"), default="auto")
     parser.add_argument("--crashes", type=int, default=5, help="a target that ended its process so often is given up")
     parser.add_argument("--json", type=Path, help="also write the results there, with each finding's smallest input")
     parser.add_argument("--together", action="store_true", help="all targets in one process: quicker for a short run")
@@ -244,7 +255,7 @@ def main() -> int:
     if arguments.engine == "auto":
         from importlib.util import find_spec
 
-        arguments.engine = "atheris" if find_spec("atheris") else "plain"
+        arguments.engine = "both" if find_spec("atheris") else "plain"
     targets = all_targets()
     dealt = shares(targets, arguments.target or list(targets), arguments.executions)
     base = arguments.folder or (Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir()))

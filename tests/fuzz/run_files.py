@@ -11,10 +11,19 @@ from typing import Any, cast
 import numpy as np
 import yaml
 
+from kogpt2_gluon.corpus.sources import Source
+from kogpt2_gluon.reading.place import find_place
+from kogpt2_gluon.reading.text.files import TextFiles
+from kogpt2_gluon.reading.text.saved import TextSettings, note_on_length, saved_files
+from kogpt2_gluon.reading.text.tokens import Cursor
 from kogpt2_gluon.recipe import Recipe, load_recipe, parse_recipe
-from kogpt2_gluon.runs.checkpoint import open_checkpoint, save_checkpoint
+from kogpt2_gluon.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from kogpt2_gluon.runs.report import render_report
+from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.tokenizer_file import StoredTokenizer
+from kogpt2_gluon.training.loss_scale import loss_scale_for
+from kogpt2_gluon.training.resume import restore_state
+from kogpt2_gluon.training.saved_records import check_records
 from kogpt2_launch.host.link import proof
 from kogpt2_launch.hosts import parse_hosts, read_hostfile
 from kogpt2_launch.plan.plan import make_plan
@@ -22,6 +31,7 @@ from kogpt2_launch.plan.plan_file import load_plan
 from kogpt2_launch.run.control import Control
 from kogpt2_launch.run.status import describe, read_status
 from tests.fuzz.mutate import dump, mutate_bytes, mutate_json, mutate_plain, text_mutator
+from tests.fuzz.sets import write_set
 from tests.fuzz.target import Target
 
 RECIPE = {"name": "fuzz", "model": {"units": 16, "num_heads": 2, "num_layers": 1, "max_length": 32}}
@@ -29,7 +39,8 @@ RECIPE["data"] = {"train": {"a": 1, "b": 0.5}, "seq_length": 16}
 ARRAYS = {"_embed.weight": np.ones((7, 3), "float32"), "b": np.zeros(5, "float32")}
 MOMENTS = {f"{name}:{k}": array for name, array in ARRAYS.items() for k in (0, 1)}
 READER = {"lanes": 2, "seq_length": 16, "course": 0, "consumed": 8, "skipped": 0, "epochs_before": 0.0}
-STATE = {"step": 3, "loss_scale": None, "reader": READER, "best": {"step": 3, "loss": 1.5}, "evaluation": None}
+BEST = {"step": 3, "loss": 1.5, "held_out": "h", "seq_length": 16, "sequences": 4}
+STATE = {"step": 3, "loss_scale": None, "reader": READER, "best": BEST, "evaluation": None, "epoch_perplexity": None}
 
 
 def checkpoint_in(folder: Path) -> Path:
@@ -60,13 +71,50 @@ def manifest_seeds(folder: Path) -> list[bytes]:
 
 
 def state_seeds(folder: Path) -> list[bytes]:
-    return [dump(STATE)]
+    write_set(folder / "set")
+    with ShardSet(folder / "set") as shards:
+        recipe = parse_recipe({"data": {"train": "a", "seq_length": 8}, "model": RECIPE["model"]})
+        mix, _ = find_place([shards], recipe, 1, None, "", {})
+        reader = {**mix.state(0), "skipped": 0, "epochs_before": 0.0, "epoch_ended": False}
+    scale = {"scale": 65536.0, "clean_updates": 3, "skipped_at_smallest": 0}
+    evaluation = {"step": 3, "attempt": 4, "loss": 1.5, "perplexity": 4.5}
+    whole = {**STATE, "skipped": 1, "evaluation": evaluation, "stop_rule_met": False, "loss_scale": scale}
+    changes = [{"step": 2, "key": "training.total_batch_size", "from": 8, "to": 16}]
+    files = {**STATE_OF_TEXT, "history": [[0, FILES.fingerprint, 1, 9]]}
+    return [dump({**whole, "reader": reader, "changes": changes}), dump({**whole, "reader": files}), dump({"step": 1})]
+
+
+STATE_OF_TEXT = {
+    "version": 1, "source": "text", "consumed": 8, "epoch": 0, "share_read": 0.5, "unread": 0.0, "epoch_ended": False,
+    "reported": 0, "history": [[0, "", 1, 9]], "history_hash": "h", "files": [["a.txt", 9, "1"]],
+    "settings": {"tokenizer_sha256": "5a", "documents": "line", "bpe_dropout": 0.0, "seq_length": 16, "seed": 0},
+    "workers": [[0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 8]],
+}  # fmt: skip
+FILES = TextFiles((Source("a.txt", 9, "1"),))
+OPEN: list[ShardSet] = []
 
 
 def read_state(path: Path) -> None:
-    from kogpt2_gluon.runs.checkpoint import Checkpoint
-
-    Checkpoint(path.parent, {}).state()
+    """Reads a state as a resume does: for a run over shards, and for one over text."""
+    saved = Checkpoint(path.parent, {}).state()
+    check_records(saved, str(path))
+    restore_state(saved)
+    loss_scale_for("float16", saved.get("loss_scale"))
+    reader = saved.get("reader")
+    if reader is None:
+        return
+    if reader.get("source") == "text":
+        settings = TextSettings(**STATE_OF_TEXT["settings"])  # type: ignore[arg-type]
+        found = saved_files(reader, settings, 1, FILES, str(path), new_length=True)
+        note_on_length(reader, settings)
+        found.deal(1)
+        Cursor.from_row(reader["workers"][0][:-1])
+    else:
+        if not OPEN:
+            write_set(path.parent / "set")
+            OPEN.append(ShardSet(path.parent / "set"))
+        recipe = parse_recipe({"data": {"train": str(path.parent / "set"), "seq_length": 8}, "model": RECIPE["model"]})
+        find_place(OPEN, recipe, 1, reader, str(path), {})
 
 
 # ---- the record of a run

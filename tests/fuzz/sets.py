@@ -157,7 +157,7 @@ def read_corpus(path: Path) -> None:
 
 
 TARGETS = [
-    Target("ktok", NAME, shard_seeds, read_shard, mutate_shard, place_shard, share=10),
+    Target("ktok", NAME, shard_seeds, read_shard, mutate_shard, place_shard, share=20),
     Target("shard-manifest", "manifest.json", set_seeds, read_set, mutate_set, place_set, share=20),
     Target("corpus-json", "corpus.json", corpus_seeds, read_corpus, mutate_json, place_corpus, share=10),
 ]

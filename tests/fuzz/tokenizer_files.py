@@ -213,7 +213,7 @@ PARTS = [
 ]  # fmt: skip
 
 TARGETS = [
-    Target("tokenizer-json", "tokenizer.json", json_seeds, use, mutate_tokenizer_json, share=4),
+    Target("tokenizer-json", "tokenizer.json", json_seeds, use, mutate_tokenizer_json, share=10),
     Target("tokenizer-config", "tokenizer_config.json", config_seeds, read_beside, mutate_json, place_json, share=10),
-    Target("sentencepiece", "tokenizer.model", model_seeds, use, mutate_model, share=4),
+    Target("sentencepiece", "tokenizer.model", model_seeds, use, mutate_model, share=10),
 ]

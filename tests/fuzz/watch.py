@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.errors import LONGEST_MESSAGE, KoGPT2Error
 from tests.fuzz.target import Target
 
 CPU_SECONDS = 5.0  # no input is larger than 64 KiB
 HANGS = 20.0  # seconds of CPU after which an execution is interrupted
 MEMORY = 64 << 20  # bytes that an execution may take for good, whatever the size of its input
 ADDRESS_SPACE = 2 << 30  # bytes that a process may ask for in addition to what it has at the start
-LONGEST_MESSAGE = 3000
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_SHAPE = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{16,}|-?\d[\d.,e+-]*")
 
@@ -86,7 +85,7 @@ class Watch:
         finding = ""
         if CONTROL.search(text):
             finding = "control characters in a message"
-        elif len(text) > LONGEST_MESSAGE:
+        elif len(text) > LONGEST_MESSAGE + 20:
             finding = "a message that is not one line"
         elif not any(part in text for part in (self.path.name, self.path.parent.name)):
             finding = "a message that names no file"
