@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Callable
 
@@ -99,3 +100,40 @@ def test_a_flipped_byte_in_any_block_is_found(tmp_path: Path, monkeypatch) -> No
             flip_at(folder / "f", at)
         (folder / "f").write_bytes(content + b"x")
         assert not manifest_module.same_as_written(folder / "f", facts)
+
+
+def test_parts_are_read_on_the_way_and_every_byte_once(tmp_path: Path, monkeypatch) -> None:
+    """Parts of any size and place: within a block, over several, next to each other, none; pieces smaller than both."""
+    monkeypatch.setattr(manifest_module, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(manifest_module, "PIECE_BYTES", 64)
+    draw = np.random.default_rng(1)
+    content = draw.bytes(5432)
+    files = manifest_module.ManifestWriter(tmp_path)
+    files.write("f", content)
+    files.close()
+    whole = manifest_module.read_manifest(tmp_path)["f"]
+    read: list[int] = []
+    preadv = os.preadv
+
+    def counted(descriptor: int, buffers: list[Any], offset: int) -> int:
+        short = [buffers[0][: draw.integers(1, 65)]]  # a file system may give less than was asked for
+        read.append(preadv(descriptor, short, offset))
+        return read[-1]
+
+    monkeypatch.setattr(manifest_module.os, "preadv", counted)
+    one_hash = manifest_module.FileFacts(5432, [xxhash.xxh3_128_hexdigest(content)], 0)
+    for facts in (whole, one_hash):
+        for count in (0, 1, 2, 3, 8, 40):
+            edges = sorted(draw.choice(5433, 2 * count, replace=False).tolist())
+            if count == 3:
+                edges = [0, 1000, 1000, 3000, 3000, 5432]  # all of it, at the edges of blocks
+            pairs = list(zip(edges[::2], edges[1::2]))
+            memory = [bytearray(end - start) for start, end in pairs]
+            read.clear()
+            parts = [(start, memoryview(each)) for (start, _), each in zip(pairs, memory)]
+            assert manifest_module.read_as_written(tmp_path / "f", facts, parts)
+            assert [bytes(each) for each in memory] == [content[start:end] for start, end in pairs]
+            assert sum(read) == len(content)
+    flip_at(tmp_path / "f", 4321)
+    assert not manifest_module.read_as_written(tmp_path / "f", whole, [])
+    assert not manifest_module.read_as_written(tmp_path / "f", whole, [(0, memoryview(bytearray(10)))])
