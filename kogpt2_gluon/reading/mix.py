@@ -169,7 +169,7 @@ class Mix:
         saved = current(saved)
         check_source(saved, "shards", STATE_VERSION, source)
         for key, value in self.state(0).items():
-            if key != "consumed" and saved.get(key) != value:
+            if key in _WAYS_OUT and saved.get(key) != value:
                 raise DataError(
                     f"{source}: its data had {key} {saved.get(key)}, now it is {value}; {_WAYS_OUT[key]}, or start a "
                     "new run in another run_dir"

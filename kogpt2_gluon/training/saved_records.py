@@ -15,7 +15,8 @@ COUNTS = ("step", "seq_length", "sequences")  # in `best`, with "loss" and "held
 def check_records(saved: Mapping[str, Any], source: str) -> None:
     """Raises DataError, which names `source`, if a saved state's records are not those of a run.
 
-    They are ``best``, ``changes``, and those of the update check. A state of an earlier version has none of them.
+    They are ``best``, ``changes``, those of the update check, and the numbers of the run, the loss scale and the last
+    evaluation. What the reader of the data saved is checked by that reader. A state of an earlier version lacks some.
     """
     if not _is_best(saved.get("best")):
         raise DataError(f'{source}: "best" in its state is not the record of a best checkpoint')
@@ -25,6 +26,9 @@ def check_records(saved: Mapping[str, Any], source: str) -> None:
     for key, is_right in UPDATE_CHECK.items():
         if key in saved and not is_right(saved[key]):
             raise DataError(f'{source}: "{key}" in its state is not a record of odd updates')
+    for key, is_right in OTHERS.items():
+        if key in saved and not is_right(saved[key]):
+            raise DataError(f'{source}: "{key}" in its state is not what a run writes there')
 
 
 def _is_count(value: Any) -> bool:
@@ -50,6 +54,30 @@ UPDATE_CHECK: dict[str, Callable[[Any], bool]] = {
 }
 
 
+def _is_loss_scale(value: Any) -> bool:
+    """The state of a DynamicLossScale, or none."""
+    if value is None:
+        return True
+    known = isinstance(value, dict) and all(map(_is_count, map(value.get, ("clean_updates", "skipped_at_smallest"))))
+    return known and _is_finite(value.get("scale")) and value["scale"] > 0
+
+
+def _is_evaluation(value: Any) -> bool:
+    known = isinstance(value, dict) and _is_count(value.get("step")) and _is_count(value.get("attempt", 0))
+    return known and type(value.get("perplexity", 0.0)) is float
+
+
+OTHERS: dict[str, Callable[[Any], bool]] = {
+    "skipped": _is_count,
+    "epoch_perplexity": lambda value: value is None or type(value) is float,
+    "stop_rule_met": lambda value: type(value) is bool,
+    "evaluation": lambda value: value is None or _is_evaluation(value),
+    "begun_as": lambda value: isinstance(value, str),
+    "loss_scale": _is_loss_scale,
+    "reader": lambda value: isinstance(value, dict),
+}
+
+
 def _is_best(best: Any) -> bool:
     if best is None:
         return True
@@ -62,5 +90,5 @@ def _is_change(change: Any) -> bool:
     """A key of a recipe with two numbers, after some step."""
     if not isinstance(change, dict) or change.keys() != {"step", "key", "from", "to"}:
         return False
-    numbers = all(type(change[name]) in (int, float) and math.isfinite(change[name]) for name in ("from", "to"))
-    return numbers and type(change["step"]) is int and change["key"] in known_keys()
+    numbers = all(_is_finite(change[name]) or _is_count(change[name]) for name in ("from", "to"))
+    return numbers and type(change["step"]) is int and isinstance(change["key"], str) and change["key"] in known_keys()

@@ -1,10 +1,12 @@
 """Runs the parsers of this package on hostile files: `python -m tests.fuzz.run` prints a table of what came out.
 
 Each target (tests/fuzz/*_files.py, sets.py) runs in a process of its own, so that a library that crashes ends that
-process only. There are two engines. One keeps the inputs that ended in a new way and changes them further. The other is
-`atheris`, where it is installed: it keeps those that reached new places of this package's code. By default each gets
-half of the executions. Both make new inputs with the target's own mutator, which knows the format. What is not an error for users counts as a finding: any other exception, a crash, a
-hang, memory beyond a small limit, a message that names no file or has control characters.
+process only. There are two engines. One keeps the inputs that ended in a new way and changes them further. The other
+is `atheris`, where it is installed: it keeps those that reached new places of this package's code. By default each
+gets half of the executions. Both make new inputs with the target's own mutator, which knows the format.
+
+What is not an error for users counts as a finding: any other exception, a crash, a hang, memory beyond a small limit,
+a message that names no file or has control characters.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +26,37 @@ class TextSettings:
     seed: int
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_rows(value: Any, is_right: Callable[[list[Any]], bool]) -> bool:
+    """Returns True for a list of lists that are right, one or more."""
+    return isinstance(value, list) and bool(value) and all(isinstance(row, list) and is_right(row) for row in value)
+
+
+def _is_text_file(row: list[Any]) -> bool:
+    """Returns True for what :meth:`Source.to_row` makes: name, size and mark, perhaps with encoding and line end."""
+    texts = [row[0], *row[2:]] if len(row) in (3, 5) else [None]
+    return all(isinstance(text, str) for text in texts) and _is_count(row[1])
+
+
+# What there is in a state, apart from source and version, and whether a value can be that.
+FORM: dict[str, Callable[[Any], bool]] = {
+    "settings": lambda value: isinstance(value, dict),
+    "consumed": _is_count,
+    "epoch": _is_count,
+    "reported": _is_count,
+    "share_read": lambda value: type(value) is float and 0 <= value <= 1,
+    "unread": lambda value: type(value) is float and math.isfinite(value),
+    "epoch_ended": lambda value: type(value) is bool,
+    "history": lambda value: _are_rows(value, lambda row: len(row) > 1),
+    "history_hash": lambda value: isinstance(value, str),
+    "files": lambda value: _are_rows(value, _is_text_file),
+    "workers": lambda value: _are_rows(value, lambda row: len(row) > 7 and all(map(_is_count, row))),
+}
+
+
 def saved_files(
     saved: Mapping[str, Any],
     settings: TextSettings,
@@ -38,6 +70,9 @@ def saved_files(
     With `new_length`, its seq_length may be another one.
     """
     check_source(saved, "text", STATE_VERSION, source)
+    for key, is_right in FORM.items():
+        if not is_right(saved.get(key, 0.0 if key == "unread" else None)):  # an earlier version has no "unread"
+            raise DataError(f"{source}: not the state of a reader of text: {key} is not what a run writes there")
     for name, value in asdict(settings).items():
         if saved["settings"].get(name) != value and not (new_length and name == "seq_length"):
             raise DataError(
