@@ -49,7 +49,7 @@ class ModelRecipe:
     """The network, in GluonNLP's terms. The defaults are KoGPT-2 base."""
 
     units: int = option(768, "width of the hidden states; the FFN is four times as wide", minimum=1)
-    num_layers: int = option(12, "number of transformer blocks", minimum=1)
+    num_layers: int = option(12, "number of transformer blocks", minimum=1, maximum=10_000)
     num_heads: int = option(12, "attention heads of a block; must divide units", minimum=1)
     max_length: int = option(1024, "longest sequence that has position embeddings", minimum=2)
     vocab_size: int = option(50000, "rows of the embedding; at least the tokenizer's size", minimum=5)

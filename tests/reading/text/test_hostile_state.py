@@ -47,12 +47,7 @@ def test_what_a_run_writes_is_read() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(
-            (key, value)
-            for key in STATE
-            if key not in ("version", "source", "unread")
-            for value in (None, {"a": []}, -1)
-        ),
+        *((key, value) for key in STATE if key not in OPTIONAL for value in (None, [[[]]], -1)),
         *((key, value) for key in ("consumed", "epoch", "reported") for value in (1.5, "8", True)),
         *(("share_read", value) for value in (-0.1, 1.1, float("nan"), "0.5")),
         *(("unread", value) for value in (float("inf"), "0", None)),
