@@ -33,7 +33,7 @@ SHORT, PER_READER, PER_TRAINING = 1, 14, 8  # 14 x 4 x 3 readers and 8 x 4 train
 
 
 class Failed(Exception):
-    """What the loop over a reader fails with."""
+    """The error that a loop over a reader fails with."""
 
 
 def threads_and_files() -> tuple[set[threading.Thread], int]:

@@ -1,4 +1,4 @@
-"""What is a spike: figures far above those of the last updates."""
+"""A spike: figures far above those of the last updates, and nothing else."""
 
 from __future__ import annotations
 
