@@ -127,7 +127,7 @@ class Checkpoint:
 class Weights:
     """The network's arrays in a file, each once. `path` is the file.
 
-    DataError if it is no file of parameters, which can be the damage that its hashes find.
+    DataError if it is not a file of parameters, which can be the damage that its hashes find.
     """
 
     def __init__(self, path: Path, facts: FileFacts) -> None:
@@ -145,7 +145,7 @@ class Weights:
     def read_into(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Reads arrays into those given, which have their shapes, and compares all of the file with its hashes.
 
-        DamagedError if it differs: nothing of it is to be used then.
+        DamagedError if it differs: nothing of it may be used then.
         """
         if not read_as_written(self.path, self._facts, self._file.parts(arrays)):
             raise _damaged(self.path)
