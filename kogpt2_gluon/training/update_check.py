@@ -96,6 +96,7 @@ class UpdateCheck:
             if first <= state.attempt + 1 <= last:
                 if state.attempt + 1 == last:
                     self._count(f"update {last} is left out after a rollback")
+                self._remember(loss, norm)
                 return Judgement(False, f"{self._skipped()}: a rollback left it out; {self._place(1)}")
         if math.isfinite(loss) and not math.isfinite(norm) and not self._loss_scale.exhausted:
             why = f"its gradients overflow float16; loss scale {scale:.0f} -> {self._loss_scale.scale:.0f}"
@@ -108,13 +109,18 @@ class UpdateCheck:
             state.odd_in_a_row = 0
             return Judgement(True)
         spike = spike_of((loss, norm), state.recent, training.spike_window, training.spike_sigmas)
+        self._remember(loss, norm)
         if spike:
             self._replicas.compare(state.step, state.attempt)
         if spike and training.on_spike != "log":
             return self._act(training.on_spike, spike, training.spike_leave_out, stop_wanted)
-        remember(state.recent, (loss, norm), training.spike_window)
         state.odd_in_a_row = 0
         return Judgement(True, f"step {state.step + 1}: {spike}; {self._place(1)}" if spike else "")
+
+    def _remember(self, loss: float, norm: float) -> None:
+        training = self._recipe.training
+        if training.on_spike != "off" and math.isfinite(loss) and math.isfinite(norm):
+            remember(self._state.recent, (loss, norm), training.spike_window, training.spike_sigmas)
 
     def _act(self, action: str, why: str, leave_out: int, stop_wanted: bool) -> Judgement:
         if action == "stop":

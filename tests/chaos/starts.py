@@ -17,7 +17,7 @@ from kogpt2_gluon.reading import open_sets
 from kogpt2_gluon.reading.training_data import open_training_reader
 from kogpt2_gluon.recipe import load_recipe
 from tests.chaos.scenario import Chance, Scenario, Trial
-from tests.chaos.world import Training, World
+from tests.chaos.world import Training, World, wait_until
 
 CLEAN = "no thread or file left"
 READERS = ("by the sequence", "by the chunk", "cached", "text")
@@ -25,8 +25,8 @@ ENDS = ("close", "error", "before the first block")  # of a reader
 # Of a training, each with the exit codes that are right; a signal may come before there is anything to save.
 TRAININGS = {
     "done": (0,),
-    "SIGTERM": (0, PreemptedError.exit_code, -signal.SIGTERM),
-    "SIGINT": (0, PreemptedError.exit_code, INTERRUPTED, -signal.SIGINT),
+    "SIGTERM": (PreemptedError.exit_code, -signal.SIGTERM),
+    "SIGINT": (PreemptedError.exit_code, INTERRUPTED, -signal.SIGINT),
     "damaged data": (DataError.exit_code,),
 }
 SHORT, PER_READER, PER_TRAINING = 1, 14, 8  # 14 x 4 x 3 readers and 8 x 4 trainings: 200
@@ -75,7 +75,8 @@ def start_and_stop_a_reader(world: World, folder: Path, kind: str, end: str, dra
 
 def start_and_stop_a_training(world: World, folder: Path, end: str, draw: random.Random) -> str:
     """Starts `kogpt2 train` and lets it end, or ends it, somewhere between its first line and its last."""
-    settings = ["training.num_steps=40" if end.startswith("SIG") else "training.num_steps=3", "checkpoint.interval=2"]
+    steps = 2000 if end.startswith("SIG") else 3
+    settings = [f"training.num_steps={steps}", "checkpoint.interval=2"]
     if end == "damaged data":
         train = folder / "train"
         train.mkdir()
@@ -86,7 +87,11 @@ def start_and_stop_a_training(world: World, folder: Path, end: str, draw: random
         settings.append(f"data.train={train}")
     training: Training = world.start(folder / "run", *settings, record=False)
     if end.startswith("SIG"):
-        time.sleep(draw.uniform(0.0, 4.0))
+        if draw.random() < 0.3:  # before there is anything to save
+            time.sleep(draw.uniform(0.0, 2.0))
+        else:
+            wait_until(lambda: "step    " in training.output(), "its first step")
+            time.sleep(draw.uniform(0.0, 0.5))
         training.process.send_signal(getattr(signal, end))
     ended = training.wait()
     assert ended.code in TRAININGS[end], f"exit code {ended.code}\n{ended.output[-2000:]}"

@@ -21,7 +21,7 @@ def spikes_in(figures, window=128, sigmas=6.0):
         spike = spike_of(each, recent, window, sigmas)
         if spike:
             found[number] = spike
-        remember(recent, each, window)
+        remember(recent, each, window, sigmas)
         assert len(recent) <= window
     return found
 
@@ -46,7 +46,17 @@ def test_a_fall_is_none_and_a_new_level_is_learnt():
     assert spikes_in([[loss + 2, 2 * norm] for loss, norm in level] + level) == {}
     figures = training_figures(1500)[500:] + [[each[0] + 2, each[1]] for each in training_figures(2000)[1500:]]
     found = spikes_in(figures)
-    assert 1000 in found and all(place < 1010 for place in found)  # the first ones at the new level, then no more
+    assert 1000 in found and all(place < 1025 for place in found)  # the first ones at the new level, then no more
+
+
+def test_one_spike_hides_no_other():
+    figures = training_figures(3000)
+    for place in (1200, 1201, 1203, 1230):
+        figures[place][0] += 0.6
+    assert sorted(spikes_in(figures)) == [1200, 1201, 1203, 1230]
+    recent = [[3.0 + 0.1 * (-1) ** k, 1.0] for k in range(8)]
+    remember(recent, (9.0, 0.5), 8, 6.0)
+    assert len(recent) == 8 and abs(recent[-1][0] - 3.6) < 1e-9 and recent[-1][1] == 0.5
 
 
 def test_the_rule_is_exactly_that_of_the_recipe():
