@@ -31,7 +31,7 @@ FILES = [frozenset({MODEL, OPTIMIZER, STATE, RECIPE, name}) for name in NAMES]  
 
 
 class Rules(NamedTuple):
-    """The rules of a recipe's ``checkpoint`` that say what is kept: the newest `keep` (0: all), and each multiple of `every`."""
+    """The rules of a recipe's ``checkpoint`` for what is kept: the newest `keep` (0: all), each multiple of `every`."""
 
     keep: int
     every: int

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
 
 ATTEMPTS = 6  # at reading on after a broken connection, without a byte in between
+TRIES = 6  # of one request
 FIRST_WAIT = 0.5  # seconds before the second attempt; every later one waits twice as long
 PART_SIZE = 16 << 20  # bytes of one part of a large upload or download
 THREADS = 8  # parts under way at once
@@ -88,7 +89,7 @@ def _make_client(process: int, settings: tuple[str | None, ...]) -> Any:
         raise RecipeError("s3:// needs boto3: pip install 'kogpt2-gluon[aws]'") from None
     # Older stores with S3's protocol refuse checksums that were not asked for.
     config = Config(
-        retries={"mode": "standard", "max_attempts": 6},
+        retries={"mode": "standard", "max_attempts": TRIES},
         max_pool_connections=2 * THREADS,
         tcp_keepalive=True,
         connect_timeout=CONNECT_SECONDS,

@@ -128,8 +128,8 @@ def _fetch_newest(found: list[tuple[Mirror, str]], ckpt_dir: Path) -> list[str]:
         notes.append(f"{ckpt_dir}: had no checkpoint, so {name} was fetched from the mirror {mirror.name}")
         return notes + _fetch_best(mirror, name, ckpt_dir)
     raise DamagedError(
-        f"{ckpt_dir}: has no checkpoint, and none is whole in the mirrors: {'; '.join(faults)}; to begin at step 0, name "
-        "other mirrors"
+        f"{ckpt_dir}: has no checkpoint, and none is whole in the mirrors: {'; '.join(faults)}; to begin at step 0, "
+        "name other mirrors"
     )
 
 

@@ -123,6 +123,7 @@ class _Copier:
         self._rules = Rules(recipe.checkpoint.keep, recipe.checkpoint.keep_every)
         self._changed, self._wanted, self._done = threading.Condition(), 0, 0
         self._thread: threading.Thread | None = None
+        self._said = ""  # the checkpoint that the log says is there
         self._warned: dict[str, str] = {}  # the last failure that the log has, by what failed
 
     @property
@@ -164,7 +165,8 @@ class _Copier:
         took = f", {gigabytes(sent)} in {rough_duration(time.monotonic() - began)}" if sent else ""
         again = ", and works again" if self._warned.pop("copy", "") else ""
         less = f"; slower than the saves, it has left out {counted(left_out, 'checkpoint')}" if left_out else ""
-        if took or again or less:
+        if took or again or less or name != self._said:
+            self._said = name
             self.lines.append(f"mirror {self.name}: has {name}{took}{again}{less}")
         self.lacks = ""
         try:

@@ -25,7 +25,8 @@ ALLOWED = (
     *("CUDA_*", "NVIDIA_*"),  # which GPUs, and their libraries
     *("HOROVOD_*", "NCCL_*", "FI_*"),  # communication
     *("MXNET_*", "KOGPT2_*"),  # the framework and this project
-    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"),  # where and as whom, never the keys
+    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE"),  # where and as whom, never the keys
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE"),  # a store of another maker
 )
 
 # horovodrun (with --gloo) sets these for every worker. It overwrites what was asked for, silently.
@@ -41,6 +42,7 @@ INTERFACE_VARIABLES = ("HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
 _SECRET = re.compile(
     r"(^|_)(API_?KEY|ACCESS_?KEY|KEYS?|TOKEN|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
 )
+_USER_IN_URL = re.compile(r"://[^/@\s]*@")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -73,6 +75,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in ALLOWED)
         and not looks_secret(name)
+        and not _USER_IN_URL.search(value)
         and name not in SET_BY_HOROVODRUN
     }
 

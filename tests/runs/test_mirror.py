@@ -249,7 +249,7 @@ def test_two_runs_that_begin_at_the_same_time(ckpt_dir: Path, shelf: Shelf, tmp_
 # --- crashes and bad nights
 
 
-EVERY = pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+EVERY = pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
 AFTER = pytest.mark.parametrize("after", [False, True])
 
 

@@ -55,6 +55,12 @@ def test_only_the_allowlist_is_inherited():
     assert environment.inherited(given) == {"LC_ALL": "ko_KR.UTF-8", "CUDA_VISIBLE_DEVICES": "1"}
 
 
+def test_a_store_of_another_maker_is_found_and_its_password_stays_here():
+    plain = {"AWS_ENDPOINT_URL": "https://store:9000", "AWS_CA_BUNDLE": "/etc/store.pem"}
+    assert environment.inherited(plain) == plain
+    assert environment.inherited({"AWS_ENDPOINT_URL": "https://me:hunter2@store:9000"}) == {}
+
+
 # Plans
 
 
