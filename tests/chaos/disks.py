@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.kills import SMALL, committed, newest_step, operations
+from tests.chaos.kills import SAVE, SMALL, committed, newest_step
 from tests.chaos.record import lives
 from tests.chaos.scenario import Chance, Scenario, Trial
 from tests.chaos.world import TRAINER, Ended, World, check_same_end, record_of, wait_until
 
 WENT_ON, ENDED, LEFT_OUT = "went on", "ended with its reason", "left out"
-SETTINGS = (*SMALL, "checkpoint.keep=2")
 
 
 @functools.cache
@@ -40,16 +39,6 @@ def disk(folder: Path, size: int = 16 << 20) -> Iterator[Path]:
     finally:
         while subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False).returncode == 0:
             pass
-
-
-def saving(world: World) -> list[str]:
-    """The operations of a run below its folder of checkpoints."""
-    path = world.folder / "straight" / "disks.listed"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        listed = operations(world, path.with_suffix(".run"), *SETTINGS, inside="checkpoints")
-        path.write_text("\n".join(listed))
-    return path.read_text().split("\n")
 
 
 class Night:
@@ -77,7 +66,7 @@ class Night:
         **options: Any,
     ) -> None:
         self.world, self.run_dir, self.repair, self.options = world, folder / "run", repair, options
-        self.more = [*SETTINGS, *([f"checkpoint.ckpt_dir={ckpt_dir}"] if ckpt_dir else [])]
+        self.more = [*SMALL, *([f"checkpoint.ckpt_dir={ckpt_dir}"] if ckpt_dir else [])]
         self.ckpt_dir = ckpt_dir or self.run_dir / "checkpoints"
         self.files = {"folder": str(self.ckpt_dir), **files}
 
@@ -113,11 +102,11 @@ def _nights(
     """Makes the trials of one kind: the same at a sample of the operations of a save."""
 
     def trials(world: World, chance: Chance) -> Iterator[Trial]:
-        listed = saving(world)
+        listed = SAVE.operations(world)
         for at in chance.sample(name, range(1, len(listed) + 1), short, long):
 
             def run(folder: Path, at: int = at) -> str:
-                straight = world.straight("disks", *SETTINGS)
+                straight = world.straight("small", *SMALL)
                 at_least = committed(listed[: at - 1])
                 try:
                     return night(world, folder, at, listed).pass_by(straight, reasons, at_least)
@@ -193,11 +182,18 @@ def _forbidden(world: World, folder: Path, at: int, listed: list[str]) -> Night:
     return Night(world, folder, files, lambda: path.chmod(0o755), path, program=[*as_others, *TRAINER])
 
 
-def _failing(number: int) -> Callable[[World, Path, int, list[str]], Night]:
-    def night(world: World, folder: Path, at: int, listed: list[str]) -> Night:
-        return Night(world, folder, {"do": "fail", "at": at, "error": number})
+FAILURES = {"stale": errno.ESTALE, "eio": errno.EIO, "quota": errno.EDQUOT}  # as file servers give them
 
-    return night
+
+def _failing(world: World, chance: Chance) -> Iterator[Trial]:
+    """One call fails, and the next one works again."""
+    for name, number in FAILURES.items():
+
+        def night(world: World, folder: Path, at: int, listed: list[str], number: int = number) -> Night:
+            return Night(world, folder, {"do": "fail", "at": at, "error": number})
+
+        short = 1 if name == "stale" else 0
+        yield from _nights(name, short, 15, night, os.strerror(number), "your quota is used up")(world, chance)
 
 
 def _clock_back(world: World, folder: Path, at: int, listed: list[str]) -> Night:
@@ -254,7 +250,7 @@ def _slow_trials(world: World, chance: Chance) -> Iterator[Trial]:
 
 
 SCENARIOS = (
-    Scenario("full", "a disk is full (a small tmpfs)", _on_disk(_nights("full", 2, 40, _full, "disk is full"))),
+    Scenario("full", "a disk is full (a small tmpfs)", _on_disk(_nights("full", 1, 40, _full, "disk is full"))),
     Scenario("read-only", "a disk becomes read-only", _on_disk(_nights("ro", 1, 20, _read_only, "Read-only"))),
     Scenario(
         "vanished",
@@ -262,12 +258,7 @@ SCENARIOS = (
         _on_disk(_nights("vanished", 1, 15, _vanished, "No such file", "is gone"), keep=True),
     ),
     Scenario("forbidden", "chmod 000 on the checkpoints", _nights("chmod", 1, 20, _forbidden, "Permission denied")),
-    Scenario("quota", "a quota is used up (EDQUOT)", _nights("quota", 0, 10, _failing(errno.EDQUOT), "your quota is")),
-    Scenario("stale", "a stale handle (ESTALE)", _nights("stale", 1, 20, _failing(errno.ESTALE), "Stale file handle")),
-    Scenario("io-error", "an input/output error (EIO)", _nights("eio", 1, 20, _failing(errno.EIO), "Input/output")),
-    Scenario(
-        "quota", "a quota is used up (EDQUOT)", _nights("quota", 0, 10, _failing(errno.EDQUOT), "quota is used up")
-    ),
+    Scenario("failing", "a call fails: ESTALE, EIO, EDQUOT", _failing),
     Scenario("clock", "the clock is set back by a year", _nights("clock", 1, 15, _clock_back)),
     Scenario("slow", "each operation on a checkpoint takes 40 ms", _slow_trials, at_once=1),
 )

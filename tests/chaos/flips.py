@@ -182,11 +182,11 @@ def _change(path: Path, place: int) -> None:
 
 
 def read_set(world: World, folder: Path) -> list[Any]:
-    """All that a training reads of a set: its tokens, what its manifest says, its tokenizer."""
+    """All that a training reads of a set. Its fingerprint is that of the manifest but for `source`, a note."""
     with ShardSet(folder) as opened:
         tokens = [opened.read_chunk(chunk).tobytes() for chunk in range(opened.num_chunks)]
         tokenizer = training_tokenizer(load_recipe("debug_cpu", world.settings(folder, f"data.train={folder}")))
-        return [tokens, opened.manifest, tokenizer.sha256]
+        return [tokens, opened.fingerprint, tokenizer.sha256]
 
 
 def _shard_trials(world: World, chance: Chance) -> Iterator[Trial]:

@@ -23,7 +23,7 @@ COMMITTED = re.compile(r"rename \.step-.*\* step-(\d{8})")
 NAMED = "replace .latest.* latest"  # from here on a resume takes the checkpoint that was committed before
 
 
-def operations(world: World, run_dir: Path, *more: str, inside: str, outside: str = "") -> list[str]:
+def listed(world: World, run_dir: Path, *more: str, inside: str, outside: str = "") -> list[str]:
     """Runs a training to its end; returns a line for each operation on files in a folder of it."""
     log = run_dir.with_name(f"{run_dir.name}.operations")
     files = {"folder": str(run_dir / inside), "log": str(log), "without": str(run_dir / outside) if outside else ""}
@@ -68,16 +68,26 @@ class Kills:
     ) -> None:
         self.name, self.settings, self.inside, self.outside = name, settings, inside, outside
         self.prepared, self.back = prepared, back
+        self._operations: list[str] = []
 
     def straight(self, world: World) -> Path:
         """The folder of the undisturbed run; its record has both parts if there are two."""
+        return self._listed_run(world) if self.prepared else world.straight("small", *self.settings)
+
+    def _listed_run(self, world: World) -> Path:
+        """An undisturbed run, whose operations are listed next to it."""
         run_dir = world.folder / "straight" / self.name
         if not run_dir.exists():
             run_dir.parent.mkdir(exist_ok=True)
             self._prepare(world, run_dir)
-            ended = world.train(run_dir, *self._killed(run_dir))
-            assert ended.code == 0, ended
+            found = listed(world, run_dir, *self._killed(run_dir), inside=self.inside, outside=self.outside)
+            self._operations = found
         return run_dir
+
+    def operations(self, world: World) -> list[str]:
+        """Lists the operations that the trials are about."""
+        self._listed_run(world)
+        return self._operations
 
     def _killed(self, run_dir: Path) -> list[str]:
         """The settings and flags of the run that is killed."""
@@ -90,23 +100,15 @@ class Kills:
             shutil.copytree(first, run_dir)
             shutil.copytree(record_of(first), record_of(run_dir))
 
-    def operations(self, world: World) -> list[str]:
-        run_dir = world.folder / "straight" / f"{self.name}.listed"
-        shutil.rmtree(run_dir, ignore_errors=True)
-        self.straight(world)
-        self._prepare(world, run_dir)
-        options = {"inside": self.inside, "outside": self.outside}
-        return operations(world, run_dir, *self._killed(run_dir), **options)
-
     def trials(self, world: World, chance: Chance, short: int, torn_short: int) -> Iterator[Trial]:
-        listed = self.operations(world)
-        places = chance.sample(self.name, range(1, len(listed) + 1), short)
-        yield from (self._trial(world, listed, at, 0.0) for at in places)
-        writes = [at for at, line in enumerate(listed, 1) if line.startswith("write ")]
+        found = self.operations(world)
+        places = chance.sample(self.name, range(1, len(found) + 1), short)
+        yield from (self._trial(world, found, at, 0.0) for at in places)
+        writes = [at for at, line in enumerate(found, 1) if line.startswith("write ")]
         torn = chance.sample(self.name, writes, torn_short, len(writes) // 3)
-        yield from (self._trial(world, listed, at, 0.5) for at in torn)
+        yield from (self._trial(world, found, at, 0.5) for at in torn)
 
-    def _trial(self, world: World, listed: Sequence[str], at: int, torn: float) -> Trial:
+    def _trial(self, world: World, found: Sequence[str], at: int, torn: float) -> Trial:
         def run(folder: Path) -> str:
             straight, run_dir = self.straight(world), folder / "run"
             self._prepare(world, run_dir)
@@ -115,12 +117,12 @@ class Kills:
             if self.outside:
                 files["without"] = str(run_dir / self.outside)
             ended = world.train(run_dir, *self._killed(run_dir), files=files)
-            assert ended.code == KILLED, f"in front of {listed[at - 1]!r}: exit code {ended.code}\n{ended.output}"
-            where = f"killed in front of {listed[at - 1]!r}"
-            expected = max(before, committed(listed[: at - 1]))
-            found = newest_step(run_dir / "checkpoints")
+            assert ended.code == KILLED, f"in front of {found[at - 1]!r}: exit code {ended.code}\n{ended.output}"
+            where = f"killed in front of {found[at - 1]!r}"
+            expected = max(before, committed(found[: at - 1]))
+            left = newest_step(run_dir / "checkpoints")
             if self.inside and not self.back:
-                assert found >= expected, f"{where}: step {found} is left, not {expected}"
+                assert left >= expected, f"{where}: step {left} is left, not {expected}"
             ended = world.train(run_dir, *self.settings)
             assert ended.code == 0, f"{where}, resumed: exit code {ended.code}\n{ended.output}"
             try:
@@ -166,8 +168,8 @@ def _trials(kills: Kills, short: int, torn_short: int) -> Any:
 
 
 SCENARIOS = (
-    Scenario("save", "kill -9 at each file operation of saves and prunes", _trials(SAVE, 4, 1)),
-    Scenario("record", "kill -9 at each other file operation of a run", _trials(RECORD, 2, 1)),
-    Scenario("back", "kill -9 while a run goes back to an earlier step", _trials(BACK, 2, 0)),
-    Scenario("again", "kill -9 while a step is saved again", _trials(AGAIN, 2, 0)),
+    Scenario("save", "kill -9 at each file operation of saves and prunes", _trials(SAVE, 1, 1)),
+    Scenario("record", "kill -9 at each other file operation of a run", _trials(RECORD, 1, 0)),
+    Scenario("back", "kill -9 while a run goes back to an earlier step", _trials(BACK, 1, 0)),
+    Scenario("again", "kill -9 while a step is saved again", _trials(AGAIN, 1, 0)),
 )

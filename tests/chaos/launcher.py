@@ -24,4 +24,4 @@ if __name__ == "__main__":
     with one_line("kogpt2-launch"):
         plan = make_plan("debug_cpu", overrides, [Host("localhost", int(size))])
         worker = [*TRAINER, *plan.worker_argv()[1:]]
-        sys.exit(run_local(plan, Options(detect=5.0, hang=60.0), Policy(int(restarts), backoff=0.1), worker))
+        sys.exit(run_local(plan, Options(detect=5.0, hang=60.0), Policy(int(restarts), 0.1, longest=1.0), worker))

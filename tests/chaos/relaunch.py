@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kogpt2_gluon.machine.worker import Worker
@@ -22,27 +22,32 @@ from tests.chaos.record import ids_of, in_order
 from tests.chaos.scenario import Chance, Scenario, Trial
 from tests.chaos.world import Training, World, check_same_end, check_same_files, record_of, wait_until
 
-STEPS = 300
+STEPS, SHORT_STEPS = 300, 60
 SETTINGS = (
     "model.num_layers=1",
     "model.units=16",
-    f"training.num_steps={STEPS}",
     "checkpoint.interval=4",
     "checkpoint.keep=2",
     "evaluation.interval=50",
+    "training.compare_interval=4",
 )
-KILLS = 15  # a round
+KILLS, SHORT_KILLS = 15, 2  # a round
 ROUNDS = 20
 TARGETS = ("rank 0", "rank 1", "both", "launcher", "all")
 MOMENTS = ("start", "step", "step", "save")
 BUSY = 2  # the exit code of a run that another process still writes
 
 
+def settings_of(chance: Chance) -> tuple[str, ...]:
+    """The settings of the training of two workers."""
+    return (*SETTINGS, f"training.num_steps={SHORT_STEPS if chance.short else STEPS}")
+
+
 class Loop:
     """Starts a launched run again until it is done."""
 
-    def __init__(self, world: World, run_dir: Path) -> None:
-        self._world, self.run_dir = world, run_dir
+    def __init__(self, world: World, run_dir: Path, settings: Sequence[str]) -> None:
+        self._world, self.run_dir, self._settings = world, run_dir, settings
         self.known: set[str] = set()  # lives of before the last kill
         self.starts, self.refused = 0, 0
         self.launch: Training
@@ -50,7 +55,7 @@ class Loop:
 
     def start(self) -> None:
         self.starts += 1
-        self.launch = self._world.launch(self.run_dir, *SETTINGS, restarts=1000)
+        self.launch = self._world.launch(self.run_dir, *self._settings, restarts=1000)
 
     def go_on(self) -> bool:
         """Starts the launcher again if it has ended; True if the run is done."""
@@ -108,10 +113,10 @@ def _wait_for(moment: str, lives: dict[int, Path], loop: Loop, draw: random.Rand
     return came()
 
 
-def disturb(world: World, run_dir: Path, kills: int, draw: random.Random) -> str:
+def disturb(world: World, run_dir: Path, settings: Sequence[str], kills: int, draw: random.Random) -> str:
     """Kills parts of a run `kills` times, lets it finish, and compares it with an undisturbed one."""
-    straight = world.straight("relaunch", *SETTINGS, size=2)
-    loop, done = Loop(world, run_dir), 0
+    straight = world.straight("two", *settings, size=2)
+    loop, done = Loop(world, run_dir, settings), 0
     while done < kills:
         target, moment = draw.choice(TARGETS), draw.choice(MOMENTS)
         early = target in ("launcher", "all") and moment == "start"
@@ -145,10 +150,10 @@ def disturb(world: World, run_dir: Path, kills: int, draw: random.Random) -> str
     return f"x {kills} kills"
 
 
-def check_each_sequence_once(world: World) -> str:
+def check_each_sequence_once(world: World, settings: Sequence[str]) -> str:
     """Compares the undisturbed run with the first epoch as one process reads it in one go."""
-    straight = world.straight("relaunch", *SETTINGS, size=2)
-    recipe = load_recipe("debug_cpu", world.settings(straight, *SETTINGS))
+    straight = world.straight("two", *settings, size=2)
+    recipe = load_recipe("debug_cpu", world.settings(straight, *settings))
     with open_training_reader(recipe, Worker()) as reader:
         epoch: Counter[str] = Counter()
         for update in reader:
@@ -156,20 +161,21 @@ def check_each_sequence_once(world: World) -> str:
             if reader.epoch >= 1:
                 break
     trained = in_order(record_of(straight))
-    assert len(trained) == STEPS * recipe.training.total_batch_size < epoch.total()
+    assert len(trained) == recipe.training.num_steps * recipe.training.total_batch_size < epoch.total()
     more = Counter(trained) - epoch
     assert not more, f"{more.total()} sequences came too often, or are none of the data"
     return "once each"
 
 
 def _trials(world: World, chance: Chance) -> Iterator[Trial]:
-    rounds, kills = (1, 3) if chance.short else (ROUNDS, KILLS)
-    yield Trial("straight", lambda folder: check_each_sequence_once(world))
+    rounds, kills = (1, SHORT_KILLS) if chance.short else (ROUNDS, KILLS)
+    settings = settings_of(chance)
+    yield Trial("straight", lambda folder: check_each_sequence_once(world, settings))
     for number in range(rounds):
         name = f"round-{number}"
 
         def run(folder: Path, name: str = name) -> str:
-            return disturb(world, folder / "run", kills, chance.draw(name))
+            return disturb(world, folder / "run", settings, kills, chance.draw(name))
 
         yield Trial(name, run)
 

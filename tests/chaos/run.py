@@ -34,12 +34,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", metavar="TRIAL", help="this trial alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table there")
-    parser.add_argument("--dir", type=Path, help="for the runs; default: a new folder for temporary files")
+    parser.add_argument("--dir", type=Path, help="a new folder for the runs; default: among the temporary files")
     given = parser.parse_args()
+    if given.dir and given.dir.exists():
+        parser.error(f"--dir {given.dir}: exists, and would be removed in the end; name a new one")
     folder = given.dir or Path(tempfile.mkdtemp(prefix="kogpt2-chaos-"))
     chance = Chance(given.seed, given.short)
     world = World(folder)
-    rows = [run_scenario(SCENARIOS[name], world, chance, given.only) for name in given.names or SCENARIOS]
+    names = given.names or [name for name, scenario in SCENARIOS.items() if not (given.short and scenario.long)]
+    rows = [run_scenario(SCENARIOS[name], world, chance, given.only) for name in names]
     print(table(rows))
     if given.json:
         content = {"seed": given.seed, "short": given.short, "rows": [row.to_dict() for row in rows]}

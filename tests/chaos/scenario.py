@@ -54,12 +54,17 @@ class Chance:
 
 
 class Scenario(NamedTuple):
-    """name : for the command line. what : for the table. trials : makes them. at_once : how many may run together."""
+    """What to try.
+
+    name : for the command line. what : for the table. trials : makes them. at_once : how many may run together. long :
+    it has no short form.
+    """
 
     name: str
     what: str
     trials: Callable[[World, Chance], Iterable[Trial]]
     at_once: int = 2
+    long: bool = False
 
 
 @dataclass

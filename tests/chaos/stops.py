@@ -6,24 +6,17 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from kogpt2_gluon.errors import CorruptionError, PreemptedError
 from tests.chaos.kills import newest_step
 from tests.chaos.record import lives
+from tests.chaos.relaunch import settings_of
 from tests.chaos.scenario import Chance, Scenario, Trial
 from tests.chaos.world import Training, World, check_same_end, check_same_files, record_of, wait_until
 
-SETTINGS = (
-    "model.num_layers=1",
-    "model.units=16",
-    "training.num_steps=120",
-    "checkpoint.interval=10",
-    "evaluation.interval=0",
-    "training.compare_interval=4",
-)
+COMPARED = 4  # steps between two comparisons of the workers
 IN_TIME = 10.0  # seconds from the last step to the end of every worker
 
 
@@ -43,11 +36,12 @@ def wait_for_step(training: Training, run_dir: Path, step: int) -> None:
 def _stop_trials(world: World, chance: Chance) -> Iterator[Trial]:
     everyone = [(name, rank) for name in ("SIGTERM", "SIGINT", "SIGHUP") for rank in (0, 1)]
     first, *others = [("SIGTERM", 1), *(each for each in everyone if each != ("SIGTERM", 1))]
+    settings = settings_of(chance)
     for name, rank in [first] if chance.short else [first, *others]:
 
         def run(folder: Path, name: str = name, rank: int = rank) -> str:
-            straight, run_dir = world.straight("stops", *SETTINGS, size=2), folder / "run"
-            training = world.launch(run_dir, *SETTINGS)
+            straight, run_dir = world.straight("two", *settings, size=2), folder / "run"
+            training = world.launch(run_dir, *settings)
             wait_for_step(training, run_dir, chance.draw(f"{name} {rank}").randint(5, 40))
             pid = pid_of(run_dir, rank)
             os.kill(pid, getattr(signal, name))
@@ -63,7 +57,7 @@ def _stop_trials(world: World, chance: Chance) -> Iterator[Trial]:
             for end in ends:
                 seconds = end["at"] - both[end["rank"]].times[-1]
                 assert seconds < IN_TIME, f"rank {end['rank']} ended {seconds:.1f} s after its last step began"
-            again = world.launch(run_dir, *SETTINGS).wait()
+            again = world.launch(run_dir, *settings).wait()
             assert again.code == 0, again
             check_same_end(run_dir, straight)
             check_same_files(run_dir, straight)
@@ -73,44 +67,41 @@ def _stop_trials(world: World, chance: Chance) -> Iterator[Trial]:
 
 
 def _flip_trials(world: World, chance: Chance) -> Iterator[Trial]:
-    for number in range(1 if chance.short else 10):
+    settings = settings_of(chance)
+    for number in range(10):
         draw = chance.draw(f"flip {number}")
         flip = {"rank": draw.randrange(2), "array": draw.randrange(1000), "place": draw.randrange(10**9)}
-        flip |= {"bit": draw.randrange(32), "after": draw.randint(2, 60)}
-        yield Trial(f"flip-{number}", lambda folder, flip=flip: _flipped(world, folder, flip))
+        flip |= {"bit": draw.randrange(32), "after": draw.randint(2, 50)}
+        yield Trial(f"flip-{number}", lambda folder, flip=flip: _flipped(world, settings, folder, flip))
+    yield Trial("flip-one-of-three", lambda folder: _one_of_three(world, settings, folder))
 
 
-def _flipped(world: World, folder: Path, flip: dict[str, Any]) -> str:
-    """The run ends within `compare_interval` steps and goes on from what was agreed."""
-    straight, run_dir = world.straight("stops", *SETTINGS, size=2), folder / "run"
-    ended = world.launch(run_dir, *SETTINGS, memory=flip).wait()
+def _flipped(world: World, settings: Sequence[str], folder: Path, flip: dict[str, int]) -> str:
+    """The run ends at the next comparison, and goes on from what was agreed before."""
+    straight, run_dir = world.straight("two", *settings, size=2), folder / "run"
+    ended = world.launch(run_dir, *settings, memory=flip).wait()
     assert ended.code == CorruptionError.exit_code, ended
-    said = re.search(r"kogpt2: step (\d+): (rank 0 \(.*) and (rank 1 \(.*) differ in (\d+) of \d+ arrays", ended.output)
+    said = re.search(r"step (\d+): (rank 0 \(.*) and (rank 1 \(.*) differ in (\d+) of \d+ arrays", ended.output)
     assert said, ended.output
-    assert flip["after"] <= int(said[1]) <= flip["after"] + 4, f"{flip}: found at step {said[1]}"
-    again = world.launch(run_dir, *SETTINGS).wait()
+    assert flip["after"] <= int(said[1]) < flip["after"] + COMPARED, f"{flip}: found at step {said[1]}"
+    again = world.launch(run_dir, *settings).wait()
     assert again.code == 0, again
     check_same_end(run_dir, straight)
     return "found, both named"
 
 
-def _one_of_three(world: World, chance: Chance) -> Iterator[Trial]:
+def _one_of_three(world: World, settings: Sequence[str], folder: Path) -> str:
     """With three workers, the one that differs is named."""
-
-    def run(folder: Path) -> str:
-        flip = {"rank": 2, "array": 7, "place": 5, "bit": 3, "after": 6}
-        more = [*SETTINGS, "training.total_batch_size=12"]
-        ended = world.launch(folder / "run", *more, size=3, memory=flip).wait()
-        assert ended.code == CorruptionError.exit_code, ended
-        assert re.search(r"kogpt2: step 8: rank 2 \(.*\) differs from the 2 other workers", ended.output), ended.output
-        return "found, one named"
-
-    yield from _flip_trials(world, chance)
-    if not chance.short:
-        yield Trial("flip-one-of-three", run)
+    flip = {"rank": 2, "array": 7, "place": 5, "bit": 3, "after": 6}
+    more = [*settings, "training.total_batch_size=12"]
+    ended = world.launch(folder / "run", *more, size=3, memory=flip).wait()
+    assert ended.code == CorruptionError.exit_code, ended
+    assert re.search(r"step 8: rank 2 \(.*\) differs from the 2 other workers", ended.output), ended.output
+    return "found, one named"
 
 
 SCENARIOS = (
     Scenario("stop", "a signal to one of two workers", _stop_trials, at_once=1),
-    Scenario("memory", "a bit flips in the memory of one worker", _one_of_three, at_once=1),
+    # The short form of this is tests/training/test_replicas.py.
+    Scenario("memory", "a bit flips in the memory of one worker", _flip_trials, at_once=1, long=True),
 )
