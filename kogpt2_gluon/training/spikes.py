@@ -21,11 +21,11 @@ NAMES = ("loss", "gradient norm")
 
 
 class Usual(NamedTuple):
-    """The mean and the deviation of a figure over `count` updates."""
+    """The mean and the deviation of a figure over so many `updates`."""
 
     mean: float
     deviation: float
-    count: int
+    updates: int
 
     def limit(self, sigmas: float) -> float:
         """The largest value that is not a spike."""
@@ -61,7 +61,7 @@ def spike_of(figures: Figures, recent: Sequence[Figures], window: int, sigmas: f
     for name, value, known in zip(NAMES, figures, usual(recent, window)):
         if value > known.limit(sigmas):
             above = f"{(value - known.mean) / known.deviation:.1f} deviations above" if known.deviation else "above"
-            place = f"the mean of the last {known.count}, {known.mean:.4g} (+-{known.deviation:.2g})"
+            place = f"the mean of the last {known.updates}, {known.mean:.4g} (+-{known.deviation:.2g})"
             return f"{name} {value:.4g} is {above} {place}"
     return None
 
