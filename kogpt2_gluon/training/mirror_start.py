@@ -11,8 +11,8 @@ from pathlib import Path
 from kogpt2_gluon.errors import DamagedError, DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.estimate import checkpoints_kept, size_of
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import open_checkpoint
-from kogpt2_gluon.runs.checkpoint_folder import LATEST, name_best, newest_in, step_of
+from kogpt2_gluon.runs.checkpoint import Checkpoint
+from kogpt2_gluon.runs.checkpoint_folder import LATEST, name_best, step_of
 from kogpt2_gluon.runs.mirror import Mirror, identity, newest_first
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.wording import gib
@@ -28,8 +28,8 @@ class MirrorStart:
     to_fetch: str = ""
 
 
-def settle_mirrors(recipe: Recipe, resume: str, fetch: bool) -> MirrorStart:
-    """Checks the mirrors; if the run's folder has no checkpoint and a mirror has one, fetches the newest.
+def settle_mirrors(recipe: Recipe, resume: str, checkpoint: Checkpoint | None, fetch: bool) -> MirrorStart:
+    """Checks the mirrors of a run that goes on from `checkpoint`; if there is none, fetches the newest from a mirror.
 
     Without `fetch` nothing is written, and the result says what would be fetched. A mirror that fails is a warning for
     a run that goes on from a checkpoint of its own, and an error for one that begins: nobody can tell if it holds this
@@ -38,7 +38,6 @@ def settle_mirrors(recipe: Recipe, resume: str, fetch: bool) -> MirrorStart:
     start, mirrors = MirrorStart(), [Mirror(address) for address in recipe.checkpoint.mirrors]
     if not mirrors:
         return start
-    own = newest_in(recipe.ckpt_dir) if resume in ("auto", "never") else open_checkpoint(Path(resume)).path
     alive, failed = [], []
     for mirror in mirrors:
         try:
@@ -48,16 +47,16 @@ def settle_mirrors(recipe: Recipe, resume: str, fetch: bool) -> MirrorStart:
             failed.append((mirror, error))
             continue
         alive.append(mirror)
-        if names and own:
-            _check_owner(mirror, names, own, start)
+        if names and checkpoint:
+            start.notes += _check_owner(mirror, names, checkpoint)
         elif names and resume == "never":
             raise RecipeError(
                 f"{mirror.name}: already holds {names[0]}; --resume auto continues from it, or change "
                 "checkpoint.mirrors"
             )
-    found = newest_first(alive) if not own else []
+    found = newest_first(alive) if not checkpoint else []
     for mirror, problem in failed:
-        if not own and not found:
+        if not checkpoint and not found:
             raise _unreachable(problem)
         start.notes.append(f"WARNING: mirror {mirror.name}: {_words_of(problem)}; each save tries again")
     for mirror in {mirror.name: mirror for mirror, _ in found}.values():
@@ -76,14 +75,16 @@ def describe_mirrors(recipe: Recipe) -> list[str]:
     return [f"mirror             {each}: {gib(one)} a checkpoint, {most} at most" for each in recipe.checkpoint.mirrors]
 
 
-def _check_owner(mirror: Mirror, names: list[str], own: Path, start: MirrorStart) -> None:
-    """RecipeError if a mirror holds another run's checkpoints; a note if it holds a later step than `own`."""
-    mirror.check_owner(identity(open_checkpoint(own).state()))
-    if step_of(Path(names[0])) > step_of(own):
-        start.notes.append(
-            f"WARNING: mirror {mirror.name}: holds {names[0]}, later than {own}; the run goes on from {own.name}, and "
-            f"the next save moves {names[0]} aside there; to go on from that one, first move {own.parent} away"
-        )
+def _check_owner(mirror: Mirror, names: list[str], checkpoint: Checkpoint) -> list[str]:
+    """RecipeError if a mirror holds another run's checkpoints; a line if it holds a later step than `checkpoint`."""
+    state, own = checkpoint.state(), checkpoint.path
+    mirror.check_owner(identity(state))
+    if step_of(Path(names[0])) <= state["step"]:
+        return []
+    return [
+        f"WARNING: mirror {mirror.name}: holds {names[0]}, later than {own}; the run goes on from {own.name}, and "
+        f"the next save moves {names[0]} aside there; to go on from that one, first move {own.parent} away"
+    ]
 
 
 def _check_same_recipe(mirror: Mirror, recipe: Recipe) -> None:

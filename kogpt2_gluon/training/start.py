@@ -93,8 +93,10 @@ def check_start(
     held_out = open_held_out(recipe, tokenizer)
     if held_out:
         opened.callback(held_out.close)
-    mirrors = settle_mirrors(recipe, resume, fetch) if worker.rank == 0 else MirrorStart()
     checkpoint, warnings = find_resume_point(resume, recipe.ckpt_dir, worker)
+    mirrors = settle_mirrors(recipe, resume, checkpoint, fetch) if worker.rank == 0 else MirrorStart()
+    if checkpoint is None and recipe.checkpoint.mirrors and fetch:
+        checkpoint, warnings = find_resume_point(resume, recipe.ckpt_dir, worker)  # there is one if it was fetched
     changed = check_same_run(checkpoint, recipe, allowed) if checkpoint else []
     start = Start(accumulate, tokenizer, held_out, checkpoint, checkpoint.state() if checkpoint else None, changed)
     start.notes += [*mirrors.notes, *warnings]

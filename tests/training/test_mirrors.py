@@ -293,6 +293,15 @@ def test_a_mirror_with_a_later_step_is_said_and_loses_nothing(
     assert sorted(aside) == ["step-00000006", "step-00000008"]
 
 
+def test_a_run_that_falls_back_says_that_the_mirror_has_more(tiny: list[str], tmp_path: Path) -> None:
+    recipe = mirrored(tiny, tmp_path / "mirror")
+    train(recipe)
+    flip(recipe.ckpt_dir / "step-00000008" / "state.json")
+    lines = check(recipe)
+    assert any("going on from step-00000006, the newest checkpoint that is whole" in line for line in lines)
+    assert any(f"mirror {tmp_path}/mirror: holds step-00000008, later than" in line for line in lines)
+
+
 def test_another_runs_mirror_is_refused_before_the_first_step(tiny: list[str], tmp_path: Path) -> None:
     train(mirrored(tiny, tmp_path / "mirror"))
     run = f"tracking.run_dir={tmp_path / 'other'}"
