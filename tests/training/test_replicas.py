@@ -15,6 +15,7 @@ import xxhash
 from kogpt2_gluon.errors import CorruptionError
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.recipe import OPTIMIZERS
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint, open_checkpoint
 from kogpt2_gluon.training.replicas import Replicas, describe_difference, hashes_of
 from tests.helpers import run
@@ -85,6 +86,48 @@ def test_one_flipped_bit_of_one_worker_is_found(tiny, tmp_path):
     assert open_checkpoint(tmp_path / "1").state()["step"] == 3
     assert said[2][0][1].endswith(f"All agreed at step 0, {way_out} the start")
     assert said[3][0] == (0, "done at step 3")  # the recipe asked for no comparisons
+
+
+@pytest.mark.slow
+def test_of_four_workers_the_wrong_one_is_named(tiny, tmp_path):
+    flip = {"array": "_ffn_layers.1._hidden_map.weight", "place": 77, "bit": 4, "rank": 2, "after": 4}
+    case = {**flip, "options": ["training.compare_interval=4", "data.test="], "run_dir": str(tmp_path / "run")}
+    options = [*tiny, "training.batch_size=2"]
+    done = run(HORUN, "--gloo", "-np", 4, sys.executable, "-c", FLIPPING, json.dumps([case]), *options)
+    results = [json.loads(line.partition("RESULT ")[2]) for line in done.stdout.splitlines() if "RESULT" in line]
+    assert len(results) == 4 and all(each == results[0] for each in results), results
+    _, code, text = results[0]
+    assert code == CorruptionError.exit_code and text.startswith("step 4: rank 2 ("), text
+    differs = "differs from the 3 other workers, which agree, in 1 of 84 arrays, first _ffn_layers.1._hidden_map.weight"
+    assert f"cpu(0)) {differs}. " in text.replace("cpu(2)", "cpu(0)"), text
+
+
+# Two workers that compute in each way in turn, and compare after each step: there is no false alarm.
+AGREEING = """
+import json, sys
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.training import loop, replicas
+
+compare, compared = replicas.Replicas.compare, []
+replicas.Replicas.compare = lambda self, *arguments: compared.append(compare(self, *arguments))
+for number, options in enumerate(json.loads(sys.argv[2])):
+    run_dir = f"tracking.run_dir={sys.argv[1]}/{number}"
+    state = loop.train(load_recipe("debug_cpu", [*sys.argv[3:], *options, run_dir]))
+    print("AGREED", number, state.step, len(compared), flush=True)
+    compared.clear()
+"""
+
+
+@pytest.mark.slow
+def test_workers_agree_whatever_computes(tiny, tmp_path):
+    cases = [[f"training.optimizer={name}", f"training.ops={ops}"] for name in OPTIMIZERS for ops in ("stock", "fused")]
+    cases += [["training.precision=float16", "training.ops=stock"], ["training.precision=bfloat16"]]
+    cases += [["training.recompute=layer"], ["training.batch_size=2", "training.total_batch_size=16"]]
+    options = [*tiny, "data.test=", "checkpoint.interval=0", "training.compare_interval=1"]
+    command = [HORUN, "--gloo", "-np", 2, sys.executable, "-c", AGREEING]
+    done = run(*command, tmp_path, json.dumps(cases), *options)
+    for number in range(len(cases)):
+        assert done.stdout.count(f"AGREED {number} 8 9") == 2, (cases[number], done.stdout)
 
 
 @pytest.mark.parametrize("memory", [7, 1 << 20])
