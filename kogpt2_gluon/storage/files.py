@@ -17,7 +17,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,17 +59,20 @@ def remove_file(path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder with all that is in it. It gets a hidden name first, so that half of it never has its name."""
+    """Removes a folder with all that is in it. It gets a hidden name first, so that half of it never has its name.
+
+    What cannot be removed now stays under that name, for :func:`remove_partials`: on NFS, a file that somebody reads.
+    """
     hidden = _partial(folder)
     move(folder, hidden)
-    shutil.rmtree(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def remove_partials(folder: Path) -> None:
     """Removes what a process that was killed left in `folder` under the temporary names of this module.
 
     A folder that was about to be replaced gets its name back if nothing has it. Call it only where no other process
-    writes. Folders below are not looked into; `folder` need not exist.
+    writes. Folders below are not looked into; `folder` need not exist. What cannot be removed now stays.
     """
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         aside = ASIDE.fullmatch(path.name)
@@ -78,9 +81,10 @@ def remove_partials(folder: Path) -> None:
         elif not aside and not PARTIAL.fullmatch(path.name):
             continue
         elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
 
 def try_to_make(folder: Path) -> None:

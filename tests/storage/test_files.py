@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Callable
 
@@ -228,5 +229,22 @@ def test_a_folder_that_is_being_removed_has_lost_its_name(tmp_path: Path) -> Non
         without_clean_up(patch)
         remove_folder(tmp_path / "it")
     assert not (tmp_path / "it").exists() and len(list(tmp_path.iterdir())) == 1
+    remove_partials(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_removed_now_is_removed_later(tmp_path: Path) -> None:
+    """NFS keeps a file that somebody reads under another name, so the folder that it is in is not empty."""
+    old_folder(tmp_path / "it")
+    with pytest.MonkeyPatch.context() as patch:
+        Crash(patch, at=1, after=False, error=OSError, operations=[(os, "rmdir")])
+        remove_folder(tmp_path / "it")
+    (hidden,) = tmp_path.iterdir()
+    for name in ("rmdir", "unlink"):
+        with pytest.MonkeyPatch.context() as patch:
+            Crash(patch, at=1, after=False, error=OSError, operations=[(os, name)])
+            (hidden / "a").touch()
+            remove_partials(tmp_path)
+        assert hidden.exists()
     remove_partials(tmp_path)
     assert not list(tmp_path.iterdir())
