@@ -19,7 +19,8 @@ from kogpt2_gluon.convert.source import Source, open_source
 from kogpt2_gluon.convert.transformers_folder import TransformersFolder
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.runtime import context, mx
-from kogpt2_gluon.model.gpt2 import build_model, load_arrays
+from kogpt2_gluon.model.filling import fill_network_from
+from kogpt2_gluon.model.gpt2 import build_model
 from kogpt2_gluon.recipe import ModelRecipe
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
@@ -97,8 +98,7 @@ def logits_of(source: Source, model: ModelRecipe | None = None) -> Logits:
     """Returns the network of any source, over MXNet's own operators; with `model`, as that says."""
     ctx = context("cpu")
     net = build_model(model or source.recipe().model)
-    net.initialize(ctx=ctx)
-    load_arrays(net, source.model_arrays(), str(source.model_path))
+    fill_network_from(net, source.model_arrays(), ctx, str(source.model_path))
 
     def run(ids: NDArray[np.int64]) -> Any:
         return net(mx.nd.array(ids, ctx=ctx, dtype="int32"))[0].asnumpy()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.model.gpt2 import GPT2Model, check_names, check_shape, structural_parameters
+from kogpt2_gluon.model.gpt2 import GPT2Model, check_names, check_shape, named_parameters, structural_parameters
 
 
 class WeightsToRead(Protocol):
@@ -40,9 +40,22 @@ def fill_network(net: GPT2Model, weights: WeightsToRead, ctx: Any, source: str) 
     arrays = {name: mx.nd.empty(parameter.shape, ctx=mx.cpu()) for name, parameter in parameters.items()}
     weights.read_into({name: memory_of(array) for name, array in arrays.items()})
     for name, parameter in parameters.items():
-        parameter.grad_req = "null"
-        # Gluon has no public way to take an array as it is: set_data and initialize copy.
-        parameter._init_impl(_NotCopied(arrays.pop(name).as_in_context(ctx)), [ctx])
+        _give(parameter, arrays.pop(name).as_in_context(ctx), ctx)
+
+
+def fill_network_from(net: GPT2Model, arrays: Mapping[str, NDArray[Any]], ctx: Any, source: str) -> None:
+    """Does what fill_network does with arrays of any dtype, which are copied; the tied matrix has both names."""
+    check_names(named_parameters(net), arrays, source)
+    for name, parameter in structural_parameters(net).items():
+        array = arrays[name]
+        check_shape(name, parameter, array.shape, source)
+        _give(parameter, mx.nd.array(array, ctx=ctx, dtype="float32"), ctx)
+
+
+def _give(parameter: Any, array: Any, ctx: Any) -> None:
+    parameter.grad_req = "null"
+    # Gluon has no public way to take an array as it is: set_data and initialize copy.
+    parameter._init_impl(_NotCopied(array), [ctx])
 
 
 def memory_of(array: Any) -> NDArray[np.float32]:
