@@ -182,18 +182,13 @@ def _forbidden(world: World, folder: Path, at: int, listed: list[str]) -> Night:
     return Night(world, folder, files, lambda: path.chmod(0o755), path, program=[*as_others, *TRAINER])
 
 
-FAILURES = {"stale": errno.ESTALE, "eio": errno.EIO, "quota": errno.EDQUOT}  # as file servers give them
+def _failing(number: int) -> Callable[[World, Path, int, list[str]], Night]:
+    """One call fails, and the next one works again, as file servers have it."""
 
+    def night(world: World, folder: Path, at: int, listed: list[str]) -> Night:
+        return Night(world, folder, {"do": "fail", "at": at, "error": number})
 
-def _failing(world: World, chance: Chance) -> Iterator[Trial]:
-    """One call fails, and the next one works again."""
-    for name, number in FAILURES.items():
-
-        def night(world: World, folder: Path, at: int, listed: list[str], number: int = number) -> Night:
-            return Night(world, folder, {"do": "fail", "at": at, "error": number})
-
-        short = 1 if name == "stale" else 0
-        yield from _nights(name, short, 15, night, os.strerror(number), "your quota is used up")(world, chance)
+    return night
 
 
 def _clock_back(world: World, folder: Path, at: int, listed: list[str]) -> Night:
@@ -258,7 +253,9 @@ SCENARIOS = (
         _on_disk(_nights("vanished", 1, 15, _vanished, "No such file", "is gone"), keep=True),
     ),
     Scenario("forbidden", "chmod 000 on the checkpoints", _nights("chmod", 1, 20, _forbidden, "Permission denied")),
-    Scenario("failing", "a call fails: ESTALE, EIO, EDQUOT", _failing),
+    Scenario("stale", "a stale handle (ESTALE)", _nights("stale", 1, 15, _failing(errno.ESTALE), "Stale file handle")),
+    Scenario("io-error", "an error of a disk (EIO)", _nights("eio", 1, 15, _failing(errno.EIO), "Input"), long=True),
+    Scenario("quota", "a quota (EDQUOT)", _nights("quota", 1, 15, _failing(errno.EDQUOT), "quota is used"), long=True),
     Scenario("clock", "the clock is set back by a year", _nights("clock", 1, 15, _clock_back)),
     Scenario("slow", "each operation on a checkpoint takes 40 ms", _slow_trials, at_once=1),
 )

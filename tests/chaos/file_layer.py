@@ -8,6 +8,7 @@ the operations of a run, and then kill a real process, fill its disk or fail a c
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import re
@@ -36,15 +37,25 @@ class FileLayer:
         A file that gets a line for each operation, with the (monotonic) time.
     without : str, optional
         A folder in the folder that does not count.
+    exchanges : bool, optional
+        False: this file system cannot exchange two names.
     """
 
     def __init__(
-        self, folder: str, do: str = "nothing", at: int = 0, log: str = "", without: str = "", **given: Any
+        self,
+        folder: str,
+        do: str = "nothing",
+        at: int = 0,
+        log: str = "",
+        without: str = "",
+        exchanges: bool = True,
+        **given: Any,
     ) -> None:
         self.folder, self._without = _path_of(folder), _path_of(without) if without else ""
-        self._at, self._given = at, given
+        self._at, self._given, self.exchanges = at, given, exchanges
         self._action = ACTIONS[do]
         self._calls, self._lock, self._inside = 0, threading.Lock(), threading.local()
+        self.unforced: set[str] = set()  # files that were written and not yet forced onto the disk
         self._log = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY) if log else -1
         self.descriptor_flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -63,8 +74,20 @@ class FileLayer:
                     os.write(self._log, f"{time.monotonic():.6f} {kind} {shown}\n".encode())
             if number == self._at or not self._at:
                 self._action(self, number, kind, write, **self._given)
+            self._note(kind, mine)
         finally:
             self._inside.value = False
+
+    def _note(self, kind: str, paths: list[str]) -> None:
+        """Keeps account of what is not yet on the disk."""
+        if kind == "write":
+            self.unforced.add(paths[0])
+        elif kind == "fsync":
+            self.unforced.discard(paths[0])
+        elif kind in ("rename", "replace") and len(paths) == 2:
+            for path in [each for each in self.unforced if _is_in(each, paths[0])]:
+                self.unforced.remove(path)
+                self.unforced.add(paths[1] + path[len(paths[0]) :])
 
     def _has(self, path: str) -> bool:
         return _is_in(path, self.folder) and not (self._without and _is_in(path, self._without))
@@ -100,6 +123,14 @@ def _kill(layer: FileLayer, number: int, kind: str, write: Any, torn: float = 0.
         write(torn)
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def _cut_power(layer: FileLayer, number: int, kind: str, write: Any) -> None:
+    """Kills this process, and takes back what it wrote without forcing it onto the disk, as a power cut may."""
+    for path in layer.unforced:
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(path, 0)
+    _kill(layer, number, kind, write)
 
 
 def _touch(layer: FileLayer, number: int, kind: str, write: Any, file: str) -> None:
@@ -142,6 +173,7 @@ def _signal(layer: FileLayer, number: int, kind: str, write: Any, number_of_sign
 ACTIONS: dict[str, Callable[..., None]] = {
     "nothing": _nothing,
     "kill": _kill,
+    "cut-power": _cut_power,
     "fill": _fill,
     "touch": _touch,
     "run": _run,
@@ -171,7 +203,8 @@ def arm(layer: FileLayer) -> None:
     shutil._USE_CP_SENDFILE = False  # type: ignore[attr-defined]
     from kogpt2_gluon.storage import files  # it calls the system without Python's help
 
-    files.exchange = _named(layer, "exchange", files.exchange)
+    exchange = files.exchange if layer.exchanges else lambda one, other: False
+    files.exchange = _named(layer, "exchange", exchange)
 
 
 def _named(layer: FileLayer, name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.runs.checkpoint import newest_whole
+from kogpt2_gluon.storage.files import remove_partials
 from tests.chaos.scenario import Chance, Scenario, Trial
 from tests.chaos.world import KILLED, World, check_same_end, check_same_files, entries, record_of
 
@@ -21,15 +22,6 @@ STEPS = ("training.num_steps=2", "checkpoint.interval=1", "checkpoint.keep=1", "
 SMALL = ("model.num_layers=1", "model.units=16", *STEPS)
 COMMITTED = re.compile(r"rename \.step-.*\* step-(\d{8})")
 NAMED = "replace .latest.* latest"  # from here on a resume takes the checkpoint that was committed before
-
-
-def listed(world: World, run_dir: Path, *more: str, inside: str, outside: str = "") -> list[str]:
-    """Runs a training to its end; returns a line for each operation on files in a folder of it."""
-    log = run_dir.with_name(f"{run_dir.name}.operations")
-    files = {"folder": str(run_dir / inside), "log": str(log), "without": str(run_dir / outside) if outside else ""}
-    ended = world.train(run_dir, *more, files=files)
-    assert ended.code == 0, ended
-    return [line.partition(" ")[2] for line in log.read_text().splitlines()]
 
 
 def committed(done: Sequence[str]) -> int:
@@ -55,6 +47,10 @@ class Kills:
         The settings of a run to its end that comes first, which the killed one goes on from.
     back : str, optional
         A step's name: the killed run goes back to it, the one that resumes it does not.
+    do : str, optional
+        The action that ends it, one of a FileLayer.
+    exchanges : bool, optional
+        False: on a file system that cannot exchange two names.
     """
 
     def __init__(
@@ -65,9 +61,12 @@ class Kills:
         outside: str = "",
         prepared: Sequence[str] = (),
         back: str = "",
+        do: str = "kill",
+        exchanges: bool = True,
     ) -> None:
         self.name, self.settings, self.inside, self.outside = name, settings, inside, outside
         self.prepared, self.back = prepared, back
+        self._do, self._exchanges = do, exchanges
         self._operations: list[str] = []
 
     def straight(self, world: World) -> Path:
@@ -80,14 +79,21 @@ class Kills:
         if not run_dir.exists():
             run_dir.parent.mkdir(exist_ok=True)
             self._prepare(world, run_dir)
-            found = listed(world, run_dir, *self._killed(run_dir), inside=self.inside, outside=self.outside)
-            self._operations = found
+            log = run_dir.with_name(f"{self.name}.operations")
+            ended = world.train(run_dir, *self._killed(run_dir), files={**self._files(run_dir), "log": str(log)})
+            assert ended.code == 0, ended
+            self._operations = [line.partition(" ")[2] for line in log.read_text().splitlines()]
         return run_dir
 
     def operations(self, world: World) -> list[str]:
         """Lists the operations that the trials are about."""
         self._listed_run(world)
         return self._operations
+
+    def _files(self, run_dir: Path) -> dict[str, Any]:
+        """The operations that count."""
+        without = str(run_dir / self.outside) if self.outside else ""
+        return {"folder": str(run_dir / self.inside), "without": without, "exchanges": self._exchanges}
 
     def _killed(self, run_dir: Path) -> list[str]:
         """The settings and flags of the run that is killed."""
@@ -105,7 +111,7 @@ class Kills:
         places = chance.sample(self.name, range(1, len(found) + 1), short)
         yield from (self._trial(world, found, at, 0.0) for at in places)
         writes = [at for at, line in enumerate(found, 1) if line.startswith("write ")]
-        torn = chance.sample(self.name, writes, torn_short, len(writes) // 3)
+        torn = chance.sample(self.name, writes, torn_short, len(writes) // 3) if self._do == "kill" else []
         yield from (self._trial(world, found, at, 0.5) for at in torn)
 
     def _trial(self, world: World, found: Sequence[str], at: int, torn: float) -> Trial:
@@ -113,13 +119,14 @@ class Kills:
             straight, run_dir = self.straight(world), folder / "run"
             self._prepare(world, run_dir)
             before = newest_step(run_dir / "checkpoints")
-            files = {"folder": str(run_dir / self.inside), "do": "kill", "at": at, "torn": torn}
-            if self.outside:
-                files["without"] = str(run_dir / self.outside)
+            given = {"torn": torn} if torn else {}
+            files = {**self._files(run_dir), "do": self._do, "at": at, **given}
             ended = world.train(run_dir, *self._killed(run_dir), files=files)
             assert ended.code == KILLED, f"in front of {found[at - 1]!r}: exit code {ended.code}\n{ended.output}"
             where = f"killed in front of {found[at - 1]!r}"
             expected = max(before, committed(found[: at - 1]))
+            if not self._exchanges:
+                remove_partials(run_dir / "checkpoints")  # as the run does first: a name may be between two renames
             left = newest_step(run_dir / "checkpoints")
             if self.inside and not self.back:
                 assert left >= expected, f"{where}: step {left} is left, not {expected}"
@@ -156,6 +163,8 @@ SAVE = Kills("save", SMALL)
 RECORD = Kills("record", SMALL, inside="", outside="checkpoints")
 # The held-out data is new to a finished run, so the last step is evaluated and saved again under the same name.
 AGAIN = Kills("again", (*SMALL, "checkpoint.keep_best=false"), prepared=(*SMALL, "data.test="))
+NO_EXCHANGE = Kills("two-renames", AGAIN.settings, prepared=AGAIN.prepared, exchanges=False)
+POWER = Kills("power", SMALL, do="cut-power")
 ALL = (*SMALL, "checkpoint.keep=0", "checkpoint.keep_best=false")
 BACK = Kills("back", ALL, prepared=ALL, back="step-00000001")
 
@@ -169,7 +178,9 @@ def _trials(kills: Kills, short: int, torn_short: int) -> Any:
 
 SCENARIOS = (
     Scenario("save", "kill -9 at each file operation of saves and prunes", _trials(SAVE, 1, 1)),
+    Scenario("power", "a power cut at each of them: what is not forced onto the disk is gone", _trials(POWER, 1, 0)),
     Scenario("record", "kill -9 at each other file operation of a run", _trials(RECORD, 1, 0)),
     Scenario("back", "kill -9 while a run goes back to an earlier step", _trials(BACK, 1, 0)),
     Scenario("again", "kill -9 while a step is saved again", _trials(AGAIN, 1, 0)),
+    Scenario("two-renames", "the same where names cannot be exchanged (NFS)", _trials(NO_EXCHANGE, 1, 0), long=True),
 )

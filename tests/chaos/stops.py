@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import psutil
 
 from kogpt2_gluon.errors import CorruptionError, PreemptedError
 from tests.chaos.kills import newest_step
@@ -33,18 +36,27 @@ def wait_for_step(training: Training, run_dir: Path, step: int) -> None:
     wait_until(is_there, f"step {step}")
 
 
-def _stop_trials(world: World, chance: Chance) -> Iterator[Trial]:
-    everyone = [(name, rank) for name in ("SIGTERM", "SIGINT", "SIGHUP") for rank in (0, 1)]
-    first, *others = [("SIGTERM", 1), *(each for each in everyone if each != ("SIGTERM", 1))]
-    settings = settings_of(chance)
-    for name, rank in [first] if chance.short else [first, *others]:
+def _signal(name: str, training: Training, run_dir: Path, target: str) -> None:
+    """Sends a signal to one rank, or at once to all that was started, as a scheduler does to a group of processes."""
+    number = getattr(signal, name)
+    if target != "all":
+        os.kill(pid_of(run_dir, int(target)), number)
+        return
+    for process in [*psutil.Process(training.process.pid).children(recursive=True), training.process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
-        def run(folder: Path, name: str = name, rank: int = rank) -> str:
+
+def _stop_trials(world: World, chance: Chance) -> Iterator[Trial]:
+    settings = settings_of(chance)
+    stops = [("SIGTERM", "1"), ("SIGTERM", "0"), ("SIGTERM", "all"), ("SIGINT", "0"), ("SIGHUP", "1")]
+    for name, target in stops[:1] if chance.short else stops:
+
+        def run(folder: Path, name: str = name, target: str = target) -> str:
             straight, run_dir = world.straight("two", *settings, size=2), folder / "run"
             training = world.launch(run_dir, *settings)
-            wait_for_step(training, run_dir, chance.draw(f"{name} {rank}").randint(5, 40))
-            pid = pid_of(run_dir, rank)
-            os.kill(pid, getattr(signal, name))
+            wait_for_step(training, run_dir, chance.draw(f"{name} {target}").randint(5, 40))
+            _signal(name, training, run_dir, target)
             ended = training.wait()
             assert ended.code == PreemptedError.exit_code, ended
             ends = [json.loads(path.read_text()) for path in Path(f"{record_of(run_dir)}.ends").iterdir()]
@@ -63,7 +75,7 @@ def _stop_trials(world: World, chance: Chance) -> Iterator[Trial]:
             check_same_files(run_dir, straight)
             return "same step, 75"
 
-        yield Trial(f"{name}-{rank}", run)
+        yield Trial(f"{name}-{target}", run)
 
 
 def _flip_trials(world: World, chance: Chance) -> Iterator[Trial]:
