@@ -13,7 +13,7 @@ TEST := $(VENV)/.test
 JS := $(VENV)/.js
 PCLUSTER := .venv-pcluster
 
-.PHONY: help demo test test-all fuzz test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
+.PHONY: help demo test test-all fuzz chaos test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -91,6 +91,9 @@ FUZZ_EXECUTIONS ?= 1000000
 fuzz: $(TEST) ## every parser on hostile files, 20 minutes; FUZZ_EXECUTIONS=N, FUZZ_JSON=FILE for the findings
 	$(PIP) install -c constraints.txt -e '.[$(MXNET),fuzz]'
 	$(BIN)/python -m tests.fuzz.run --executions $(FUZZ_EXECUTIONS) $(if $(FUZZ_JSON),--json "$(FUZZ_JSON)")
+
+chaos: $(TEST) ## kills, full disks, changed bytes and more on real trainings, an hour; CHAOS="save --seed 3" chooses
+	$(BIN)/python tests/chaos/run.py $(CHAOS)
 
 lint: $(TEST) ## ruff, the order of imports, words, mypy
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ FIRST = (
     "tests/cli/test_cli.py",
     "tests/launch/plan/test_discovery.py",
     "tests/training/test_training.py",
+    "tests/chaos/test_chaos.py",
     *TOGETHER["kernels"],
 )
 
