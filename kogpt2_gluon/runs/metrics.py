@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -152,7 +153,7 @@ class Tracker(NullTracker):
             raise RecipeError(f"tracking.run_dir={self.run_dir}: cannot be made ({error.strerror})") from None
         self._rewind()
         self._metrics = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        self._log = (self.run_dir / "log.txt").open("a", encoding="utf-8")
+        self._log = _open_log(self.run_dir / "log.txt")
         if self._tensorboard:
             begun = None if self._is_new else self._start_step
             self._writer = _summary_writer(self.run_dir / "tensorboard", begun)
@@ -327,6 +328,16 @@ def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             yield raw, line
         elif number != last:
             raise DataError(f"{path}: line {number + 1} is not a JSON object with kind and step; fix or delete it")
+
+
+def _open_log(path: Path) -> IO[str]:
+    """Opens a log to go on with it; a last line that a kill left unfinished gets its end."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+    return path.open("a", encoding="utf-8")
 
 
 def printable(text: str) -> str:

@@ -237,6 +237,16 @@ class TestResume:
         starts = [event.step for event in events(tmp_path / "tensorboard") if event.HasField("session_log")]
         assert starts == [0, 1]
 
+    def test_a_line_of_the_log_that_a_kill_cut_off_stays_a_line_of_its_own(self, tmp_path):
+        for text in (None, "", "2026-01-01 00:00:00 whole\n", "2026-01-01 00:00:00 to"):
+            if text is not None:
+                (tmp_path / "log.txt").write_text(text)
+            with Tracker(tmp_path, 100, step=0, tensorboard=False) as tracker:
+                tracker.message("goes on")
+            lines = (tmp_path / "log.txt").read_text().splitlines()
+            assert lines[-2].endswith(" goes on") and lines[:-2] == (text or "").splitlines()
+            (tmp_path / "log.txt").unlink()
+
     def test_what_a_kill_left_of_a_file_goes(self, tmp_path):
         (tmp_path / "samples").mkdir()
         for name in (".recipe.yaml.0123456789ab.partial", "samples/.step-00000001.txt.0123456789ab.partial", ".mine"):
