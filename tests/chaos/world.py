@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 LONGEST = 120.0  # seconds; what takes longer hangs
 KILLED = -signal.SIGKILL
 
-Settings = Sequence[str]
+DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")  # begins a line of log.txt
 
 
 class Ended(NamedTuple):
@@ -167,6 +168,8 @@ def check_same_end(run_dir: Path, straight: Path, ckpt_dir: Path | None = None) 
     assert parameters(saved) == parameters(straight), "other parameters at the end"
     assert _state(saved) == _state(straight), "another state at the end"
     assert losses(run_dir) == losses(straight), f"another record: {losses(run_dir)}"
+    log = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    assert not [line for line in log if DATE.search(line, 1)], "a line of log.txt begins in the middle of another"
     faults = differences(record_of(run_dir), record_of(straight))
     assert not faults, "; ".join(faults)
 
