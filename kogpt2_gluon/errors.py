@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 INTERRUPTED = 130  # the exit code after Ctrl-C, as a shell has it: 128 + SIGINT
 LONGEST_MESSAGE = 4000  # characters
-# What a terminal obeys or hides, half of a surrogate pair, and a line end that begins no indented line: names and values
-# in a message come from files, and must not write lines of their own.
+# What a terminal obeys or hides, half of a surrogate pair, and a line end that begins no indented line: names and
+# values in a message come from files, and must not write lines of their own.
 _UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\n(?!  \S)")
 
 

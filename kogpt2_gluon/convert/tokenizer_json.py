@@ -28,8 +28,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from kogpt2_gluon.convert.normalizer import OTHER, SPACE, normalizer_of
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.model_proto import model_proto
 from kogpt2_gluon.storage.tokenizer_file import read_limited
-from kogpt2_gluon.tokens.model_proto import model_proto
 
 TABLES = ("nmt_nfkc", "nmt_nfkc_jamo", "nmt_nfkc_cf", "nfkc", "nfkc_cf")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # ModelProto.SentencePiece.Type

@@ -24,7 +24,7 @@ from kogpt2_gluon.convert.tokenizer_files import SPIECE
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe, parse_recipe
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
-from kogpt2_gluon.storage.links import file_in
+from kogpt2_gluon.storage.links import file_in, read_file
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile
 from kogpt2_gluon.storage.tokenizer_file import TOKENIZER_JSON
 from kogpt2_gluon.storage.torch_file import TorchFile
@@ -214,7 +214,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path).decode())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError):

@@ -20,7 +20,7 @@ from kogpt2_gluon.corpus.layout import LAYOUTS, Layout
 from kogpt2_gluon.corpus.not_a_corpus import not_a_corpus
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.files import fsync_stream
-from kogpt2_gluon.storage.links import file_in, leads_out
+from kogpt2_gluon.storage.links import file_in, leads_out, read_file
 
 SPLITS = ("train", "test")
 CORPUS_FORMAT = "kogpt2-corpus"
@@ -200,7 +200,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise not_a_corpus(folder, CORPUS_FILE)
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(read_file(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from None
     if not isinstance(about, dict) or about.get("format") != CORPUS_FORMAT:

@@ -20,6 +20,7 @@ import xxhash
 
 from kogpt2_gluon.errors import DamagedError, DataError
 from kogpt2_gluon.machine.limits import available_cores
+from kogpt2_gluon.storage.links import read_file
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
@@ -105,7 +106,7 @@ def read_manifest(folder: Path) -> dict[str, FileFacts]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_file(path).decode())
         version = manifest["format_version"]
         if version not in (1, FORMAT_VERSION):
             raise DataError(f"{path}: format version {version!r}; this program reads {FORMAT_VERSION} and older")

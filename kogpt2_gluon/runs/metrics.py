@@ -25,6 +25,7 @@ from kogpt2_gluon.machine.console import forget, write_line
 from kogpt2_gluon.runs.environment import write_environment
 from kogpt2_gluon.runs.eta import Eta
 from kogpt2_gluon.storage.files import remove_partials, replace_file
+from kogpt2_gluon.storage.links import read_file
 from kogpt2_gluon.wording import duration
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ def check_record(run_dir: Path) -> None:
 def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yields each line of `path`: its bytes without the line end, and the object that it holds."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_file(path).split(b"\n")
     except OSError as error:
         raise DataError(
             f"{path}: no record of a run can be read here ({error.strerror}); is this a run folder?"

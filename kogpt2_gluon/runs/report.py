@@ -17,6 +17,7 @@ from kogpt2_gluon.pages.page import PAGE, STYLE
 from kogpt2_gluon.pages.plot import Array, Series, line_plot, rounded, short, smooth
 from kogpt2_gluon.runs.metrics import CHANGE, printable, read_metrics
 from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.storage.links import read_file
 from kogpt2_gluon.user_files import load_yaml
 from kogpt2_gluon.wording import duration
 
@@ -294,7 +295,7 @@ def _window(points: int) -> int:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_file(path).decode("utf-8", "replace")
     except OSError:
         return ""
 

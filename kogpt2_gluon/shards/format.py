@@ -36,6 +36,7 @@ from kogpt2_gluon.shards.folders import MANIFEST as MANIFEST  # who reads or wri
 from kogpt2_gluon.shards.folders import SUFFIX, why_no_manifest
 from kogpt2_gluon.shards.folders import TOKENIZER as TOKENIZER
 from kogpt2_gluon.storage.files import commit_file, write_file
+from kogpt2_gluon.storage.links import read_file
 from kogpt2_gluon.tokens.tokenizer import NO_TOKEN, unscored_id
 
 FORMAT_VERSION = 2
@@ -137,7 +138,7 @@ class Manifest:
         """Reads and checks the manifest in `folder`. DataError if it is missing, damaged or of another format."""
         path = folder / MANIFEST
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
+            plain = json.loads(read_file(path).decode())
             fingerprint = plain.pop("fingerprint")
             if plain["format_version"] != FORMAT_VERSION:
                 found = plain["format_version"]

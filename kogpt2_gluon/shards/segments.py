@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kogpt2_gluon.storage.model_proto import model_proto
 from kogpt2_gluon.storage.tokenizer_file import is_json
-from kogpt2_gluon.tokens.model_proto import model_proto
 from kogpt2_gluon.tokens.profiles import JAMO_PROFILE
 from kogpt2_gluon.tokens.tokenizer import SPACE
 

@@ -22,6 +22,7 @@ from kogpt2_gluon.shards.check import Fault, Index, Layout, check_chunks, check_
 from kogpt2_gluon.shards.file_pool import available_memory
 from kogpt2_gluon.shards.folders import MANIFEST, SUFFIX, set_folders
 from kogpt2_gluon.shards.format import READ_SIZE, UNFINISHED, Manifest, ShardInfo
+from kogpt2_gluon.storage.links import read_file
 from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 from kogpt2_gluon.wording import counted, gigabytes
 
@@ -218,7 +219,7 @@ def _check_manifest(folder: Path, report: SetReport) -> Manifest | None:
 def _read_doubtful(folder: Path) -> Manifest | None:
     """Returns a manifest that fails its own checks but can be compared with the shards; None for any other."""
     try:
-        plain = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        plain = json.loads(read_file(folder / MANIFEST).decode())
         plain.pop("fingerprint", None)
         manifest = Manifest(**{**plain, "shards": [ShardInfo(**shard) for shard in plain["shards"]]})
         manifest.check(folder / MANIFEST)

@@ -1,8 +1,27 @@
-"""Names and links in folders that come from elsewhere: what they name must lie there, or any file could be read."""
+"""Files of folders that come from elsewhere: names and links that lead out, and what is no file at all, are refused."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from pathlib import Path
+
+
+def read_file(path: Path, most: int = -1) -> bytes:
+    """Reads a file whole, or its first `most` bytes. OSError if it cannot be read, or is no file.
+
+    An archive can bring a pipe or a device under any name, and reading one would wait, or go on, for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "not a file, but a pipe or a device", str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(most)
 
 
 def file_in(folder: Path, name: str) -> Path | None:

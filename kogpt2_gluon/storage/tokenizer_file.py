@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.links import read_file
 
 SENTENCEPIECE, TOKENIZER_JSON = NAMES = ("tokenizer.model", "tokenizer.json")
 LARGEST = 128 << 20  # bytes; four times the largest vocabulary in use (262,144 pieces)
@@ -71,8 +72,7 @@ def tokenizer_in(folder: Path) -> Path:
 def read_limited(path: Path) -> bytes:
     """Reads a tokenizer's file. DataError if it cannot be read, or is larger than any tokenizer."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+        content = read_file(path, LARGEST + 1)
     except OSError as error:
         raise DataError(f"{path}: the tokenizer cannot be read: {error.strerror}") from None
     if len(content) > LARGEST:

@@ -21,6 +21,7 @@ import os
 import pickletools
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Union
 
@@ -118,7 +119,7 @@ class TorchFile(LazyArrays[Tensor]):
                 if info.compress_type != zipfile.ZIP_STORED:  # a little could become a lot
                     raise ValueError(f"{info.filename} is compressed")
             if f"{listing[: -len('data.pkl')]}byteorder" in archive.namelist():
-                order = archive.read(f"{listing[: -len('data.pkl')]}byteorder")
+                order = _content(file, archive.getinfo(f"{listing[: -len('data.pkl')]}byteorder"))
                 if order != b"little":
                     raise ValueError(f"byte order {order[:10]!r}")
             sizes = {}
@@ -129,7 +130,7 @@ class TorchFile(LazyArrays[Tensor]):
                     if self._starts[key] + sizes[key] > os.fstat(file.fileno()).st_size:
                         raise ValueError(f"{info.filename} ends after the end of the file")
             self._sizes = sizes
-            return _follow(io.BytesIO(archive.read(listing)))
+            return _follow(io.BytesIO(_content(file, archive.getinfo(listing))))
 
     def _from_old(self, file: BinaryIO) -> Any:
         file.seek(0)
@@ -196,6 +197,15 @@ def _start_of(file: BinaryIO, info: zipfile.ZipInfo) -> int:
         raise ValueError(f"{info.filename} has no header")
     name, extra = struct.unpack("<HH", header[26:30])
     return info.header_offset + 30 + int(name) + int(extra)
+
+
+def _content(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of an uncompressed entry. Its checksum can be 0: PyTorch writes that where it is not to compute it."""
+    file.seek(_start_of(file, info))
+    content = _Rest(file).read(info.file_size)
+    if len(content) < info.file_size or (info.CRC and zlib.crc32(content) != info.CRC):
+        raise ValueError(f"{info.filename} is damaged")
+    return content
 
 
 class _Rest:

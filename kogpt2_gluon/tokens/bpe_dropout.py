@@ -17,8 +17,8 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.storage.model_proto import model_proto
 from kogpt2_gluon.storage.tokenizer_file import is_json
-from kogpt2_gluon.tokens.model_proto import model_proto
 
 LONGEST_ROW = 24  # symbols; longer segments are merged one by one
 NO_PAIR = np.iinfo(np.int32).max  # the rank of a pair that does not make a piece, or was dropped

@@ -15,7 +15,7 @@ from typing import Any
 
 import sentencepiece
 
-from kogpt2_gluon.tokens.model_proto import model_proto
+from kogpt2_gluon.storage.model_proto import model_proto
 
 JAMO_PROFILE = "nmt_nfkc_jamo"
 PROFILES = {

@@ -22,7 +22,7 @@ from typing import Any
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.files import write_file
-from kogpt2_gluon.tokens.model_proto import model_proto
+from kogpt2_gluon.storage.model_proto import model_proto
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
 from kogpt2_gluon.tokens.training import RESERVED

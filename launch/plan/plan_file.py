@@ -11,6 +11,7 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.estimate import Estimate
 from kogpt2_gluon.findings import FAIL
 from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.storage.links import read_file
 from kogpt2_launch.hosts import FileSystem, Host
 from kogpt2_launch.plan.environment import INTERFACE_VARIABLES, check_variable
 from kogpt2_launch.plan.plan import FORMAT, Plan, check_gpus, check_interface
@@ -32,7 +33,7 @@ def load_plan(path: Path) -> Plan:
     """Reads a plan that ``plan --out`` wrote; RecipeError if it is damaged, edited by hand or out of date."""
     again = "make it again with kogpt2-launch plan"
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(read_file(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"plan {path}: not readable: {error}") from None
     found = plain.get("format") if isinstance(plain, dict) else None
@@ -43,7 +44,7 @@ def load_plan(path: Path) -> Plan:
         _check_plan(plan, plain, f"plan {path}: ", again)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecipeError(f"plan {path}: incomplete ({type(error).__name__}: {error}); {again}") from None
-    except RecipeError as error:  # of a part of it, which does not know where it stands
+    except RecipeError as error:  # of a part of it, which does not know its file
         raise RecipeError(str(error) if str(path) in str(error) else f"plan {path}: {error}") from None
     return plan
 

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from kogpt2_gluon.errors import PreemptedError
 from kogpt2_launch.host.link import BEAT_SECONDS, proof
 
-# What a line that is no message raises.
+# What reading a line raises that is not a message.
 NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 

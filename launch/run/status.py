@@ -13,14 +13,16 @@ from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import ENDED, read_metrics
+from kogpt2_gluon.storage.links import read_file
 
 STALE_SECONDS = 30.0
 ALONE = "alone"  # the state of a single worker, which nobody watches
 # The fields of status.json, of its launcher and of each of its ranks, with their types.
-_STATUS = {"state": (str,), "text": (str,), "updated": (float, int), "attempt": (int,), "num_steps": (int,)}
+_Types = dict[str, tuple[type, ...]]
+_STATUS: _Types = {"state": (str,), "text": (str,), "updated": (float, int), "attempt": (int,), "num_steps": (int,)}
 _STATUS.update(launcher=(dict,), ranks=(list,))
-_LAUNCHER = {"host": (str,), "pid": (int,)}
-_RANK = {"rank": (int,), "host": (str,), "step": (int,), "process": (str,), "code": (int, type(None))}
+_LAUNCHER: _Types = {"host": (str,), "pid": (int,)}
+_RANK: _Types = {"rank": (int,), "host": (str,), "step": (int,), "process": (str,), "code": (int, type(None))}
 _RANK.update(silent=(float, int, type(None)), still=(float, int, type(None)))
 
 
@@ -31,7 +33,7 @@ def read_status(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "launch" / "status.json"
     try:
-        status = json.loads(path.read_text(encoding="utf-8"))
+        status = json.loads(read_file(path).decode())
     except FileNotFoundError:
         if is_alone(run_dir):
             return _read_alone(run_dir)
@@ -53,7 +55,7 @@ def _is_status(status: Any) -> bool:
     )
 
 
-def _has(plain: Any, types: dict[str, tuple[type, ...]]) -> bool:
+def _has(plain: Any, types: _Types) -> bool:
     if not isinstance(plain, dict) or not types.keys() <= plain.keys():
         return False
     return all(type(plain[name]) in kinds for name, kinds in types.items())

@@ -38,7 +38,7 @@ def all_targets() -> dict[str, Any]:
 
 
 class Tally:
-    """What came out of a target so far; written to a file now and then, since the process may crash."""
+    """Counts what came out of a target. It is written to a file now and then, since the process may crash."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

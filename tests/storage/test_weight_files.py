@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -46,6 +47,24 @@ def test_every_kind_of_tensor_is_read_as_torch_reads_it(tmp_path, in_zip):
     assert list(TorchFile(nested)) == ["weight", "bias"]
     mixed = save(tmp_path / "c.bin", {"weight": base, "step": 7}, in_zip)
     assert TorchFile(mixed).others == ["step"]
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    from torch.utils.serialization import config
+
+    with config.patch("save.compute_crc32", False):
+        path = save(tmp_path / "a.bin", {"a": torch.arange(4.0)}, in_zip=True)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.getinfo("a/data.pkl").CRC == 0
+    assert TorchFile(path)["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_checksum_that_is_there_is_compared(tmp_path):
+    path = save(tmp_path / "a.bin", {"a": torch.arange(4.0)}, in_zip=True)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"OrderedDict", b"OrderedDicT", 1).replace(b"FloatStorage", b"FloatStoragE", 1))
+    with pytest.raises(DataError, match=r"a\.bin: .*a/data\.pkl is damaged"):
+        TorchFile(path)
 
 
 class Evil:

@@ -18,7 +18,7 @@ from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE
 from kogpt2_gluon.corpus.cleaning import clean
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.tokens.model_proto import model_proto
+from kogpt2_gluon.storage.model_proto import model_proto
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.tokens.training import RESERVED, train_tokenizer
 from tests.helpers import REAL_TEXT

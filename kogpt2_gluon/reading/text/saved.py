@@ -43,7 +43,7 @@ def _is_text_file(row: list[Any]) -> bool:
 
 # What there is in a state, apart from source and version, and whether a value can be that.
 FORM: dict[str, Callable[[Any], bool]] = {
-    "settings": lambda value: isinstance(value, dict),
+    "settings": lambda value: isinstance(value, dict) and type(value.get("seq_length")) is int,
     "consumed": _is_count,
     "epoch": _is_count,
     "reported": _is_count,

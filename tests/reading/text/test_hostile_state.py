@@ -49,6 +49,7 @@ def test_what_a_run_writes_is_read() -> None:
     [
         *((key, value) for key in STATE if key not in OPTIONAL for value in (None, [[[]]], -1)),
         *((key, value) for key in ("consumed", "epoch", "reported") for value in (1.5, "8", True)),
+        *(("settings", value) for value in ({}, {**STATE["settings"], "seq_length": "16"})),
         *(("share_read", value) for value in (-0.1, 1.1, float("nan"), "0.5")),
         *(("unread", value) for value in (float("inf"), "0", None)),
         *(("history", value) for value in ([], [[]], [0], [[0]])),

@@ -13,7 +13,7 @@ def model_proto(content: bytes, path: Path | None = None) -> Any:
 
     SentencePiece itself reads some files that the Protocol Buffers of Python do not.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from sentencepiece import sentencepiece_model_pb2  # not needed in every process that has a tokenizer
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at run time
