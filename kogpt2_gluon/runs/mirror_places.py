@@ -29,7 +29,7 @@ from kogpt2_gluon.storage.files import (
     write_file,
 )
 from kogpt2_gluon.storage.s3_parts import Content, part_size_for
-from kogpt2_gluon.storage.s3_prefix import S3Prefix
+from kogpt2_gluon.storage.s3_prefix import CHECK, S3Prefix
 from kogpt2_gluon.storage.s3_url import is_s3_url
 from kogpt2_gluon.wording import gigabytes
 
@@ -190,13 +190,15 @@ class FolderPlace(Place):
         for path in self._folder.glob(f".*{UNFINISHED}"):
             if path.name not in resumable:
                 shutil.rmtree(path)
+        for path in self._folder.glob(f"{CHECK}*"):
+            path.rmdir()
 
     def check_writable(self) -> None:
         place = self._folder.absolute()
         while not place.exists() and place != place.parent:
             place = place.parent
         try:
-            Path(tempfile.mkdtemp(prefix=".kogpt2-", dir=place)).rmdir()
+            Path(tempfile.mkdtemp(prefix=CHECK, dir=place)).rmdir()
         except OSError as error:
             raise RecipeError(f"{self.name}: cannot be written to ({error.strerror})") from None
 
@@ -263,7 +265,7 @@ class S3Place(Place):
     def tidy(self, wanted: str) -> None:
         for name, upload in self._objects.unfinished():
             folder = name.partition("/")[0]
-            if is_a_checkpoint(folder) and folder != wanted:
+            if name.startswith(CHECK) or (is_a_checkpoint(folder) and folder != wanted):
                 self._objects.abort(name, upload)
         for folder, files in self._folders().items():
             if MANIFEST not in files and folder != wanted:

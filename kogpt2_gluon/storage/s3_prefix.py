@@ -12,6 +12,8 @@ from kogpt2_gluon.storage.s3 import explained, transfer_config, url_of
 from kogpt2_gluon.storage.s3_parts import MARK, Content, abort_upload, unfinished_uploads, upload_content
 from kogpt2_gluon.storage.s3_url import split_s3_url
 
+CHECK = ".kogpt2-"  # begins the name of an upload that only checks if one can be made
+
 
 class S3Prefix:
     """Reads, writes, copies and removes the objects of ``s3://bucket/prefix``, by their names below it.
@@ -95,7 +97,7 @@ class S3Prefix:
 
     def check_writable(self) -> None:
         """Begins an upload and aborts it: nothing is left, not even a deleted version in a bucket that keeps those."""
-        key = self._key(f".kogpt2-{uuid.uuid4().hex}")
+        key = self._key(f"{CHECK}{uuid.uuid4().hex}")
         with explained(self.url) as client:
             upload = client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
             client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)

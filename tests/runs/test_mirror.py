@@ -16,9 +16,10 @@ from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.mirror import Mirror, held, newest_first
 from kogpt2_gluon.storage.s3 import explained
 from tests.helpers import enlarge, small_disk
-from tests.runs.mirror_helpers import Shelf, requests, update
+from tests.runs.mirror_helpers import PREFIX, Shelf, requests, update
 from tests.runs.test_best import save
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
+from tests.storage.s3_helpers import BUCKET
 
 pytest.importorskip("boto3", reason="reads from S3")
 
@@ -425,6 +426,14 @@ def test_the_check_leaves_nothing(shelf: Shelf, store: Any) -> None:
     assert Mirror(shelf.address).checkpoints() == []
     assert not Path(shelf.address).exists()
     assert Shelf(None, store).content() == {} and Shelf(None, store).unfinished() == []
+
+
+def test_a_check_that_was_killed_is_cleared_away(ckpt_dir: Path, shelf: Shelf, store: Any, tmp_path: Path) -> None:
+    store.create_multipart_upload(Bucket=BUCKET, Key=f"{PREFIX}/.kogpt2-1")
+    (tmp_path / "mirror" / ".kogpt2-1").mkdir(parents=True)
+    save(ckpt_dir, 10, best=None)
+    update(Mirror(shelf.address), ckpt_dir)
+    assert shelf.unfinished() == [] and not list(Path(shelf.address).glob(".*"))
 
 
 def test_places_that_cannot_be_written_to(store: Any, tmp_path: Path) -> None:
