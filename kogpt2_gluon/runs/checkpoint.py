@@ -49,7 +49,7 @@ from kogpt2_gluon.runs.manifest import (
 )
 from kogpt2_gluon.storage.files import move, remove_folder, remove_partials, replace_folder, write_file
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
-from kogpt2_gluon.storage.links import leads_out
+from kogpt2_gluon.storage.links import leads_out, read_file
 from kogpt2_gluon.storage.params_file import ParamsFile, read_params, write_params
 from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
 
@@ -88,7 +88,7 @@ class Checkpoint:
         """The content of state.json: step, schedule, reader and fingerprints. DataError if it names no step."""
         path = self.path / STATE
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
+            state = json.loads(read_file(path).decode())
         except OSError as error:
             check_is_damage(error, path)
             raise _damaged(path) from None
