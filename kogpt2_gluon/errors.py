@@ -14,9 +14,10 @@ from collections.abc import Iterator
 
 INTERRUPTED = 130  # the exit code after Ctrl-C, as a shell has it: 128 + SIGINT
 LONGEST_MESSAGE = 4000  # characters
-# What a terminal obeys or hides, half of a surrogate pair, and a line end that begins no indented line: names and
-# values in a message come from files, and must not write lines of their own.
-_UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\n(?!  \S)")
+# What a terminal obeys or hides, and half of a surrogate pair: names and values in a message come from files. Nor may
+# they begin lines of their own; the lines of a list are indented.
+_UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LINE_END = re.compile(r"\n(?!  \S)")
 
 
 class KoGPT2Error(Exception):
@@ -29,7 +30,8 @@ class KoGPT2Error(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        text = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
+        text = _LINE_END.sub(" ", super().__str__())
+        text = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
         half = LONGEST_MESSAGE // 2
         return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]} ... {text[-half:]}"
 

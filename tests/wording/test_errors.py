@@ -11,7 +11,7 @@ from kogpt2_gluon.errors import LONGEST_MESSAGE, DataError, KoGPT2Error, RecipeE
     ("text", "shown"),
     [
         ("a.bin: \x1b[31mred\x07", "a.bin: \\x1b[31mred\\x07"),
-        ("a\r\nkogpt2: done", "a\\r\\nkogpt2: done"),  # a line that the program did not write
+        ("a\r\nkogpt2: done", "a\\r kogpt2: done"),  # a line that the program did not write
         ("a\u202eb \x85 \ud800", "a\\u202eb \\x85 \\ud800"),
         ("r.yaml: 2 faults:\n  one\n  two", "r.yaml: 2 faults:\n  one\n  two"),
         ("한국어 😀 ㅋㅋ\u3000", "한국어 😀 ㅋㅋ\u3000"),
