@@ -121,6 +121,10 @@ class Order(ABC):
     def chunks_from(self, lane: int, place: int) -> Iterator[int]:
         """Yields the chunks that the lane reads from its sequence number `place` on, in order."""
 
+    @abstractmethod
+    def sequence_at(self, lane: int, place: int) -> tuple[int, int]:
+        """Returns the chunk of the lane's sequence number `place`, and the offset of its first token in it."""
+
     def _key(self, purpose: str, *parts: int) -> int:
         return key_of(of_course(purpose, self.course), self.fingerprint, self.seed, *parts)
 
@@ -150,6 +154,10 @@ class SequenceOrder(Order):
     def chunks_from(self, lane: int, place: int) -> Iterator[int]:
         """Yields every chunk once: a small set is read whole."""
         return iter(range(self.num_full + (self.tail_tokens > 0)))
+
+    def sequence_at(self, lane: int, place: int) -> tuple[int, int]:
+        chunks, offsets = self.sequences(lane, place, 1)
+        return int(chunks[0]), int(offsets[0])
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,11 @@ class ChunkOrder(Order):
         """Yields chunks endlessly, epoch after epoch; the first ones are in use at `place`."""
         slots = self.slots(lane, *self.find(lane, place), 1)
         return self.elements_from(lane, slots.elements(slots.slots).start)
+
+    def sequence_at(self, lane: int, place: int) -> tuple[int, int]:
+        run = self.slots(lane, *self.find(lane, place), 1)
+        elements, offsets = run.sequences(place - run.place, place - run.place + 1)
+        return int(self.elements(lane, int(elements[0]), 1)[0]), int(offsets[0])
 
     def elements_from(self, lane: int, element: int) -> Iterator[int]:
         """Yields the chunk numbers of the lane's elements from `element` on, endlessly."""

@@ -82,6 +82,10 @@ class Reader(ABC):
         first = max(0, self.consumed - updates * self.sequences_per_update)
         return f"sequences {first:,} to {self.consumed - 1:,} of the reading order"
 
+    def sequences_of_last(self, updates: int) -> list[str]:
+        """Says where each of these sequences is in the data; nothing if the reader does not know."""
+        return []
+
     @abstractmethod
     def describe(self, num_sequences: int) -> str:
         """Says in a few lines what is read; `num_sequences` is what `consumed` will be at the end of the run."""

@@ -15,6 +15,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.cache.node_cache import NodeCache, node_lanes
 from kogpt2_gluon.reading.damage import Damage
 from kogpt2_gluon.reading.lanes import PIECE, ChunkStream, Lane, SequenceStream, Stream, read_whole
+from kogpt2_gluon.reading.locating import locate
 from kogpt2_gluon.reading.mix import PERIOD, Mix, show_passes
 from kogpt2_gluon.reading.open_sets import open_shards
 from kogpt2_gluon.reading.order import ChunkOrder, SequenceOrder
@@ -132,6 +133,11 @@ class ShardReader(Reader):
         before = f" (after {show_passes(self._epochs_before)} in other orders)" if self._epochs_before else ""
         lines.append(f"{num_sequences:,} sequences are {show_passes(epochs)} epochs{before}; {self.mix.lanes} lanes")
         return "\n".join(lines)
+
+    def sequences_of_last(self, updates: int) -> list[str]:
+        first = max(0, self.consumed - updates * self.sequences_per_update)
+        found = locate(self.mix, self._sets, first, self.consumed)
+        return [f"{path} token {token:,}" for path, token in found]
 
     def blocks(self) -> Iterator[Batch]:
         assert self._ahead is not None

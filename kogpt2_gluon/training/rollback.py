@@ -33,6 +33,10 @@ class RollBack(Exception):  # noqa: N818 - the run goes on
         super().__init__(message)
         self.left_out, self.stop_wanted = left_out, stop_wanted
 
+    def __repr__(self) -> str:
+        """Its message, which is how log.txt says why a training ended that did not fail."""
+        return str(self)
+
 
 def with_rollbacks(run_once: Callable[[RollBack | None], Result]) -> Result:
     """Returns what `run_once` returns, which is called again, with the RollBack, each time that it raises one."""

@@ -108,7 +108,7 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
         products=products,
         loss_scale=loss_scale,
         replicas=replicas,
-        check=UpdateCheck(recipe, state, worker, loss_scale, replicas, reader.place_of_last),
+        check=UpdateCheck(recipe, state, worker, loss_scale, replicas, reader),
         reader=reader,
         batches=device_batches(reader, ctx),
         resumed=checkpoint,

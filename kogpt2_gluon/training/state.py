@@ -77,9 +77,9 @@ class TrainingRun:
     update: Update
     products: Products
     loss_scale: LossScale
-    reader: Reader
     replicas: Replicas
     check: UpdateCheck
+    reader: Reader
     batches: Iterator[
         tuple[Batch, Any]
     ]  # the tokens of each update, in NumPy and on the device; see training/batches.py

@@ -15,12 +15,13 @@ in the whole run, are skipped or rolled back; then the run ends, because somethi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kogpt2_gluon.errors import DivergedError
 from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.loss_scale import LossScale
 from kogpt2_gluon.training.replicas import Replicas, few
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from kogpt2_gluon.training.state import TrainState
 
 IN_A_ROW = 10
+ODD_UPDATES = "odd_updates.txt"  # in the run folder
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class UpdateCheck:
     loss_scale : LossScale
     replicas : Replicas
         What is odd may come from silent corruption of one worker, so then the workers are compared first.
-    place : callable
-        Says in a few words which sequences the last `n` updates have used.
+    reader : Reader
+        Knows which sequences an update has used. They are listed in RUN_DIR/odd_updates.txt.
     """
 
     def __init__(
@@ -64,10 +66,10 @@ class UpdateCheck:
         worker: Worker,
         loss_scale: LossScale,
         replicas: Replicas,
-        place: Callable[[int], str],
+        reader: Reader,
     ) -> None:
         self._recipe, self._state, self._worker = recipe, state, worker
-        self._loss_scale, self._replicas, self._place = loss_scale, replicas, place
+        self._loss_scale, self._replicas, self._reader = loss_scale, replicas, reader
 
     def judge(self, loss: float, norm: float, own_loss: float, stop_wanted: bool) -> Judgement:
         """Judges the update whose gradients are there. Every worker calls this, in each step.
@@ -97,7 +99,8 @@ class UpdateCheck:
                 if state.attempt + 1 == last:
                     self._count(f"update {last} is left out after a rollback")
                 self._remember(loss, norm)
-                return Judgement(False, f"{self._skipped()}: a rollback left it out; {self._place(1)}")
+                place = self._reader.place_of_last(1)
+                return Judgement(False, f"{self._skipped()}: a rollback left it out; {place}")
         if math.isfinite(loss) and not math.isfinite(norm) and not self._loss_scale.exhausted:
             why = f"its gradients overflow float16; loss scale {scale:.0f} -> {self._loss_scale.scale:.0f}"
             return Judgement(False, f"{self._skipped()}: {why}")
@@ -115,7 +118,7 @@ class UpdateCheck:
         if spike and training.on_spike != "log":
             return self._act(training.on_spike, spike, training.spike_leave_out, stop_wanted)
         state.odd_in_a_row = 0
-        return Judgement(True, f"step {state.step + 1}: {spike}; {self._place(1)}" if spike else "")
+        return Judgement(True, self._listed(f"step {state.step + 1}: {spike}", 1) if spike else "")
 
     def _remember(self, loss: float, norm: float) -> None:
         training = self._recipe.training
@@ -128,13 +131,23 @@ class UpdateCheck:
         attempt = self._state.attempt + 1
         self._count(why)
         if action == "skip" or stop_wanted:
-            return Judgement(False, f"{self._skipped()}: {why}; {self._place(1)}")
+            return Judgement(False, self._listed(f"{self._skipped()}: {why}", 1))
         first = max(1, attempt - leave_out + 1)
-        raise RollBack(
-            f"rolled back from update {attempt}: {why}; {_updates(first, attempt)} left out from here on, "
-            f"{self._place(attempt - first + 1)}",
-            merged(self._state.left_out, [[first, attempt]]),
-        )
+        what = f"rolled back from update {attempt}: {why}; {_updates(first, attempt)} left out from here on"
+        raise RollBack(self._listed(what, attempt - first + 1), merged(self._state.left_out, [[first, attempt]]))
+
+    def _listed(self, what: str, updates: int) -> str:
+        """Adds the place of the last `updates` updates to a line for the log, and lists their sequences in a file."""
+        line, folder = f"{what}; {self._reader.place_of_last(updates)}", self._recipe.run_dir
+        if self._worker.rank or not folder.is_dir():  # a profile makes no run folder
+            return line
+        text = "".join(f"  {name}\n" for name in self._reader.sequences_of_last(updates))
+        try:
+            with (folder / ODD_UPDATES).open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n{text}")
+        except OSError as error:  # the numbers say it too
+            return f"{line} ({ODD_UPDATES} cannot be written: {error.strerror})"
+        return line
 
     def _count(self, why: str) -> None:
         """Counts an odd update. DivergedError if it is one too many."""

@@ -13,6 +13,7 @@ import pytest
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.reading import lanes, open_sets, shard_reader
+from kogpt2_gluon.reading.locating import locate
 from kogpt2_gluon.reading.mix import Mix
 from kogpt2_gluon.reading.open_sets import training_mix
 from kogpt2_gluon.reading.order import ChunkOrder, SequenceOrder
@@ -109,6 +110,30 @@ def test_the_sequences_are_those_of_the_order(shards: ShardSet, dealt: str) -> N
     of_lane = found.reshape(updates, 8, SEQ + 1)
     for lane in range(8):
         assert np.array_equal(of_lane[:, lane], expected_rows(mix, lane, updates))
+
+
+def test_every_sequence_can_be_found_in_the_shards(folders: list[Path], dealt: str) -> None:
+    """In one set and in a mix of three, at the beginning and in a later epoch."""
+    for which in ([0], [0, 1, 2]):
+        sets = [ShardSet(folders[k]) for k in which]
+        mix = training_mix(sets, recipe(train={str(folders[k]): 1.0 + k for k in which}), 1)
+        for consumed in (0, 8 * (mix.sequences_per_epoch // 8 + 3)):
+            with ShardReader([ShardSet(folders[k]) for k in which], mix, 8, 2, place=Place(consumed)) as opened:
+                for rows, _ in zip(opened, range(3)):
+                    found = list(locate(mix, sets, opened.consumed - 16, opened.consumed))
+                    assert opened.sequences_of_last(1) == [f"{path} token {token:,}" for path, token in found]
+                    firsts = [FIRST[folders.index(path.parent)] + start_of(path) + token for path, token in found]
+                    by_lane = rows.reshape(2, 8, SEQ + 1)[..., 0].T.ravel()
+                    assert sorted(firsts) == sorted(by_lane.tolist())
+        for each in sets:
+            each.close()
+
+
+def start_of(path: Path) -> int:
+    """The tokens of a set before one of its shards."""
+    with ShardSet(path.parent) as opened:
+        names = [shard.name for shard in opened.manifest.shards]
+        return sum(shard.tokens for shard in opened.manifest.shards[: names.index(path.name)])
 
 
 @pytest.mark.parametrize(

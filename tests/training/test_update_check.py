@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -96,7 +97,10 @@ def test_a_rollback_ends_where_skipping_does(tiny, tmp_path, odd_batches):
     lines = log(tmp_path / "rollback").splitlines()
     assert sum("going on from" in line and "step-00000016" in line for line in lines) == 2
     first = next(line for line in lines if "rolled back from update 21: loss " in line)
-    assert "update 21 is left out from here on, sequences 160 to 167 of the reading order" in first
+    assert "update 21 is left out from here on; sequences 160 to 167 of the reading order" in first
+    listed = (tmp_path / "rollback" / "odd_updates.txt").read_text(encoding="utf-8").splitlines()
+    assert len(listed) == 2 * 9 and listed[0].endswith(first.partition("ended: ")[2]) and len(set(listed)) == 18
+    assert all(re.fullmatch(r"  \S+/train/train-\d+\.ktok token [\d,]+", line) for line in listed[1:9] + listed[10:])
     assert any("update 22 skipped, 2 so far: a rollback left it out; sequences 168 to 175 of" in line for line in lines)
 
 
