@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_a_v1_file_that_is_another_network_is_refused_by_name(original, change, 
     write_params(original, arrays)
     with pytest.raises(DataError, match=message):
         open_source(original, num_heads=HEADS)
+
+
+def test_the_states_of_a_trainer_are_a_pickle_and_are_never_loaded(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.mkdir, (tmp_path / "trap",)
+
+    for number, content in enumerate(
+        (pickle.dumps(Trap()), pickle.dumps({0: Trap()}, 0))
+    ):  # what Trainer.save_states writes
+        path = tmp_path / f"{number}.states"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{number}\.states: not a \.params file of MXNet"):
+            open_source(path)
+    assert not (tmp_path / "trap").exists()
 
 
 def test_pytorchs_own_file_says_where_it_belongs(tmp_path):
