@@ -57,7 +57,7 @@ def generate(
     """
     from kogpt2_gluon.machine import runtime
 
-    runtime.sleep_while_waiting()  # before the next line loads MXNet
+    runtime.wait_briefly()  # before the next line loads MXNet
     from kogpt2_gluon.inference.generation import Sampling, generate_from_checkpoint
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, allow_unk)

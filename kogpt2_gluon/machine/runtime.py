@@ -8,8 +8,8 @@ What is set before, and why:
 
 - the number of OpenMP threads: with ``OMP_NUM_THREADS`` unset MXNet's worker thread computes with one thread only;
   setting it gives 1.8 times the speed on two cores. MXNet reads it once, while it is being loaded.
-  ``OMP_WAIT_POLICY`` is not set: libgomp's default was as fast as ``active``, and ``passive`` was 12% slower. Where a
-  process soon ends, :func:`sleep_while_waiting` sets it.
+  ``OMP_WAIT_POLICY`` is not set: libgomp's default was as fast as ``active``, and ``passive`` was 12% slower; see
+  :func:`wait_briefly` for what is between them.
 - for ``mxnet-cu112``, the CUDA libraries of NVIDIA's wheels: it links them but does not know where they are.
 """
 
@@ -42,7 +42,8 @@ INSTALL_CPU = "pip install -c constraints.txt -e '.[cpu]'"
 INSTALL_CUDA = "pip install -c constraints.txt -e '.[cu112]'"
 
 _chosen_threads = 0  # from prepare(), or the number that MXNet was loaded with; 0: not chosen yet
-_sleeps = False  # from sleep_while_waiting()
+_waits_briefly = False  # from wait_briefly()
+BRIEF_WAIT = 400  # rounds of libgomp's loop, about 10 microseconds
 
 
 # ---- threads -----------------------------------------------------------------------------------------------------
@@ -61,15 +62,15 @@ def prepare(threads: int = 0) -> None:
     _chosen_threads = threads
 
 
-def sleep_while_waiting() -> None:
-    """Makes CPU threads that wait for others sleep at once, if MXNet is not loaded yet; for work of a few seconds.
+def wait_briefly() -> None:
+    """Makes CPU threads that wait for others sleep soon, if MXNet is not loaded yet; for work of a few seconds.
 
-    By libgomp's default they keep their cores for a while. That is faster where every thread has one. But if another
-    process has a core, nothing goes on meanwhile: on two cores with a load of 8, a new token took 280 ms, and 50 so;
-    without other load, both took 20. OMP_WAIT_POLICY or GOMP_SPINCOUNT, where a user set it, wins.
+    By libgomp's default a waiting thread keeps its core for milliseconds. If another process has the other core, nothing
+    goes on meanwhile: with a load of 8 on two cores, a new token took 280 ms, and 60 with this. Without other load it
+    took 12.6 ms, and 13.3 with this. OMP_WAIT_POLICY or GOMP_SPINCOUNT, where a user set it, wins.
     """
-    global _sleeps
-    _sleeps = True
+    global _waits_briefly
+    _waits_briefly = True
 
 
 def num_threads() -> int:
@@ -138,8 +139,8 @@ def _thread_environment() -> Iterator[None]:
     global _chosen_threads
     _chosen_threads = num_threads()
     wanted = {"OMP_NUM_THREADS": str(_chosen_threads)}
-    if _sleeps and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        wanted["OMP_WAIT_POLICY"] = "passive"
+    if _waits_briefly and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        wanted["GOMP_SPINCOUNT"] = str(BRIEF_WAIT)
     before = {name: os.environ.pop(name, None) for name in wanted}
     os.environ.update(wanted)
     try:

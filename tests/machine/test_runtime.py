@@ -109,17 +109,21 @@ def test_threads_are_applied_and_the_environment_is_left_as_it_was():
 
 @pytest.mark.parametrize(
     ("variables", "rounds"),  # that a waiting thread makes before it sleeps
-    [({}, "'0'"), ({"OMP_WAIT_POLICY": "active"}, "'30000000000'"), ({"GOMP_SPINCOUNT": "100"}, "'100'")],
+    [
+        ({}, f"'{runtime.BRIEF_WAIT}'"),
+        ({"OMP_WAIT_POLICY": "active"}, "'30000000000'"),
+        ({"GOMP_SPINCOUNT": "100"}, "'100'"),
+    ],
 )
-def test_threads_sleep_while_they_wait_if_that_is_asked_for(variables, rounds):
+def test_threads_wait_briefly_if_that_is_asked_for(variables, rounds):
     code = """
         import os
         from kogpt2_gluon.machine import runtime
         before = dict(os.environ)
-        runtime.sleep_while_waiting()
+        runtime.wait_briefly()
         runtime.mx.nd.ones((2, 2)).wait_to_read()
-        assert {name: value for name, value in os.environ.items() if name.startswith("OMP")} == {
-            name: value for name, value in before.items() if name.startswith("OMP")}
+        assert {name: value for name, value in os.environ.items() if "OMP" in name} == {
+            name: value for name, value in before.items() if "OMP" in name}
     """
     kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     done = subprocess.run(
