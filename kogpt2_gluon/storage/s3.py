@@ -30,7 +30,7 @@ FIRST_WAIT = 0.5  # seconds before the second attempt; every later one waits twi
 PART_SIZE = 16 << 20  # bytes of one part of a large upload or download
 THREADS = 8  # parts under way at once
 SHA256_KEY = "sha256"  # of an object's metadata (x-amz-meta-sha256): the hash of the whole file, in hex
-CONNECT_SECONDS = 15  # for each attempt at a connection; an address that nobody answers at is given up after a minute
+CONNECT_SECONDS, READ_SECONDS = 15, 30  # of each attempt; a store that does not answer is given up after minutes
 _READ_SIZE = 1 << 20
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -93,6 +93,7 @@ def _make_client(process: int, settings: tuple[str | None, ...]) -> Any:
         max_pool_connections=2 * THREADS,
         tcp_keepalive=True,
         connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )

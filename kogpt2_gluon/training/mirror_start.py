@@ -58,7 +58,8 @@ def settle_mirrors(recipe: Recipe, resume: str, checkpoint: Checkpoint | None, f
     for mirror, problem in failed:
         if not checkpoint and not found:
             raise _unreachable(problem)
-        start.notes.append(f"WARNING: mirror {mirror.name}: {_words_of(problem)}; each save tries again")
+        words = _words_of(problem).removeprefix(f"{mirror.name}: ")
+        start.notes.append(f"WARNING: mirror {mirror.name}: {words}; each save tries again")
     for mirror in {mirror.name: mirror for mirror, _ in found}.values():
         _check_same_recipe(mirror, recipe)
     if found and fetch:

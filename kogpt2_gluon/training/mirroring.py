@@ -97,7 +97,7 @@ class Mirrors:
 
     def check(self) -> None:
         """Raises KoGPT2Error if a mirror lacks the newest checkpoint: the files of the run itself are whole."""
-        lacking = [f"{copier.name}: {copier.lacks}" for copier in self._copiers if copier.lacks]
+        lacking = [f"mirror {copier.name}: {copier.lacks}" for copier in self._copiers if copier.lacks]
         if lacking:
             raise KoGPT2Error(
                 f"the training is done and its checkpoints are whole in {self._ckpt_dir}, but a mirror lacks the last "
@@ -159,7 +159,7 @@ class _Copier:
             with _busy[self.name]:
                 name, sent = self._copy_newest()
         except Exception as error:  # whatever it is, the training goes on
-            self.lacks = _words_of(error)
+            self.lacks = _words_of(error).removeprefix(f"{self.name}: ")
             self._warn("copy", f"the newest checkpoint could not be copied: {self.lacks}; the next save tries again")
             return
         took = f", {gigabytes(sent)} in {rough_duration(time.monotonic() - began)}" if sent else ""
@@ -203,8 +203,8 @@ class _Copier:
         return newest.name, sent
 
     def _warn(self, what: str, words: str) -> None:
-        """Puts a failure into the log, unless the last one was of the same kind: numbers do not make another kind."""
-        kind = re.sub(r"\d[\d.,]*|[0-9a-f]{12}", "#", words)
+        """Puts a failure into the log, unless the last one was of the same kind, whatever file or number it names."""
+        kind = re.sub(r"\S*/\S*|\d[\d.,]*", "#", words)
         if kind != self._warned.get(what):
             self._warned[what] = kind
             self.lines.append(f"WARNING: mirror {self.name}: {words}")

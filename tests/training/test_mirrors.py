@@ -136,7 +136,7 @@ def test_as_a_user_runs_it(tiny: list[str], tmp_path: Path) -> None:
 # --- failures
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> list[str]:
+def failing(monkeypatch: pytest.MonkeyPatch, times: int, error: Callable[[], Exception]) -> list[str]:
     """Makes copies to mirrors fail so often; returns the names of what was to be copied."""
     asked: list[str] = []
     add = Mirror.add
@@ -144,7 +144,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> li
     def fail(mirror: Mirror, checkpoint: Path, *more: Any) -> int:
         asked.append(checkpoint.name)
         if len(asked) <= times:
-            raise error
+            raise error()
         return add(mirror, checkpoint, *more)
 
     monkeypatch.setattr(Mirror, "add", fail)
@@ -155,12 +155,13 @@ def test_a_mirror_that_fails_ends_nothing_and_is_tried_again(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = mirrored(tiny, tmp_path / "mirror", checkpoint__interval=1)
-    asked = failing(monkeypatch, 2, DataError("s3://x: 2 of 7 parts: the connection broke"))
+    words = iter(("s3://x/a: 2 of 7 parts: the connection broke", "s3://x/b: 5 of 7 parts: the connection broke"))
+    asked = failing(monkeypatch, 2, lambda: DataError(next(words)))
     monkeypatch.setattr(loop, "run_step", waits_for_mirrors(loop.run_step))
     assert train(recipe).step == 8
     log = log_of(recipe)
     assert log.count("WARNING") == 1 and len(asked) > 3
-    assert "could not be copied: s3://x: 2 of 7 parts: the connection broke; the next save tries again" in log
+    assert "could not be copied: s3://x/a: 2 of 7 parts: the connection broke; the next save tries again" in log
     assert log.count("and works again") == 1 and steps(tmp_path / "mirror") == steps(recipe.ckpt_dir)
 
 
@@ -184,7 +185,7 @@ def test_a_mirror_that_lacks_the_end_is_the_exit_code(
 ) -> None:
     recipe = mirrored(tiny, tmp_path / "mirror")
     with pytest.MonkeyPatch.context() as patch:
-        failing(patch, 1000, PermissionError(13, "Permission denied", "/backup/x"))
+        failing(patch, 1000, lambda: PermissionError(13, "Permission denied", "/backup/x"))
         with pytest.raises(
             KoGPT2Error, match=r"the training is done .* /backup/x: Permission denied\); run again"
         ) as caught:
