@@ -65,9 +65,9 @@ def prepare(threads: int = 0) -> None:
 def wait_briefly() -> None:
     """Makes CPU threads that wait for others sleep soon, if MXNet is not loaded yet; for work of a few seconds.
 
-    By libgomp's default a waiting thread keeps its core for milliseconds. If another process has the other core, nothing
-    goes on meanwhile: with a load of 8 on two cores, a new token took 280 ms, and 60 with this. Without other load it
-    took 12.6 ms, and 13.3 with this. OMP_WAIT_POLICY or GOMP_SPINCOUNT, where a user set it, wins.
+    By libgomp's default a waiting thread keeps its core for milliseconds. If another process has the other core,
+    nothing goes on meanwhile: with a load of 8 on two cores, a new token took 280 ms, and 60 with this. Without other
+    load it took 12.6 ms, and 13.3 with this. OMP_WAIT_POLICY or GOMP_SPINCOUNT, where a user set it, wins.
     """
     global _waits_briefly
     _waits_briefly = True
