@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.kills import SAVE, SMALL, committed, newest_step
+from kogpt2_gluon.errors import RecipeError
+from tests.chaos.kills import RECORD, SAVE, SMALL, committed, newest_step
 from tests.chaos.record import lives
 from tests.chaos.scenario import Chance, Scenario, Trial
 from tests.chaos.world import TRAINER, Ended, World, check_same_end, record_of, wait_until
@@ -86,11 +87,14 @@ class Night:
 
 
 def check_end(ended: Ended, reasons: Sequence[str]) -> str:
-    """Raises AssertionError unless a run went on to its end, or ended with one line that has one of these words."""
+    """Raises AssertionError unless a run went on to its end, or ended with one line that has one of these words.
+
+    The exit code is 2 where a run could not even begin.
+    """
     assert "Traceback" not in ended.output, ended.output
     if ended.code == 0:
         return WENT_ON
-    assert ended.code == 1, ended
+    assert ended.code in (1, RecipeError.exit_code), ended
     last = ended.output.strip().splitlines()[-1]
     assert last.startswith("kogpt2: ") and any(reason in last for reason in reasons), ended.output
     return ENDED
@@ -191,6 +195,23 @@ def _failing(number: int) -> Callable[[World, Path, int, list[str]], Night]:
     return night
 
 
+def _record_failing(world: World, chance: Chance) -> Iterator[Trial]:
+    """One call on the record of the run fails: log, metrics, report, recipe, environment, lock."""
+    listed = RECORD.operations(world)
+    for at in chance.sample("record-fails", range(1, len(listed) + 1), 1):
+
+        def run(folder: Path, at: int = at) -> str:
+            run_dir = folder / "run"
+            files = {"folder": str(run_dir), "without": str(run_dir / "checkpoints"), "do": "fail", "error": errno.EIO}
+            night = Night(world, folder, {**files, "at": at})
+            try:
+                return night.pass_by(world.straight("small", *SMALL), ["Input/output"], -1)
+            except AssertionError as error:
+                raise AssertionError(f"in front of {listed[at - 1]!r}: {error}") from error
+
+        yield Trial(f"record-fails-{at}", run)
+
+
 def _clock_back(world: World, folder: Path, at: int, listed: list[str]) -> Night:
     """The day's clock goes back by a year in the middle of the run, and stays there when it is started again."""
     library, back = world.folder / "clock.so", folder / "back"
@@ -256,6 +277,7 @@ SCENARIOS = (
     Scenario("stale", "a stale handle (ESTALE)", _nights("stale", 1, 15, _failing(errno.ESTALE), "Stale file handle")),
     Scenario("io-error", "an error of a disk (EIO)", _nights("eio", 1, 15, _failing(errno.EIO), "Input"), long=True),
     Scenario("quota", "a quota (EDQUOT)", _nights("quota", 1, 15, _failing(errno.EDQUOT), "quota is used"), long=True),
+    Scenario("record-fails", "an error (EIO) in the record of a run", _record_failing, long=True),
     Scenario("clock", "the clock is set back by a year", _nights("clock", 1, 15, _clock_back)),
     Scenario("slow", "each operation on a checkpoint takes 40 ms", _slow_trials, at_once=1),
 )

@@ -18,13 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.chaos import disks, flips, kills, relaunch, stops
+from tests.chaos import disks, flips, kills, relaunch, starts, stops
 from tests.chaos.scenario import Chance, run_scenario, table
 from tests.chaos.world import World
 
-SCENARIOS = {
-    scenario.name: scenario for module in (kills, relaunch, flips, disks, stops) for scenario in module.SCENARIOS
-}
+MODULES = (kills, relaunch, flips, disks, stops, starts)
+SCENARIOS = {scenario.name: scenario for module in MODULES for scenario in module.SCENARIOS}
 
 
 def main() -> int:

@@ -111,7 +111,7 @@ def _trials(world: World, chance: Chance) -> Iterator[Trial]:
 
                 yield Trial(name, read)
     for number in range(SHORT if chance.short else PER_TRAINING):
-        for end in TRAININGS:
+        for end in chance.sample("trainings", TRAININGS, 2):
             name = f"training-{end}-{number}".replace(" ", "_")
             draw = chance.draw(name)
 
