@@ -19,6 +19,7 @@ from tests.chaos.world import World
 Item = TypeVar("Item")
 
 SHOWN = 10  # failures of a scenario that are shown in full
+LEFT_OUT = "left out"  # what a trial returns that cannot be made on this machine
 
 
 class Trial(NamedTuple):
@@ -75,6 +76,7 @@ class Row:
     what: str
     held: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
+    left_out: int = 0
     seconds: float = 0.0
 
     @property
@@ -88,6 +90,7 @@ class Row:
             "tried": self.tried,
             "held": dict(self.held),
             "failed": self.failures,
+            "left_out": self.left_out,
             "seconds": round(self.seconds, 1),
         }
 
@@ -116,6 +119,8 @@ def run_scenario(scenario: Scenario, world: World, chance: Chance, only: str = "
                 row.failures[trial.name] = fault
                 if len(row.failures) <= SHOWN:
                     print(f"\nFAILED {scenario.name} {trial.name}: {fault}\n  {command(scenario, chance, trial.name)}")
+            elif how == LEFT_OUT:
+                row.left_out += 1
             else:
                 row.held.update([how] if isinstance(how, str) else how)
             show.next()
@@ -148,7 +153,8 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as text, with how each kind of fault was taken."""
     lines = [("scenario", "what", "tried", "held", "failed", "seconds", "how")]
     for row in rows:
-        how = ", ".join(f"{name} {count:,}" for name, count in row.held.most_common())
+        left_out = {LEFT_OUT: row.left_out} if row.left_out else {}
+        how = ", ".join(f"{name} {count:,}" for name, count in [*row.held.most_common(), *left_out.items()])
         counts = (f"{row.tried:,}", f"{row.held.total():,}", f"{len(row.failures):,}", f"{row.seconds:,.0f}")
         lines.append((row.name, row.what, *counts, how))
     widths = [max(len(line[column]) for line in lines) for column in range(6)]

@@ -26,6 +26,8 @@ def test_a_sample(world, name):
     row = run_scenario(program.SCENARIOS[name], world, chance)
     again = [command(program.SCENARIOS[name], chance, trial) for trial in row.failures]
     assert not row.failures, (again, row.failures)
+    if row.left_out:
+        pytest.skip("it needs root or a compiler")
     assert row.tried
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, KoGPT2Error
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.runs import checkpoint as module
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
@@ -113,6 +113,14 @@ def test_other_files_are_left_alone(ckpt_dir: Path) -> None:
         *("step-best", "step-1", "notes.txt", ".hidden"),
         *("latest", "step-00000002"),
     }
+
+
+def test_a_folder_that_vanishes_under_a_save_is_an_error(ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when its disk is taken away, and an empty folder of another disk is in its place."""
+    save(ckpt_dir, 10)
+    monkeypatch.setattr(module, "name_best", lambda *_: shutil.rmtree(ckpt_dir / "step-00000020"))
+    with pytest.raises(KoGPT2Error, match=r"step-00000020: was saved just now and is gone; is the disk of .* still"):
+        save(ckpt_dir, 20)
 
 
 # --- finding one
