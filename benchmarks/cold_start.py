@@ -126,6 +126,7 @@ def make_checkpoint(recipe: Recipe, folder: Path, tokenizer: Path) -> None:
 def benchmark(rounds: int, before: Path | None, overrides: Sequence[str], work: Path) -> dict[str, Any]:
     """Makes the files below `work` and runs all ways in interleaved rounds."""
     recipe = load_recipe("kogpt2_base", list(overrides))
+    work.mkdir(exist_ok=True)
     tokenizer = make_tokenizer(work, recipe.model.vocab_size)
     prompt = " ".join((work / "text.txt").read_text(encoding="utf-8").split()[:4])
     state = speed_conditions(2)

@@ -9,7 +9,7 @@ steps until the checkpoint is on disk take beyond their usual time, and `written
 Memory is the peak of the process. In turn, each in a process of its own: this checkout, this one with
 checkpoint.in_background=false, and the checkout DIR. Ratios are made within a round, and the median of the rounds
 counts. With --workers 2 two workers of Horovod train, with a core each, and `slower` is the second one's, which writes
-nothing.
+nothing; with one, the rounds of cold_start.py follow.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cold_start
 from contestants import Contestant, Result, announce, peak_memory_mb, speed_conditions
 from training_speed import recipe_of, write_tokens
 
@@ -137,7 +138,11 @@ def benchmark(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
         for name in ways
         if name != "ours"
     }
-    return {"medians": medians, "ours_is": ratios, "rounds": rounds, "conditions": state}
+    result = {"medians": medians, "ours_is": ratios, "rounds": rounds, "conditions": state}
+    if arguments.workers == 1:
+        place = work / "cold_start"
+        result["cold_start"] = cold_start.benchmark(arguments.rounds, arguments.before, arguments.overrides, place)
+    return result
 
 
 def table(result: dict[str, Any]) -> str:
@@ -151,7 +156,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"blocked for {ratio['blocked']:.3f} of the time of {name}, {ratio['peak_memory_mb']:.3f} of its memory"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *([cold_start.table(result["cold_start"])] if "cold_start" in result else [])])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
