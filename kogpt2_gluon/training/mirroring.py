@@ -52,7 +52,7 @@ class Mirrors:
             for address in recipe.checkpoint.mirrors
             if is_writer
         ]
-        for leftover in self._ckpt_dir.glob(".mirror-*") if self._copiers else ():
+        for leftover in self._ckpt_dir.glob(".mirror-*") if is_writer else ():  # of a process that was killed
             if not leftover.name.startswith(f".mirror-{os.getpid()}-"):
                 shutil.rmtree(leftover, ignore_errors=True)
         if newest_in(self._ckpt_dir):  # what the start before left undone
@@ -95,6 +95,11 @@ class Mirrors:
             limit = rough_duration(SECONDS_AT_A_STOP)
             self._say(f"WARNING: mirror {copier.name}: not done within {limit}; the next start goes on with it")
 
+    def close(self) -> None:
+        """Begins no copy any more; one that is under way ends by itself. Does not wait."""
+        for copier in self._copiers:
+            copier.close()
+
     def check(self) -> None:
         """Raises KoGPT2Error if a mirror lacks the newest checkpoint: the files of the run itself are whole."""
         lacking = [f"mirror {copier.name}: {copier.lacks}" for copier in self._copiers if copier.lacks]
@@ -123,6 +128,7 @@ class _Copier:
         self._rules = Rules(recipe.checkpoint.keep, recipe.checkpoint.keep_every)
         self._changed, self._wanted, self._done = threading.Condition(), 0, 0
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._said = ""  # the checkpoint that the log says is there
         self._warned: dict[str, str] = {}  # the last failure that the log has, by what failed
 
@@ -138,6 +144,11 @@ class _Copier:
             self._thread = threading.Thread(target=self._run, name=f"mirror {self.name}", daemon=True)
             self._thread.start()
 
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def wait(self, seconds: float) -> None:
         """Waits until it has nothing to do, `seconds` at most."""
         with self._changed:
@@ -146,8 +157,10 @@ class _Copier:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: not self.idle)
+                self._changed.wait_for(lambda: self._closed or not self.idle)
                 wanted = self._wanted
+            if self._closed:
+                return
             self._attempt(left_out=wanted - self._done - 1)
             with self._changed:
                 self._done = wanted

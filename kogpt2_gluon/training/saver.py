@@ -119,6 +119,7 @@ class Saver:
             self._thread.shutdown()
             if error is None or isinstance(error, KoGPT2Error):
                 self._mirrors.finish(True, self._run.progress.beat)
+            self._mirrors.close()
 
 
 def _state_of(recipe: Recipe, run: TrainingRun) -> dict[str, Any]:

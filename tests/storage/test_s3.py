@@ -166,6 +166,17 @@ def test_refusals_name_the_way_out(stubbed: Stubber, code: str, words: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_expired_credentials_are_read_again(stubbed: Stubber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of days outlives them, and somebody logs in meanwhile."""
+    forgotten: list[bool] = []
+    monkeypatch.setattr(s3._make_client, "cache_clear", lambda: forgotten.append(True), raising=False)
+    for code, times in (("NoSuchBucket", 0), ("ExpiredToken", 1), ("InvalidAccessKeyId", 2)):
+        stubbed.add_client_error("list_objects_v2", code)
+        with pytest.raises(DataError):
+            list_objects(BUCKET, "a")
+        assert len(forgotten) == times
+
+
 def test_archived_objects(stubbed: Stubber) -> None:
     stubbed.add_client_error("get_object", "InvalidObjectState", http_status_code=403)
     with pytest.raises(DataError, match=r"archived \(Glacier\); restore it first"):

@@ -116,11 +116,7 @@ def test_an_upload_that_a_rule_of_the_bucket_aborted(store: Any) -> None:
 def test_an_answer_that_is_lost(store: Any) -> None:
     """S3 has completed the object; the next call sees it."""
 
-    def lose(operation: str, number: int) -> None:
-        if operation == "CompleteMultipartUpload":
-            raise EndpointConnectionError(endpoint_url="https://x")
-
-    with requests(lambda operation, number: None, lose), pytest.raises(DataError):
+    with requests(lambda operation, number: None, lose_at("CompleteMultipartUpload")), pytest.raises(DataError):
         send(DATA)
     assert send(DATA) == 0 and stored(store) == DATA
 
@@ -169,6 +165,26 @@ def test_threads_stop_at_the_first_error() -> None:
         on_threads(work, range(1, 100_000), 2)
     assert len(begun) < 100_000
     assert not [thread for thread in threading.enumerate() if thread.daemon and "on_threads" in thread.name]
+
+
+def test_names_as_people_give_them(store: Any, tmp_path: Any) -> None:
+    prefix = S3Prefix(f"s3://{BUCKET}/한국어 모델/a+b=c & d%20e/#1")
+    with pytest.raises(DataError), requests(lose_at("UploadPart"), lambda operation, number: None):
+        prefix.upload(io.BytesIO(DATA), content(DATA), "step-1/model.params")
+    assert [name for name, _ in prefix.unfinished()] == ["step-1/model.params"]
+    assert prefix.upload(io.BytesIO(DATA), content(DATA), "step-1/model.params") == len(DATA)
+    prefix.copy("step-1/model.params", "step-2/model.params")
+    assert prefix.sizes() == {"step-1/model.params": len(DATA), "step-2/model.params": len(DATA)}
+    prefix.download("step-2/model.params", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == DATA and prefix.unfinished() == []
+
+
+def lose_at(name: str) -> Callable[[str, int], None]:
+    def lose(operation: str, number: int) -> None:
+        if operation == name:
+            raise EndpointConnectionError(endpoint_url="https://x")
+
+    return lose
 
 
 def test_objects_below_a_prefix(store: Any, tmp_path: Any) -> None:

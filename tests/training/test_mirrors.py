@@ -217,7 +217,11 @@ def test_a_mirror_that_hangs_delays_no_step_and_no_stop(
     opened.set()
     stop_at(-1)
     train(recipe)
-    assert set(reached[1:]) == {"step-00000007", "step-00000008"}
+    assert "step-00000008" in reached and set(reached[1:]) <= {"step-00000007", "step-00000008"}
+    for thread in threading.enumerate():
+        if thread.name.startswith("mirror "):
+            thread.join(60)
+            assert not thread.is_alive()
     assert steps(tmp_path / "mirror") == [8] and not list(recipe.ckpt_dir.glob(".mirror-*"))
 
 
