@@ -23,7 +23,7 @@ HIDDEN = re.compile(r"\.([\w.-]+?)\.[0-9a-f]{12}\.partial")
 
 
 class FileLayer:
-    """What is done to the files below a folder.
+    """Counts and disturbs the operations on the files below a folder.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def ids_of(tokens: Any) -> list[str]:
 
 
 class Life(NamedTuple):
-    """What one process trained on: {update: ids of its sequences}, in order."""
+    """The sequences that one process trained on: {update: ids}, in order."""
 
     rank: int
     pid: int

@@ -35,7 +35,7 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Chance:
-    """What is left to chance. short : only a sample of the trials is wanted, which takes seconds."""
+    """The choices that are left to chance. short : only a sample of the trials is wanted, which takes seconds."""
 
     seed: int
     short: bool
@@ -55,7 +55,7 @@ class Chance:
 
 
 class Scenario(NamedTuple):
-    """What to try.
+    """A kind of fault.
 
     name : for the command line. what : for the table. trials : makes them. at_once : how many may run together. long :
     it has no short form.

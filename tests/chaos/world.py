@@ -1,4 +1,4 @@
-"""What the chaos scenarios share: small shards, a tiny training, undisturbed runs to compare with, processes."""
+"""Shared by all scenarios: small shards, a tiny training, undisturbed runs to compare with, processes."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def by_replace_folder(path: Path) -> None:
 
 
 def by_two_renames(path: Path) -> None:
-    """As on a file system that cannot exchange two names."""
+    """Replaces a folder on a file system that cannot exchange two names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "exchange", lambda one, other: False)
         by_replace_folder(path)
