@@ -22,7 +22,8 @@ def load_checkpoint(
     """Verifies and loads a checkpoint; returns (network, tokenizer, recipe, context). `path` may be the run's folder.
 
     `precision` and `ops` are those of a recipe's `training`. float32, whatever the run was trained in, works on any
-    device and gives the numbers of a converted model. The network has no gradients.
+    device and gives the numbers of a converted model. The network has no gradients and is not hybridized: it decodes as
+    it is, and its `for_decoding` and `with_ops`, which share parameters that have gradients, do not work.
     """
 
     def load(checkpoint: Checkpoint) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:

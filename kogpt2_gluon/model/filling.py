@@ -7,14 +7,18 @@ gradient for each, and copy each once more: at 124 million parameters three seco
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kogpt2_gluon.errors import OutOfMemoryError
+from kogpt2_gluon.machine.limits import host_memory
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, check_names, check_shape, named_parameters, structural_parameters
+from kogpt2_gluon.wording import gib
 
 
 class WeightsToRead(Protocol):
@@ -31,13 +35,14 @@ class WeightsToRead(Protocol):
 def fill_network(net: GPT2Model, weights: WeightsToRead, ctx: Any, source: str) -> None:
     """Gives a network that is not initialized its weights, in float32. It has no gradients and cannot be trained.
 
-    DataError names what does not fit; `source` is what its message calls the weights.
+    DataError names what does not fit; OutOfMemoryError if memory does not suffice. `source` is what their messages call
+    the weights.
     """
     parameters, shapes = structural_parameters(net), weights.shapes
     check_names(parameters, shapes, source)
     for name, parameter in parameters.items():
         check_shape(name, parameter, shapes[name], source)
-    arrays = {name: mx.nd.empty(parameter.shape, ctx=mx.cpu()) for name, parameter in parameters.items()}
+    arrays = _new_arrays(parameters, source)
     weights.read_into({name: memory_of(array) for name, array in arrays.items()})
     for name, parameter in parameters.items():
         _give(parameter, arrays.pop(name).as_in_context(ctx), ctx)
@@ -50,6 +55,19 @@ def fill_network_from(net: GPT2Model, arrays: Mapping[str, NDArray[Any]], ctx: A
         array = arrays[name]
         check_shape(name, parameter, array.shape, source)
         _give(parameter, mx.nd.array(array, ctx=ctx, dtype="float32"), ctx)
+
+
+def _new_arrays(parameters: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Makes a float32 array on the CPU for each parameter; what they hold is undefined."""
+    memory = host_memory()
+    try:
+        return {name: mx.nd.empty(parameter.shape, ctx=mx.cpu()) for name, parameter in parameters.items()}
+    except mx.MXNetError as error:
+        if "Failed to allocate" not in str(error):
+            raise
+    size = 4 * sum(math.prod(parameter.shape) for parameter in parameters.values())
+    there = f"{memory.whose} has {gib(memory.free)} free"
+    raise OutOfMemoryError(f"out of memory: the weights of {source} take {gib(size)}, and {there}")
 
 
 def _give(parameter: Any, array: Any, ctx: Any) -> None:

@@ -145,7 +145,8 @@ def read_as_written(path: Path, facts: FileFacts, parts: Sequence[Part]) -> bool
     """Reads `parts` of a file, and compares all of it with its hashes on the way: every byte is read once.
 
     The parts are in the order of the file and do not overlap. False if the file differs or is lost, and then what their
-    memory holds is not to be used. DataError if it cannot be read now.
+    memory holds is not to be used. DataError if it cannot be read now. The file is not mapped into memory: where a
+    network's file system cannot give a page of a mapped file, the process dies.
     """
     length = facts.block_bytes or max(1, facts.size)
     try:

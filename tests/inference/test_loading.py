@@ -187,33 +187,63 @@ def in_a_process(code: str, *arguments: object) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_weights_are_in_memory_once(tmp_path, small_tokenizer):
-    folder = make(tmp_path, small_tokenizer, moments=False, units=256, vocab_size=60_000, num_layers=8)
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, small_tokenizer) -> Path:
+    """87 MB of weights."""
+    folder = tmp_path_factory.mktemp("large")
+    return make(folder, small_tokenizer, moments=False, units=256, vocab_size=60_000, num_layers=8)
+
+
+READY = """
+    import json, resource, sys
+    from pathlib import Path
+    from kogpt2_gluon.errors import OutOfMemoryError
+    from kogpt2_gluon.inference.loading import load_checkpoint
+    from kogpt2_gluon.inference.generation import Sampling, generate
+    from kogpt2_gluon.machine.runtime import mx
+    from kogpt2_gluon.ops.choose import choose_ops
+
+    def memory(which):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(which))
+
+    choose_ops("auto", "float32", mx.cpu(), 0.1)
+    (mx.nd.ones((8, 8)) + 1).wait_to_read()
+"""
+
+
+def test_the_weights_are_in_memory_once(large):
     grown = in_a_process(
-        """
-        import json, sys
-        from pathlib import Path
-        from kogpt2_gluon.inference.loading import load_checkpoint
-        from kogpt2_gluon.inference.generation import Sampling, generate
-        from kogpt2_gluon.machine.runtime import mx
-        from kogpt2_gluon.ops.choose import choose_ops
-
-        def peak():
-            lines = Path("/proc/self/status").read_text().splitlines()
-            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
-
-        choose_ops("auto", "float32", mx.cpu(), 0.1)
-        (mx.nd.ones((8, 8)) + 1).wait_to_read()
-        before = peak()
-        net, tokenizer, _, ctx = load_checkpoint(Path(sys.argv[1]), "cpu")
-        generate(net, tokenizer, "가", Sampling(4, temperature=0), 1, ctx)
-        print(json.dumps(peak() - before))
+        READY
+        + """
+    before = memory("VmHWM")
+    net, tokenizer, _, ctx = load_checkpoint(Path(sys.argv[1]), "cpu")
+    generate(net, tokenizer, "가", Sampling(4, temperature=0), 1, ctx)
+    print(json.dumps(memory("VmHWM") - before))
         """,
-        folder,
+        large,
     )
-    size = (folder / "model.params").stat().st_size
+    size = (large / "model.params").stat().st_size
     assert size > 80e6
     assert size < grown < 1.4 * size, (grown, size)
+
+
+def test_too_little_memory_is_said_in_one_line(large):
+    said = in_a_process(
+        READY
+        + """
+    resource.setrlimit(resource.RLIMIT_AS, [memory("VmSize") + (50 << 20)] * 2)
+    try:
+        load_checkpoint(Path(sys.argv[1]), "cpu")
+    except OutOfMemoryError as error:
+        print(json.dumps(str(error)))
+        """,
+        large,
+    )
+    assert (
+        said.startswith(f"out of memory: the weights of {large} take 83 MiB, and this process's limit")
+        and "\n" not in said
+    )
 
 
 # What belongs to other verbs, or to libraries that other verbs use; each costs a start tens of milliseconds or more.
