@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 from kogpt2_gluon.errors import DamagedError, DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import MODEL, ONLY_AS_BEST, OPTIMIZER, RECIPE, STATE
-from kogpt2_gluon.runs.checkpoint_folder import BEST, LATEST, step_of
+from kogpt2_gluon.runs.checkpoint_folder import BEST, LATEST, committed, step_of
 from kogpt2_gluon.runs.manifest import MANIFEST, FileFacts, read_manifest, same_as_written
 from kogpt2_gluon.runs.mirror_places import Place, is_a_checkpoint, place_of
 from kogpt2_gluon.storage.files import new_folder
 from kogpt2_gluon.storage.tokenizer_file import NAMES
 
+OWNER = "owner"  # a text file with the path of the folder of checkpoints whose mirror it is
 FILES = [frozenset({MODEL, OPTIMIZER, STATE, RECIPE, name}) for name in NAMES]  # of a checkpoint, without its manifest
 
 
@@ -47,6 +48,7 @@ class Mirror:
         self._place: Place = place_of(address)
         self.name = self._place.name
         self._owned: set[str] = set()  # names of checkpoints that are known to be this run's
+        self._taken = False
         self._same: set[str] = set()  # of those that are known to be as in the run's folder
 
     def checkpoints(self) -> list[str]:
@@ -77,19 +79,19 @@ class Mirror:
 
     # ---- there
 
-    def add(self, checkpoint: Path, own: list[Path], begun_as: str) -> int:
-        """Copies a checkpoint, the newest one of its run, unless it is there; returns the bytes that were sent.
+    def add(self, checkpoint: Path, ckpt_dir: Path, begun_as: str) -> int:
+        """Copies a checkpoint, the newest one in `ckpt_dir`, unless it is there; returns the bytes that were sent.
 
-        `own` are all checkpoints in the run's folder. One of the same step and the same arrays counts as the same: it
-        differs at most by an evaluation that was made after it, and to replace it would leave S3 without it for a
-        moment. FileNotFoundError or DamagedError if `checkpoint` is removed meanwhile; RecipeError if the mirror has
-        checkpoints of another run.
+        One of the same step and the same arrays counts as the same: it differs at most by an evaluation that was made
+        after it, and to replace it would leave S3 without it for a moment. FileNotFoundError or DamagedError if
+        `checkpoint` is removed meanwhile; RecipeError if the mirror is another run's.
         """
         name, sent = checkpoint.name, 0
         self.check_owner(begun_as)
+        self._take(ckpt_dir)
         aside = f"before-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         names = self._place.checkpoints()
-        for each in (checkpoint, *own):
+        for each in (checkpoint, *committed(ckpt_dir)):
             if each.name in names and each.name not in self._same and not self._has_same_arrays(each):
                 self._place.move(each.name, aside)  # of steps that the run went back from
                 names.remove(each.name)
@@ -141,6 +143,26 @@ class Mirror:
                 "checkpoint.mirrors"
             )
         self._owned.add(names[0])
+
+    def check_folder(self, ckpt_dir: Path) -> None:
+        """Raises RecipeError if it is the mirror of another folder of checkpoints that is still there.
+
+        A copy of a run's folder has the run's recipe, and so its mirrors. A folder that is gone, or has moved here,
+        does not matter; nor can one be seen that is on another machine's own disk.
+        """
+        other = (self._place.read(OWNER) or b"").decode("utf-8", "replace").strip()
+        if other and committed(Path(other)) and not (ckpt_dir.exists() and ckpt_dir.samefile(other)):
+            raise RecipeError(
+                f"{self.name}: is the mirror of {other}, which is still there; name another folder or prefix in "
+                "checkpoint.mirrors"
+            )
+
+    def _take(self, ckpt_dir: Path) -> None:
+        """Writes down whose mirror it is, once."""
+        if not self._taken:
+            self.check_folder(ckpt_dir)
+            self._place.write(OWNER, f"{ckpt_dir.resolve()}\n".encode())
+            self._taken = True
 
     def _newest_state(self, names: list[str]) -> tuple[str, dict[str, Any]]:
         """Returns the newest checkpoint whose state can be read, with that state."""

@@ -62,6 +62,8 @@ def settle_mirrors(recipe: Recipe, resume: str, checkpoint: Checkpoint | None, f
         start.notes.append(f"WARNING: mirror {mirror.name}: {words}; each save tries again")
     for mirror in {mirror.name: mirror for mirror, _ in found}.values():
         _check_same_recipe(mirror, recipe)
+    for mirror in alive:
+        mirror.check_folder(recipe.ckpt_dir)
     if found and fetch:
         start.notes += _fetch_newest(found, recipe.ckpt_dir)
     elif found:
@@ -116,19 +118,28 @@ def _differences(saved: Recipe, recipe: Recipe) -> str:
 
 
 def _fetch_newest(found: list[tuple[Mirror, str]], ckpt_dir: Path) -> list[str]:
-    """Fetches the newest checkpoint that is whole, and the best one with it; returns lines for the log."""
+    """Fetches the newest checkpoint that is whole, and the best one with it; returns lines for the log.
+
+    One that cannot be read now may be whole, so only another mirror's copy of it takes its place.
+    """
     notes: list[str] = []
     faults: list[str] = []
+    unread: tuple[str, Exception] | None = None
     for mirror, name in found:
+        if unread and name != unread[0]:
+            raise unread[1]  # an older one would lose steps that may be there once the mirror answers
         try:
             mirror.fetch(name, ckpt_dir)
-        except DamagedError as error:
-            faults.append(str(error))
+        except (DataError, OSError) as error:
+            faults.append(_words_of(error))
+            unread = unread if isinstance(error, DamagedError) else (name, error)
             continue
         write_file(ckpt_dir / LATEST, f"{name}\n".encode())
         notes += [f"WARNING: {fault}" for fault in faults]
         notes.append(f"{ckpt_dir}: had no checkpoint, so {name} was fetched from the mirror {mirror.name}")
         return notes + _fetch_best(mirror, name, ckpt_dir)
+    if unread:
+        raise unread[1]
     raise DamagedError(
         f"{ckpt_dir}: has no checkpoint, and none is whole in the mirrors: {'; '.join(faults)}; to begin at step 0, "
         "name other mirrors"

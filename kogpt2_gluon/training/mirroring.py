@@ -197,7 +197,7 @@ class _Copier:
                 raise DamagedError(f"{self._ckpt_dir}: its checkpoints are gone")
             try:
                 with held(newest, self._hold) as checkpoint:
-                    sent = self._mirror.add(checkpoint, committed(self._ckpt_dir), self._begun_as)
+                    sent = self._mirror.add(checkpoint, self._ckpt_dir, self._begun_as)
                 break
             except (FileNotFoundError, DamagedError):
                 if newest.exists() or not attempts_left:  # else it was removed, and there is a newer one

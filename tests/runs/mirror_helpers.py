@@ -74,7 +74,7 @@ def update(mirror: Mirror, ckpt_dir: Path, begun_as: str = "", keep: int = 2, ev
     """Does what a run does after a save; returns the bytes sent."""
     newest = newest_in(ckpt_dir)
     assert newest is not None
-    sent = mirror.add(newest, committed(ckpt_dir), begun_as)
+    sent = mirror.add(newest, ckpt_dir, begun_as)
     sent += mirror.name_best(named_in(ckpt_dir, BEST))
     mirror.prune({path.name for path in committed(ckpt_dir)}, Rules(keep, every))
     return sent

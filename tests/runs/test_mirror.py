@@ -53,7 +53,11 @@ def test_it_gets_what_the_folder_keeps(ckpt_dir: Path, shelf: Shelf, tmp_path: P
         save(ckpt_dir, step, best=10)
         assert update(mirror, ckpt_dir) > 0
     mine = {path.relative_to(ckpt_dir).as_posix(): path.read_bytes() for path in ckpt_dir.rglob("*") if path.is_file()}
-    assert shelf.content() == mine and shelf.steps() == [10, 30, 40] and shelf.unfinished() == []
+    assert (
+        shelf.content() == {**mine, "owner": f"{ckpt_dir}\n".encode()}
+        and shelf.steps() == [10, 30, 40]
+        and shelf.unfinished() == []
+    )
     assert mirror.checkpoints()[0] == "step-00000040" and mirror.best() == "step-00000010"
     assert update(mirror, ckpt_dir) == 0 and update(Mirror(shelf.address), ckpt_dir) == 0  # nothing is sent again
     assert fetched(shelf.address, tmp_path / "new") == (40, [])
@@ -116,6 +120,7 @@ def test_a_mirror_that_was_away_while_the_run_went_back(ckpt_dir: Path, shelf: S
         made = save(tmp_path / "made", content, best=None)
         made.rename(other / f"step-000000{step}")
     (other / "best").write_text("step-00000020\n")
+    shutil.rmtree(ckpt_dir)
     update(Mirror(shelf.address), other, keep=0)
     assert shelf.steps() == [10, 20, 30]
     content = shelf.content()
@@ -235,6 +240,22 @@ def test_another_runs_mirror_is_left_alone(
         update(Mirror(shelf.address), other)
 
 
+def test_a_copy_of_a_run_does_not_write_into_its_mirror(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
+    """It has the same recipe, so the same mirrors; a run that moved, or whose folder is lost, keeps them."""
+    save(ckpt_dir, 10, best=None)
+    update(Mirror(shelf.address), ckpt_dir)
+    copy, before = Path(shutil.copytree(ckpt_dir, tmp_path / "copy")), shelf.content()
+    save(copy, 20, best=None)
+    with pytest.raises(RecipeError, match=f"is the mirror of {ckpt_dir}, which is still there; name another"):
+        update(Mirror(shelf.address), copy)
+    assert shelf.content() == before
+    (tmp_path / "link").symlink_to(ckpt_dir)
+    Mirror(shelf.address).check_folder(tmp_path / "link")
+    shutil.rmtree(ckpt_dir)
+    update(Mirror(shelf.address), copy)
+    assert shelf.steps() == [10, 20] and shelf.content()["owner"] == f"{copy}\n".encode()
+
+
 def test_two_runs_that_begin_at_the_same_time(ckpt_dir: Path, shelf: Shelf, tmp_path: Path) -> None:
     """Both saw an empty mirror; the second one to write stops there."""
     first, second = Mirror(shelf.address), Mirror(shelf.address)
@@ -348,7 +369,7 @@ def test_too_little_room_is_known_before_anything_is_written(
     monkeypatch.setattr(mirror_places, "free_bytes", lambda path: 5)
     with pytest.raises(DiskFullError, match=r"mirror: step-00000010 needs 0\.0 MB more, and 0\.0 MB are free there"):
         update(Mirror(str(tmp_path / "mirror")), ckpt_dir)
-    assert not any(path.is_file() for path in (tmp_path / "mirror").rglob("*"))
+    assert not any(path.is_file() for path in (tmp_path / "mirror").rglob(".step-*/*"))
 
 
 def test_a_mirror_that_is_unmounted_is_not_made_again(ckpt_dir: Path, tmp_path: Path) -> None:
@@ -401,7 +422,7 @@ def test_a_checkpoint_that_is_removed_meanwhile_is_copied_all_the_same(
     save(ckpt_dir, 10, best=None)
     with held(ckpt_dir / "step-00000010", ckpt_dir / ".mirror-1") as source:
         shutil.rmtree(ckpt_dir / "step-00000010")
-        Mirror(shelf.address).add(source, [], "")
+        Mirror(shelf.address).add(source, ckpt_dir, "")
     assert list(ckpt_dir.glob(".*")) == [] and fetched(shelf.address, tmp_path / "new") == (10, [])
     with pytest.raises(FileNotFoundError), held(ckpt_dir / "step-00000010", ckpt_dir / ".mirror-1"):
         pass

@@ -14,9 +14,11 @@ from kogpt2_gluon.errors import DamagedError, DataError, KoGPT2Error, PreemptedE
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.mirror import Mirror
+from kogpt2_gluon.runs.mirror_places import FolderPlace
 from kogpt2_gluon.training import loop, mirroring
 from kogpt2_gluon.training.dry_run import check, describe
 from kogpt2_gluon.training.loop import train
+from kogpt2_gluon.training.rollback import RollBack
 from tests.helpers import kogpt2
 from tests.runs.checkpoint_helpers import flip
 from tests.storage.s3_helpers import BUCKET
@@ -88,6 +90,33 @@ def test_a_run_whose_folder_is_lost_ends_as_if_nothing_had_happened(
     assert losses(recipe.run_dir) == losses(whole.run_dir)[5:]
     for mirror in (tmp_path / "mirror", f"s3://{BUCKET}/run"):  # the lost one is filled again
         assert Mirror(str(mirror)).checkpoints()[0] == "step-00000008"
+
+
+def test_a_copy_that_cannot_be_read_now_costs_no_steps(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another mirror's copy of the same step will do, an older one will not."""
+    recipe = mirrored(tiny, tmp_path / "a", tmp_path / "b", checkpoint__keep=9)
+    train(recipe)
+    shutil.rmtree(recipe.run_dir)
+    shutil.rmtree(tmp_path / "b" / "step-00000008")
+    fetch = FolderPlace.fetch
+
+    def breaks(place: FolderPlace, *arguments: Any) -> None:
+        if place.name.endswith("a"):
+            raise OSError(5, "Input/output error", f"{place.name}/model.params")
+        fetch(place, *arguments)
+
+    monkeypatch.setattr(FolderPlace, "fetch", breaks)
+    with pytest.raises(OSError, match="Input/output error"):
+        train(recipe)
+    assert steps(recipe.ckpt_dir) == []
+    monkeypatch.undo()
+    shutil.copytree(tmp_path / "a" / "step-00000008", tmp_path / "b" / "step-00000008")
+    monkeypatch.setattr(FolderPlace, "fetch", breaks)
+    train(recipe)
+    assert f"WARNING: {tmp_path}/a/model.params: Input/output error" in log_of(recipe)
+    assert f"step-00000008 was fetched from the mirror {tmp_path}/b" in log_of(recipe)
 
 
 def test_a_damaged_copy_is_named_and_the_next_taken(tiny: list[str], tmp_path: Path) -> None:
@@ -254,6 +283,24 @@ def test_what_is_being_copied_is_not_pulled_away(
     assert re.search(r"has step-00000008.*; slower than the saves, it has left out [12] checkpoint", log_of(recipe))
 
 
+def test_a_rollback_goes_on_with_the_same_mirror(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copies of the training that ended and those of the one that goes on do not get in each other's way."""
+    recipe, back = mirrored(tiny, tmp_path / "mirror"), [RollBack("a spike", [])]
+    run_step = loop.run_step
+
+    def spike(recipe: Any, run: Any, *more: Any) -> Any:
+        if back and run.state.step == 4:
+            raise back.pop()
+        return run_step(recipe, run, *more)
+
+    monkeypatch.setattr(loop, "run_step", spike)
+    assert train(recipe).step == 8 and not back
+    assert steps(tmp_path / "mirror")[-1] == 8 and "WARNING" not in log_of(recipe)
+    assert not list(tmp_path.glob("mirror/before-*")) and not list(recipe.ckpt_dir.glob(".*"))
+
+
 # --- the start
 
 
@@ -293,9 +340,8 @@ def test_a_mirror_with_a_later_step_is_said_and_loses_nothing(
     train(recipe)
     log = log_of(recipe)
     assert f"WARNING: mirror {tmp_path}/mirror: holds step-00000008, later than {recipe.ckpt_dir}/step-00000005" in log
-    assert steps(tmp_path / "mirror") == [0, 3, 5, 6, 8]
-    aside = [path.name for path in tmp_path.glob("mirror/before-*/step-*")]
-    assert sorted(aside) == ["step-00000006", "step-00000008"]
+    assert steps(tmp_path / "mirror")[-1] == 8
+    assert open_checkpoint(next(tmp_path.glob("mirror/before-*"))).state()["step"] == 8
 
 
 def test_a_run_that_falls_back_says_that_the_mirror_has_more(tiny: list[str], tmp_path: Path) -> None:
