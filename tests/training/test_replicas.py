@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from kogpt2_gluon.errors import CorruptionError
+from kogpt2_gluon.errors import CorruptionError, DivergedError
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.recipe import OPTIMIZERS
@@ -67,11 +67,12 @@ def test_one_flipped_bit_of_one_worker_is_found(tiny, tmp_path):
         {**moment, "options": ["training.compare_interval=1000"]},  # found before the save of step 6
         {**exponent, "options": [*quiet, "training.compare_interval=1000"]},  # not blamed on the learning rate
         {**flip, "rank": 1, "after": 2, "options": [*quiet, "training.compare_interval=0", "training.num_steps=3"]},
+        {**exponent, "options": [*quiet, "training.compare_interval=0"]},
     ]
     cases = [{**case, "run_dir": str(tmp_path / str(number))} for number, case in enumerate(cases)]
     done = run(HORUN, "--gloo", "-np", 2, sys.executable, "-c", FLIPPING, json.dumps(cases), *tiny)
     results = [json.loads(line.partition("RESULT ")[2]) for line in done.stdout.splitlines() if "RESULT" in line]
-    said = {number: [(code, text) for each, code, text in results if each == number] for number in range(4)}
+    said = {number: [(code, text) for each, code, text in results if each == number] for number in range(5)}
     assert all(len(both) == 2 and both[0] == both[1] for both in said.values()), (seed, results)
     for number, step, first in ((0, 6, ""), (1, 6, "_embed.weight:1; "), (2, 5, "_final_ln.gamma; ")):
         code, text = said[number][0]
@@ -86,6 +87,9 @@ def test_one_flipped_bit_of_one_worker_is_found(tiny, tmp_path):
     assert open_checkpoint(tmp_path / "1").state()["step"] == 3
     assert said[2][0][1].endswith(f"All agreed at step 0, {way_out} the start")
     assert said[3][0] == (0, "done at step 3")  # the recipe asked for no comparisons
+    code, text = said[4][0]
+    assert code == DivergedError.exit_code and "gradient norm nan (the loss is not finite on rank 1 (" in text, text
+    assert "cpu(0)) alone)" in text.replace("cpu(1)", "cpu(0)") and "rank 0" not in text
 
 
 @pytest.mark.slow

@@ -142,6 +142,28 @@ def test_resuming_is_exact_around_an_odd_update(tiny, tmp_path, monkeypatch, odd
         assert (state.recent, state.skipped, state.odd) == (straight.recent, straight.skipped, straight.odd)
 
 
+def test_a_run_that_dies_after_a_rollback_ends_the_same(tiny, tmp_path, monkeypatch, odd_batches):
+    """Before its next save: it meets the spike again. And after it: the checkpoint says what is left out."""
+    odd_batches(21)
+    train(tiny, tmp_path / "skip", "training.on_spike=skip")
+    run_step = loop.run_step
+    for attempt in (22, 26):
+        rolled_back = []
+
+        def dies(recipe, training_run, stop, attempt=attempt, rolled_back=rolled_back):
+            rolled_back.append(bool(training_run.state.left_out))
+            if rolled_back[-1] and training_run.state.attempt + 1 == attempt:
+                raise ZeroDivisionError
+            return run_step(recipe, training_run, stop)
+
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(loop, "run_step", dies)
+            train(tiny, tmp_path / str(attempt), "training.on_spike=rollback", "checkpoint.interval=4")
+        train(tiny, tmp_path / str(attempt), "training.on_spike=rollback", "checkpoint.interval=4")
+        assert arrays(tmp_path / str(attempt)) == arrays(tmp_path / "skip")
+        assert log(tmp_path / str(attempt)).count("rolled back from update 21: loss") == {22: 4, 26: 2}[attempt]
+
+
 def test_a_request_to_stop_survives_a_rollback(tiny, tmp_path, monkeypatch, odd_batches):
     """A signal that arrives after the workers have agreed on the step's sums, while the run goes back."""
     odd_batches(21)
