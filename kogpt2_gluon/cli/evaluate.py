@@ -51,6 +51,9 @@ def evaluate(
     Example: kogpt2 evaluate runs/demo shards/test
              kogpt2 evaluate runs/demo reviews.txt --documents line
     """
+    from kogpt2_gluon.machine import runtime
+
+    runtime.wait_briefly()  # before the next line loads MXNet
     from kogpt2_gluon.inference.evaluation import evaluate_checkpoint
     from kogpt2_gluon.reading.text.held_out import TextOptions
 
