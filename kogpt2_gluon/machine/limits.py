@@ -13,11 +13,15 @@ PROC = Path("/proc")
 
 
 class Memory(NamedTuple):
-    """Memory in bytes, of all processes that share it: in all, and not in use. `whose` says what sets the bound."""
+    """Memory in bytes: in all, and not in use. `whose` says what sets the bound.
+
+    Processes share it, unless each of them `has_its_own`.
+    """
 
     total: int
     free: int
     whose: str
+    has_its_own: bool = False
 
 
 def available_cores() -> int:
@@ -60,7 +64,7 @@ def host_memory(root: Path = CGROUPS, membership: Path = MEMBERSHIP, proc: Path 
         # This limit counts addresses, also those of libraries and stacks that are never used as memory.
         unused = own.get("VmSize", 0) - own.get("VmRSS", 0)
         free = max(0, most - own.get("VmSize", 0))
-        found.append(Memory(max(0, most - unused), free, "this process's limit (ulimit -v)"))
+        found.append(Memory(max(0, most - unused), free, "this process's limit (ulimit -v)", has_its_own=True))
     return min(found)
 
 

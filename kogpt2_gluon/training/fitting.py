@@ -74,6 +74,7 @@ def lines(recipe: Recipe, workers: int, memory: Memory, sharing: int) -> list[st
     `memory` is this machine's, for as many workers as are `sharing` it.
     """
     found, on_cpu, on_gpu = [], operators_on(recipe, "cpu"), operators_on(recipe, "gpu")
+    sharing = 1 if memory.has_its_own else sharing
     if on_cpu:
         room, need = memory.total // sharing, needed(recipe, on_cpu, "cpu", workers)
         most = largest_batch(recipe, on_cpu, "cpu", workers, room)

@@ -58,7 +58,7 @@ def explain(recipe: Recipe, device: str, workers: int, memory: Memory, in_use: i
 
     `memory` is what it had to fit into, and `in_use` what this worker had of it when no more was to be had.
     """
-    sharing = job.local_size() if device == "cpu" else 1
+    sharing = job.local_size() if device == "cpu" and not memory.has_its_own else 1
     room = memory.total // sharing
     there = f"{memory.whose} has {gib(memory.total)}" + (f" for {sharing} workers" if sharing > 1 else "")
     operators = operators_on(recipe, device)
