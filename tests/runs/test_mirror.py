@@ -296,7 +296,7 @@ def check_whole(shelf: Shelf, ckpt_dir: Path, folder: Path) -> int:
 
 @EVERY
 @AFTER
-@pytest.mark.parametrize("clean_up", [False, True])
+@pytest.mark.parametrize("clean_up", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_crash_at_any_file_operation_leaves_a_whole_one(
     tmp_path: Path, after: bool, clean_up: bool, every: int
 ) -> None:
@@ -317,7 +317,7 @@ def test_a_crash_at_any_file_operation_leaves_a_whole_one(
 
 
 @EVERY
-@AFTER
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_connection_lost_at_any_request_leaves_a_whole_one(
     tmp_path: Path, store: Any, after: bool, every: int
 ) -> None:

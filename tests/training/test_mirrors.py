@@ -159,7 +159,6 @@ def test_as_a_user_runs_it(tiny: list[str], tmp_path: Path) -> None:
     again = kogpt2(*arguments)
     assert f"step-00000008 was fetched from the mirror {mirror}" in again.stdout
     assert steps(tmp_path / "run" / "checkpoints") == [8] and open_checkpoint(tmp_path / "run" / "best").state()["best"]
-    assert kogpt2("generate", mirror, "오늘은", "--max-new-tokens", 2).stdout
 
 
 # --- failures
