@@ -42,6 +42,7 @@ from kogpt2_gluon.runs.metrics import tracker_for
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.loop import run_step, step_record
+from kogpt2_gluon.training.out_of_memory import memory_named
 from kogpt2_gluon.training.phases import PHASES, unmarked
 from kogpt2_gluon.training.profile.table import Profile, phase_times
 from kogpt2_gluon.training.profile.trace import Span, operator_times, read_spans, write_trace
@@ -90,7 +91,7 @@ def profile(
         recipe = _detached(recipe, scratch, 3 * steps + 2 * warmup)
         if synthetic:
             recipe = replace(recipe, data=write_random_shards(recipe, scratch / "shards"))
-        with set_up(recipe, "never") as run:
+        with memory_named(recipe), set_up(recipe, "never") as run:
             return _measure(recipe, run, steps, warmup, synthetic, out, scratch, progress)
 
 
@@ -223,7 +224,12 @@ def _detached(recipe: Recipe, scratch: Path, num_steps: int) -> Recipe:
     return replace(
         recipe,
         data=replace(recipe.data, test=""),
-        training=replace(recipe.training, num_steps=max(recipe.training.num_steps, num_steps)),
+        training=replace(
+            recipe.training,
+            num_steps=max(recipe.training.num_steps, num_steps),
+            on_nonfinite="stop",  # there is no checkpoint to go back to
+            on_spike="off",
+        ),
         evaluation=replace(recipe.evaluation, stop_improvement=0.0),
         checkpoint=replace(recipe.checkpoint, ckpt_dir=str(scratch / "checkpoints")),
         tracking=replace(recipe.tracking, run_dir=str(scratch / "run")),
