@@ -16,6 +16,7 @@ from kogpt2_gluon.corpus.cleaning.options import load_options
 from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_launch.cli.main import main as kogpt2_launch
+from tests.chaos import run as chaos
 from tests.helpers import ROOT
 from tests.words import documents
 
@@ -190,3 +191,15 @@ def test_every_room_is_in_the_table_of_rooms():
         assert {f"{room}/", f"{room}.py"} & named, room
     for room in re.findall(r"\w+", launchers):
         assert not (ROOT / "launch" / room).is_dir() or f"launch/{room}/" in named, room
+
+
+def test_tests_and_scenarios_that_promises_name_exist():
+    page = ROOT / "docs" / "promises.md"
+    spans = [span for _, span in documents.spans(page)]
+    tests = [span.split("::") for span in spans if "::" in span]
+    assert len(tests) > 20
+    for file, name in tests:
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), name
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    scenarios = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row.split(" | ")[-1])}
+    assert scenarios <= set(chaos.SCENARIOS) and len(scenarios) > 15
