@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+PIECE = 1 << 20  # bytes
 
 
 def read_file(path: Path, most: int = -1) -> bytes:
@@ -21,7 +25,14 @@ def read_file(path: Path, most: int = -1) -> bytes:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, "not a file, but a pipe or a device", str(path))
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(most)
+        return b"".join(_pieces(file, most))
+
+
+def _pieces(file: IO[bytes], most: int) -> Iterator[bytes]:
+    """Reads up to `most` bytes (-1: all). Python takes memory for all that a single read asks for, before it reads."""
+    while piece := file.read(PIECE if most < 0 else min(PIECE, most)):
+        yield piece
+        most -= len(piece) if most > 0 else 0
 
 
 def file_in(folder: Path, name: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kogpt2_gluon.runs.report import render_report
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.storage.links import file_in, leads_out, read_file
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from tests.helpers import run
 
 
 def test_links_within_a_folder_are_followed_and_others_are_not(tmp_path: Path) -> None:
@@ -86,3 +88,14 @@ def test_nothing_waits_for_a_pipe_that_has_the_name_of_a_file(tmp_path: Path, na
         if thread.is_alive():  # let it go, so that no thread is left waiting
             os.close(os.open(tmp_path / name, os.O_WRONLY | os.O_NONBLOCK))
         assert ended and isinstance(ended[0], KoGPT2Error) and str(tmp_path) in str(ended[0]), ended
+
+
+def test_a_small_file_takes_little_memory_however_much_is_admitted(tmp_path: Path) -> None:
+    """Python's own read(n) takes n bytes before it looks at the file."""
+    content = bytes(range(256)) * 5000  # more than a piece
+    (tmp_path / "small").write_bytes(content)
+    for most in (-1, 0, 1, len(content) - 1, len(content), len(content) + 1, 1 << 20):
+        assert read_file(tmp_path / "small", most) == (content if most < 0 else content[:most])
+    code = "import pathlib, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28)); "
+    code += "from kogpt2_gluon.storage.links import read_file; print(len(read_file(pathlib.Path(sys.argv[1]), 2**30)))"
+    assert run(sys.executable, "-c", code, tmp_path / "small").stdout.strip() == str(len(content))
