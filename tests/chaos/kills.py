@@ -182,5 +182,5 @@ SCENARIOS = (
     Scenario("record", "kill -9 at each other file operation of a run", _trials(RECORD, 1, 0)),
     Scenario("back", "kill -9 while a run goes back to an earlier step", _trials(BACK, 1, 0)),
     Scenario("again", "kill -9 while a step is saved again", _trials(AGAIN, 1, 0)),
-    Scenario("two-renames", "the same where names cannot be exchanged (NFS)", _trials(NO_EXCHANGE, 1, 0), long=True),
+    Scenario("two-renames", "the same where names cannot be exchanged (NFS)", _trials(NO_EXCHANGE, 1, 0)),
 )

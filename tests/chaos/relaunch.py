@@ -32,7 +32,7 @@ SETTINGS = (
     "training.compare_interval=4",
     "training.total_batch_size=16",  # two micro steps a worker, and more than an epoch in all
 )
-KILLS, SHORT_KILLS = 15, 2  # a round
+KILLS, SHORT_KILLS = 15, 1  # a round
 ROUNDS = 20
 TARGETS = ("rank 0", "rank 1", "both", "launcher", "all")
 MOMENTS = ("start", "step", "step", "save")
