@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,15 @@ def read_progress(path: Path) -> tuple[int, int]:
         return int(step), int(beats)
     except (OSError, ValueError):
         return -1, 0
+
+
+def rank_that_differs(line: str) -> int | None:
+    """The rank that a worker's error names as the only one with other parameters than the rest; None if it names none.
+
+    The error is that of training/replicas.py.
+    """
+    found = re.search(r": rank (\d+) \(.*?\) differs from the \d+ other workers", line)
+    return int(found[1]) if found else None
 
 
 def keep_exit_code() -> None:

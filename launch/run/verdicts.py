@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Callable
 
 from kogpt2_gluon.errors import CorruptionError, PreemptedError
+from kogpt2_gluon.machine import job
 from kogpt2_launch.plan.plan import Plan
 from kogpt2_launch.run.control import Rank
 from kogpt2_launch.run.outcome import Outcome, ended, explains, numbers
@@ -25,8 +26,10 @@ def failed(ranks: Sequence[Rank], requests: Sequence[int]) -> Outcome:
         code, how = first.code, f"rank {first.number} on {first.host} {ended(first.code)}"
     if code == CorruptionError.exit_code:  # all ranks end with it: which of them is wrong, they say themselves
         said = first.last_lines[-1] if first.last_lines else "their output says which"
+        wrong = job.rank_that_differs(said)
+        host = ranks[wrong].host if wrong is not None and wrong < len(ranks) else None
         why = f"the workers hold different parameters: {said}"
-        return Outcome(code, why, first.number, leaving=leaving(ranks), asked=bool(requests))
+        return Outcome(code, why, first.number, host, leaving=leaving(ranks), asked=bool(requests))
     asked = bool(requests)
     # A worker that is asked to stop before it can save ends by the signal. That is not a reason to start it again.
     if asked and code == 128 + signal.SIGTERM and first.beats == 0:

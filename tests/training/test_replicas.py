@@ -13,6 +13,7 @@ import pytest
 import xxhash
 
 from kogpt2_gluon.errors import CorruptionError, DivergedError
+from kogpt2_gluon.machine.job import rank_that_differs
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.recipe import OPTIMIZERS
@@ -181,6 +182,10 @@ def test_the_minority_is_named_and_a_draw_says_so():
     assert said(1, 2, 2, 1).endswith("no group of them is the largest: rank 0, rank 3; rank 1, rank 2")
     assert said(1, 2, 3).endswith("no group of them is the largest: rank 0; rank 1; rank 2")
     assert "rank 7 and 1 more differ from the 11 other" in said(*range(1, 10), *[99] * 11)
+    everyones = np.array([[[k == 1, 0]] for k in range(3)], float)
+    line = describe_difference(everyones, [f"rank {k} (host-{k}, gpu({k}))" for k in range(3)], ["a"])
+    assert rank_that_differs(f"kogpt2: step 8: {line}. Memory or ...") == 1  # the launcher leaves its host out
+    assert rank_that_differs(f"kogpt2: step 8: {said(1, 7, 7, 2)}") is rank_that_differs(f": {said(1, 2)}") is None
 
 
 class Counting(Worker):

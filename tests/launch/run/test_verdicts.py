@@ -77,9 +77,11 @@ def test_workers_that_differ_are_not_blamed_on_the_first_that_ended():
     said = "kogpt2: step 8: rank 1 (h2, gpu(0)) differs from the 2 other workers"
     ranks = [rank(0, code=5, ended=5.0, last_lines=["step 8", said]), rank(1, code=5, ended=5.1), rank(2)]
     outcome = verdicts.failed(ranks, [])
-    assert (outcome.code, outcome.rank, outcome.host) == (5, 0, None)
+    assert (outcome.code, outcome.rank, outcome.host) == (5, 0, "h2")  # the host of the rank that is wrong
     assert outcome.reason == f"the workers hold different parameters: {said}" and not outcome.asked
     assert verdicts.failed(ranks, TERM).asked  # nobody starts it again then
+    ranks[0].last_lines = ["kogpt2: step 8: rank 0 (h1, gpu(0)) and rank 1 (h2, gpu(0)) differ in 1 of 84 arrays"]
+    assert verdicts.failed(ranks, []).host is None
 
 
 def test_a_rank_that_was_killed_may_have_been_out_of_memory():
