@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from kogpt2_gluon.errors import DamagedError, DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import MODEL, ONLY_AS_BEST, OPTIMIZER, RECIPE, STATE
-from kogpt2_gluon.runs.checkpoint_folder import BEST, LATEST, committed, step_of
+from kogpt2_gluon.runs.checkpoint_folder import BEST, LATEST, committed, named_in, step_of
 from kogpt2_gluon.runs.manifest import MANIFEST, FileFacts, read_manifest, same_as_written
 from kogpt2_gluon.runs.mirror_places import Place, is_a_checkpoint, place_of
 from kogpt2_gluon.storage.files import new_folder
@@ -105,13 +105,22 @@ class Mirror:
                 self._place.move(later, aside)
         return sent
 
-    def name_best(self, checkpoint: Path | None) -> int:
-        """Makes ``best`` name a checkpoint, which is copied if need be (None: none is the best); returns bytes sent."""
+    def add_best(self, ckpt_dir: Path, at: Path) -> int:
+        """Makes ``best`` name what it names in `ckpt_dir`, which is copied if need be; returns the bytes sent.
+
+        The checkpoint is :func:`held` in the folder `at` meanwhile. A file that cannot be read, or names nothing,
+        changes nothing: the best checkpoint that is known stays.
+        """
+        best = named_in(ckpt_dir, BEST)
+        if best is not None:
+            with held(best, at) as checkpoint:
+                return self._name_best(checkpoint)
+        if self._named(BEST) is not None and not (ckpt_dir / BEST).exists():
+            self._place.remove_file(BEST)
+        return 0
+
+    def _name_best(self, checkpoint: Path) -> int:
         sent, now = 0, self._named(BEST)
-        if checkpoint is None:
-            if now is not None:
-                self._place.remove_file(BEST)
-            return 0
         if checkpoint.name not in self._place.checkpoints():
             sent = self._place.put(checkpoint, read_manifest(checkpoint))
         self._note_same(checkpoint.name)

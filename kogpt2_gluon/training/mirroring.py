@@ -204,15 +204,11 @@ class _Copier:
                     raise
         assert newest is not None
         best = named_in(self._ckpt_dir, BEST)
-        if best is None:
-            self._mirror.name_best(None)
-        else:
-            try:
-                with held(best, self._hold) as checkpoint:
-                    sent += self._mirror.name_best(checkpoint)
-            except (FileNotFoundError, DamagedError):
-                if best.exists():
-                    raise
+        try:
+            sent += self._mirror.add_best(self._ckpt_dir, self._hold)
+        except (FileNotFoundError, DamagedError):
+            if best is None or best.exists():  # else there is a better one, which is announced too
+                raise
         return newest.name, sent
 
     def _warn(self, what: str, words: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
-from kogpt2_gluon.runs.checkpoint_folder import BEST, committed, named_in, newest_in
+from kogpt2_gluon.runs.checkpoint_folder import committed, newest_in
 from kogpt2_gluon.runs.mirror import Mirror, Rules
 from tests.storage.s3_helpers import BUCKET
 
@@ -75,7 +75,7 @@ def update(mirror: Mirror, ckpt_dir: Path, begun_as: str = "", keep: int = 2, ev
     newest = newest_in(ckpt_dir)
     assert newest is not None
     sent = mirror.add(newest, ckpt_dir, begun_as)
-    sent += mirror.name_best(named_in(ckpt_dir, BEST))
+    sent += mirror.add_best(ckpt_dir, ckpt_dir / ".mirror-test")
     mirror.prune({path.name for path in committed(ckpt_dir)}, Rules(keep, every))
     return sent
 

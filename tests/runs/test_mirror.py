@@ -152,6 +152,17 @@ def test_the_newest_of_several_mirrors(ckpt_dir: Path, shelf: Shelf, tmp_path: P
     ]
 
 
+def test_a_best_that_cannot_be_read_stays_the_best(ckpt_dir: Path, shelf: Shelf) -> None:
+    save(ckpt_dir, 10, best=10)
+    update(Mirror(shelf.address), ckpt_dir)
+    (ckpt_dir / "best").write_bytes(b"\xff\xfe")
+    update(Mirror(shelf.address), ckpt_dir)
+    assert Mirror(shelf.address).best() == "step-00000010"
+    (ckpt_dir / "best").unlink()
+    update(Mirror(shelf.address), ckpt_dir)
+    assert Mirror(shelf.address).best() is None
+
+
 # --- damage and strangers
 
 
