@@ -232,7 +232,7 @@ def _clock_back(world: World, folder: Path, at: int, listed: list[str]) -> Night
 # ---- a slow disk -----------------------------------------------------------------------------------------------------
 
 SLOW = 0.04  # seconds an operation, so that a save takes two
-LONG = (*SMALL, "training.num_steps=60", "checkpoint.interval=20", "evaluation.interval=0")
+LONG = (*SMALL, "training.num_steps=60", "checkpoint.interval=20", "checkpoint.keep=0", "evaluation.interval=0")
 
 
 def _slow_trials(world: World, chance: Chance) -> Iterator[Trial]:
