@@ -97,7 +97,9 @@ def _check_same_recipe(mirror: Mirror, recipe: Recipe) -> None:
             state, saved = mirror.state(name), mirror.recipe(name)
         except DamagedError:
             continue  # the log says so when it cannot be fetched
-        if recipe.fingerprint() not in (identity(state).partition("/")[0], state.get("recipe_fingerprint")):
+        # As it began, as it went on, and both by today's reckoning: a later version may know more settings.
+        known = identity(state).partition("/")[0], state.get("recipe_fingerprint"), saved.fingerprint()
+        if recipe.fingerprint() not in known:
             raise RecipeError(
                 f"{mirror.name}: {name} is of another run ({_differences(saved, recipe)}); nothing was written there; "
                 "name another folder or prefix in checkpoint.mirrors, or take up that run with its own recipe"

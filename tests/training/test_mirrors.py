@@ -11,7 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from kogpt2_gluon.errors import DamagedError, DataError, KoGPT2Error, PreemptedError, RecipeError
-from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.mirror import Mirror
 from kogpt2_gluon.runs.mirror_places import FolderPlace
@@ -375,6 +375,18 @@ def test_a_resume_with_other_settings_keeps_its_mirror(tiny: list[str], tmp_path
     assert steps(tmp_path / "mirror") == [9, 10]
     shutil.rmtree(recipe.run_dir)
     assert train(recipe).step == 10  # by the recipe of its last checkpoint
+
+
+def test_a_run_of_an_earlier_version_comes_back(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later version may have more settings, which change every fingerprint."""
+    recipe = mirrored(tiny, tmp_path / "mirror")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recipe, "fingerprint", lambda recipe: "of an earlier version")
+        train(recipe)
+    shutil.rmtree(recipe.run_dir)
+    assert train(recipe).step == 8 and "was fetched from the mirror" in log_of(recipe)
 
 
 @pytest.mark.parametrize(
