@@ -74,8 +74,9 @@ class BPEDropout:
         """Makes the tables of single characters: sorted codes, and the id of each."""
         single = {piece: token for piece, token in ids.items() if len(piece) == 1} | defined
         codes = sorted(single, key=ord)
-        self._codes = np.array([ord(code) for code in codes], np.int64)
-        self._code_ids = np.array([single[code] for code in codes], np.int32)
+        # A model can lack pieces of one character; the tables then have a code that no character has.
+        self._codes = np.array([ord(code) for code in codes] or [-1], np.int64)
+        self._code_ids = np.array([single[code] for code in codes] or [UNKNOWN], np.int32)
 
     def _index_pairs(self, ids: dict[str, int], scores: list[float]) -> None:
         """Makes the tables of pairs, as sorted keys: two pieces that make a third, and two neighbours in any piece."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.tokens import bpe_dropout
 from kogpt2_gluon.tokens.bpe_dropout import BPEDropout
 from tests.convert.convert_helpers import OWN_SENTENCES, train
@@ -168,3 +168,24 @@ def test_real_lines_have_sentencepieces_ids() -> None:
     model = train(lines[:3000], 3000)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     assert rows(BPEDropout(model, Path("m")), lines, 0.0) == processor.encode(lines)
+
+
+def test_a_model_without_single_characters_makes_everything_unknown() -> None:
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.trainer_spec.model_type = proto.trainer_spec.BPE
+    proto.normalizer_spec.add_dummy_prefix = False
+    for piece, kind in (("<unk>", 2), ("<s>", 3), ("</s>", 3), ("<pad>", 3)):
+        proto.pieces.add(piece=piece, type=kind, score=0)
+    model = proto.SerializeToString()
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    texts = ["가나", "", "a"]
+    assert rows(BPEDropout(model, Path("m")), texts, 0.5) == processor.encode(texts) == [[0], [], [0]]
+
+
+def test_a_piece_of_many_characters_is_refused_before_it_is_cut_at_each() -> None:
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.trainer_spec.model_type = proto.trainer_spec.BPE
+    for piece, kind in (("<unk>", 2), ("<s>", 3), ("</s>", 3), ("<pad>", 3), ("a", 1), ("a" * 3_000_000, 1)):
+        proto.pieces.add(piece=piece, type=kind, score=0)
+    with pytest.raises(DataError, match=r"m: has a piece of 3,000,000 characters; the most are 1,024"):
+        BPEDropout(proto.SerializeToString(), Path("m"))
