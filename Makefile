@@ -88,7 +88,7 @@ test-all: $(TEST) $(JS) $(PCLUSTER)/.ready ## everything: slow tests too, the ot
 
 # atheris gives it the coverage of our code; without it inputs are chosen by how the ones before ended.
 FUZZ_EXECUTIONS ?= 1000000
-fuzz: $(TEST) ## every parser on hostile files, 20 minutes; FUZZ_EXECUTIONS=N, FUZZ_JSON=FILE for the findings
+fuzz: $(TEST) ## every parser on hostile files, 20 to 30 minutes; FUZZ_EXECUTIONS=N, FUZZ_JSON=FILE for the findings
 	$(PIP) install -c constraints.txt -e '.[$(MXNET),fuzz]'
 	$(BIN)/python -m tests.fuzz.run --executions $(FUZZ_EXECUTIONS) $(if $(FUZZ_JSON),--json "$(FUZZ_JSON)")
 
