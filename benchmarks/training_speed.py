@@ -56,7 +56,8 @@ from reader_sets import SPECIAL, make_tokenizer
 from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine import limits, runtime
-from kogpt2_gluon.recipe import ModelRecipe, Recipe, load_recipe
+from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter, token_dtype
 
 HERE = Path(__file__).resolve().parent

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kogpt2_gluon.recipe import OPTIMIZERS, ModelRecipe, Recipe
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe_sections import OPTIMIZERS, ModelRecipe
 from kogpt2_gluon.scaling import NETWORKS, Work, speedup
 from kogpt2_gluon.wording import rough_duration
 

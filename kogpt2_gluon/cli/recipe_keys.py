@@ -1,4 +1,4 @@
-"""The reference that `kogpt2 train --keys` prints: every key of a recipe, made of the fields of recipe.py."""
+"""The reference that `kogpt2 train --keys` prints: every key of a recipe, made of the fields of recipe_sections.py."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import refuse_occupied, target_folder
 from kogpt2_gluon.convert.tokenizer_files import TokenizerFiles, read_tokenizer
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.recipe import ModelRecipe, Recipe
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING
 from kogpt2_gluon.storage.safetensors_file import DTYPES as ARRAY_DTYPES
 from kogpt2_gluon.storage.safetensors_file import rounded

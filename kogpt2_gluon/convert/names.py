@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 

@@ -22,7 +22,8 @@ from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import refuse_occupied, target_folder
 from kogpt2_gluon.convert.tokenizer_files import TokenizerFiles, read_tokenizer
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.recipe import ModelRecipe, Recipe
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 
 GRAPHS = {"model.onnx": True, "logits.onnx": False}  # whether each has a cache
 WEIGHTS = "model.onnx_data"  # as optimum and transformers.js name it

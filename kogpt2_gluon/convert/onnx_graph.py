@@ -31,7 +31,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from kogpt2_gluon import __version__
 from kogpt2_gluon.convert.names import parameters_of
-from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 
 OPSET, IR_VERSION = 17, 8  # of ONNX 1.12, the first with LayerNormalization: onnxruntime 1.12 and later
 EPSILON = 1e-5  # of LayerNorm

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kogpt2_gluon.convert.names import Parameter, parameters_of, turned
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile, write_safetensors
 

@@ -19,7 +19,8 @@ from kogpt2_gluon.convert.names import POSITIONS, bytes_of, checked
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import target_folder
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.recipe import ModelRecipe, Recipe, parse_recipe
+from kogpt2_gluon.recipe import Recipe, parse_recipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING
 from kogpt2_gluon.storage.params_file import ParamsFile, is_params_file, write_params
 

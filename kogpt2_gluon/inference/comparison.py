@@ -21,7 +21,7 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.filling import fill_network_from
 from kogpt2_gluon.model.gpt2 import build_model
-from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 Logits = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # ids (B, T) -> (B, T, V)

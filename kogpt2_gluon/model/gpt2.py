@@ -17,7 +17,7 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.ops.parameters import RetracedBlock
 from kogpt2_gluon.ops.stock import StockOps
-from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 
 nn = mx.gluon.nn
 

@@ -8,7 +8,8 @@ from kogpt2_gluon.errors import DivergedError
 from kogpt2_gluon.inference.evaluation import EvaluationOptions, LanguageModelScore, evaluate
 from kogpt2_gluon.inference.generation import Sampling, generate
 from kogpt2_gluon.reading.held_out import HeldOutReader
-from kogpt2_gluon.recipe import Recipe, TrackingRecipe
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe_sections import TrackingRecipe
 from kogpt2_gluon.runs.metrics import NullTracker
 from kogpt2_gluon.training.best import measure_of, note_best
 from kogpt2_gluon.training.state import TrainingRun

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from kogpt2_gluon.convert.names import POSITIONS
 from kogpt2_gluon.convert.source import Source, open_source
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.recipe import ModelRecipe, Recipe
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.tokens.tokenizer import UNUSED, Tokenizer

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kogpt2_gluon.machine.runtime import mx, nlp
-from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon.recipe_sections import TrainingRecipe
 
 NORM_SLICE = 1 << 16
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import unknown_key
-from kogpt2_gluon.recipe import INITIAL, WHEN_ODD, Recipe, known_keys
+from kogpt2_gluon.recipe import Recipe, known_keys
+from kogpt2_gluon.recipe_sections import INITIAL, WHEN_ODD
 
 FREELY, PATH, IF_ALLOWED, NEVER = "freely", "its path", "with --allow-change", "never"
 OPTION = "--allow-change"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon.recipe_sections import TrainingRecipe
 
 
 def learning_rate(recipe: TrainingRecipe, step: int) -> float:

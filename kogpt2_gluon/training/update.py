@@ -9,7 +9,7 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
 from kogpt2_gluon.model.precision import take_masters
-from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon.recipe_sections import TrainingRecipe
 from kogpt2_gluon.training.optimizers import FusedCudaOptimizer, FusedOptimizer, StockOptimizer
 
 

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.corpus.formats import KINDS
-from kogpt2_gluon.recipe import OPTIMIZERS, known_keys
+from kogpt2_gluon.recipe import known_keys
+from kogpt2_gluon.recipe_sections import OPTIMIZERS
 from tests.helpers import kogpt2, run
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kogpt2_gluon.convert.names import parameters_of
 from kogpt2_gluon.convert.onnx_folder import write_onnx
-from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY, Checkpoint
 from tests.convert.convert_helpers import make_checkpoint
 from tests.convert.onnx_helpers import NAMES, assert_close, empty_past, logits_of, random_ids, session, step

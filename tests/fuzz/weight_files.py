@@ -16,7 +16,7 @@ import numpy as np
 
 from kogpt2_gluon.convert.names import parameters_of
 from kogpt2_gluon.convert.source import open_source
-from kogpt2_gluon.recipe import ModelRecipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY
 from kogpt2_gluon.storage.params_file import ParamsFile, write_params
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile, write_safetensors

@@ -12,7 +12,8 @@ from kogpt2_gluon.estimate import count_parameters
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, named_parameters, structural_parameters
 from kogpt2_gluon.model.loss import LanguageModelLoss
-from kogpt2_gluon.recipe import ModelRecipe, load_recipe
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.storage.params_file import read_params, write_params
 
 ORIGINAL = Path(__file__).parents[1] / "storage" / "original"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon.recipe_sections import TrainingRecipe
 from kogpt2_gluon.training.optimizers import create_optimizer
 from tests.ops.ops_helpers import array, assert_close, check_refused, threads
 

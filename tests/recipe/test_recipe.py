@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.estimate import flops_per_token, size_of
-from kogpt2_gluon.recipe import DataRecipe, Recipe, known_keys, load_recipe, parse_recipe
+from kogpt2_gluon.recipe import Recipe, known_keys, load_recipe, parse_recipe
+from kogpt2_gluon.recipe_sections import DataRecipe
 from kogpt2_gluon.training.dry_run import describe
 from tests.helpers import ROOT
 

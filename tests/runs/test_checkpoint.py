@@ -116,7 +116,7 @@ def test_other_files_are_left_alone(ckpt_dir: Path) -> None:
 
 
 def test_a_folder_that_vanishes_under_a_save_is_an_error(ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when its disk is taken away, and an empty folder of another disk is in its place."""
+    """Its disk is taken away, and an empty folder of another disk is in its place."""
     save(ckpt_dir, 10)
     monkeypatch.setattr(module, "name_best", lambda *_: shutil.rmtree(ckpt_dir / "step-00000020"))
     with pytest.raises(KoGPT2Error, match=r"step-00000020: was saved just now and is gone; is the disk of .* still"):

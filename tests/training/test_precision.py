@@ -21,7 +21,8 @@ from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.model.precision import cast_network
 from kogpt2_gluon.ops.stock import StockOps
 from kogpt2_gluon.reading.open_sets import training_mix
-from kogpt2_gluon.recipe import TrainingRecipe, load_recipe
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.recipe_sections import TrainingRecipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.shards.shard_set import ShardSet

@@ -16,7 +16,7 @@ from kogpt2_gluon.errors import CorruptionError, DivergedError
 from kogpt2_gluon.machine.job import rank_that_differs
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.recipe import OPTIMIZERS
+from kogpt2_gluon.recipe_sections import OPTIMIZERS
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint, open_checkpoint
 from kogpt2_gluon.training.replicas import Replicas, describe_difference, hashes_of
 from tests.helpers import run

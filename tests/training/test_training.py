@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from kogpt2_gluon.reading.open_sets import training_mix
-from kogpt2_gluon.recipe import OPTIMIZERS, load_recipe
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.recipe_sections import OPTIMIZERS
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.shards.shard_set import ShardSet

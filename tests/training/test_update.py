@@ -14,7 +14,7 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.build import OperatorsUnavailable, load_cpu_operators
-from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon.recipe_sections import TrainingRecipe
 from kogpt2_gluon.training.optimizers import OPTIMIZERS
 from kogpt2_gluon.training.update import Update
 from tests.helpers import ROOT, run
@@ -139,7 +139,7 @@ def test_fused_and_stock_updates_are_the_same(optimizer, operators):
 CUDA = """
 import sys
 import numpy as np
-from kogpt2_gluon.recipe import TrainingRecipe
+from kogpt2_gluon.recipe_sections import TrainingRecipe
 from kogpt2_gluon import recipe
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.training.optimizers import OPTIMIZERS, FusedCudaOptimizer, StockOptimizer

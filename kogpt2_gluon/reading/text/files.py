@@ -23,7 +23,7 @@ from kogpt2_gluon.corpus.sources import Source, choose_sources, list_sources, lo
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.text.checks import check_corpora
-from kogpt2_gluon.recipe import DataRecipe
+from kogpt2_gluon.recipe_sections import DataRecipe
 from kogpt2_gluon.storage.s3_url import is_s3_url
 
 _OPTION = re.compile(r"--(documents|encoding) ")

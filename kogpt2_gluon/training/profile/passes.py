@@ -37,7 +37,8 @@ import sentencepiece
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine.runtime import mx, num_threads
-from kogpt2_gluon.recipe import DataRecipe, Recipe
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe_sections import DataRecipe
 from kogpt2_gluon.runs.metrics import tracker_for
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
