@@ -85,7 +85,7 @@ def _flip_trials(world: World, chance: Chance) -> Iterator[Trial]:
         flip = {"rank": draw.randrange(2), "array": draw.randrange(1000), "place": draw.randrange(10**9)}
         flip |= {"bit": draw.randrange(32), "after": draw.randint(2, 50)}
         yield Trial(f"flip-{number}", lambda folder, flip=flip: _flipped(world, settings, folder, flip))
-    yield Trial("flip-one-of-three", lambda folder: _one_of_three(world, settings, folder))
+    yield Trial("flip-one-of-four", lambda folder: _one_of_four(world, settings, folder))
 
 
 def _flipped(world: World, settings: Sequence[str], folder: Path, flip: dict[str, int]) -> str:
@@ -102,13 +102,12 @@ def _flipped(world: World, settings: Sequence[str], folder: Path, flip: dict[str
     return "found, both named"
 
 
-def _one_of_three(world: World, settings: Sequence[str], folder: Path) -> str:
-    """With three workers, the one that differs is named."""
+def _one_of_four(world: World, settings: Sequence[str], folder: Path) -> str:
+    """With more than two workers, the one that differs is named."""
     flip = {"rank": 2, "array": 7, "place": 5, "bit": 3, "after": 6}
-    more = [*settings, "training.total_batch_size=12"]
-    ended = world.launch(folder / "run", *more, size=3, memory=flip).wait()
+    ended = world.launch(folder / "run", *settings, size=4, memory=flip).wait()
     assert ended.code == CorruptionError.exit_code, ended
-    assert re.search(r"step 8: rank 2 \(.*\) differs from the 2 other workers", ended.output), ended.output
+    assert re.search(r"step 8: rank 2 \(.*\) differs from the 3 other workers", ended.output), ended.output
     return "found, one named"
 
 
