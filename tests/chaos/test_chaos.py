@@ -20,7 +20,7 @@ def world(shards, tmp_path_factory):
     return World(tmp_path_factory.mktemp("chaos"), shards)
 
 
-SAMPLES = {  # how many scenarios of those that follow, drawn anew each time
+SAMPLES = {  # how many scenarios of those that follow, drawn again each time
     "save": (1, ["save"]),
     "record": (1, ["record"]),
     "other kills": (1, ["power", "back", "again", "two-renames"]),
