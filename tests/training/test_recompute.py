@@ -213,7 +213,9 @@ def test_a_layer_keeps_its_input_alone(name: str) -> None:
 def assert_same_run(one: Path, other: Path) -> None:
     """Parameters, moments and the state of the run are the same bits."""
     first, second = (open_checkpoint(folder / "checkpoints") for folder in (one, other))
-    assert first.state() == second.state()
+    ours, theirs = first.state(), second.state()
+    assert ours.pop("begun_as") and theirs.pop("begun_as")  # with other num_steps, it may be
+    assert ours == theirs
     for mine, theirs in (
         (first.model_arrays(), second.model_arrays()),
         (first.optimizer_arrays(), second.optimizer_arrays()),

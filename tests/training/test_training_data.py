@@ -140,7 +140,7 @@ def test_tokens_on_the_device_are_copies():
 def test_a_run_that_cannot_begin_leaves_no_thread(tiny, tmp_path, monkeypatch):
     from kogpt2_gluon.training import setup
 
-    def fail(*_):
+    def fail(*_, **__):
         assert threading.active_count() > before
         raise DataError("no network")
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from kogpt2_gluon import recipe
+from kogpt2_gluon import recipe_sections
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import GPT2Model
@@ -79,13 +79,14 @@ def reference(optimizer, w, m, v, g, t, rate, decay):
 
 
 def test_recipes_and_training_know_the_same_optimizers():
-    assert list(recipe.OPTIMIZERS) == list(OPTIMIZERS)
+    assert list(recipe_sections.OPTIMIZERS) == list(OPTIMIZERS)
     choices = {entry.name: entry.metadata for entry in dataclasses.fields(TrainingRecipe)}["optimizer"]
     assert list(choices["choices"]) == list(OPTIMIZERS)
-    assert all(f"{name}: {choice.meaning}" in choices["help"] for name, choice in recipe.OPTIMIZERS.items())
+    assert all(f"{name}: {choice.meaning}" in choices["help"] for name, choice in recipe_sections.OPTIMIZERS.items())
     for name in OPTIMIZERS:
         kept = make(name).moments()
-        assert len(kept) == recipe.OPTIMIZERS[name].arrays * len(make(name).parameters)  # as memory is estimated
+        estimated = recipe_sections.OPTIMIZERS[name].arrays * len(make(name).parameters)
+        assert len(kept) == estimated
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.7])
@@ -140,7 +141,7 @@ CUDA = """
 import sys
 import numpy as np
 from kogpt2_gluon.recipe_sections import TrainingRecipe
-from kogpt2_gluon import recipe
+from kogpt2_gluon import recipe_sections
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.training.optimizers import OPTIMIZERS, FusedCudaOptimizer, StockOptimizer
 

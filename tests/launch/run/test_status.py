@@ -99,7 +99,9 @@ def test_a_status_as_a_launcher_writes_it_is_shown(run_dir):
     assert "not started yet" in invoke("status", run_dir).output
 
 
-@pytest.mark.parametrize("name", [*sorted(STATUS.keys() - {"recipe"}), *(f"ranks.{name}" for name in RANK), "launcher.pid"])
+@pytest.mark.parametrize(
+    "name", [*sorted(STATUS.keys() - {"recipe"}), *(f"ranks.{name}" for name in RANK), "launcher.pid"]
+)
 @pytest.mark.parametrize("change", ["goes", "a list", "nested"])
 def test_a_status_that_is_none_is_one_line(run_dir, name, change):
     status = json.loads(json.dumps(STATUS))
