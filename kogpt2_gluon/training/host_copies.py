@@ -20,36 +20,42 @@ THREADS = 2  # one alone does not fill the memory's bandwidth
 
 
 class HostCopies:
-    """Memory for copies of a set of arrays, kept from one time to the next: new memory costs as much as the copying."""
+    """Memory for copies of arrays, kept from one time to the next: new memory costs as much as the copying."""
 
     def __init__(self) -> None:
-        self._layout: list[tuple[str, tuple[int, ...], Any]] = []
-        self._copies: dict[str, Array] = {}
+        self._memory: mmap.mmap | None = None
+        self._size = 0
 
     def take(self, arrays: Mapping[str, Any], names: Collection[str]) -> dict[str, Array]:
         """Copies the arrays of these names, on the CPU or a GPU. Waits for MXNet.
 
-        What was returned before is overwritten. There is room for all `arrays`; only what is used takes memory.
+        What was returned before is overwritten. There is room for all `arrays`; only what was ever used takes memory.
         """
-        layout = [(name, array.shape, array.dtype) for name, array in arrays.items()]
-        if layout != self._layout:
-            self._copies = {}  # before the new ones are made
-            self._layout, self._copies = layout, _allocate(layout)
+        size = sum(_room(array) for array in arrays.values())
+        if size != self._size:
+            self._memory = None  # before the new one is made
+            self._memory, self._size = _reserve(size), size
+        copies, place = {}, 0
+        for name in names:
+            array = arrays[name]
+            copies[name] = np.ndarray(array.shape, array.dtype, buffer=self._memory, offset=place)
+            place += _room(array)
         with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(lambda name: _copy(arrays[name], self._copies[name]), names))
-        return {name: self._copies[name] for name in names}
+            list(threads.map(lambda name: _copy(arrays[name], copies[name]), names))
+        return copies
 
 
-def _allocate(layout: list[tuple[str, tuple[int, ...], Any]]) -> dict[str, Array]:
-    """Makes uninitialised arrays in one mapping, of huge pages where the system has them."""
-    places, size = {}, 0
-    for name, shape, dtype in layout:
-        places[name] = size
-        size += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
+def _room(array: Any) -> int:
+    """The bytes that an array takes, with what is left free behind it."""
+    return -(-int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize // ALIGNMENT) * ALIGNMENT
+
+
+def _reserve(size: int) -> mmap.mmap:
+    """Returns uninitialised memory, of huge pages where the system has them."""
     memory = mmap.mmap(-1, max(size, 1))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return {name: np.ndarray(shape, dtype, buffer=memory, offset=places[name]) for name, shape, dtype in layout}
+    return memory
 
 
 def _copy(array: Any, copy: Array) -> None:

@@ -198,7 +198,8 @@ def test_copies_are_the_arrays_and_use_their_memory_again():
     assert all(np.array_equal(first[name], array.asnumpy()) for name, array in arrays.items())
     arrays["1"] += 1
     second = copies.take(arrays, arrays)
-    assert np.array_equal(second["1"], arrays["1"].asnumpy()) and second["1"] is first["1"]
+    assert np.array_equal(second["1"], arrays["1"].asnumpy()) and second["1"].ctypes.data == first["1"].ctypes.data
     assert all(copy.ctypes.data % 64 == 0 for copy in second.values())
     del arrays["0"]
-    assert copies.take(arrays, ["2", "half"]).keys() == {"2", "half"}
+    some = copies.take(arrays, ["2", "half"])
+    assert all(np.array_equal(some[name], arrays[name].asnumpy()) for name in some) and some.keys() == {"2", "half"}
