@@ -40,6 +40,9 @@ class HostCopies:
             array = arrays[name]
             copies[name] = np.ndarray(array.shape, array.dtype, buffer=self._memory, offset=place)
             place += _room(array)
+        if len(names) == 1:  # starting threads would take longer
+            _copy(arrays[next(iter(names))], next(iter(copies.values())))
+            return copies
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(lambda name: _copy(arrays[name], copies[name]), names))
         return copies

@@ -31,10 +31,12 @@ class SavedArrays:
         On the CPU or a GPU.
     step : int
         For the message about a number that is not finite.
+    one : HostCopies
+        Memory for the array that is being read; an update waits while one is copied, and new memory takes longer.
     """
 
-    def __init__(self, arrays: Mapping[str, Any], step: int) -> None:
-        self._arrays, self._step = dict(arrays), step
+    def __init__(self, arrays: Mapping[str, Any], step: int, one: HostCopies) -> None:
+        self._arrays, self._step, self._one = dict(arrays), step, one
         self._lock = threading.Lock()
         self._left = dict(arrays)  # neither read nor copied
         self._copies: dict[str, Array] = {}
@@ -51,9 +53,12 @@ class SavedArrays:
                 self._left = {}
 
     def read(self, name: str) -> Array:
-        """Returns an array of the save. DivergedError if a number in it is not finite."""
+        """Returns an array of the save, valid until the next one is read. DivergedError if it is not finite."""
         with self._lock:
-            array = self._left.pop(name).asnumpy() if name in self._left else self._copies.pop(name)
+            if self._left.pop(name, None) is not None:
+                array = self._one.take(self._arrays, [name])[name]
+            else:
+                array = self._copies.pop(name)
         if not _is_finite(array):
             raise DivergedError(f"step {self._step}: {name} is not finite; nothing was saved for this step")
         return array

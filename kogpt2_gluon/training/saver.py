@@ -46,7 +46,7 @@ class Saver:
 
     def __init__(self, recipe: Recipe, run: TrainingRun, say: Callable[[str], None]) -> None:
         self._recipe, self._run, self._say = recipe, run, say
-        self._copies = HostCopies()
+        self._copies, self._one = HostCopies(), HostCopies()
         self._saved: SavedArrays | None = None
         run.update.before_change = self._keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
@@ -65,7 +65,7 @@ class Saver:
             return
         self._wait()
         masters, moments = run.update.masters, run.update.moments()
-        self._saved = SavedArrays({**masters, **moments}, run.state.step)
+        self._saved = SavedArrays({**masters, **moments}, run.state.step, self._one)
         parts, state = (self._saved.part(list(masters)), self._saved.part(list(moments))), _state_of(self._recipe, run)
         self._pending = self._thread.submit(_write, self._recipe, state, *parts, run.tokenizer.stored, self._mirrors)
         if not self._recipe.checkpoint.in_background:

@@ -89,7 +89,8 @@ def test_arrays_are_read_in_place_until_an_update_changes_them(shards, tmp_path,
         return read(saved, name)
 
     def take(copies: HostCopies, arrays: dict, names: dict) -> dict:
-        copied.append((len(arrays), len(names)))
+        if len(names) > 1:  # not one that is being read
+            copied.append((len(arrays), len(names)))
         return take_all(copies, arrays, names)
 
     take_all = HostCopies.take
