@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,31 +26,31 @@ class HostCopies:
         self._memory: mmap.mmap | None = None
         self._size = 0
 
-    def take(self, arrays: Mapping[str, Any], names: Collection[str]) -> dict[str, Array]:
-        """Copies the arrays of these names, on the CPU or a GPU. Waits for MXNet.
+    def take(self, arrays: Mapping[str, Any], room: int) -> dict[str, Array]:
+        """Copies arrays, on the CPU or a GPU; what was returned before is overwritten. Waits for MXNet.
 
-        What was returned before is overwritten. There is room for all `arrays`; only what was ever used takes memory.
+        There is room for so many bytes (:func:`room_of`); only what was ever used takes memory.
         """
-        size = sum(_room(array) for array in arrays.values())
-        if size != self._size:
+        if room != self._size:
             self._memory = None  # before the new one is made
-            self._memory, self._size = _reserve(size), size
-        copies, place = {}, 0
-        for name in names:
-            array = arrays[name]
+            self._memory, self._size = _reserve(room), room
+        copies: dict[str, Array] = {}
+        place = 0
+        for name, array in arrays.items():
             copies[name] = np.ndarray(array.shape, array.dtype, buffer=self._memory, offset=place)
-            place += _room(array)
-        if len(names) == 1:  # starting threads would take longer
-            _copy(arrays[next(iter(names))], next(iter(copies.values())))
+            place += room_of({name: array})
+        if len(arrays) == 1:  # starting threads would take longer
+            _copy(*arrays.values(), *copies.values())
             return copies
         with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(lambda name: _copy(arrays[name], copies[name]), names))
+            list(threads.map(_copy, arrays.values(), copies.values()))
         return copies
 
 
-def _room(array: Any) -> int:
-    """The bytes that an array takes, with what is left free behind it."""
-    return -(-int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize // ALIGNMENT) * ALIGNMENT
+def room_of(arrays: Mapping[str, Any]) -> int:
+    """The bytes that copies of arrays take, with what is left free behind each."""
+    sizes = (int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize for array in arrays.values())
+    return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 
 def _reserve(size: int) -> mmap.mmap:

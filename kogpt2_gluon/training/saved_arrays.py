@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DivergedError
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
-from kogpt2_gluon.training.host_copies import HostCopies
+from kogpt2_gluon.training.host_copies import HostCopies, room_of
 
 Array = NDArray[Any]
 
@@ -36,7 +36,7 @@ class SavedArrays:
     """
 
     def __init__(self, arrays: Mapping[str, Any], step: int, one: HostCopies) -> None:
-        self._arrays, self._step, self._one = dict(arrays), step, one
+        self._step, self._one, self._room = step, one, room_of(arrays)
         self._lock = threading.Lock()
         self._left = dict(arrays)  # neither read nor copied
         self._copies: dict[str, Array] = {}
@@ -49,14 +49,13 @@ class SavedArrays:
         """Copies what has not been read; the arrays may change once this returns. Waits for MXNet."""
         with self._lock:
             if self._left:
-                self._copies = copies.take(self._arrays, self._left)
-                self._left = {}
+                self._copies, self._left = copies.take(self._left, self._room), {}
 
     def read(self, name: str) -> Array:
         """Returns an array of the save, valid until the next one is read. DivergedError if it is not finite."""
         with self._lock:
-            if self._left.pop(name, None) is not None:
-                array = self._one.take(self._arrays, [name])[name]
+            if name in self._left:
+                array = self._one.take({name: self._left.pop(name)}, self._room)[name]
             else:
                 array = self._copies.pop(name)
         if not _is_finite(array):
