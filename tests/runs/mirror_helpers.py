@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
+from kogpt2_gluon.errors import DamagedError
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.checkpoint_folder import committed, newest_in
 from kogpt2_gluon.runs.mirror import Mirror, Rules
 from tests.storage.s3_helpers import BUCKET
@@ -97,3 +100,19 @@ def requests(before: Callable[[str, int], None], after: Callable[[str, int], Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseClient, "_make_api_call", wrapped)
         yield asked
+
+
+def fetched(address: str, folder: Path) -> tuple[int, list[str]]:
+    """Fetches the newest whole checkpoint as a run does; returns its step and what was wrong with newer ones."""
+    mirror, faults = Mirror(address), []
+    for name in mirror.checkpoints():
+        try:
+            mirror.fetch(name, folder)
+        except DamagedError as error:
+            faults.append(str(error))
+            continue
+        checkpoint = open_checkpoint(folder / name)
+        checkpoint.verify()
+        shutil.rmtree(folder)
+        return int(checkpoint.path.name[5:]), faults
+    raise AssertionError(faults)
