@@ -10,7 +10,6 @@ of a training's time that comparisons take at the default training.compare_inter
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from contestants import Contestant, Result, peak_memory_mb, speed_conditions
+from contestants import Contestant, Result, hand_over, peak_memory_mb, speed_conditions
 from training_speed import recipe_of, write_tokens
 
 SHAPE, WORKERS = (2, 256), 2
@@ -57,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="section.key=value, changes to the recipe kogpt2_base")
     arguments = parser.parse_args(argv)
     if arguments.child:
-        if found := run_as_child(arguments):
-            print(json.dumps(found))
+        hand_over(run_as_child(arguments))
         return
     with tempfile.TemporaryDirectory() as work:
         write_tokens(Path(work), recipe_of(SHAPE, SHAPE[0] * WORKERS, arguments.overrides, Path(work)).model.vocab_size)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cold_start
-from contestants import Contestant, Result, announce, peak_memory_mb, speed_conditions
+from contestants import Contestant, Result, announce, hand_over, peak_memory_mb, speed_conditions
 from training_speed import recipe_of, write_tokens
 
 from kogpt2_gluon.machine import runtime
@@ -171,8 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="section.key=value, changes to the recipe kogpt2_base")
     arguments = parser.parse_args(argv)
     if arguments.child:
-        if found := run_as_child(arguments):
-            print(json.dumps(found))
+        hand_over(run_as_child(arguments))
         return
     with tempfile.TemporaryDirectory() as work:
         result = benchmark(arguments, Path(work))
