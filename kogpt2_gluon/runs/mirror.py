@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kogpt2_gluon.errors import DamagedError, DataError, RecipeError
+from kogpt2_gluon.errors import DamagedError, DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import MODEL, ONLY_AS_BEST, OPTIMIZER, RECIPE, STATE
 from kogpt2_gluon.runs.checkpoint_folder import BEST, LATEST, committed, named_in, step_of
@@ -293,3 +293,12 @@ def newest_first(mirrors: list[Mirror]) -> list[tuple[Mirror, str]]:
     """Lists the checkpoints of all mirrors, the one of most steps first, and each in the order of the mirrors."""
     found = [(mirror, name) for mirror in mirrors for name in mirror.checkpoints()]
     return sorted(found, key=lambda each: -step_of(Path(each[1])))
+
+
+def words_of(error: Exception) -> str:
+    """What went wrong at a mirror, in one line for log or error."""
+    if isinstance(error, KoGPT2Error):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename2 or error.filename or 'the system'}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"

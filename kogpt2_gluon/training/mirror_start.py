@@ -13,7 +13,7 @@ from kogpt2_gluon.estimate import checkpoints_kept, size_of
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint
 from kogpt2_gluon.runs.checkpoint_folder import LATEST, name_best, step_of
-from kogpt2_gluon.runs.mirror import Mirror, identity, newest_first
+from kogpt2_gluon.runs.mirror import Mirror, identity, newest_first, words_of
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.wording import gib
 
@@ -58,7 +58,7 @@ def settle_mirrors(recipe: Recipe, resume: str, checkpoint: Checkpoint | None, f
     for mirror, problem in failed:
         if not checkpoint and not found:
             raise _unreachable(problem)
-        words = _words_of(problem).removeprefix(f"{mirror.name}: ")
+        words = words_of(problem).removeprefix(f"{mirror.name}: ")
         start.notes.append(f"WARNING: mirror {mirror.name}: {words}; each save tries again")
     for mirror in {mirror.name: mirror for mirror, _ in found}.values():
         _check_same_recipe(mirror, recipe)
@@ -133,7 +133,7 @@ def _fetch_newest(found: list[tuple[Mirror, str]], ckpt_dir: Path) -> list[str]:
         try:
             mirror.fetch(name, ckpt_dir)
         except (DataError, OSError) as error:
-            faults.append(_words_of(error))
+            faults.append(words_of(error))
             unread = unread if isinstance(error, DamagedError) else (name, error)
             continue
         write_file(ckpt_dir / LATEST, f"{name}\n".encode())
@@ -165,10 +165,6 @@ def _fetch_best(mirror: Mirror, newest: str, ckpt_dir: Path) -> list[str]:
 def _unreachable(error: KoGPT2Error | OSError) -> KoGPT2Error:
     kind = type(error) if isinstance(error, (RecipeError, DataError)) else DataError
     return kind(
-        f"checkpoint.mirrors: {_words_of(error)}; it may hold this run's checkpoints, so the run does not begin "
+        f"checkpoint.mirrors: {words_of(error)}; it may hold this run's checkpoints, so the run does not begin "
         "without it"
     )
-
-
-def _words_of(error: KoGPT2Error | OSError) -> str:
-    return str(error) if isinstance(error, KoGPT2Error) else f"{error.filename}: {error.strerror}"

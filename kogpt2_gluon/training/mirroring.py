@@ -20,7 +20,7 @@ from typing import Callable
 from kogpt2_gluon.errors import DamagedError, KoGPT2Error
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint_folder import BEST, committed, named_in, newest_in
-from kogpt2_gluon.runs.mirror import Mirror, Rules, held
+from kogpt2_gluon.runs.mirror import Mirror, Rules, held, words_of
 from kogpt2_gluon.wording import counted, gigabytes, rough_duration
 
 SECONDS_AT_A_STOP = 60.0  # that a run which was asked to stop waits: the launcher kills it after 120
@@ -172,7 +172,7 @@ class _Copier:
             with _busy[self.name]:
                 name, sent = self._copy_newest()
         except Exception as error:  # whatever it is, the training goes on
-            self.lacks = _words_of(error).removeprefix(f"{self.name}: ")
+            self.lacks = words_of(error).removeprefix(f"{self.name}: ")
             self._warn("copy", f"the newest checkpoint could not be copied: {self.lacks}; the next save tries again")
             return
         took = f", {gigabytes(sent)} in {rough_duration(time.monotonic() - began)}" if sent else ""
@@ -187,7 +187,7 @@ class _Copier:
                 self._mirror.prune({each.name for each in committed(self._ckpt_dir)}, self._rules)
             self._warned.pop("prune", "")
         except Exception as error:
-            self._warn("prune", f"old checkpoints cannot be removed: {_words_of(error)}")
+            self._warn("prune", f"old checkpoints cannot be removed: {words_of(error)}")
 
     def _copy_newest(self) -> tuple[str, int]:
         """Copies the newest checkpoint, then the best one; returns the newest one's name and the bytes sent."""
@@ -217,11 +217,3 @@ class _Copier:
         if kind != self._warned.get(what):
             self._warned[what] = kind
             self.lines.append(f"WARNING: mirror {self.name}: {words}")
-
-
-def _words_of(error: Exception) -> str:
-    if isinstance(error, KoGPT2Error):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename2 or error.filename or 'the system'}: {error.strerror}"
-    return f"{type(error).__name__}: {error}"
