@@ -13,8 +13,10 @@ from pathlib import Path
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.files import move, remove_file, write_file
+from kogpt2_gluon.storage.links import read_file
 
 LATEST, BEST = "latest", "best"  # text files, each with the name of a checkpoint
+LONGEST_NAME = 256  # bytes
 FOLDER = re.compile(r"step-(\d{8,})")
 
 
@@ -31,7 +33,7 @@ def newest_in(ckpt_dir: Path) -> Path | None:
 def named_in(ckpt_dir: Path, file: str) -> Path | None:
     """Returns the folder of the checkpoint that a text file names; None if it is not there or names none."""
     try:
-        named = ckpt_dir / (ckpt_dir / file).read_text(encoding="utf-8").strip()
+        named = ckpt_dir / read_file(ckpt_dir / file, LONGEST_NAME).decode().strip()
     except (OSError, ValueError):
         return None
     return named if named in committed(ckpt_dir) else None

@@ -25,6 +25,7 @@ from kogpt2_gluon.convert.optimizer import MOMENTS, OPTIMIZER, RECIPE, STATE
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.storage.files import replace_file, write_file
+from kogpt2_gluon.storage.links import read_file
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile, write_safetensors
 from kogpt2_gluon.training.schedule import learning_rate
 
@@ -133,9 +134,9 @@ def _moment(file: SafetensorsFile, moment: str, name: str, shape: tuple[int, ...
 
 def _state(folder: Path) -> dict[str, Any]:
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = json.loads(read_file(folder / STATE).decode())
         int(state["step"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         raise DataError(
             f"{folder / STATE}: missing or damaged; the folder must be made by kogpt2 convert --with-optimizer"
         ) from None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.checkpoint_folder import named_in
 from kogpt2_gluon.runs.manifest import read_manifest
 from tests.runs.checkpoint_helpers import FILES, save
 
@@ -56,3 +58,12 @@ def test_a_step_that_is_none(ckpt_dir: Path, step: object) -> None:
     (path / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
     with pytest.raises(DataError, match=r'state\.json: it has no "step"'):
         checkpoint.state()
+
+
+@pytest.mark.parametrize("file", ["latest", "best"])
+def test_a_pipe_in_the_place_of_a_name_is_not_waited_for(ckpt_dir: Path, file: str) -> None:
+    save(ckpt_dir, 3)
+    (ckpt_dir / file).unlink(missing_ok=True)
+    os.mkfifo(ckpt_dir / file)
+    assert named_in(ckpt_dir, file) is None
+    assert open_checkpoint(ckpt_dir).path.name == "step-00000003"
