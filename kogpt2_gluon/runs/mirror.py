@@ -296,7 +296,7 @@ def newest_first(mirrors: list[Mirror]) -> list[tuple[Mirror, str]]:
 
 
 def words_of(error: Exception) -> str:
-    """What went wrong at a mirror, in one line for log or error."""
+    """Returns in one line what went wrong at a mirror, for log or error."""
     if isinstance(error, KoGPT2Error):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
