@@ -54,8 +54,9 @@ horovod-gpu: setup.py constraints.txt ## MXNet's GPU build, and Horovod with NCC
 		HOROVOD_WITH_GLOO=1 $(HOROVOD_INSTALL) --no-cache-dir --no-binary horovod
 	touch $(GPU) $(CORE) $(HOROVOD)
 
+# seqeval declares what its build needs in an old way, which pip follows to the end only with --use-pep517.
 $(TEST): $(HOROVOD)
-	$(PIP) install -c constraints.txt -e '.[$(MXNET),convert,test]'
+	$(PIP) install --use-pep517 -c constraints.txt -e '.[$(MXNET),convert,test]'
 	touch $@
 
 # transformers.js, which a test of the converted folder runs with node (475 MB). Without npm that test is skipped: as a

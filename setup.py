@@ -43,6 +43,8 @@ ONEDNN = ["onednn-cpu-gomp==2023.2.0", "onednn-devel-cpu-gomp==2023.2.0"]
 AWS = ["boto3>=1.36"]  # checksums of parts
 # pyarrow declares no NumPy, and 26 refuses to be imported with one that MXNet 1.9.1 can use.
 TABLES = ["pyarrow>=12,<26"]
+# Metrics and baselines of tasks. seqeval is a source package that only `pip install --use-pep517` builds everywhere.
+TASKS = ["scikit-learn>=1.3", "scipy>=1.9", "seqeval>=1.2.2"]
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: a second reader of the JSON corpora, to compare ours with
 # kubernetes-validate: the published schemas of pods
@@ -58,7 +60,7 @@ PEERS = [
     "accelerate>=1",
     "xllamacpp>=2026; python_version >= '3.10'",  # llama.cpp
 ]
-TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *PEERS, *SCHEMAS, *AWS, *LAUNCH, *TABLES]
+TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *PEERS, *SCHEMAS, *AWS, *LAUNCH, *TABLES, *TASKS]
 LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -87,6 +89,7 @@ setup(
         "cu112": ["mxnet-cu112==1.9.1", *CUDA_LIBRARIES],
         "aws": AWS,
         "tables": TABLES,
+        "tasks": TASKS,
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],
         "test": [*TEST, *LINT],
