@@ -26,7 +26,7 @@ def ids(*tokens: int) -> np.ndarray:
 
 
 def network(fused: bool) -> GPT2Model:
-    """The same weights over either operator set, wide enough that the network has opinions."""
+    """Returns the same weights over either operator set, wide enough that the network has opinions."""
     if fused:
         if shutil.which("g++") is None:
             pytest.skip("no g++")
@@ -75,7 +75,7 @@ def assert_same(found: list, net: GPT2Model, requests: list[Request]) -> None:
 
 
 def few_shot(rows: int, shots: int = 40, choices: tuple[int, ...] = (1, 1, 3), seed: int = 0) -> list[Request]:
-    """Rows behind the same shots, each with the same choices of these lengths."""
+    """Rows after the same shots, each with the same choices of these lengths."""
     draw = np.random.RandomState(seed)
     first = [BOS, *draw.randint(4, VOCAB, shots)]
     answers = [draw.randint(4, VOCAB, length).astype(np.int32) for length in choices]
