@@ -3,6 +3,15 @@
 The loss is summed over tokens in float64, over all workers, and divided once, so it does not depend on their number or
 on the batch size. Every token except `<s>` is scored: `<s>` follows every `</s>`, so it says nothing about a model and
 would flatter a corpus of short documents. A token that both begins and ends documents is scored like any other.
+
+The tokens of all documents are one stream, and a sequence begins where `stride` says, not where a document does. With
+the stride of a whole sequence the first tokens of each are scored with little context; with a shorter one sequences
+overlap, and each token is scored once, in the sequence that has the most before it.
+
+Bits per byte are of the normalised text, and for text also of the raw one. Both pay for `</s>`, which separates
+documents as line ends do in a file, and neither counts bytes for it. `<unk>` is scored like any other token. In bits
+per raw byte the bits are added that restore what does not come back from the tokens (reading/text/coming_back.py), so
+that they are a size to which the text can be compressed with this network, without loss.
 """
 
 from __future__ import annotations
@@ -53,19 +62,70 @@ class LanguageModelScore:
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
 
+    @property
+    def shown(self) -> dict[str, float]:
+        """The figures for the log of a training run."""
+        return {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
 
-def scored_sums(losses: np.ndarray, tokens: np.ndarray, unscored: int) -> np.ndarray:
+    @property
+    def chooses(self) -> tuple[str, float]:
+        """The figure that chooses the best checkpoint; see training/objective.py."""
+        return "loss", self.loss
+
+
+@dataclass(frozen=True)
+class Evaluation(LanguageModelScore):
+    """The figures of `evaluate_checkpoint`. Those from `bits_per_raw_byte` on are None for shards.
+
+    Attributes
+    ----------
+    seq_length, stride : int
+        Each token but the first ones of the text was scored with at least ``seq_length - stride`` tokens before it.
+    documents, normalized_bytes : int
+        Of the whole text; bytes are UTF-8.
+    unknown_tokens : int
+        How many of `tokens` are ``<unk>``. What they are written for is not in `loss` and `bits_per_byte`.
+    bits_per_raw_byte : float
+        Of the text before normalisation, ``restoring_bits`` included.
+    raw_bytes : int
+        Of that text, without the line ends between documents.
+    changed_documents, lost_bytes : int
+        Documents that do not come back from their tokens as they were, and bytes that do not.
+    restoring_bits : int
+        The size of what restores them.
+    """
+
+    seq_length: int = 0
+    stride: int = 0
+    documents: int = 0
+    normalized_bytes: int = 0
+    unknown_tokens: int = 0
+    bits_per_raw_byte: float | None = None
+    raw_bytes: int | None = None
+    changed_documents: int | None = None
+    lost_bytes: int | None = None
+    restoring_bits: int | None = None
+
+
+def scored_sums(
+    losses: np.ndarray, tokens: np.ndarray, unscored: int, stride: int = 0, begins: bool = True
+) -> np.ndarray:
     """The summed loss and the number of tokens, over the labels other than `unscored`: (2,) float64.
 
-    `losses` (batch_size, length) belong to the labels ``tokens[:, 1:]``, `tokens` being (batch_size, length + 1).
+    `losses` (batch_size, length) belong to the labels ``tokens[:, 1:]``, `tokens` being (batch_size, length + 1). With
+    a `stride` only the last labels of a row count, those that are not in the row before; `begins` is True if nothing
+    comes before the first row.
     """
     scored = tokens[:, 1:] != unscored
+    if stride:
+        scored[int(begins) :, : scored.shape[1] - stride] = False
     return np.array([losses[scored].sum(dtype=np.float64), scored.sum()])
 
 
 class TextCounts(Protocol):
-    """The counts of a text: its tokens that are scored, its words, and its bytes after normalisation."""
+    """The counts of a text: its documents, tokens that are scored, words, and bytes after normalisation."""
 
+    documents: int
     words: int
     text_bytes: int
 
@@ -97,11 +157,14 @@ class EvaluationOptions:
         Sequences of one worker in one step.
     max_sequences : int
         Score only so many sequences, evenly spaced; 0: all.
+    stride : int
+        How many tokens after a sequence the next one begins; 0: `seq_length`.
     """
 
     seq_length: int
     batch_size: int = 8
     max_sequences: int = 0
+    stride: int = 0
 
 
 def evaluate(
@@ -129,9 +192,10 @@ def evaluate(
     worker = worker or Worker()
     unscored = shards.manifest.unscored_id
     sums = np.zeros(2)  # loss, tokens
-    reader = HeldOutReader(shards, options.seq_length, options.max_sequences)
-    for batch in reader.batches(options.batch_size, worker.rank, worker.size):
-        sums += scored_sums(_losses(loss_block, batch, ctx), batch, unscored)
+    reader = HeldOutReader(shards, options.seq_length, options.max_sequences, options.stride)
+    for number, batch in enumerate(reader.batches(options.batch_size, worker.rank, worker.size)):
+        begins = number == worker.rank == 0
+        sums += scored_sums(_losses(loss_block, batch, ctx), batch, unscored, options.stride, begins)
         progress()
     total_loss, tokens = worker.sum(sums)
     if not tokens:
@@ -154,8 +218,8 @@ def evaluate_text(
 ) -> LanguageModelScore:
     """Scores a network on text, in this process; `say` is called with the documents that were left out."""
     sums = np.zeros(2)  # loss, tokens
-    for batch in text.batches(batch_size):
-        sums += scored_sums(_losses(loss_block, batch, ctx), batch, text.unscored_id)
+    for number, batch in enumerate(text.batches(batch_size)):
+        sums += scored_sums(_losses(loss_block, batch, ctx), batch, text.unscored_id, text.stride, number == 0)
     left_out = text.describe_left_out()
     if not sums[1]:
         raise DataError(f"{text.name}: no token to score" + (f" ({left_out})" if left_out else ""))
@@ -178,12 +242,13 @@ def evaluate_checkpoint(
     ops: str = "auto",
     text: TextOptions | None = None,
     say: Callable[[str], None] = lambda words: None,
-) -> LanguageModelScore:
+    stride: int = 0,
+) -> Evaluation:
     """Scores a checkpoint on shards that were made with its own tokenizer, or on text, with that tokenizer.
 
     `data` is a folder of shards; or a file, folder or S3 prefix of text, read as `text` says; or a split of a cleaned
-    corpus. `say` is called with what was left out. DataError if the shards were made with another tokenizer, or the
-    text cannot be read.
+    corpus. `say` is called with what was left out. `seq_length` 0 is the recipe's, `stride` 0 is `seq_length`.
+    DataError if the shards were made with another tokenizer, or the text cannot be read.
     """
     is_text, text = not is_shard_folder(data), text or TextOptions()
     if text != TextOptions() and not is_text:
@@ -192,16 +257,50 @@ def evaluate_checkpoint(
     seq_length = seq_length or recipe.data.seq_length
     if not 1 <= seq_length <= net.max_length:
         raise RecipeError(f"seq_length={seq_length}: the network takes 1 to {net.max_length} tokens at a time")
+    stride = stride or seq_length
+    if not 1 <= stride <= seq_length:
+        raise RecipeError(
+            f"stride={stride}: it takes 1 to {seq_length}, the tokens of a sequence, or some are left out"
+        )
     loss_block = LanguageModelLoss(net)
     loss_block.hybridize(static_alloc=True, static_shape=True)
     if is_text:
-        held_out, notes = open_held_out_text(data, text, tokenizer, seq_length)
+        held_out, notes = open_held_out_text(data, text, tokenizer, seq_length, stride)
         for note in notes:
             say(note)
-        return evaluate_text(loss_block, held_out, batch_size, ctx, say)
+        scores = evaluate_text(loss_block, held_out, batch_size, ctx, say)
+        return _of_text(scores, held_out, seq_length)
     with ShardSet(data) as shards:
         if shards.manifest.tokenizer_sha256 != tokenizer.sha256:
             raise DataError(
                 f"{data}: made with another tokenizer than {path}; shard the text again with that tokenizer"
             )
-        return evaluate(loss_block, shards, EvaluationOptions(seq_length, batch_size), ctx)
+        scores = evaluate(loss_block, shards, EvaluationOptions(seq_length, batch_size, stride=stride), ctx)
+        counts = shards.manifest
+        return Evaluation(
+            **asdict(scores),
+            seq_length=seq_length,
+            stride=stride,
+            documents=counts.documents,
+            normalized_bytes=counts.text_bytes,
+            unknown_tokens=counts.unknown,
+        )
+
+
+def _of_text(scores: LanguageModelScore, text: HeldOutText, seq_length: int) -> Evaluation:
+    """Adds the figures of the raw text, all of which has been read."""
+    lost, restoring_bits = text.coming_back, text.coming_back.bits()
+    bits = scores.loss / math.log(2) * text.scored_tokens + restoring_bits
+    return Evaluation(
+        **asdict(scores),
+        seq_length=seq_length,
+        stride=text.stride,
+        documents=text.documents,
+        normalized_bytes=text.text_bytes,
+        unknown_tokens=text.unknown_tokens,
+        bits_per_raw_byte=bits / max(1, text.raw_bytes),
+        raw_bytes=text.raw_bytes,
+        changed_documents=lost.documents,
+        lost_bytes=lost.lost_bytes,
+        restoring_bits=restoring_bits,
+    )

@@ -26,21 +26,24 @@ def tokenizer(shards: Path) -> Tokenizer:
     return Tokenizer.load(shards / "tokenizer.model")
 
 
-def opened(data: Path, tokenizer: Tokenizer, documents: str | None = None, **options: object) -> HeldOutText:
-    return open_held_out_text(data, TextOptions(documents, **options), tokenizer, SEQ)[0]
+def opened(data: Path, tokenizer: Tokenizer, documents: str | None = None, stride: int = 0) -> HeldOutText:
+    return open_held_out_text(data, TextOptions(documents), tokenizer, SEQ, stride)[0]
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 10_000])
-def test_text_gives_the_sequences_of_its_shards(shards: Path, tokenizer: Tokenizer, batch_size: int) -> None:
-    text = opened(shards / "corpus" / "test", tokenizer)
+@pytest.mark.parametrize(("batch_size", "stride"), [(1, 0), (7, 0), (10_000, 0), (1, 1), (7, 5), (10_000, 31)])
+def test_text_gives_the_sequences_of_its_shards(
+    shards: Path, tokenizer: Tokenizer, batch_size: int, stride: int
+) -> None:
+    text = opened(shards / "corpus" / "test", tokenizer, stride=stride)
     batches = list(text.batches(batch_size))
     assert all(len(batch) == batch_size for batch in batches[:-1]) and len(batches[-1]) <= batch_size
     with ShardSet(shards / "test") as opened_shards:
-        reader, manifest = HeldOutReader(opened_shards, SEQ), opened_shards.manifest
+        reader, manifest = HeldOutReader(opened_shards, SEQ, stride=stride), opened_shards.manifest
         expected = np.concatenate(list(reader.batches(1)))
     assert np.array_equal(np.concatenate(batches), expected)
     for name in ("tokens", "documents", "words", "text_bytes"):
         assert getattr(text, name) == getattr(manifest, name), name
+    assert text.unknown_tokens == manifest.unknown
     assert not text.describe_left_out()
 
 
@@ -83,7 +86,10 @@ def test_the_verb_scores_text_as_it_scores_shards(tiny: list[str], shards: Path,
     of_shards = json.loads(kogpt2("evaluate", run, shards / "test", "--json").stdout)
     for data in (shards / "corpus" / "test", shards / "corpus" / "test" / "corpus-00000.txt"):
         done = kogpt2("evaluate", run, data, "--json", "--batch-size", 5)
-        assert json.loads(done.stdout) == pytest.approx(of_shards, rel=1e-6)
+        of_text = json.loads(done.stdout)
+        raw = {name: of_text.pop(name) for name, value in of_shards.items() if value is None}
+        assert of_text == pytest.approx({name: of_shards[name] for name in of_text}, rel=1e-6)
+        assert raw["raw_bytes"] >= of_text["normalized_bytes"] and raw["bits_per_raw_byte"] > 0
     assert (
         "--documents, --encoding, --include"
         in kogpt2("evaluate", run, shards / "test", "--documents", "line", code=2).stderr

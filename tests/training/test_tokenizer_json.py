@@ -149,7 +149,8 @@ def test_scores_count_every_token_and_byte(made: Path, shards: Path, trained: li
     bits = total / (len(tokens) - 1) / math.log(2) * len(tokens) / manifest.text_bytes
     assert score.bits_per_byte == pytest.approx(bits, rel=1e-5)
     text = evaluate_checkpoint(made / "run", shards / "corpus" / "test", batch_size=5)
-    assert text.to_dict() == pytest.approx(score.to_dict(), rel=1e-5)
+    of_shards = {name: figure for name, figure in score.to_dict().items() if figure is not None}
+    assert {name: text.to_dict()[name] for name in of_shards} == pytest.approx(of_shards, rel=1e-5)
     held_out, _ = open_held_out_text(shards / "corpus" / "test", TextOptions(), tokenizer, 32)
     assert np.array_equal(np.concatenate(list(held_out.batches(1))), filled)
     with pytest.raises(DataError, match="made with another tokenizer than"):

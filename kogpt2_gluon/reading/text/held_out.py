@@ -20,7 +20,8 @@ from kogpt2_gluon.corpus.records import Block
 from kogpt2_gluon.corpus.sources import Source, choose_sources
 from kogpt2_gluon.corpus.store import CORPUS_FILE, split_layout
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.reading.held_out import Batch
+from kogpt2_gluon.reading.held_out import Batch, sequences_of
+from kogpt2_gluon.reading.text.coming_back import ComingBack
 from kogpt2_gluon.reading.text.documents import read_texts
 from kogpt2_gluon.storage.s3_url import is_s3_url
 from kogpt2_gluon.tokens.counts import counter_for
@@ -32,27 +33,51 @@ class HeldOutText:
 
     `tokens`, `documents`, `words` and `text_bytes` count what has been read, as a set's manifest does; `left_out`
     counts documents that were not, by reason. Memory is one block of text and one batch.
+
+    Attributes
+    ----------
+    stride : int
+        How many tokens after a sequence the next one begins.
+    unknown_tokens : int
+        How many of `tokens` are ``<unk>``.
+    raw_bytes : int
+        UTF-8 of the documents' own text, as they were read: line ends between documents, a byte-order mark and the
+        markup of a format are not in it.
+    coming_back : ComingBack
+        What of it does not come back from the tokens.
     """
 
-    def __init__(self, name: str, sources: Sequence[Source], kind: Kind, tokenizer: Tokenizer, seq_length: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        sources: Sequence[Source],
+        kind: Kind,
+        tokenizer: Tokenizer,
+        seq_length: int,
+        stride: int = 0,
+    ) -> None:
         self.name, self.unscored_id = name, tokenizer.unscored_id
         self._sources, self._kind, self._tokenizer, self._seq_length = sources, kind, tokenizer, seq_length
+        self.stride = stride or seq_length
         self._counter = counter_for(tokenizer)
-        self.tokens = self.documents = self.words = self.text_bytes = 0
+        self.tokens = self.documents = self.words = self.text_bytes = self.raw_bytes = self.unknown_tokens = 0
+        self.coming_back = ComingBack()
         self.left_out: Counter[str] = Counter()
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """Yields sequences, int32 (batch_size or fewer, seq_length + 1); the last one is filled up."""
-        length, held = self._seq_length, np.empty(0, np.int32)
+        length, stride, held = self._seq_length, self.stride, np.empty(0, np.int32)
+        step, seen = batch_size * stride, 1  # tokens that a batch goes on; those in `held` that need not be scored
         for source in self._sources:
             for block in read_blocks(source, self._kind):
                 held = np.concatenate([held, self._tokenized(block)])
-                while len(held) > batch_size * length:
-                    yield _rows(held[: batch_size * length + 1], length)
-                    held = held[batch_size * length :]
-        if len(held) > 1:
-            missing = -(len(held) - 1) % length
-            yield _rows(np.append(held, np.full(missing, self.unscored_id, np.int32)), length)
+                while len(held) > step + length - stride:
+                    yield _rows(held[: step + length - stride + 1], length, stride)
+                    held, seen = held[step:], length - stride + 1
+        if len(held) > seen:
+            rows = sequences_of(len(held), length, stride)
+            missing = (rows - 1) * stride + length + 1 - len(held)
+            yield _rows(np.append(held, np.full(missing, self.unscored_id, np.int32)), length, stride)
 
     def _tokenized(self, block: Block) -> NDArray[np.int32]:
         """Returns ``<s> text </s>`` of every document of a block."""
@@ -63,10 +88,14 @@ class HeldOutText:
         ids, lengths = self._tokenizer.encode_flat(texts)
         text_bytes, words = self._counter.count(ids, lengths, texts)
         tokens = self._tokenizer.frame(ids, lengths)
+        for text, end, length in zip(texts, np.cumsum(lengths).tolist(), lengths.tolist()):
+            self.coming_back.add(text.decode(), self._tokenizer.decode(ids[end - length : end].tolist()))
         self.tokens += len(tokens)
         self.documents += len(texts)
         self.words += int(words.sum())
         self.text_bytes += int(text_bytes.sum())
+        self.raw_bytes += sum(map(len, texts))
+        self.unknown_tokens += int(np.count_nonzero(self._tokenizer.is_unknown(ids)))
         return tokens
 
     @property
@@ -80,9 +109,9 @@ class HeldOutText:
         return f"left out: {counts}, of {self.documents:,} documents" if counts else ""
 
 
-def _rows(tokens: NDArray[np.int32], length: int) -> Batch:
-    """Cuts a row of n * length + 1 tokens into n sequences, each sharing a token with the next."""
-    return sliding_window_view(tokens, length + 1)[::length]
+def _rows(tokens: NDArray[np.int32], length: int, stride: int) -> Batch:
+    """Cuts a row of (n - 1) * stride + length + 1 tokens into n sequences, each `stride` after the one before."""
+    return sliding_window_view(tokens, length + 1)[::stride]
 
 
 class TextOptions(NamedTuple):
@@ -95,7 +124,7 @@ class TextOptions(NamedTuple):
 
 
 def open_held_out_text(
-    data: Path, options: TextOptions, tokenizer: Tokenizer, seq_length: int
+    data: Path, options: TextOptions, tokenizer: Tokenizer, seq_length: int, stride: int = 0
 ) -> tuple[HeldOutText, list[str]]:
     """Opens a file, folder or S3 prefix of text, and says what was decided about it.
 
@@ -115,4 +144,4 @@ def open_held_out_text(
         raise choice.faults[0][1]
     admission = admit(choice.sources, kind, options.encoding)
     admission.check("--exclude 'PATTERN'")
-    return HeldOutText(str(data), admission.sources, kind, tokenizer, seq_length), admission.notes
+    return HeldOutText(str(data), admission.sources, kind, tokenizer, seq_length, stride), admission.notes
