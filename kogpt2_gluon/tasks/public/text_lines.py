@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from kogpt2_gluon.corpus.encodings import UNKNOWN
 from kogpt2_gluon.corpus.first_look import look
 from kogpt2_gluon.corpus.forms import BINARY_FORMS, FORMS
 from kogpt2_gluon.corpus.sources import Source, local_source
@@ -36,16 +35,13 @@ def checked_source(path: Path) -> Source:
     if seen.form in BINARY_FORMS or seen.form in _NOT_A_TABLE:
         way = _WAY_OUT.get(seen.form, "a text in UTF-8 is expected")
         raise DataError(f"{path}: {FORMS[seen.form].what}; {way}")
-    encoding = seen.rival or seen.encoding
-    if encoding != "utf-8":
-        name = "its encoding" if encoding == UNKNOWN else encoding.upper()
-        raise DataError(f"{path}: is {name}, not UTF-8; first: {_recode(path, encoding)}")
+    if seen.encoding != "utf-8":
+        raise DataError(f"{path}: is {seen.encoding.upper()}, not UTF-8; first: {_recode(path, seen.encoding)}")
     return dataclasses.replace(source, line_end=seen.line_end)
 
 
 def _recode(path: Path, encoding: str) -> str:
-    name = "ENCODING" if encoding == UNKNOWN else encoding
-    return f"iconv -f {name} -t utf-8 {shlex.quote(str(path))} > NEW"
+    return f"iconv -f {encoding} -t utf-8 {shlex.quote(str(path))} > NEW"
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
