@@ -94,7 +94,7 @@ setup(
         "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],
         "test": [*TEST, *LINT],
         "fuzz": ["atheris>=2.3"],  # inputs that follow the coverage of the code
-        "bench": [],  # the benchmarks run on the core so far; add peers here
+        "bench": ["pyppmd>=1.1", "zpaq>=0.3"],  # compressors, as models of text
     },
     entry_points={
         "console_scripts": [
