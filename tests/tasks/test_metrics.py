@@ -162,7 +162,7 @@ def test_tags_of_characters_leave_white_space_out() -> None:
 
 
 def test_klue_figures() -> None:
-    """As KLUE's own functions: worked out by hand from their definitions for three short sentences."""
+    """The expected figures are worked out by hand from the definitions of KLUE's own functions."""
     rows = [
         Row(("홍길동은 서울에",), spans=(Span(0, 3, "PS"), Span(5, 7, "LC"))),
         Row(("부산",), spans=(Span(0, 2, "LC"),)),
