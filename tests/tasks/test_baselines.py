@@ -226,8 +226,8 @@ def test_overlap_of_question_pair(folder: str, train: str, test: str, accuracy: 
 
 @needs_korean
 def test_ngrams_on_a_tenth_of_nsmc() -> None:
-    """6,000 rows give 0.812; all 60,000 give 0.864, in 10 seconds."""
+    """6,000 rows give 0.819; all 60,000 give 0.864, in 10 seconds."""
     task, known = read("nsmc", "nsmc/rebuilt_ratings_train.txt")
     _, asked = read("nsmc", "nsmc/rebuilt_ratings_test.txt")
     found = ngrams.answer(task, known[:6000], asked[:2000])
-    assert evaluate_predictions(task, asked[:2000], found)["accuracy"] == pytest.approx(0.812, abs=0.01)
+    assert evaluate_predictions(task, asked[:2000], found)["accuracy"] == pytest.approx(0.819, abs=0.005)
