@@ -85,10 +85,9 @@ def load_own_task(path: Path) -> Task:
     """Reads a task from a YAML file. RecipeError names all its faults at once."""
     plain = read_yaml(path, "task")
     own, faults = from_plain(OwnTable, plain)
-    faults = faults or list(_cross_check(own, plain))
     task = _as_task(own, str(path))
+    faults = faults or [*_cross_check(own, plain), *_check_metrics(task)]
     if not faults:
-        check_metrics(task)
         return task
     head = f"task {path}: " if len(faults) == 1 else f"task {path}: {len(faults)} faults:\n  "
     raise RecipeError(head + "\n  ".join(fault.text for fault in faults))
@@ -142,6 +141,13 @@ def _cross_check(own: OwnTable, plain: Mapping[str, Any]) -> Iterator[Fault]:
             for key in keys:
                 if key in plain:
                     yield Fault((key,), f"{key}: has no effect; it needs {needed}")
+
+
+def _check_metrics(task: Task) -> Iterator[Fault]:
+    try:
+        check_metrics(task)
+    except RecipeError as error:
+        yield Fault(("metrics",), f"metrics: {str(error).removeprefix(f'task {task.name}: ')}")
 
 
 def _check_labels(own: OwnTable) -> Iterator[Fault]:
