@@ -27,6 +27,7 @@ from kogpt2_gluon.recipe_sections import (
     DataRecipe,
     EvaluationRecipe,
     ModelRecipe,
+    TaskRecipe,
     TrackingRecipe,
     TrainingRecipe,
 )
@@ -41,6 +42,7 @@ class Recipe:
     about: str = option("", "expected result, time and exact command")
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
+    task: TaskRecipe = field(default_factory=TaskRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = field(default_factory=CheckpointRecipe)
@@ -68,11 +70,13 @@ class Recipe:
         apart: tuple[str, ...] = WHERE_IT_RUNS if self.training.init_from else (*WHERE_IT_RUNS, *INITIAL)
         usual = TrainingRecipe()  # keys about what is odd count only if set: runs from before they existed go on
         apart += tuple(key for key in WHEN_ODD if getattr(self.training, key) == getattr(usual, key))
-        decides = {
+        decides: dict[str, Any] = {
             "model": plain["model"],
             "data": data,
             "training": {key: value for key, value in plain["training"].items() if key not in apart},
         }
+        if self.task.name:
+            decides["task"] = Path(self.task.name).stem
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -169,8 +173,9 @@ def _cross_check(recipe: Recipe) -> Iterator[Fault]:
             "data.train: weights need shards; with data.source=text name one path or a list of them",
         )
     yield from _shards_in_s3(data)
+    yield from _unfit_task(recipe)
     yield from _unfit_mirrors(recipe)
-    yield from _options_without_effect(data)
+    yield from _options_without_effect(data, is_task=bool(recipe.task.name))
     if data.cache != "off" and not data.cache_dir:
         yield Fault(
             ("data.cache", "data.cache_dir"),
@@ -205,6 +210,32 @@ def _shards_in_s3(data: DataRecipe) -> list[Fault]:
     ]
 
 
+def _unfit_task(recipe: Recipe) -> Iterator[Fault]:
+    """Yields the faults of settings that do not go together with a task, or without one."""
+    task, data, usual = recipe.task, recipe.data, TaskRecipe()
+    if not task.name:
+        for key in ("data", "epochs", "dev_share", "too_long"):
+            if getattr(task, key) != getattr(usual, key):
+                yield Fault((f"task.{key}", "task.name"), f"task.{key} is set, and task.name, which needs it, is empty")
+        if recipe.evaluation.patience and not data.test:
+            yield Fault(("evaluation.patience", "data.test"), "evaluation.patience needs held-out data: data.test=DIR")
+        return
+    if not task.data:
+        yield Fault(("task.data",), f"task.name={task.name} needs the folder of its files: task.data=DIR")
+    for section, key, why in (
+        ("data", "train", "a task's rows are in task.data"),
+        ("data", "test", "a task has a dev set of its own"),
+        ("evaluation", "stop_improvement", "it is about perplexity; evaluation.patience is for tasks"),
+        ("tracking", "sample_prompts", "a network with a task's head writes no text"),
+    ):
+        if getattr(getattr(recipe, section), key):
+            yield Fault((f"{section}.{key}", "task.name"), f"{section}.{key} and task.name are both set: {why}")
+    if recipe.training.recompute != "none":
+        yield Fault(
+            ("training.recompute", "task.name"), "training.recompute=layer is for language models; leave it out"
+        )
+
+
 def _unfit_mirrors(recipe: Recipe) -> Iterator[Fault]:
     """Yields the faults of addresses where no mirror of the checkpoints can be."""
     own, mirrors = recipe.ckpt_dir.absolute(), recipe.checkpoint.mirrors
@@ -227,9 +258,17 @@ def _unfit_mirrors(recipe: Recipe) -> Iterator[Fault]:
         return
 
 
-def _options_without_effect(data: DataRecipe) -> list[Fault]:
+def _options_without_effect(data: DataRecipe, is_task: bool) -> list[Fault]:
     """The faults of options that were set and would do nothing with this `data.source`."""
-    for_text = ("tokenizer", "documents", "refresh", "encoding", "include", "exclude", "bpe_dropout")
+    for_text = (
+        *("tokenizer",) * (not is_task),
+        "documents",
+        "refresh",
+        "encoding",
+        "include",
+        "exclude",
+        "bpe_dropout",
+    )
     other = {"shards": for_text, "text": ("cache",)}[data.source]
     defaults, needed = DataRecipe(), "text" if data.source == "shards" else "shards"
     return [

@@ -84,7 +84,9 @@ class DataRecipe:
     )
     cache_gib: float = option(100.0, "the most GiB that the cache may use", minimum=0.001)
     source: str = option("shards", "token shards, or text tokenized on the fly", choices=("shards", "text"))
-    tokenizer: str = option("", "SentencePiece model or tokenizer.json, for data.source=text", path=True)
+    tokenizer: str = option(
+        "", "SentencePiece model or tokenizer.json, for text, and for tasks (else that of init_from)", path=True
+    )
     documents: str = option(
         "line",
         "what a document is, for data.source=text: a kind that `kogpt2 clean --help` names, or a FIELD of JSON or of "
@@ -208,6 +210,29 @@ class TrainingRecipe:
 
 
 @dataclass
+class TaskRecipe:
+    """The task that a network is fine-tuned for (`kogpt2 finetune`). Without a name the run trains a language model.
+
+    A step's sequences are the rows of the task then, and data.seq_length is the most tokens of one.
+    """
+
+    name: str = option("", "a task that `kogpt2 finetune --help` names, or the YAML file of a table of your own")
+    data: str = option("", "folder of the task's files", path=True)
+    epochs: float = option(
+        0.0, "passes over the training rows, from which training.num_steps follows; 0: it is as given", minimum=0.0
+    )
+    dev_share: float = option(
+        0.1, "share of the training rows that is held out where the data has no dev set", minimum=0.001, maximum=0.9
+    )
+    too_long: str = option(
+        "stop",
+        "what happens at a row of more than data.seq_length tokens: the run does not start, or its last tokens are cut "
+        "off and such rows are counted",
+        choices=("stop", "cut"),
+    )
+
+
+@dataclass
 class EvaluationRecipe:
     """Held-out loss, and the original's stop rule (KoGPT2 issue #23)."""
 
@@ -216,6 +241,9 @@ class EvaluationRecipe:
     max_sequences: int = option(0, "held-out sequences used during training, evenly spaced; 0: all of them", minimum=0)
     stop_improvement: float = option(
         0.0, "stop when an epoch improves held-out perplexity by less than this share; 0: never", minimum=0.0
+    )
+    patience: int = option(
+        0, "stop after so many evaluations in a row that were not the best so far; 0: never", minimum=0
     )
 
 

@@ -10,7 +10,7 @@ D = C / H, and V `vocab_size`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from kogpt2_gluon.errors import DataError
@@ -247,19 +247,22 @@ def structural_parameters(net: GPT2Model) -> dict:
     return dict(once.values())
 
 
-def load_arrays(net: GPT2Model, arrays: Mapping, source: str) -> None:
-    """Copies {structural name: array} into an initialized network; DataError names what does not fit."""
-    parameters = named_parameters(net)
-    check_names(parameters, arrays, source)
+def load_arrays(net: GPT2Model, arrays: Mapping, source: str, but_for: Container[str] = ()) -> None:
+    """Copies {structural name: array} into an initialized network; DataError names what does not fit.
+
+    Parameters `but_for` stay as they are, and arrays of these names are left out.
+    """
+    parameters = {name: each for name, each in named_parameters(net).items() if name not in but_for}
+    check_names(parameters, [name for name in arrays if name not in but_for], source)
     for name, parameter in parameters.items():
         array = arrays[name]
         check_shape(name, parameter, array.shape, source)
         parameter.set_data(mx.nd.array(array))
 
 
-def check_names(parameters: Mapping, arrays: Mapping, source: str) -> None:
+def check_names(parameters: Mapping, arrays: Iterable[str], source: str) -> None:
     """DataError, naming a parameter, unless a network and a file have the same ones."""
-    for name in sorted(parameters.keys() ^ arrays.keys()):
+    for name in sorted(parameters.keys() ^ set(arrays)):
         side = "the model" if name in parameters else "the file"
         raise DataError(f"{source}: parameter {name} is in {side} only; it was saved by another network")
 

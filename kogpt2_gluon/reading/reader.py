@@ -1,7 +1,8 @@
 """The endless shuffled reader of training, as the training loop sees it.
 
-There are two: :class:`kogpt2_gluon.reading.shard_reader.ShardReader` reads token shards,
-:class:`kogpt2_gluon.reading.text.reader.TextReader` tokenizes text on the fly.
+There are three: :class:`kogpt2_gluon.reading.shard_reader.ShardReader` reads token shards,
+:class:`kogpt2_gluon.reading.text.reader.TextReader` tokenizes text on the fly, and
+:class:`kogpt2_gluon.tasks.reader.ExampleReader` takes the rows of a task.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ AnyReader = TypeVar("AnyReader", bound="Reader")
 
 
 class Reader(ABC):
-    """The batches of one worker, made by a background thread before they are asked for.
+    """The place of a run in its data: what its updates have used, on all workers together.
 
     Opening a reader, :meth:`agree` and :meth:`gather` are collective: all workers call them at the same point. What
     was only read ahead counts nowhere: `consumed`, `epoch` and `state` are about the updates that were used.
@@ -39,26 +40,9 @@ class Reader(ABC):
         self.sequences_per_update, self.consumed = sequences_per_update, consumed
         self.notes: list[str] = []
 
-    # The batches.
-
-    @abstractmethod
-    def blocks(self) -> Iterator[Batch]:
-        """Yields some updates at a time, endlessly: C-contiguous, int32.
-
-        The shape is (updates, accumulate, batch_size, seq_length + 1). No block is written to again. Call
-        :meth:`count_update` for every update that is used.
-        """
-
     def count_update(self) -> None:
         """Counts one more update as consumed."""
         self.consumed += self.sequences_per_update
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields the updates one by one, (accumulate, batch_size, seq_length + 1), each counted as consumed."""
-        for block in self.blocks():
-            for update in block:
-                self.count_update()
-                yield update
 
     # Where it is in the data.
 
@@ -122,3 +106,22 @@ class Reader(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class SequenceReader(Reader):
+    """Sequences of one length for language modelling, made by a background thread before they are asked for."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[Batch]:
+        """Yields some updates of this worker at a time, endlessly: C-contiguous, int32.
+
+        The shape is (updates, accumulate, batch_size, seq_length + 1). No block is written to again. Call
+        :meth:`count_update` for every update that is used.
+        """
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the updates one by one, (accumulate, batch_size, seq_length + 1), each counted as consumed."""
+        for block in self.blocks():
+            for update in block:
+                self.count_update()
+                yield update

@@ -21,7 +21,7 @@ from kogpt2_gluon.reading.open_sets import open_shards
 from kogpt2_gluon.reading.order import ChunkOrder, SequenceOrder
 from kogpt2_gluon.reading.place import Place, find_place
 from kogpt2_gluon.reading.read_ahead import ReadAhead
-from kogpt2_gluon.reading.reader import Batch, Reader
+from kogpt2_gluon.reading.reader import Batch, SequenceReader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.shards.shard_set import ShardSet
 
@@ -31,7 +31,7 @@ SPARE_BYTES = 32 << 20  # of chunks that are read ahead beyond the one a lane ha
 READ_THREADS = 4  # these read and check chunks; both release Python's lock
 
 
-class ShardReader(Reader):
+class ShardReader(SequenceReader):
     """The batches of one worker from token shards. A background thread makes many updates at a time.
 
     An error in a chunk is raised at most one block of updates before the update that needs the chunk.

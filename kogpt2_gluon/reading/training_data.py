@@ -7,7 +7,7 @@ from typing import Any
 
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.open_sets import tokenizer_of_sets
-from kogpt2_gluon.reading.reader import Reader
+from kogpt2_gluon.reading.reader import SequenceReader
 from kogpt2_gluon.reading.shard_reader import check_shard_reader, open_shard_reader
 from kogpt2_gluon.reading.text.reader import check_text_reader, load_text_tokenizer, open_text_reader
 from kogpt2_gluon.recipe import Recipe
@@ -25,7 +25,7 @@ def open_training_reader(
     saved_state: dict[str, Any] | None = None,
     source: str = "the checkpoint",
     changed: Mapping[str, Any] | None = None,
-) -> Reader:
+) -> SequenceReader:
     """Opens the reader of a recipe's training data on one worker; all workers open theirs together.
 
     Parameters

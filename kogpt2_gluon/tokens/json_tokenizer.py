@@ -288,6 +288,12 @@ class JsonTokenizer(Tokenizer):
         with self._usable(texts):
             return [encoding.ids for encoding in self._encode_batch(list(texts), add_special_tokens=False)]
 
+    def encode_with_places(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Returns the ids of each text and the characters that each id stands for; see Tokenizer."""
+        with self._usable(texts):
+            encodings = self._library.encode_batch(list(texts), add_special_tokens=False)
+        return [(list(encoding.ids), list(encoding.offsets)) for encoding in encodings]
+
     def encode_flat(self, texts: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Returns the ids of many texts in one array, and the number of ids of each."""
         rows = self.encode_batch([text.decode() for text in texts])

@@ -92,6 +92,22 @@ class SentencePieceTokenizer(Tokenizer):
             raise
         return ids
 
+    def encode_with_places(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Returns the ids of each text and the characters that each id stands for; see Tokenizer."""
+        from sentencepiece import sentencepiece_pb2
+
+        check_unicode(texts)
+        encoded = []
+        for text in texts:
+            found = sentencepiece_pb2.SentencePieceText()  # type: ignore[attr-defined]  # protobuf makes it
+            found.ParseFromString(self._processor.encode(text, out_type="serialized_proto"))
+            # SentencePiece counts the bytes of UTF-8. A character begins at each byte that continues none.
+            begins = np.frombuffer(text.encode(), np.uint8) & 0xC0 != 0x80
+            characters = np.concatenate([[0], np.cumsum(begins)])
+            places = [(int(characters[each.begin]), int(characters[each.end])) for each in found.pieces]
+            encoded.append(([each.id for each in found.pieces], places))
+        return encoded
+
     def encode_flat(self, texts: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Returns the ids of many texts in one array, and the number of ids of each."""
         # `encode(..., out_type="numpy")` calls this too. An array object for each short text would cost as much as a

@@ -155,6 +155,14 @@ class Tokenizer(ABC):
         lengths : (len(texts),) int64
         """
 
+    @abstractmethod
+    def encode_with_places(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Returns the ids of each text, as `encode_batch` does, and the characters that each id stands for.
+
+        Those are (first, last + 1) of the text as it is given, a space in front included. Several ids can share a
+        character, and what normalisation put in has none: (n, n).
+        """
+
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text, without ``<s>`` or ``</s>``. DataError if it is not valid Unicode."""
         return self.encode_batch([text])[0]

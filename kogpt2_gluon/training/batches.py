@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.reading.reader import Batch, Reader
+from kogpt2_gluon.reading.reader import Batch, SequenceReader
 
 
-def device_batches(reader: Reader, ctx: Any) -> Iterator[tuple[Batch, Any]]:
+def device_batches(reader: SequenceReader, ctx: Any) -> Iterator[tuple[Batch, Any]]:
     """Yields the tokens of each update, int32 (accumulate, batch_size, seq_length + 1), in NumPy and as an NDArray.
 
     Many updates are copied to MXNet at once, because a call costs tens of microseconds whatever it carries: as long as

@@ -20,7 +20,6 @@ from kogpt2_gluon.machine.limits import host_memory
 from kogpt2_gluon.machine.worker import Float64Array, Worker
 from kogpt2_gluon.ops.kernels import known_precision, network_of
 from kogpt2_gluon.reading.mix import show_passes
-from kogpt2_gluon.reading.training_data import check_training_reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.lock import check_unlocked
 from kogpt2_gluon.shards.format import Manifest
@@ -115,12 +114,12 @@ def check(recipe: Recipe, resume: str = "auto", size: int = 0, allow_change: Seq
     device or the operators, which are those of the machine that trains. An empty data.train is not an error: a recipe
     can be estimated before there is data.
     """
-    worker, has_data = PlannedWorker(size or job_size()), bool(recipe.data.train_sets)
+    worker, has_data = PlannedWorker(size or job_size()), bool(recipe.task.name or recipe.data.train_sets)
     with ExitStack() as opened:
         start, found = check_start(recipe, resume, worker, opened, has_data, allow_change, fetch=False), []
         if has_data:
             saved = start.saved and start.saved.get("reader")
-            found = check_training_reader(recipe, worker, saved, start.source, start.values_before)
+            found = start.objective.check_reader(worker, saved, start.source, start.values_before)
     check_unlocked(recipe.run_dir)
     lines = [*found, f"free disk          {gigabytes(free_bytes(recipe.ckpt_dir))} for {recipe.ckpt_dir}", *start.notes]
     if not has_data:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 
 from kogpt2_gluon.errors import DivergedError
-from kogpt2_gluon.inference.evaluation import EvaluationOptions, LanguageModelScore, evaluate
-from kogpt2_gluon.inference.generation import Sampling, generate
-from kogpt2_gluon.reading.held_out import HeldOutReader
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.recipe_sections import TrackingRecipe
 from kogpt2_gluon.runs.metrics import NullTracker
-from kogpt2_gluon.training.best import measure_of, note_best
+from kogpt2_gluon.training.best import is_best, note_best
+from kogpt2_gluon.training.objective import Scores
 from kogpt2_gluon.training.state import TrainingRun
 
 
@@ -29,7 +26,7 @@ def evaluate_if_due(recipe: Recipe, run: TrainingRun, tracker: NullTracker) -> b
     """
     state = run.state
     before = state.evaluation or {"step": None, "attempt": None}
-    if run.held_out is None or before["attempt"] == state.attempt:
+    if run.objective.held_out is None or before["attempt"] == state.attempt:
         return False
     last = state.step >= recipe.training.num_steps
     epoch_ended = recipe.evaluation.stop_improvement > 0 and run.reader.epoch_ended
@@ -45,51 +42,42 @@ def evaluate_if_due(recipe: Recipe, run: TrainingRun, tracker: NullTracker) -> b
 def run_evaluation(recipe: Recipe, run: TrainingRun, tracker: NullTracker, max_sequences: int) -> None:
     """Scores the held-out set (`max_sequences` of it; 0: all) and, on rank 0, continues the recipe's prompts.
 
-    A loss below all those before makes this step the best one; see training/best.py.
+    A score better than all those before makes this step the best one; see training/best.py.
     """
     state, worker = run.state, run.worker
-    scores = held_out_scores(recipe, run, max_sequences)
+    scores = run.objective.score(run, max_sequences)
     if not math.isfinite(scores.loss):
         raise DivergedError(f"step {state.step}: held-out loss {scores.loss:g}; nothing was saved for this step")
     state.evaluation = {"step": state.step, "attempt": state.attempt, **scores.to_dict()}
-    shown = ("loss", "perplexity", "bits_per_byte")
-    tracker.log_evaluation(state.step, {name: state.evaluation[name] for name in shown})
+    tracker.log_evaluation(state.step, scores.shown)
     if worker.rank == 0 and recipe.tracking.sample_prompts:
-        tracker.log_samples(state.step, continue_prompts(recipe.tracking, recipe.training.seed, run))
+        tracker.log_samples(state.step, run.objective.samples(run))
     is_untrained = state.step == 0 and not recipe.training.init_from  # such a network is not worth a checkpoint
-    if recipe.checkpoint.keep_best and not is_untrained:
+    if not is_untrained:
         compare_with_best(recipe, run, tracker, scores, max_sequences)
 
 
-def held_out_scores(recipe: Recipe, run: TrainingRun, max_sequences: int) -> LanguageModelScore:
-    """Scores `max_sequences` of the held-out set (0: all), the same on every worker."""
-    assert run.held_out
-    options = EvaluationOptions(recipe.data.seq_length, recipe.evaluation.batch_size, max_sequences)
-    return evaluate(run.loss_block, run.held_out, options, run.ctx, run.worker, run.progress.beat)
-
-
 def compare_with_best(
-    recipe: Recipe, run: TrainingRun, tracker: NullTracker, scores: LanguageModelScore, max_sequences: int
+    recipe: Recipe, run: TrainingRun, tracker: NullTracker, scores: Scores, max_sequences: int
 ) -> None:
     """Notes whether this step is the best so far: by `scores`, or by a second evaluation if they are of more sequences.
 
-    `scores` are of `max_sequences`, and the best checkpoint is chosen by `evaluation.max_sequences`.
+    `scores` are of `max_sequences`, and the best checkpoint is chosen by `evaluation.max_sequences`. Too many steps in
+    a row that are not the best end the run, if `evaluation.patience` says so.
     """
-    assert run.held_out
-    measure, loss = measure_of(recipe, run.held_out), scores.loss
-    if HeldOutReader(run.held_out, recipe.data.seq_length, max_sequences).num_sequences != measure["sequences"]:
-        loss = held_out_scores(recipe, run, recipe.evaluation.max_sequences).loss
-        tracker.message(f"held-out loss over evaluation.max_sequences={measure['sequences']:,} of them: {loss:.4f}")
-    note_best(run.state, loss, measure, tracker.message)
-
-
-def continue_prompts(tracking: TrackingRecipe, seed: int, run: TrainingRun) -> list[tuple[str, str]]:
-    """(prompt, prompt with its continuation) for each of the recipe's prompts."""
-    sampling = Sampling(tracking.sample_length, top_k=40, seed=seed)
-    return [
-        (prompt, generate(run.decoder, run.tokenizer, prompt, sampling, ctx=run.ctx)[0])
-        for prompt in tracking.sample_prompts
-    ]
+    rules, objective, state = recipe.evaluation, run.objective, run.state
+    if not (recipe.checkpoint.keep_best or rules.patience):
+        return
+    measure = objective.measure()
+    if objective.sequences(max_sequences) != measure["sequences"]:
+        scores = objective.score(run, rules.max_sequences)
+        name, value = scores.chooses
+        tracker.message(f"held-out {name} over evaluation.max_sequences={measure['sequences']:,} of them: {value:.4f}")
+    note_best(state, scores, measure, tracker.message)
+    state.not_best_in_a_row = 0 if is_best(state) else state.not_best_in_a_row + 1
+    if rules.patience and state.not_best_in_a_row >= rules.patience:
+        state.stop_rule_met = True
+        tracker.message(f"stops early: {state.not_best_in_a_row} evaluations in a row were not the best so far")
 
 
 def apply_stop_rule(stop_improvement: float, run: TrainingRun, tracker: NullTracker) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from kogpt2_gluon.errors import PreemptedError
-from kogpt2_gluon.inference.evaluation import scored_sums
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import Recipe
@@ -50,7 +49,7 @@ class StepResult:
     made : bool
         False for an update that was skipped; see training/update_check.py.
     loss : float
-        Nats per token, over the tokens that evaluation scores too (all but `<s>`), so that both curves compare.
+        Over what evaluation scores too, in the objective's unit, so that both curves compare.
     grad_norm : float
         Global, before clipping.
     learning_rate : float
@@ -131,7 +130,7 @@ def _train(recipe: Recipe, resume: str, allow_change: Sequence[str], back: RollB
             run.progress.at_step(state.step)
             for message in result.messages:
                 tracker.message(message)
-            stopwatch.count(recipe.tokens_per_step)
+            stopwatch.count(run.objective.tokens_per_step)
             if result.made and (state.step == num_steps or is_due(state.step, recipe.tracking.log_interval)):
                 mx.nd.waitall()  # the engine runs ahead of Python: without this the clock would not see its work
                 tracker.log_step(step_record(recipe, run, result, stopwatch.rate()))
@@ -150,22 +149,21 @@ def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase =
     # 1. The gradients of this worker's sequences, `scale` times too large.
     state = run.state
     with phase("read"):
-        batch, batch_on_device = next(run.batches)  # (accumulate, batch_size, seq_length + 1)
+        batch, batch_on_device = next(run.batches)  # `accumulate` micro batches
     scale = run.loss_scale.scale
-    token_losses = accumulate_gradients(run, batch_on_device, recipe.training.seed, phase)
+    losses = accumulate_gradients(run, batch_on_device, recipe.training.seed, phase)
 
     # 2. Their mean over the workers, and the loss and norm that all workers agree on.
     with phase("reduce"):
         squared_norm = run.update.reduce()
     with phase("agree"):
-        unscored = run.tokenizer.unscored_id
-        scored = [scored_sums(losses.asnumpy(), tokens, unscored) for losses, tokens in zip(token_losses, batch)]
-        loss, tokens = np.sum(scored, axis=0).tolist()
+        sums_of = run.objective.sums
+        loss, parts = np.sum([sums_of(each.asnumpy(), part) for each, part in zip(losses, batch)], axis=0).tolist()
         asked = stop.wanted, stop.take_save_request()
-        mine = StepSums(loss, tokens, squared_norm / run.worker.size, *asked, run.reader.notices())
+        mine = StepSums(loss, parts, squared_norm / run.worker.size, *asked, run.reader.notices())
         sums = mine.over(run.worker)
         messages = run.reader.agree(sums.notices, run.worker)
-    mean_loss = sums.loss / sums.tokens if sums.tokens else math.nan
+    mean_loss = sums.loss / sums.parts if sums.parts else math.nan
     norm = math.sqrt(sums.squared_norm) / scale
 
     # 3. The update, unless its gradients overflow or something about it is odd.
@@ -183,11 +181,11 @@ def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase =
 
 
 def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase = unmarked) -> list:
-    """Leaves the gradients of the scaled loss in the parameters; returns the losses of each micro step's tokens.
+    """Leaves the gradients of the scaled loss in the parameters; returns each micro step's losses, unscaled.
 
-    `batch` (accumulate, batch_size, seq_length + 1) is on the device; `seed` is the recipe's. Does not wait for MXNet.
+    `batch` has `accumulate` micro batches on the device; `seed` is the recipe's. Does not wait for MXNet.
     """
-    token_losses = []
+    losses = []
     with phase("forward"):
         run.update.start()
     for micro_step in range(len(batch)):
@@ -197,12 +195,12 @@ def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase =
             drawn = derive_seed(seed, "dropout", run.worker.rank, run.state.attempt + 1, micro_step)
             mx.random.seed(drawn, ctx=run.ctx)
             with mx.autograd.record():
-                token_losses.append(run.loss_block(batch[micro_step]))
-                loss = token_losses[-1].mean() * run.loss_scale.scale / len(batch)
+                losses.append(run.loss_block(batch[micro_step]))
+                loss = losses[-1].mean() * run.loss_scale.scale / len(batch)
         with phase("backward"):
             loss.backward()
             run.loss_block.complete_gradients()
-    return token_losses
+    return losses
 
 
 def step_record(recipe: Recipe, run: TrainingRun, result: StepResult, tokens_per_second: float) -> StepRecord:
@@ -216,7 +214,7 @@ def step_record(recipe: Recipe, run: TrainingRun, result: StepResult, tokens_per
         tokens_per_second=tokens_per_second,
         memory_mb=memory_in_use(run.ctx) / 2**20,
         epoch=run.reader.epoch,
-        tokens=state.tokens(recipe),
+        tokens=run.objective.tokens(state),
         loss_scale=run.loss_scale.scale if run.products.precision == "float16" else None,
         skipped=state.skipped,
     )

@@ -15,7 +15,7 @@ OPTION = "--allow-change"
 
 ALLOWABLE = ("data.seq_length", "model.dropout", "training.total_batch_size")
 # Data may move to another place: what is there is compared, not its name.
-MOVABLE = ("data.train", "data.tokenizer")
+MOVABLE = ("data.train", "data.tokenizer", "task.data")
 # The other settings of `model` and `training` decide what is computed, so they make another run.
 FREE = (
     "training.num_steps",
@@ -36,7 +36,16 @@ FREE = (
     *(f"training.{name}" for name in INITIAL),  # the checkpoint has what became of those weights
 )
 # Settings of the data that the reader compares with its saved state.
-OF_THE_ORDER = ("data.source", "data.window", "data.max_lanes", "data.documents", "data.bpe_dropout")
+OF_THE_ORDER = (
+    "data.source",
+    "data.window",
+    "data.max_lanes",
+    "data.documents",
+    "data.bpe_dropout",
+    "task.name",
+    "task.dev_share",
+    "task.too_long",
+)
 
 
 class Change(NamedTuple):

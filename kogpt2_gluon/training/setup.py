@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -14,10 +14,8 @@ from kogpt2_gluon.inference.generation import prompt_notes
 from kogpt2_gluon.machine.memory import own_mappings
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
-from kogpt2_gluon.model.recompute import LOSS_BLOCKS
-from kogpt2_gluon.reading.training_data import open_training_reader
+from kogpt2_gluon.model.heads import HEADS
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.training.batches import device_batches
 from kogpt2_gluon.training.best import settle_best
 from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.products import settle_products
@@ -54,21 +52,22 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
 
     # Folders, data, where to go on from, and the order in which all workers together read the data.
     start = check_start(recipe, resume, worker, opened, allow_change=allow_change)
-    tokenizer, held_out, checkpoint, saved = start.tokenizer, start.held_out, start.checkpoint, start.saved
-    assert tokenizer
-    reader = open_training_reader(recipe, worker, saved and saved.get("reader"), start.source, start.values_before)
+    objective, checkpoint, saved = start.objective, start.checkpoint, start.saved
+    assert objective.tokenizer
+    reader = objective.open_reader(worker, saved and saved.get("reader"), start.source, start.values_before)
     opened.callback(reader.close)
 
     # Network and optimizer: new from the seed, or as the checkpoint left them.
     products = settle_products(recipe, ctx, worker, saved)
     ops, training = products.ops, replace(training, precision=products.precision)
     with own_mappings():
-        net = new_network(recipe, ctx, ops, random=not (checkpoint or start.initial))
+        net = new_network(recipe, ctx, ops, objective.build_model, random=not (checkpoint or start.initial))
         state = TrainState(begun_as=f"{recipe.fingerprint()}/{reader.fingerprint}")
         if checkpoint and saved:
             state = restore_state(saved)
-            state.stop_rule_met = state.stop_rule_met and recipe.evaluation.stop_improvement > 0
-            fingerprint = held_out.fingerprint if held_out else None
+            rules = recipe.evaluation
+            state.stop_rule_met = state.stop_rule_met and bool(rules.stop_improvement or rules.patience)
+            fingerprint = objective.held_out.fingerprint if objective.held_out else None
             if saved.get("held_out_fingerprint") != fingerprint or "data.seq_length" in start.values_before:
                 # Scores of another set, or with another length of context, do not compare with new ones.
                 state.epoch_perplexity, state.evaluation = None, None
@@ -78,9 +77,9 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
             ]
             load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
         elif start.initial:
-            load_arrays(net, start.initial.arrays(), source=str(start.initial.path))
+            load_arrays(net, start.initial.arrays(), source=str(start.initial.path), but_for=HEADS)
         worker.broadcast_parameters(structural_parameters(net))
-        decoder, loss_block = net.for_decoding(), LOSS_BLOCKS[training.recompute](net, rows_apart=True)
+        decoder, loss_block = net.for_decoding(), objective.loss_block(net)
         update = Update(net, training, worker, start.accumulate, state.step, fused=ops.name == "fused")
         if checkpoint:
             update.load_moments(checkpoint.optimizer_arrays())
@@ -89,18 +88,17 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
     loss_scale = loss_scale_for(training.precision, saved and saved.get("loss_scale"))
     began_with = checkpoint.path.name if checkpoint else "the start"
     replicas = Replicas(update, worker, training.compare_interval, str(ctx), began_with)
-    loss_block.hybridize(static_alloc=True, static_shape=True)
     notes: list[str] = []
     if checkpoint:
         notes += record_resume_point(resume, checkpoint, recipe.ckpt_dir, worker)
-        notes += settle_best(recipe, state, held_out, checkpoint, worker)
+        notes += settle_best(recipe, state, objective, checkpoint, worker)
     return TrainingRun(
         state=state,
         worker=worker,
         progress=Progress(),
         ctx=ctx,
-        held_out=held_out,
-        tokenizer=tokenizer,
+        objective=objective,
+        tokenizer=objective.tokenizer,
         net=net,
         decoder=decoder,
         loss_block=loss_block,
@@ -110,29 +108,33 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
         replicas=replicas,
         check=UpdateCheck(recipe, state, worker, loss_scale, replicas, reader),
         reader=reader,
-        batches=device_batches(reader, ctx),
+        batches=objective.batches(reader, ctx),
         resumed=checkpoint,
         changed=start.changed,
         notes=[*start.notes, *reader.notes, *products.notes, *notes],
     )
 
 
-def new_network(recipe: Recipe, ctx: Any, ops: Any, random: bool = True) -> GPT2Model:
+def new_network(
+    recipe: Recipe, ctx: Any, ops: Any, build: Callable[[Any], GPT2Model] | None = None, random: bool = True
+) -> GPT2Model:
     """A network over the operator set `ops`. Its weights depend on the recipe's seed only, not on the operators.
 
-    Without `random` they are zeros, which takes a tenth of the time, for a network that others follow.
+    Without `random` they are zeros, which takes a tenth of the time, for a network that others follow; but a task's
+    head is random. `build` makes the network from its operators; None: a language model.
     """
     seed = derive_seed(recipe.training.seed, "weights")
     mx.random.seed(seed)
     np.random.seed(seed)  # some of MXNet's initializers draw from NumPy's global generator
-    net = build_model(recipe.model, ops)
-    parameters = list(net.collect_params().values())
-    own = [parameter.init for parameter in parameters]
-    for parameter in () if random else parameters:
-        parameter.init = mx.init.Zero()
+    net = build(ops) if build else build_model(recipe.model, ops)
+    parameters = structural_parameters(net)
+    own = {name: parameter.init for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        if not random and name not in HEADS:
+            parameter.init = mx.init.Zero()
     net.initialize(ctx=ctx)
-    for parameter, init in zip(parameters, own):  # a network that shares these parameters compares it
-        parameter.init = init
+    for name, parameter in parameters.items():  # a network that shares these parameters compares it
+        parameter.init = own[name]
     return net
 
 
@@ -147,7 +149,7 @@ def describe(recipe: Recipe, run: TrainingRun) -> str:
     total_batch_size = recipe.training.total_batch_size
     lines = [
         f"{recipe.name}: {count:,} parameters; {run.worker.size} worker(s) on {run.ctx}; "
-        f"{recipe.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps",
+        f"{run.objective.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps",
         run.reader.describe(run.reader.consumed + (recipe.training.num_steps - run.state.step) * total_batch_size),
     ]
     if spare := recipe.model.vocab_size - run.tokenizer.vocab_size:
@@ -156,7 +158,7 @@ def describe(recipe: Recipe, run: TrainingRun) -> str:
             f"rows of the model's embedding are never used; model.vocab_size={run.tokenizer.vocab_size} leaves "
             "them out"
         )
-    for prompt in recipe.tracking.sample_prompts if run.held_out else ():
+    for prompt in recipe.tracking.sample_prompts if run.objective.held_out else ():
         notes = prompt_notes(run.tokenizer, prompt, recipe.model.max_length, recipe.tracking.sample_length)
         lines += [f"note: tracking.sample_prompts, {prompt[:20]!r}: {note}" for note in notes]
     if run.resumed:

@@ -12,18 +12,15 @@ from typing import Any
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.estimate import checkpoints_kept, size_of
 from kogpt2_gluon.machine.worker import Worker
-from kogpt2_gluon.reading.open_sets import open_held_out
-from kogpt2_gluon.reading.training_data import training_tokenizer
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint
 from kogpt2_gluon.runs.checkpoint_folder import check_best_name
 from kogpt2_gluon.runs.metrics import check_record
-from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
 from kogpt2_gluon.storage.files import try_to_make
-from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.initial_weights import InitialWeights, find_initial_weights
 from kogpt2_gluon.training.mirror_start import MirrorStart, settle_mirrors
+from kogpt2_gluon.training.objective import Objective, open_objective
 from kogpt2_gluon.training.resume_point import check_same_run, find_resume_point
 from kogpt2_gluon.training.resume_rules import IF_ALLOWED, Change, check_allowed, notes_on_allowed, rule_of
 from kogpt2_gluon.training.saved_records import check_records
@@ -35,8 +32,7 @@ class Start:
     """The checked start of a run. `saved` is the content of the checkpoint's state.json; `notes` are for the log."""
 
     accumulate: int
-    tokenizer: Tokenizer | None  # None only where no training data is named
-    held_out: ShardSet | None
+    objective: Objective
     checkpoint: Checkpoint | None
     saved: dict[str, Any] | None
     changed: list[Change]  # settings that differ from the checkpoint's
@@ -81,32 +77,27 @@ def check_start(
     """
     allowed = check_allowed(allow_change)
     accumulate = recipe.accumulate(worker.size)
-    if recipe.evaluation.stop_improvement and not recipe.data.test:
-        raise RecipeError("evaluation.stop_improvement needs held-out data; set data.test=DIR")
     if worker.rank == 0:
         check_folder(recipe.run_dir, "tracking.run_dir")
         check_folder(recipe.ckpt_dir, "checkpoint.ckpt_dir")
         if recipe.checkpoint.keep_best:
             check_best_name(recipe.ckpt_dir)
         check_record(recipe.run_dir)
-    tokenizer = training_tokenizer(recipe) if needs_data or recipe.data.train_sets else None
-    held_out = open_held_out(recipe, tokenizer)
-    if held_out:
-        opened.callback(held_out.close)
+    objective = open_objective(recipe, needs_data, opened)
     checkpoint, warnings = find_resume_point(resume, recipe.ckpt_dir, worker)
     mirrors = settle_mirrors(recipe, resume, checkpoint, fetch) if worker.rank == 0 else MirrorStart()
     if checkpoint is None and recipe.checkpoint.mirrors and fetch:
         checkpoint, warnings = find_resume_point(resume, recipe.ckpt_dir, worker)  # there is one if it was fetched
     changed = check_same_run(checkpoint, recipe, allowed) if checkpoint else []
-    start = Start(accumulate, tokenizer, held_out, checkpoint, checkpoint.state() if checkpoint else None, changed)
-    start.notes += [*mirrors.notes, *warnings]
+    start = Start(accumulate, objective, checkpoint, checkpoint.state() if checkpoint else None, changed)
+    start.notes += [*objective.notes, *mirrors.notes, *warnings]
     start.to_fetch = mirrors.to_fetch
     if start.saved:
         check_records(start.saved, start.source)
     if start.saved is not None and "reader" not in start.saved:
         start.notes.append(f"note: {start.source} does not say how much data was read, so the data begins at its start")
     if recipe.training.init_from and not checkpoint:
-        start.initial = find_initial_weights(recipe, tokenizer)
+        start.initial = find_initial_weights(recipe, objective.tokenizer)
         start.notes += [f"begins with the weights of {start.initial.path}, as a new run", *start.initial.notes]
     start.notes += notes_on_allowed(allowed, changed, recipe)
     if worker.rank == 0 and start.step < recipe.training.num_steps:

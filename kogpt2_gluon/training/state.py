@@ -9,13 +9,12 @@ from typing import Any
 
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.gpt2 import GPT2Model
-from kogpt2_gluon.model.loss import LanguageModelLoss
-from kogpt2_gluon.reading.reader import Batch, Reader
+from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint
-from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.loss_scale import LossScale
+from kogpt2_gluon.training.objective import Objective
 from kogpt2_gluon.training.products import Products
 from kogpt2_gluon.training.progress import Progress
 from kogpt2_gluon.training.replicas import Replicas
@@ -33,7 +32,8 @@ class TrainState:
     epoch_perplexity: float | None = None  # held-out, at the end of the last whole epoch; for the stop rule
     evaluation: dict[str, Any] | None = None  # the last one, with the step and the attempt after which it was made
     stop_rule_met: bool = False
-    best: dict[str, Any] | None = None  # step and held-out loss of the best checkpoint; see training/best.py
+    best: dict[str, Any] | None = None  # step and held-out score of the best checkpoint; see training/best.py
+    not_best_in_a_row: int = 0  # evaluations; for evaluation.patience
     changes: list[dict[str, Any]] = field(default_factory=list)  # {step, key, from, to} of settings changed on purpose
     odd: int = 0  # updates skipped because something about them was odd; see training/update_check.py
     odd_in_a_row: int = 0
@@ -69,20 +69,18 @@ class TrainingRun:
     worker: Worker
     progress: Progress
     ctx: Any
-    held_out: ShardSet | None
+    objective: Objective
     tokenizer: Tokenizer
     net: GPT2Model
     decoder: GPT2Model  # the same parameters, for generation
-    loss_block: LanguageModelLoss
+    loss_block: Any  # takes a micro batch on the device to its losses
     update: Update
     products: Products
     loss_scale: LossScale
     replicas: Replicas
     check: UpdateCheck
     reader: Reader
-    batches: Iterator[
-        tuple[Batch, Any]
-    ]  # the tokens of each update, in NumPy and on the device; see training/batches.py
+    batches: Iterator[tuple[Any, Any]]  # the micro batches of each update; see Objective.batches
     resumed: Checkpoint | None
     changed: list[Change]  # settings that differ from the checkpoint's
     notes: list[str]  # lines for the log, from the checks before the start
@@ -92,7 +90,7 @@ class TrainingRun:
 
     def __exit__(self, *error: Any) -> None:
         self.reader.close()
-        if self.held_out:
-            self.held_out.close()
+        if self.objective.held_out:
+            self.objective.held_out.close()
         self.worker.__exit__(*error)
         self.progress.close()

@@ -18,8 +18,8 @@ class StepSums:
 
     Attributes
     ----------
-    loss, tokens : float
-        The summed loss in nats, and the number of tokens that it was summed over.
+    loss, parts : float
+        The summed loss, and the number of tokens, or rows of a task, that it was summed over.
     squared_norm : float
         A worker's part is its own ``squared_norm / size``, so that the sum over the workers is the mean of their
         values. All workers hold the same mean gradients, but on GPUs the last bits of the norm that each computes from
@@ -33,7 +33,7 @@ class StepSums:
     """
 
     loss: float
-    tokens: float
+    parts: float
     squared_norm: float
     stop_requests: float
     save_requests: float
@@ -41,14 +41,14 @@ class StepSums:
 
     def pack(self) -> NDArray[np.float64]:
         """One vector of float64, (5 + n,): the numbers in the order of the fields, then the notices."""
-        numbers = [self.loss, self.tokens, self.squared_norm, self.stop_requests, self.save_requests]
+        numbers = [self.loss, self.parts, self.squared_norm, self.stop_requests, self.save_requests]
         return np.concatenate([numbers, self.notices])
 
     @classmethod
     def unpack(cls, vector: NDArray[np.float64]) -> StepSums:
         """The sums that :meth:`pack` made a vector of."""
-        loss, tokens, squared_norm, stop_requests, save_requests = vector[:5].tolist()
-        return cls(loss, tokens, squared_norm, stop_requests, save_requests, notices=vector[5:])
+        loss, parts, squared_norm, stop_requests, save_requests = vector[:5].tolist()
+        return cls(loss, parts, squared_norm, stop_requests, save_requests, notices=vector[5:])
 
     def over(self, worker: Worker) -> StepSums:
         """The sums over all workers. Every worker calls this in the same step, and waits for the others."""

@@ -19,12 +19,12 @@ import xxhash
 def record_training(folder: Path) -> None:
     """Makes this process write its life into `folder`, from now on."""
     from kogpt2_gluon.machine import job
-    from kogpt2_gluon.training import setup
+    from kogpt2_gluon.training import batches as made
 
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{time.monotonic_ns():020d}-{job.rank() or 0}-{os.getpid()}"
     file = os.open(folder / name, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    batches = setup.device_batches
+    batches = made.device_batches
 
     def recorded(reader: Any, ctx: Any) -> Iterator[Any]:
         for tokens, on_device in batches(reader, ctx):
@@ -33,7 +33,7 @@ def record_training(folder: Path) -> None:
             os.write(file, json.dumps(line).encode() + b"\n")
             yield tokens, on_device
 
-    setup.device_batches = recorded
+    made.device_batches = recorded
 
 
 def ids_of(tokens: Any) -> list[str]:

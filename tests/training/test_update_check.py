@@ -15,7 +15,8 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
-from kogpt2_gluon.training import loop, setup
+from kogpt2_gluon.training import batches as made
+from kogpt2_gluon.training import loop
 from kogpt2_gluon.training.rollback import RollBack, merged
 from kogpt2_gluon.training.saved_records import check_records
 from tests.helpers import run
@@ -45,7 +46,7 @@ def losses(run_dir: Path) -> list[float]:
 @pytest.fixture
 def odd_batches(monkeypatch):
     """Call it with the attempts that get sequences of noise, whenever the run gets there."""
-    device_batches = setup.device_batches
+    device_batches = made.device_batches
 
     def at(*attempts: int) -> None:
         def batches(reader, ctx):
@@ -55,7 +56,7 @@ def odd_batches(monkeypatch):
                     array = mx.nd.array(tokens, ctx=ctx, dtype="int32")
                 yield tokens, array
 
-        monkeypatch.setattr(setup, "device_batches", batches)
+        monkeypatch.setattr(made, "device_batches", batches)
 
     return at
 
@@ -210,9 +211,10 @@ import sys
 import numpy as np
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import load_recipe
-from kogpt2_gluon.training import loop, setup
+from kogpt2_gluon.training import batches as made
+from kogpt2_gluon.training import loop
 
-device_batches = setup.device_batches
+device_batches = made.device_batches
 
 def batches(reader, ctx):
     for tokens, array in device_batches(reader, ctx):
@@ -221,7 +223,7 @@ def batches(reader, ctx):
             array = mx.nd.array(tokens, ctx=ctx, dtype="int32")
         yield tokens, array
 
-setup.device_batches = batches
+made.device_batches = batches
 for action in ("skip", "rollback"):
     options = [*sys.argv[2:], f"training.on_spike={action}", f"tracking.run_dir={sys.argv[1]}/{action}"]
     state = loop.train(load_recipe("debug_cpu", options))

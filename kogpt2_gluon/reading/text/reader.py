@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.read_ahead import ReadAhead
-from kogpt2_gluon.reading.reader import Reader
+from kogpt2_gluon.reading.reader import SequenceReader
 from kogpt2_gluon.reading.text.files import TextChoice, TextFiles, change_error, find_change, list_text_files
 from kogpt2_gluon.reading.text.saved import LENGTH, STATE_VERSION, TextSettings, note_on_length, saved_files
 from kogpt2_gluon.reading.text.tokens import (
@@ -42,7 +42,7 @@ HISTORY = 8  # epochs whose lists are named in the state; all earlier ones are i
 _QUIET = REASONS.index("empty")  # blank lines are not a fault
 
 
-class TextReader(Reader):
+class TextReader(SequenceReader):
     """The batches of one worker from text. A background thread tokenizes it.
 
     Parameters

@@ -1,0 +1,80 @@
+"""Loads a fine-tuned checkpoint for use: its network with heads, its task, tokenizer and recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import DataError, KoGPT2Error
+from kogpt2_gluon.machine.runtime import context
+from kogpt2_gluon.model.filling import fill_network
+from kogpt2_gluon.model.heads import TaskLoss, build_task_model
+from kogpt2_gluon.model.precision import cast_network
+from kogpt2_gluon.ops.choose import choose_ops
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
+from kogpt2_gluon.tasks.loading import open_task
+from kogpt2_gluon.tasks.prediction import head_sizes
+from kogpt2_gluon.tasks.task import HEADS, Task
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned network; `loss_block` holds it and gives its outputs."""
+
+    loss_block: TaskLoss
+    task: Task
+    tokenizer: Tokenizer
+    recipe: Recipe
+    ctx: Any
+    step: int
+
+
+def load_fine_tuned(path: Path, device: str = "auto", precision: str = "float32", ops: str = "auto") -> FineTuned:
+    """Verifies and loads a fine-tuned checkpoint; `path` may be the run's folder, or RUN/best.
+
+    DataError if it is damaged, or of a language model. The network has no gradients.
+    """
+
+    def load(checkpoint: Checkpoint) -> FineTuned:
+        checkpoint.verify(optimizer=False)
+        recipe, task, ctx = checkpoint.recipe(), task_of(checkpoint), context(device)
+        model = recipe.model
+        net = build_task_model(
+            model, head_sizes(task), choose_ops(ops, precision, ctx, model.dropout, model.activation)
+        )
+        fill_network(net, checkpoint.weights(), ctx, source=str(checkpoint.path))
+        cast_network(net, precision)
+        block = TaskLoss(net)
+        block.hybridize(static_alloc=True)
+        step = int(checkpoint.state()["step"])
+        return FineTuned(block, task, Tokenizer.load(checkpoint.tokenizer_path), recipe, ctx, step)
+
+    return use_checkpoint(path, load)
+
+
+def task_of(checkpoint: Checkpoint) -> Task:
+    """The task of a fine-tuned checkpoint. Its labels are the checkpoint's own, so that the data need not be there."""
+    saved = checkpoint.state().get("task")
+    if saved is None:
+        raise DataError(f"{checkpoint.path}: of a language model, without a task's head; first: kogpt2 finetune")
+    try:
+        name, head, is_pair = saved["name"], saved["head"], saved["is_pair"]
+        labels, kinds = tuple(saved["labels"]), tuple(saved["kinds"])
+        low, high = map(float, saved["value_range"])
+        is_right = head in HEADS and type(is_pair) is bool and all(isinstance(each, str) for each in (*labels, *kinds))
+    except (KeyError, TypeError, ValueError):
+        is_right = False
+    if not is_right:
+        raise DataError(f'{checkpoint.path}: "task" in its state is not what a run writes there')
+    try:
+        known = open_task(checkpoint.recipe().task.name)
+    except KoGPT2Error:  # a table of one's own whose file is elsewhere now
+        known = Task(str(name), "", head, _no_reader, {}, ())
+    return replace(known, head=head, labels=labels, kinds=kinds, is_pair=is_pair, value_range=(low, high))
+
+
+def _no_reader(path: Path, say: Any) -> Any:
+    raise DataError(f"{path}: the file that describes this task's table is not where it was")

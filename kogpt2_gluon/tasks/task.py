@@ -1,0 +1,118 @@
+"""What a task is, and its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+CLASSIFICATION, REGRESSION, TOKEN_LABELS, JOINT = "classification", "regression", "token labels", "joint"
+HEADS = (CLASSIFICATION, REGRESSION, TOKEN_LABELS, JOINT)  # joint: a class for the text and spans in it
+SPLITS = ("train", "dev", "test")
+
+
+class Span(NamedTuple):
+    """A stretch of a text: characters `begin` to `end`, the last excluded, and its kind."""
+
+    begin: int
+    end: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a task's data.
+
+    Attributes
+    ----------
+    texts : tuple of str
+        One text, or two of a pair, as the file has them.
+    label : str
+        The name of the class; with the heads classification and joint.
+    value : float
+        The number to predict; with regression.
+    spans : tuple of Span
+        In ``texts[0]``, in order, without overlap; with token labels and joint.
+    where : str
+        "FILE, line 12" (or row), for messages.
+    """
+
+    texts: tuple[str, ...]
+    label: str = ""
+    value: float = math.nan
+    spans: tuple[Span, ...] = ()
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The file of a split.
+
+    Attributes
+    ----------
+    files : tuple of str
+        The names that the public data has for it, below the folder of the data; the first that is there is read.
+    rows : int
+        As published; 0 if nobody published a number.
+    """
+
+    files: tuple[str, ...]
+    rows: int = 0
+
+
+class Published(NamedTuple):
+    """A score that somebody published: of which model, by which metric, on which split, and where."""
+
+    model: str
+    metric: str
+    score: float
+    split: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task.
+
+    Attributes
+    ----------
+    name, about : str
+    head : str
+        One of HEADS.
+    read : callable
+        Yields the rows of a file, in order. It raises DataError, which names the line, for whatever a row cannot be
+        made of, and leaves nothing out without saying so through its second argument, which takes a line for people.
+    splits : mapping
+        "train", and those of "dev" and "test" that exist. Without dev, some of train is held out.
+    labels : tuple of str
+        The classes, in the order of the head's rows.
+    kinds : tuple of str
+        The kinds of spans.
+    is_pair : bool
+        True if a row has two texts.
+    value_range : tuple of float
+        Of regression: the lowest and the highest value.
+    metrics : tuple of str
+        Names in tasks/metrics.py; the first one chooses the best checkpoint.
+    published : tuple of Published
+    source : str
+        Address, version and licence of the data.
+    names : mapping
+        What the labels mean in Korean, for prompts: {label: word}.
+    """
+
+    name: str
+    about: str
+    head: str
+    read: Callable[[Path, Callable[[str], None]], Iterator[Row]]
+    splits: Mapping[str, Split]
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    is_pair: bool = False
+    value_range: tuple[float, float] = (0.0, 0.0)
+    published: tuple[Published, ...] = ()
+    source: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,179 @@
+"""The objective of fine-tuning: the answers to a task's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kogpt2_gluon.convert.source import open_source
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.worker import Worker
+from kogpt2_gluon.reading.reader import Reader
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.tasks.encoding import Examples, describe_lengths, encode
+from kogpt2_gluon.tasks.loading import find_split, open_task, read_split, split_dev
+from kogpt2_gluon.tasks.reader import ExampleReader, consumed_of
+from kogpt2_gluon.tasks.task import REGRESSION, Row, Task
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.training.objective import Objective
+
+if TYPE_CHECKING:
+    from kogpt2_gluon.training.state import TrainingRun
+
+FIRST_SEED = 0  # the dev set is the same for all seeds of training
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """The scores of one evaluation: the mean loss of a row, and the task's metrics, of which `metric` comes first."""
+
+    loss: float
+    metrics: dict[str, float]
+    metric: str
+
+    @property
+    def shown(self) -> dict[str, float]:
+        return {"loss": self.loss, **self.metrics}
+
+    @property
+    def chooses(self) -> tuple[str, float]:
+        return self.metric, self.metrics[self.metric]
+
+    def to_dict(self) -> dict[str, float]:
+        return self.shown
+
+
+class TaskObjective(Objective):
+    """A task on its training rows, scored on its dev rows.
+
+    Attributes
+    ----------
+    task : Task
+    train : Examples
+    """
+
+    held_out: Examples
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.task = open_task(recipe.task.name)
+        self.unit = "squared error" if self.task.head == REGRESSION else "nats per row"
+        self.tokenizer = task_tokenizer(recipe)
+        train, dev = training_rows(self.task, recipe, self.notes.append)
+        if recipe.training.total_batch_size > len(train):
+            raise RecipeError(
+                f"training.total_batch_size={recipe.training.total_batch_size} is more than the {len(train):,} rows "
+                f"of {recipe.task.data}; take a smaller one"
+            )
+        self.train = self.encode("train", train)
+        self.held_out = self.encode("dev", dev)
+
+    def encode(self, split: str, rows: list[Row]) -> Examples:
+        """Turns rows into tokens, as the recipe says."""
+        most = self.recipe.data.seq_length
+        assert self.tokenizer
+        examples = encode(self.task, rows, self.tokenizer, most, cut=self.recipe.task.too_long == "cut")
+        describe_lengths(split, examples, most, self.notes.append)
+        return examples
+
+    def open_reader(
+        self, worker: Worker, saved: dict[str, Any] | None, source: str, changed: Mapping[str, Any]
+    ) -> Reader:
+        return ExampleReader(self.train, self.recipe, worker, consumed_of(saved, self.train, self.recipe, source))
+
+    def check_reader(
+        self, worker: Worker, saved: dict[str, Any] | None, source: str, changed: Mapping[str, Any]
+    ) -> list[str]:
+        consumed_of(saved, self.train, self.recipe, source)
+        return []
+
+    def batches(self, reader: Reader, ctx: Any) -> Iterator[tuple[list[Any], list[Any]]]:
+        from kogpt2_gluon.tasks.prediction import micro_batch, on_device
+
+        assert isinstance(reader, ExampleReader)
+        for update in reader.updates():
+            batches = [micro_batch(self.train, rows, self.recipe.data.seq_length) for rows in update]
+            yield batches, [on_device(batch, ctx) for batch in batches]
+
+    @property
+    def tokens_per_step(self) -> int:
+        return round(float(self.train.lengths.mean()) * self.recipe.training.total_batch_size)
+
+    def build_model(self, ops: Any) -> Any:
+        from kogpt2_gluon.model.heads import build_task_model
+        from kogpt2_gluon.tasks.prediction import head_sizes
+
+        return build_task_model(self.recipe.model, head_sizes(self.task), ops)
+
+    def loss_block(self, net: Any) -> Any:
+        from kogpt2_gluon.model.heads import TaskLoss
+
+        block = TaskLoss(net)
+        block.hybridize(static_alloc=True)
+        return block
+
+    def sums(self, losses: NDArray[Any], batch: Any) -> NDArray[Any]:
+        return np.array([losses.sum(dtype=np.float64), len(losses)])
+
+    def measure(self) -> dict[str, Any]:
+        sequences = self.sequences(self.recipe.evaluation.max_sequences)
+        seq_length = self.recipe.data.seq_length
+        return {"held_out": self.held_out.fingerprint, "seq_length": seq_length, "sequences": sequences}
+
+    def sequences(self, most: int) -> int:
+        return min(most or len(self.held_out), len(self.held_out))
+
+    def score(self, run: TrainingRun, most: int) -> TaskScores:
+        from kogpt2_gluon.tasks.metrics import evaluate_predictions
+        from kogpt2_gluon.tasks.prediction import predictions, run_network
+
+        rules, examples = self.recipe.evaluation, self.held_out
+        if self.sequences(most) < len(examples):
+            examples = examples.some(self.sequences(most))
+        longest = self.recipe.data.seq_length
+        outputs = run_network(
+            run.loss_block, examples, rules.batch_size, longest, run.ctx, run.worker, run.progress.beat
+        )
+        found = predictions(self.task, examples, outputs)
+        metrics = evaluate_predictions(self.task, examples.rows, found)
+        return TaskScores(float(outputs.losses.mean()), metrics, self.task.metrics[0])
+
+    def state(self) -> dict[str, Any]:
+        """What a fine-tuned network needs to be used without its data."""
+        task = self.task
+        return {
+            "task": {
+                "name": task.name,
+                "head": task.head,
+                "labels": list(task.labels),
+                "kinds": list(task.kinds),
+                "is_pair": task.is_pair,
+                "value_range": list(task.value_range),
+            }
+        }
+
+
+def task_tokenizer(recipe: Recipe) -> Tokenizer:
+    """The tokenizer of a task's run: data.tokenizer, else that of training.init_from. RecipeError if there is none."""
+    if recipe.data.tokenizer:
+        return Tokenizer.load(Path(recipe.data.tokenizer))
+    if recipe.training.init_from:
+        return Tokenizer.load(open_source(Path(recipe.training.init_from))[0].tokenizer_path)
+    raise RecipeError("a task needs a tokenizer: training.init_from=CHECKPOINT, or data.tokenizer=FILE")
+
+
+def training_rows(task: Task, recipe: Recipe, say: Any) -> tuple[list[Row], list[Row]]:
+    """The rows to train on and those to choose the best checkpoint by; without a dev set these are some of train."""
+    data = Path(recipe.task.data)
+    train = read_split(task, data, "train", say)
+    if "dev" in task.splits and find_split(task, data, "dev"):
+        return train, read_split(task, data, "dev", say)
+    share = recipe.task.dev_share
+    train, dev = split_dev(train, share, FIRST_SEED)
+    say(f"dev: {len(dev):,} rows of train, held out (task.dev_share={share:g}), {len(train):,} to train on")
+    return train, dev
