@@ -45,6 +45,8 @@ AWS = ["boto3>=1.36"]  # checksums of parts
 TABLES = ["pyarrow>=12,<26"]
 # Metrics and baselines of tasks. seqeval is a source package that only `pip install --use-pep517` builds everywhere.
 TASKS = ["scikit-learn>=1.3", "scipy>=1.9", "seqeval>=1.2.2"]
+# lm-evaluation-harness: 240 MB. With a pyarrow that cannot be imported, it cannot be either.
+HARNESS = ["lm-eval>=0.4.13; python_version >= '3.10'", *TABLES, *TASKS]
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: a second reader of the JSON corpora, to compare ours with
 # kubernetes-validate: the published schemas of pods
@@ -60,7 +62,7 @@ PEERS = [
     "accelerate>=1",
     "xllamacpp>=2026; python_version >= '3.10'",  # llama.cpp
 ]
-TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *PEERS, *SCHEMAS, *AWS, *LAUNCH, *TABLES, *TASKS]
+TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *PEERS, *SCHEMAS, *AWS, *LAUNCH, *HARNESS]
 LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -82,6 +84,7 @@ setup(
         "kogpt2_recipes": ["*.yaml", "mixes/*.yaml"],
         "kogpt2_gluon.corpus.cleaning": ["presets/*.yaml"],
         "kogpt2_gluon.ops": ["src/*/*"],
+        "kogpt2_gluon.tasks.prompts": ["*.yaml"],
     },
     install_requires=CORE,
     extras_require={
@@ -90,6 +93,7 @@ setup(
         "aws": AWS,
         "tables": TABLES,
         "tasks": TASKS,
+        "harness": HARNESS,
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],
         "test": [*TEST, *LINT],
