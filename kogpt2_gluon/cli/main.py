@@ -19,9 +19,11 @@ from kogpt2_gluon.cli.evaluate import evaluate
 from kogpt2_gluon.cli.files import files
 from kogpt2_gluon.cli.generate import generate
 from kogpt2_gluon.cli.group import Group
+from kogpt2_gluon.cli.lm_eval import lm_eval
 from kogpt2_gluon.cli.ops import ops
 from kogpt2_gluon.cli.profile import profile
 from kogpt2_gluon.cli.report import report
+from kogpt2_gluon.cli.score import score
 from kogpt2_gluon.cli.shard import shard
 from kogpt2_gluon.cli.tokenizer import tokenizer
 from kogpt2_gluon.cli.train import train
@@ -70,6 +72,8 @@ for verb in (
     profile,
     evaluate,
     generate,
+    score,
+    lm_eval,
     convert,
     doctor,
     report,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,26 +76,24 @@ class _Prompt:
     """A context and its different continuations."""
 
     context: Ids
-    answers: list[_Answer] = field(default_factory=list)
+    _answers: dict[bytes, _Answer] = field(default_factory=dict)
 
     def add(self, ids: Ids, place: int) -> None:
         """Adds a request for this context."""
-        for answer in self.answers:
-            if np.array_equal(answer.ids, ids):
-                answer.places.append(place)
-                return
-        self.answers.append(_Answer(ids, [place]))
+        self._answers.setdefault(ids.tobytes(), _Answer(ids, [])).places.append(place)
+
+    @cached_property
+    def answers(self) -> list[_Answer]:
+        """The continuations, the longest one first; no more are added."""
+        return sorted(self._answers.values(), key=lambda answer: -len(answer.ids))
 
     def inputs(self) -> Ids:
         """Returns what is read first: the context and its longest answer, without the last token, only predicted."""
-        return np.concatenate([self.context, self._longest()[:-1]])
+        return np.concatenate([self.context, self.answers[0].ids[:-1]])
 
     def is_read(self, answer: _Answer) -> bool:
         """Returns True for an answer whose tokens but the last are among the inputs."""
-        return np.array_equal(self._longest()[: len(answer.ids) - 1], answer.ids[:-1])
-
-    def _longest(self) -> Ids:
-        return max((answer.ids for answer in self.answers), key=len)
+        return np.array_equal(self.answers[0].ids[: len(answer.ids) - 1], answer.ids[:-1])
 
 
 class Scorer:
