@@ -20,7 +20,9 @@ from kogpt2_gluon.reading.text.held_out import TextOptions
 from kogpt2_gluon.runs.checkpoint import Checkpoint
 from kogpt2_gluon.shards.format import Manifest, ShardWriter
 from kogpt2_gluon.shards.shard_set import ShardSet
-from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.storage.model_proto import model_proto
+from kogpt2_gluon.tokens.counts import counter_for
+from kogpt2_gluon.tokens.tokenizer import SPACE, Tokenizer
 from tests.convert.convert_helpers import OWN_SENTENCES, make_checkpoint, train
 from tests.helpers import kogpt2
 from tests.machine.thread_workers import on_workers
@@ -191,3 +193,17 @@ def test_shards_have_no_raw_text_and_the_verb_says_so(checkpoint: Checkpoint, tm
     *_, raw, unknown = kogpt2("evaluate", checkpoint.path, shards).stdout.splitlines()
     assert raw.startswith("bits per raw byte") and "shards keep no raw text" in raw
     assert unknown.startswith(f"{figures['unknown_tokens']} tokens are <unk>")
+
+
+def test_a_space_of_three_byte_pieces_is_one_byte(tmp_path: Path) -> None:
+    """A vocabulary without U+2581 spells a space as the three bytes of that sign (openai/parameter-golf, issue 897)."""
+    lossless = {"byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    proto = model_proto(train(OWN_SENTENCES * 3, 450, **lossless))
+    for piece in proto.pieces:
+        piece.piece = "\u4e01" if piece.piece == SPACE else piece.piece
+    (tmp_path / "tokenizer.model").write_bytes(proto.SerializeToString())
+    tokenizer, texts = Tokenizer.load(tmp_path / "tokenizer.model"), [b"  ", "훩  훳 ".encode(), "이 영화는".encode()]
+    ids, lengths = tokenizer.encode_flat(texts)
+    assert lengths[0] >= 6 and tokenizer.byte_ids[ids[:6]].all()
+    text_bytes, _ = counter_for(tokenizer).count(ids, lengths, texts)
+    assert text_bytes.tolist() == list(map(len, texts))
