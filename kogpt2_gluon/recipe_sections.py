@@ -219,7 +219,10 @@ class TaskRecipe:
     name: str = option("", "a task that `kogpt2 finetune --help` names, or the YAML file of a table of your own")
     data: str = option("", "folder of the task's files", path=True)
     epochs: float = option(
-        0.0, "passes over the training rows, from which training.num_steps follows; 0: it is as given", minimum=0.0
+        0.0,
+        "passes over the training rows: training.num_steps follows from them, and evaluation.interval, if that is 0, is "
+        "one; 0: both are as given",
+        minimum=0.0,
     )
     dev_share: float = option(
         0.1, "share of the training rows that is held out where the data has no dev set", minimum=0.001, maximum=0.9

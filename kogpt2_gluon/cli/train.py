@@ -66,10 +66,15 @@ def train(
     from kogpt2_gluon.recipe import load_recipe
     from kogpt2_gluon.training.resume_point import resume_choice
     from kogpt2_gluon.training.resume_rules import check_allowed
+    from kogpt2_gluon.training.steps_of_task import with_steps
 
     if init_from is not None:
         overrides = (*overrides, f"training.init_from={init_from}")
-    loaded, resume, allowed = load_recipe(recipe, overrides), resume_choice(resume), check_allowed(allow_change)
+    loaded, resume, allowed = (
+        with_steps(load_recipe(recipe, overrides)),
+        resume_choice(resume),
+        check_allowed(allow_change),
+    )
     if dry_run:
         from kogpt2_gluon.training.dry_run import check, describe
 

@@ -69,6 +69,9 @@ def _import_with_lazy_operators() -> bool:
 
 # A fifth of what is left of the import's time goes into these; no training uses them.
 RARELY_USED = ("mxnet.test_utils", "mxnet.contrib.text", "mxnet.contrib.onnx", "requests")
+# MXNet imports these where they are installed, for a base class and for sparse arrays of SciPy, and does without them
+# where they are not. They take longer than all the rest together.
+DONE_WITHOUT = ("sklearn", "scipy")
 
 
 class _Later(ModuleType):
@@ -87,16 +90,17 @@ class _Later(ModuleType):
 def _imported_later() -> Iterator[None]:
     """Within it, an import of a module of RARELY_USED gives a `_Later`, and distutils has its versions alone.
 
-    After it, an import gives the module itself.
+    Those of DONE_WITHOUT seem not to be installed. After it, an import gives the module itself.
     """
-    stand_ins: dict[str, ModuleType] = {name: _Later(name) for name in RARELY_USED if name not in sys.modules}
+    stand_ins: dict[str, ModuleType | None] = {name: _Later(name) for name in RARELY_USED if name not in sys.modules}
     stand_ins.update(_version_classes())
-    sys.modules.update(stand_ins)
+    stand_ins.update(dict.fromkeys(name for name in DONE_WITHOUT if name not in sys.modules))
+    sys.modules.update(stand_ins)  # type: ignore[arg-type]  # None: an import fails
     try:
         yield
     finally:
         for name, stand_in in stand_ins.items():
-            if sys.modules.get(name) is stand_in:
+            if name in sys.modules and sys.modules[name] is stand_in:
                 del sys.modules[name]
 
 

@@ -22,9 +22,6 @@ from kogpt2_gluon.recipe_sections import ModelRecipe
 
 nn = mx.gluon.nn
 
-HEAD, TAG_HEAD = "_head", "_tag_head"
-HEADS = (f"{HEAD}.weight", f"{TAG_HEAD}.weight", f"{TAG_HEAD}.bias")  # a network without a head has none of these
-
 
 class HeadSizes(NamedTuple):
     """What the heads answer.
@@ -54,7 +51,7 @@ class TaskModel(GPT2Model):
         super().__init__(prefix=prefix, params=params, **sizes)
         self.heads, units = heads, sizes["units"]
         init = mx.init.Normal(0.02)
-        with self.name_scope():
+        with self.name_scope():  # the attributes' names are those of runs/checkpoint.HEADS
             if heads.answers:
                 self._head = nn.Dense(
                     heads.answers, in_units=units, use_bias=False, flatten=False, weight_initializer=init

@@ -56,6 +56,7 @@ from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
 ONLY_AS_BEST = "only_as_best"  # true in the state of a checkpoint that was saved for its held-out loss alone
 MODEL, OPTIMIZER, STATE, RECIPE = "model.params", "optimizer.params", "state.json", "recipe.yaml"
 EMBEDDING, TIED_COPY = "_embed.weight", "_logits_proj.weight"  # GPT-2's tied matrix
+HEADS = ("_head.weight", "_tag_head.weight", "_tag_head.bias")  # of tasks; a language model has none (model/heads.py)
 WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run can go on from
 
 Arrays = Mapping[str, NDArray[Any]]

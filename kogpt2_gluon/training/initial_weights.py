@@ -15,7 +15,7 @@ from kogpt2_gluon.convert.source import Source, open_source
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import ModelRecipe
-from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY
+from kogpt2_gluon.runs.checkpoint import EMBEDDING, HEADS, TIED_COPY
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.tokens.tokenizer import UNUSED, Tokenizer
 
@@ -78,6 +78,8 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
     if tokenizer and (new := _check_tokenizer(source, tokenizer, may_grow=training.init_vocabulary != "none")):
         known = tokenizer.vocab_size - new
         notes.append(f"rows of {new:,} new pieces: the mean of the {known:,} others")
+    if any(name in HEADS for name in source.model_arrays()):
+        notes.append(f"{source.path} is fine-tuned; the head of its task is left out")
     if "max_length" in grown:
         rule = training.init_positions
         notes.append(f"{ours['max_length']:,} positions are made of {theirs['max_length']:,}: init_positions={rule}")
@@ -109,7 +111,7 @@ class _Extended(LazyArrays[None]):
     """Arrays of a network, with more rows where the new one has more."""
 
     def __init__(self, arrays: Mapping[str, Array], model: ModelRecipe, positions: str, known: int) -> None:
-        super().__init__(dict.fromkeys(arrays))
+        super().__init__(dict.fromkeys(name for name in arrays if name not in HEADS))
         self._arrays, self._model, self._positions, self._known = arrays, model, positions, known
 
     def __getitem__(self, name: str) -> Array:

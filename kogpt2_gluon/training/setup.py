@@ -14,8 +14,8 @@ from kogpt2_gluon.inference.generation import prompt_notes
 from kogpt2_gluon.machine.memory import own_mappings
 from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
-from kogpt2_gluon.model.heads import HEADS
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.checkpoint import HEADS
 from kogpt2_gluon.training.best import settle_best
 from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.products import settle_products

@@ -133,3 +133,14 @@ def test_setuptools_is_not_imported_for_its_distutils():
         assert mx.np.mean(mx.np.array([1.0, 3.0])).item() == 2.0
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], cwd=ROOT, check=True, timeout=60)
+
+
+def test_libraries_that_mxnet_can_do_without_are_not_imported_and_work_afterwards():
+    code = (
+        "import sys; from kogpt2_gluon.machine.mxnet_import import import_mxnet; mx = import_mxnet(); "
+        "there = [name for name in ('sklearn', 'scipy') if name in sys.modules]; "
+        "import scipy.sparse, sklearn; print(there, scipy.sparse.eye(2).sum(), mx.nd.ones(2).sum().asscalar())"
+    )
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[] 2.0 2.0\n", done.stderr

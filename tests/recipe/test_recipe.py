@@ -43,7 +43,7 @@ def test_memory_by_precision():
 
 
 def test_every_shipped_recipe_is_listed_here():
-    wanted = {"demo", "debug_cpu", "small_cpu", "single_gpu", "kogpt2_base", "kogpt2_medium"}
+    wanted = {"demo", "debug_cpu", "small_cpu", "single_gpu", "kogpt2_base", "kogpt2_medium", "finetune"}
     assert set(SHIPPED) == wanted
 
 

@@ -1,0 +1,90 @@
+"""Which runs a fine-tuning is made of: a recipe for each seed; without MXNet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kogpt2_gluon.convert.source import open_source
+from kogpt2_gluon.recipe import Recipe, find_recipe, load_recipe
+from kogpt2_gluon.training.steps_of_task import with_steps
+from kogpt2_gluon.user_files import read_yaml
+
+NOT_COPIED = ("dropout",)  # settings of `model` that are the recipe's, not the checkpoint's
+TUNED, UNTRAINED = "fine-tuned", "the same network, not pretrained"
+FOLDERS = {TUNED: "seed-{}", UNTRAINED: "untrained-seed-{}"}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to fine-tune, and how.
+
+    Attributes
+    ----------
+    checkpoint : Path
+        A checkpoint, a run, or a transformers folder of a GPT-2.
+    task, data : str
+        As `task.name` and `task.data` in a recipe.
+    recipe : str
+    overrides : sequence of str
+        ``section.key=value``.
+    seeds : int
+        Runs, with the recipe's seed and those after it.
+    with_untrained : bool
+        True: the same network is trained from random weights too.
+    """
+
+    checkpoint: Path
+    task: str
+    data: str
+    recipe: str = "finetune"
+    overrides: Sequence[str] = field(default=())
+    seeds: int = 1
+    with_untrained: bool = False
+
+    def recipes(self, say: Say) -> dict[str, list[Recipe]]:
+        """The recipe of each run: {TUNED: one a seed, UNTRAINED: likewise}.
+
+        RecipeError or DataError if checkpoint, recipe or data do not fit.
+        """
+        source, notes = open_source(self.checkpoint)
+        for note in notes:
+            say(note)
+        model = source.recipe().to_dict()["model"]
+        sizes = [f"model.{key}={value}" for key, value in model.items() if key not in NOT_COPIED]
+        given = [f"task.name={self.task}", f"task.data={self.data}", *sizes, *self._length(model["max_length"], say)]
+        first = load_recipe(self.recipe, [*given, f"training.init_from={self.checkpoint}", *self.overrides])
+        first = with_steps(first)  # the same for all seeds
+        folder = self.folder(first)
+        starts = {TUNED: (f"training.init_from={self.checkpoint}",)}
+        if self.with_untrained:
+            starts[UNTRAINED] = ("training.init_from=", f"data.tokenizer={source.tokenizer_path}")
+        runs: dict[str, list[Recipe]] = {}
+        for kind, start in starts.items():
+            for seed in range(first.training.seed, first.training.seed + self.seeds):
+                name = FOLDERS[kind].format(seed)
+                own = (f"training.seed={seed}", f"tracking.run_dir={folder / name}")
+                recipe = load_recipe(self.recipe, [*given, *self.overrides, *start, *own])
+                recipe.training.num_steps = first.training.num_steps
+                recipe.evaluation.interval = first.evaluation.interval
+                runs.setdefault(kind, []).append(recipe)
+        return runs
+
+    def folder(self, recipe: Recipe) -> Path:
+        """The folder of the runs: as the user names it, else one of the task's name in the recipe's."""
+        return recipe.run_dir / Path(self.task).stem if self._is_default_folder() else recipe.run_dir
+
+    def _is_default_folder(self) -> bool:
+        return not any(override.startswith("tracking.run_dir=") for override in self.overrides)
+
+    def _length(self, max_length: int, say: Say) -> list[str]:
+        """Shortens the recipe's own rows to what the network takes, unless the user named a length."""
+        data = read_yaml(find_recipe(self.recipe), "recipe").get("data")
+        length = data.get("seq_length") if isinstance(data, dict) else None
+        if not isinstance(length, int) or length <= max_length:
+            return []
+        say(f"data.seq_length={max_length}, the network's longest, instead of the recipe's {length}")
+        return [f"data.seq_length={max_length}"]

@@ -1,0 +1,26 @@
+"""The number of steps of a fine-tuning: from the passes over the rows that its recipe asks for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from kogpt2_gluon.recipe import Recipe
+
+
+def with_steps(recipe: Recipe) -> Recipe:
+    """Returns a recipe whose training.num_steps follows from task.epochs; any other recipe as it is.
+
+    An evaluation.interval of 0 becomes an epoch. The rows are read for it: DataError and RecipeError as at the start of
+    a run.
+    """
+    if not (recipe.task.name and recipe.task.epochs):
+        return recipe
+    from kogpt2_gluon.tasks.loading import open_task
+    from kogpt2_gluon.training.task_objective import training_rows
+
+    rows, _ = training_rows(open_task(recipe.task.name), recipe, lambda line: None)
+    epoch = len(rows) / recipe.training.total_batch_size
+    training = replace(recipe.training, num_steps=max(1, math.ceil(recipe.task.epochs * epoch)))
+    evaluation = replace(recipe.evaluation, interval=recipe.evaluation.interval or math.ceil(epoch))
+    return replace(recipe, training=training, evaluation=evaluation)
