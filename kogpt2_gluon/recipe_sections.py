@@ -220,8 +220,8 @@ class TaskRecipe:
     data: str = option("", "folder of the task's files", path=True)
     epochs: float = option(
         0.0,
-        "passes over the training rows: training.num_steps follows from them, and evaluation.interval, if that is 0, is "
-        "one; 0: both are as given",
+        "passes over the training rows: training.num_steps follows from them, and evaluation.interval, where that is "
+        "0, is one; 0: both are as given",
         minimum=0.0,
     )
     dev_share: float = option(
