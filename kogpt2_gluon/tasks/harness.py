@@ -9,7 +9,10 @@ A prompt that is too long loses tokens on its left, as with the harness's own ba
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +35,7 @@ from kogpt2_gluon.tasks.harness_tasks import is_task_file, read_task_file
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.wording import counted
 
+RESAMPLES = 1000  # for a standard error that has no formula
 NEW_TOKENS = 256  # of a generated text, where a task does not say: the harness's own default
 GENERATION = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty"}
 
@@ -209,15 +213,20 @@ def evaluate_with_harness(
     except Exception as error:  # whatever its tasks and their data raise; the network among it
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{', '.join(tasks)}: lm-evaluation-harness cannot load it: {lines[-1]}") from error
-    found = simple_evaluate(
-        model,
-        tasks=[*loaded["tasks"].values()] if not loaded.get("groups") else specs,
-        task_manager=manager,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        log_samples=samples,
-        torch_random_seed=None,  # PyTorch is not used
-    )
+    # The harness draws samples for standard errors in forked processes, which do not get on with MXNet's threads, and
+    # prints about it to stdout.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
+    with contextlib.redirect_stdout(sys.stderr):
+        found = simple_evaluate(
+            model,
+            tasks=specs if loaded.get("groups") else [*loaded["tasks"].values()],
+            task_manager=manager,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            log_samples=samples,
+            bootstrap_iters=RESAMPLES,
+            torch_random_seed=None,  # PyTorch is not used
+        )
     kept = (
         "results",
         "groups",
