@@ -17,6 +17,7 @@ from kogpt2_gluon.cli.demo import demo
 from kogpt2_gluon.cli.doctor import doctor
 from kogpt2_gluon.cli.evaluate import evaluate
 from kogpt2_gluon.cli.files import files
+from kogpt2_gluon.cli.finetune import finetune
 from kogpt2_gluon.cli.generate import generate
 from kogpt2_gluon.cli.group import Group
 from kogpt2_gluon.cli.lm_eval import lm_eval
@@ -71,6 +72,7 @@ for verb in (
     train,
     profile,
     evaluate,
+    finetune,
     generate,
     score,
     lm_eval,

@@ -8,39 +8,136 @@ given again. Its best checkpoint on the dev rows answers the test rows. What tha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from kogpt2_gluon.convert.source import open_source
-from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.recipe import Recipe, find_recipe, load_recipe
+from kogpt2_gluon.machine import job
+from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.tasks.baselines import baselines_for
 from kogpt2_gluon.tasks.encoding import encode
 from kogpt2_gluon.tasks.fine_tuned import load_fine_tuned
+from kogpt2_gluon.tasks.leakage import Leakage, check_splits, evaluate_clean
 from kogpt2_gluon.tasks.loading import find_split, open_task, read_split
 from kogpt2_gluon.tasks.metrics import Predictions, evaluate_predictions
 from kogpt2_gluon.tasks.prediction import gold, predictions, run_network
+from kogpt2_gluon.tasks.pretraining_overlap import find_pretraining_overlap
+from kogpt2_gluon.tasks.score_table import BASELINE, FLOOR, SYSTEM, ScoreTable
 from kogpt2_gluon.tasks.task import JOINT, TOKEN_LABELS, Row, Task
+from kogpt2_gluon.training.finetune_plan import TUNED, Plan
 from kogpt2_gluon.training.loop import train
-from kogpt2_gluon.training.steps_of_task import with_steps
+from kogpt2_gluon.training.task_objective import training_rows
 from kogpt2_gluon.training.worker import start_worker
-from kogpt2_gluon.user_files import read_yaml
 
 SCORES = "scores.json"
-NOT_COPIED = ("dropout",)  # settings of `model` that are the recipe's, not the checkpoint's
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class RunScores:
-    """What one run scored on a split.
+class JudgedRows:
+    """The rows that all systems are trained on and judged by.
 
     Attributes
     ----------
+    task : Task
+    train, dev : list of Row
+    judged : list of Row
+        Those of `split`.
     split : str
-        "test", or "dev" where the task has no test rows: then the best checkpoint was chosen by the same rows.
+        "test", or "dev" where the task has no test rows here: then the best checkpoint was chosen by the same rows.
+    """
+
+    task: Task
+    train: list[Row]
+    dev: list[Row]
+    judged: list[Row]
+    split: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, say: Say) -> JudgedRows:
+        """Reads the rows of a recipe's task."""
+        task, data = open_task(recipe.task.name), Path(recipe.task.data)
+        train, dev = training_rows(task, recipe, say)
+        if "test" in task.splits and find_split(task, data, "test"):
+            return cls(task, train, dev, read_split(task, data, "test", say), "test")
+        say(f"there are no test rows in {data}: the scores are those of the dev rows, which chose the checkpoint")
+        return cls(task, train, dev, dev, "dev")
+
+    def leakage(self) -> Leakage:
+        """Compares the splits."""
+        splits = {"train": self.train, "dev": self.dev, **({"test": self.judged} if self.split == "test" else {})}
+        return check_splits(self.task, splits)
+
+
+def fine_tune_all(
+    plan: Plan, runs: dict[str, list[Recipe]], say: Say, with_baselines: bool, pretraining: Sequence[Path]
+) -> ScoreTable:
+    """Trains and scores all runs of a plan and the simpler systems; prints the table and keeps it beside the runs.
+
+    Every worker calls this; rank 0 speaks and writes.
+    """
+    say = say if not job.rank() else _say_nothing
+    first = runs[TUNED][0]
+    rows = JudgedRows.of(first, say)
+    leakage = rows.leakage()
+    for line in leakage.lines():
+        say(line)
+    overlap = find_pretraining_overlap(rows.judged, pretraining, say=say) if pretraining else None
+    for line in overlap.lines() if overlap else ():
+        say(line)
+    subsets: dict[str, Sequence[int]] = {f"{rows.split}, not in train": leakage.clean[rows.split]}
+    if overlap:
+        subsets[f"{rows.split}, not in the pretraining"] = overlap.clean
+    table = ScoreTable(f"{rows.task.name}: {plan.checkpoint}")
+    for kind, recipes in runs.items():
+        scored = [fine_tune(recipe, rows, say) for recipe in recipes]
+        _add(table, kind, SYSTEM, rows, scored, subsets)
+    if not job.rank():
+        for baseline in baselines_for(rows.task) if with_baselines else ():
+            say(f"baseline {baseline.name}: {baseline.about}")
+            answers = baseline.answer(rows.task, rows.train, rows.judged, first.training.seed, say)
+            scores = evaluate_predictions(rows.task, rows.judged, answers)
+            kind = FLOOR if baseline.is_floor else BASELINE
+            _add(table, baseline.name, kind, rows, [RunScores(scores, 0, answers)], subsets)
+        table.add_published(rows.task, {rows.split: len(rows.judged)})
+        _keep(table, first.run_dir.parent)
+        say(table.text())
+    return table
+
+
+def _add(
+    table: ScoreTable,
+    system: str,
+    kind: str,
+    rows: JudgedRows,
+    scored: Sequence[RunScores],
+    subsets: Mapping[str, Sequence[int]],
+) -> None:
+    """Adds a system's scores on all rows, and on those subsets that lack some of them and are not empty."""
+    table.add_runs(system, rows.split, [each.scores for each in scored], len(rows.judged), kind=kind)
+    for name, chosen in subsets.items():
+        if 0 < len(chosen) < len(rows.judged):
+            scores = [evaluate_clean(rows.task, rows.judged, each.predicted, chosen) for each in scored]
+            table.add_runs(system, name, scores, len(chosen), kind=kind)
+
+
+def _keep(table: ScoreTable, folder: Path) -> None:
+    write_file(folder / SCORES, table.json().encode())
+    write_file(folder / "scores.md", table.markdown().encode())
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """What one run scored on the judged rows.
+
+    Attributes
+    ----------
     scores : dict
         {metric: value}.
     step : int
@@ -48,52 +145,33 @@ class RunScores:
     predicted : Predictions
     """
 
-    split: str
     scores: dict[str, float]
     step: int
     predicted: Predictions
 
 
-def fine_tune(recipe: Recipe, say: Say) -> RunScores:
+def fine_tune(recipe: Recipe, rows: JudgedRows, say: Say) -> RunScores:
     """Trains one run, or goes on with it, and scores its best checkpoint. Every worker calls this."""
     train(recipe)
-    mx.nd.waitall()
-    task, data = open_task(recipe.task.name), Path(recipe.task.data)
-    split = split_to_score(task, data)
-    rows = judged_rows(task, recipe, split)
-    scored = _score(task, recipe, split, rows, say)
-    with start_worker() as worker:
-        if worker.rank == 0:
-            text = {"split": split, "rows": len(rows), "step": scored.step, "scores": scored.scores}
-            write_file(recipe.run_dir / SCORES, json.dumps(text, indent=1).encode())
+    scored = _score(recipe, rows, say)
+    if not job.rank():
+        text = {"split": rows.split, "rows": len(rows.judged), "step": scored.step, "scores": scored.scores}
+        write_file(recipe.run_dir / SCORES, json.dumps(text, indent=1).encode())
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in scored.scores.items())
+        say(f"{recipe.run_dir}: {figures} on {rows.split}, by the checkpoint of step {scored.step:,}")
     return scored
 
 
-def split_to_score(task: Task, data: Path) -> str:
-    """ "test" if the task has such rows here, else "dev"."""
-    return "test" if "test" in task.splits and find_split(task, data, "test") else "dev"
-
-
-def judged_rows(task: Task, recipe: Recipe, split: str) -> list[Row]:
-    """The rows that the runs are judged by."""
-    from kogpt2_gluon.training.task_objective import training_rows
-
-    if split == "test":
-        return read_split(task, Path(recipe.task.data), "test", lambda line: None)
-    return training_rows(task, recipe, lambda line: None)[1]
-
-
-def _score(task: Task, recipe: Recipe, split: str, rows: list[Row], say: Say) -> RunScores:
-    best = recipe.run_dir / "best"
-    tuned = load_fine_tuned(best if best.exists() else recipe.run_dir, recipe.training.device, ops=recipe.training.ops)
+def _score(recipe: Recipe, rows: JudgedRows, say: Say) -> RunScores:
+    task, best = rows.task, recipe.run_dir / "best"
+    tuned = load_fine_tuned(best if best.exists() else recipe.ckpt_dir, recipe.training.device, ops=recipe.training.ops)
     most = recipe.data.seq_length
-    examples = encode(task, rows, tuned.tokenizer, most, cut=recipe.task.too_long == "cut")
+    examples = encode(task, rows.judged, tuned.tokenizer, most, cut=recipe.task.too_long == "cut")
     with start_worker() as worker:
         outputs = run_network(tuned.loss_block, examples, recipe.evaluation.batch_size, most, tuned.ctx, worker)
     predicted = predictions(task, examples, outputs)
-    scores = evaluate_predictions(task, rows, predicted, say)
+    scores = evaluate_predictions(task, rows.judged, predicted, say)
     if task.head in (TOKEN_LABELS, JOINT):
-        ceiling = evaluate_predictions(task, rows, gold(task, examples))
-        name = task.metrics[0]
-        say(f"{split}: with faultless labels of tokens {name} would be {ceiling[name]:.4f}, as tokens cross borders")
-    return RunScores(split, scores, tuned.step, predicted)
+        name, ceiling = task.metrics[0], evaluate_predictions(task, rows.judged, gold(task, examples))
+        say(f"{rows.split}: with faultless labels of tokens {name} would be {ceiling[name]:.4f}: tokens cross borders")
+    return RunScores(scores, tuned.step, predicted)

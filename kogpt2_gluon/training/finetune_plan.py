@@ -59,7 +59,7 @@ class Plan:
         first = load_recipe(self.recipe, [*given, f"training.init_from={self.checkpoint}", *self.overrides])
         first = with_steps(first)  # the same for all seeds
         folder = self.folder(first)
-        starts = {TUNED: (f"training.init_from={self.checkpoint}",)}
+        starts: dict[str, tuple[str, ...]] = {TUNED: (f"training.init_from={self.checkpoint}",)}
         if self.with_untrained:
             starts[UNTRAINED] = ("training.init_from=", f"data.tokenizer={source.tokenizer_path}")
         runs: dict[str, list[Recipe]] = {}
@@ -75,9 +75,10 @@ class Plan:
 
     def folder(self, recipe: Recipe) -> Path:
         """The folder of the runs: as the user names it, else one of the task's name in the recipe's."""
-        return recipe.run_dir / Path(self.task).stem if self._is_default_folder() else recipe.run_dir
+        return recipe.run_dir / Path(self.task).stem if self.is_default_folder() else recipe.run_dir
 
-    def _is_default_folder(self) -> bool:
+    def is_default_folder(self) -> bool:
+        """True if the user did not name the folder of the runs."""
         return not any(override.startswith("tracking.run_dir=") for override in self.overrides)
 
     def _length(self, max_length: int, say: Say) -> list[str]:
