@@ -1,0 +1,184 @@
+"""Fine-tuning runs: they learn, resume exactly, and are the same for any number of workers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.runs.checkpoint import HEADS, open_checkpoint
+from kogpt2_gluon.runs.metrics import read_metrics
+from kogpt2_gluon.storage.params_file import read_params
+from kogpt2_gluon.training.dry_run import check
+from kogpt2_gluon.training.loop import train
+from kogpt2_gluon.training.steps_of_task import with_steps
+from tests.helpers import kogpt2, run
+from tests.training.task_helpers import TASKS, settings, write_task
+from tests.training.test_training import HORUN, kill_all, losses, parameters, wait_for
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    return write_task(tmp_path / "task")
+
+
+def recipe_of(options: list[str], *more: str):
+    return with_steps(load_recipe("finetune", [*options, *more]))
+
+
+def scores(run_dir: Path) -> list[dict]:
+    return [line for line in read_metrics(run_dir) if line["kind"] == "evaluation"]
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_head_learns(kind, shards, tmp_path):
+    task = write_task(tmp_path / "task", kind, rows=200)
+    options = [*settings(shards, task, tmp_path / "run"), "training.learning_rate=1e-2", "model.dropout=0"]
+    state = train(recipe_of(options, "task.epochs=6", "evaluation.patience=0"))
+    found = scores(tmp_path / "run")
+    metric = next(name for name in found[0] if name not in ("kind", "step", "time", "seconds", "loss"))
+    assert state.best["metric"] == metric
+    assert found[-1]["loss"] < 0.6 * found[0]["loss"]
+    assert state.best["score"] > 0.9
+
+
+def test_the_record_of_a_run(shards, task, tmp_path):
+    kogpt2("train", "finetune", *settings(shards, task, tmp_path / "run"), "task.epochs=2")
+    run_dir = tmp_path / "run"
+    assert [line["step"] for line in scores(run_dir)] == [0, 12, 23]  # 90 rows by 8: an epoch is 11.25 steps
+    best = open_checkpoint(run_dir / "best")
+    state = best.state()
+    assert state["task"]["labels"] == ["home", "away"] and state["task"]["head"] == "classification"
+    assert state["best"]["score"] == max(line["accuracy"] for line in scores(run_dir)[1:])
+    names = set(read_params(best.model_path))
+    assert names & set(HEADS) == {"_head.weight"}
+    text = (run_dir / "log.txt").read_text(encoding="utf-8")
+    assert "train: 90 rows of train.tsv" in text and "dev: 24 rows" in text
+    assert "accuracy" in (run_dir / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_kill_and_resume_is_bit_exact(shards, task, tmp_path, size):
+    launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
+    options = [*settings(shards, task, tmp_path / "straight"), "task.epochs=2", "checkpoint.interval=3"]
+    options.append("evaluation.patience=0")  # the interrupted run evaluates more often
+    command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "finetune", *options]
+    run(*command)
+    broken = tmp_path / "broken"
+    slow = f"evaluation.interval={1}"
+    process = subprocess.Popen(
+        [str(part) for part in (*command, slow, f"tracking.run_dir={broken}")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    latest = broken / "checkpoints" / "latest"
+    wait_for(lambda: latest.is_file() and latest.read_text() >= "step-00000003", process)
+    kill_all(process)
+    reached = open_checkpoint(broken).state()["step"]
+    assert 3 <= reached < 23
+    resumed = run(*command, f"tracking.run_dir={broken}")
+    assert "going on from" in resumed.stdout
+    assert parameters(broken) == parameters(tmp_path / "straight")
+    assert losses(broken) == losses(tmp_path / "straight")
+
+
+def test_two_workers_equal_one_that_accumulates(shards, task, tmp_path):
+    options = [*settings(shards, task, tmp_path / "one"), "task.epochs=1", "model.dropout=0"]
+    kogpt2("train", "finetune", *options)
+    run(
+        HORUN,
+        "--gloo",
+        "-np",
+        2,
+        sys.executable,
+        "-m",
+        "kogpt2_gluon.cli.main",
+        "train",
+        "finetune",
+        *options,
+        f"tracking.run_dir={tmp_path / 'two'}",
+    )
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 12
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    ours, theirs = (scores(tmp_path / name)[-1] for name in ("one", "two"))
+    assert ours["accuracy"] == theirs["accuracy"] and abs(ours["loss"] - theirs["loss"]) < 1e-5
+
+
+def test_it_stops_early(shards, task, tmp_path):
+    options = [*settings(shards, task, tmp_path / "run"), "task.epochs=30", "training.learning_rate=0"]
+    state = train(recipe_of(options, "evaluation.patience=2"))
+    assert state.step == 36  # the first evaluation of a network from random weights cannot be the best
+    assert "stops early: 2 evaluations in a row" in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+    again = train(recipe_of(options, "evaluation.patience=2"))
+    assert again.step == 36
+
+
+def test_a_dry_run_makes_the_checks(shards, task, tmp_path):
+    recipe = recipe_of(settings(shards, task, tmp_path / "run"))
+    assert recipe.training.num_steps == 34 and recipe.evaluation.interval == 12
+    assert any("90 rows of train.tsv" in line for line in check(recipe))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["task.name=nsnc"], "nsmc"),
+        (["data.tokenizer="], "a task needs a tokenizer"),
+        (["training.total_batch_size=96", "training.batch_size=96"], "more than the 90 rows"),
+        (["training.recompute=layer"], "for language models"),
+        (["tracking.sample_prompts=[a]"], "writes no text"),
+        (["data.test=x"], "dev set of its own"),
+        (["evaluation.stop_improvement=0.1"], "perplexity"),
+    ],
+)
+def test_settings_that_do_not_fit(shards, task, tmp_path, change, message):
+    with pytest.raises(RecipeError, match=message):
+        check(recipe_of([*settings(shards, task, tmp_path / "run"), "task.epochs=0"], *change))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("train.tsv", "\thome\n", "\thouse\n", "train.tsv, line .*house"),
+        ("train.tsv", "text\tlabel\n", "sentence\tlabel\n", "text"),
+        ("dev.tsv", None, "text\tlabel\n", "dev.tsv.*no rows"),
+        ("train.tsv", "나는", "나는" * 40, "train.tsv, line 2: .* tokens, more than data.seq_length=32"),
+    ],
+)
+def test_data_that_does_not_fit(shards, task, tmp_path, file, old, new, message):
+    path = task.parent / file
+    text = path.read_text(encoding="utf-8")
+    path.write_text(new if old is None else text.replace(old, new, 1), encoding="utf-8")
+    recipe = recipe_of([*settings(shards, task, tmp_path / "run"), "task.epochs=0", "task.too_long=stop"])
+    with pytest.raises(DataError, match=message):
+        train(recipe)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_does_not_go_on_with_other_rows(shards, task, tmp_path):
+    options = [*settings(shards, task, tmp_path / "run"), "task.epochs=0", "training.num_steps=4"]
+    train(recipe_of(options))
+    longer = [*options, "training.num_steps=6"]
+    with pytest.raises(RecipeError, match=r"training\.total_batch_size"):
+        train(recipe_of(longer, "training.total_batch_size=16"))
+    write_task(task.parent, rows=91)
+    with pytest.raises(DataError, match="trained on other rows"):
+        train(recipe_of(longer))
+
+
+def test_a_head_is_new_whatever_the_weights_come_from(shards, task, tmp_path):
+    first = [*settings(shards, task, tmp_path / "first"), "task.epochs=0", "training.num_steps=2"]
+    train(recipe_of(first))
+    second = [*first, f"training.init_from={tmp_path / 'first'}", f"tracking.run_dir={tmp_path / 'second'}"]
+    train(recipe_of(second, "training.num_steps=1", "training.learning_rate=0", "training.seed=5"))
+    assert "the head of its task is left out" in (tmp_path / "second" / "log.txt").read_text(encoding="utf-8")
+    before, after = (read_params(open_checkpoint(tmp_path / name).model_path) for name in ("first", "second"))
+    assert (before["_embed.weight"] == after["_embed.weight"]).all()
+    assert (before["_head.weight"] != after["_head.weight"]).any() and after["_head.weight"].any()
