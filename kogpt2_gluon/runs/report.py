@@ -6,7 +6,7 @@ import html
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from kogpt2_gluon.wording import duration
 
 SAMPLE_CHARACTERS = 20_000  # that the page shows of the samples file
 TABLE_ROWS = 40
+LANGUAGE_MODEL = "nats per token"  # the loss of one
 BOOKKEEPING = ("kind", "step", "time", "seconds")  # fields of a record that are not results
 NAN = float("nan")
 
@@ -48,11 +49,11 @@ def render_report(run_dir: Path) -> str:
     recipe_text, environment_text = _read_text(run_dir / "recipe.yaml"), _read_text(run_dir / "env.json")
     recipe = _parse_mapping(recipe_text, load_yaml)
     environment = _parse_mapping(environment_text, json.loads)
-    name = str(recipe.get("name") or run_dir.resolve().name)
+    name, unit = str(recipe.get("name") or run_dir.resolve().name), _unit_of_loss(recipe)
     body = [
         _header(name, run_dir, recipe, environment, lines),
-        _headline(train, evaluations),
-        _plots(train, evaluations),
+        _headline(train, evaluations, unit),
+        _plots(train, evaluations, unit),
         _samples(run_dir),
         _evaluation_table(evaluations),
         _changes([line for line in lines if line["kind"] == CHANGE]),
@@ -96,16 +97,29 @@ def _progress(recipe: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> 
     return f"step {step:,} of {planned:,} ({math.floor(1000 * step / planned) / 10:.1f}%)"
 
 
-def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
+def _unit_of_loss(recipe: Mapping[str, Any]) -> str:
+    task = recipe.get("task")
+    return "mean of the rows" if isinstance(task, dict) and task.get("name") else LANGUAGE_MODEL
+
+
+def _scores(evaluations: Sequence[Mapping[str, Any]], unit: str) -> list[tuple[str, str, Callable[..., Any]]]:
+    """Returns the name, the title and the better end of the two scores that a reader looks for first."""
+    if unit == LANGUAGE_MODEL:
+        return [("perplexity", "Held-out perplexity", np.argmin), ("bits_per_byte", "Bits per byte", np.argmin)]
+    names = [name for name in (evaluations[-1] if evaluations else ()) if name not in (*BOOKKEEPING, "loss")]
+    return [(name, f"Held-out {name.replace('_', ' ')}", np.argmax) for name in names[:2]]
+
+
+def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], unit: str) -> str:
     """Returns the five figures that a reader looks for first."""
     cards = []
-    for key, label in (("perplexity", "Held-out perplexity"), ("bits_per_byte", "Bits per byte")):
+    for key, label, better in _scores(evaluations, unit):
         steps, values = _column(evaluations, key)
         known = np.flatnonzero(np.isfinite(values))
         if not known.size:
             cards.append(_card(label, "–", "not evaluated"))
             continue
-        best = known[np.argmin(values[known])]
+        best = known[better(values[known])]
         where = "the best so far" if best == known[-1] else f"best {rounded(values[best])} at step {int(steps[best]):,}"
         if known[0] != known[-1]:
             where += f", first {rounded(values[known[0]])}"
@@ -113,7 +127,7 @@ def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[
     loss = _column(train, "loss")[1]
     last_loss = smooth(loss, _window(len(loss)))
     last_loss = last_loss[np.isfinite(last_loss)]
-    cards.append(_card("Training loss", rounded(_last_of(last_loss)), "nats per token, lately"))
+    cards.append(_card("Training loss", rounded(_last_of(last_loss)), f"{unit}, lately"))
     epoch = _last_of(_column(train, "epoch")[1])
     passes = f"{epoch:.2f} passes over the data" if math.isfinite(epoch) else ""
     cards.append(_card("Tokens seen", short(_last_of(_column(train, "tokens")[1])), passes))
@@ -127,7 +141,7 @@ def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[
     return f'<section class="cards">{"".join(cards)}</section>'
 
 
-def _plots(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> str:
+def _plots(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], unit: str) -> str:
     steps, loss = _column(train, "loss")
     eval_steps, eval_loss = _column(evaluations, "loss")
     notes = [_note(line) for line in evaluations]
@@ -145,9 +159,9 @@ def _plots(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str
         Series(eval_steps, eval_loss, "heldout", "held-out", marks=True, notes=notes),
     ]
     title = "Loss"
-    main = line_plot(series, title=title, unit="nats per token", width=1072, height=380, top=top)
+    main = line_plot(series, title=title, unit=unit, width=1072, height=380, top=top)
     figures = [_figure(title, main, remarks, "wide")]
-    for key, title, unit, options in SMALL_PLOTS:
+    for key, title, of_values, options in SMALL_PLOTS:
         steps, values = _column(train, key)
         lines = [Series(steps, values, "train", "last")]
         if key == "grad_norm":  # on a logarithmic axis the mean is the geometric one
@@ -155,7 +169,11 @@ def _plots(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str
             lines = [Series(steps, values, "raw"), Series(steps, np.exp(smooth(logs, window)), "train", "mean")]
         elif key == "tokens_per_second":
             lines = [Series(steps, values, "raw"), Series(steps, smooth(values, window), "train", "mean")]
-        figures.append(_figure(title, line_plot(lines, title=title, unit=unit, **options), [], ""))
+        figures.append(_figure(title, line_plot(lines, title=title, unit=of_values, **options), [], ""))
+    for key, title, _ in _scores(evaluations, unit) if unit != LANGUAGE_MODEL else ():
+        steps, values = _column(evaluations, key)
+        line = Series(steps, values, "heldout", "last", marks=True)
+        figures.append(_figure(title, line_plot([line], title=title, unit="of the dev rows"), [], ""))
     return f'<section class="plots">{"".join(figures)}</section>'
 
 
