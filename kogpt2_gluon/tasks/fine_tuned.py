@@ -14,9 +14,10 @@ from kogpt2_gluon.model.precision import cast_network
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
+from kogpt2_gluon.runs.saved_task import saved_task
 from kogpt2_gluon.tasks.loading import open_task
 from kogpt2_gluon.tasks.prediction import head_sizes
-from kogpt2_gluon.tasks.task import HEADS, Task
+from kogpt2_gluon.tasks.task import Task
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
@@ -57,23 +58,22 @@ def load_fine_tuned(path: Path, device: str = "auto", precision: str = "float32"
 
 def task_of(checkpoint: Checkpoint) -> Task:
     """The task of a fine-tuned checkpoint. Its labels are the checkpoint's own, so that the data need not be there."""
-    saved = checkpoint.state().get("task")
+    saved = saved_task(checkpoint.state(), checkpoint.path)
     if saved is None:
         raise DataError(f"{checkpoint.path}: of a language model, without a task's head; first: kogpt2 finetune")
     try:
-        name, head, is_pair = saved["name"], saved["head"], saved["is_pair"]
-        labels, kinds = tuple(saved["labels"]), tuple(saved["kinds"])
-        low, high = map(float, saved["value_range"])
-        is_right = head in HEADS and type(is_pair) is bool and all(isinstance(each, str) for each in (*labels, *kinds))
-    except (KeyError, TypeError, ValueError):
-        is_right = False
-    if not is_right:
-        raise DataError(f'{checkpoint.path}: "task" in its state is not what a run writes there')
-    try:
         known = open_task(checkpoint.recipe().task.name)
     except KoGPT2Error:  # a table of one's own whose file is elsewhere now
-        known = Task(str(name), "", head, _no_reader, {}, ())
-    return replace(known, head=head, labels=labels, kinds=kinds, is_pair=is_pair, value_range=(low, high))
+        known = Task(saved.name, "", saved.head, _no_reader, {}, ())
+    return replace(
+        known,
+        name=saved.name,
+        head=saved.head,
+        labels=saved.labels,
+        kinds=saved.kinds,
+        is_pair=saved.is_pair,
+        value_range=saved.value_range,
+    )
 
 
 def _no_reader(path: Path, say: Any) -> Any:

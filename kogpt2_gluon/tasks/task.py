@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-CLASSIFICATION, REGRESSION, TOKEN_LABELS, JOINT = "classification", "regression", "token labels", "joint"
-HEADS = (CLASSIFICATION, REGRESSION, TOKEN_LABELS, JOINT)  # joint: a class for the text and spans in it
+# The words are here for all others that speak of tasks.
+from kogpt2_gluon.runs.saved_task import CLASSIFICATION, HEADS, JOINT, REGRESSION, TOKEN_LABELS  # noqa: F401
+
 SPLITS = ("train", "dev", "test")
 
 
