@@ -12,7 +12,7 @@ from kogpt2_gluon.options import expand_home
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, Checkpoint, go_back_to, newest_whole, open_checkpoint
 from kogpt2_gluon.runs.checkpoint_folder import committed, newest_in, step_of
-from kogpt2_gluon.training.resume_rules import FREELY, Change, refusal, rule_of
+from kogpt2_gluon.training.resume_rules import FREELY, PATH, Change, refusal, rule_of
 
 CHOICES = ("auto", "never")  # of --resume, besides a path
 
@@ -86,7 +86,8 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, allowed: Collection[s
         )
     saved = checkpoint.recipe()
     before, now = saved.to_dict(), recipe.to_dict()
-    keys = [f"{section}.{key}" for section in ("model", "training") for key in now[section]]
+    keys = [f"{section}.{key}" for section in ("model", "training", "task") for key in now[section]]
+    before["task"]["name"], now["task"]["name"] = (Path(each["task"]["name"]).stem for each in (before, now))
     changes: list[Change] = []
     refused: list[Change] = []
     if _shares(saved) != _shares(recipe):
@@ -95,7 +96,7 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, allowed: Collection[s
         section, _, name = key.partition(".")
         change = Change(key, before[section][name], now[section][name])
         if change.before != change.now:
-            (changes if key in allowed or rule_of(key) == FREELY else refused).append(change)
+            (changes if key in allowed or rule_of(key) in (FREELY, PATH) else refused).append(change)
     if refused:
         raise refusal(str(checkpoint.path), refused)
     return changes

@@ -16,7 +16,7 @@ OPTION = "--allow-change"
 ALLOWABLE = ("data.seq_length", "model.dropout", "training.total_batch_size")
 # Data may move to another place: what is there is compared, not its name.
 MOVABLE = ("data.train", "data.tokenizer", "task.data")
-# The other settings of `model` and `training` decide what is computed, so they make another run.
+# The other settings of `model`, `training` and OF_THE_TASK decide what is computed, so they make another run.
 FREE = (
     "training.num_steps",
     "training.batch_size",
@@ -42,10 +42,8 @@ OF_THE_ORDER = (
     "data.max_lanes",
     "data.documents",
     "data.bpe_dropout",
-    "task.name",
-    "task.dev_share",
-    "task.too_long",
 )
+OF_THE_TASK = ("task.name", "task.dev_share", "task.too_long")
 
 
 class Change(NamedTuple):
@@ -66,7 +64,7 @@ def rule_of(key: str) -> str:
     if key in MOVABLE:
         return PATH
     decides = key.startswith(("model.", "training.")) and key not in FREE
-    return NEVER if decides or key in OF_THE_ORDER else FREELY
+    return NEVER if decides or key in (*OF_THE_ORDER, *OF_THE_TASK) else FREELY
 
 
 def check_allowed(keys: Sequence[str]) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def test_keys_of_a_recipe_are_printed_with_default_bounds_and_meaning():
     assert "training.num_steps" not in section and section.count(" = ") == len(of_section) >= 5
     message = refused("train", "--keys", "trainin", code=2)
     assert message.startswith(
-        "kogpt2: --keys trainin: not a section of a recipe; the sections are model, data, training"
+        "kogpt2: --keys trainin: not a section of a recipe; the sections are model, data, task, training"
     )
     assert kogpt2("train", "--dry-run", code=2).stderr.endswith("Missing argument 'RECIPE'.\n")
 

@@ -74,6 +74,7 @@ OTHER = {
     "evaluation.batch_size": 3,
     "evaluation.max_sequences": 3,
     "evaluation.stop_improvement": 0.5,
+    "evaluation.patience": 3,
     "checkpoint.interval": 7,
     "checkpoint.keep": 7,
     "checkpoint.keep_every": 7,
@@ -85,7 +86,9 @@ OTHER = {
     "tracking.sample_prompts": "[오늘은]",
     "tracking.sample_length": 7,
 }
-ELSEWHERE = ("tracking.run_dir", "checkpoint.ckpt_dir", "data.train", "data.tokenizer")  # tests of their own
+# These have tests of their own; those of a task are in test_task_objective.py.
+ELSEWHERE = ("tracking.run_dir", "checkpoint.ckpt_dir", "data.train", "data.tokenizer")
+ELSEWHERE += tuple(key for key in known_keys() if key.startswith("task."))
 FOR_TEXT = ("data.documents", "data.refresh", "data.encoding", "data.include", "data.exclude", "data.bpe_dropout")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +173,23 @@ def test_a_run_does_not_go_on_with_other_rows(shards, task, tmp_path):
     write_task(task.parent, rows=91)
     with pytest.raises(DataError, match="trained on other rows"):
         train(recipe_of(longer))
+
+
+def test_what_a_resume_may_change(shards, task, tmp_path):
+    options = [
+        *settings(shards, task, tmp_path / "run"),
+        "task.epochs=0",
+        "training.num_steps=2",
+        "evaluation.patience=0",
+    ]
+    train(recipe_of(options))
+    moved = Path(shutil.copytree(task.parent, tmp_path / "moved"))
+    at_another_place = [f"task.data={moved}", f"task.name={moved / 'task.yaml'}", "training.num_steps=3"]
+    assert train(recipe_of(options, *at_another_place)).step == 3
+    assert train(recipe_of(options, "task.epochs=1")).step == 12
+    for change in ("task.name=nsmc", "task.dev_share=0.2", "task.too_long=stop"):
+        with pytest.raises(RecipeError, match=re.escape(change.partition("=")[0])):
+            check(recipe_of(options, "task.epochs=1", change) if "name" not in change else recipe_of(options, change))
 
 
 def test_a_head_is_new_whatever_the_weights_come_from(shards, task, tmp_path):
