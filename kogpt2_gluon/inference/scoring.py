@@ -172,7 +172,7 @@ class Scorer:
         for length, left in by_length.items():
             for batch in self._batches([len(answer.ids) - 1 for _, answer in left], length):
                 rows = mx.nd.array([left[member][0] for member in batch], ctx=self._ctx, dtype="int32")
-                past = [mx.nd.take(mx.nd.slice_axis(each, axis=2, begin=0, end=length), rows) for each in states]
+                past = [mx.nd.take(each, rows)[:, :, :length] for each in states]  # (B, H, length, D)
                 answers = [left[member][1] for member in batch]
                 tokens = _padded([answer.ids[:-1] for answer in answers])
                 hidden, _ = self._read(tokens, past)
