@@ -11,7 +11,8 @@ against neutral  log p(answer | prompt) - log p(answer | the same shots and a te
                  that a word is likely anyway, or after these shots: contextual calibration of Zhao et al. (2021), and
                  with one neutral text the domain-conditional PMI of Holtzman et al. (2021)
 
-Of two answers that are equally good the label that comes first in the task is taken; such rows are counted.
+Of two answers that differ by no more than rounding the label that comes first in the task is taken, so that no batch
+size decides; such rows are counted.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from kogpt2_gluon.wording import counted
 
 LIKELIHOOD, PER_TOKEN, PER_BYTE, NEUTRAL = "likelihood", "per token", "per byte", "against neutral"
 WAYS = (LIKELIHOOD, PER_TOKEN, PER_BYTE, NEUTRAL)
+ROUNDING = 1e-5  # what likelihoods differ by if they are computed in other batches
 ROWS = 1000  # whose prompts are in memory
 
 Say = Callable[[str], None]
@@ -208,6 +210,9 @@ class InContext:
             conditions.append(self._condition(shots, draw, remarks))
             seconds, rows = time.perf_counter() - began, counted(len(self._rows), "row")
             self._say(f"{counted(len(shots), 'shot')}, draw {draw + 1}: {rows} in {seconds:.1f} s")
+        words = self._prompt.template + self._prompt.separator
+        if "\n" in words and not self._encoder.tokenizer.keeps_newlines:
+            self._say("the tokenizer reads line ends, those of the prompt too, as spaces")
         for line, times in remarks.items():
             self._say(f"{line} ({times} of {len(conditions) * len(WAYS)} scores)")
         text = score_texts(self._scorer, self._encoder, self._rows)
@@ -237,9 +242,10 @@ class InContext:
         for begin in range(0, len(rows), ROWS):
             asked = self._asker.ask(rows[begin : begin + ROWS], shots)
             for way, values in self.values(asked, shots).items():
-                chosen[way].append(values.argmax(axis=1))
+                best = values >= values.max(axis=1, keepdims=True) - ROUNDING
+                chosen[way].append(best.argmax(axis=1))  # the first of them
                 if way == LIKELIHOOD:
-                    notes["tie"] += int(((values == values.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum())
+                    notes["tie"] += int((best.sum(axis=1) > 1).sum())
             tokens += sum(len(each.encoded.context) for each in asked)
             notes["fewer shots"] += sum(each.shots < len(shots) for each in asked)
             notes["cut"] += sum(each.is_cut for each in asked)

@@ -31,10 +31,16 @@ class ShotPool:
 
     def __init__(self, task: Task, train: Sequence[Row], scored: Sequence[Row], say: Callable[[str], None]) -> None:
         self._task = task
-        banned = {row.texts for row in scored}
-        fresh = {row.texts: row for row in reversed(train) if row.texts not in banned}  # the first of equal rows wins
-        rows = list(reversed(fresh.values()))
-        if known := sum(row.texts in banned for row in train):
+        banned = {_key(row) for row in scored}
+        fresh: dict[tuple[str, ...], Row] = {}
+        known = 0
+        for row in train:
+            key = _key(row)
+            known += key in banned
+            if key not in banned:
+                fresh.setdefault(key, row)
+        rows = list(fresh.values())
+        if known:
             say(f"shots: {counted(known, 'row')} of train left out, with the texts of rows that are scored")
         self._by_label = [[row for row in rows if row.label == label] for label in task.labels]
         if missing := [label for label, rows in zip(task.labels, self._by_label) if not rows]:
@@ -59,6 +65,11 @@ class ShotPool:
                 )
             shots += turn
         return shots[:count]
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    """Returns a row's texts, the same for rows that differ in their spaces or in the order of a pair."""
+    return tuple(sorted(" ".join(text.split()) for text in row.texts))
 
 
 class Asked(NamedTuple):

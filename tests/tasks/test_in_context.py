@@ -105,6 +105,7 @@ def test_scores_are_those_of_the_labels_chosen(net, tokenizer):
     }
     assert plain["shots"][0]["scores"]["likelihood"]["accuracy"]["deviation"] is None
     assert sum("in " in line and "draw" in line for line in said) == 4
+    assert "the tokenizer reads line ends, those of the prompt too, as spaces" in said
 
 
 def test_a_network_without_opinions_ties_and_the_first_label_is_taken(tokenizer):
@@ -173,6 +174,14 @@ def test_draws_differ_and_none_is_scored():
     assert len(set(draws)) == 5 and all(len(set(draw)) == 6 for draw in draws)
     assert not {text for draw in draws for text in draw} & {row.texts[0] for row in scored}
     assert draws[0] != tuple(row.texts[0] for row in pool.draw(6, 1, 0))
+
+
+def test_a_pair_the_other_way_round_is_not_drawn_either():
+    """Nor one with other spaces: both give the answer away."""
+    pair = PUBLIC["question-pair"]
+    scored = [Row(("가 나", "다"), "same")]
+    train_rows = [Row(("다", "가  나"), "same"), Row(("다 ", "가 나"), "same"), Row(("라", "마"), "different")]
+    assert ShotPool(pair, train_rows, scored, lambda line: None).draw(1, 0, 0) == train_rows[2:]
 
 
 def test_a_label_without_rows_is_said():
