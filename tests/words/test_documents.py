@@ -15,6 +15,9 @@ from kogpt2_gluon.cli.main import cli as kogpt2
 from kogpt2_gluon.corpus.cleaning.options import load_options
 from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.tasks.own_table import load_own_task
+from kogpt2_gluon.tasks.prompts.prompts import open_prompt
+from kogpt2_gluon.tasks.public import PUBLIC
 from kogpt2_launch.cli.main import main as kogpt2_launch
 from tests.chaos import run as chaos
 from tests.helpers import ROOT
@@ -163,22 +166,25 @@ def test_scripts_of_the_benchmarks_have_the_options_that_the_page_gives_them():
             assert not option.startswith("--") or f'"{option}"' in source, command
 
 
+READERS = {  # of the YAML that has this key
+    "data": lambda path: load_recipe(str(path), []),
+    "base": lambda path: load_options(str(path)),
+    "files": load_own_task,
+    "template": lambda path: open_prompt(PUBLIC["nsmc"], path),
+}
+
+
 def test_yaml_in_the_documents_is_accepted(tmp_path):
     blocks = [text for path in documents.DOCUMENTS for _, text in documents.fenced(path, "yaml")]
-    recipes = [text for text in blocks if "data" in yaml.safe_load(text)]
-    filters = [text for text in blocks if "base" in yaml.safe_load(text)]
-    assert len(recipes) + len(filters) == len(blocks) >= 2
-    for number, text in enumerate(blocks):
+    keys = [next(key for key in READERS if key in yaml.safe_load(text)) for text in blocks]
+    assert set(keys) >= {"data", "base", "template"}
+    for number, (key, text) in enumerate(zip(keys, blocks)):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, encoding="utf-8")
-        if text in recipes:
-            load_recipe(str(path), [])
-        else:
-            load_options(str(path))
-    bad = tmp_path / "bad.yaml"
-    bad.write_text(filters[0] + "no_such_filter: {}\n", encoding="utf-8")
-    with pytest.raises(KoGPT2Error):
-        load_options(str(bad))
+        READERS[key](path)
+        path.write_text(text + "no_such_key: {}\n", encoding="utf-8")
+        with pytest.raises(KoGPT2Error):
+            READERS[key](path)
 
 
 def test_every_room_is_in_the_table_of_rooms():
