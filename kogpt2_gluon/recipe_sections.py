@@ -225,7 +225,10 @@ class TaskRecipe:
         minimum=0.0,
     )
     dev_share: float = option(
-        0.1, "share of the training rows that is held out where the data has no dev set", minimum=0.001, maximum=0.9
+        0.1,
+        "share of the training rows that chooses the best checkpoint where the data has no dev set besides a test set",
+        minimum=0.001,
+        maximum=0.9,
     )
     too_long: str = option(
         "stop",

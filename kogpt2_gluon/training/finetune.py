@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.storage.files import write_file
@@ -19,7 +20,7 @@ from kogpt2_gluon.tasks.baselines import baselines_for
 from kogpt2_gluon.tasks.encoding import encode
 from kogpt2_gluon.tasks.fine_tuned import load_fine_tuned
 from kogpt2_gluon.tasks.leakage import Leakage, check_splits, evaluate_clean
-from kogpt2_gluon.tasks.loading import find_split, open_task, read_split
+from kogpt2_gluon.tasks.loading import open_task, read_split
 from kogpt2_gluon.tasks.metrics import Predictions, evaluate_predictions
 from kogpt2_gluon.tasks.prediction import gold, predictions, run_network
 from kogpt2_gluon.tasks.pretraining_overlap import find_pretraining_overlap
@@ -27,7 +28,7 @@ from kogpt2_gluon.tasks.score_table import BASELINE, FLOOR, SYSTEM, ScoreTable
 from kogpt2_gluon.tasks.task import JOINT, TOKEN_LABELS, Row, Task
 from kogpt2_gluon.training.finetune_plan import TUNED, Plan
 from kogpt2_gluon.training.loop import train
-from kogpt2_gluon.training.task_objective import training_rows
+from kogpt2_gluon.training.task_objective import judged_split, training_rows
 from kogpt2_gluon.training.worker import start_worker
 
 SCORES = "scores.json"
@@ -46,7 +47,7 @@ class JudgedRows:
     judged : list of Row
         Those of `split`.
     split : str
-        "test", or "dev" where the task has no test rows here: then the best checkpoint was chosen by the same rows.
+        "test", or "dev" where there are no test rows.
     """
 
     task: Task
@@ -60,15 +61,15 @@ class JudgedRows:
         """Reads the rows of a recipe's task."""
         task, data = open_task(recipe.task.name), Path(recipe.task.data)
         train, dev = training_rows(task, recipe, say)
-        if "test" in task.splits and find_split(task, data, "test"):
-            return cls(task, train, dev, read_split(task, data, "test", say), "test")
-        say(f"there are no test rows in {data}: the scores are those of the dev rows, which chose the checkpoint")
-        return cls(task, train, dev, dev, "dev")
+        split = judged_split(task, data)
+        if not split:
+            raise DataError(f"{data}: no test rows and no dev rows of {task.name} there, so nothing to judge by")
+        return cls(task, train, dev, read_split(task, data, split, say), split)
 
     def leakage(self) -> Leakage:
         """Compares the splits."""
-        splits = {"train": self.train, "dev": self.dev, **({"test": self.judged} if self.split == "test" else {})}
-        return check_splits(self.task, splits)
+        choosing = {"dev": self.dev} if self.split == "test" else {}
+        return check_splits(self.task, {"train": self.train, **choosing, self.split: self.judged})
 
 
 def fine_tune_all(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kogpt2_gluon.convert.source import open_source
+from kogpt2_gluon.machine.job import job_size
 from kogpt2_gluon.recipe import Recipe, find_recipe, load_recipe
 from kogpt2_gluon.training.steps_of_task import with_steps
 from kogpt2_gluon.user_files import read_yaml
@@ -57,6 +58,7 @@ class Plan:
         sizes = [f"model.{key}={value}" for key, value in model.items() if key not in NOT_COPIED]
         given = [f"task.name={self.task}", f"task.data={self.data}", *sizes, *self._length(model["max_length"], say)]
         first = load_recipe(self.recipe, [*given, f"training.init_from={self.checkpoint}", *self.overrides])
+        first.accumulate(job_size())
         first = with_steps(first)  # the same for all seeds
         folder = self.folder(first)
         starts: dict[str, tuple[str, ...]] = {TUNED: (f"training.init_from={self.checkpoint}",)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from kogpt2_gluon.training.objective import Objective
 
 if TYPE_CHECKING:
     from kogpt2_gluon.training.state import TrainingRun
+
+Say = Callable[[str], None]
 
 FIRST_SEED = 0  # the dev set is the same for all seeds of training
 
@@ -167,13 +169,25 @@ def task_tokenizer(recipe: Recipe) -> Tokenizer:
     raise RecipeError("a task needs a tokenizer: training.init_from=CHECKPOINT, or data.tokenizer=FILE")
 
 
-def training_rows(task: Task, recipe: Recipe, say: Any) -> tuple[list[Row], list[Row]]:
-    """The rows to train on and those to choose the best checkpoint by; without a dev set these are some of train."""
+def judged_split(task: Task, data: Path) -> str:
+    """The split that the fine-tuned network is judged by: test, or dev where there are no test rows; "" if neither."""
+    return next((split for split in ("test", "dev") if split in task.splits and find_split(task, data, split)), "")
+
+
+def training_rows(task: Task, recipe: Recipe, say: Say) -> tuple[list[Row], list[Row]]:
+    """The rows to train on, and those that choose the best checkpoint.
+
+    The latter are the dev rows. Where these are all that there is to judge by, or there are none, they are some of the
+    training rows, since a checkpoint that the judge has chosen looks better than it is.
+    """
     data = Path(recipe.task.data)
     train = read_split(task, data, "train", say)
-    if "dev" in task.splits and find_split(task, data, "dev"):
+    if judged_split(task, data) == "test" and "dev" in task.splits and find_split(task, data, "dev"):
         return train, read_split(task, data, "dev", say)
     share = recipe.task.dev_share
     train, dev = split_dev(train, share, FIRST_SEED)
-    say(f"dev: {len(dev):,} rows of train, held out (task.dev_share={share:g}), {len(train):,} to train on")
+    say(
+        f"{len(dev):,} rows of train choose the best checkpoint (task.dev_share={share:g}); {len(train):,} are trained "
+        "on"
+    )
     return train, dev

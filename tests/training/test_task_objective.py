@@ -60,7 +60,7 @@ def test_the_record_of_a_run(shards, task, tmp_path):
     names = set(read_params(best.model_path))
     assert names & set(HEADS) == {"_head.weight"}
     text = (run_dir / "log.txt").read_text(encoding="utf-8")
-    assert "train: 90 rows of train.tsv" in text and "dev: 24 rows" in text
+    assert "train: 90 rows of train.tsv" in text and "dev: 24 rows of dev.tsv" in text
     assert "accuracy" in (run_dir / "report.html").read_text(encoding="utf-8")
 
 

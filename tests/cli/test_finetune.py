@@ -1,0 +1,95 @@
+"""`kogpt2 finetune` from a pretrained checkpoint to its table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.training.loop import train
+from tests.helpers import kogpt2, tiny_settings
+from tests.training.task_helpers import settings, write_task
+
+
+@pytest.fixture(scope="module")
+def pretrained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("pretrained") / "run"
+    train(load_recipe("debug_cpu", [*tiny_settings(shards, run_dir), "data.test=", "training.num_steps=2"]))
+    return run_dir
+
+
+def small(shards: Path, task: Path, run_dir: Path) -> list[str]:
+    """Settings without sizes and tokenizer, which are the checkpoint's."""
+    given = settings(shards, task, run_dir)
+    return [each for each in given if not each.startswith(("model.", "data.tokenizer", "task."))]
+
+
+def test_from_checkpoint_to_table(shards, pretrained, tmp_path):
+    task = write_task(tmp_path / "task", rows=100)
+    rows = (tmp_path / "task" / "test.tsv").read_text(encoding="utf-8").splitlines()
+    with (tmp_path / "task" / "train.tsv").open("a", encoding="utf-8") as file:
+        file.write("\n".join(rows[1:4]) + "\n")  # three test rows leak
+    options = [*small(shards, task, tmp_path / "runs"), "task.epochs=2"]
+    command = [
+        "finetune",
+        pretrained,
+        "--task",
+        task,
+        "--data",
+        task.parent,
+        "--seeds",
+        2,
+        "--untrained",
+        "--pretraining",
+        shards / "train",
+        *options,
+    ]
+    done = kogpt2(*command)
+    for name in ("seed-0", "seed-1", "untrained-seed-0", "untrained-seed-1"):
+        assert json.loads((tmp_path / "runs" / name / "scores.json").read_text())["split"] == "test"
+    table = json.loads((tmp_path / "runs" / "scores.json").read_text(encoding="utf-8"))["scores"]
+    systems = {(each["system"], each["split"]) for each in table}
+    ours = ("fine-tuned", "the same network, not pretrained", "majority", "character n-grams")
+    assert {(system, "test") for system in ours} <= systems
+    assert {(system, "test, not in train") for system in ours} <= systems
+    tuned = next(each for each in table if each["system"] == "fine-tuned" and each["split"] == "test")
+    assert tuned["rows"] == 30 and tuned["seeds"] == 2 and 0 <= tuned["mean"] <= 1
+    assert tuned["spread"] is not None and "are in train, sign by sign" in done.stdout
+    assert "| system | split |" in (tmp_path / "runs" / "scores.md").read_text(encoding="utf-8")
+    last = [(tmp_path / "runs" / f"seed-{seed}" / "metrics.jsonl").read_bytes() for seed in (0, 1)]
+    again = kogpt2(*command)  # nothing is trained again
+    assert again.stdout.count("already at its last step") == 4
+    assert [(tmp_path / "runs" / f"seed-{seed}" / "metrics.jsonl").read_bytes() for seed in (0, 1)] == last
+    assert done.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]
+
+
+def test_without_test_rows_dev_judges_and_does_not_choose(shards, pretrained, tmp_path):
+    task = write_task(tmp_path / "task", rows=100)
+    task.write_text(task.read_text(encoding="utf-8").replace(", test: test.tsv", ""), encoding="utf-8")
+    options = [*small(shards, task, tmp_path / "runs"), "task.epochs=1"]
+    done = kogpt2("finetune", pretrained, "--task", task, "--data", task.parent, "--no-baselines", *options)
+    assert "rows of train choose the best checkpoint (task.dev_share=0.1)" in done.stdout
+    score = json.loads((tmp_path / "runs" / "seed-0" / "scores.json").read_text())
+    assert score["split"] == "dev" and score["rows"] == 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--task", "nsnc"], 2, "nsmc"),
+        (["--task", "TASK", "training.batch_size=3"], 2, "not divisible"),
+        (["--task", "TASK", "data.seq_length=99"], 2, "data.seq_length=99 is above model.max_length=32"),
+        (["--task", "nsmc"], 3, "ratings_train.txt"),
+        (["--task", "TASK", "--recipe", "no_such"], 2, "no such file"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(shards, pretrained, tmp_path, arguments, code, message):
+    task = write_task(tmp_path / "task")
+    words = [str(task) if word == "TASK" else word for word in arguments]
+    done = kogpt2(
+        "finetune", pretrained, "--data", task.parent, *words, f"tracking.run_dir={tmp_path / 'runs'}", code=code
+    )
+    assert message in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
