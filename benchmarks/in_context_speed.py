@@ -147,13 +147,13 @@ def summary(arguments: argparse.Namespace, found: dict[str, Result], state: dict
 def table(result: dict[str, Any], shots: Sequence[int]) -> str:
     """Prints the figures as text."""
     lines = [
-        f"{result['recipe']}: {result['rows']:,} rows, 2 answers each; likelihoods differ by {result['difference']:.1e}",
-        f"{'shots':>5} {'shared, s':>10} {'prompts, s':>10} {'whole, s':>9} {'prompts/shared':>15} {'whole/shared':>13}",
+        f"{result['recipe']}: {result['rows']:,} rows; likelihoods differ by {result['difference']:.1e} at most",
+        "shots  shared, s  prompts, s  whole, s  prompts/shared  whole/shared",
     ]
     for count in shots:
         seconds = [statistics.median(result[name]["seconds"][str(count)]) for name in NAMES]
         lines.append(
-            f"{count:>5} {seconds[0]:>10.2f} {seconds[1]:>10.2f} {seconds[2]:>9.2f} "
+            f"{count:>5} {seconds[0]:>10.2f} {seconds[1]:>11.2f} {seconds[2]:>9.2f} "
             f"{result[f'prompts_times_{count}']:>13.1f} x {result[f'times_{count}']:>11.1f} x"
         )
     memory = "  ".join(f"{name} {result[name]['peak_memory_mb']:,.0f}" for name in NAMES)

@@ -36,7 +36,7 @@ from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
 from kogpt2_gluon.inference.scoring import Request, Scorer
 from kogpt2_gluon.tasks.harness_files import write_harness_task
 from kogpt2_gluon.tasks.loading import find_split, open_task, read_split
-from kogpt2_gluon.tasks.metrics import Predictions, check_metrics, evaluate_predictions
+from kogpt2_gluon.tasks.metrics import Predictions, check_metrics, evaluate_predictions, import_library
 from kogpt2_gluon.tasks.prompts.prompts import Prompt, open_prompt
 from kogpt2_gluon.tasks.shots import REFUSE, TOO_LONG, Asked, Asker, ShotPool
 from kogpt2_gluon.tasks.task import Row, Task
@@ -312,6 +312,7 @@ def score_checkpoint(
     opened = open_task(task)
     asked = open_prompt(opened, prompt)
     check_metrics(opened)
+    import_library("sklearn.metrics")  # if it is missing, that shows before anything is computed
     name = split or next((each for each in ("test", "dev") if find_split(opened, data, each)), "test")
     rows = read_split(opened, data, name, say)
     train = read_split(opened, data, "train", say) if any(options.shots) else []

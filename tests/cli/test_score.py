@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,20 @@ def test_mistakes_are_one_line(folder, arguments, code, said, monkeypatch, capsy
         main()
     out, err = capsys.readouterr()
     assert ended.value.code == code and said in err.splitlines()[-1] and not out
+
+
+@pytest.mark.parametrize(
+    ("missing", "ours", "words", "said"),
+    [
+        ("sklearn", "", ("score", "c", "--task", "nsmc", "--data", "d"), "kogpt2-gluon[tasks]"),
+        ("lm_eval", "kogpt2_gluon.tasks.harness", ("lm-eval", "c", "--tasks", "t.yaml"), "kogpt2-gluon[harness]"),
+    ],
+)
+def test_a_library_that_is_missing_is_named_first(missing, ours, words, said, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing or name == ours]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr("sys.argv", ["kogpt2", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and said in capsys.readouterr().err
