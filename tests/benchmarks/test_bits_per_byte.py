@@ -105,11 +105,24 @@ def test_a_compressor_learns_from_the_training_text(modules: tuple[ModuleType, M
     for name in sizes_of(compressors):
         size = compressors.COMPRESSORS[name][0]
         coded = compressors.coded_after(size, text, text)
-        assert coded.alone == 8 * size(text)
+        assert coded.alone == 8 * size(text, 2 * len(text))
         assert 0 <= coded.bits < 0.75 * coded.alone, name
 
 
 def test_xz_has_room_for_all_of_the_text(modules: tuple[ModuleType, ModuleType]) -> None:
     _, compressors = modules
     noise, filters = random.Random(0).randbytes(70_000), [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 16}]
-    assert compressors.xz_size(noise * 2) < 0.6 * len(lzma.compress(noise * 2, lzma.FORMAT_RAW, filters=filters))
+    assert compressors.xz_size(noise * 2, len(noise) * 2) < 0.6 * len(
+        lzma.compress(noise * 2, lzma.FORMAT_RAW, filters=filters)
+    )
+
+
+@pytest.mark.parametrize("length", [60_000, 1_045_000])
+def test_nothing_is_gained_where_nothing_can_be_learnt(modules: tuple[ModuleType, ModuleType], length: int) -> None:
+    """Noise after a text costs its size, also where the two are longer than a power of two and the text is not."""
+    _, compressors = modules
+    text = "".join(f"{number * 7919 % 1000} 번째 문장이다.\n" for number in range(length // 20)).encode()[:length]
+    noise = random.Random(1).randbytes(8000)
+    for name in sizes_of(compressors):
+        coded = compressors.coded_after(compressors.COMPRESSORS[name][0], text, noise)
+        assert 0.98 * 8 * len(noise) < coded.bits < 1.3 * 8 * len(noise), name
