@@ -30,6 +30,12 @@ SMALLER = {
     "kogpt2 train": SMALL_RUN,
     "kogpt2 evaluate": ["--ops", "stock"],
     "kogpt2 generate": ["--max-new-tokens", "4", "--ops", "stock"],
+    "kogpt2 finetune": [
+        "task.epochs=0",
+        "training.num_steps=2",
+        "training.batch_size=2",
+        "training.total_batch_size=2",
+    ],
 }
 MODULES = {"kogpt2": "kogpt2_gluon.cli.main", "kogpt2-launch": "kogpt2_launch"}
 
@@ -50,20 +56,30 @@ def commands_of(document: str, *starts: str) -> list[Command]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the six commands of the README, and its conversion, have been run."""
+    """A folder in which the commands of the README, to its conversion, have been run."""
     folder = tmp_path_factory.mktemp("readme")
     write_sample_corpus(folder / "reviews.txt", num_bytes=150_000, seed=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         ours = commands_of("README.md", "kogpt2 ")
         verbs = [command.words[1] for command in ours]
-        assert verbs == ["clean", "tokenizer", "shard", "train", "evaluate", "generate", "convert"]
+        assert verbs == ["clean", "tokenizer", "shard", "train", "evaluate", "generate", "finetune", "convert"]
+        _write_nsmc(folder / "nsmc", (folder / "reviews.txt").read_text(encoding="utf-8").splitlines())
         printed = {command.words[1]: execute(command) for command in ours}
     assert "kept: train" in printed["clean"]
     assert "step 2/2" in printed["train"]
     assert "perplexity" in printed["evaluate"] and "bits per byte" in printed["evaluate"]
     assert printed["generate"].count("이 영화는") == 3
+    assert re.search(r"the same network, not pretrained +test +20 +accuracy", printed["finetune"])
     return folder
+
+
+def _write_nsmc(folder: Path, lines: list[str]) -> None:
+    """Files in the form of NSMC, with made reviews."""
+    folder.mkdir()
+    for name, part in (("ratings_train.txt", lines[:60]), ("ratings_test.txt", lines[60:80])):
+        rows = [f"{number}\t{line}\t{number % 2}" for number, line in enumerate(part)]
+        (folder / name).write_text("\n".join(["id\tdocument\tlabel", *rows]) + "\n", encoding="utf-8")
 
 
 def test_the_commands_of_the_readme_lead_from_a_text_to_a_pytorch_folder(work):
