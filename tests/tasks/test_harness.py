@@ -1,4 +1,4 @@
-"""The same prompts by three roads: kogpt2 score, the harness with MXNet, the harness with the converted folder."""
+"""One set of prompts by three roads: kogpt2 score, the harness with MXNet, the harness with the converted folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ pytest.importorskip("sklearn", reason="the metrics of tasks")
 
 from lm_eval.api.instance import Instance
 
+from kogpt2_gluon.cli.main import main
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.generation import Sampling, generate
@@ -25,7 +26,6 @@ from kogpt2_gluon.tasks.harness import HarnessModel, evaluate_with_harness
 from kogpt2_gluon.tasks.harness_tasks import read_task_file
 from kogpt2_gluon.tasks.in_context import LIKELIHOOD, PER_BYTE, InContext, InContextOptions
 from tests.convert.convert_helpers import make_checkpoint
-from tests.helpers import kogpt2
 from tests.tasks.in_context_helpers import PROMPT, TASK, make_tokenizer, rows
 
 POSITIONS = 256
@@ -65,7 +65,7 @@ def roads(tmp_path_factory: pytest.TempPathFactory) -> Roads:
 
 
 def request(*arguments: object) -> Instance:
-    """What the harness hands to a model."""
+    """A request as the harness hands it to a model."""
     return Instance("loglikelihood", {}, arguments, 0)
 
 
@@ -244,10 +244,12 @@ def test_task_files_that_cannot_be_used_are_named(roads, tmp_path, text, error, 
         evaluate_with_harness(model_of(roads)[0], [str(tmp_path / "none.yaml")])
 
 
-def test_the_verb_writes_rows_and_a_table(roads, tmp_path):
+def test_the_verb_writes_rows_and_a_table(roads, tmp_path, monkeypatch, capsys):
+    """In this process, which has loaded the harness already."""
     samples: Path = tmp_path / "samples.jsonl"
     command = ["lm-eval", roads.checkpoint.path, "--tasks", roads.files[1], "--limit", 5, "--samples", samples]
-    done = kogpt2(*command, "--ops", "stock")
+    monkeypatch.setattr("sys.argv", ["kogpt2", *map(str, command), "--ops", "stock"])
+    main()
     lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 5 and all(len(line["resps"]) == 3 for line in lines)
-    assert done.stdout.splitlines()[1].split()[:4] == [roads.files[1].stem, "0", "5", "acc"]
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == [roads.files[1].stem, "0", "5", "acc"]
