@@ -74,10 +74,10 @@ def _memory(recipe: Recipe, accumulate: int) -> list[str]:
     ]
     for operators in possible_operators(recipe):
         size, instead = (size_of(each, operators, accumulate) for each in (recipe, changed))
-        lines.append(
-            f"  {operators.name:<17}{gib(size.memory)}, activations about {gib(size.activations)}; "
-            f"with training.recompute={other} {gib(instead.memory)}"
-        )
+        choice = "" if recipe.task.name else f"; with training.recompute={other} {gib(instead.memory)}"
+        lines.append(f"  {operators.name:<17}{gib(size.memory)}, activations about {gib(size.activations)}{choice}")
+    if recipe.task.name:
+        return lines
     share = recomputed_share(recipe)
     lines.append(
         f"recompute          layer: {share:.0%} more operations a step, which the times below include"
@@ -140,6 +140,8 @@ def check(recipe: Recipe, resume: str = "auto", size: int = 0, allow_change: Seq
 
 def _data(recipe: Recipe, tokens: int) -> str:
     """The number of epochs, and a remark if the vocabulary does not fit; unknown where the shards cannot be read."""
+    if recipe.task.name:
+        return "; an upper bound, and so are memory and time: most rows are shorter"
     folders = recipe.data.train_sets
     if not folders:
         return "; epochs unknown (data.train is empty)"
