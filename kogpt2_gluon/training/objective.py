@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
+from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.recipe import Recipe
@@ -97,6 +98,11 @@ class Objective(ABC):
     @abstractmethod
     def tokens_per_step(self) -> int:
         """Tokens of one update, over all workers; of sequences that differ in length, on average."""
+
+    @property
+    def flops_per_token(self) -> float:
+        """Operations of one training token, forward and backward."""
+        return flops_per_token(self.recipe.model, self.recipe.data.seq_length)
 
     def tokens(self, state: TrainState) -> int:
         """Tokens trained on so far, over all workers."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.convert.source import open_source
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.recipe import Recipe
@@ -105,6 +106,12 @@ class TaskObjective(Objective):
     @property
     def tokens_per_step(self) -> int:
         return round(float(self.train.lengths.mean()) * self.recipe.training.total_batch_size)
+
+    @property
+    def flops_per_token(self) -> float:
+        model = self.recipe.model
+        language_model_head = 6.0 * model.vocab_size * model.units
+        return flops_per_token(model, round(float(self.train.lengths.mean()))) - language_model_head
 
     def build_model(self, ops: Any) -> Any:
         from kogpt2_gluon.model.heads import build_task_model

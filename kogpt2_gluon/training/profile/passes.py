@@ -35,7 +35,6 @@ import numpy as np
 import sentencepiece
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine.runtime import mx, num_threads
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import DataRecipe
@@ -124,8 +123,9 @@ def _measure(
     write_trace(out / TRACE, profiled_phases, operators)
     training, worker = recipe.training, run.worker
     parameters = sum(parameter.data().size for parameter in run.update.parameters.values())
-    tokens = steps * recipe.tokens_per_step
-    operations = flops_per_token(recipe.model, recipe.data.seq_length) * recipe.tokens_per_step / worker.size
+    tokens_per_step = run.objective.tokens_per_step
+    tokens = steps * tokens_per_step
+    operations = run.objective.flops_per_token * tokens_per_step / worker.size
     return Profile(
         recipe=recipe.name,
         about=f"{parameters:,} parameters, {run.products.precision}, operators {training.ops}; {worker.size} "
@@ -134,7 +134,7 @@ def _measure(
         + (f"; {run.products.kernels.describe()}" if run.products.kernels else ""),
         synthetic=synthetic,
         steps=steps,
-        tokens_per_step=recipe.tokens_per_step,
+        tokens_per_step=tokens_per_step,
         tokens_per_second=tokens / alone,
         tokens_per_second_apart=tokens / apart,
         tokens_per_second_profiled=tokens / profiled,
