@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("huggingface", "checkpoint", "original", "onnx", "gguf")
 DTYPES = ("float32", "float16", "bfloat16")
+PARTS = ("body", "class", "spans")  # convert/heads.py
 
 
 @click.command(no_args_is_help=True)
@@ -31,8 +32,9 @@ DTYPES = ("float32", "float16", "bfloat16")
 )
 @click.option("--max-shard-size", default=0, type=click.IntRange(0), help="MB a file of huggingface's weights; 0: one.")
 @click.option("--bos", is_flag=True, help="huggingface's and onnx's tokenizer puts <s> before every text by itself.")
+@click.option("--part", type=click.Choice(PARTS), help="Of a fine-tuned network: without its head, or one head of two.")
 @click.option("--verify", is_flag=True, help="Run both forms, and compare their logits and greedy tokens.")
-def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) -> None:
+def convert(source: Path, out: Path, target: str, part: str | None, verify: bool, **options: Any) -> None:
     """Weights from anything to anything. Needs neither torch nor MXNet, except to --verify.
 
     SOURCE is a run or checkpoint, a transformers folder of a GPT-2, or a .params file of KoGPT2 v1. The targets:
@@ -46,19 +48,28 @@ def convert(source: Path, out: Path, target: str, verify: bool, **options: Any) 
     onnx         graphs for onnxruntime, with a cache and without
     gguf         a file for llama.cpp and what builds on it
 
+    A fine-tuned network becomes one that transformers' pipelines take (text-classification, token-classification), or
+    a checkpoint that predict takes. The other targets have no place for its head: --part body leaves it out.
+
     \b
     Examples: kogpt2 convert runs/demo OUT
               kogpt2 convert HUGGINGFACE-FOLDER runs/theirs --to checkpoint
     """
+    from kogpt2_gluon.convert.heads import task_of
     from kogpt2_gluon.convert.source import open_source
     from kogpt2_gluon.convert.targets import convert_to
+    from kogpt2_gluon.runs.checkpoint_folder import better_one
 
+    better = better_one(source)
     opened, notes = open_source(source, options.pop("tokenizer"), options.pop("num_heads"))
     for note in notes:
         click.echo(note)
-    done = convert_to(target, opened, out, measure=_measure() if target == "gguf" else None, **options)
+    if better and task_of(opened):
+        click.echo(f"note: the newest checkpoint is taken; the best on the dev rows is {better}")
+    measure = _measure() if target == "gguf" else None
+    done = convert_to(target, opened, out, measure=measure, part=part or "", **options)
     if verify:
-        click.echo(f"verified: {_compare(opened, out, target, options['dtype'])}")
+        click.echo(f"verified: {_compare(opened, out, target, options['dtype'], part or '')}")
     click.echo(done)
 
 
@@ -80,7 +91,15 @@ def _measure() -> Measure | None:
     return measure
 
 
-def _compare(source: Source, out: Path, target: str, dtype: str) -> str:
+def _compare(source: Source, out: Path, target: str, dtype: str, part: str) -> str:
+    from kogpt2_gluon.convert.heads import BODY, Body, task_of
+
+    if task := task_of(source):
+        if part != BODY:
+            from kogpt2_gluon.inference.head_comparison import compare_fine_tuned
+
+            return str(compare_fine_tuned(source, task, out, target, part, exact=dtype == "float32"))
+        source = Body(source, task)
     if target == "gguf":
         from kogpt2_gluon.inference.llama_cpp import compare_gguf
 

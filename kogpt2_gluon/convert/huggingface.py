@@ -66,17 +66,22 @@ def convert_checkpoint(
     tensors = to_transformers(source.model_arrays(), recipe.model, str(source.model_path))
     needed = bytes_of(recipe.model, itemsize + 8 * with_optimizer) + 2 * sum(map(len, files.values()))  # and a few kB
     with target_folder(out, needed) as folder:
-        _write_weights(folder, tensors, recipe.model, DTYPES[dtype], max_shard_size)
+        write_weights(folder, tensors, shapes_of(recipe.model), DTYPES[dtype], max_shard_size)
         write_settings(folder, recipe.model, tokenizer, files, dtype)
         if with_optimizer:
             write_optimizer(folder, source)
         (folder / "README.md").write_text(_model_card(recipe, state, tokenizer, dtype, bos), encoding="utf-8")
 
 
-def _write_weights(
-    folder: Path, tensors: Mapping[str, Any], model: ModelRecipe, dtype: str, max_shard_size: int
+def shapes_of(model: ModelRecipe) -> dict[str, tuple[int, ...]]:
+    """{transformers' name: shape there} of all parameters, the tied matrix once."""
+    return {each.in_transformers: each.transformers_shape for each in parameters_of(model)}
+
+
+def write_weights(
+    folder: Path, tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], dtype: str, max_shard_size: int
 ) -> None:
-    shapes = {each.in_transformers: each.transformers_shape for each in parameters_of(model)}
+    """Writes `tensors`, which have these shapes, as one file, or as several with an index; `dtype` is safetensors'."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     used = 0
     for name, shape in shapes.items():
@@ -94,8 +99,8 @@ def _write_weights(
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         write_safetensors(folder / name, tensors, shard, dtype)
         weight_map.update(dict.fromkeys(shard, name))
-    total = {"total_size": bytes_of(model, SIZES[dtype])}
-    _write_json(folder / f"{WEIGHTS}.index.json", {"metadata": total, "weight_map": weight_map})
+    total = {"total_size": sum(SIZES[dtype] * math.prod(shape) for shape in shapes.values())}
+    write_json(folder / f"{WEIGHTS}.index.json", {"metadata": total, "weight_map": weight_map})
 
 
 def write_settings(
@@ -107,8 +112,8 @@ def write_settings(
     """
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    _write_json(folder / "config.json", {**model_config(model, tokenizer), "torch_dtype": dtype})
-    _write_json(folder / "generation_config.json", _generation_config(model, tokenizer))
+    write_json(folder / "config.json", {**model_config(model, tokenizer), "torch_dtype": dtype})
+    write_json(folder / "generation_config.json", _generation_config(model, tokenizer))
 
 
 def model_config(model: ModelRecipe, tokenizer: TokenizerFiles) -> dict[str, Any]:
@@ -156,7 +161,8 @@ def check_tokenizer(tokenizer: TokenizerFiles, model: ModelRecipe) -> None:
             raise DataError(f"tokenizer {tokenizer.path}: it has no {name} piece, which every document needs")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a small file that libraries read."""
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 

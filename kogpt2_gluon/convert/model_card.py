@@ -13,11 +13,17 @@ def card_title(recipe: Recipe, state: dict[str, Any], dtype: str = "float32") ->
     """Returns the heading of a card, and its first paragraph."""
     model = recipe.model
     origin = "Trained with KoGPT-2 on Gluon (Apache MXNet)" if state["step"] else "Weights that were taken over"
+    body_of = state.get("body_of")  # of convert/heads.py
+    if body_of:
+        origin = (
+            f"The body of a network that was fine-tuned for `{body_of}`, without its head: what it writes is not what "
+            "the\nlanguage model before it did. It was"
+        )
     rounding = "without rounding" if dtype == "float32" else f"and rounded to {dtype}"
     return f"""# {recipe.name}
 
 A GPT-2 with {bytes_of(model, 1):,} parameters: {model.num_layers} layers, {model.num_heads} heads, {model.units} units,
-{model.max_length} positions. {origin}, converted {rounding}.
+{model.max_length} positions. {origin}{"" if body_of else ","} converted {rounding}.
 """
 
 

@@ -6,13 +6,16 @@ state, `kogpt2 train OUT/recipe.yaml` goes on from it.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from pathlib import Path
 
+from kogpt2_gluon.convert.heads import WithoutHeads, head_arrays, task_of
 from kogpt2_gluon.convert.names import bytes_of, checked
 from kogpt2_gluon.convert.optimizer import no_optimizer
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import target_folder
 from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, save_checkpoint
+from kogpt2_gluon.runs.saved_task import TASK
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 
 RECIPE, CHECKPOINTS = "recipe.yaml", "checkpoints"
@@ -29,10 +32,12 @@ def write_run(source: Source, out: Path, with_optimizer: bool = False) -> None:
     if with_optimizer and not moments:
         raise no_optimizer(source)
     if not with_optimizer:
-        state = {**{key: state[key] for key in ("step", "evaluation") if key in state}, WEIGHTS_ALONE: True}
+        state = {**{key: state[key] for key in ("step", "evaluation", TASK) if key in state}, WEIGHTS_ALONE: True}
     recipe.tracking.run_dir = str(out)
-    arrays = checked(source.model_arrays(), recipe.model, str(source.model_path))
+    task, arrays = task_of(source), source.model_arrays()
+    body = checked(WithoutHeads(arrays) if task else arrays, recipe.model, str(source.model_path))
+    whole = ChainMap(head_arrays(source, task) if task else {}, body)  # type: ignore[arg-type]  # nothing writes to it
     needed = bytes_of(recipe.model) * 2 + sum(each.nbytes for each in moments.values())
     with target_folder(out, needed) as folder:
-        save_checkpoint(folder / CHECKPOINTS, state, arrays, moments, recipe, stored_tokenizer(source.tokenizer_path))
+        save_checkpoint(folder / CHECKPOINTS, state, whole, moments, recipe, stored_tokenizer(source.tokenizer_path))
         (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kogpt2_gluon.convert.fine_tuned_folder import CLASSES, convert_fine_tuned
 from kogpt2_gluon.convert.gguf_folder import Measure, file_name, write_gguf
+from kogpt2_gluon.convert.heads import BODY, SPANS, Body, check_part, heads_of, task_of
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.convert.onnx_folder import write_onnx
 from kogpt2_gluon.convert.original import write_original
@@ -24,11 +26,12 @@ def convert_to(
     max_shard_size: int = 0,
     bos: bool = False,
     measure: Measure | None = None,
+    part: str = "",
 ) -> str:
     """Writes `source` as folder `out`; returns a line that says how to use it.
 
-    `max_shard_size` is in MB; `measure` is for a GGUF file. RecipeError for an option that the target does not
-    have.
+    `max_shard_size` is in MB; `measure` is for a GGUF file; `part` is of a fine-tuned network, one of heads.PARTS.
+    RecipeError for an option that the target does not have, and for a head that it has no place for.
     """
     if max_shard_size and target != "huggingface":
         raise RecipeError(f"--max-shard-size is for --to huggingface, not for {target}")
@@ -38,10 +41,19 @@ def convert_to(
         raise RecipeError(f"--bos is for --to huggingface and onnx, not for {target}")
     if target in ("original", "onnx", "gguf") and with_optimizer:
         raise RecipeError(f"--with-optimizer: {target} has no file for it; convert to huggingface or checkpoint")
+    check_part(source, target, part)
+    if task := task_of(source):
+        if part == BODY:
+            done = convert_to(target, Body(source, task), out, with_optimizer, dtype, max_shard_size, bos, measure)
+            return f"{done}; the head of its task {task.name} is left out"
+        if target == "huggingface":
+            convert_fine_tuned(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos, part)
+            return f"{out}: load it with {CLASSES[(part or heads_of(task)[0]) == SPANS]}; README.md shows how"
     if target == "checkpoint":
         write_run(source, out, with_optimizer)
         further = f"train {out}/recipe.yaml" if with_optimizer else f"train RECIPE --init-from {out}"
-        return f"{out}: go on with kogpt2 {further}, or try kogpt2 generate {out} PROMPT"
+        use = f"predict {out} FILE" if task else f"generate {out} PROMPT"
+        return f"{out}: go on with kogpt2 {further}, or try kogpt2 {use}"
     if target == "onnx":
         write_onnx(source, out, bos)
         return f"{out}: model.onnx generates and logits.onnx scores, with onnxruntime; README.md shows how"

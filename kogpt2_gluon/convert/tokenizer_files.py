@@ -113,6 +113,7 @@ class FromJson:
             "model_max_length": max_length,
             "split_special_tokens": not self._file.special_symbols,  # they are text, and would not be found
             "clean_up_tokenization_spaces": False,
+            "model_input_names": ["input_ids", "attention_mask"],  # as above
             **self.special_tokens,
         }
         made_here = {CONFIG: _json(made), SPECIAL: _json(self.special_tokens)}

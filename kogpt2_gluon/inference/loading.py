@@ -13,6 +13,7 @@ from kogpt2_gluon.model.precision import cast_network
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
+from kogpt2_gluon.runs.saved_task import saved_task
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
@@ -24,10 +25,13 @@ def load_checkpoint(
     `precision` and `ops` are those of a recipe's `training`. float32, whatever the run was trained in, works on any
     device and gives the numbers of a converted model. The network has no gradients and is not hybridized: it decodes as
     it is, and its `for_decoding` and `with_ops`, which share parameters that have gradients, do not work.
+
+    DataError if it is damaged, or fine-tuned for a task: then it has a head in the place of a language model's output.
     """
 
     def load(checkpoint: Checkpoint) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
         checkpoint.verify(optimizer=False, model=False)
+        _refuse_fine_tuned(checkpoint)
         recipe = checkpoint.recipe()
         ctx = context(device)
         model = recipe.model
@@ -41,3 +45,11 @@ def load_checkpoint(
         return net, Tokenizer.load(checkpoint.tokenizer_path), recipe, ctx
 
     return use_checkpoint(path, load)
+
+
+def _refuse_fine_tuned(checkpoint: Checkpoint) -> None:
+    if task := saved_task(checkpoint.state(), checkpoint.path):
+        raise DataError(
+            f"{checkpoint.path}: is fine-tuned for {task.name}, and what it had learned as a language model was not "
+            "kept; its answers: kogpt2 predict"
+        )

@@ -36,6 +36,7 @@ from kogpt2_gluon.runs.checkpoint_folder import (
     name_of,
     named_in,
     newest_in,
+    runs_below,
     step_of,
 )
 from kogpt2_gluon.runs.manifest import (
@@ -220,6 +221,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
                 if newest.exists():
                     raise
                 return open_checkpoint(path)  # a live run has removed it; there is a newer one
+    runs = runs_below(path)
+    if runs:
+        listed = ", ".join(runs[:5]) + (", ..." if len(runs) > 5 else "")
+        raise DataError(f"{path}: no checkpoint there, but runs are: {listed}; name one, such as {path / runs[0]}")
     raise DataError(f"{path}: no checkpoint there (a folder step-NNNNNNNN, or one that holds such folders)")
 
 

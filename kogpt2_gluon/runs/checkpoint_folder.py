@@ -47,6 +47,21 @@ def committed(ckpt_dir: Path) -> list[Path]:
     return [folder for _, folder in sorted(numbered, reverse=True)]
 
 
+def better_one(path: Path) -> Path | None:
+    """Returns PATH/best if `path` is a run or its folder of checkpoints whose newest one is not the best."""
+    for ckpt_dir in (path, path / "checkpoints"):
+        newest, best = newest_in(ckpt_dir), named_in(ckpt_dir, BEST)
+        if newest:
+            return path / BEST if best and best != newest else None
+    return None
+
+
+def runs_below(path: Path) -> list[str]:
+    """Lists the names of the runs in a folder, such as those of several seeds."""
+    below = sorted(path.iterdir()) if path.is_dir() else []
+    return [each.name for each in below if newest_in(each / "checkpoints")]
+
+
 def best_step(ckpt_dir: Path) -> int | None:
     """Returns the step of the checkpoint that ``best`` names; None if it names none that is there."""
     named = named_in(ckpt_dir, BEST)
