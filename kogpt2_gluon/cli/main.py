@@ -22,6 +22,7 @@ from kogpt2_gluon.cli.generate import generate
 from kogpt2_gluon.cli.group import Group
 from kogpt2_gluon.cli.lm_eval import lm_eval
 from kogpt2_gluon.cli.ops import ops
+from kogpt2_gluon.cli.predict import predict
 from kogpt2_gluon.cli.profile import profile
 from kogpt2_gluon.cli.report import report
 from kogpt2_gluon.cli.score import score
@@ -73,6 +74,7 @@ for verb in (
     profile,
     evaluate,
     finetune,
+    predict,
     generate,
     score,
     lm_eval,

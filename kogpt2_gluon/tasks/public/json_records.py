@@ -20,7 +20,12 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, text in read_lines(path):
         if text.strip():
             where = f"{path}, line {number}"
-            yield where, _as_object(where, _parsed(where, text))
+            yield where, object_of(where, text)
+
+
+def object_of(where: str, text: str) -> dict[str, Any]:
+    """Returns the JSON object that a line is; DataError if it is not one."""
+    return _as_object(where, _parsed(where, text))
 
 
 def read_json_array(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

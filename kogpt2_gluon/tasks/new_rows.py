@@ -1,0 +1,134 @@
+"""New texts for a fine-tuned network: a row a line, or JSON lines, from a file, a pipe or standard input.
+
+They are read twice, first to find what is wrong with any of them, so that no answer is written before a bad line is
+found. A pipe can be read once only: what comes from it is kept in a temporary file meanwhile. Memory is one line.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.corpus.sources import local_source
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.disk import full_disk_named
+from kogpt2_gluon.tasks.loading import check_row
+from kogpt2_gluon.tasks.public.json_records import object_of, text_of
+from kogpt2_gluon.tasks.public.text_lines import read_lines
+from kogpt2_gluon.tasks.task import CLASSIFICATION, JOINT, Row, Task
+from kogpt2_gluon.wording import counted
+
+STANDARD_INPUT = "-"
+TEXT, JSON_LINES = "text", "json-lines"
+FORMATS = (TEXT, JSON_LINES)
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+KEYS = ("text", "text_2")
+TAB = "\t"
+
+
+class NewRows:
+    """The rows of a file, without answers; they can be iterated over more than once.
+
+    Parameters
+    ----------
+    path : Path
+    task : Task
+    form : str
+        TEXT: a row a line, with a tab between the texts of a pair. JSON_LINES: an object a line, with `text` and, of a
+        pair, `text_2`. "": JSON lines if the name says so or the first line is such an object, else text.
+    name : str
+        What messages call the file; "": its path.
+
+    Yields ``(number, row)``, where the number is that of the line, from 1. A row has its texts, and stands for no
+    answer although it has one, as a row must. DataError, with the line, for whatever is not a row of the task.
+    """
+
+    def __init__(self, path: Path, task: Task, form: str = "", name: str = "") -> None:
+        self._path, self._task, self.name = path, task, name or str(path)
+        with self._named_errors():
+            self.form = form or (JSON_LINES if self._is_json() else TEXT)
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        with self._named_errors():
+            for number, line in read_lines(self._path):
+                where = f"{self.name}, line {number}"
+                if self.form == TEXT:
+                    texts = self._of_line(where, line)
+                elif line.strip():
+                    texts = self._of_object(where, object_of(where, line))
+                else:
+                    continue
+                label = self._task.labels[0] if self._task.head in (CLASSIFICATION, JOINT) else ""
+                row = Row(texts, label, value=self._task.value_range[0], where=where)
+                check_row(self._task, row)
+                yield number, row
+
+    def _is_json(self) -> bool:
+        if local_source(self._path).suffix in JSON_SUFFIXES:
+            return True
+        for _, line in read_lines(self._path):
+            if line.strip():
+                break
+        else:
+            return False
+        try:
+            return line.lstrip().startswith("{") and KEYS[0] in object_of("", line)
+        except DataError:
+            return False
+
+    def _of_line(self, where: str, line: str) -> tuple[str, ...]:
+        texts = tuple(line.split(TAB))
+        if len(texts) == 1 + self._task.is_pair:
+            return texts
+        task = self._task.name
+        found = f"{counted(len(texts), 'text')}, and {task} takes two, with a tab between them"
+        if not self._task.is_pair:
+            found = f"a tab, and {task} takes one text a line"
+        raise DataError(f"{where}: {found}; JSON lines can have tabs in a text")
+
+    def _of_object(self, where: str, record: dict[str, Any]) -> tuple[str, ...]:
+        if not self._task.is_pair and KEYS[1] in record:
+            raise DataError(f"{where}: {KEYS[1]}, and {self._task.name} takes one text")
+        return tuple(text_of(where, record, key) for key in KEYS[: 1 + self._task.is_pair])
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Calls the temporary file of a pipe by the pipe's name."""
+        try:
+            yield
+        except DataError as error:
+            raise DataError(str(error).replace(str(self._path), self.name)) from None
+
+
+@contextmanager
+def open_rows(path: Path, task: Task, form: str = "") -> Iterator[NewRows]:
+    """Opens new rows; `path` is a file, a pipe, or "-" for standard input. DataError if there are none."""
+    is_input = str(path) == STANDARD_INPUT
+    if not is_input and not _is_pipe(path):
+        yield NewRows(path, task, form)
+        return
+    with tempfile.NamedTemporaryFile(prefix="kogpt2-predict-") as kept:
+        folder, name = Path(kept.name).parent, "standard input" if is_input else str(path)
+        with full_disk_named(folder, lambda: f"{name} is kept there; set TMPDIR to a folder with more room"):
+            if is_input:
+                shutil.copyfileobj(sys.stdin.buffer, kept)
+            else:
+                with path.open("rb") as pipe:
+                    shutil.copyfileobj(pipe, kept)
+            kept.flush()
+        yield NewRows(Path(kept.name), task, form, name)
+
+
+def _is_pipe(path: Path) -> bool:
+    """Returns True for what can be read once only; whatever else is wrong with a path, its reader says."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
