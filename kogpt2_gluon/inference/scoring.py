@@ -22,7 +22,10 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 
 BATCH_TOKENS = 2048  # of one pass, padding included
-STATE_BYTES = 256 << 20  # keys and values of one pass, about: the operators hold them twice for a moment
+# Keys and values of one pass, about: the operators hold them twice for a moment. More than FAST_BYTES are no faster (of
+# 16 to 256 MiB, at 256 units), but a pass of fewer than FEW_TOKENS spends its time on reading the weights.
+FAST_BYTES, STATE_BYTES = 32 << 20, 256 << 20
+FEW_TOKENS = 256
 LOGITS = 256  # rows of V at a time
 
 
@@ -198,7 +201,9 @@ class Scorer:
         states = 2 * layers * units * 4 * (past + length)
         # The stock operators make an array of all scores, and two more of its size.
         scores = 3 * self._net.num_heads * length * (past + length) * 4
-        return max(1, min(BATCH_TOKENS // length, STATE_BYTES // max(states, scores)))
+        needed = max(states, scores)
+        fitting = max(FAST_BYTES // needed, min(FEW_TOKENS // length, STATE_BYTES // needed))
+        return max(1, min(BATCH_TOKENS // length, fitting))
 
     # ---- the network -----------------------------------------------------------------------------------------------
 

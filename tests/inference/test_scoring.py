@@ -124,6 +124,7 @@ def test_small_batches_and_memory_change_nothing(stock, monkeypatch):
     done: list[int] = []
     found = Scorer(stock).log_likelihoods(requests, done.append)
     assert len(done) >= 10 and sum(done) == len(requests)
+    monkeypatch.setattr(scoring, "FAST_BYTES", 1)
     monkeypatch.setattr(scoring, "STATE_BYTES", 1)  # one sequence at a time
     alone = Scorer(stock).log_likelihoods(requests)
     for likelihoods in (found, alone):
