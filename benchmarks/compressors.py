@@ -2,8 +2,8 @@
 
 A compressor learns from what it has read, so a text coded after another one costs what a model trained on the latter
 needs for it. Windows and blocks bound what is remembered: 32 KiB for gzip, 900 kB for bz2, the rest all of the text.
-Both texts are coded with the settings of the longer one. A model of another size is another model: when zpaq's block
-was chosen by each text's own length, which a power of two came between, its figure was a quarter too low.
+Both texts are coded with the settings of the longer one: a model of another size is another model. When zpaq chose its
+size by each text's own length, and a power of two came between the two, its figure was a quarter too low.
 
 Those whose library is not installed are left out by `compressors`, which says so.
 """
@@ -19,6 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Size = Callable[[bytes, int], int]  # the compressed size of a text in bytes, with room for so many
+# libzpaq.cpp, `compressBlock`: what level 5 adds up for a text.
+ZPAQ_TEXT = "w2c0,1010,255i1c256ci1,1,1,1,1,1,2ac0,2,0,255i1c0,3,0,0,255i1c0,4,0,0,0,255i1mm16ts19t0"
+ZPAQ_HEAD = 4096  # bytes that a block has less than its nominal size
 EXTRA = "pip install 'kogpt2-gluon[bench]'"
 
 
@@ -65,11 +68,14 @@ def ppmd_size(text: bytes, room: int) -> int:
 
 
 def zpaq_size(text: bytes, room: int) -> int:
-    """zpaq -method 5, which mixes the predictions of many contexts, in one block of all the text."""
+    """zpaq's mixture of many contexts for text, as in -method 5, in one block.
+
+    The method is spelled out, because from `5` libzpaq would choose the size of the model by each text's own length.
+    """
     import zpaq
 
-    megabytes = max(0, _power_above(room).bit_length() - 21)
-    return len(zpaq.compress(text, method=f"5{megabytes}", threads=1))
+    block = max(0, _power_above(room + ZPAQ_HEAD).bit_length() - 21)  # a power of two, in MiB
+    return len(zpaq.compress(text, method=f"x{block},0{ZPAQ_TEXT}", threads=1))
 
 
 def _power_above(size: int) -> int:
