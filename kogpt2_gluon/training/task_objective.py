@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.convert.source import open_source
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.reader import Reader
@@ -87,13 +87,20 @@ class TaskObjective(Objective):
     def open_reader(
         self, worker: Worker, saved: dict[str, Any] | None, source: str, changed: Mapping[str, Any]
     ) -> Reader:
-        return ExampleReader(self.train, self.recipe, worker, consumed_of(saved, self.train, self.recipe, source))
+        return ExampleReader(self.train, self.recipe, worker, self._consumed(worker, saved, source))
 
     def check_reader(
         self, worker: Worker, saved: dict[str, Any] | None, source: str, changed: Mapping[str, Any]
     ) -> list[str]:
-        consumed_of(saved, self.train, self.recipe, source)
+        self._consumed(worker, saved, source)
         return []
+
+    def _consumed(self, worker: Worker, saved: dict[str, Any] | None, source: str) -> int:
+        """The rows used so far. DataError if the workers have different rows, or the saved state is of others."""
+        digits = (self.train.fingerprint + self.held_out.fingerprint).encode()
+        if not worker.all_equal(list(digits)):
+            raise DataError(f"{self.recipe.task.data}: the workers see different rows there")
+        return consumed_of(saved, self.train, self.recipe, source)
 
     def batches(self, reader: Reader, ctx: Any) -> Iterator[tuple[list[Any], list[Any]]]:
         from kogpt2_gluon.tasks.prediction import micro_batch, on_device

@@ -175,6 +175,25 @@ def test_a_run_does_not_go_on_with_other_rows(shards, task, tmp_path):
         train(recipe_of(longer))
 
 
+DIFFERENT = """
+import os, sys
+from kogpt2_gluon.cli.main import main
+rank = os.environ["HOROVOD_RANK"]
+sys.argv = ["kogpt2", *sys.argv[1:], "task.data=" + sys.argv[-1].partition("=")[2] + rank]
+main()
+"""
+
+
+def test_workers_with_different_rows_are_told(shards, task, tmp_path):
+    for rank in range(2):
+        write_task(tmp_path / f"task{rank}", rows=90 + rank)
+    options = [*settings(shards, task, tmp_path / "run"), "task.epochs=0", "training.num_steps=4"]
+    launch = [HORUN, "--gloo", "-np", 2, sys.executable, "-c", DIFFERENT, "train", "finetune"]
+    done = run(*launch, *options, f"task.data={task.parent}", code=1)
+    assert "the workers see different rows there" in done.stdout + done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_what_a_resume_may_change(shards, task, tmp_path):
     options = [
         *settings(shards, task, tmp_path / "run"),
