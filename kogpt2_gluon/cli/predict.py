@@ -79,9 +79,7 @@ def predict(
 
     _check_out(out, input)
     if better := better_one(checkpoint):
-        click.echo(
-            f"kogpt2: note: {checkpoint} is its newest checkpoint; the best on the dev rows is {better}", err=True
-        )
+        click.echo(f"kogpt2: note: the newest checkpoint is taken; the best on the dev rows is {better}", err=True)
     tuned = load_fine_tuned(checkpoint, device, precision, operators)
     wanted = AnsweringOptions(too_long, seq_length, batch_size)
     wanted.longest(tuned)

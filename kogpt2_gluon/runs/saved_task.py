@@ -16,7 +16,7 @@ TASK = "task"  # its place in the state of a checkpoint
 
 @dataclass(frozen=True)
 class SavedTask:
-    """The answers that the heads of a network give; the attributes are those of :class:`~kogpt2_gluon.tasks.task.Task`."""
+    """The answers that the heads of a network give; the attributes are those of a :class:`..tasks.task.Task`."""
 
     name: str
     head: str
