@@ -11,8 +11,9 @@ shared   `Scorer` as it is: the shots once, each row once, its answers after it
 prompts  each row's prompt whole, but once for its answers
 whole    each prompt and answer whole
 
-`times_K` is seconds of whole / seconds of shared, the median of the turns; `prompts_times_K` that of prompts. The
-likelihoods of all contestants are compared: `difference` is the largest.
+`times_K` is seconds of whole / seconds of shared, the median of the turns; `prompts_times_K` that of prompts;
+`cpu_times_K` that of whole in seconds of the processor, which other load on the machine changes less. The likelihoods of
+all contestants are compared: `difference` is the largest.
 """
 
 from __future__ import annotations
@@ -103,16 +104,17 @@ def run_as_child(arguments: argparse.Namespace) -> Result:
     vocab_size = recipe.model.vocab_size
     warm = [Request(*each) for each in make_requests(vocab_size, WARM_UP_ROWS, max(arguments.shots))]
     scorer.log_likelihoods(warm)
-    result: Result = {"likelihoods": {}, "seconds": {}, "tokens_read": {}}
+    result: Result = {"likelihoods": {}, "seconds": {}, "cpu_seconds": {}, "tokens_read": {}}
     for shots in arguments.shots:
         requests = [Request(*each) for each in make_requests(vocab_size, arguments.rows, shots)]
-        seconds = []
+        seconds, cpu_seconds = [], []
         for _ in range(arguments.turns):
             wait_for_turn()
-            before, began = scorer.tokens_read, time.perf_counter()
+            before, began, cpu = scorer.tokens_read, time.perf_counter(), time.process_time()
             found = scorer.log_likelihoods(requests)
             seconds.append(time.perf_counter() - began)
-        result["seconds"][str(shots)] = seconds
+            cpu_seconds.append(time.process_time() - cpu)
+        result["seconds"][str(shots)], result["cpu_seconds"][str(shots)] = seconds, cpu_seconds
         result["tokens_read"][str(shots)] = scorer.tokens_read - before
         result["likelihoods"][str(shots)] = [each.log_likelihood for each in found]
     return {**result, "peak_memory_mb": peak_memory_mb()}
@@ -132,8 +134,12 @@ def summary(arguments: argparse.Namespace, found: dict[str, Result], state: dict
     result: dict[str, Any] = {"recipe": arguments.recipe, "rows": arguments.rows, "turns": arguments.turns}
     difference = 0.0
     for shots in map(str, arguments.shots):
-        for name, key in (("whole", f"times_{shots}"), ("prompts", f"prompts_times_{shots}")):
-            pairs = zip(found[name]["seconds"][shots], found["shared"]["seconds"][shots])
+        for name, key, unit in (
+            ("whole", f"times_{shots}", "seconds"),
+            ("prompts", f"prompts_times_{shots}", "seconds"),
+            ("whole", f"cpu_times_{shots}", "cpu_seconds"),
+        ):
+            pairs = zip(found[name][unit][shots], found["shared"][unit][shots])
             result[key] = statistics.median(theirs / ours for theirs, ours in pairs)
         likelihoods = [np.array(found[name]["likelihoods"][shots]) for name in NAMES]
         difference = max(difference, *(float(np.abs(likelihoods[0] - other).max()) for other in likelihoods[1:]))
@@ -148,13 +154,14 @@ def table(result: dict[str, Any], shots: Sequence[int]) -> str:
     """Prints the figures as text."""
     lines = [
         f"{result['recipe']}: {result['rows']:,} rows; likelihoods differ by {result['difference']:.1e} at most",
-        "shots  shared, s  prompts, s  whole, s  prompts/shared  whole/shared",
+        "shots  shared, s  prompts, s  whole, s  prompts/shared  whole/shared  of CPU time",
     ]
     for count in shots:
         seconds = [statistics.median(result[name]["seconds"][str(count)]) for name in NAMES]
         lines.append(
             f"{count:>5} {seconds[0]:>10.2f} {seconds[1]:>11.2f} {seconds[2]:>9.2f} "
-            f"{result[f'prompts_times_{count}']:>13.1f} x {result[f'times_{count}']:>11.1f} x"
+            f"{result[f'prompts_times_{count}']:>13.1f} x {result[f'times_{count}']:>11.1f} x "
+            f"{result[f'cpu_times_{count}']:>10.1f} x"
         )
     memory = "  ".join(f"{name} {result[name]['peak_memory_mb']:,.0f}" for name in NAMES)
     return "\n".join([*lines, f"peak memory, MB: {memory}"])
