@@ -12,8 +12,8 @@ prompts  each row's prompt whole, but once for its answers
 whole    each prompt and answer whole
 
 `times_K` is seconds of whole / seconds of shared, the median of the turns; `prompts_times_K` that of prompts;
-`cpu_times_K` that of whole in seconds of the processor, which other load on the machine changes less. The likelihoods of
-all contestants are compared: `difference` is the largest.
+`cpu_times_K` that of whole in seconds of the processor, which other load on the machine changes less. The likelihoods
+of all contestants are compared: `difference` is the largest.
 """
 
 from __future__ import annotations
