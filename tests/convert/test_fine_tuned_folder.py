@@ -182,6 +182,23 @@ def test_padding_at_the_right_and_no_types_of_tokens(small_tokenizer, tmp_path, 
     assert (batch["input_ids"].gather(1, (lengths - 1)[:, None]) == tokenizer.eos_token_id).all()
 
 
+def test_the_frame_survives_saving_and_padding_at_the_left_changes_answers(small_tokenizer, tmp_path, transformers):
+    out = converted(make_fine_tuned(tmp_path / "run", small_tokenizer, "class"), tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    tokenizer.save_pretrained(tmp_path / "again")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    for text in SENTENCES:
+        assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert again.padding_side == "right" and again.pad_token == "<pad>"
+    again.padding_side = "left"
+    model = transformers.GPT2ForSequenceClassification.from_pretrained(out).eval()
+    with torch.no_grad():
+        right, left = (
+            model(**each(list(SENTENCES), padding=True, return_tensors="pt")).logits for each in (tokenizer, again)
+        )
+    assert (right - left).abs().max() > 0.01  # as the card says
+
+
 @given(st.lists(st.text("오늘은 날씨가</s><pad>ab", max_size=20), min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None)
 def test_rows_get_the_ids_of_the_fine_tuning(framing, texts):
