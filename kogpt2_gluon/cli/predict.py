@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,8 +101,9 @@ def _check_out(out: Path | None, source: Path) -> None:
         return
     if out.is_dir():
         raise RecipeError(f"--out {out}: is a folder; name a file")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise RecipeError(f"--out {out}: is INPUT, which it would replace; name another file")
+    with suppress(OSError):  # one of the two is not there
+        if out.samefile(source):
+            raise RecipeError(f"--out {out}: is INPUT, which it would replace; name another file")
 
 
 @contextmanager

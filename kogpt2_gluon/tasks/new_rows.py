@@ -6,6 +6,7 @@ found. A pipe can be read once only: what comes from it is kept in a temporary f
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import sys
@@ -28,6 +29,7 @@ STANDARD_INPUT = "-"
 TEXT, JSON_LINES = "text", "json-lines"
 FORMATS = (TEXT, JSON_LINES)
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+TABLE_SUFFIX = ".csv"  # its columns and its heading would be taken for texts
 KEYS = ("text", "text_2")
 TAB = "\t"
 
@@ -52,7 +54,7 @@ class NewRows:
     def __init__(self, path: Path, task: Task, form: str = "", name: str = "") -> None:
         self._path, self._task, self.name = path, task, name or str(path)
         with self._named_errors():
-            self.form = form or (JSON_LINES if self._is_json() else TEXT)
+            self.form = form or self._form()
 
     def __iter__(self) -> Iterator[tuple[int, Row]]:
         with self._named_errors():
@@ -69,9 +71,16 @@ class NewRows:
                 check_row(self._task, row)
                 yield number, row
 
-    def _is_json(self) -> bool:
-        if local_source(self._path).suffix in JSON_SUFFIXES:
-            return True
+    def _form(self) -> str:
+        suffix = local_source(self._path).suffix
+        if suffix == TABLE_SUFFIX:
+            raise DataError(
+                f"{self.name}: a table by its name; give the texts alone, a row a line, or JSON lines (--format text "
+                "takes each line as a text)"
+            )
+        return JSON_LINES if suffix in JSON_SUFFIXES or self._begins_with_json() else TEXT
+
+    def _begins_with_json(self) -> bool:
         for _, line in read_lines(self._path):
             if line.strip():
                 break
@@ -110,6 +119,8 @@ class NewRows:
 def open_rows(path: Path, task: Task, form: str = "") -> Iterator[NewRows]:
     """Opens new rows; `path` is a file, a pipe, or "-" for standard input. DataError if there are none."""
     is_input = str(path) == STANDARD_INPUT
+    if not is_input and not os.path.lexists(path):
+        raise DataError(f"{path}: no such file; to answer this text itself: echo TEXT | kogpt2 predict CHECKPOINT -")
     if not is_input and not _is_pipe(path):
         yield NewRows(path, task, form)
         return

@@ -7,7 +7,10 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from kogpt2_gluon.runs.checkpoint import Checkpoint
+from kogpt2_gluon.runs.saved_task import saved_task
 from kogpt2_gluon.tasks.loading import check_row, open_task
+from kogpt2_gluon.tasks.new_rows import NewRows
 from kogpt2_gluon.tasks.public import PUBLIC
 from tests.fuzz.mutate import mutate_json, text_mutator
 from tests.fuzz.target import Target
@@ -44,6 +47,17 @@ UTTERANCE = {
     "annot_utt": "[date : 내일] 깨워",
 }
 SESSIONS = [[{"guid": f"a-S{n}", "memory": ["가"] * (n - 1), "summary": ["나"]} for n in (1, 2, 3)]]
+STATE = {
+    "step": 4,
+    "task": {
+        "name": "massive",
+        "head": "joint",
+        "labels": ["alarm_set", "news_query"],
+        "kinds": ["date"],
+        "is_pair": False,
+        "value_range": [0.0, 0.0],
+    },
+}
 OWN = (
     "name: a\nhead: classification\nlabels: [0, 1]\nwords: [가, 나]\ntext: 글\nlabel: 답\nfiles: {train: b.tsv}\n",
     "name: a\nhead: regression\nlowest: -1\nhighest: 1e0\nheader: false\ntext: 1\nlabel: 2\nfiles: {train: b}\n",
@@ -60,6 +74,12 @@ def reader(name: str) -> Callable[[Path], None]:
             check_row(task, row)
 
     return read
+
+
+def read_saved_task(path: Path) -> None:
+    """Reads the task in the state of a checkpoint."""
+    task = saved_task(Checkpoint(path.parent, {}).state(), path)
+    assert task is None or len({*task.labels, *task.tag_names}) >= 0
 
 
 def made(*texts: str) -> Callable[[Path], list[bytes]]:
@@ -99,5 +119,14 @@ TARGETS = [
     ),
     Target("task-sessions", "rows.json", made(json.dumps(SESSIONS)), reader("carecall-memory"), mutate_json, share=2),
     Target("task-lines", "rows.jsonl", made(json.dumps(UTTERANCE)), reader("massive"), mutate_lines, share=2),
+    Target(
+        "new-rows",
+        "rows",
+        made("가\t나\n다\t라\r\n", '{"text": "가", "text_2": "나\\t"}\n\n{"text": "다", "text_2": "라"}\n'),
+        lambda path: sum(1 for _ in NewRows(path, PUBLIC["korsts"])),
+        mutate_lines,
+        share=2,
+    ),
+    Target("saved-task", "state.json", made(json.dumps(STATE)), read_saved_task, mutate_json),
     Target("own-task", "own.yaml", made(*OWN), lambda path: open_task(str(path)), text_mutator([*WORDS, ": ", "- "])),
 ]

@@ -134,7 +134,12 @@ def test_a_pipe_is_read_twice_and_named_in_messages(tmp_path):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="no such file"), open_rows(tmp_path / "rows.txt", ONE):
-        pass
+    for text in (tmp_path / "rows.txt", Path("정말 재미있다"), Path("정말 재미있다 " * 500)):
+        with pytest.raises(DataError, match=r"no such file; to answer this text itself: echo"), open_rows(text, ONE):
+            pass
+    table = write(tmp_path, "document,label\n재미있다,1\n", "rows.csv")
+    with pytest.raises(DataError, match=r"rows\.csv: a table by its name"):
+        read(table)
+    assert len(read(table, form=TEXT)) == 2
     with pytest.raises(DataError, match="folder"), open_rows(tmp_path, ONE) as rows:
         list(rows)
