@@ -3,7 +3,7 @@
 #
 # Guess: after update() with all batches, get() returns the score of all rows. Accuracy does, and so do the metrics of the
 # same names in scikit-learn and SciPy, where average='macro' means the mean over classes.
-# What happens: in MXNet 1.9.1 both metrics take average='macro' unless told otherwise, and that is the mean of the
+# What happens: in MXNet 1.9.1 both metrics take average='macro' unless it is given, and that is the mean of the
 # batches' own scores. Here rows come sorted by length, as rows of a task do when batches are made of similar lengths, and
 # longer pairs have higher labels: within a batch there is little to correlate. With average='micro' both are right.
 # It matters to whoever evaluates sentence similarity (KorSTS, STS-B) or F1 with these classes: scores change with the batch

@@ -36,7 +36,7 @@ def finetune(
     baselines: bool,
     pretraining: tuple[Path, ...],
 ) -> None:
-    """Fine-tune a network for a task, score it on the test rows, and print a table with simpler systems beside it.
+    """Fine-tune a network for a task, score it on the test rows, and print a table with simpler systems in it.
 
     CHECKPOINT is a run, a checkpoint, or a transformers folder of a GPT-2; OVERRIDES are section.key=value. Each seed
     is a run as `kogpt2 train` makes it, in RUN_DIR/seed-N (tracking.run_dir): the same command goes on after a stop,

@@ -1,7 +1,7 @@
 """GPT-2 with a head for a task, and the loss of its answers.
 
 The head sits on the hidden states after the last LayerNorm: of the last token before the padding for an answer about
-the whole text, which is the only one that has seen all of it; of each token for labels of tokens. Padding stands at the
+the whole text, which is the only one that has seen all of it; of each token for labels of tokens. Padding is at the
 right: a token attends to itself and those before it, so padding needs no mask, and what it computes is not used.
 
 The heads are those of transformers' GPT2ForSequenceClassification (no bias) and GPT2ForTokenClassification (a bias), so
@@ -24,7 +24,7 @@ nn = mx.gluon.nn
 
 
 class HeadSizes(NamedTuple):
-    """What the heads answer.
+    """The sizes of the heads.
 
     `answers` is the number of classes, 1 for a number, 0 for no answer about the whole text; `tags` is the number of
     labels that a token can have, 0 if tokens have none.
@@ -63,7 +63,7 @@ class TaskModel(GPT2Model):
         return self.answers(F, tokens, last)
 
     def answers(self, F, tokens, last, rows=None):
-        """What :meth:`hybrid_forward` returns; `rows` are those of the embedding."""
+        """Returns what :meth:`hybrid_forward` does; `rows` are those of the embedding."""
         hidden, _ = self.hidden_states(F, tokens, rows=rows)  # (B, T, C)
         answers = tags = None
         if self.heads.answers:

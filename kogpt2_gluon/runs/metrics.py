@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
-from kogpt2_gluon.machine.console import forget, write_line
+from kogpt2_gluon.runs.display import Display
 from kogpt2_gluon.runs.environment import write_environment
 from kogpt2_gluon.runs.eta import Eta
 from kogpt2_gluon.storage.files import remove_partials, replace_file
@@ -145,7 +145,7 @@ class Tracker(NullTracker):
         self._metrics: IO[str] | None = None
         self._log: IO[str] | None = None
         self._writer: Any = None
-        self._display: _Display | None = None
+        self._display: Display | None = None
 
     def __enter__(self) -> Tracker:
         try:
@@ -158,7 +158,7 @@ class Tracker(NullTracker):
         if self._tensorboard:
             begun = None if self._is_new else self._start_step
             self._writer = _summary_writer(self.run_dir / "tensorboard", begun)
-        self._display = _Display(self._console, self.num_steps, self._start_step)
+        self._display = Display(self._console, self.num_steps, self._start_step)
         self._began = time.monotonic()
         return self
 
@@ -344,50 +344,6 @@ def _open_log(path: Path) -> IO[str]:
 def printable(text: str) -> str:
     """`text` with control characters and lone surrogates shown as U+FFFD; line ends and tabs stay."""
     return UNPRINTABLE.sub("\ufffd", text)
-
-
-class _Display:
-    """Prints lines on the console, above a live progress bar if it is a terminal."""
-
-    def __init__(self, console: Console | None, num_steps: int, step: int) -> None:
-        self._progress: Any = None
-        self._stream: IO[str] = console.file if console is not None else sys.stdout
-        # Without the caller's console, only a real terminal counts as one: rich also believes FORCE_COLOR.
-        if not (console.is_terminal if console is not None else self._stream.isatty()):
-            return
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self._progress = Progress(
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:6.2f}%  {task.description}"),
-            console=console,
-            expand=True,
-            refresh_per_second=2,  # the interpreter belongs to the training loop
-        )
-        self._task = self._progress.add_task("starting", total=num_steps, completed=step)
-        self._progress.start()
-
-    def update(self, step: int, loss: float, tokens_per_second: float, eta: float) -> None:
-        if self._progress is not None:
-            figures = f"loss {loss:.4f}  {tokens_per_second:,.0f} tok/s  eta {duration(eta):>6}"
-            self._progress.update(self._task, completed=step, description=figures)
-
-    def print(self, line: str) -> None:
-        if self._progress is None:
-            write_line(self._stream, line)
-            return
-        try:
-            self._progress.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
-        except OSError:  # the terminal has gone; log.txt has everything
-            self.close()
-
-    def close(self) -> None:
-        progress, self._progress = self._progress, None
-        try:
-            if progress is not None:
-                progress.stop()
-        except OSError:
-            forget(self._stream)
 
 
 def _summary_writer(folder: Path, step: int | None) -> Any:

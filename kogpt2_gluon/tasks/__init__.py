@@ -1,4 +1,4 @@
-"""What a trained network is judged by: tasks with their data, heads, metrics, baselines and prompts.
+"""Judges a trained network: tasks with their data, heads, metrics, baselines and prompts.
 
 The words of this room:
 

@@ -1,7 +1,7 @@
 """Rows as tokens: what the network reads of a row, and the numbers of its answers.
 
 A text becomes ``<s> text </s>``, as in pretraining, and a pair ``<s> first </s> second </s>`` (Radford et al., 2018,
-have a delimiter there). Where one token both begins and ends documents it stands there likewise.
+have a delimiter there). Where one token both begins and ends documents it is there likewise.
 
 Labels of tokens: each token gets the label that its characters have in the spans, B-kind if the span begins in it, else
 I-kind, or O. A token that is partly inside a span counts as inside. So a span whose borders are inside a token cannot

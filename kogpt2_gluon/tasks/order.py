@@ -43,7 +43,7 @@ class Order:
         return max(1, min(WINDOW, len(self.lengths) // self.total_batch_size))
 
     def update(self, number: int) -> Numbers:
-        """The rows of update `number` (from 0), (total_batch_size,), those of similar length beside each other."""
+        """The rows of update `number` (from 0), (total_batch_size,), those of similar length next to each other."""
         window, place = divmod(number, self.window)
         if self._window is None or self._window[0] != window:
             self._window = window, self._deal(window)

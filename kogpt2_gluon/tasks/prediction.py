@@ -1,4 +1,4 @@
-"""What a network answers to the rows of a task."""
+"""Runs a network over the rows of a task, and reads its answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kogpt2_gluon.tasks.encoding import NO_TAG, Examples, spans_of_tags, tag_nam
 from kogpt2_gluon.tasks.metrics import Predictions
 from kogpt2_gluon.tasks.task import CLASSIFICATION, JOINT, REGRESSION, TOKEN_LABELS, Task
 
-ROUNDED = 8  # lengths of batches are multiples of it, so that there are few: MXNet plans the memory of each anew
+ROUNDED = 8  # lengths of batches are multiples of it, so that there are few: MXNet plans the memory of each
 
 Floats = NDArray[np.float32]
 
@@ -50,7 +50,7 @@ def on_device(batch: MicroBatch, ctx: Any) -> MicroBatch:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network gives for each of N rows of L tokens.
+    """The outputs of a network for each of N rows of L tokens.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a task is, and its rows."""
+"""A task, and its rows."""
 
 from __future__ import annotations
 

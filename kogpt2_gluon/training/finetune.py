@@ -1,4 +1,4 @@
-"""Fine-tunes a checkpoint for a task, over several seeds, and says what it is worth beside simpler systems.
+"""Fine-tunes a checkpoint for a task, over several seeds, and says what it is worth, compared with simpler systems.
 
 Each seed is a training run like any other, in DIR/seed-N, so what was interrupted goes on when the same command is
 given again. Its best checkpoint on the dev rows answers the test rows. What that scored is kept in the run's
@@ -75,7 +75,7 @@ class JudgedRows:
 def fine_tune_all(
     plan: Plan, runs: dict[str, list[Recipe]], say: Say, with_baselines: bool, pretraining: Sequence[Path]
 ) -> ScoreTable:
-    """Trains and scores all runs of a plan and the simpler systems; prints the table and keeps it beside the runs.
+    """Trains and scores all runs of a plan and the simpler systems; prints the table and keeps it next to the runs.
 
     Every worker calls this; rank 0 speaks and writes.
     """
@@ -135,7 +135,7 @@ def _say_nothing(line: str) -> None:
 
 @dataclass(frozen=True)
 class RunScores:
-    """What one run scored on the judged rows.
+    """The scores of one run on the judged rows.
 
     Attributes
     ----------

@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to fine-tune, and how.
+    """The network to fine-tune, the task, and how.
 
     Attributes
     ----------

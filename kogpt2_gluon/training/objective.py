@@ -1,4 +1,4 @@
-"""What a run minimises: a language model's loss (training/language_model.py) or a task's (training/task_objective.py).
+"""The quantity that a run minimises: a language model's loss (training/language_model.py) or a task's (training/task_objective.py).
 
 The training loop and all around it ask an Objective for data, network, loss and scores. They do not know which one it
 is. An Objective is made without MXNet, so that a dry run makes it too; its methods that need MXNet load it.
@@ -54,7 +54,7 @@ class HeldOut(Protocol):
 
 
 class Objective(ABC):
-    """What a run minimises.
+    """The quantity that a run minimises, its data and its scores.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Objective(ABC):
         return []
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides, as plain data."""
+        """Returns what a checkpoint holds in addition, as plain data."""
         return {}
 
 

@@ -160,7 +160,7 @@ class TaskObjective(Objective):
         return TaskScores(float(outputs.losses.mean()), metrics, self.task.metrics[0])
 
     def state(self) -> dict[str, Any]:
-        """What a fine-tuned network needs to be used without its data."""
+        """Returns what a fine-tuned network needs to be used without its data."""
         task = self.task
         return {
             "task": {

@@ -13,7 +13,7 @@ HEADER = "sentence1\tsentence2\tgold_label\n"
 
 
 def test_quotes_join_neither_lines_nor_fields(tmp_path: Path) -> None:
-    """As in line 24,426 of the public file, where readers of CSV stop, and in xnli.dev."""
+    """So is line 24,426 of the public file, where readers of CSV stop, and in xnli.dev."""
     lines = [
         '"상처! 설명해 주시겠습니까?\t그는 말이 없었다.\tneutral',
         '그가 말했다, "엄마, 저 왔어요."\t그는 왔다.\tentailment',

@@ -166,7 +166,10 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
         (("delimiter: comma", "format: words"), "format=words is for head=token labels, and head is classification"),
         (("delimiter: comma", "lowest: 0"), "lowest: has no effect; it needs head=regression"),
         (("delimiter: comma", "format: json lines\ndelimiter: tab"), "delimiter: has no effect"),
-        (("delimiter: comma", "metrics: [spearman]"), "mine.yaml: metrics: no metric 'spearman' for the head classification"),
+        (
+            ("delimiter: comma", "metrics: [spearman]"),
+            "mine.yaml: metrics: no metric 'spearman' for the head classification",
+        ),
         (("head: classification", "head: token labels"), "labels: has no effect"),
     ],
 )

@@ -1,4 +1,4 @@
-"""PAWS-X: sentences that are not there, and a character that is no line end."""
+"""PAWS-X: sentences that are not there, and a character that ends no line."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_quotes_of_csv_are_taken_off_and_said(tmp_path: Path) -> None:
 
 
 def test_a_tab_in_quotes_does_not_make_a_column(tmp_path: Path) -> None:
-    """As in Question Pair's train.txt before its pull request 2."""
+    """So it was in Question Pair's train.txt before its pull request 2."""
     rows, _ = table(write(tmp_path / "a.tsv", 'document\tlabel\n"가족끼리, ""사랑해""라는 말\t"\t1\n'))
     assert rows == [('가족끼리, "사랑해"라는 말\t', "1")]
 
