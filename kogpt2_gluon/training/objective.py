@@ -1,4 +1,5 @@
-"""The quantity that a run minimises: a language model's loss (training/language_model.py) or a task's (training/task_objective.py).
+"""The quantity that a run minimises: the loss of a language model (training/language_model.py) or of a task
+(training/task_objective.py).
 
 The training loop and all around it ask an Objective for data, network, loss and scores. They do not know which one it
 is. An Objective is made without MXNet, so that a dry run makes it too; its methods that need MXNet load it.
