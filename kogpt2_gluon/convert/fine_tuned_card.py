@@ -9,7 +9,7 @@ from typing import Any
 from kogpt2_gluon.convert.framing import Padding
 from kogpt2_gluon.convert.model_card import special_tokens
 from kogpt2_gluon.convert.names import bytes_of
-from kogpt2_gluon.convert.tokenizer_files import TokenizerFiles
+from kogpt2_gluon.convert.tokenizer_files import FromJson, TokenizerFiles
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.saved_task import REGRESSION, SavedTask
 
@@ -51,9 +51,15 @@ MXNet), converted {rounding}.
 ## Tokenizer
 
 - {tokenizer.description} {special_tokens(tokenizer)}
-- Special tokens are not looked for in texts: a text that has `{padding.token}` written in it is spelled with ordinary
-  pieces.
+{_bullet(_spelled_out(tokenizer))}
 """
+
+
+def _spelled_out(tokenizer: TokenizerFiles) -> str:
+    """Returns what becomes of a special token that is written out in a text."""
+    if isinstance(tokenizer, FromJson):
+        return "Take special tokens that are written out in a text out of it, if you do not trust it."
+    return "Special tokens that are written out in a text are spelled with ordinary pieces."
 
 
 def _program(task: SavedTask, has_tags: bool) -> str:
@@ -77,7 +83,8 @@ def _answers(task: SavedTask, has_tags: bool) -> str:
         return _bullet(
             f"Each token has one of {len(task.tag_names)} labels: `O`, and `B-` and `I-` of {_listed(task.kinds)}. A "
             "span begins at a B, or at an I after another kind, and goes on over the I of its kind; `start` and `end` "
-            'can include a space that is not part of it. Take `aggregation_strategy="simple"`: the others decide by '
+            "can include a space that is not part of it, and a character of several tokens, such as an emoji, can come "
+            'several times. Take `aggregation_strategy="simple"`: the others decide by '
             "words."
         )
     if task.head == REGRESSION:

@@ -11,7 +11,7 @@ import json
 from itertools import count
 from typing import Any, NamedTuple
 
-from kogpt2_gluon.convert.tokenizer_files import TokenizerFiles
+from kogpt2_gluon.convert.tokenizer_files import FromJson, TokenizerFiles
 from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.storage.tokenizer_file import CONFIG, MAP, TOKENIZER_JSON
 
@@ -45,6 +45,7 @@ def framing_files(tokenizer: TokenizerFiles, padding: Padding, most: int) -> dic
     config: dict[str, Any] = json.loads(files[CONFIG])
     config.update(
         model_max_length=most,
+        split_special_tokens=True,  # as in the fine-tuning: written out in a text they are text
         padding_side="right",
         truncation_side="right",
         pad_token=padding.token,
@@ -71,6 +72,14 @@ def _framing(content: dict[str, Any], tokenizer: TokenizerFiles, padding: Paddin
         },
     }
     content["truncation"] = content["padding"] = None
+    model, unknown = content["model"], tokenizer.special_tokens.get("unk_token")
+    if isinstance(model["vocab"], dict) and unknown in model["vocab"]:  # a BPE that may not name it, such as KoGPT2's
+        model["unk_token"] = unknown  # else what has no piece is dropped, where the fine-tuning had this token
+        model["dropout"] = None
+    if isinstance(tokenizer, FromJson):
+        symbols = set(tokenizer.special_symbols)  # such as the emoticons of KoGPT2, which are found in texts
+        for each in content.get("added_tokens", []):
+            each["special"] = bool(each.get("special")) and each["content"] not in symbols
     if padding.is_new:
         flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
         added = {"id": padding.id, "content": padding.token, **flags, "special": True}

@@ -98,6 +98,7 @@ class FromJson:
             self.ids: dict[str, int] = Tokenizer.from_str(self._file.content.decode()).get_vocab(with_added_tokens=True)
         self._copied = {name: (path.parent / name).read_bytes() for name in BESIDE if (path.parent / name).is_file()}
         self.special_tokens = self._file.special
+        self.special_symbols = self._file.special_symbols
         self.description = f"A `tokenizers` file with {len(self.ids):,} pieces, as it was."
 
     def usage(self, max_length: int, bos: bool) -> str:
@@ -111,7 +112,7 @@ class FromJson:
         made = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_length,
-            "split_special_tokens": not self._file.special_symbols,  # they are text, and would not be found
+            "split_special_tokens": not self.special_symbols,  # they are text, and would not be found
             "clean_up_tokenization_spaces": False,
             "model_input_names": ["input_ids", "attention_mask"],  # as above
             **self.special_tokens,

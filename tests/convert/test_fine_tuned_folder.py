@@ -23,7 +23,7 @@ from kogpt2_gluon.tasks.task import Row
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.convert.head_helpers import SENTENCES, make_fine_tuned, task_named
 from tests.helpers import kogpt2
-from tests.tokens.json_helpers import byte_level
+from tests.tokens.json_helpers import byte_level, llama
 from tests.tokens.json_helpers import kogpt2 as kogpt2_json
 
 torch = pytest.importorskip("torch", reason="runs the converted network")
@@ -151,14 +151,15 @@ def test_a_tokenizer_without_padding_gets_some(spare, tmp_path, transformers):
     assert "It is new" in (out / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_newer_tokenizer_of_kogpt2(tmp_path, transformers):
-    """Its special tokens include emoticons, which are text."""
-    tokenizer = kogpt2_json()
+@pytest.mark.parametrize("make", [kogpt2_json, llama, byte_level])
+def test_tokenizers_of_the_tokenizers_library(make, tmp_path, transformers):
+    """KoGPT2's newer one drops what it cannot spell, unless its unknown token is named; its emoticons are special."""
+    tokenizer = make()
     content, pieces = tokenizer.to_str().encode(), tokenizer.get_vocab_size()
-    checkpoint = make_fine_tuned(tmp_path / "run", content, "class", "tokenizer.json", pieces)
+    checkpoint = make_fine_tuned(tmp_path / "run", content, "class", "tokenizer.json", pieces, seq_length=64)
     out = converted(checkpoint, tmp_path / "out")
-    texts = ["이 영화는 정말 :-) 재미있다 ^^", "그날 밤", "오늘은 날씨가 😀 좋아서"]
-    classify = transformers.pipeline("text-classification", model=str(out), device="cpu")
+    texts = ["이 영화는 정말 :-) 재미있다 ^^", "그날 밤", "뷁 쀍 없는 글자", "<s> 안녕 </s><pad>", "  여러   칸 😀 "]
+    classify = transformers.pipeline("text-classification", model=str(out), device="cpu", truncation=True)
     found = classify(texts, batch_size=3)
     outputs, ours = answers_here(checkpoint, texts)
     assert [each["label"] for each in found] == ours.labels
