@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import DataError
@@ -104,6 +104,7 @@ STRANGE = st.sampled_from("\x0b\x0c\x1c\x85\u2028\u2029")  # for Python, ends of
 
 
 @given(st.lists(st.text(SIGNS | STRANGE, max_size=20), min_size=1), st.sampled_from(["\n", "\r\n"]))
+@settings(max_examples=40, deadline=None)
 def test_a_row_for_each_line_whatever_is_in_it(tmp_path_factory, texts, end):
     # The first line says what the file is. It is long, since a text of hardly more than control characters is refused.
     texts[0] = "가나다라마바사" * 40 + texts[0]
