@@ -221,7 +221,7 @@ def _activations(recipe: Recipe, operators: Operators, storage_bytes: int, accum
 def checkpoints_kept(recipe: Recipe) -> int:
     """The most checkpoints that a run keeps; while it saves there is one more."""
     rules, steps = recipe.checkpoint, recipe.training.num_steps
-    best, every = rules.keep_best and bool(recipe.data.test), rules.interval or steps
+    best, every = rules.keep_best and bool(recipe.data.test or recipe.task.name), rules.interval or steps
     if rules.keep:
         return rules.keep + best + (steps // math.lcm(every, rules.keep_every) if rules.keep_every else 0)
     evaluated = (recipe.evaluation.interval or steps) if best else 0

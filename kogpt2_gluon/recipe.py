@@ -217,11 +217,16 @@ def _unfit_task(recipe: Recipe) -> Iterator[Fault]:
         for key in ("data", "epochs", "dev_share", "too_long"):
             if getattr(task, key) != getattr(usual, key):
                 yield Fault((f"task.{key}", "task.name"), f"task.{key} is set, and task.name, which needs it, is empty")
-        if recipe.evaluation.patience and not data.test:
-            yield Fault(("evaluation.patience", "data.test"), "evaluation.patience needs held-out data: data.test=DIR")
+        if recipe.evaluation.patience and not (data.test and recipe.checkpoint.keep_best):
+            yield Fault(
+                ("evaluation.patience", "data.test", "checkpoint.keep_best"),
+                "evaluation.patience needs held-out data, data.test=DIR, and checkpoint.keep_best=true",
+            )
         return
     if not task.data:
         yield Fault(("task.data",), f"task.name={task.name} needs the folder of its files: task.data=DIR")
+    if not recipe.checkpoint.keep_best:
+        yield Fault(("checkpoint.keep_best",), "checkpoint.keep_best=false: a task is judged by its best checkpoint")
     for section, key, why in (
         ("data", "train", "a task's rows are in task.data"),
         ("data", "test", "a task has a dev set of its own"),

@@ -54,8 +54,9 @@ def finetune(
     from kogpt2_gluon.training.finetune_plan import Plan
 
     plan = Plan(checkpoint, task, data, recipe, overrides, seeds, untrained)
-    runs = plan.recipes(click.echo)
-    from kogpt2_gluon.machine import runtime
+    from kogpt2_gluon.machine import job, runtime
+
+    runs = plan.recipes(click.echo if not job.rank() else lambda line: None)
 
     runtime.prepare(next(iter(runs.values()))[0].training.threads)
     from kogpt2_gluon.training.finetune import fine_tune_all

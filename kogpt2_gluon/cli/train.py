@@ -71,7 +71,7 @@ def train(
     if init_from is not None:
         overrides = (*overrides, f"training.init_from={init_from}")
     loaded, resume, allowed = (
-        with_steps(load_recipe(recipe, overrides)),
+        with_steps(load_recipe(recipe, overrides), overrides),
         resume_choice(resume),
         check_allowed(allow_change),
     )

@@ -178,8 +178,12 @@ class GPT2Model(RetracedBlock):
         hidden, new_states = self.hidden_states(F, tokens, states)
         return self.ops.logits(F, hidden, self._logits_proj), new_states
 
-    def hidden_states(self, F, tokens, states=None, rows=None):
-        """The input of the output projection, (batch_size, length, units), and new_states."""
+    def hidden_states(self, F, tokens, states=None, rows=None, choose=None):
+        """The input of the output projection, (batch_size, length, units), and new_states.
+
+        `choose`, if only some places are wanted, takes the last layer's hidden states after its attention, behind which
+        no place depends on another, to those of the places.
+        """
         ops = self.ops
         seed = ops.dropout_seed(F)
         past_length = _past_length(F, states)
@@ -188,6 +192,8 @@ class GPT2Model(RetracedBlock):
         for i, (attention, ffn) in enumerate(zip(self._self_attention_layers, self._ffn_layers)):
             layer_states = None if states is None else states[2 * i : 2 * i + 2]
             hidden, key_value = attention(hidden, seed, layer_states)
+            if choose and i == self._num_layers - 1:
+                hidden = choose(hidden)
             hidden = ffn(hidden, seed)
             new_states += key_value
         return ops.layer_norm(F, hidden, self._final_ln), new_states

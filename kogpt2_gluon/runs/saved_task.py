@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ class SavedTask:
     kinds: tuple[str, ...]
     is_pair: bool
     value_range: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain data, which :func:`saved_task` reads."""
+        return {
+            **asdict(self),
+            "labels": list(self.labels),
+            "kinds": list(self.kinds),
+            "value_range": list(self.value_range),
+        }
 
     @property
     def answers(self) -> int:
@@ -56,8 +66,12 @@ def saved_task(state: Mapping[str, Any], source: Path) -> SavedTask | None:
             and all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in texts)
             and all(len(set(each)) == len(each) for each in texts)
             and (saved["head"] != REGRESSION or low < high)
+            and math.isfinite(low)
+            and math.isfinite(high)
+            and (saved["head"] not in (CLASSIFICATION, JOINT) or texts[0])
+            and (saved["head"] not in (TOKEN_LABELS, JOINT) or texts[1])
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         is_right = False
     if not is_right:
         raise DataError(f'{source}: "{TASK}" in its state is not what a run writes there')

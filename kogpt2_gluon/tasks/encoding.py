@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.tasks.task import CLASSIFICATION, JOINT, REGRESSION, TOKEN_LABELS, Row, Span, Task
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
@@ -85,17 +85,19 @@ class Examples:
 
 def tag_names(task: Task) -> tuple[str, ...]:
     """The labels that a token can have: O, and B-kind and I-kind of each kind."""
-    return ("O", *(f"{place}-{kind}" for kind in task.kinds for place in "BI"))
+    return task.saved.tag_names
 
 
 def encode(task: Task, rows: Sequence[Row], tokenizer: Tokenizer, most: int, cut: bool = False) -> Examples:
     """Turns rows into tokens; none gets more than `most` of them.
 
-    DataError for no rows at all and, without `cut`, for a row that is longer. With it the text loses its last tokens;
-    of a pair, the longer text.
+    DataError for no rows at all and, without `cut`, for a row that is longer; RecipeError if no text fits. With `cut`
+    the text loses its last tokens; of a pair, the longer text.
     """
     if not rows:
         raise DataError(f"task {task.name}: no rows")
+    if most < 2 + task.is_pair:
+        raise RecipeError(f"data.seq_length={most}: <s> and </s> alone take {2 + task.is_pair} tokens of a row")
     has_tags = task.head in (TOKEN_LABELS, JOINT)
     texts = [[row.texts[k] for row in rows] for k in range(1 + task.is_pair)]
     found = tokenizer.encode_with_places(texts[0]) if has_tags else []

@@ -33,7 +33,9 @@ class FineTuned:
     step: int
 
 
-def load_fine_tuned(path: Path, device: str = "auto", precision: str = "float32", ops: str = "auto") -> FineTuned:
+def load_fine_tuned(
+    path: Path, device: str = "auto", precision: str = "float32", ops: str = "auto", local_rank: int = 0
+) -> FineTuned:
     """Verifies and loads a fine-tuned checkpoint; `path` may be the run's folder, or RUN/best.
 
     DataError if it is damaged, or of a language model. The network has no gradients.
@@ -41,7 +43,7 @@ def load_fine_tuned(path: Path, device: str = "auto", precision: str = "float32"
 
     def load(checkpoint: Checkpoint) -> FineTuned:
         checkpoint.verify(optimizer=False)
-        recipe, task, ctx = checkpoint.recipe(), task_of(checkpoint), context(device)
+        recipe, task, ctx = checkpoint.recipe(), task_of(checkpoint), context(device, local_rank)
         model = recipe.model
         net = build_task_model(
             model, head_sizes(task), choose_ops(ops, precision, ctx, model.dropout, model.activation)

@@ -16,25 +16,25 @@ from kogpt2_gluon.tasks.encoding import NO_TAG, Examples, spans_of_tags, tag_nam
 from kogpt2_gluon.tasks.metrics import Predictions
 from kogpt2_gluon.tasks.task import CLASSIFICATION, JOINT, REGRESSION, TOKEN_LABELS, Task
 
-ROUNDED = 8  # lengths of batches are multiples of it, so that there are few: MXNet plans the memory of each
+ROUNDED = {"gpu": 8, "cpu": 1}  # lengths of batches are multiples of it: a GPU multiplies matrices of such sizes faster
 
 Floats = NDArray[np.float32]
 
 
 def head_sizes(task: Task) -> HeadSizes:
     """The sizes of a task's heads."""
-    answers = {REGRESSION: 1, TOKEN_LABELS: 0}.get(task.head, len(task.labels))
-    tags = len(tag_names(task)) if task.head in (TOKEN_LABELS, JOINT) else 0
-    return HeadSizes(answers, tags, is_number=task.head == REGRESSION)
+    saved = task.saved
+    return HeadSizes(saved.answers, len(saved.tag_names), is_number=task.head == REGRESSION)
 
 
-def micro_batch(examples: Examples, rows: NDArray[np.int64], most: int) -> MicroBatch:
-    """The rows of these numbers as arrays of NumPy, filled up at the right.
+def micro_batch(examples: Examples, rows: NDArray[np.int64], most: int, ctx: Any) -> MicroBatch:
+    """The rows of these numbers as arrays of NumPy for a device, filled up at the right.
 
-    The length is that of the longest row, rounded up to a multiple of 8 but not above `most`.
+    The length is that of the longest row, on a GPU rounded up to a multiple of 8 but not above `most`.
     """
     begins, lengths = examples.ends[rows], examples.lengths[rows]
-    length = min(most, -(-int(lengths.max()) // ROUNDED) * ROUNDED)
+    unit = ROUNDED[ctx.device_type]
+    length = min(most, -(-int(lengths.max()) // unit) * unit)
     place = np.arange(length)
     is_there = place < lengths[:, None]
     source = np.where(is_there, begins[:, None] + place, 0)
@@ -80,10 +80,11 @@ def run_network(
     count = len(examples)
     losses, answers = np.zeros(count), np.zeros((count, heads.answers))
     tags = np.zeros(len(examples.tokens) if heads.tags else 0)
-    by_length = np.argsort(examples.lengths, kind="stable")
+    # The longest first: MXNet plans the memory of each length anew, and what is there then suffices for all others.
+    by_length = np.argsort(-examples.lengths, kind="stable")
     batches = [by_length[begin : begin + batch_size] for begin in range(0, count, batch_size)]
     for rows in batches[worker.rank :: worker.size]:
-        batch = micro_batch(examples, rows, most)
+        batch = micro_batch(examples, rows, most, ctx)
         outputs = [each.asnumpy() for each in loss_block.with_answers(on_device(batch, ctx))]
         losses[rows] = outputs.pop(0)
         if heads.answers:
@@ -102,14 +103,14 @@ def run_network(
 
 
 def predictions(task: Task, examples: Examples, outputs: Outputs) -> Predictions:
-    """The answers that outputs stand for: the likeliest class, the number inside its range, the spans."""
+    """The answers that outputs stand for: the likeliest class, the spans, the number, which may leave its range."""
     labels: list[str] = []
     values: list[float] = []
     if task.head in (CLASSIFICATION, JOINT):
         labels = [task.labels[number] for number in outputs.answers.argmax(axis=1)]
     if task.head == REGRESSION:
         low, high = task.value_range
-        values = (low + (high - low) * np.clip(outputs.answers[:, 0], 0, 1)).tolist()
+        values = (low + (high - low) * outputs.answers[:, 0]).tolist()
     spans = []
     if task.head in (TOKEN_LABELS, JOINT):
         names = tag_names(task)

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 # The words are here for all others that speak of tasks.
-from kogpt2_gluon.runs.saved_task import CLASSIFICATION, HEADS, JOINT, REGRESSION, TOKEN_LABELS  # noqa: F401
+from kogpt2_gluon.runs.saved_task import (  # noqa: F401
+    CLASSIFICATION,
+    HEADS,
+    JOINT,
+    REGRESSION,
+    TOKEN_LABELS,
+    SavedTask,
+)
 
 SPLITS = ("train", "dev", "test")
 
@@ -117,3 +124,8 @@ class Task:
     published: tuple[Published, ...] = ()
     source: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def saved(self) -> SavedTask:
+        """Returns what a checkpoint keeps of it."""
+        return SavedTask(self.name, self.head, self.labels, self.kinds, self.is_pair, self.value_range)

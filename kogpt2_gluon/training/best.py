@@ -27,7 +27,9 @@ def note_best(state: TrainState, scores: Scores, measure: dict[str, Any], say: C
     `say` is called with a line for the log if they are not. Every worker calls this with the same numbers.
     """
     best, (name, value) = state.best, scores.chooses
-    if best is None or _is_better(scores, best):
+    if math.isnan(value):
+        say(f"held-out {name} does not exist, so this is not the best checkpoint")
+    elif best is None or _is_better(scores, best):
         metric = {} if name == "loss" else {"metric": name, "score": value}
         state.best = {"step": state.step, "loss": scores.loss, **measure, **metric}
     elif best["step"] != state.step:
@@ -39,11 +41,8 @@ def note_best(state: TrainState, scores: Scores, measure: dict[str, Any], say: C
 
 
 def _is_better(scores: Scores, best: Mapping[str, Any]) -> bool:
-    """Compares with the best scores so far; a score that is not a number is below all others."""
     name, value = scores.chooses
-    if name == "loss":
-        return bool(value < best["loss"])
-    return bool(value > best["score"] or (math.isnan(best["score"]) and not math.isnan(value)))
+    return bool(value < best["loss"] if name == "loss" else value > best["score"])
 
 
 def is_best(state: TrainState) -> bool:

@@ -52,7 +52,8 @@ def run_evaluation(recipe: Recipe, run: TrainingRun, tracker: NullTracker, max_s
     tracker.log_evaluation(state.step, scores.shown)
     if worker.rank == 0 and recipe.tracking.sample_prompts:
         tracker.log_samples(state.step, run.objective.samples(run))
-    is_untrained = state.step == 0 and not recipe.training.init_from  # such a network is not worth a checkpoint
+    # Random weights are not worth a checkpoint; those of a task's head are random at step 0 whatever they begin with.
+    is_untrained = state.step == 0 and bool(recipe.task.name or not recipe.training.init_from)
     if not is_untrained:
         compare_with_best(recipe, run, tracker, scores, max_sequences)
 

@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe_sections import WHERE_IT_RUNS
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.checkpoint_folder import BEST, named_in, newest_in
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tasks.baselines import baselines_for
-from kogpt2_gluon.tasks.encoding import encode
+from kogpt2_gluon.tasks.encoding import Examples, describe_lengths, encode
 from kogpt2_gluon.tasks.fine_tuned import load_fine_tuned
 from kogpt2_gluon.tasks.leakage import Leakage, check_splits, evaluate_clean
 from kogpt2_gluon.tasks.loading import open_task, read_split
@@ -28,10 +31,12 @@ from kogpt2_gluon.tasks.score_table import BASELINE, FLOOR, SYSTEM, ScoreTable
 from kogpt2_gluon.tasks.task import JOINT, TOKEN_LABELS, Row, Task
 from kogpt2_gluon.training.finetune_plan import TUNED, Plan
 from kogpt2_gluon.training.loop import train
-from kogpt2_gluon.training.task_objective import judged_split, training_rows
+from kogpt2_gluon.training.task_objective import judged_split, task_tokenizer, training_rows
 from kogpt2_gluon.training.worker import start_worker
 
 SCORES = "scores.json"
+# Settings of `training` that change no more than the last digits of a score.
+MAY_DIFFER = (*WHERE_IT_RUNS, "precision", "batch_size")
 
 Say = Callable[[str], None]
 
@@ -48,6 +53,8 @@ class JudgedRows:
         Those of `split`.
     split : str
         "test", or "dev" where there are no test rows.
+    examples : Examples
+        The judged rows as tokens.
     """
 
     task: Task
@@ -55,6 +62,7 @@ class JudgedRows:
     dev: list[Row]
     judged: list[Row]
     split: str
+    examples: Examples
 
     @classmethod
     def of(cls, recipe: Recipe, say: Say) -> JudgedRows:
@@ -64,7 +72,16 @@ class JudgedRows:
         split = judged_split(task, data)
         if not split:
             raise DataError(f"{data}: no test rows and no dev rows of {task.name} there, so nothing to judge by")
-        return cls(task, train, dev, read_split(task, data, split, say), split)
+        judged, most = read_split(task, data, split, say), recipe.data.seq_length
+        examples = encode(task, judged, task_tokenizer(recipe), most, cut=recipe.task.too_long == "cut")
+        describe_lengths(split, examples, most, say)
+        if task.head in (TOKEN_LABELS, JOINT):
+            name, faultless = task.metrics[0], evaluate_predictions(task, judged, gold(task, examples))
+            say(
+                f"{split}: with faultless labels of tokens {name} would be {faultless[name]:.4f}, because tokens cross "
+                "the borders of spans, or were cut off"
+            )
+        return cls(task, train, dev, judged, split, examples)
 
     def leakage(self) -> Leakage:
         """Compares the splits."""
@@ -81,6 +98,8 @@ def fine_tune_all(
     """
     say = say if not job.rank() else _say_nothing
     first = runs[TUNED][0]
+    for recipe in (each for recipes in runs.values() for each in recipes):
+        check_same_settings(recipe)
     rows = JudgedRows.of(first, say)
     leakage = rows.leakage()
     for line in leakage.lines():
@@ -133,6 +152,24 @@ def _say_nothing(line: str) -> None:
     pass
 
 
+def check_same_settings(recipe: Recipe) -> None:
+    """RecipeError if a run of other settings is in a recipe's folder: its score would have the wrong name.
+
+    `kogpt2 train` lets a run go on with another learning rate, for instance; a table is about one setting.
+    """
+    if newest_in(recipe.ckpt_dir) is None:
+        return
+    before, now = open_checkpoint(recipe.ckpt_dir).recipe().to_dict()["training"], recipe.to_dict()["training"]
+    for each in (before, now):
+        each["init_from"] = each["init_from"] and str(Path(each["init_from"]).resolve())
+    other = [f"{key}: {before[key]} -> {now[key]}" for key in now if key not in MAY_DIFFER and before[key] != now[key]]
+    if other:
+        raise RecipeError(
+            f"{recipe.run_dir}: holds a run of other settings ({', '.join(other)}); restore them, or name another "
+            "folder: tracking.run_dir=DIR"
+        )
+
+
 @dataclass(frozen=True)
 class RunScores:
     """The scores of one run on the judged rows.
@@ -164,15 +201,15 @@ def fine_tune(recipe: Recipe, rows: JudgedRows, say: Say) -> RunScores:
 
 
 def _score(recipe: Recipe, rows: JudgedRows, say: Say) -> RunScores:
-    task, best = rows.task, recipe.run_dir / "best"
-    tuned = load_fine_tuned(best if best.exists() else recipe.ckpt_dir, recipe.training.device, ops=recipe.training.ops)
-    most = recipe.data.seq_length
-    examples = encode(task, rows.judged, tuned.tokenizer, most, cut=recipe.task.too_long == "cut")
+    task, examples = rows.task, rows.examples
+    best = named_in(recipe.ckpt_dir, BEST)
     with start_worker() as worker:
-        outputs = run_network(tuned.loss_block, examples, recipe.evaluation.batch_size, most, tuned.ctx, worker)
+        training = recipe.training
+        tuned = load_fine_tuned(
+            best or recipe.ckpt_dir, training.device, ops=training.ops, local_rank=worker.local_rank
+        )
+        outputs = run_network(
+            tuned.loss_block, examples, recipe.evaluation.batch_size, recipe.data.seq_length, tuned.ctx, worker
+        )
     predicted = predictions(task, examples, outputs)
-    scores = evaluate_predictions(task, rows.judged, predicted, say)
-    if task.head in (TOKEN_LABELS, JOINT):
-        name, ceiling = task.metrics[0], evaluate_predictions(task, rows.judged, gold(task, examples))
-        say(f"{rows.split}: with faultless labels of tokens {name} would be {ceiling[name]:.4f}: tokens cross borders")
-    return RunScores(scores, tuned.step, predicted)
+    return RunScores(evaluate_predictions(task, rows.judged, predicted, say), tuned.step, predicted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ class Plan:
         given = [f"task.name={self.task}", f"task.data={self.data}", *sizes, *self._length(model["max_length"], say)]
         first = load_recipe(self.recipe, [*given, f"training.init_from={self.checkpoint}", *self.overrides])
         first.accumulate(job_size())
-        first = with_steps(first)  # the same for all seeds
+        first = with_steps(first, self.overrides)  # the same for all seeds
         folder = self.folder(first)
         starts: dict[str, tuple[str, ...]] = {TUNED: (f"training.init_from={self.checkpoint}",)}
         if self.with_untrained:
@@ -68,7 +69,7 @@ class Plan:
         for kind, start in starts.items():
             for seed in range(first.training.seed, first.training.seed + self.seeds):
                 name = FOLDERS[kind].format(seed)
-                own = (f"training.seed={seed}", f"tracking.run_dir={folder / name}")
+                own = (f"training.seed={seed}", f"tracking.run_dir={folder / name}", *_apart(first, name))
                 recipe = load_recipe(self.recipe, [*given, *self.overrides, *start, *own])
                 recipe.training.num_steps = first.training.num_steps
                 recipe.evaluation.interval = first.evaluation.interval
@@ -87,7 +88,18 @@ class Plan:
         """Shortens the recipe's own rows to what the network takes, unless the user named a length."""
         data = read_yaml(find_recipe(self.recipe), "recipe").get("data")
         length = data.get("seq_length") if isinstance(data, dict) else None
-        if not isinstance(length, int) or length <= max_length:
+        is_named = any(override.startswith("data.seq_length=") for override in self.overrides)
+        if is_named or not isinstance(length, int) or length <= max_length:
             return []
         say(f"data.seq_length={max_length}, the network's longest, instead of the recipe's {length}")
         return [f"data.seq_length={max_length}"]
+
+
+def _apart(recipe: Recipe, name: str) -> list[str]:
+    """Gives a run its own part of the folder and the mirrors that the user named for the checkpoints."""
+    rules, overrides = recipe.checkpoint, []
+    if rules.ckpt_dir:
+        overrides.append(f"checkpoint.ckpt_dir={Path(rules.ckpt_dir) / name}")
+    if rules.mirrors:
+        overrides.append(f"checkpoint.mirrors={json.dumps([f'{mirror}/{name}' for mirror in rules.mirrors])}")
+    return overrides

@@ -70,6 +70,7 @@ def _is_evaluation(value: Any) -> bool:
 OTHERS: dict[str, Callable[[Any], bool]] = {
     "skipped": _is_count,
     "epoch_perplexity": lambda value: value is None or type(value) is float,
+    "not_best_in_a_row": _is_count,
     "stop_rule_met": lambda value: type(value) is bool,
     "evaluation": lambda value: value is None or _is_evaluation(value),
     "begun_as": lambda value: isinstance(value, str),
@@ -83,6 +84,8 @@ def _is_best(best: Any) -> bool:
         return True
     known = isinstance(best, dict) and isinstance(best.get("held_out"), str)
     known = known and all(type(best.get(name)) is int and best[name] >= 0 for name in COUNTS)
+    if known and ("metric" in best or "score" in best):  # of a task
+        known = isinstance(best.get("metric"), str) and _is_finite(best.get("score"))
     return known and type(best.get("loss")) is float and math.isfinite(best["loss"])
 
 

@@ -168,5 +168,7 @@ def describe(recipe: Recipe, run: TrainingRun) -> str:
     if run.state.step >= recipe.training.num_steps:
         lines.append(f"already at its last step, {run.state.step:,}; raise training.num_steps to go on")
     if run.state.stop_rule_met:
-        lines.append("its stop rule was met before; evaluation.stop_improvement=0 goes on to training.num_steps")
+        lines.append(
+            "it stopped early; evaluation.stop_improvement=0 evaluation.patience=0 go on to training.num_steps"
+        )
     return "\n".join(lines)

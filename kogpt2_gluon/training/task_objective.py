@@ -16,6 +16,9 @@ from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.checkpoint_folder import newest_in
+from kogpt2_gluon.runs.saved_task import TASK
 from kogpt2_gluon.tasks.encoding import Examples, describe_lengths, encode
 from kogpt2_gluon.tasks.loading import find_split, open_task, read_split, split_dev
 from kogpt2_gluon.tasks.reader import ExampleReader, consumed_of
@@ -24,11 +27,12 @@ from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.objective import Objective
 
 if TYPE_CHECKING:
+    from kogpt2_gluon.model.heads import TaskLoss
     from kogpt2_gluon.training.state import TrainingRun
 
 Say = Callable[[str], None]
 
-FIRST_SEED = 0  # the dev set is the same for all seeds of training
+DEV_SEED = 0  # the held-out rows are the same for all seeds of training
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class TaskObjective(Objective):
     """
 
     held_out: Examples
+    _block: TaskLoss  # is made with the network
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -106,8 +111,11 @@ class TaskObjective(Objective):
         from kogpt2_gluon.tasks.prediction import micro_batch, on_device
 
         assert isinstance(reader, ExampleReader)
+        most, batch_size = self.recipe.data.seq_length, self.recipe.training.batch_size
+        longest = np.full(batch_size, self.train.lengths.argmax())
+        self._block.reserve(on_device(micro_batch(self.train, longest, most, ctx), ctx))
         for update in reader.updates():
-            batches = [micro_batch(self.train, rows, self.recipe.data.seq_length) for rows in update]
+            batches = [micro_batch(self.train, rows, most, ctx) for rows in update]
             yield batches, [on_device(batch, ctx) for batch in batches]
 
     @property
@@ -129,9 +137,9 @@ class TaskObjective(Objective):
     def loss_block(self, net: Any) -> Any:
         from kogpt2_gluon.model.heads import TaskLoss
 
-        block = TaskLoss(net)
-        block.hybridize(static_alloc=True)
-        return block
+        self._block = TaskLoss(net)
+        self._block.hybridize(static_alloc=True)
+        return self._block
 
     def sums(self, losses: NDArray[Any], batch: Any) -> NDArray[Any]:
         return np.array([losses.sum(dtype=np.float64), len(losses)])
@@ -139,7 +147,13 @@ class TaskObjective(Objective):
     def measure(self) -> dict[str, Any]:
         sequences = self.sequences(self.recipe.evaluation.max_sequences)
         seq_length = self.recipe.data.seq_length
-        return {"held_out": self.held_out.fingerprint, "seq_length": seq_length, "sequences": sequences}
+        metric = self.task.metrics[0]
+        return {
+            "held_out": self.held_out.fingerprint,
+            "seq_length": seq_length,
+            "sequences": sequences,
+            "metric": metric,
+        }
 
     def sequences(self, most: int) -> int:
         return min(most or len(self.held_out), len(self.held_out))
@@ -161,26 +175,27 @@ class TaskObjective(Objective):
 
     def state(self) -> dict[str, Any]:
         """Returns what a fine-tuned network needs to be used without its data."""
-        task = self.task
-        return {
-            "task": {
-                "name": task.name,
-                "head": task.head,
-                "labels": list(task.labels),
-                "kinds": list(task.kinds),
-                "is_pair": task.is_pair,
-                "value_range": list(task.value_range),
-            }
-        }
+        return {TASK: self.task.saved.to_dict()}
 
 
 def task_tokenizer(recipe: Recipe) -> Tokenizer:
-    """The tokenizer of a task's run: data.tokenizer, else that of training.init_from. RecipeError if there is none."""
+    """The tokenizer of a task's run: data.tokenizer, else that of its own checkpoint or of training.init_from.
+
+    RecipeError if there is none, or if it has more pieces than the model has rows.
+    """
+    own = newest_in(recipe.ckpt_dir)
     if recipe.data.tokenizer:
-        return Tokenizer.load(Path(recipe.data.tokenizer))
-    if recipe.training.init_from:
-        return Tokenizer.load(open_source(Path(recipe.training.init_from))[0].tokenizer_path)
-    raise RecipeError("a task needs a tokenizer: training.init_from=CHECKPOINT, or data.tokenizer=FILE")
+        path = Path(recipe.data.tokenizer)
+    elif own:
+        path = open_checkpoint(own).tokenizer_path
+    elif recipe.training.init_from:
+        path = open_source(Path(recipe.training.init_from))[0].tokenizer_path
+    else:
+        raise RecipeError("a task needs a tokenizer: training.init_from=CHECKPOINT, or data.tokenizer=FILE")
+    tokenizer, rows = Tokenizer.load(path), recipe.model.vocab_size
+    if tokenizer.vocab_size > rows:
+        raise RecipeError(f"{path}: {tokenizer.vocab_size} tokens, more than model.vocab_size={rows}; set it to that")
+    return tokenizer
 
 
 def judged_split(task: Task, data: Path) -> str:
@@ -199,7 +214,7 @@ def training_rows(task: Task, recipe: Recipe, say: Say) -> tuple[list[Row], list
     if judged_split(task, data) == "test" and "dev" in task.splits and find_split(task, data, "dev"):
         return train, read_split(task, data, "dev", say)
     share = recipe.task.dev_share
-    train, dev = split_dev(train, share, FIRST_SEED)
+    train, dev = split_dev(train, share, DEV_SEED)
     say(
         f"{len(dev):,} rows of train choose the best checkpoint (task.dev_share={share:g}); {len(train):,} are trained "
         "on"

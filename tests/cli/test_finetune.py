@@ -65,6 +65,36 @@ def test_from_checkpoint_to_table(shards, pretrained, tmp_path):
     assert done.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]
 
 
+def test_the_best_checkpoint_is_judged_not_the_newest(shards, pretrained, tmp_path):
+    task = write_task(tmp_path / "task", rows=100)
+    options = [*small(shards, task, tmp_path / "runs"), "task.epochs=9", "training.learning_rate=0"]
+    command = ["finetune", pretrained, "--task", task, "--data", task.parent, "--no-baselines", *options]
+    kogpt2(*command, "evaluation.patience=2")
+    ckpt_dir = tmp_path / "runs" / "seed-0" / "checkpoints"
+    assert (ckpt_dir / "best").read_text() == "step-00000013\n"  # the second and the third epoch were no better
+    assert (ckpt_dir / "latest").read_text() == "step-00000039\n"
+    assert json.loads((tmp_path / "runs" / "seed-0" / "scores.json").read_text())["step"] == 13
+
+
+def test_another_setting_does_not_take_over_a_score(shards, pretrained, tmp_path):
+    task = write_task(tmp_path / "task", rows=100)
+    options = [*small(shards, task, tmp_path / "runs"), "task.epochs=1"]
+    command = ["finetune", pretrained, "--task", task, "--data", task.parent, "--no-baselines", *options]
+    kogpt2(*command)
+    refused = kogpt2(*command, "training.learning_rate=1e-4", code=2)
+    assert "seed-0: holds a run of other settings (learning_rate: 0.003 -> 0.0001)" in refused.stderr
+    kogpt2(*command, "training.precision=bfloat16")
+
+
+def test_runs_share_no_folder_of_checkpoints(shards, pretrained, tmp_path):
+    task = write_task(tmp_path / "task", rows=100)
+    options = [*small(shards, task, tmp_path / "runs"), "task.epochs=1", f"checkpoint.ckpt_dir={tmp_path / 'kept'}"]
+    options.append(f"checkpoint.mirrors=[{tmp_path / 'mirror'}]")
+    kogpt2("finetune", pretrained, "--task", task, "--data", task.parent, "--no-baselines", "--untrained", *options)
+    for folder in ("kept", "mirror"):
+        assert {each.name for each in (tmp_path / folder).iterdir()} == {"seed-0", "untrained-seed-0"}
+
+
 def test_without_test_rows_dev_judges_and_does_not_choose(shards, pretrained, tmp_path):
     task = write_task(tmp_path / "task", rows=100)
     task.write_text(task.read_text(encoding="utf-8").replace(", test: test.tsv", ""), encoding="utf-8")
@@ -81,6 +111,7 @@ def test_without_test_rows_dev_judges_and_does_not_choose(shards, pretrained, tm
         (["--task", "nsnc"], 2, "nsmc"),
         (["--task", "TASK", "training.batch_size=3"], 2, "not divisible"),
         (["--task", "TASK", "data.seq_length=99"], 2, "data.seq_length=99 is above model.max_length=32"),
+        (["--task", "TASK", "training.num_steps=9"], 2, "training.num_steps follows from task.epochs=3"),
         (["--task", "nsmc"], 3, "ratings_train.txt"),
         (["--task", "TASK", "--recipe", "no_such"], 2, "no such file"),
     ],

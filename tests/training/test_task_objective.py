@@ -18,6 +18,7 @@ from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.storage.params_file import read_params
 from kogpt2_gluon.training.dry_run import check
 from kogpt2_gluon.training.loop import train
+from kogpt2_gluon.training.saved_records import check_records
 from kogpt2_gluon.training.steps_of_task import with_steps
 from tests.helpers import kogpt2, run
 from tests.training.task_helpers import TASKS, settings, write_task
@@ -121,6 +122,53 @@ def test_it_stops_early(shards, task, tmp_path):
     assert again.step == 36
 
 
+def test_early_stopping_counts_across_a_resume(shards, task, tmp_path):
+    options = [*settings(shards, task, tmp_path / "run"), "task.epochs=30", "training.learning_rate=0"]
+    options.append("checkpoint.interval=12")
+    train(recipe_of(options, "evaluation.patience=2"))
+    state = open_checkpoint(tmp_path / "run").state()
+    assert state["not_best_in_a_row"] == 2 and state["best"]["step"] == 12
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "step-00000012", again / "checkpoints" / "step-00000012")
+    assert train(recipe_of(options, "evaluation.patience=2", f"tracking.run_dir={again}")).step == 36
+    assert open_checkpoint(again).state()["best"] == state["best"]
+
+
+def test_a_score_that_does_not_exist_is_never_the_best(shards, tmp_path):
+    """Equal predictions have no correlation; a run that had no score yet goes on."""
+    task = write_task(tmp_path / "task", "regression")
+    options = [*settings(shards, task, tmp_path / "run"), "task.epochs=0", "training.learning_rate=0"]
+    for split in ("train", "dev"):  # one text, so one prediction
+        lines = (task.parent / f"{split}.tsv").read_text(encoding="utf-8").splitlines()
+        same = [lines[0], *(f"나는\t{line.split(chr(9))[1]}" for line in lines[1:])]
+        (task.parent / f"{split}.tsv").write_text("\n".join(same) + "\n", encoding="utf-8")
+    short = [*options, "evaluation.interval=1"]
+    assert train(recipe_of(short, "training.num_steps=2", "evaluation.patience=0")).best is None
+    assert train(recipe_of(short, "training.num_steps=3", "evaluation.patience=0")).best is None
+    assert "spearman does not exist" in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("not_best_in_a_row", "x"),
+        ("not_best_in_a_row", -1),
+        (
+            "best",
+            {"step": 1, "loss": 0.5, "held_out": "", "seq_length": 32, "sequences": 4, "metric": [1], "score": 0.5},
+        ),
+        (
+            "best",
+            {"step": 1, "loss": 0.5, "held_out": "", "seq_length": 32, "sequences": 4, "metric": "a", "score": None},
+        ),
+        ("best", {"step": 1, "loss": 0.5, "held_out": "", "seq_length": 32, "sequences": 4, "metric": "a"}),
+    ],
+)
+def test_records_of_a_task_that_no_run_wrote(name, value):
+    with pytest.raises(DataError, match="in its state is not"):
+        check_records({name: value}, "a checkpoint")
+
+
 def test_a_dry_run_makes_the_checks(shards, task, tmp_path):
     recipe = recipe_of(settings(shards, task, tmp_path / "run"))
     assert recipe.training.num_steps == 34 and recipe.evaluation.interval == 12
@@ -138,6 +186,9 @@ def test_a_dry_run_makes_the_checks(shards, task, tmp_path):
         (["tracking.sample_prompts=[a]"], "writes no text"),
         (["data.test=x"], "dev set of its own"),
         (["evaluation.stop_improvement=0.1"], "perplexity"),
+        (["checkpoint.keep_best=false"], "judged by its best checkpoint"),
+        (["data.seq_length=1"], "take 2 tokens of a row"),
+        (["model.vocab_size=900"], "more than model.vocab_size=900"),
     ],
 )
 def test_settings_that_do_not_fit(shards, task, tmp_path, change, message):
