@@ -9,6 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -83,6 +84,25 @@ def wait_for_turn() -> None:
     if os.environ.get(TURNS):
         announce(READY, to=sys.stdout)
         sys.stdin.readline()
+
+
+class Clock:
+    """For a contestant: the seconds of each of its turns, from where a turn begins to where the next is asked for."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._began: float | None = None
+
+    def next_turn(self) -> None:
+        """Ends the turn, if there is one, and returns when the next may begin."""
+        self.end()
+        wait_for_turn()
+        self._began = time.perf_counter()
+
+    def end(self) -> None:
+        if self._began is not None:
+            self.seconds.append(time.perf_counter() - self._began)
+        self._began = None
 
 
 class Turns:
