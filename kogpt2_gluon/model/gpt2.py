@@ -181,8 +181,8 @@ class GPT2Model(RetracedBlock):
     def hidden_states(self, F, tokens, states=None, rows=None, choose=None):
         """The input of the output projection, (batch_size, length, units), and new_states.
 
-        `choose`, if only some places are wanted, takes the last layer's hidden states after its attention, behind which
-        no place depends on another, to those of the places.
+        `choose`, if only some places are wanted, takes the hidden states after the last layer's attention to those of
+        these places: from there on no place depends on another.
         """
         ops = self.ops
         seed = ops.dropout_seed(F)

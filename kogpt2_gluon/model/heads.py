@@ -166,7 +166,7 @@ class TaskLoss(RetracedBlock):
         return [sum(losses[1:], losses[0]), *outputs]
 
     def reserve(self, batch: MicroBatch) -> None:
-        """Makes the memory of passes over a batch as long as this one, with a pass whose gradients are to be cleared.
+        """Makes the memory of passes over a batch as long as this one, with a pass whose gradients nobody needs.
 
         MXNet plans the memory of each new length, in what there is for the one before. From a short batch to the
         longest it would take up to a fifth more in the end, in pieces; and too little memory shows here, at the start.

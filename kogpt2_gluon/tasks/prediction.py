@@ -80,7 +80,7 @@ def run_network(
     count = len(examples)
     losses, answers = np.zeros(count), np.zeros((count, heads.answers))
     tags = np.zeros(len(examples.tokens) if heads.tags else 0)
-    # The longest first: MXNet plans the memory of each length anew, and what is there then suffices for all others.
+    # The longest first: MXNet plans memory for each length, and that of the longest suffices for all others.
     by_length = np.argsort(-examples.lengths, kind="stable")
     batches = [by_length[begin : begin + batch_size] for begin in range(0, count, batch_size)]
     for rows in batches[worker.rank :: worker.size]:

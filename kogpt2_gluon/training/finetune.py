@@ -205,11 +205,16 @@ def _score(recipe: Recipe, rows: JudgedRows, say: Say) -> RunScores:
     best = named_in(recipe.ckpt_dir, BEST)
     with start_worker() as worker:
         training = recipe.training
-        tuned = load_fine_tuned(
-            best or recipe.ckpt_dir, training.device, ops=training.ops, local_rank=worker.local_rank
-        )
+        path = best or recipe.ckpt_dir
+        tuned = load_fine_tuned(path, training.device, _precision_of(path), training.ops, worker.local_rank)
         outputs = run_network(
             tuned.loss_block, examples, recipe.evaluation.batch_size, recipe.data.seq_length, tuned.ctx, worker
         )
     predicted = predictions(task, examples, outputs)
     return RunScores(evaluate_predictions(task, rows.judged, predicted, say), tuned.step, predicted)
+
+
+def _precision_of(path: Path) -> str:
+    """The precision of a run, in which its dev rows were scored too; but for float16, which a CPU would emulate."""
+    precision: str = open_checkpoint(path).state()["products"]["precision"]
+    return "float32" if precision == "float16" else precision
