@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +72,7 @@ def predict(
     """
     from kogpt2_gluon.machine import runtime
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written is left
     runtime.wait_briefly()  # before the next lines load MXNet
     from kogpt2_gluon.runs.checkpoint_folder import better_one
     from kogpt2_gluon.tasks.answering import AnsweringOptions, answer_rows, check_rows

@@ -15,11 +15,14 @@ import ctypes
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from kogpt2_gluon.errors import RecipeError
 
 # What a crash leaves: a file or folder that was being written or removed (.NAME.removed: by an earlier version), and
 # one that was about to be replaced.
@@ -135,8 +138,10 @@ def copy_file(source: Path, copy: Path) -> None:
 def replace_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a binary file to write, which takes the name `path` when the block ends and all of it is on disk.
 
-    Missing parent folders are made. If the block raises, `path` is as it was and nothing else is left.
+    Missing parent folders are made. If the block raises, `path` is as it was and nothing else is left. RecipeError if
+    `path` is a device, a pipe or a socket, which a file in its place would end for all who use it.
     """
+    _check_ordinary(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
@@ -148,6 +153,15 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def _check_ordinary(path: Path) -> None:
+    try:
+        kind = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise RecipeError(f"{path}: a device, a pipe or a socket, not an ordinary file; name a file")
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def encode(task: Task, rows: Sequence[Row], tokenizer: Tokenizer, most: int, cut
             begin, end = ends[number], ends[number + 1]
             tags[begin + 1 : end - 1] = [numbers[tag] for tag in tags_of_spans(row.spans, flat[begin + 1 : end - 1])]
     answers = _answers(task, rows)
-    digest = hashlib.sha256(tokenizer.sha256.encode())
+    digest = hashlib.sha256(tokenizer.sha256.encode() + repr((task.labels, task.kinds)).encode())
     for array in (tokens, ends, answers, tags):
         digest.update(array.tobytes())
     return Examples(rows, tokens, ends, answers, tags, flat, digest.hexdigest(), was_cut)

@@ -200,6 +200,10 @@ class InContext:
         self._rows = choose_rows(rows, options.rows, options.seed)
         self._asker = Asker(task, prompt, encoder, scorer.max_length, options.too_long)
         self._pool = ShotPool(task, train, self._rows, say) if any(options.shots) else None
+        if self._pool:
+            self._pool.draw(
+                max(options.shots), options.seed, 0
+            )  # DataError before anything is computed if train has too few
 
     def run(self) -> InContextScores:
         """Scores the rows with every draw of shots."""

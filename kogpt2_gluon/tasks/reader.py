@@ -109,8 +109,8 @@ def consumed_of(saved: dict[str, Any] | None, examples: Examples, recipe: Recipe
         raise DataError(f"{source}: the state of its reader is damaged")
     if saved.get("fingerprint") != examples.fingerprint:
         raise DataError(
-            f"{source}: trained on other rows than those of {recipe.task.data} (or with another tokenizer or "
-            "data.seq_length); restore these, or begin a new run in another run_dir"
+            f"{source}: trained on other rows than those of {recipe.task.data} (or with other labels, "
+            "another tokenizer or data.seq_length); restore these, or begin a new run in another run_dir"
         )
     if total != recipe.training.total_batch_size:
         raise RecipeError(

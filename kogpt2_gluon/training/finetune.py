@@ -8,11 +8,13 @@ given again. Its best checkpoint on the dev rows answers the test rows. What tha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError, PreemptedError, RecipeError
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import WHERE_IT_RUNS
@@ -31,12 +33,13 @@ from kogpt2_gluon.tasks.score_table import BASELINE, FLOOR, SYSTEM, ScoreTable
 from kogpt2_gluon.tasks.task import JOINT, TOKEN_LABELS, Row, Task
 from kogpt2_gluon.training.finetune_plan import TUNED, Plan
 from kogpt2_gluon.training.loop import train
+from kogpt2_gluon.training.signals import StopRequest
 from kogpt2_gluon.training.task_objective import judged_split, task_tokenizer, training_rows
 from kogpt2_gluon.training.worker import start_worker
 
 SCORES = "scores.json"
 # Settings of `training` that change no more than the last digits of a score.
-MAY_DIFFER = (*WHERE_IT_RUNS, "precision", "batch_size")
+MAY_DIFFER = (*WHERE_IT_RUNS, "batch_size")
 
 Say = Callable[[str], None]
 
@@ -111,16 +114,18 @@ def fine_tune_all(
     if overlap:
         subsets[f"{rows.split}, not in the pretraining"] = overlap.clean
     table = ScoreTable(f"{rows.task.name}: {plan.checkpoint}")
-    for kind, recipes in runs.items():
-        scored = [fine_tune(recipe, rows, say) for recipe in recipes]
-        _add(table, kind, SYSTEM, rows, scored, subsets)
-    if not job.rank():
-        for baseline in baselines_for(rows.task) if with_baselines else ():
+    with StopRequest() as asked:
+        for kind, recipes in runs.items():
+            scored = [fine_tune(recipe, rows, say, asked) for recipe in recipes]
+            _add(table, kind, SYSTEM, rows, scored, subsets)
+        for baseline in baselines_for(rows.task) if with_baselines and not job.rank() else ():
+            _stop_if(asked.wanted)
             say(f"baseline {baseline.name}: {baseline.about}")
             answers = baseline.answer(rows.task, rows.train, rows.judged, first.training.seed, say)
             scores = evaluate_predictions(rows.task, rows.judged, answers)
             kind = FLOOR if baseline.is_floor else BASELINE
             _add(table, baseline.name, kind, rows, [RunScores(scores, 0, answers)], subsets)
+    if not job.rank():
         table.add_published(rows.task, {rows.split: len(rows.judged)})
         _keep(table, first.run_dir.parent)
         say(table.text())
@@ -152,6 +157,11 @@ def _say_nothing(line: str) -> None:
     pass
 
 
+def _stop_if(wanted: bool) -> None:
+    if wanted:
+        raise PreemptedError("stopped; the same command goes on after the last run that was scored")
+
+
 def check_same_settings(recipe: Recipe) -> None:
     """RecipeError if a run of other settings is in a recipe's folder: its score would have the wrong name.
 
@@ -159,15 +169,22 @@ def check_same_settings(recipe: Recipe) -> None:
     """
     if newest_in(recipe.ckpt_dir) is None:
         return
-    before, now = open_checkpoint(recipe.ckpt_dir).recipe().to_dict()["training"], recipe.to_dict()["training"]
-    for each in (before, now):
-        each["init_from"] = each["init_from"] and str(Path(each["init_from"]).resolve())
-    other = [f"{key}: {before[key]} -> {now[key]}" for key in now if key not in MAY_DIFFER and before[key] != now[key]]
+    before, now = map(_deciding, (open_checkpoint(recipe.ckpt_dir).recipe(), recipe))
+    other = [f"{key}: {before[key]} -> {now[key]}" for key in now if before[key] != now[key]]
     if other:
         raise RecipeError(
             f"{recipe.run_dir}: holds a run of other settings ({', '.join(other)}); restore them, or name another "
             "folder: tracking.run_dir=DIR"
         )
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide a score, by their keys."""
+    plain = recipe.to_dict()
+    plain["training"]["init_from"] = recipe.training.init_from and str(Path(recipe.training.init_from).resolve())
+    settings = {f"training.{key}": value for key, value in plain["training"].items() if key not in MAY_DIFFER}
+    settings.update({f"model.{key}": value for key, value in plain["model"].items()})
+    return {**settings, "data.seq_length": recipe.data.seq_length, "task.name": Path(recipe.task.name).stem}
 
 
 @dataclass(frozen=True)
@@ -188,19 +205,25 @@ class RunScores:
     predicted: Predictions
 
 
-def fine_tune(recipe: Recipe, rows: JudgedRows, say: Say) -> RunScores:
-    """Trains one run, or goes on with it, and scores its best checkpoint. Every worker calls this."""
-    train(recipe)
-    scored = _score(recipe, rows, say)
+def fine_tune(recipe: Recipe, rows: JudgedRows, say: Say, asked: StopRequest) -> RunScores:
+    """Trains one run, or goes on with it, and scores its best checkpoint. Every worker calls this.
+
+    PreemptedError if one of them was asked to stop.
+    """
+    train(recipe, asked=asked)
+    scored, stop_wanted = _score(recipe, rows, say, asked)
     if not job.rank():
-        text = {"split": rows.split, "rows": len(rows.judged), "step": scored.step, "scores": scored.scores}
+        finite = {name: None if math.isnan(value) else value for name, value in scored.scores.items()}
+        text = {"split": rows.split, "rows": len(rows.judged), "step": scored.step, "scores": finite}
         write_file(recipe.run_dir / SCORES, json.dumps(text, indent=1).encode())
         figures = ", ".join(f"{name} {value:.4f}" for name, value in scored.scores.items())
         say(f"{recipe.run_dir}: {figures} on {rows.split}, by the checkpoint of step {scored.step:,}")
+    _stop_if(stop_wanted)
     return scored
 
 
-def _score(recipe: Recipe, rows: JudgedRows, say: Say) -> RunScores:
+def _score(recipe: Recipe, rows: JudgedRows, say: Say, asked: StopRequest) -> tuple[RunScores, bool]:
+    """Returns the scores, and True if any worker was asked to stop."""
     task, examples = rows.task, rows.examples
     best = named_in(recipe.ckpt_dir, BEST)
     with start_worker() as worker:
@@ -210,8 +233,9 @@ def _score(recipe: Recipe, rows: JudgedRows, say: Say) -> RunScores:
         outputs = run_network(
             tuned.loss_block, examples, recipe.evaluation.batch_size, recipe.data.seq_length, tuned.ctx, worker
         )
+        stop_wanted = bool(worker.sum([asked.wanted])[0])
     predicted = predictions(task, examples, outputs)
-    return RunScores(evaluate_predictions(task, rows.judged, predicted, say), tuned.step, predicted)
+    return RunScores(evaluate_predictions(task, rows.judged, predicted, say), tuned.step, predicted), stop_wanted
 
 
 def _precision_of(path: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kogpt2_gluon.convert.source import open_source
+from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.machine.job import job_size
 from kogpt2_gluon.recipe import Recipe, find_recipe, load_recipe
 from kogpt2_gluon.training.steps_of_task import with_steps
@@ -52,12 +53,16 @@ class Plan:
 
         RecipeError or DataError if checkpoint, recipe or data do not fit.
         """
+        if any(override.startswith("training.init_from=") for override in self.overrides):
+            raise RecipeError("training.init_from is CHECKPOINT here; leave it out")
         source, notes = open_source(self.checkpoint)
         for note in notes:
             say(note)
         model = source.recipe().to_dict()["model"]
         sizes = [f"model.{key}={value}" for key, value in model.items() if key not in NOT_COPIED]
         given = [f"task.name={self.task}", f"task.data={self.data}", *sizes, *self._length(model["max_length"], say)]
+        first = load_recipe(self.recipe, [*given, f"training.init_from={self.checkpoint}", *self.overrides])
+        given += self._batch(first, say)
         first = load_recipe(self.recipe, [*given, f"training.init_from={self.checkpoint}", *self.overrides])
         first.accumulate(job_size())
         first = with_steps(first, self.overrides)  # the same for all seeds
@@ -83,6 +88,16 @@ class Plan:
     def is_default_folder(self) -> bool:
         """True if the user did not name the folder of the runs."""
         return not any(override.startswith("tracking.run_dir=") for override in self.overrides)
+
+    def _batch(self, recipe: Recipe, say: Say) -> list[str]:
+        """Deals the recipe's batch to several workers, unless the user named batch sizes."""
+        training, size = recipe.training, job_size()
+        named = ("training.batch_size=", "training.total_batch_size=")
+        share, rest = divmod(training.total_batch_size, size)
+        if rest or share >= training.batch_size or any(override.startswith(named) for override in self.overrides):
+            return []
+        say(f"training.batch_size={share}: {training.total_batch_size} rows an update, {size} workers")
+        return [f"training.batch_size={share}"]
 
     def _length(self, max_length: int, say: Say) -> list[str]:
         """Shortens the recipe's own rows to what the network takes, unless the user named a length."""

@@ -68,8 +68,12 @@ class StepResult:
     messages: list[str]
 
 
-def train(recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = ()) -> TrainState:
+def train(
+    recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = (), asked: StopRequest | None = None
+) -> TrainState:
     """Runs a recipe to its end on this worker; returns the last state.
+
+    `asked`, if given, is a StopRequest that is entered already: a request at the very end of the run stays in it.
 
     Raises the errors of :mod:`kogpt2_gluon.errors`: a bad recipe, bad data or another run in the same folder before
     the first step, DivergedError on a loss or gradient that is not finite, CorruptionError if the workers hold
@@ -83,18 +87,22 @@ def train(recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = ()
     with full, memory_named(recipe), RunLock(recipe.run_dir) if is_writer else nullcontext():
         if is_writer:
             remove_partials(recipe.ckpt_dir)  # a killed run may have left some
-        return with_rollbacks(lambda back: _train(recipe, resume, allow_change, back))
+        return with_rollbacks(lambda back: _train(recipe, resume, allow_change, asked, back))
 
 
-def _train(recipe: Recipe, resume: str, allow_change: Sequence[str], back: RollBack | None) -> TrainState:
+def _train(
+    recipe: Recipe, resume: str, allow_change: Sequence[str], asked: StopRequest | None, back: RollBack | None
+) -> TrainState:
     run = set_up(recipe, resume, allow_change, back)
     state, worker, num_steps = run.state, run.worker, recipe.training.num_steps
     begun = state.step if run.resumed else None
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, begun, recipe.tracking.tensorboard)
     # Only rank 0 looks for the stop file; each step's sums pass the request on to all workers.
     stop_file = job.stop_file(recipe.run_dir) if worker.rank == 0 else None
-    asked = StopRequest(stop_file, wanted=bool(back and back.stop_wanted))
-    with run, tracker, asked as stop, Saver(recipe, run, tracker.message) as saver:
+    if asked:
+        asked.watch(stop_file)
+    own = StopRequest(stop_file, wanted=bool(back and back.stop_wanted))
+    with run, tracker, nullcontext(asked) if asked else own as stop, Saver(recipe, run, tracker.message) as saver:
         if worker.rank == 0:
             write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
             write_environment(recipe.run_dir)

@@ -37,6 +37,11 @@ class StopRequest:
         self._noted = 0.0
         self._save_wanted = False
 
+    def watch(self, stop_file: Path | None) -> None:
+        """Looks for another file from now on."""
+        self._stop_file, self._looked = stop_file, 0.0
+        self._remove_stop_file()
+
     def take_save_request(self) -> bool:
         """Returns True once for each request to save and go on."""
         wanted, self._save_wanted = self._save_wanted, False

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.training.loop import train
-from tests.helpers import kogpt2, tiny_settings
+from tests.helpers import kogpt2, run, tiny_settings
 from tests.training.task_helpers import settings, write_task
+from tests.training.test_training import HORUN
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +84,36 @@ def test_another_setting_does_not_take_over_a_score(shards, pretrained, tmp_path
     command = ["finetune", pretrained, "--task", task, "--data", task.parent, "--no-baselines", *options]
     kogpt2(*command)
     refused = kogpt2(*command, "training.learning_rate=1e-4", code=2)
-    assert "seed-0: holds a run of other settings (learning_rate: 0.003 -> 0.0001)" in refused.stderr
-    kogpt2(*command, "training.precision=bfloat16")
+    assert "seed-0: holds a run of other settings (training.learning_rate: 0.003 -> 0.0001)" in refused.stderr
+    refused = kogpt2(*command, "training.precision=bfloat16", "model.dropout=0.2", code=2)
+    assert "training.precision: float32 -> bfloat16, model.dropout: 0.1 -> 0.2" in refused.stderr
+    kogpt2(*command, "training.batch_size=2")
+
+
+def test_a_stop_at_the_end_of_a_seed_is_obeyed(shards, pretrained, tmp_path):
+    """SIGTERM while the last evaluation of the first seed is made."""
+    task = write_task(tmp_path / "task", rows=100)
+    options = [*small(shards, task, tmp_path / "runs"), "task.epochs=1", "--no-baselines", "--seeds", "2"]
+    program = """
+import os, signal, sys
+from kogpt2_gluon.training import evaluation
+from kogpt2_gluon.cli.main import main
+def at_the_end(recipe, run, *more, before=evaluation.run_evaluation):
+    if run.state.step >= recipe.training.num_steps and run.worker.rank == run.worker.size - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    before(recipe, run, *more)
+evaluation.run_evaluation = at_the_end
+main()
+"""
+    launch = [HORUN, "--gloo", "-np", 2, sys.executable, "-c", program]
+    command = ["finetune", pretrained, "--task", task, "--data", task.parent, *options]
+    run(*launch, *command, "training.batch_size=4", code=1)  # horovodrun's own
+    assert (tmp_path / "runs" / "seed-0" / "scores.json").is_file()
+    assert not (tmp_path / "runs" / "seed-1").exists()
+    done = run(sys.executable, "-c", program, *command, code=75)  # the second seed meets it again
+    assert "the same command goes on after the last run that was scored" in done.stderr
+    kogpt2(*command)
+    assert (tmp_path / "runs" / "scores.md").is_file()
 
 
 def test_runs_share_no_folder_of_checkpoints(shards, pretrained, tmp_path):
@@ -112,6 +142,7 @@ def test_without_test_rows_dev_judges_and_does_not_choose(shards, pretrained, tm
         (["--task", "TASK", "training.batch_size=3"], 2, "not divisible"),
         (["--task", "TASK", "data.seq_length=99"], 2, "data.seq_length=99 is above model.max_length=32"),
         (["--task", "TASK", "training.num_steps=9"], 2, "training.num_steps follows from task.epochs=3"),
+        (["--task", "TASK", "training.init_from=/nosuch"], 2, "training.init_from is CHECKPOINT here"),
         (["--task", "nsmc"], 3, "ratings_train.txt"),
         (["--task", "TASK", "--recipe", "no_such"], 2, "no such file"),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
+from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage import files
 from kogpt2_gluon.storage.files import (
     commit_file,
@@ -248,3 +250,13 @@ def test_what_cannot_be_removed_now_is_removed_later(tmp_path: Path) -> None:
         assert hidden.exists()
     remove_partials(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(RecipeError, match="not an ordinary file"):
+            write_file(path, b"x")
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and sorted(each.name for each in tmp_path.iterdir()) == ["link", "pipe"]
