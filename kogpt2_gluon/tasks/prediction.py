@@ -102,15 +102,19 @@ def run_network(
     return Outputs(losses, answers, tags.astype(np.int64))
 
 
-def predictions(task: Task, examples: Examples, outputs: Outputs) -> Predictions:
-    """The answers that outputs stand for: the likeliest class, the spans, the number, which may leave its range."""
+def predictions(task: Task, examples: Examples, outputs: Outputs, in_range: bool = True) -> Predictions:
+    """The answers that outputs stand for: the likeliest class, the spans, the number.
+
+    Numbers outside the task's range become its ends with `in_range`; for a correlation they would be ties.
+    """
     labels: list[str] = []
     values: list[float] = []
     if task.head in (CLASSIFICATION, JOINT):
         labels = [task.labels[number] for number in outputs.answers.argmax(axis=1)]
     if task.head == REGRESSION:
         low, high = task.value_range
-        values = (low + (high - low) * outputs.answers[:, 0]).tolist()
+        numbers = low + (high - low) * outputs.answers[:, 0]
+        values = (np.clip(numbers, low, high) if in_range else numbers).tolist()
     spans = []
     if task.head in (TOKEN_LABELS, JOINT):
         names = tag_names(task)

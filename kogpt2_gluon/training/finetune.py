@@ -234,7 +234,7 @@ def _score(recipe: Recipe, rows: JudgedRows, say: Say, asked: StopRequest) -> tu
             tuned.loss_block, examples, recipe.evaluation.batch_size, recipe.data.seq_length, tuned.ctx, worker
         )
         stop_wanted = bool(worker.sum([asked.wanted])[0])
-    predicted = predictions(task, examples, outputs)
+    predicted = predictions(task, examples, outputs, in_range=False)
     return RunScores(evaluate_predictions(task, rows.judged, predicted, say), tuned.step, predicted), stop_wanted
 
 

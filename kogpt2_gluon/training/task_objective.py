@@ -169,7 +169,7 @@ class TaskObjective(Objective):
         outputs = run_network(
             run.loss_block, examples, rules.batch_size, longest, run.ctx, run.worker, run.progress.beat
         )
-        found = predictions(self.task, examples, outputs)
+        found = predictions(self.task, examples, outputs, in_range=False)
         metrics = evaluate_predictions(self.task, examples.rows, found)
         return TaskScores(float(outputs.losses.mean()), metrics, self.task.metrics[0])
 

@@ -200,7 +200,7 @@ def test_stop_rule_ends_a_run_that_no_longer_improves(tiny, shards, tmp_path):
     assert state["step"] == math.ceil(2 * per_epoch / 256)
     again = kogpt2("train", "debug_cpu", *tiny, *rule, *batch, "training.learning_rate=0")
     assert "tok/s" not in again.stdout.split("going on from")[1]  # no step was made
-    assert "evaluation.stop_improvement=0 goes on" in again.stdout
+    assert "evaluation.stop_improvement=0 evaluation.patience=0 go on" in again.stdout
     assert open_checkpoint(tmp_path / "run").state() == state
     further = [*rule, f"training.num_steps={state['step'] + 1}", "evaluation.stop_improvement=0"]
     kogpt2("train", "debug_cpu", *tiny, *further, *batch, "training.learning_rate=0")
