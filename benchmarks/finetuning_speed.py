@@ -55,6 +55,7 @@ from time_slices import run_in_slices
 
 from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.machine import limits, runtime
+from kogpt2_gluon.ops.kernels import choose_kernels, network_of
 
 HERE = Path(__file__).resolve().parent
 PRECISIONS, PEERS = ("float32", "bfloat16"), ("trainer", "grouped", "huge")
@@ -77,7 +78,11 @@ def prepare(arguments: argparse.Namespace) -> Result:
         facts = files.make_whole(work, arguments.data, arguments.train_rows, arguments.test_rows, overrides)
     else:
         facts = files.make_rows(work, arguments.data, overrides, arguments.windows)
-    training = files.recipe_of(work, arguments.data, overrides).training
+    recipe = files.recipe_of(work, arguments.data, overrides)
+    runtime.prepare(arguments.threads)
+    for precision in arguments.precisions:  # the choice is kept; at their start all contestants would disturb it
+        choose_kernels(network_of(recipe), precision)
+    training = recipe.training
     settings = ("learning_rate", "warmup_ratio", "weight_decay", "epsilon", "clip_norm")
     return {**facts, "settings": {name: getattr(training, name) for name in settings}}
 
@@ -148,8 +153,8 @@ def child(arguments: argparse.Namespace, *more: object) -> list[object]:
     values = [part for name in plain for part in (f"--{name.replace('_', '-')}", getattr(arguments, name))]
     files = [part for name in ("tokenizer", "text", "work") for part in (f"--{name}", getattr(arguments, name))]
     files = [part for name, part in zip(files[::2], files[1::2]) if part for part in (name, part)]
-    whole = ["--whole"] * arguments.whole
-    return [sys.executable, HERE / "finetuning_speed.py", *values, *files, *whole, *more, *arguments.overrides]
+    lists = ["--precisions", ",".join(arguments.precisions), *["--whole"] * arguments.whole]
+    return [sys.executable, HERE / "finetuning_speed.py", *values, *files, *lists, *more, *arguments.overrides]
 
 
 def contestants_of(arguments: argparse.Namespace, facts: dict[str, Any]) -> list[Contestant]:

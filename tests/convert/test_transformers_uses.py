@@ -104,7 +104,7 @@ def test_special_tokens_of_your_own_and_chat_templates(converted, transformers):
 
 def test_the_pipeline_of_the_page(converted, tmp_path, capsys):
     with my_model(converted, tmp_path / "work"):
-        exec(compile(program("pipeline(\"text-generation\""), "docs/after.md", "exec"), {})
+        exec(compile(program('pipeline("text-generation"'), "docs/after.md", "exec"), {})
     assert capsys.readouterr().out.startswith("이 영화는")
 
 
