@@ -7,6 +7,7 @@ given again. Its best checkpoint on the dev rows answers the test rows. What tha
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
