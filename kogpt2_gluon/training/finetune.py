@@ -212,6 +212,7 @@ def fine_tune(recipe: Recipe, rows: JudgedRows, say: Say, asked: StopRequest) ->
     PreemptedError if one of them was asked to stop.
     """
     train(recipe, asked=asked)
+    gc.collect()  # network and moments are in cycles of references: with them another network would make the peak
     scored, stop_wanted = _score(recipe, rows, say, asked)
     if not job.rank():
         finite = {name: None if math.isnan(value) else value for name, value in scored.scores.items()}
