@@ -29,6 +29,7 @@ FILES_OF = (
     (("title", "comment", "bias", "hate"), "hate-speech"),
     (("document", "label"), "nsmc"),
 )
+LONGEST_FIELD = 131_072  # characters; behind a quotation mark that is never closed the whole file would be one field
 _OF_CSV = (",", ";")  # delimiters of CSV, where quotation marks have a meaning
 
 
@@ -106,10 +107,11 @@ def _split_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line where each row of a CSV file begins, and its fields; a field has at most 131,072 characters."""
+    """Yields the line where each row of a CSV file begins, and its fields; a field has at most LONGEST_FIELD characters."""
     reader = csv.reader((f"{text}\n" for _, text in read_lines(path)), delimiter=delimiter, strict=True)
     line = 1
     while True:
+        csv.field_size_limit(LONGEST_FIELD)  # before each row: it is the process's, and readers of corpora raise it
         try:
             fields = next(reader)
         except StopIteration:
