@@ -53,7 +53,8 @@ Generate = Callable[[int, int], list[list[int]]]  # (batch_size, new_tokens) -> 
 def our_generator(recipe: Recipe, prompt: list[int]) -> Generate:
     """Returns our generator; the last row of the vocabulary stands for `</s>` and is never drawn."""
     runtime.prepare(recipe.training.threads)
-    from kogpt2_gluon.inference.generation import Generator, Sampling
+    from kogpt2_gluon.inference.generation import Generator
+    from kogpt2_gluon.inference.sampling import Sampling
     from kogpt2_gluon.ops.choose import choose_ops
     from kogpt2_gluon.training.setup import new_network
 

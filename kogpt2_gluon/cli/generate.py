@@ -58,7 +58,8 @@ def generate(
     from kogpt2_gluon.machine import runtime
 
     runtime.wait_briefly()  # before the next line loads MXNet
-    from kogpt2_gluon.inference.generation import Sampling, generate_from_checkpoint
+    from kogpt2_gluon.inference.generation import generate_from_checkpoint
+    from kogpt2_gluon.inference.sampling import Sampling
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, allow_unk)
     notes: list[str] = []

@@ -37,7 +37,8 @@ def run_demo(work_dir: Path, say: Callable[[str], None] = print, num_steps: int 
     from kogpt2_gluon.machine import runtime
 
     runtime.prepare(recipe.training.threads)
-    from kogpt2_gluon.inference.generation import Sampling, generate_from_checkpoint
+    from kogpt2_gluon.inference.generation import generate_from_checkpoint
+    from kogpt2_gluon.inference.sampling import Sampling
     from kogpt2_gluon.runs.metrics import read_metrics
     from kogpt2_gluon.training.loop import train
 

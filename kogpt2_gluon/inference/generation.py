@@ -3,107 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.loading import load_checkpoint
+from kogpt2_gluon.inference.sampling import Sampling, next_token
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import decoder_for, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-
-BLOCK = 64  # logits whose maximum _at_least looks at
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Parameters
-    ----------
-    max_new_tokens : int
-        A text without `</s>` ends after so many new tokens.
-    temperature : float
-        Logits are divided by it; 0 is greedy.
-    top_k : int
-        Keep the k likeliest tokens; 0 keeps all.
-    top_p : float
-        Keep the fewest likeliest tokens that have this probability together (Holtzman et al., 2020).
-    repetition_penalty : float
-        Divides the positive and multiplies the negative logits of tokens that the text has already (Keskar et al.,
-        2019).
-    seed : int
-        The seed of the draws.
-    allow_unknown : bool
-        False: `<unk>` is never chosen. It replaces text that the tokenizer could not spell, so a reader only sees a
-        placeholder (" ⁇ "). True: it is chosen like any other token. `<pad>`, which no document holds, never is.
-    """
-
-    max_new_tokens: int = 60
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-    allow_unknown: bool = False
-
-    def __post_init__(self) -> None:
-        for name, good, admitted in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
-            ("temperature", self.temperature >= 0, "0 or more"),
-            ("top_k", self.top_k >= 0, "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
-            ("seed", self.seed >= 0, "0 or more"),
-        ):
-            if not good:
-                raise RecipeError(f"{name}={getattr(self, name)}: it must be {admitted}")
-
-
-def next_token(logits: np.ndarray, seen: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:
-    """Draws an id from `logits` (vocab_size,) after the penalty, temperature, top-k and top-p, in this order."""
-    logits = logits.astype(np.float64)
-    if sampling.repetition_penalty != 1.0 and seen:
-        ids = np.unique(np.asarray(seen))
-        logits[ids] = np.where(
-            logits[ids] > 0, logits[ids] / sampling.repetition_penalty, logits[ids] * sampling.repetition_penalty
-        )
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    logits = logits / sampling.temperature
-    order = _candidates(logits, sampling)
-    probabilities = np.exp(logits[order] - logits.max())
-    probabilities /= probabilities.sum()
-    if sampling.top_p < 1:
-        # The token that crosses top_p is kept, so at least one remains.
-        keep = 1 + int(np.searchsorted(np.cumsum(probabilities), sampling.top_p))
-        order, probabilities = order[:keep], probabilities[:keep] / probabilities[:keep].sum()
-    return int(rng.choice(order, p=probabilities))
-
-
-def _candidates(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """The ids to draw from. Where order counts, the likeliest come first, and of two equal ones the smaller id."""
-    if 0 < sampling.top_k < logits.size:
-        likely = _at_least(logits, sampling.top_k)
-        chosen = likely[np.argpartition(-logits[likely], sampling.top_k - 1)[: sampling.top_k]]
-        return chosen[np.lexsort((chosen, -logits[chosen]))]
-    if sampling.top_k or sampling.top_p < 1:
-        return np.argsort(-logits, kind="stable")
-    return np.arange(logits.size)
-
-
-def _at_least(logits: np.ndarray, count: int) -> np.ndarray:
-    """A few ids that include the `count` likeliest ones; found by the largest logit of every 64."""
-    blocks = logits.size // BLOCK
-    if blocks < 2 * count:
-        return np.arange(logits.size)
-    largest = logits[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
-    # `count` blocks have a logit as large as this, so the likeliest are not smaller. A NaN, if there is one, is kept.
-    return np.flatnonzero(~(logits < np.partition(largest, blocks - count)[blocks - count]))
 
 
 class Generator:

@@ -24,8 +24,8 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.inference.generation import Sampling, next_token
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
+from kogpt2_gluon.inference.sampling import Sampling, next_token
 from kogpt2_gluon.inference.scoring import Request, Scorer, rolling_requests
 from kogpt2_gluon.inference.shared_prefixes import Ids
 from kogpt2_gluon.machine.runtime import mx

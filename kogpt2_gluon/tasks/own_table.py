@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from kogpt2_gluon.errors import DataError, RecipeError
@@ -113,13 +113,11 @@ def _as_task(own: OwnTable, source: str) -> Task:
 
 def _cross_check(own: OwnTable, plain: Mapping[str, Any]) -> Iterator[Fault]:
     """Yields the faults between fields that are each admissible alone."""
-    files = [name for name in dataclasses.asdict(own.files).values() if name]
     if not own.name.strip():
         yield Fault(("name",), "name: is missing; give the task a short name")
     if not own.files.train.strip():
         yield Fault(("files.train",), "files.train: is missing; name the file of the rows to train on")
-    if len(set(files)) < len(files):
-        yield Fault(("files",), "files: one file for two splits")
+    yield from _check_files(own.files)
     yield from _check_labels(own)
     if own.format in _LABELLED and own.head != TOKEN_LABELS:
         yield Fault(("format", "head"), f"format={own.format} is for head={TOKEN_LABELS}, and head is {own.head}")
@@ -141,6 +139,20 @@ def _cross_check(own: OwnTable, plain: Mapping[str, Any]) -> Iterator[Fault]:
             for key in keys:
                 if key in plain:
                     yield Fault((key,), f"{key}: has no effect; it needs {needed}")
+
+
+def _check_files(files: OwnFiles) -> Iterator[Fault]:
+    """Yields the faults of the names: a description that somebody else wrote names no file outside of the data."""
+    names = {split: name for split, name in dataclasses.asdict(files).items() if name}
+    if len({PurePath(name) for name in names.values()}) < len(names):
+        yield Fault(("files",), "files: one file for two splits")
+    for split, name in names.items():
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts or (len(path.parts) > 1 and name.startswith("~")):
+            yield Fault(
+                (f"files.{split}",),
+                f"files.{split}: {name} is not below the folder of the data (--data, task.data); name it from there",
+            )
 
 
 def _check_metrics(task: Task) -> Iterator[Fault]:

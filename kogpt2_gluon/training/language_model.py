@@ -92,7 +92,8 @@ class LanguageModel(Objective):
         return evaluate(run.loss_block, self._shards, options, run.ctx, run.worker, run.progress.beat)
 
     def samples(self, run: TrainingRun) -> list[tuple[str, str]]:
-        from kogpt2_gluon.inference.generation import Sampling, generate
+        from kogpt2_gluon.inference.generation import generate
+        from kogpt2_gluon.inference.sampling import Sampling
 
         tracking, seed = self.recipe.tracking, self.recipe.training.seed
         sampling = Sampling(tracking.sample_length, top_k=40, seed=seed)

@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.inference.generation import (
-    Sampling,
-    generate,
-    generate_from_checkpoint,
-    generate_ids,
-    next_token,
-    prompt_notes,
-)
-from kogpt2_gluon.inference.generation import _candidates as candidates
+from kogpt2_gluon.inference.generation import generate, generate_from_checkpoint, generate_ids, prompt_notes
+from kogpt2_gluon.inference.sampling import Sampling, next_token
+from kogpt2_gluon.inference.sampling import _candidates as candidates
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer

@@ -199,7 +199,8 @@ READY = """
     from pathlib import Path
     from kogpt2_gluon.errors import OutOfMemoryError
     from kogpt2_gluon.inference.loading import load_checkpoint
-    from kogpt2_gluon.inference.generation import Sampling, generate
+    from kogpt2_gluon.inference.generation import generate
+    from kogpt2_gluon.inference.sampling import Sampling
     from kogpt2_gluon.machine.runtime import mx
     from kogpt2_gluon.ops.choose import choose_ops
 

@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from kogpt2_gluon.inference.generation import Sampling, generate_ids
+from kogpt2_gluon.inference.generation import generate_ids
+from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import Decoder, FusedDecoder, decoder_for
 from kogpt2_gluon.model.gpt2 import GPT2Model

@@ -18,9 +18,10 @@ from lm_eval.api.instance import Instance
 from kogpt2_gluon.cli.main import main
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.inference.generation import Sampling, generate
+from kogpt2_gluon.inference.generation import generate
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
+from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.inference.scoring import Request, Scorer
 from kogpt2_gluon.tasks.harness import HarnessModel, evaluate_with_harness
 from kogpt2_gluon.tasks.harness_tasks import read_task_file

@@ -18,8 +18,9 @@ from kogpt2_gluon.convert.targets import convert_to
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.inference.evaluation import evaluate_checkpoint, scored_sums
-from kogpt2_gluon.inference.generation import Sampling, generate_from_checkpoint, prompt_notes
+from kogpt2_gluon.inference.generation import generate_from_checkpoint, prompt_notes
 from kogpt2_gluon.inference.loading import load_checkpoint
+from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.loss import LanguageModelLoss
 from kogpt2_gluon.reading.held_out import HeldOutReader

@@ -107,7 +107,7 @@ def _split_lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read_csv(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line where each row of a CSV file begins, and its fields; a field has at most LONGEST_FIELD characters."""
+    """Yields the line where each row of a CSV file begins, and its fields, which are no longer than LONGEST_FIELD."""
     reader = csv.reader((f"{text}\n" for _, text in read_lines(path)), delimiter=delimiter, strict=True)
     line = 1
     while True:
