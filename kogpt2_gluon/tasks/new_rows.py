@@ -6,6 +6,7 @@ found. A pipe can be read once only: what comes from it is kept in a temporary f
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -87,9 +88,10 @@ class NewRows:
         else:
             return False
         try:
-            return line.lstrip().startswith("{") and KEYS[0] in object_of("", line)
-        except DataError:
+            found = json.loads(line)  # one that is refused, as for a key twice, is no text either
+        except (ValueError, RecursionError):
             return False
+        return isinstance(found, dict) and KEYS[0] in found
 
     def _of_line(self, where: str, line: str) -> tuple[str, ...]:
         texts = tuple(line.split(TAB))

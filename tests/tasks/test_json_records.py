@@ -41,7 +41,18 @@ def test_objects_come_back(tmp_path: Path, objects: list[dict[str, Any]], is_pre
         (read_json_array, '[{"a": NaN}]', "not JSON (NaN is not a number in JSON)"),
         (read_json_array, f'[{{"a": {"9" * 5000}}}]', "not JSON (Exceeds the limit"),
         (read_json_array, f'{{"a": {"[" * 200_000}', "nested too deeply"),
+        (
+            read_json_array,
+            '[{"a": "가"}, {"b": {"a": 1, "a": 2}}]',
+            "the key 'a' twice in an object, with the values '1, 2'",
+        ),
         (read_json_lines, '{"a": "가"}\n{"a": "나"\n', "line 2: not JSON"),
+        (read_json_lines, '{"a": "가"}\n{"a": "나", "a": "다"}\n', "line 2: the key 'a' twice"),
+        (
+            read_json_lines,
+            '{"a": "가"}\n{"a": 1, "\\u0061": 1}\n',
+            "line 2: the key 'a' twice",
+        ),  # one name, spelt in two ways
         (read_json_lines, '{"a": "가"}\n\n7\n', "line 3: a number, where an object is expected"),
     ],
 )

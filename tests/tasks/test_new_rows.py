@@ -88,6 +88,8 @@ def test_json_lines_by_name_by_their_first_line_or_as_asked(tmp_path):
         (ONE, '{"text": "a"}\n{"text": "\\ud800"}\n', "rows.txt, line 2: half of a surrogate pair"),
         (ONE, '{"text": "a", "text_2": "b"}\n', "rows.txt, line 1: text_2, and reviews takes one text"),
         (PAIR, '{"text": "a"}\n', "rows.txt, line 1: text_2 is missing"),
+        (ONE, '{"text": "a", "text": "b"}\n', "rows.txt, line 1: the key 'text' twice"),
+        (ONE, '{"text": "a"}\n{"text": "a", "id": 1, "id": 1}\n', "rows.txt, line 2: the key 'id' twice"),
         (ONE, '{"text": "a"}\n{"text": ' + "[" * 100_000, "rows.txt, line 2: "),
         (ONE, "a\n" + "b" * (1 << 20 | 1), "rows.txt, line 2: above 1 MiB"),
     ],

@@ -120,6 +120,7 @@ def test_json_lines_of_classes_and_numbers(tmp_path: Path) -> None:
         '{"text": "가", "label": null}': "line 1: label is missing",
         '{"text": "가", "label": 0.0}': "line 1: the label '0.0' is none of 0, true, 부정",
         '{"label": 0}': "line 1: text is missing",
+        '{"text": "가", "label": 0, "label": true}': "line 1: the key 'label' twice in an object",
     }.items():
         write(tmp_path / "a.jsonl", line)
         assert told in fault(task, tmp_path)

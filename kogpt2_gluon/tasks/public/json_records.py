@@ -1,10 +1,16 @@
-"""JSON that somebody downloaded: an array of objects in one file, or an object a line."""
+"""JSON that somebody downloaded: an array of objects in one file, or an object a line.
+
+A key that an object has twice is refused: Python takes the last one, others the first, so which one counts is nobody's
+choice.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +98,7 @@ def number_of(where: str, record: dict[str, Any], key: str) -> float:
 
 def _parsed(where: str, text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=partial(_with_each_key_once, where))
     except json.JSONDecodeError as error:
         line = "" if "\n" not in text else f", line {error.lineno}"
         raise DataError(f"{where}{line}: not JSON ({error.msg}): {shown(text[error.pos :], 40)}") from None
@@ -100,6 +106,17 @@ def _parsed(where: str, text: str) -> Any:
         raise DataError(f"{where}: JSON that is nested too deeply") from None
     except ValueError as error:  # a number of too many digits, NaN
         raise DataError(f"{where}: not JSON ({str(error).split(';')[0]})") from None
+
+
+def _with_each_key_once(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = Counter(key for key, _ in pairs)
+        key = next(key for key, times in keys.items() if times > 1)
+        one, other = [value for name, value in pairs if name == key][:2]
+        values = shown(f"{json.dumps(one, ensure_ascii=False)}, {json.dumps(other, ensure_ascii=False)}")
+        raise DataError(f"{where}: the key {shown(key)} twice in an object, with the values {values}")
+    return found
 
 
 def _no_number(word: str) -> None:
