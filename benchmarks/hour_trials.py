@@ -4,7 +4,7 @@
 
 CORPUS is a folder of `kogpt2 clean`. Each trial is recipes/small_cpu.yaml with the settings of TRIALS, in bfloat16 with
 one thread. The speed of each is measured first, one after another, on a core that should have nothing else to do; from
-it follow the updates that fit into the minutes. Trials that run at the same time, or beside other work, therefore cost
+it follow the updates that fit into the minutes. Trials that run at the same time, or next to other work, therefore cost
 the same. Tokenizers and shards are made once for each size of vocabulary. What is there already is not made again.
 
 Networks with different vocabularies are compared by bits per byte of the held-out normalised text, all of it. A trial

@@ -24,7 +24,7 @@ END, LENGTH, CANCELLED = "stop", "length", "cancelled"  # why a text ended
 
 @dataclass(frozen=True)
 class TextRequest:
-    """A text that is to be continued.
+    """A text to continue.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class TextRequest:
 
 
 class Written(NamedTuple):
-    """What a step has added to a text.
+    """A step's addition to a text.
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ FILES_OF = (
     (("title", "comment", "bias", "hate"), "hate-speech"),
     (("document", "label"), "nsmc"),
 )
-LONGEST_FIELD = 131_072  # characters; behind a quotation mark that is never closed the whole file would be one field
+LONGEST_FIELD = 131_072  # characters; after a quotation mark that is never closed the whole file would be one field
 _OF_CSV = (",", ";")  # delimiters of CSV, where quotation marks have a meaning
 
 
