@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
+from kogpt2_gluon.machine.interrupts import interruptible
 
 if TYPE_CHECKING:
     from kogpt2_gluon.convert.gguf_folder import Cost, Measure
@@ -34,6 +35,7 @@ PARTS = ("body", "class", "spans")  # convert/heads.py
 @click.option("--bos", is_flag=True, help="huggingface's and onnx's tokenizer puts <s> before every text by itself.")
 @click.option("--part", type=click.Choice(PARTS), help="Of a fine-tuned network: without its head, or one head of two.")
 @click.option("--verify", is_flag=True, help="Run both forms, and compare their logits and greedy tokens.")
+@interruptible()
 def convert(source: Path, out: Path, target: str, part: str | None, verify: bool, **options: Any) -> None:
     """Weights from anything to anything. Needs neither torch nor MXNet, except to --verify.
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.cli.paths import FOLDER
+from kogpt2_gluon.machine.interrupts import interruptible
 
 
 @click.command()
 @click.option("--dir", "work_dir", default="demo-run", show_default=True, type=FOLDER, help="Folder for its files.")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps, instead of the demo recipe's 400.")
+@interruptible()
 def demo(work_dir: Path, steps: int | None) -> None:
     """Every stage on built-in Korean text, in a few minutes: from text to a PyTorch folder.
 

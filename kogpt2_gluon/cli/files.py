@@ -15,6 +15,7 @@ from kogpt2_gluon.cli.options import json_output
 from kogpt2_gluon.cli.paths import FOLDER, HomePath
 from kogpt2_gluon.cli.progress_bar import ProgressBar, progress_bar
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.machine.interrupts import interruptible
 
 if TYPE_CHECKING:
     from kogpt2_gluon.staging.report import FolderReport
@@ -77,6 +78,7 @@ def status(places: tuple[str, ...], as_json: bool) -> None:
 @files.command(no_args_is_help=True)
 @click.argument("folder", metavar="DIR", type=EXISTING)
 @click.argument("url", metavar="s3://BUCKET/PREFIX")
+@interruptible()
 def upload(folder: Path, url: str) -> None:
     """Copy a folder to S3: parts and whole files are hashed, manifests come last, and files already there are skipped.
 
@@ -94,6 +96,7 @@ def upload(folder: Path, url: str) -> None:
 @files.command(no_args_is_help=True)
 @click.argument("url", metavar="s3://BUCKET/PREFIX")
 @click.argument("folder", metavar="DIR", type=FOLDER)
+@interruptible()
 def download(url: str, folder: Path) -> None:
     """Copy an S3 prefix to a folder: hashes are compared, manifests come last, and files already there are skipped.
 

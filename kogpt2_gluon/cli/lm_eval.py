@@ -12,6 +12,7 @@ import click
 from kogpt2_gluon.cli import options
 from kogpt2_gluon.cli.group import echo_json
 from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
+from kogpt2_gluon.machine.interrupts import interruptible
 
 
 @click.command("lm-eval", no_args_is_help=True)
@@ -33,6 +34,7 @@ from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
 @options.device
 @options.precision
 @options.operators
+@interruptible()
 def lm_eval(
     checkpoint: Path,
     tasks: str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ import click
 
 from kogpt2_gluon.cli import options
 from kogpt2_gluon.cli.paths import ANY_PATH
+from kogpt2_gluon.machine.interrupts import interruptible
 
 if TYPE_CHECKING:
     from kogpt2_gluon.tasks.answering import Answer
@@ -44,6 +44,7 @@ LONG = 1_000_000  # bytes of input that are worth a line about progress
 @options.device
 @options.precision
 @options.operators
+@interruptible()
 def predict(
     checkpoint: Path,
     input: Path,
@@ -72,7 +73,6 @@ def predict(
     """
     from kogpt2_gluon.machine import runtime
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written is left
     runtime.wait_briefly()  # before the next lines load MXNet
     from kogpt2_gluon.runs.checkpoint_folder import better_one
     from kogpt2_gluon.tasks.answering import AnsweringOptions, answer_rows, check_rows

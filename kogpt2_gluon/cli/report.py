@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.cli.paths import FOLDER
+from kogpt2_gluon.machine.interrupts import interruptible
 
 
 @click.command(no_args_is_help=True)
 @click.argument("run_dir", type=FOLDER)
+@interruptible()
 def report(run_dir: Path) -> None:
     """A run's folder -> RUN_DIR/report.html: its curves, recipe and samples on one page.
 

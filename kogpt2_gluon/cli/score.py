@@ -10,6 +10,7 @@ import click
 from kogpt2_gluon.cli import options
 from kogpt2_gluon.cli.group import echo_json
 from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
+from kogpt2_gluon.machine.interrupts import interruptible
 
 if TYPE_CHECKING:
     from kogpt2_gluon.tasks.in_context import InContextScores
@@ -58,6 +59,7 @@ class Numbers(click.ParamType):
 @options.device
 @options.precision
 @options.operators
+@interruptible()
 def score(
     checkpoint: Path,
     task: str,

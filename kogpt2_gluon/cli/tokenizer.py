@@ -11,6 +11,7 @@ from kogpt2_gluon.cli.group import Group, echo_json
 from kogpt2_gluon.cli.options import json_output
 from kogpt2_gluon.cli.paths import ANY_PATH
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.interrupts import interruptible
 
 
 class TokenizerGroup(Group):
@@ -100,6 +101,7 @@ def train(
 )
 @click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
+@interruptible()
 def rename(model: Path, tokens: tuple[str, ...], out: Path, overwrite: bool) -> None:
     """Give unused tokens a name: a domain's term becomes one token, all other ids stay the same.
 

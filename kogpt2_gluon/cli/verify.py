@@ -14,6 +14,7 @@ from kogpt2_gluon.cli.options import json_output
 from kogpt2_gluon.cli.paths import FOLDER
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.machine.interrupts import interruptible
 
 if TYPE_CHECKING:
     from kogpt2_gluon.shards.verify import VerifyReport
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @json_output
 @click.option("--repair", is_flag=True, help="Make a usable set of the shards that are whole; nothing is deleted.")
 @click.option("--processes", default=0, type=click.IntRange(min=0), help="Checking processes; 0: one a core.")
+@interruptible()
 def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
     """Token shards -> every fault in them, with file, chunk and byte; exit code 3 if there is any.
 

@@ -18,6 +18,7 @@ import xxhash
 
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.machine.interrupts import interruptible
 from kogpt2_gluon.storage.disk import disk_full, free_bytes, full_disk_named
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tokens.profiles import PROFILES, name_profile, trainer_options
@@ -128,7 +129,8 @@ def train_tokenizer(
             raise sentences.error from None
         raise _explain(error, names, vocab_size) from None
     content = name_profile(model.getvalue(), profile)
-    with full_disk_named(out.parent, lambda: _need(out, len(content))):
+    # Not before: SentencePiece hears no signal of Python's, and SIGTERM would have to wait for its end.
+    with interruptible(), full_disk_named(out.parent, lambda: _need(out, len(content))):
         write_file(out, content)
     return Tokenizer.load(out)
 

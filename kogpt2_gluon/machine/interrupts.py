@@ -1,0 +1,42 @@
+"""SIGTERM and SIGHUP as interrupts: what a process has half-written is removed before it ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kogpt2_gluon.machine import job
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Treats SIGTERM and SIGHUP like Ctrl-C while the block runs: the first one raises KeyboardInterrupt.
+
+    Without it they end the process at once, and no ``finally`` runs. Another one within ECHO_SECONDS is the same
+    request again, and does not disturb the removal. A signal that is ignored (nohup) stays so. The block has no effect
+    in a thread other than the main one, where Python admits no handlers.
+    """
+    first = 0.0
+
+    def interrupt(number: int, frame: Any) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if not first or now - first >= job.ECHO_SECONDS:
+            first = now
+            raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in before:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
