@@ -38,6 +38,8 @@ class Sampling:
         placeholder (" ⁇ "). True: it is chosen like any other token. `<pad>`, which no document holds, never is.
     alternatives : int
         How many of the likeliest tokens a :class:`Choice` lists with their log-probabilities.
+    stop : tuple of str
+        A new text ends before the first of these that it has; the prompt is not searched.
     """
 
     max_new_tokens: int = 60
@@ -48,6 +50,7 @@ class Sampling:
     seed: int = 0
     allow_unknown: bool = False
     alternatives: int = 0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, good, admitted in (
@@ -58,6 +61,7 @@ class Sampling:
             ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
             ("seed", self.seed >= 0, "0 or more"),
             ("alternatives", self.alternatives >= 0, "0 or more"),
+            ("stop", all(self.stop), "texts of at least one character"),
         ):
             if not good:
                 raise RecipeError(f"{name}={getattr(self, name)}: it must be {admitted}")

@@ -68,10 +68,16 @@ class Slots:
             rows.append(logits[0, -1].astype("float32").asnumpy())
         return np.stack(rows)
 
-    def copy(self, source: int, target: int) -> None:
-        """Makes the text of a slot that of another, too, for samples and beams that begin alike."""
-        self._states[target] = self._states[source]
-        self.lengths[target] = self.lengths[source]
+    def copy(self, source: int, target: int, length: int | None = None) -> None:
+        """Makes the text of a slot that of another, too, for samples and beams that begin alike.
+
+        `length`: only its first tokens, at most as many as it has; None: all of it.
+        """
+        states = self._states[source]
+        if length is not None and length < self.lengths[source]:
+            states = [each.slice_axis(axis=2, begin=0, end=length) for each in states] if length else None
+        self._states[target] = states
+        self.lengths[target] = self.lengths[source] if length is None else length
 
     def clear(self, slot: int) -> None:
         """Makes a slot ready for another text."""
