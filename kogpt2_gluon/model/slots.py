@@ -1,12 +1,12 @@
 """Caches for several texts that grow at the same time, each with a length of its own: what continuous batching needs.
 
 A slot holds the keys and values of one text. A pass reads the next tokens of any of them, a whole prompt or one token,
-and returns the logits that follow. V is `vocab_size`.
+and returns the hidden states or the logits that follow. R is the number of runs, C `units`, V `vocab_size`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
+
+Floats = NDArray[np.float32]
 
 
 class Run(NamedTuple):
@@ -31,8 +33,22 @@ class Run(NamedTuple):
     tokens: Sequence[int]
 
 
+class _Past(NamedTuple):
+    """Where the states of a slot are: in row `row` of arrays that it may share with other slots."""
+
+    arrays: list[Any]
+    row: int
+
+    def alone(self) -> list[Any]:
+        if self.arrays[0].shape[0] == 1:
+            return self.arrays
+        return [each.slice_axis(axis=0, begin=self.row, end=self.row + 1) for each in self.arrays]
+
+
 class Slots:
-    """Slots for any network, over its own `states`; runs are read one by one.
+    """Slots for any network, over its own `states`.
+
+    Runs of as many tokens after as many tokens are read together. Logits are those of the text alone, but for rounding.
 
     Parameters
     ----------
@@ -56,32 +72,102 @@ class Slots:
         self.num_slots, self.capacity = num_slots, capacity
         self.lengths = [0] * num_slots
         self._net, self._ctx = net, ctx or mx.cpu()
-        self._states: list[Any] = [None] * num_slots
+        self._vocab_size = net._embed.weight.shape[0]
+        self._states: list[_Past | None] = [None] * num_slots
 
-    def next_logits(self, runs: Sequence[Run]) -> NDArray[np.float32]:
-        """Reads each run into its slot, each slot at most once; returns the logits (len(runs), V) that follow."""
-        rows = []
-        for slot, tokens in runs:
-            data = mx.nd.array([list(tokens)], ctx=self._ctx, dtype="int32")
-            logits, self._states[slot] = self._net(data, self._states[slot])
-            self.lengths[slot] += len(tokens)
-            rows.append(logits[0, -1].astype("float32").asnumpy())
-        return np.stack(rows)
+    def next_logits(self, runs: Sequence[Run]) -> Floats:
+        """Reads each run into its slot, each slot at most once; returns the logits (R, V) that follow."""
+        return self.logits(self.next_hidden(runs))
+
+    def next_hidden(self, runs: Sequence[Run]) -> Floats:
+        """Reads each run; returns the last layer's hidden state (R, C) of each run's last token.
+
+        Hidden states are what the output projection takes: the final LayerNorm is behind them.
+        """
+        return np.stack([run[-1] for run in self.hidden(runs)])
+
+    def hidden(self, runs: Sequence[Run]) -> list[Floats]:
+        """Reads each run; returns for each the last layer's hidden states (len(tokens), C) of all its tokens.
+
+        ValueError, and nothing is read, for a run that has no tokens, unknown tokens or more than its slot has room
+        for, and for two runs of one slot.
+        """
+        self._check(runs)
+        found: dict[int, Floats] = {}
+        for (length, _), group in self._groups(runs).items():
+            data = mx.nd.array([list(tokens) for _, tokens in group], ctx=self._ctx, dtype="int32")
+            states = self._joined([slot for slot, _ in group]) if length else None
+            hidden, new = self._net.hidden_states(mx.nd, data, states)
+            for row, (each, (slot, tokens)) in enumerate(zip(hidden.astype("float32").asnumpy(), group)):
+                self._states[slot], found[slot] = _Past(new, row), each
+                self.lengths[slot] += len(tokens)
+        return [found[slot] for slot, _ in runs]
+
+    def logits(self, hidden: Floats) -> Floats:
+        """The logits (R, V) that hidden states (R, C) give."""
+        data = mx.nd.array(hidden, ctx=self._ctx, dtype=self._net._embed.weight.dtype)
+        logits = self._net.ops.logits(mx.nd, data, self._net._logits_proj)
+        values: Floats = logits.astype("float32").asnumpy()
+        return values
 
     def copy(self, source: int, target: int, length: int | None = None) -> None:
         """Makes the text of a slot that of another, too, for samples and beams that begin alike.
 
         `length`: only its first tokens, at most as many as it has; None: all of it.
         """
-        states = self._states[source]
-        if length is not None and length < self.lengths[source]:
-            states = [each.slice_axis(axis=2, begin=0, end=length) for each in states] if length else None
-        self._states[target] = states
-        self.lengths[target] = self.lengths[source] if length is None else length
+        self.rearrange({target: source})
+        if length is not None:
+            self.truncate(target, length)
+
+    def rearrange(self, sources: Mapping[int, int]) -> None:
+        """Gives each slot of `sources` the text that another has now, all at once: {target: source}, as beams need."""
+        taken = {target: (self._states[source], self.lengths[source]) for target, source in sources.items()}
+        for target, (states, length) in taken.items():
+            self._states[target], self.lengths[target] = states, length
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Keeps only the first `length` tokens of a text; it has as many or more."""
+        assert 0 <= length <= self.lengths[slot], (length, self.lengths[slot])
+        past = self._states[slot]
+        if past is not None and length < self.lengths[slot]:
+            arrays = [each.slice_axis(axis=2, begin=0, end=length) for each in past.alone()] if length else None
+            self._states[slot] = _Past(arrays, 0) if arrays else None
+        self.lengths[slot] = length
 
     def clear(self, slot: int) -> None:
         """Makes a slot ready for another text."""
         self._states[slot], self.lengths[slot] = None, 0
+
+    def _check(self, runs: Sequence[Run]) -> None:
+        """ValueError unless all runs can be read."""
+        if len({slot for slot, _ in runs}) < len(runs):
+            raise ValueError("two runs of one slot")
+        for slot, tokens in runs:
+            if not len(tokens):
+                raise ValueError(f"a run of slot {slot} without tokens")
+            if self.lengths[slot] + len(tokens) > self.capacity:
+                raise ValueError(
+                    f"slot {slot} has {self.lengths[slot]:,} tokens and room for {self.capacity:,}: "
+                    f"{len(tokens):,} more do not fit"
+                )
+            if min(tokens) < 0 or max(tokens) >= self._vocab_size:
+                raise ValueError(f"a token for slot {slot} is outside of 0 .. {self._vocab_size - 1:,}")
+
+    def _groups(self, runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
+        """The runs by how many tokens their slots have and how many they add."""
+        groups: dict[tuple[int, int], list[Run]] = {}
+        for run in runs:
+            groups.setdefault((self.lengths[run.slot], len(run.tokens)), []).append(run)
+        return groups
+
+    def _joined(self, slots: Sequence[int]) -> list[Any]:
+        """The states of slots of one length, as one batch: without copies if the slots have just been one."""
+        pasts = [past for slot in slots if (past := self._states[slot]) is not None]
+        first = pasts[0].arrays
+        in_order = all(past.arrays is first and past.row == row for row, past in enumerate(pasts))
+        if in_order and first[0].shape[0] == len(pasts):
+            return first
+        return [mx.nd.concat(*parts, dim=0) for parts in zip(*(past.alone() for past in pasts))]
 
 
 def slots_for(net: GPT2Model, num_slots: int, capacity: int, ctx: Any = None) -> Slots:
