@@ -1,0 +1,1 @@
+"""`kogpt2 serve`: text from a checkpoint over HTTP."""

@@ -1,0 +1,197 @@
+"""The forms of requests and answers of /generate, /score and /about; openapi.json is made of them.
+
+A form takes no field that it does not have, and a number only where a number is meant: what a client misspells is
+refused, never left out in silence. Log-probabilities are natural logarithms, by the network itself, before any setting
+of sampling. A stream of /generate has server-sent events, each a line ``event: NAME`` and a line ``data: JSON``:
+
+- ``start``: one :class:`Start`, first;
+- ``token``: a :class:`Token` for each token of each text, in their order; the texts of a request take turns;
+- ``end``: an :class:`End` for each text;
+- ``error``: an :class:`Refusal`, in the place of all that would follow.
+
+The stream is complete when each text has had its ``end``; a stream that closes before that was cut off.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LARGEST_SEED = 2**53 - 1  # the largest integer that JavaScript has
+MOST_ALTERNATIVES = 20
+MOST_STOPS, LONGEST_STOP = 16, 200
+ModelName = Literal["a", "b"]
+# (text, log-probability); a token that is a part of a character is spelled as in "bytes:\xed\x95".
+Alternative = tuple[str, float]
+
+
+class Form(BaseModel):
+    """The base of all forms."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class GenerateRequest(Form):
+    """A prompt to continue.
+
+    The settings are those of `kogpt2 generate`, with the same names, meanings and defaults, and the same texts come of
+    them: sample number i of a seed is the same text here and there, whatever else is being written. Without `seed` one
+    is drawn; the answer has it. Numbers may be lower than what the service's limits allow, never higher.
+    """
+
+    prompt: str = Field(description="The beginning of a document; '' continues nothing.")
+    model: ModelName = Field("a", description="'b' is the checkpoint of --compare.")
+    num_samples: int = Field(1, ge=1, le=128, description="How many texts.")
+    max_new_tokens: int = Field(60, ge=1, description="A text ends after so many new tokens.")
+    temperature: float = Field(1.0, ge=0, le=100, description="Logits are divided by it; 0 is greedy.")
+    top_k: int = Field(0, ge=0, le=2**31 - 1, description="Keep the k likeliest tokens; 0: all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens that have this probability together.")
+    repetition_penalty: float = Field(
+        1.0, ge=0.01, le=100, description="Above 1: avoid tokens that the text has already."
+    )
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Of the draws; null: one is drawn.")
+    allow_unknown: bool = Field(False, description="Allow <unk>, the token of text that the tokenizer cannot spell.")
+    stop: list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]] = Field(
+        [], max_length=MOST_STOPS, description="A text ends before the first of these that it has."
+    )
+    alternatives: int = Field(
+        0, ge=0, le=MOST_ALTERNATIVES, description="How many of the likeliest tokens each token lists."
+    )
+    stream: bool = Field(False, description="True: server-sent events, a token each, in the place of one answer.")
+
+
+class Token(Form):
+    """A new token: an element of :class:`Text`, and the data of the event ``token``.
+
+    `text` is what is certain now and was not before: whole characters. It is '' while a character is not finished, and
+    for `</s>`; all of them joined are the text. `spelling` is the token alone, as the alternatives are spelled.
+    """
+
+    sample: int = Field(description="The number of the text, from 0.")
+    text: str
+    id: int
+    spelling: str
+    log_probability: float
+    alternatives: list[Alternative] = Field(description="The likeliest tokens, the likeliest one first.")
+
+
+class End(Form):
+    """Why a text ended, and its counts: a part of :class:`Text`, and the data of the event ``end``.
+
+    `finish_reason` is ``stop`` at `</s>` or a text of `stop`; ``length`` at `max_new_tokens` or at the end of the
+    network's positions; ``time`` after the service's seconds for a request; ``shutdown`` if the service had to stop.
+    `text` is what of the text no token had: a character that never became whole.
+    """
+
+    sample: int
+    text: str = Field("", description="To add to the tokens' texts.")
+    finish_reason: Literal["stop", "length", "time", "shutdown"]
+    tokens_read: int = Field(description="Of the prompt, <s> included.")
+    tokens_written: int = Field(description="New tokens, </s> not counted.")
+
+
+class Start(Form):
+    """The data of the event ``start``."""
+
+    model: ModelName
+    seed: int
+    tokens_read: int = Field(description="Of the prompt, <s> included.")
+    notes: list[str] = Field(description="What of the prompt the network does not read as it is written.")
+
+
+class Text(Form):
+    """A continuation."""
+
+    text: str = Field(description="What follows the prompt; it begins with the space between, if there is one.")
+    tokens: list[Token]
+    finish_reason: Literal["stop", "length", "time", "shutdown"] = Field(description="See End.")
+    tokens_read: int
+    tokens_written: int
+
+
+class GenerateAnswer(Start):
+    """The answer of /generate without `stream`."""
+
+    texts: list[Text] = Field(description="In the order of their sample numbers.")
+
+
+class ScoreRequest(Form):
+    """A prompt, and the choices of which one follows."""
+
+    prompt: str
+    choices: list[str] = Field(min_length=1, max_length=256)
+    model: ModelName = "a"
+
+
+class ChoiceScore(Form):
+    """How likely a choice is after the prompt."""
+
+    choice: str
+    log_likelihood: float = Field(description="Summed over its tokens.")
+    is_greedy: bool = Field(description="True if each of its tokens is the likeliest one at its place.")
+    tokens: int
+
+
+class ScoreAnswer(Form):
+    """The answer of /score."""
+
+    model: ModelName
+    choices: list[ChoiceScore] = Field(description="In the order of the request.")
+    best: int = Field(description="Which of them is the likeliest, from 0.")
+    notes: list[str]
+
+
+class ModelAbout(Form):
+    """A network that the service has.
+
+    `defaults` are those of :class:`GenerateRequest`.
+    """
+
+    model: ModelName
+    name: str = Field(description="The run's name and the step of the checkpoint, such as demo/step-00000300.")
+    parameters: int
+    units: int
+    num_layers: int
+    num_heads: int
+    vocab_size: int
+    max_length: int = Field(description="Positions: the most tokens of a text, prompt and <s> included.")
+    weights: str = Field(description="float32, bfloat16 or int8.")
+    checkpoint: str = Field(description="The path as `kogpt2 generate` takes it.")
+
+
+class Limits(Form):
+    """The limits of the service."""
+
+    max_new_tokens: int
+    num_samples: int
+    alternatives: int
+    stop: int = Field(description="Texts to stop at.")
+    seconds: float = Field(description="Of a request; what is written by then is answered.")
+    waiting: int = Field(description="Texts that may wait for a place.")
+    body_bytes: int
+
+
+class About(Form):
+    """The answer of GET /about."""
+
+    version: str
+    models: list[ModelAbout] = Field(description="One, or with --compare two: 'a' and 'b'.")
+    defaults: dict[str, Any] = Field(description="The defaults of a request to /generate.")
+    limits: Limits
+
+
+class RefusalReason(Form):
+    """Why a request was refused."""
+
+    reason: str = Field(description="A word for programs, such as bad_request or queue_full.")
+    message: str = Field(description="One line for people.")
+
+
+class Refusal(Form):
+    """The answer to a request that was refused, with a status of 400 or more; the data of the event ``error``."""
+
+    error: RefusalReason
+
+
+Event = Union[Start, Token, End, Refusal]
