@@ -22,8 +22,8 @@ LARGEST_SEED = 2**53 - 1  # the largest integer that JavaScript has
 MOST_ALTERNATIVES = 20
 MOST_STOPS, LONGEST_STOP = 16, 200
 ModelName = Literal["a", "b"]
-# (text, log-probability); a token that is a part of a character is spelled as in "bytes:\xed\x95".
-Alternative = tuple[str, float]
+# (text, log-probability, id); a token that is a part of a character is spelled as in "bytes:\xed\x95".
+Alternative = tuple[str, float, int]
 
 
 class Form(BaseModel):
@@ -41,6 +41,9 @@ class GenerateRequest(Form):
     """
 
     prompt: str = Field(description="The beginning of a document; '' continues nothing.")
+    written: list[Annotated[int, Field(ge=0)]] = Field(
+        [], description="Ids of new tokens that the text has already, such as an earlier answer's up to an alternative."
+    )
     model: ModelName = Field("a", description="'b' is the checkpoint of --compare.")
     num_samples: int = Field(1, ge=1, le=128, description="How many texts.")
     max_new_tokens: int = Field(60, ge=1, description="A text ends after so many new tokens.")
@@ -97,6 +100,7 @@ class Start(Form):
     model: ModelName
     seed: int
     tokens_read: int = Field(description="Of the prompt, <s> included.")
+    text: str = Field("", description="What the ids of `written` add to the prompt; the tokens' texts follow it.")
     notes: list[str] = Field(description="What of the prompt the network does not read as it is written.")
 
 
@@ -155,6 +159,7 @@ class ModelAbout(Form):
     num_layers: int
     num_heads: int
     vocab_size: int
+    end_id: int = Field(description="Of </s>, which ends a text.")
     max_length: int = Field(description="Positions: the most tokens of a text, prompt and <s> included.")
     weights: str = Field(description="float32, bfloat16 or int8.")
     checkpoint: str = Field(description="The path as `kogpt2 generate` takes it.")
