@@ -40,6 +40,7 @@ from kogpt2_gluon.storage.tokenizer_file import (
     library_errors,
     read_tokenizer_json,
 )
+from kogpt2_gluon.tokens.incremental import IncrementalDecoder, SpellingDecoder
 from kogpt2_gluon.tokens.tokenizer import UNKNOWN_TEXT, Tokenizer, check_unicode
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -312,6 +313,16 @@ class JsonTokenizer(Tokenizer):
 
     def _decode(self, ids: list[int]) -> str:
         return self._write(ids, repeat(UNKNOWN_TEXT))
+
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """Returns what decodes one text id by id."""
+        return SpellingDecoder(self._written, self.adds_space)
+
+    @cached_property
+    def _written(self) -> list[bytes]:
+        """What each id writes: its spelling, and a sign for what is unknown."""
+        unknown = UNKNOWN_TEXT.encode()
+        return [unknown if token == self.unk_id else text for token, text in enumerate(self.spellings)]
 
     def _write(self, ids: list[int], unknown: Iterator[str]) -> str:
         """Returns the text of ids, with the next of `unknown` for each that is unknown."""

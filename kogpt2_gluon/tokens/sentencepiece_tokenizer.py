@@ -11,7 +11,9 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.storage.model_proto import model_proto
 from kogpt2_gluon.storage.tokenizer_file import SENTENCEPIECE, StoredTokenizer
+from kogpt2_gluon.tokens.incremental import IncrementalDecoder, LateDecoder, PieceDecoder
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, SPACE, Tokenizer, check_unicode
 
 
@@ -124,6 +126,30 @@ class SentencePieceTokenizer(Tokenizer):
     def _decode(self, ids: list[int]) -> str:
         text: str = self._processor.decode(ids)
         return text
+
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """Returns what decodes one text id by id; it shows nothing before the end if the model has a denormalizer."""
+        spaces = self._spaces_in_front
+        if spaces is None:
+            return LateDecoder(self._decode)
+        return PieceDecoder(*self._written, *spaces, self.is_special)
+
+    @cached_property
+    def _spaces_in_front(self) -> tuple[bool, bool] | None:
+        """Returns how a text is decoded: is a space in front left out, and of several pieces? None: denormalized."""
+        proto = model_proto(self.stored.content, self.path)
+        if proto.denormalizer_spec.precompiled_charsmap:
+            return None
+        removes_extra = bool(proto.normalizer_spec.remove_extra_whitespaces)
+        return bool(proto.normalizer_spec.add_dummy_prefix) or removes_extra, removes_extra
+
+    @cached_property
+    def _written(self) -> tuple[list[str], list[bytes]]:
+        """What each id writes: a text, or the byte of a byte piece."""
+        spellings, is_byte = self.spellings, self.byte_ids
+        texts = ["" if byte else spelling.decode() for spelling, byte in zip(spellings, is_byte)]
+        texts[self.unk_id] = self._decode([self.unk_id])
+        return texts, [spelling if byte else b"" for spelling, byte in zip(spellings, is_byte)]
 
     def normalize(self, text: str) -> str:
         """Returns the text as the pieces spell it, but with plain spaces and without the space in front."""

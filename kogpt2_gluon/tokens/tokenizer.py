@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.tokenizer_file import StoredTokenizer, is_json, read_limited
+from kogpt2_gluon.tokens.incremental import IncrementalDecoder
 
 SPACE = "\u2581"  # how SentencePiece spells a space
 NEWLINE = "\n"  # the piece of a line end, where a tokenizer has one (`--keep-newlines`)
@@ -185,6 +186,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _decode(self, ids: list[int]) -> str: ...
+
+    @abstractmethod
+    def incremental_decoder(self) -> IncrementalDecoder:
+        """Returns what decodes one text id by id; its parts together are what `decode` returns for all of them."""
 
     @abstractmethod
     def normalize(self, text: str) -> str:
