@@ -10,6 +10,7 @@ prints them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,6 +148,31 @@ def parse_recipe(plain: Mapping[str, Any], overrides: Sequence[str] = (), source
         head = f"{source}: " if len(lines) == 1 else f"{source}: {len(lines)} faults:\n  "
         raise RecipeError(head + "\n  ".join(lines))
     return recipe
+
+
+def differences(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which two recipes differ, but for `about`, and the values of both."""
+    return {
+        key: (own, other)
+        for key in known_keys()
+        if key != "about" and (own := value_of(first, key)) != (other := value_of(second, key))
+    }
+
+
+def changed_keys(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that is not as the defaults have it, as plain data."""
+    plain: dict[str, Any] = {}
+    for key in known_keys():
+        value = value_of(recipe, key)
+        if value != value_of(Recipe(), key):
+            section, _, name = key.rpartition(".")
+            (plain.setdefault(section, {}) if section else plain)[name] = value
+    return plain
+
+
+def value_of(recipe: Recipe, key: str) -> Any:
+    """The value of a dotted key."""
+    return functools.reduce(getattr, key.split("."), recipe)
 
 
 def known_keys() -> dict[str, dataclasses.Field[Any]]:

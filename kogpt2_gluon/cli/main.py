@@ -24,6 +24,7 @@ from kogpt2_gluon.cli.lm_eval import lm_eval
 from kogpt2_gluon.cli.ops import ops
 from kogpt2_gluon.cli.predict import predict
 from kogpt2_gluon.cli.profile import profile
+from kogpt2_gluon.cli.recipe import recipe
 from kogpt2_gluon.cli.report import report
 from kogpt2_gluon.cli.score import score
 from kogpt2_gluon.cli.shard import shard
@@ -70,6 +71,7 @@ for verb in (
     verify,
     files,
     ops,
+    recipe,
     train,
     profile,
     evaluate,

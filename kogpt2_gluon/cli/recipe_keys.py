@@ -32,13 +32,13 @@ def describe_keys(section: str = "") -> str:
             lines += [*[""] * bool(lines), *textwrap.wrap(f"{name}: {about}", WIDTH)]
         before = name
         admitted = _admitted(entry)
-        default = _written(getattr(sections.get(name, recipe), entry.name))
+        default = written(getattr(sections.get(name, recipe), entry.name))
         lines.append(f"  {key} = {default}" + f"  ({admitted})" * bool(admitted))
         lines += textwrap.wrap(entry.metadata["help"], WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as it would be written in a recipe."""
     if isinstance(value, bool):
         return str(value).lower()
