@@ -84,6 +84,7 @@ setup(
         "kogpt2_recipes": ["*.yaml", "mixes/*.yaml"],
         "kogpt2_gluon.corpus.cleaning": ["presets/*.yaml"],
         "kogpt2_gluon.ops": ["src/*/*"],
+        "kogpt2_gluon.serving.page": ["*.html", "*.css", "*.js", "*.svg"],
         "kogpt2_gluon.tasks.prompts": ["*.yaml"],
     },
     install_requires=CORE,

@@ -1,0 +1,1 @@
+"""The page that `kogpt2 serve` shows at /."""
