@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -24,13 +25,29 @@ class Group(click.Group):
         return super().main(*arguments, **options)
 
 
+def echo(text: str) -> None:
+    """Prints results, as click does; an OSError says that it is about standard output."""
+    with stdout_named():
+        click.echo(text)
+
+
+@contextlib.contextmanager
+def stdout_named() -> Iterator[None]:
+    """Puts a name into the OSError of a write to standard output, for one_line: the disk of its file may be full."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        raise
+
+
 def echo_json(data: Any, indent: int | None = None) -> None:
     """Prints data as JSON, or a text that is JSON already.
 
     Programs read it, so a character that the encoding of stdout lacks is escaped, not replaced.
     """
     text = data.rstrip("\n") if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=indent)
-    click.echo(text if _is_utf(sys.stdout.encoding) else re.sub(r"[^\0-\x7f]", _escape, text))
+    echo(text if _is_utf(sys.stdout.encoding) else re.sub(r"[^\0-\x7f]", _escape, text))
 
 
 def _escape(found: re.Match[str]) -> str:

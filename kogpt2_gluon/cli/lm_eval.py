@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from kogpt2_gluon.cli import options
-from kogpt2_gluon.cli.group import echo_json
-from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
+from kogpt2_gluon.cli.group import echo, echo_json
+from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER, check_target
 from kogpt2_gluon.machine.interrupts import interruptible
 
 
@@ -59,6 +59,8 @@ def lm_eval(
     from kogpt2_gluon.errors import RecipeError
     from kogpt2_gluon.machine import runtime
 
+    if samples:
+        check_target("--samples", samples)
     runtime.wait_briefly()  # before the next lines load MXNet
     from kogpt2_gluon.inference.loading import load_checkpoint
 
@@ -78,16 +80,21 @@ def lm_eval(
     model = HarnessModel(net, tokenizer, ctx, say)
     found = evaluate_with_harness(model, names, include_path, num_fewshot, limit, samples is not None)
     rows = found.pop("samples", {})
-    if samples:
-        from kogpt2_gluon.storage.files import write_file
-
-        lines = [{"task": task, **row} for task, each in rows.items() for row in each]
-        text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
-        write_file(samples, text.encode("utf-8", "surrogatepass"))
     if as_json:
         echo_json(json.dumps(found, ensure_ascii=False, default=str))
     else:
-        click.echo(table(found))
+        echo(table(found))
+    if samples:  # last: the scores took long, and are not lost if this fails
+        from kogpt2_gluon.storage.disk import full_disk_named
+        from kogpt2_gluon.storage.files import write_file
+        from kogpt2_gluon.wording import gigabytes
+
+        lines = [{"task": task, **row} for task, each in rows.items() for row in each]
+        text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
+        content = text.encode("utf-8", "surrogatepass")
+        need = f"the rows need {gigabytes(len(content))}; make room, or name another --samples"
+        with full_disk_named(samples.parent, lambda: need):
+            write_file(samples, content)
 
 
 def table(found: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,24 @@ class HomePath(click.Path):
             except ValueError as error:
                 self.fail(str(error), param, ctx)
         return super().convert(value, param, ctx)
+
+
+def check_target(option: str, path: Path) -> None:
+    """Raises RecipeError if a file cannot be written there: it is better said before what goes into it is computed."""
+    from kogpt2_gluon.errors import RecipeError
+    from kogpt2_gluon.storage.files import try_to_make
+
+    folder = path.absolute().parent
+    try:
+        kind = path.stat().st_mode if path.exists() else stat.S_IFREG
+        while not folder.exists():  # the missing ones are made
+            folder = folder.parent
+        try_to_make(folder)
+    except OSError as error:
+        raise RecipeError(f"{option} {path}: cannot be written: {error.strerror}") from None
+    if not stat.S_ISREG(kind):
+        what = "is a folder" if stat.S_ISDIR(kind) else "is a device, a pipe or a socket"
+        raise RecipeError(f"{option} {path}: {what}; name a file")
 
 
 FOLDER = HomePath(file_okay=False, path_type=Path)

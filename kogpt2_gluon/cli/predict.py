@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kogpt2_gluon.cli import options
-from kogpt2_gluon.cli.paths import ANY_PATH
+from kogpt2_gluon.cli.group import stdout_named
+from kogpt2_gluon.cli.paths import ANY_PATH, check_target
 from kogpt2_gluon.machine.interrupts import interruptible
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ def _check_out(out: Path | None, source: Path) -> None:
 
     if out is None:
         return
-    if out.is_dir():
-        raise RecipeError(f"--out {out}: is a folder; name a file")
+    check_target("--out", out)
     with suppress(OSError):  # one of the two is not there
         if out.samefile(source):
             raise RecipeError(f"--out {out}: is INPUT, which it would replace; name another file")
@@ -112,9 +112,11 @@ def _check_out(out: Path | None, source: Path) -> None:
 def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[Answer], None]]:
     """Yields what takes each answer: to the file `out`, which appears when all are written, or to stdout."""
     if out:
+        from kogpt2_gluon.storage.disk import full_disk_named
         from kogpt2_gluon.storage.files import replace_file
 
-        with replace_file(out) as file:
+        way = "none of the answers is kept; make room, or name another --out"
+        with full_disk_named(out.parent, lambda: way), replace_file(out) as file:
 
             def to_file(answer: Answer) -> None:
                 file.write(f"{_json(answer, False)}\n".encode())
@@ -125,10 +127,13 @@ def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[Answer], None
     escapes = not (stream.encoding or "utf-8").lower().replace("_", "-").startswith("utf-8")
 
     def write(answer: Answer) -> None:
-        stream.write(f"{_json(answer, escapes) if as_json else plain(answer)}\n")
+        line = f"{_json(answer, escapes) if as_json else plain(answer)}\n"
+        with stdout_named():
+            stream.write(line)
 
     yield write
-    stream.flush()
+    with stdout_named():
+        stream.flush()
 
 
 def _json(answer: Answer, escapes: bool) -> str:

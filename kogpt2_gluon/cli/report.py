@@ -20,5 +20,7 @@ def report(run_dir: Path) -> None:
     Example: kogpt2 report runs/demo
     """
     from kogpt2_gluon.runs.report import write_report
+    from kogpt2_gluon.storage.disk import full_disk_named
 
-    click.echo(write_report(run_dir))
+    with full_disk_named(run_dir, lambda: "the page is not written; make room"):
+        click.echo(write_report(run_dir))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kogpt2_gluon.cli import options
-from kogpt2_gluon.cli.group import echo_json
+from kogpt2_gluon.cli.group import echo, echo_json
 from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
 from kogpt2_gluon.machine.interrupts import interruptible
 
@@ -101,7 +101,7 @@ def score(
     if as_json:
         echo_json(scores.to_dict())
     else:
-        click.echo(table(scores))
+        echo(table(scores))
 
 
 def table(scores: InContextScores) -> str:

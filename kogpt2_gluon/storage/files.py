@@ -12,6 +12,7 @@ go, and :func:`commit_file` or :func:`commit_folder` at the end of a temporary f
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from kogpt2_gluon.errors import RecipeError
 # one that was about to be replaced.
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{12}\.partial|\.step-\d+\.removed")
 ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{12}\.aside")
+_NAMELESS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))  # errors of writes; Python names no file in them
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
@@ -138,8 +140,9 @@ def copy_file(source: Path, copy: Path) -> None:
 def replace_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a binary file to write, which takes the name `path` when the block ends and all of it is on disk.
 
-    Missing parent folders are made. If the block raises, `path` is as it was and nothing else is left. RecipeError if
-    `path` is a device, a pipe or a socket, which a file in its place would end for all who use it.
+    Missing parent folders are made. If the block raises, `path` is as it was and nothing else is left; an OSError
+    about the file names `path`. RecipeError if `path` is a device, a pipe or a socket, which a file in its place would
+    end for all who use it.
     """
     _check_ordinary(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,8 +152,10 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
             yield stream
             fsync_stream(stream)
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # of a name that is too long, too
+            partial.unlink()
+        _name(error, partial, path)
         raise
     fsync_folder(path.parent)
 
@@ -229,9 +234,22 @@ def _partial_folder(path: Path) -> Iterator[Path]:
     try:
         partial.mkdir()
         yield partial
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        _name(error, partial, path)
         raise
+
+
+def _name(error: BaseException, partial: Path, path: Path) -> None:
+    """Puts the name that the user knows into an OSError with the temporary name, or of a write, which has none."""
+    if not isinstance(error, OSError):
+        return
+    if error.filename is None and error.errno in _NAMELESS:
+        error.filename = str(path)
+    for name in ("filename", "filename2"):
+        place = getattr(error, name)
+        if isinstance(place, str) and (place == str(partial) or place.startswith(f"{partial}{os.sep}")):
+            setattr(error, name, f"{path}{place[len(str(partial)) :]}")
 
 
 def _partial(path: Path) -> Path:

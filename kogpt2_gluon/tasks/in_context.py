@@ -34,6 +34,7 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
 from kogpt2_gluon.inference.scoring import Request, Scorer
+from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.tasks.harness_files import write_harness_task
 from kogpt2_gluon.tasks.loading import find_split, open_task, read_split
 from kogpt2_gluon.tasks.metrics import Predictions, check_metrics, evaluate_predictions, import_library
@@ -229,7 +230,8 @@ class InContext:
         for shots, draw in self._draws():
             name = re.sub(r"[^\w.-]", "_", f"{self._task.name}-{len(shots)}-shots-draw-{draw + 1}")
             asked = self._asker.ask(self._rows, shots)
-            files.append(write_harness_task(folder, name, self._prompt.delimiter, asked, gold))
+            with full_disk_named(folder, lambda: "the prompts are not all there; make room, or name another --export"):
+                files.append(write_harness_task(folder, name, self._prompt.delimiter, asked, gold))
         return files
 
     def _draws(self) -> Iterator[tuple[list[Row], int]]:

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.storage.model_proto import model_proto
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
 from kogpt2_gluon.tokens.training import RESERVED
+from kogpt2_gluon.wording import gigabytes
 
 USER_DEFINED = 4  # ModelProto.SentencePiece.Type
 SPECIAL = re.compile(r"<(?:s|/s|unk|pad|unused\d+|0x[0-9A-Fa-f]{2})>")
@@ -68,7 +70,9 @@ def rename_tokens(model: Path, renamings: Sequence[tuple[str, str]], out: Path) 
         proto.pieces[index].type = USER_DEFINED
     content: bytes = proto.SerializeToString()
     _check_result(SentencePieceTokenizer(content, out), chosen)
-    write_file(out, content)
+    need = f"the tokenizer needs {gigabytes(len(content))}; make room, or choose another --out"
+    with full_disk_named(out.parent, lambda: need):
+        write_file(out, content)
     return Tokenizer.load(out)
 
 

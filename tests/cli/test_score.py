@@ -12,7 +12,7 @@ import pytest
 
 from kogpt2_gluon.cli.main import main
 from tests.convert.convert_helpers import make_checkpoint
-from tests.helpers import kogpt2
+from tests.helpers import kogpt2, small_disk
 from tests.tasks.in_context_helpers import PROMPT, make_tokenizer, rows
 
 pytest.importorskip("sklearn", reason="the metrics of tasks")
@@ -126,3 +126,10 @@ def test_a_library_that_is_missing_is_named_first(missing, ours, words, said, mo
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_full_disk_under_exported_prompts(folder, tmp_path):
+    with small_disk(tmp_path / "disk", 4 << 10) as disk:
+        error = score(folder, "--shots", 4, "--export", disk, code=1).stderr.splitlines()[-1]
+        assert error.startswith(f"kogpt2: {disk}/own-4-shots-draw-1.jsonl: the disk is full") and "--export" in error
+        assert list(disk.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -260,3 +261,21 @@ def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
         with pytest.raises(RecipeError, match="not an ordinary file"):
             write_file(path, b"x")
     assert stat.S_ISFIFO(pipe.stat().st_mode) and sorted(each.name for each in tmp_path.iterdir()) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_an_error_names_what_the_user_knows(number: int, tmp_path: Path) -> None:
+    """Not the temporary name, and of a full disk not none; another fault in the block may be about another file."""
+    for write, inner in ((replace_file, ""), (new_folder, "/a"), (replace_folder, "/sub/a")):
+        for name in ("", "partial", "/elsewhere"):
+            with pytest.raises(OSError) as caught, write(tmp_path / "out") as place:
+                partial = place if isinstance(place, Path) else place.name
+                shown = {"": [], "partial": [f"{partial}{inner}"]}.get(name, [name])
+                raise OSError(number, os.strerror(number), *shown)
+            known = {"": None if number == errno.EIO else f"{tmp_path}/out", "partial": f"{tmp_path}/out{inner}"}
+            assert caught.value.filename == known.get(name, name)
+            assert list(tmp_path.iterdir()) == []
+    long = tmp_path / ("x" * 250)
+    with pytest.raises(OSError, match="name too long") as caught:
+        write_file(long, b"")
+    assert caught.value.filename == str(long)
