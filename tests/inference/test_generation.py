@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.generation import generate, generate_from_checkpoint, generate_ids, prompt_notes
 from kogpt2_gluon.inference.sampling import Sampling, next_token
-from kogpt2_gluon.inference.sampling import _candidates as candidates
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
@@ -89,17 +88,6 @@ def drawn(logits, sampling, seen=(), draws=300):
 def test_top_k_draws_only_the_k_likeliest(logits, k):
     kth = np.sort(logits)[-k]
     assert all(logits[token] >= kth for token in drawn(logits, Sampling(top_k=k), draws=60))
-
-
-@pytest.mark.parametrize("size", [128, 1000, 50_000, 51_201])
-@pytest.mark.parametrize("k", [1, 2, 40, 127])
-def test_top_k_of_many(size, k):
-    """Those that sorting gives, the likeliest first, where only a few of many logits are looked at; with ties."""
-    for digits in (1, 6):
-        logits = np.random.default_rng(k).normal(size=size).round(digits)
-        chosen = candidates(logits, Sampling(top_k=k))
-        np.testing.assert_array_equal(logits[chosen], np.sort(logits)[::-1][:k])
-        assert len(set(chosen)) == k
 
 
 @settings(max_examples=40, deadline=None)
