@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kogpt2_gluon.inference.loading import load_checkpoint
-from kogpt2_gluon.inference.sampling import Sampling, next_token
+from kogpt2_gluon.inference.sampling import Chooser, Sampling
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import decoder_for, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
@@ -48,18 +48,20 @@ class Generator:
         """
         net, ctx = self._net, self._ctx
         prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
-        rngs = [np.random.default_rng([sampling.seed, sample]) for sample in range(num_samples)]
+        choosers = [
+            Chooser(sampling, prompt, eos_id, vocab_size or net._embed.weight.shape[0], left_out, sample)
+            for sample in range(num_samples)
+        ]
         samples: list[list[int]] = [[] for _ in range(num_samples)]
         running = set(range(num_samples))
         tokens = mx.nd.array([prompt] * num_samples, ctx=ctx, dtype="int32")
         end = min(net.max_length, len(prompt) + sampling.max_new_tokens)
         decoder = decoder_for(net, num_samples, end, self._weights)
         for position in range(len(prompt), end):
-            last = decoder.next_logits(tokens)[:, : vocab_size or None]  # (num_samples, vocab_size)
-            last[:, list(left_out)] = -np.inf
+            logits = decoder.next_logits(tokens)  # (num_samples, rows of the embedding)
             step = np.full((num_samples, 1), eos_id, np.int32)
             for sample in sorted(running):
-                token = next_token(last[sample], prompt + samples[sample], sampling, rngs[sample])
+                token = choosers[sample].next_id(logits[sample])
                 if token == eos_id:
                     running.discard(sample)
                 else:

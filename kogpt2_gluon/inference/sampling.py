@@ -57,7 +57,8 @@ class Sampling:
         Sequences of ids that are never completed, not even where the prompt has their beginning; see
         :func:`~kogpt2_gluon.inference.bad_words.bad_word_ids`.
     min_new_tokens : int
-        A text does not end before it has so many new tokens, neither by `</s>`, which is not chosen, nor by `stop`.
+        A text does not end before it has so many new tokens, neither by `</s>`, which is not chosen, nor by `stop`,
+        which is looked for in the text from the last of them on.
     """
 
     max_new_tokens: int = 60
@@ -245,9 +246,14 @@ class Chooser:
 
         DataError if the logits are not finite, RecipeError if the settings exclude every token.
         """
+        token = self.next_id(logits)
+        return choice_of(logits, token, self._sampling.alternatives, filters.log_normalizer(logits))
+
+    def next_id(self, logits: NDArray[np.float32]) -> int:
+        """Chooses the next token as :meth:`choose` does, without its log-probability, which takes as long."""
         token = draw(self._restricted(logits), self._sampling, self._rng)
         self._ids.append(token)
-        return choice_of(logits, token, self._sampling.alternatives, filters.log_normalizer(logits))
+        return token
 
     def distribution(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Returns the probabilities (V,) that the next token is drawn by; the errors of :meth:`choose`."""

@@ -81,7 +81,7 @@ class _Text:
 
     number: int
     prompt: tuple[int, ...]
-    max_new_tokens: int
+    sampling: Sampling
     chooser: Chooser
     stream: TextStream
     stops: StopStrings
@@ -166,7 +166,7 @@ class TextEngine:
         left_out = self._left_out[sampling.allow_unknown]
         chooser = Chooser(sampling, prompt, self.tokenizer.eos_id, self._vocab_size, left_out, request.sample)
         stream, stops = TextStream(self.tokenizer, prompt[1:]), StopStrings(sampling.stop)
-        self._waiting.append(_Text(self._added, prompt, sampling.max_new_tokens, chooser, stream, stops))
+        self._waiting.append(_Text(self._added, prompt, sampling, chooser, stream, stops))
         self._added += 1
         return self._added - 1
 
@@ -244,21 +244,21 @@ class TextEngine:
         return [each for each in self._running.values() if each.leader is text]
 
     def _advance(self, text: _Text, logits: NDArray[np.float32]) -> Written:
-        if not np.isfinite(logits).all():
-            return self._end(text, None, FAILED, error="the network's logits are not all numbers")
         try:
             choice = text.chooser.choose(logits)
-        except (KoGPT2Error, ValueError) as error:  # such as settings that leave no token to choose
+        except KoGPT2Error as error:  # logits that are no numbers, or settings that leave no token to choose
             return self._end(text, None, FAILED, error=str(error))
         if choice.token == self.tokenizer.eos_id:
             return self._end(text, choice, END)
         text.written += 1
         text.last = [choice.token]
-        new = text.stops.push(text.stream.push(choice.token))
+        new = text.stream.push(choice.token)
+        if text.written >= text.sampling.min_new_tokens:
+            new = text.stops.push(new)
         if text.stops.found:
             return self._end(text, choice, END, new)
         is_full = len(text.prompt) + text.written >= self.max_length
-        if is_full or text.written >= text.max_new_tokens:
+        if is_full or text.written >= text.sampling.max_new_tokens:
             return self._end(text, choice, LENGTH, new)
         return Written(text.number, choice, new, None)
 

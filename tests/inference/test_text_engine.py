@@ -266,6 +266,15 @@ def test_the_prompt_is_not_searched_for_stop_strings(stock, tokenizer):
     assert found[0][2] == "length" and len(found[0][0]) == 6
 
 
+def test_a_stop_string_waits_for_the_least_tokens(stock, tokenizer):
+    prompt, free = [1, *tokenizer.encode("오늘은")], Sampling(12, seed=4, top_k=50, min_new_tokens=12)
+    text = gather([*_texts(TextEngine(stock, tokenizer), prompt, free, 1)], tokenizer)[0][1]
+    for least in (0, 1, 4, 12):
+        sampling = Sampling(12, seed=4, top_k=50, min_new_tokens=least, stop=tuple(set(text)))
+        ids, shown, reason = gather([*_texts(TextEngine(stock, tokenizer), prompt, sampling, 1)], tokenizer)[0]
+        assert least <= len(ids) <= least + 4 and reason == "stop" and text.startswith(shown)
+
+
 def test_what_was_held_back_is_shown_at_the_end(stock, tokenizer):
     engine = TextEngine(stock, tokenizer)
     prompt, sampling = [1, *tokenizer.encode("오늘은")], Sampling(5, seed=4, top_k=50)
@@ -315,8 +324,18 @@ def test_logits_that_are_no_numbers_end_that_text_alone(stock, tokenizer):
     engine.add(TextRequest([1, 77], GREEDY))
     number = engine.add(good)
     written = list(engine.run())
-    assert (written[0].finish_reason, written[0].error) == ("error", "the network's logits are not all numbers")
+    assert written[0].finish_reason == "error" and "not finite" in written[0].error
     assert gather(written, tokenizer)[number][0] == alone(stock, tokenizer, good)
+
+
+def test_settings_that_exclude_every_token_end_that_text_alone(stock, tokenizer):
+    engine = TextEngine(stock, tokenizer)
+    none = tuple((token,) for token in range(tokenizer.vocab_size) if token != tokenizer.eos_id)
+    engine.add(TextRequest([1, 30], Sampling(5, bad_words=none, min_new_tokens=1)))
+    number = engine.add(TextRequest([1, 30, 31], Sampling(5, seed=1)))
+    written = list(engine.run())
+    assert written[0].finish_reason == "error" and "exclude less" in written[0].error
+    assert gather(written, tokenizer)[number][2] == "length"
 
 
 def test_a_pass_that_fails_ends_its_texts_and_not_those_that_wait(stock, tokenizer):
