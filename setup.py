@@ -47,6 +47,12 @@ TABLES = ["pyarrow>=12,<26"]
 TASKS = ["scikit-learn>=1.3", "scipy>=1.9", "seqeval>=1.2.2"]
 # lm-evaluation-harness: 240 MB. With a pyarrow that cannot be imported, it cannot be either.
 HARNESS = ["lm-eval>=0.4.13; python_version >= '3.10'", *TABLES, *TASKS]
+# kogpt2 serve
+SERVE = [
+    "fastapi>=0.115; python_version >= '3.10'",
+    "uvicorn>=0.35; python_version >= '3.10'",
+    "prometheus-client>=0.20; python_version >= '3.10'",
+]
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: a second reader of the JSON corpora, to compare ours with
 # kubernetes-validate: the published schemas of pods
@@ -62,7 +68,21 @@ PEERS = [
     "accelerate>=1",
     "xllamacpp>=2026; python_version >= '3.10'",  # llama.cpp
 ]
-TEST = [*PYTEST, "hypothesis>=6", "moto[s3]>=5", "ijson>=3.2", *PEERS, *SCHEMAS, *AWS, *LAUNCH, *HARNESS]
+# Clients of the service: OpenAI's, what the harness's local-completions needs, and requests made from openapi.json.
+CLIENTS = ["openai>=2", "tenacity>=9", "schemathesis>=4; python_version >= '3.11'"]
+TEST = [
+    *PYTEST,
+    "hypothesis>=6",
+    "moto[s3]>=5",
+    "ijson>=3.2",
+    *PEERS,
+    *SCHEMAS,
+    *AWS,
+    *LAUNCH,
+    *HARNESS,
+    *SERVE,
+    *CLIENTS,
+]
 LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -95,6 +115,7 @@ setup(
         "tables": TABLES,
         "tasks": TASKS,
         "harness": HARNESS,
+        "serve": SERVE,
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],
         "test": [*TEST, *LINT],

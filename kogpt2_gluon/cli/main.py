@@ -27,6 +27,7 @@ from kogpt2_gluon.cli.profile import profile
 from kogpt2_gluon.cli.recipe import recipe
 from kogpt2_gluon.cli.report import report
 from kogpt2_gluon.cli.score import score
+from kogpt2_gluon.cli.serve import serve
 from kogpt2_gluon.cli.shard import shard
 from kogpt2_gluon.cli.tokenizer import tokenizer
 from kogpt2_gluon.cli.train import train
@@ -78,6 +79,7 @@ for verb in (
     finetune,
     predict,
     generate,
+    serve,
     score,
     lm_eval,
     convert,

@@ -14,9 +14,10 @@ The stream is complete when each text has had its ``end``; a stream that closes 
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LARGEST_SEED = 2**53 - 1  # the largest integer that JavaScript has
 MOST_ALTERNATIVES = 20
@@ -30,6 +31,17 @@ class Form(BaseModel):
     """The base of all forms."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_known(cls, data: Any) -> Any:
+        """Refuses a field that the form lacks, and names the nearest one that it has."""
+        unknown = [name for name in data if name not in cls.model_fields] if isinstance(data, dict) else []
+        if unknown:
+            near = difflib.get_close_matches(str(unknown[0])[:80], cls.model_fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(cls.model_fields)}"
+            raise ValueError(f"there is no field {str(unknown[0])[:80]!r}; {hint}")
+        return data
 
 
 class GenerateRequest(Form):
@@ -53,6 +65,14 @@ class GenerateRequest(Form):
     repetition_penalty: float = Field(
         1.0, ge=0.01, le=100, description="Above 1: avoid tokens that the text has already."
     )
+    min_p: float = Field(0.0, ge=0, le=1, description="Keep tokens with this share of the likeliest one's probability.")
+    typical_p: float = Field(
+        1.0, gt=0, le=1, description="Keep the most typical tokens that have this probability together."
+    )
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, le=2**31 - 1, description="No sequence of so many tokens comes twice; 0: any may."
+    )
+    min_new_tokens: int = Field(0, ge=0, description="A text does not end before it has so many new tokens.")
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Of the draws; null: one is drawn.")
     allow_unknown: bool = Field(False, description="Allow <unk>, the token of text that the tokenizer cannot spell.")
     stop: list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]] = Field(

@@ -1,0 +1,69 @@
+"""The log-probability of each token of a text, and the tokens that would have been likelier. V is `vocab_size`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.inference.sampling import Choice
+from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.model.slots import Run, slots_for
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+
+ROWS = 128  # of V logits at a time
+
+
+class TokenScorer:
+    """Scores the tokens of one text after another, with the numbers that texts are written by.
+
+    Parameters
+    ----------
+    net : GPT2Model
+        Not hybridized, as :func:`~kogpt2_gluon.inference.loading.load_checkpoint` returns it.
+    tokenizer : Tokenizer
+        Probabilities are those among its tokens, of which a network may have more rows.
+    ctx : mx.Context
+        None: the CPU.
+    """
+
+    def __init__(self, net: GPT2Model, tokenizer: Tokenizer, ctx: Any = None) -> None:
+        self.max_length: int = net.max_length
+        self._slots = slots_for(net, 1, net.max_length, ctx)
+        self._vocab_size = tokenizer.vocab_size
+
+    def score(self, ids: Sequence[int], alternatives: int = 0) -> list[Choice]:
+        """Returns one Choice for each id but the first, which nothing precedes.
+
+        DataError if there are more ids than positions, the last id not counted, or if the network computes something
+        that is not a number.
+        """
+        if len(ids) - 1 > self.max_length:
+            raise DataError(f"{len(ids):,} tokens: the network has {self.max_length:,} positions")
+        if len(ids) < 2:
+            return []
+        try:
+            hidden = self._slots.hidden([Run(0, ids[:-1])])[0]
+        finally:
+            self._slots.clear(0)
+        choices: list[Choice] = []
+        for begin in range(0, len(hidden), ROWS):
+            logits = self._slots.logits(hidden[begin : begin + ROWS])[:, : self._vocab_size]
+            choices += _choices(logits, ids[begin + 1 : begin + 1 + len(logits)], alternatives)
+        return choices
+
+
+def _choices(logits: NDArray[np.float32], tokens: Sequence[int], alternatives: int) -> list[Choice]:
+    own = logits.astype(np.float64)
+    own -= own.max(axis=1, keepdims=True)
+    own -= np.log(np.exp(own).sum(axis=1, keepdims=True))
+    if not np.isfinite(own).all():
+        raise DataError("the network computes numbers that are not finite: its parameters are damaged")
+    choices = []
+    for row, token in zip(own, tokens):
+        listed = np.argsort(-row, kind="stable")[:alternatives].tolist() if alternatives else []
+        choices.append(Choice(token, float(row[token]), [(each, float(row[each])) for each in listed]))
+    return choices

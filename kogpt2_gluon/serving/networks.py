@@ -1,0 +1,125 @@
+"""The networks of a service: loaded once, whole, so that what later happens to their files does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.estimate import count_parameters
+from kogpt2_gluon.inference.loading import load_checkpoint
+from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
+from kogpt2_gluon.inference.scoring import Scorer
+from kogpt2_gluon.inference.text_engine import TextEngine
+from kogpt2_gluon.inference.token_scoring import TokenScorer
+from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
+from kogpt2_gluon.serving.forms import ModelAbout, ModelName
+from kogpt2_gluon.serving.refusals import bad_request
+from kogpt2_gluon.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How networks are loaded; see the options of `kogpt2 serve`."""
+
+    device: str = "auto"
+    precision: str = "float32"
+    ops: str = "auto"
+    weights: str = "float32"
+
+
+class Network:
+    """A network with its tokenizer, and all that is done with them.
+
+    Its parameters and the tokenizer are in memory from the beginning: no file of the checkpoint is opened again.
+
+    Parameters
+    ----------
+    key : str
+        "a", or "b" for the second one.
+    path : Path
+        The checkpoint's folder, or the run's.
+    loading : Loading
+    num_slots : int
+    """
+
+    def __init__(self, key: ModelName, path: Path, loading: Loading, num_slots: int) -> None:
+        def load(checkpoint: Checkpoint) -> tuple[str, tuple[Any, Tokenizer, Recipe, Any]]:
+            found = load_checkpoint(checkpoint.path, loading.device, loading.precision, loading.ops)
+            return checkpoint.path.name, found
+
+        step, (self._net, self.tokenizer, self.recipe, self._ctx) = use_checkpoint(path, load)
+        self.key, self.path, self.num_slots = key, path, num_slots
+        self.name = f"{self.recipe.name}/{step}"
+        self.weights = loading.weights
+        self.max_length: int = self._net.max_length
+        self.encoder = PromptEncoder(self.tokenizer)
+        self.scorer = Scorer(self._net, self._ctx)
+        self._spellings: list[str] = [_spelling(self.tokenizer, token) for token in range(self.tokenizer.vocab_size)]
+
+    def make_engine(self) -> TextEngine:
+        """Returns an engine for this network."""
+        return TextEngine(self._net, self.tokenizer, self._ctx, self.num_slots)
+
+    @cached_property
+    def token_scorer(self) -> TokenScorer:
+        """Scores each token of a prompt; for the worker's thread."""
+        return TokenScorer(self._net, self.tokenizer, self._ctx)
+
+    def spelling(self, token: int) -> str:
+        r"""Returns a token as text: with its space, specials by their names, parts of characters as ``bytes:\xed``."""
+        return self._spellings[token]
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of a prompt, ``<s>`` first. Refused if it is not Unicode."""
+        try:
+            return [self.tokenizer.bos_id, *self.tokenizer.encode(text)]
+        except DataError as error:
+            raise bad_request(f"prompt: {error}", "prompt") from None
+
+    def check_ids(self, ids: Sequence[int], field: str) -> None:
+        """Refused if an id is not one of the tokenizer's."""
+        for token in ids:
+            if not 0 <= token < self.tokenizer.vocab_size:
+                raise bad_request(f"{field}: id {token} is not one of 0 to {self.tokenizer.vocab_size - 1:,}", field)
+
+    def check_room(self, ids: Sequence[int], new: int = 1) -> None:
+        """Refused if `new` tokens do not fit after ids."""
+        if len(ids) + new > self.max_length:
+            room = self.max_length - new
+            raise bad_request(
+                f"the prompt has {len(ids):,} tokens with <s>; the network's {self.max_length:,} positions leave room "
+                f"for {room:,}",
+                "prompt",
+            )
+
+    def about(self) -> ModelAbout:
+        """Returns what /about says of it."""
+        model = self.recipe.model
+        return ModelAbout(
+            model=self.key,
+            name=self.name,
+            parameters=count_parameters(model),
+            units=model.units,
+            num_layers=model.num_layers,
+            num_heads=model.num_heads,
+            vocab_size=self.tokenizer.vocab_size,
+            end_id=self.tokenizer.eos_id,
+            max_length=self.max_length,
+            weights=self.weights,
+            checkpoint=str(self.path),
+        )
+
+
+def _spelling(tokenizer: Tokenizer, token: int) -> str:
+    if tokenizer.is_special(token):
+        return tokenizer.pieces[token]
+    spelled = tokenizer.spellings[token]
+    try:
+        return spelled.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
