@@ -51,8 +51,11 @@ def finetune(
     Example: kogpt2 finetune runs/kogpt2_base --task nsmc --data nsmc --seeds 3 --untrained
              kogpt2 finetune runs/small_cpu --task mine.yaml --data tables training.learning_rate=1e-4
     """
+    from kogpt2_gluon.tasks.pretraining_overlap import sets_of
     from kogpt2_gluon.training.finetune_plan import Plan
 
+    if pretraining:
+        sets_of(pretraining)  # a wrong name shows at once
     plan = Plan(checkpoint, task, data, recipe, overrides, seeds, untrained)
     from kogpt2_gluon.machine import job, runtime
 

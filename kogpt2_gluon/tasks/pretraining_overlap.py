@@ -140,7 +140,7 @@ def find_pretraining_overlap(
             f"ngram={ngram}, shortest={shortest}, threshold={threshold:g}: give 1 <= shortest <= ngram <= "
             f"{LONGEST_NGRAM} tokens and a threshold from 0 to 1"
         )
-    sets = _sets_of(folders)
+    sets = sets_of(folders)
     tokenizer = _tokenizer_of(sets)
     signs = _Signs(tokenizer)
     wanted = _Wanted(rows, tokenizer, signs, ngram, shortest)
@@ -161,19 +161,34 @@ def find_pretraining_overlap(
     return PretrainingOverlap(wanted.shares(), wanted.is_short, places, ngram, shortest, threshold, whole)
 
 
-def _sets_of(folders: Sequence[Path]) -> list[tuple[Path, Manifest]]:
-    """Returns the sets that folders are or have in them, each once."""
+def sets_of(folders: Sequence[Path]) -> list[tuple[Path, Manifest]]:
+    """Returns the sets that folders are or have in them, each once. DataError for a folder without any."""
     sets: dict[str, tuple[Path, Manifest]] = {}
     for folder in folders:
+        if not folder.is_dir():
+            raise DataError(_no_folder(folder))
         is_set = (folder / MANIFEST).is_file()
         found = [(each, Manifest.load(each)) for each in ([folder] if is_set else set_folders(folder))]
         chosen = found if is_set else [(each, manifest) for each, manifest in found if manifest.split == "train"]
+        if not found:
+            raise DataError(f"{folder}: has no shards; name a folder that kogpt2 shard wrote, such as shards/train")
         if not chosen:
-            raise DataError(f"{folder}: {counted(len(found), 'set')} of shards, and none of the split train; name one")
+            names = ", ".join(str(each) for each, _ in found[:EXAMPLES])
+            raise DataError(
+                f"{folder}: {counted(len(found), 'set')} of shards, and none of the split train; name {names}"
+            )
         sets.update((manifest.fingerprint(), (each, manifest)) for each, manifest in chosen)
     if not sets:
         raise RecipeError("name a folder of the shards of pretraining")
     return list(sets.values())
+
+
+def _no_folder(path: Path) -> str:
+    if path.parts[:1] == ("s3:",):  # "s3://" as a path
+        url = f"s3://{'/'.join(path.parts[1:])}"
+        return f"{url}: shards are read from a folder; first: kogpt2 files download {url} DIR"
+    what = "is no folder" if path.exists() else "no such folder"
+    return f"{path}: {what}; name one with the shards of pretraining that kogpt2 shard wrote, such as shards/train"
 
 
 def _tokenizer_of(sets: Sequence[tuple[Path, Manifest]]) -> Tokenizer:

@@ -50,6 +50,10 @@ class Score:
     note: str = ""
     kind: str = SYSTEM
 
+    def plain_mean(self) -> float | None:
+        """Returns the mean as JSON has it: None if it does not exist."""
+        return self.mean if math.isfinite(self.mean) else None
+
     def written(self) -> str:
         """Returns the number as the table has it."""
         if math.isnan(self.mean):

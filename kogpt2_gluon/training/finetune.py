@@ -8,7 +8,6 @@ given again. Its best checkpoint on the dev rows answers the test rows. What tha
 from __future__ import annotations
 
 import gc
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import WHERE_IT_RUNS
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.checkpoint_folder import BEST, named_in, newest_in
-from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tasks.baselines import baselines_for
 from kogpt2_gluon.tasks.encoding import Examples, describe_lengths, encode
 from kogpt2_gluon.tasks.fine_tuned import load_fine_tuned
@@ -33,12 +31,12 @@ from kogpt2_gluon.tasks.pretraining_overlap import find_pretraining_overlap
 from kogpt2_gluon.tasks.score_table import BASELINE, FLOOR, SYSTEM, ScoreTable
 from kogpt2_gluon.tasks.task import JOINT, TOKEN_LABELS, Row, Task
 from kogpt2_gluon.training.finetune_plan import TUNED, Plan
+from kogpt2_gluon.training.kept_scores import keep_scores, keep_table
 from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.signals import StopRequest
 from kogpt2_gluon.training.task_objective import judged_split, task_tokenizer, training_rows
 from kogpt2_gluon.training.worker import start_worker
 
-SCORES = "scores.json"
 # Settings of `training` that change no more than the last digits of a score.
 MAY_DIFFER = (*WHERE_IT_RUNS, "batch_size")
 
@@ -128,7 +126,7 @@ def fine_tune_all(
             _add(table, baseline.name, kind, rows, [RunScores(scores, 0, answers)], subsets)
     if not job.rank():
         table.add_published(rows.task, {rows.split: len(rows.judged)})
-        _keep(table, first.run_dir.parent)
+        keep_table(table, first.run_dir.parent, say)
         say(table.text())
     return table
 
@@ -147,11 +145,6 @@ def _add(
         if 0 < len(chosen) < len(rows.judged):
             scores = [evaluate_clean(rows.task, rows.judged, each.predicted, chosen) for each in scored]
             table.add_runs(system, name, scores, len(chosen), kind=kind)
-
-
-def _keep(table: ScoreTable, folder: Path) -> None:
-    write_file(folder / SCORES, table.json().encode())
-    write_file(folder / "scores.md", table.markdown().encode())
 
 
 def _say_nothing(line: str) -> None:
@@ -217,7 +210,7 @@ def fine_tune(recipe: Recipe, rows: JudgedRows, say: Say, asked: StopRequest) ->
     if not job.rank():
         finite = {name: None if math.isnan(value) else value for name, value in scored.scores.items()}
         text = {"split": rows.split, "rows": len(rows.judged), "step": scored.step, "scores": finite}
-        write_file(recipe.run_dir / SCORES, json.dumps(text, indent=1).encode())
+        keep_scores(recipe.run_dir, text, say)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in scored.scores.items())
         say(f"{recipe.run_dir}: {figures} on {rows.split}, by the checkpoint of step {scored.step:,}")
     _stop_if(stop_wanted)

@@ -16,6 +16,7 @@ from kogpt2_gluon.estimate import flops_per_token
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.recipe_sections import TaskRecipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.checkpoint_folder import newest_in
 from kogpt2_gluon.runs.saved_task import TASK
@@ -210,10 +211,11 @@ def training_rows(task: Task, recipe: Recipe, say: Say) -> tuple[list[Row], list
     training rows, since a checkpoint that the judge has chosen looks better than it is.
     """
     data = Path(recipe.task.data)
-    train = read_split(task, data, "train", say)
+    train, share = read_split(task, data, "train", say), recipe.task.dev_share
     if judged_split(task, data) == "test" and "dev" in task.splits and find_split(task, data, "dev"):
+        if share != TaskRecipe().dev_share:
+            say(f"note: task.dev_share={share:g} has no effect: the dev rows of the data choose the best checkpoint")
         return train, read_split(task, data, "dev", say)
-    share = recipe.task.dev_share
     train, dev = split_dev(train, share, DEV_SEED)
     say(
         f"{len(dev):,} rows of train choose the best checkpoint (task.dev_share={share:g}); {len(train):,} are trained "

@@ -33,7 +33,7 @@ def test_from_checkpoint_to_table(shards, pretrained, tmp_path):
     rows = (tmp_path / "task" / "test.tsv").read_text(encoding="utf-8").splitlines()
     with (tmp_path / "task" / "train.tsv").open("a", encoding="utf-8") as file:
         file.write("\n".join(rows[1:4]) + "\n")  # three test rows leak
-    options = [*small(shards, task, tmp_path / "runs"), "task.epochs=2"]
+    options = [*small(shards, task, tmp_path / "runs"), "task.epochs=2", "task.dev_share=0.2"]
     command = [
         "finetune",
         pretrained,
@@ -65,6 +65,14 @@ def test_from_checkpoint_to_table(shards, pretrained, tmp_path):
     assert again.stdout.count("already at its last step") == 4
     assert [(tmp_path / "runs" / f"seed-{seed}" / "metrics.jsonl").read_bytes() for seed in (0, 1)] == last
     assert done.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:]
+    assert not (tmp_path / "runs" / "scores-1.json").exists() and ": before: " not in again.stdout
+    assert "note: task.dev_share=0.2 has no effect: the dev rows of the data choose" in done.stdout
+    before = (tmp_path / "runs" / "scores.json").read_bytes()
+    fewer = kogpt2("finetune", pretrained, "--task", task, "--data", task.parent, *options, "--no-baselines")
+    assert "scores.json: the table from before has 2 seeds of fine-tuned, " in fewer.stdout
+    assert (tmp_path / "runs" / "scores-1.json").read_bytes() == before
+    table = json.loads((tmp_path / "runs" / "scores.json").read_text(encoding="utf-8"))["scores"]
+    assert {each["system"] for each in table} == {"fine-tuned"} and {each["seeds"] for each in table} == {1}
 
 
 def test_the_best_checkpoint_is_judged_not_the_newest(shards, pretrained, tmp_path):
@@ -145,6 +153,7 @@ def test_without_test_rows_dev_judges_and_does_not_choose(shards, pretrained, tm
         (["--task", "TASK", "training.init_from=/nosuch"], 2, "training.init_from is CHECKPOINT here"),
         (["--task", "nsmc"], 3, "ratings_train.txt"),
         (["--task", "TASK", "--recipe", "no_such"], 2, "no such file"),
+        (["--task", "TASK", "--pretraining", "/nosuch"], 3, "/nosuch: no such folder; name one with the shards"),
     ],
 )
 def test_what_does_not_fit_is_one_line(shards, pretrained, tmp_path, arguments, code, message):

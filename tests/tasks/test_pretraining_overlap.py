@@ -250,8 +250,22 @@ def test_bad_numbers(options: dict[str, float], tmp_path: Path) -> None:
 def test_bad_sets(tokenizer: Tokenizer, tmp_path: Path, small_tokenizer: bytes) -> None:
     with pytest.raises(RecipeError, match="name a folder"):
         find_pretraining_overlap([], [])
-    with pytest.raises(DataError, match="0 sets of shards, and none of the split train"):
-        find_pretraining_overlap([], [tmp_path / "nothing"])
+    (tmp_path / "text.txt").write_text("a", encoding="utf-8")
+    for place, message in (
+        (tmp_path / "nothing", f"{tmp_path}/nothing: no such folder; name one with the shards of pretraining"),
+        (tmp_path / "text.txt", f"{tmp_path}/text.txt: is no folder; name one with the shards of pretraining"),
+        (tmp_path, f"{tmp_path}: has no shards; name a folder that kogpt2 shard wrote, such as shards/train"),
+        (
+            Path("s3://bucket/a"),
+            "s3://bucket/a: shards are read from a folder; first: kogpt2 files download s3://bucket/a",
+        ),
+    ):
+        with pytest.raises(DataError) as caught:
+            find_pretraining_overlap([], [place])
+        assert str(caught.value).startswith(message)
+    held_out = write_set(tmp_path / "held-out" / "test", tokenizer, DOCUMENTS, split="test")
+    with pytest.raises(DataError, match=f"1 set of shards, and none of the split train; name {held_out}"):
+        find_pretraining_overlap([], [held_out.parent])
     one = write_set(tmp_path / "one", tokenizer, DOCUMENTS)
     (tmp_path / "other.model").write_bytes(small_tokenizer)
     other = write_set(tmp_path / "other", Tokenizer.load(tmp_path / "other.model"), ["a"])
