@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.sampling import Chooser, Sampling
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import decoder_for, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
+
+SPACES = " \t\u00a0\u3000"  # not line ends, with which prompts of questions and answers often end
 
 
 class Generator:
@@ -89,25 +92,70 @@ def generate_ids(
 
 def prompt_notes(tokenizer: Tokenizer, prompt: str, max_length: int, max_new_tokens: int) -> list[str]:
     """Says what of a prompt a network of `max_length` positions reads otherwise than it is written, or not at all."""
+    length = 1 + len(tokenizer.encode(prompt))  # with <s>
+    notes = spelling_notes(tokenizer, prompt)
+    if length >= max_length:
+        return [
+            *notes,
+            f"the prompt has {length:,} tokens and the network {max_length:,} positions: it does not read the first "
+            f"{1 + length - max_length:,}, and writes one new token",
+        ]
+    return notes + _room_notes(length, max_length, max_new_tokens)
+
+
+def spelling_notes(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """Says what of a prompt a network reads otherwise than it is written, and spaces at its end."""
     notes = []
     if unknown := list(dict.fromkeys(tokenizer.unknown_in(prompt))):
         some = ", ".join(repr(each) for each in unknown[:5]) + (f" and {len(unknown) - 5} more" if unknown[5:] else "")
         notes.append(f"the tokenizer cannot spell {some}: the network reads <unk> there, which is printed as ⁇")
     if written := [name for name in tokenizer.controls if name in prompt]:
         notes.append(f"{', '.join(written[:5])} in the prompt is read as text, letter by letter, not as that token")
-    length = 1 + len(tokenizer.encode(prompt))  # with <s>
-    room = max_length - length
-    if room < 1:
-        notes.append(
-            f"the prompt has {length:,} tokens and the network {max_length:,} positions: it does not read the first "
-            f"{1 - room:,}, and writes one new token"
-        )
-    elif room < max_new_tokens:
-        notes.append(
-            f"the network has {max_length:,} positions, so at most {room:,} new tokens follow the {length:,} of the "
-            f"prompt, not {max_new_tokens:,}"
-        )
+    if (bare := prompt.rstrip(SPACES)) != prompt:
+        ids, without = tokenizer.encode(prompt), tokenizer.encode(bare)
+        if ids != without:
+            same = next((place for place, pair in enumerate(zip(ids, without)) if pair[0] != pair[1]), len(without))
+            read = " ".join(repr(tokenizer.pieces[token]) for token in ids[same:][-5:])
+            notes.append(
+                f"the prompt ends with a space: the network reads {read} there. In texts a space mostly belongs to the "
+                "token of the word after it; without this space the text usually goes on better"
+            )
     return notes
+
+
+def _room_notes(length: int, max_length: int, max_new_tokens: int) -> list[str]:
+    room = max_length - length
+    if room >= max_new_tokens:
+        return []
+    return [
+        f"the network has {max_length:,} positions, so at most {room:,} new tokens follow the {length:,} of the "
+        f"prompt, not {max_new_tokens:,}"
+    ]
+
+
+def fit_prompt(
+    tokenizer: Tokenizer, prompt: str, max_length: int, max_new_tokens: int, slides: bool = False
+) -> tuple[list[int], list[str]]:
+    """Returns a prompt's ids with ``<s>``, and what is to say of it, as :func:`prompt_notes` does.
+
+    RecipeError if it leaves no position for a new token. With `slides` its last tokens are kept then, so many that
+    `max_new_tokens` fit after them, or half of the positions if these are more.
+    """
+    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    notes = spelling_notes(tokenizer, prompt)
+    if len(ids) >= max_length:
+        if not slides:
+            raise RecipeError(
+                f"the prompt has {len(ids):,} tokens with <s>, and the network {max_length:,} positions, of which one "
+                "is for a new token: shorten it, or keep its last tokens with --long-prompts slide"
+            )
+        kept = max(max_length - max_new_tokens, max_length // 2, 1)
+        notes.append(
+            f"the prompt has {len(ids):,} tokens and the network {max_length:,} positions: it reads <s> and the last "
+            f"{kept - 1:,} of them"
+        )
+        ids = [ids[0], *ids[len(ids) - kept + 1 :]]
+    return ids, notes + _room_notes(len(ids), max_length, max_new_tokens)
 
 
 def generate(

@@ -12,7 +12,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from kogpt2_gluon.cli.generate import print_texts
 from kogpt2_gluon.cli.main import cli
+from kogpt2_gluon.inference.text_writer import Text
 from tests.helpers import kogpt2, run
 
 KOREAN = "오늘 값은 ㎏ 😀"  # today's value is kg, and an emoji, which CP949 lacks
@@ -70,25 +72,6 @@ def test_an_option_with_a_home_is_no_folder_named_so(tmp_path, monkeypatch):
     assert sorted(each.name for each in Path().iterdir()) == ["a.txt", "home"]
 
 
-@pytest.fixture
-def samples(monkeypatch):
-    """Makes `kogpt2 generate` print these texts, in this process."""
-
-    def install(*texts, notes=()):
-        def fake(checkpoint, prompt, sampling, num_samples, device, precision, operators, say):
-            for note in notes:
-                say(note)
-            return list(texts)
-
-        monkeypatch.setattr("kogpt2_gluon.inference.generation.generate_from_checkpoint", fake)
-
-    return install
-
-
-def generated(*options) -> CliRunner:
-    return CliRunner().invoke(cli, ["generate", "run", "오늘", *options])
-
-
 @pytest.mark.parametrize(
     ("texts", "shown"),
     [
@@ -98,17 +81,19 @@ def generated(*options) -> CliRunner:
         (["", "\n", "가"], ["RULE 1 of 3 RULE", "", "RULE 2 of 3 RULE", "", "", "RULE 3 of 3 RULE", "가"]),
     ],
 )
-def test_samples_with_line_breaks_have_a_rule_between_them(samples, texts, shown):
-    samples(*texts)
-    assert generated("-n", len(texts)).stdout.replace("-" * 20, "RULE").splitlines() == shown
-    found = json.loads(generated("-n", len(texts), "--json").stdout)
-    assert found == {"prompt": "오늘", "texts": texts, "notes": []}
+def test_samples_with_line_breaks_have_a_rule_between_them(texts, shown, capsys):
+    print_texts([Text("", text) for text in texts])
+    assert capsys.readouterr().out.replace("-" * 20, "RULE").splitlines() == shown
 
 
-def test_notes_are_on_stderr_and_in_json(samples):
-    samples("가", notes=["one", "두"])
-    assert generated().stdout == "가\n" and generated().stderr == "kogpt2: note: one\nkogpt2: note: 두\n"
-    assert json.loads(generated("--json").stdout)["notes"] == ["one", "두"]
+def test_notes_are_on_stderr_and_in_json(checkpoint):
+    arguments = ["generate", str(checkpoint.path), "오늘 龘 <s>", "--max-new-tokens", "2", "--temperature", "0"]
+    done = CliRunner().invoke(cli, arguments)
+    notes = [line.removeprefix("kogpt2: note: ") for line in done.stderr.splitlines()]
+    assert ["'龘'" in notes[0], "<s> in the prompt" in notes[1], len(notes)] == [True, True, 2]
+    found = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
+    assert found["notes"] == notes and found["prompt"] == "오늘 龘 <s>"
+    assert done.stdout == found["texts"][0] + "\n"
 
 
 @pytest.mark.parametrize("encoding", ["cp949", "latin-1", "cp1252"])
