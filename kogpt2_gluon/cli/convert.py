@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
+from kogpt2_gluon.cli.paths import ANY_PATH
 from kogpt2_gluon.machine.interrupts import interruptible
 
 if TYPE_CHECKING:
     from kogpt2_gluon.convert.gguf_folder import Cost, Measure
     from kogpt2_gluon.convert.source import Source
 
-TARGETS = ("huggingface", "checkpoint", "original", "onnx", "gguf")
+TARGETS = ("huggingface", "checkpoint", "original", "onnx", "gguf", "sagemaker")
 DTYPES = ("float32", "float16", "bfloat16")
 PARTS = ("body", "class", "spans")  # convert/heads.py
 
 
 @click.command(no_args_is_help=True)
 @click.argument("source", type=ANY_PATH)
-@click.argument("out", type=FOLDER)
+@click.argument("out", type=ANY_PATH)
 @click.option("--to", "target", default="huggingface", show_default=True, type=click.Choice(TARGETS))
 @click.option("--tokenizer", type=ANY_PATH, help="Tokenizer of a .params file; default: the one next to it.")
 @click.option(
@@ -49,6 +49,7 @@ def convert(source: Path, out: Path, target: str, part: str | None, verify: bool
     original     the .params and .spiece files of KoGPT2 v1
     onnx         graphs for onnxruntime, with a cache and without
     gguf         a file for llama.cpp and what builds on it
+    sagemaker    an archive .tar.gz for Amazon SageMaker, with the code that serves it
 
     A fine-tuned network becomes one that transformers' pipelines take (text-classification, token-classification), or
     a checkpoint that predict takes. The other targets have no place for its head: --part body leaves it out.
@@ -108,4 +109,9 @@ def _compare(source: Source, out: Path, target: str, dtype: str, part: str) -> s
         return compare_gguf(source, out, dtype)
     from kogpt2_gluon.inference.comparison import compare_conversion
 
+    if target == "sagemaker":
+        from kogpt2_gluon.convert.sagemaker_archive import unpacked_model
+
+        with unpacked_model(out) as folder:
+            return str(compare_conversion(source, folder, "checkpoint", exact=True))
     return str(compare_conversion(source, out, target, exact=dtype == "float32"))

@@ -11,6 +11,7 @@ from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.convert.onnx_folder import write_onnx
 from kogpt2_gluon.convert.original import write_original
 from kogpt2_gluon.convert.run_folder import write_run
+from kogpt2_gluon.convert.sagemaker_archive import write_sagemaker
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.errors import RecipeError
 
@@ -28,7 +29,7 @@ def convert_to(
     measure: Measure | None = None,
     part: str = "",
 ) -> str:
-    """Writes `source` as folder `out`; returns a line that says how to use it.
+    """Writes `source` as folder `out`, or archive for sagemaker; returns a line that says how to use it.
 
     `max_shard_size` is in MB; `measure` is for a GGUF file; `part` is of a fine-tuned network, one of heads.PARTS.
     RecipeError for an option that the target does not have, and for a head that it has no place for.
@@ -39,7 +40,7 @@ def convert_to(
         raise RecipeError(f"--dtype is for --to huggingface and gguf, not for {target}")
     if bos and target not in ("huggingface", "onnx"):
         raise RecipeError(f"--bos is for --to huggingface and onnx, not for {target}")
-    if target in ("original", "onnx", "gguf") and with_optimizer:
+    if target in ("original", "onnx", "gguf", "sagemaker") and with_optimizer:
         raise RecipeError(f"--with-optimizer: {target} has no file for it; convert to huggingface or checkpoint")
     check_part(source, target, part)
     if task := task_of(source):
@@ -60,6 +61,9 @@ def convert_to(
     if target == "gguf":
         write_gguf(source, out, dtype, measure)
         return f"{out}: try llama-completion -m {out / file_name(dtype)} -no-cnv -p PROMPT"
+    if target == "sagemaker":
+        write_sagemaker(source, out)
+        return f"{out}: an endpoint of SageMaker takes it; docs/serving.md walks through"
     if target == "original":
         write_original(source, out)
         return f"{out}: its README.md says how KoGPT2 v1 loads it"

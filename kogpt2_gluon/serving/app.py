@@ -18,6 +18,7 @@ from kogpt2_gluon.serving.native_api import native_api
 from kogpt2_gluon.serving.openai_api import openai_api
 from kogpt2_gluon.serving.page.files import HEADERS, page_files
 from kogpt2_gluon.serving.refusals import Refused, bad_form
+from kogpt2_gluon.serving.sagemaker import SageMakerPaths
 from kogpt2_gluon.serving.service import Service
 
 DESCRIPTION = """Text from a checkpoint of KoGPT-2. `/v1` is for clients of OpenAI's API, and refuses what it lacks.
@@ -40,7 +41,7 @@ def make_app(service: Service) -> ASGIApp:
     _add_watching(app, service)
     _add_page(app)
     _add_errors(app, service)
-    return Guard(app, service, frozenset(app.openapi()["paths"]) | {"/", "/openapi.json"})
+    return SageMakerPaths(Guard(app, service, frozenset(app.openapi()["paths"]) | {"/", "/openapi.json"}))
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:
