@@ -175,6 +175,19 @@ def value_of(recipe: Recipe, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), recipe)
 
 
+def set_value(recipe: Recipe, key: str, value: Any) -> None:
+    """Sets the value of a dotted key, unchecked."""
+    section, _, name = key.rpartition(".")
+    setattr(getattr(recipe, section) if section else recipe, name, value)
+
+
+def admits(key: str, value: Any) -> bool:
+    """Returns True for a value, as a recipe has it, that a dotted key may have by itself."""
+    section, _, name = key.rpartition(".")
+    recipe, faults = from_plain(Recipe, {section: {name: value}} if section else {name: value})
+    return not faults and type(value_of(recipe, key)) is type(value)
+
+
 def known_keys() -> dict[str, dataclasses.Field[Any]]:
     """The fields of a recipe and of its sections, by their dotted keys."""
     return keys_of(Recipe)

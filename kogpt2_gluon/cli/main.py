@@ -28,6 +28,7 @@ from kogpt2_gluon.cli.recipe import recipe
 from kogpt2_gluon.cli.report import report
 from kogpt2_gluon.cli.score import score
 from kogpt2_gluon.cli.serve import serve
+from kogpt2_gluon.cli.set import set_
 from kogpt2_gluon.cli.shard import shard
 from kogpt2_gluon.cli.tokenizer import tokenizer
 from kogpt2_gluon.cli.train import train
@@ -74,6 +75,7 @@ for verb in (
     ops,
     recipe,
     train,
+    set_,
     profile,
     evaluate,
     finetune,

@@ -197,7 +197,7 @@ class Tracker(NullTracker):
     def log_changes(self, step: int, changes: Sequence[Mapping[str, Any]]) -> None:
         for change in changes:
             if change["step"] == step:
-                self._write(CHANGE, step, {name: change[name] for name in ("key", "from", "to")})
+                self._write(CHANGE, step, {name: value for name, value in change.items() if name != "step"})
 
     def log_samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
         path = self.run_dir / "samples" / f"step-{step:08d}.txt"

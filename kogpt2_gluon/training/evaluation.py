@@ -17,9 +17,10 @@ def is_due(step: int, interval: int) -> bool:
     return interval > 0 and step % interval == 0
 
 
-def evaluate_if_due(recipe: Recipe, run: TrainingRun, tracker: NullTracker) -> bool:
+def evaluate_if_due(recipe: Recipe, run: TrainingRun, tracker: NullTracker, is_asked: bool = False) -> bool:
     """Scores the held-out set if this step calls for it and has not had it; applies the stop rule at an epoch's end.
 
+    A user may call for it, too (`is_asked`).
     A skipped update does not call for an evaluation, unless it was the one that completed an epoch.
     During training the first evaluation and those in between use `evaluation.max_sequences`. The last one, and those
     that the stop rule compares, use the whole set. Returns True if anything was done.
@@ -30,7 +31,7 @@ def evaluate_if_due(recipe: Recipe, run: TrainingRun, tracker: NullTracker) -> b
         return False
     last = state.step >= recipe.training.num_steps
     epoch_ended = recipe.evaluation.stop_improvement > 0 and run.reader.epoch_ended
-    due = state.step == 0 or last or is_due(state.step, recipe.evaluation.interval)
+    due = is_asked or state.step == 0 or last or is_due(state.step, recipe.evaluation.interval)
     if not (epoch_ended or (due and before["step"] != state.step)):
         return False
     run_evaluation(recipe, run, tracker, 0 if last or epoch_ended else recipe.evaluation.max_sequences)

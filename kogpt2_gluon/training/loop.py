@@ -26,6 +26,7 @@ from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import remove_partials, write_file
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
+from kogpt2_gluon.training.live_changes import Asked, LiveRequests
 from kogpt2_gluon.training.out_of_memory import memory_named
 from kogpt2_gluon.training.phases import Phase, unmarked
 from kogpt2_gluon.training.resume import save_is_due
@@ -99,10 +100,10 @@ def _train(
     tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, begun, recipe.tracking.tensorboard)
     # Only rank 0 looks for the stop file; each step's sums pass the request on to all workers.
     stop_file = job.stop_file(recipe.run_dir) if worker.rank == 0 else None
-    if asked:
-        asked.watch(stop_file)
-    own = StopRequest(stop_file, wanted=bool(back and back.stop_wanted))
-    with run, tracker, nullcontext(asked) if asked else own as stop, Saver(recipe, run, tracker.message) as saver:
+    live = LiveRequests(recipe.run_dir if worker.rank == 0 else None)
+    own = nullcontext(asked) if asked else StopRequest(wanted=bool(back and back.stop_wanted))
+    with run, tracker, own as stop, Saver(recipe, run, tracker.message) as saver:
+        stop.watch(stop_file, live)
         if worker.rank == 0:
             write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
             write_environment(recipe.run_dir)
@@ -113,15 +114,16 @@ def _train(
         while True:
             # Between steps. A resumed run passes here first, and makes up for what a stop left undone.
             with stopwatch.paused():
+                requests = live.take(recipe, state, worker, tracker) if save_wanted else Asked()
                 # A run that was asked to stop does not begin an evaluation: somebody is waiting.
-                evaluated = not stop_wanted and evaluate_if_due(recipe, run, tracker)
+                evaluated = not stop_wanted and evaluate_if_due(recipe, run, tracker, requests.evaluate)
                 finished = state.stop_rule_met or state.step >= num_steps
                 due = finished or stop_wanted or save_wanted or save_is_due(recipe, state)
                 # After a skipped update there is something new to save only when the run stops there.
                 new = state.attempt != saved_attempt if stop_wanted else state.step != saved_step
                 saving = due and (evaluated or new)
                 run.replicas.compare_if_due(state.step, state.attempt, saving)
-                if saving:
+                if saving or requests.changes:
                     saver.save()
                     saved_step, saved_attempt = state.step, state.attempt
             if stop_wanted or finished:
@@ -131,6 +133,9 @@ def _train(
                 raise PreemptedError(f"stopped at step {state.step}, saved in {recipe.ckpt_dir}; {again} to go on")
             if finished:
                 break
+            if requests.changes:
+                saver.finish()
+                live.begin_again(requests)
 
             result = run_step(recipe, run, stop)
             saver.check()

@@ -5,6 +5,8 @@ checkpoint, or from its start if there is none. Only what must be left out is ha
 attempt, and an attempt always has the same sequences. So an update is left out by its number: its sequences are read
 and counted, and the parameters stay as they were, as with an update that float16 skips.
 
+A change of settings while the run trains (training/live_changes.py) begins again in the same way, and leaves out none.
+
 The ranges that are left out are in every checkpoint from then on. A run that dies before the next one meets the same
 spike again, and rolls back again.
 """

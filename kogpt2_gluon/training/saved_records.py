@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.recipe import known_keys
+from kogpt2_gluon.recipe import admits, known_keys
 
 COUNTS = ("step", "seq_length", "sequences")  # in `best`, with "loss" and "held_out"; see training/best.py
 
@@ -69,6 +69,7 @@ def _is_evaluation(value: Any) -> bool:
 
 OTHERS: dict[str, Callable[[Any], bool]] = {
     "skipped": _is_count,
+    "live": lambda value: _are_live(value),
     "epoch_perplexity": lambda value: value is None or type(value) is float,
     "not_best_in_a_row": _is_count,
     "stop_rule_met": lambda value: type(value) is bool,
@@ -90,8 +91,25 @@ def _is_best(best: Any) -> bool:
 
 
 def _is_change(change: Any) -> bool:
-    """A key of a recipe with two numbers, after some step."""
-    if not isinstance(change, dict) or change.keys() != {"step", "key", "from", "to"}:
+    """A key of a recipe with its two values, after some step; and who asked, if it changed while the run trained."""
+    if not isinstance(change, dict) or not _is_change_of(change.get("key"), change, {"key", "step", "from", "to"}):
         return False
-    numbers = all(_is_finite(change[name]) or _is_count(change[name]) for name in ("from", "to"))
-    return numbers and type(change["step"]) is int and isinstance(change["key"], str) and change["key"] in known_keys()
+    return all(_is_finite(value) or _is_count(value) or admits(change["key"], value) for value in _values(change))
+
+
+def _are_live(live: Any) -> bool:
+    """Changes that a recipe takes over, by their keys."""
+    if not isinstance(live, dict):
+        return False
+    records = all(_is_change_of(key, change, {"step", "from", "to"}) and "by" in change for key, change in live.items())
+    return records and all(admits(key, value) for key, change in live.items() for value in _values(change))
+
+
+def _is_change_of(key: Any, change: Any, fields: set[str]) -> bool:
+    known = isinstance(key, str) and key in known_keys() and isinstance(change, dict)
+    known = known and change.keys() - {"by"} == fields and _is_count(change["step"])
+    return known and isinstance(change.get("by", ""), str)
+
+
+def _values(change: Mapping[str, Any]) -> list[Any]:
+    return [change["from"], change["to"]]

@@ -11,6 +11,7 @@ from typing import Any
 
 from kogpt2_gluon.errors import PreemptedError
 from kogpt2_gluon.machine import job
+from kogpt2_gluon.training.live_changes import LiveRequests
 from kogpt2_gluon.training.rollback import RollBack
 
 LOOK_SECONDS = 2.0  # a look at a shared file system takes a millisecond or so
@@ -36,16 +37,18 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
         self._noted = 0.0
         self._save_wanted = False
+        self._requests: LiveRequests | None = None
 
-    def watch(self, stop_file: Path | None) -> None:
-        """Looks for another file from now on."""
+    def watch(self, stop_file: Path | None, requests: LiveRequests | None = None) -> None:
+        """Looks for another file from now on, and for requests of `kogpt2 set`."""
         self._stop_file, self._looked = stop_file, 0.0
+        self._requests = requests
         self._remove_stop_file()
 
     def take_save_request(self) -> bool:
-        """Returns True once for each request to save and go on."""
+        """Returns True once for each request to save and go on, and while requests of `kogpt2 set` are waiting."""
         wanted, self._save_wanted = self._save_wanted, False
-        return wanted
+        return wanted or bool(self._requests and self._requests.are_waiting())
 
     @property
     def wanted(self) -> bool:

@@ -19,6 +19,7 @@ from kogpt2_gluon.runs.metrics import check_record
 from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
 from kogpt2_gluon.storage.files import try_to_make
 from kogpt2_gluon.training.initial_weights import InitialWeights, find_initial_weights
+from kogpt2_gluon.training.live_changes import keep_live_changes
 from kogpt2_gluon.training.mirror_start import MirrorStart, settle_mirrors
 from kogpt2_gluon.training.objective import Objective, open_objective
 from kogpt2_gluon.training.resume_point import check_same_run, find_resume_point
@@ -76,7 +77,6 @@ def check_start(
     fetched from a mirror is only named.
     """
     allowed = check_allowed(allow_change)
-    accumulate = recipe.accumulate(worker.size)
     if worker.rank == 0:
         check_folder(recipe.run_dir, "tracking.run_dir")
         check_folder(recipe.ckpt_dir, "checkpoint.ckpt_dir")
@@ -88,12 +88,11 @@ def check_start(
     mirrors = settle_mirrors(recipe, resume, checkpoint, fetch) if worker.rank == 0 else MirrorStart()
     if checkpoint is None and recipe.checkpoint.mirrors and fetch:
         checkpoint, warnings = find_resume_point(resume, recipe.ckpt_dir, worker)  # there is one if it was fetched
+    saved, kept = saved_state(checkpoint, recipe) if checkpoint else (None, [])
     changed = check_same_run(checkpoint, recipe, allowed) if checkpoint else []
-    start = Start(accumulate, objective, checkpoint, checkpoint.state() if checkpoint else None, changed)
-    start.notes += [*objective.notes, *mirrors.notes, *warnings]
+    start = Start(recipe.accumulate(worker.size), objective, checkpoint, saved, changed)
+    start.notes += [*objective.notes, *mirrors.notes, *warnings, *kept]
     start.to_fetch = mirrors.to_fetch
-    if start.saved:
-        check_records(start.saved, start.source)
     if start.saved is not None and "reader" not in start.saved:
         start.notes.append(f"note: {start.source} does not say how much data was read, so the data begins at its start")
     if recipe.training.init_from and not checkpoint:
@@ -103,6 +102,14 @@ def check_start(
     if worker.rank == 0 and start.step < recipe.training.num_steps:
         start.notes += check_room(recipe)
     return start
+
+
+def saved_state(checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+    """Returns the checked state of a checkpoint, and notes; applies the changes in it to `recipe`, in place."""
+    saved = checkpoint.state()
+    check_records(saved, str(checkpoint.path))
+    live, notes = keep_live_changes(recipe, saved)
+    return {**saved, "live": live}, notes
 
 
 def check_folder(folder: Path, key: str) -> None:

@@ -35,6 +35,7 @@ class TrainState:
     best: dict[str, Any] | None = None  # step and held-out score of the best checkpoint; see training/best.py
     not_best_in_a_row: int = 0  # evaluations; for evaluation.patience
     changes: list[dict[str, Any]] = field(default_factory=list)  # {step, key, from, to} of settings changed on purpose
+    live: dict[str, Any] = field(default_factory=dict)  # changed while it trained; see training/live_changes.py
     odd: int = 0  # updates skipped because something about them was odd; see training/update_check.py
     odd_in_a_row: int = 0
     recent: list[list[float]] = field(default_factory=list)  # [loss, gradient norm] of the last updates made
