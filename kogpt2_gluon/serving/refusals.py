@@ -79,6 +79,10 @@ def bad_form(errors: Sequence[Mapping[str, Any]]) -> Refused:
     for error in errors[:3]:
         place = _place(error.get("loc", ()))
         param = param or place.partition("[")[0] or None
+        if not place and error.get("type") == "missing":
+            lines.append("the body is empty: send a JSON object")
+            continue
+        place = place or ("" if error.get("type") == "value_error" else "the body")
         words = str(error.get("msg", "")).removeprefix("Value error, ")
         words = words[:1].lower() + words[1:] if place else words
         lines.append(f"{place}: {words}{_value(error)}" if place else words)
