@@ -6,6 +6,7 @@ import { Settings } from "./settings.js";
 import { TokenText } from "./tokens.js";
 
 const ALTERNATIVES = 8; // of each token, if the service lists so many
+const NARROW = "(max-width: 760px)"; // page.css stacks everything there, so the settings begin closed
 const EMPTY = { prompt: "", tokens: [], notes: [], outcome: "", request: null, ended: false };
 
 export class Column {
@@ -25,6 +26,7 @@ export class Column {
     part(".of").hidden = app.about.models.length < 2;
     this.parts.select.addEventListener("change", app.changed);
     this.settings = new Settings(part(".settings"), app.about.defaults, app.about.limits, app.changed);
+    part(".settings").open = !matchMedia(NARROW).matches;
     this.text = new TokenText(this.element, (place, alternative) => this.rewrite(place, alternative));
     this.element.addEventListener("click", ({ target }) => this.act(target.closest("[data-do]")?.dataset.do));
     this.result = EMPTY;
@@ -85,14 +87,19 @@ export class Column {
 
   /** Continues `prompt` and `tokens`, which it has already; resolves to how it ended, or null if it never began. */
   async write(prompt, tokens, seed) {
-    await this.stop();
+    const request = this.request(prompt, tokens, seed);
+    const stopped = this.stop();
     this.controller = new AbortController();
-    this.writing = this.follow(prompt, tokens, this.request(prompt, tokens, seed)).finally(() => {
-      this.writing = null;
-      this.element.removeAttribute("aria-busy");
+    const { signal } = this.controller;
+    const writing = stopped.then(() => this.follow(prompt, tokens, request, signal));
+    this.writing = writing;
+    try {
+      return await writing;
+    } finally {
+      if (this.writing === writing) this.writing = null; // unless another text took its place
+      this.element.toggleAttribute("aria-busy", this.isWriting);
       this.showOutcome(this.shown.outcome);
-    });
-    return this.writing;
+    }
   }
 
   request(prompt, tokens, seed) {
@@ -104,13 +111,13 @@ export class Column {
     return request;
   }
 
-  async follow(prompt, tokens, request) {
+  async follow(prompt, tokens, request, signal) {
     this.element.setAttribute("aria-busy", "true");
     this.parts.trouble.textContent = "";
     let outcome = null;
     const began = performance.now();
     try {
-      for await (const [name, data] of generate(request, this.app.token, this.controller.signal)) {
+      for await (const [name, data] of generate(request, this.app.token, signal)) {
         if (name === "start") this.begin(prompt, withText(tokens, data.text), data.notes, request);
         else if (name === "token") this.grow(data);
         else if (name === "end") outcome = this.end(data, (performance.now() - began) / 1000);

@@ -180,6 +180,7 @@ class Page {
     this.parts.access.hidden = false;
     this.parts.trouble.textContent = message;
     this.parts.token.focus();
+    this.parts.token.select(); // what is typed takes the place of the wrong one
   }
 }
 

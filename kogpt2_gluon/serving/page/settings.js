@@ -4,7 +4,9 @@
 // ends of the slider; a number may lie outside them, within `min` and `max`.
 export const SETTINGS = [
   { key: "max_new_tokens", flag: "--max-new-tokens", label: "Most new tokens", low: 1, high: 400, step: 1, min: 1 },
-  { key: "temperature", flag: "--temperature", label: "Temperature", hint: "0: always the likeliest token",
+  { key: "min_new_tokens", flag: "--min-new-tokens", label: "Fewest new tokens", off: 0, low: 0, high: 400, step: 1,
+    min: 0 },
+  { key: "temperature", flag: "--temperature", label: "Temperature", hint: "0: greedy",
     low: 0, high: 2, step: 0.05, min: 0 },
   { key: "top_k", flag: "--top-k", label: "Top-k", hint: "0: off", off: 0, low: 0, high: 200, step: 1, min: 0 },
   { key: "top_p", flag: "--top-p", label: "Top-p", hint: "1: off", off: 1, low: 0.01, high: 1, step: 0.01, min: 0,
@@ -15,7 +17,7 @@ export const SETTINGS = [
     min: 0, max: 1 },
   { key: "repetition_penalty", flag: "--repetition-penalty", label: "Repetition penalty", hint: "1: off", off: 1,
     low: 1, high: 2, step: 0.01, min: 0 },
-  { key: "no_repeat_ngram", flag: "--no-repeat-ngram", label: "No n-gram twice, n", hint: "0: off", off: 0, low: 0,
+  { key: "no_repeat_ngram_size", flag: "--no-repeat-ngram-size", label: "No n-gram twice, n", hint: "0: off", off: 0, low: 0,
     high: 10, step: 1, min: 0 },
 ];
 export const SEED = { key: "seed", flag: "--seed", label: "Seed", step: 1, min: 0, max: Number.MAX_SAFE_INTEGER };
@@ -27,7 +29,7 @@ let ids = 0;
 export class Settings {
   constructor(details, defaults, limits, changed) {
     this.details = details;
-    this.defaults = { ...defaults, fresh: true };
+    this.defaults = { ...defaults, seed: defaults.seed ?? 0, fresh: true };
     this.changed = () => {
       this.summarize();
       changed();

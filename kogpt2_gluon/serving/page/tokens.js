@@ -3,7 +3,7 @@
 import { element } from "./settings.js";
 
 const BYTES = "bytes:"; // how the service spells a part of a character
-const TINTS = [0.5, 0.2, 0.07, 0.02]; // a token less likely than one of these gets the next stronger tint
+const TINTS = [0.3, 0.1, 0.03, 0.01]; // a token less likely than one of these gets the next stronger tint
 const HOVER_MS = 120; // a pointer that only crosses the text opens nothing
 const LEAVE_MS = 250; // time to get from a token to its alternatives
 
@@ -14,9 +14,10 @@ export function percent(logProbability) {
   return `${value.toFixed(value < 1 ? 2 : 1)}%`;
 }
 
-/** A token's text with its spaces and line breaks visible. */
+/** A token's text with its spaces, line breaks and other control characters visible. */
 export function visible(text) {
-  return text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "(nothing)";
+  const seen = text.replace(/[\0-\x1f]/g, (control) => String.fromCharCode(0x2400 + control.charCodeAt(0)));
+  return seen.replaceAll(" ", "␣") || "(nothing)";
 }
 
 function spelled({ id, spelling }, endId) {
@@ -205,6 +206,7 @@ export class TokenText {
     bar.style.width = `${100 * Math.exp(other.log_probability)}%`;
     const name = element("span", "name", spelled(other, this.endId));
     name.lang = "ko";
+    button.tabIndex = -1; // the arrows walk here, too
     button.append(bar, name, " ", element("span", "percent", percent(other.log_probability)));
     button.alternative = other;
     item.append(button);
@@ -217,7 +219,7 @@ export class TokenText {
     this.rewrite(place, button.alternative);
   }
 
-  /** Puts the panel right below the token, so that a pointer gets there across nothing else, inside the page's width. */
+  /** Puts the panel right at the token, so that a pointer gets there across nothing else, below it if there is room. */
   moveTo(span) {
     const { page, panel } = this;
     panel.hidden = false;
@@ -225,7 +227,8 @@ export class TokenText {
     const row = rows[rows.length - 1] ?? span.getBoundingClientRect();
     const outer = page.getBoundingClientRect();
     const left = Math.min(row.left - outer.left, outer.width - panel.offsetWidth);
+    const isBelow = row.bottom + panel.offsetHeight <= innerHeight || row.top < panel.offsetHeight;
     panel.style.left = `${Math.max(left, 0)}px`;
-    panel.style.top = `${row.bottom - outer.top}px`;
+    panel.style.top = `${(isBelow ? row.bottom : row.top - panel.offsetHeight) - outer.top}px`;
   }
 }
