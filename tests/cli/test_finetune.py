@@ -11,7 +11,7 @@ import pytest
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.training.loop import train
 from tests.helpers import kogpt2, run, tiny_settings
-from tests.training.task_helpers import settings, write_task
+from tests.training.task_helpers import INTENTS, settings, write_task
 from tests.training.test_training import HORUN
 
 
@@ -73,6 +73,24 @@ def test_from_checkpoint_to_table(shards, pretrained, tmp_path):
     assert (tmp_path / "runs" / "scores-1.json").read_bytes() == before
     table = json.loads((tmp_path / "runs" / "scores.json").read_text(encoding="utf-8"))["scores"]
     assert {each["system"] for each in table} == {"fine-tuned"} and {each["seeds"] for each in table} == {1}
+
+
+def test_intents_and_slots_from_checkpoint_to_answers(shards, pretrained, tmp_path):
+    data = write_task(tmp_path / "task", "joint", rows=100).parent
+    options = [*small(shards, data, tmp_path / "runs"), "task.epochs=6", "training.learning_rate=1e-2"]
+    done = kogpt2("finetune", pretrained, "--task", "massive", "--data", data, *options)
+    assert "train: 100 rows of ko-KR.jsonl (published: 11,514)" in done.stdout
+    assert "test: with faultless labels of tokens exact_match would be 1.0000" in done.stdout
+    table = json.loads((tmp_path / "runs" / "scores.json").read_text(encoding="utf-8"))["scores"]
+    found = {(each["system"], each["metric"]): each["mean"] for each in table if each["split"] == "test"}
+    for metric in ("exact_match", "intent_accuracy", "slot_f1"):
+        assert found["fine-tuned", metric] > 0.9 and ("majority", metric) in found
+    texts = tmp_path / "texts.txt"
+    texts.write_text("나는 학교에 없다\n나는 오늘 공원에 간다\n", encoding="utf-8")
+    lines = kogpt2("predict", tmp_path / "runs" / "seed-0" / "best", texts, "--json").stdout.splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert [each["label"] for each in answers] == [INTENTS[1], INTENTS[0]]
+    assert [[span["text"] for span in each["spans"]] for each in answers] == [["학교"], ["공원"]]
 
 
 def test_the_best_checkpoint_is_judged_not_the_newest(shards, pretrained, tmp_path):
