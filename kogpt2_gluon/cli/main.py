@@ -21,6 +21,7 @@ from kogpt2_gluon.cli.finetune import finetune
 from kogpt2_gluon.cli.generate import generate
 from kogpt2_gluon.cli.group import Group
 from kogpt2_gluon.cli.lm_eval import lm_eval
+from kogpt2_gluon.cli.note import note
 from kogpt2_gluon.cli.ops import ops
 from kogpt2_gluon.cli.predict import predict
 from kogpt2_gluon.cli.profile import profile
@@ -76,6 +77,7 @@ for verb in (
     recipe,
     train,
     set_,
+    note,
     profile,
     evaluate,
     finetune,

@@ -50,6 +50,9 @@ pre { margin: 0; padding: 18px 22px; overflow-x: auto; font: 13px/1.6 ui-monospa
 table { width: 100%; border-collapse: collapse; font-size: 14px; }
 th, td { padding: 6px 0 6px 16px; border-bottom: 1px solid var(--rule); text-align: right; }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { padding-left: 0; text-align: left; }
+.logbook td { text-align: left; vertical-align: top; white-space: pre-line; overflow-wrap: anywhere; }
+.logbook td:first-child { white-space: nowrap; color: var(--soft); } .logbook td:nth-child(2) { color: var(--soft); }
+.logbook .warning td:last-child, .logbook .note td:last-child { font-weight: 620; }
 .groups { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; align-items: start; }
 .groups > div { padding: 14px 22px 18px; min-width: 0; }
 .groups h3 { margin: 0 0 6px; font-size: 13px; font-weight: 620; color: var(--soft); }

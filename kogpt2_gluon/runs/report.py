@@ -15,6 +15,7 @@ import yaml
 
 from kogpt2_gluon.pages.page import PAGE, STYLE
 from kogpt2_gluon.pages.plot import Array, Series, line_plot, rounded, short, smooth
+from kogpt2_gluon.runs.logbook import Entry, read_logbook
 from kogpt2_gluon.runs.metrics import CHANGE, printable, read_metrics
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.storage.links import read_file
@@ -23,6 +24,7 @@ from kogpt2_gluon.wording import duration
 
 SAMPLE_CHARACTERS = 20_000  # that the page shows of the samples file
 TABLE_ROWS = 40
+LOGBOOK_ROWS = 400
 LANGUAGE_MODEL = "nats per token"  # the loss of one
 BOOKKEEPING = ("kind", "step", "time", "seconds")  # fields of a record that are not results
 NAN = float("nan")
@@ -57,6 +59,7 @@ def render_report(run_dir: Path) -> str:
         _samples(run_dir),
         _evaluation_table(evaluations),
         _changes([line for line in lines if line["kind"] == CHANGE]),
+        _logbook(read_logbook(run_dir)),
         _section("Recipe", f"<pre>{_safe(recipe_text)}</pre>" if recipe_text else _placeholder("no recipe.yaml here")),
         _section("Environment", _facts(environment) if environment else _placeholder("no env.json here")),
     ]
@@ -239,15 +242,32 @@ def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _changes(changes: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a table of the settings that resumes changed by permission, one row each."""
+    """Returns a table of the settings that changed on purpose, at a resume or by `kogpt2 set`, one row each."""
     if not changes:
         return ""
-    head = "".join(f"<th>{name}</th>" for name in ("step", "setting", "before", "from there on"))
-    rows = [[f"{line['step']:,}", *(_value(line.get(name)) for name in ("key", "from", "to"))] for line in changes]
+    head = "".join(f"<th>{name}</th>" for name in ("step", "setting", "before", "from there on", "by"))
+    rows = [
+        [f"{line['step']:,}", *(_value(line.get(name)) for name in ("key", "from", "to")), str(line.get("by", ""))]
+        for line in changes
+    ]
     body = "".join(f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return _section(
         "Settings changed on the way", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
+
+
+def _logbook(entries: Sequence[Entry]) -> str:
+    """Returns a table of all that was said but for figures, and of the operators' notes, one row each."""
+    if not entries:
+        return ""
+    rows = "".join(
+        f'<tr class="{entry.kind}"><td>{_safe(entry.time)}</td><td>{_safe(entry.kind)}</td>'
+        f"<td>{_safe(entry.text)}</td></tr>"
+        for entry in entries[-LOGBOOK_ROWS:]
+    )
+    left_out = len(entries) - LOGBOOK_ROWS
+    note = f'<p class="meta">The last {LOGBOOK_ROWS} of {len(entries):,}; log.txt has all.</p>' if left_out > 0 else ""
+    return _section("Logbook", f'<table class="logbook"><tbody>{rows}</tbody></table>{note}')
 
 
 def _facts(environment: Mapping[str, Any]) -> str:
