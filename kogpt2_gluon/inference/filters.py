@@ -1,7 +1,7 @@
 """Which tokens may follow, and with which probability: what is done to a row of logits before a token is chosen.
 
-Each function gives the same as the logits processor of transformers (5.23) of that name: the same tokens are kept, ties
-included. V is `vocab_size`, N the number of tokens of a text so far, K the number of tokens that are kept.
+Each function gives the same as the logits processor of transformers (5.23) of that name, also where scores are equal. V
+is `vocab_size`, N the number of tokens of a text so far, K that of the tokens that are left.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ Row = NDArray[Any]  # (V,) float32 or float64
 Ids = NDArray[np.int64]
 
 BLOCK = 64  # scores whose maximum `at_least` looks at
-FEW = 256  # a nucleus is looked for among so many of the likeliest tokens first
+FEW = 256  # a nucleus is looked for among about so many tokens first, where there are more than
+LARGE = 2 * FEW * BLOCK
+NEAR = 1e-6  # to this a sum of probabilities is exact
 
 
 def check_logits(logits: Row) -> None:
@@ -103,24 +105,50 @@ def largest_first(scores: Row, count: int) -> Ids:
 
 
 def top_k(scores: Row, count: int) -> Ids:
-    """Returns the ids of the `count` largest scores, and of all that are as large as the last of them."""
+    """Returns the ids of the `count` largest scores, and of all that are as large as the last of them; of -inf none."""
+    if count >= scores.size:
+        return np.flatnonzero(scores > -np.inf)
     likely = at_least(scores, count)
     found = scores[likely]
-    return likely[found >= np.partition(found, likely.size - count)[likely.size - count]]
+    smallest = np.partition(found, likely.size - count)[likely.size - count]
+    return likely[(found >= smallest) & (found > -np.inf)]
 
 
 def top_p(probabilities: Row, mass: float) -> Ids:
-    """Returns the places of the fewest largest probabilities (K,) that have `mass` together, the largest first.
+    """Returns the places of the fewest largest probabilities (K,) that have `mass` together.
 
-    Of equal ones that are not all needed, the last are kept. Sums are made from the smallest on, as transformers has
-    it: which token stands exactly at the border is decided by rounding.
+    Which of several equal ones are kept, where not all are needed, is the affair of sorting, as in transformers. Sums
+    are made from the smallest on, as there: rounding decides where a sum is exactly `mass`.
     """
-    order = _enough(probabilities, probabilities, mass)
+    inside, border = _border(probabilities, mass)
+    order = border[np.argsort(probabilities[border], kind="stable")]
     kept = probabilities[order]
-    rest = 0.0 if order.size == probabilities.size else 1 - kept.sum()
-    from_here_on = rest + np.cumsum(kept[::-1])[::-1]
-    count = int((from_here_on > 1 - mass).sum())
-    return order[: max(1, count)]
+    all_are_there = inside.size + order.size == probabilities.size
+    below = 0.0 if all_are_there else 1 - probabilities[inside].sum() - kept.sum()
+    is_needed = below + np.cumsum(kept) > 1 - mass
+    if not inside.size:
+        is_needed[-1] = True
+    return np.concatenate([inside, order[is_needed]])
+
+
+def _border(probabilities: Row, mass: float) -> tuple[Ids, Ids]:
+    """Returns places that are surely among the fewest with `mass`, and others that may be: all, for a few.
+
+    Sorting 50,000 numbers takes some milliseconds. So the nucleus is looked for among the likeliest tokens, and if it
+    is larger, its border is found by numbers without their places, and of single precision.
+    """
+    nothing, everything = np.arange(0), np.arange(probabilities.size)
+    if probabilities.size <= LARGE:
+        return nothing, everything
+    likely = at_least(probabilities, FEW)
+    if probabilities[likely].sum() > mass + NEAR:
+        return nothing, likely
+    rounded = probabilities.astype(np.float32)
+    falling = np.sort(rounded)[::-1]
+    first, last = np.searchsorted(np.cumsum(falling.astype(np.float64)), [mass - NEAR, mass + NEAR])
+    largest, smallest = falling[min(first, falling.size - 1)], falling[min(last, falling.size - 1)]
+    is_inside = rounded > largest
+    return np.flatnonzero(is_inside), np.flatnonzero(~is_inside & (rounded >= smallest))
 
 
 def min_p(probabilities: Row, share: float) -> Ids:
@@ -136,22 +164,13 @@ def typical_p(probabilities: Row, mass: float) -> Ids:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         surprise = -np.log(probabilities)
-        entropy = np.nansum(probabilities * surprise)
+        entropy = np.nansum(probabilities * surprise)  # of a probability of 0: none
     distance = np.abs(surprise - entropy)
-    order = _enough(-distance, probabilities, mass)
+    near = everything = np.arange(probabilities.size)
+    if probabilities.size > LARGE:
+        near = at_least(-distance, FEW)
+        if probabilities[near].sum() < mass + NEAR:
+            near = everything
+    order = near[np.argsort(distance[near], kind="stable")]
     before = int((np.cumsum(probabilities[order]) < mass).sum())
     return np.flatnonzero(distance <= distance[order[min(before, order.size - 1)]])
-
-
-def _enough(scores: Row, probabilities: Row, mass: float) -> Ids:
-    """Returns places by their scores, the largest and, of equal ones, the last first: all, or more than `mass` needs.
-
-    Sorting 50,000 scores takes some milliseconds, and the tokens that matter are mostly few.
-    """
-    count = FEW
-    while 4 * count < scores.size:
-        likely = at_least(scores, count) if 2 * count <= scores.size // BLOCK else top_k(scores, count)
-        if probabilities[likely].sum() > mass + 1e-6:
-            return likely[np.argsort(scores[likely], kind="stable")[::-1]]
-        count *= 8
-    return np.argsort(scores, kind="stable")[::-1]

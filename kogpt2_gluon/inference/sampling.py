@@ -298,37 +298,31 @@ def draw(scores: filters.Row, sampling: Sampling, rng: np.random.Generator) -> i
     if sampling.temperature == 0:
         return int(scores.argmax())
     ids, probabilities = candidates(scores, sampling)
-    shares = np.cumsum(probabilities)
-    return int(ids[np.searchsorted(shares / shares[-1], rng.random(), side="right")])
+    up_to_here = np.cumsum(probabilities)
+    up_to_here /= up_to_here[-1]
+    return int(ids[np.searchsorted(up_to_here, rng.random(), side="right")])
 
 
 def candidates(scores: filters.Row, sampling: Sampling) -> tuple[filters.Ids, NDArray[np.float64]]:
-    """Returns the K ids that one is drawn from, and their probabilities (K,), after temperature and filters.
+    """Returns the K ids that one is drawn from, the smallest first, and their probabilities (K,), some perhaps 0.
 
-    Where a filter is set, the likeliest come first, and of two equal ones the smaller id.
+    The order of the ids does not depend on the scores, so that rounding of scores hardly changes what is drawn.
     """
-    if 0 < sampling.top_k < scores.size:
-        ids = filters.top_k(scores, sampling.top_k)
-        ids = ids[scores[ids] > -np.inf]
-    else:
-        ids = np.flatnonzero(scores > -np.inf)
+    ids = filters.top_k(scores, sampling.top_k) if sampling.top_k else np.arange(scores.size)
+    probabilities = scores[ids].astype(np.float64) if sampling.top_k else scores.astype(np.float64)
+    # In place: a new array of all tokens costs more time than what is computed with it.
+    probabilities -= scores.max()
     with np.errstate(over="ignore"):  # by a tiny temperature; the likeliest token stays at 0
-        logits = (scores[ids].astype(np.float64) - scores.max()) / sampling.temperature
-    probabilities = _shares(np.exp(logits))
+        probabilities /= sampling.temperature
+    np.exp(probabilities, out=probabilities)
+    probabilities /= probabilities.sum()
     for value, default, keep in (
         (sampling.top_p, 1, filters.top_p),
         (sampling.min_p, 0, filters.min_p),
         (sampling.typical_p, 1, filters.typical_p),
     ):
         if value != default:
-            kept = keep(probabilities, value)
-            ids, probabilities = ids[kept], _shares(probabilities[kept])
-    if ids.size < scores.size:
-        order = np.lexsort((ids, -probabilities))
-        ids, probabilities = ids[order], probabilities[order]
+            kept = np.sort(keep(probabilities, value))
+            ids, probabilities = ids[kept], probabilities[kept]
+            probabilities /= probabilities.sum()
     return ids, probabilities
-
-
-def _shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    shares: NDArray[np.float64] = weights / weights.sum()
-    return shares

@@ -7,7 +7,7 @@ import pytest
 
 from kogpt2_gluon.inference import filters
 
-SIZES = [5, 128, 1000, 50_000, 51_201]
+SIZES = [5, 128, 1000, 40_000, 51_201]
 
 
 def rows(size: int, seed: int) -> list[np.ndarray]:
@@ -39,8 +39,8 @@ def test_a_nucleus_of_many(size, spread, mass):
         outside = np.delete(probabilities, kept)
         assert probabilities[kept].min() >= outside.max(initial=0)
         assert probabilities[kept].sum() >= mass - 1e-9
-        assert kept.size == 1 or probabilities[kept[:-1]].sum() < mass + 1e-9
-        np.testing.assert_array_equal(np.sort(probabilities[kept])[::-1], probabilities[kept])
+        assert kept.size == 1 or np.sort(probabilities[kept])[1:].sum() < mass + 1e-9
+        assert len(set(kept)) == kept.size
 
         distance = np.abs(-np.log(probabilities) + (probabilities * np.log(probabilities)).sum())
         typical = filters.typical_p(probabilities, mass)
