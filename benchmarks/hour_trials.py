@@ -26,10 +26,11 @@ from conditions import conditions
 
 from kogpt2_gluon.runs.metrics import read_metrics
 
+VOCABULARY, RATE = "model.vocab_size", "training.learning_rate"
 BASE = {
     "training.precision": "bfloat16",
     "training.threads": 1,
-    "training.learning_rate": "2e-3",
+    RATE: "2e-3",
     "training.final_learning_rate": 0,
     "training.schedule": "linear",
     "training.warmup_ratio": 0.03,
@@ -40,7 +41,6 @@ BASE = {
     "tracking.sample_prompts": "[]",
     "tracking.tensorboard": "false",
 }
-VOCABULARY = "model.vocab_size"
 
 
 def batch(sequences: int) -> dict[str, object]:
@@ -56,9 +56,12 @@ def shape(layers: int, units: int, heads: int) -> dict[str, object]:
 TRIALS: dict[str, dict[str, object]] = {
     "base": {},
     "cosine to 1e-4": {"training.schedule": "cosine", "training.final_learning_rate": "1e-4"},
-    "rate 4e-3": {"training.learning_rate": "4e-3"},
+    "rate 1e-3": {RATE: "1e-3"},
+    "rate 4e-3": {RATE: "4e-3"},
     "batch 8": batch(8),
-    "batch 32, rate 3e-3": {**batch(32), "training.learning_rate": "3e-3"},
+    "batch 8, rate 1e-3": {**batch(8), RATE: "1e-3"},
+    "batch 32": batch(32),
+    "batch 32, rate 3e-3": {**batch(32), RATE: "3e-3"},
     "length 64": {**batch(32), "data.seq_length": 64},
     "beta2 0.95": {"training.beta2": 0.95},
     "beta2 0.99": {"training.beta2": 0.99},
@@ -68,8 +71,11 @@ TRIALS: dict[str, dict[str, object]] = {
     "6 x 256": shape(6, 256, 4),
     "4 x 320": shape(4, 320, 5),
     "4 x 384": shape(4, 384, 6),
+    "4 x 384, rate 1e-3": {**shape(4, 384, 6), RATE: "1e-3"},
     "6 x 320": shape(6, 320, 5),
+    "6 x 320, rate 1e-3": {**shape(6, 320, 5), RATE: "1e-3"},
     "6 x 384": shape(6, 384, 6),
+    "6 x 384, rate 1e-3": {**shape(6, 384, 6), RATE: "1e-3"},
     "8 x 256": shape(8, 256, 4),
 }
 
