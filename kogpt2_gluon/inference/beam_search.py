@@ -151,19 +151,19 @@ def _longer(
 ) -> list[_Beam]:
     """Reads the last token of each beam, or the prompt; returns the `count` likeliest that are a token longer."""
     logits = slots.next_logits([Run(beam.slot, [beam.choices[-1].token] if beam.choices else prompt) for beam in beams])
-    rows, totals = [], []
-    for row, beam in zip(logits, beams):
+    rows, found = [], []
+    for number, (row, beam) in enumerate(zip(logits, beams)):
         filters.check_logits(row)
         rows.append(row - filters.log_normalizer(row))
-        totals.append(beam.total + restrictions.apply(rows[-1], [*prompt, *beam.ids]).astype(np.float64))
-    flat = np.concatenate(totals)
-    likeliest = filters.largest_first(flat, min(count, flat.size))
-    longer = []
-    for place in likeliest[flat[likeliest] > -np.inf]:
-        number, token = divmod(int(place), totals[0].size)
-        choice = choice_of(rows[number], token, listed)
-        longer.append(_Beam(float(flat[place]), (*beams[number].choices, choice), beams[number].slot))
-    return longer
+        scores = restrictions.apply(rows[-1], [*prompt, *beam.ids])
+        for token in filters.largest_first(scores, min(count, scores.size)):
+            found.append((beam.total + float(scores[token]), number, int(token)))
+    found.sort(key=lambda each: -each[0])
+    return [
+        _Beam(total, (*beams[number].choices, choice_of(rows[number], token, listed)), beams[number].slot)
+        for total, number, token in found[:count]
+        if total > -np.inf
+    ]
 
 
 def _placed(slots: Slots, beams: Sequence[_Beam], num_beams: int) -> list[_Beam]:
