@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +22,7 @@ from kogpt2_gluon.convert.sagemaker_archive import REQUIREMENTS, TOKENIZERS, wri
 from kogpt2_gluon.errors import DiskFullError, RecipeError
 from kogpt2_gluon.runs.checkpoint import Checkpoint, open_checkpoint
 from tests.convert.convert_helpers import make_checkpoint
-from tests.helpers import ROOT, kogpt2, small_disk
+from tests.helpers import ROOT, kogpt2, run, small_disk
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +143,230 @@ def test_sigterm_leaves_nothing(tmp_path, small_tokenizer):
         started.kill()
     assert started.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
     assert not list(out.iterdir())
+
+
+# ---- the handlers ----------------------------------------------------------------------------------------------------
+
+JSON = "application/json"
+ASKED = {"prompt": "오늘은 날씨가", "max_new_tokens": 12, "seed": 7, "num_samples": 2, "top_k": 50}
+GREEDY = {"prompt": "이 영화는", "max_new_tokens": 9, "temperature": 0}
+# A body, its type, what is accepted; the status and the beginning of the answer's first line.
+REFUSED = [
+    ('{"prompt": ', JSON, None, 400, "the body is not JSON: line 1, column 12"),
+    ('["a"]', JSON, None, 400, ""),
+    (None, JSON, None, 400, "the body is empty"),
+    (" \n", JSON, None, 400, "the body is empty"),
+    ("{}", JSON, None, 400, "prompt: "),
+    ('{"prompt": "a", "prompt": "b"}', JSON, None, 400, "the body has 'prompt' twice"),
+    ('{"prompt": "a", "temperature": NaN}', JSON, None, 400, "the body is not JSON: it has NaN"),
+    ('{"inputs": "a"}', JSON, None, 400, "there is no field 'inputs'"),
+    ('{"prompt": "a", "max_new_tokens": "3"}', JSON, None, 400, "max_new_tokens: "),
+    ('{"prompt": "a", "stream": true}', JSON, None, 400, "stream: "),
+    ('{"prompt": "a", "model": "b"}', JSON, None, 404, "model: "),
+    ("[" * 100_000, JSON, None, 400, "the body is nested too deep"),
+    (json.dumps({"prompt": "가나다" * 500}), JSON, None, 400, "the prompt has "),
+    ("bytes:ff", "application/json; charset=utf-8", None, 400, "the body is not UTF-8: byte 0 is 0xff"),
+    ("a,b", "text/csv", None, 415, "the content type is text/csv"),
+    ("prompt=a", "application/x-www-form-urlencoded", None, 415, "the content type is application/x-www-form"),
+    ('{"prompt": "a"}', None, None, 415, "the request has no content type"),
+    ('{"prompt": "a"}', "application/json; charset=utf-16", None, 415, "the charset is utf-16"),
+    ('{"prompt": "a"}', JSON, "text/csv", 406, "the answer is application/json, and the request accepts text/csv"),
+    ('{"prompt": "a"}', JSON, "application/json;q=0", 406, "the answer is application/json"),
+]
+ANSWERED = [
+    (json.dumps(ASKED), JSON, None),
+    (json.dumps(ASKED), 'Application/JSON; Charset="UTF-8"', "text/html, application/*;q=0.8"),
+    (json.dumps(ASKED, ensure_ascii=False), "application/json;charset=utf8", "*/*"),
+    (json.dumps(GREEDY), JSON, JSON),
+]
+
+
+def drive(python: object, model_dir: Path, requests: list, **variables: str) -> tuple[str, str, list]:
+    """What the handlers answer, called by a fresh process that has nothing of this checkout but the driver."""
+    outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(
+        [str(python), str(ROOT / "tests" / "convert" / "sagemaker_driver.py"), str(model_dir)],
+        input=json.dumps(requests),
+        capture_output=True,
+        text=True,
+        cwd=model_dir,
+        env={**outside, "PYTHONDONTWRITEBYTECODE": "1", **variables},
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    version, place, answers = json.loads(done.stdout.splitlines()[-1])
+    assert Path(place).is_relative_to(model_dir), "the package is not the archive's own"
+    return version, place, answers
+
+
+def check_answers(answers: list, source: Checkpoint, ops: str = "auto") -> None:
+    """Those to ANSWERED, then those to REFUSED."""
+    bodies = []
+    for _, kind, body in answers[: len(ANSWERED)]:
+        assert kind == JSON
+        bodies.append(json.loads(body))
+    assert [status for status, _, _ in answers[: len(ANSWERED)]] == [200] * len(ANSWERED)
+    assert bodies[0] == bodies[1] == bodies[2]
+    for asked, body in ((ASKED, bodies[0]), (GREEDY, bodies[3])):
+        assert [asked["prompt"] + text["text"] for text in body["texts"]] == generated(source, asked, ops)
+    for (_, _, _, status, begins), (found, kind, body) in zip(REFUSED, answers[len(ANSWERED) :]):
+        assert (found, kind) == (status, None) and body.startswith(begins), body[:300]
+
+
+def generated(source: Checkpoint, asked: dict, ops: str = "auto") -> list[str]:
+    """What `kogpt2 generate` writes with the same settings."""
+    options = {"max_new_tokens": "--max-new-tokens", "seed": "--seed", "num_samples": "-n", "top_k": "--top-k"}
+    options["temperature"] = "--temperature"
+    words = [str(word) for name, value in asked.items() if name in options for word in (options[name], value)]
+    done = kogpt2("generate", source.path, asked["prompt"], *words, "--json", "--ops", ops)
+    return json.loads(done.stdout)["texts"]
+
+
+def test_the_handlers_answer_as_generate_does(model_dir, source):
+    before = sorted(model_dir.rglob("*"))
+    requests = [*ANSWERED, *(each[:3] for each in REFUSED)]
+    version, _, answers = drive(sys.executable, model_dir, requests)
+    assert version == sys.version.split()[0]
+    check_answers(answers, source)
+    assert sorted(model_dir.rglob("*")) == before, "the folder of the model may be read-only"
+
+
+def test_a_text_that_takes_too_long_is_answered_in_time(model_dir):
+    """SageMaker waits for a minute, and the server ends a worker that takes longer."""
+    _, _, answers = drive(sys.executable, model_dir, [ANSWERED[0]], KOGPT2_REQUEST_SECONDS="0.000001")
+    ((status, _, body),) = answers
+    assert status == 503 and body.startswith("not done after 1e-06 s")
+
+
+def test_the_checkpoint_is_served_by_the_service_at_sagemakers_paths(model_dir, source):
+    """As an image of one's own does it; the model's folder is where SageMaker has it."""
+    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "serve", str(model_dir), "--port", "0"]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = iter(started.stderr.readline, "")
+        address = next(line for line in lines if "serving at" in line).split("serving at ")[1].split(";")[0]
+        with urllib.request.urlopen(f"{address}/ping", timeout=30) as answer:
+            assert answer.status == 200
+        body = json.loads(post(f"{address}/invocations", ASKED))
+        assert [ASKED["prompt"] + text["text"] for text in body["texts"]] == generated(source, ASKED)
+        assert body == json.loads(post(f"{address}/generate", ASKED))
+        streamed = post(f"{address}/invocations", {**ASKED, "stream": True})
+        assert streamed.startswith("event: start\n") and streamed.count("event: end\n") == 2
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(f"{address}/invocations", {"inputs": "a"})
+        assert refused.value.code == 400 and "inputs" in json.load(refused.value)["error"]["message"]
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(60) == 0
+    finally:
+        started.kill()
+        started.stderr.close()
+
+
+def post(address: str, content: dict) -> str:
+    request = urllib.request.Request(address, json.dumps(content).encode(), {"Content-Type": JSON})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read().decode()
+
+
+# ---- the container's own software: Python 3.8, MXNet 1.9.0, its toolkit, its server --------------------------------
+
+
+CONTAINER = ("mxnet==1.9.0", "numpy<1.20", "multi-model-server==1.1.8", "sagemaker-mxnet-inference==1.5.5")
+
+
+@pytest.fixture(scope="module")
+def container(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with what AWS's Dockerfile of mxnet-inference 1.9.0 installs, from a registry.
+
+    AWS's own build of MXNet is on none; the public one of the same version is in its place.
+    """
+    python = python_38()
+    if python is None:
+        pytest.skip("Python 3.8 is not here")
+    venv = tmp_path_factory.mktemp("container") / "venv"
+    run(python, "-m", "venv", venv)
+    pip = (venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(
+        *pip, "mxnet==1.9.0", "numpy<1.20", "multi-model-server==1.1.8", "sagemaker-mxnet-inference==1.5.5", timeout=500
+    )
+    run(*pip, "-r", model_dir / "code" / "requirements.txt", timeout=500)  # as the container does when it starts
+    return venv / "bin" / "python"
+
+
+def python_38() -> Path | None:
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = [*sorted(root.glob("versions/3.8.*/bin/python")), shutil.which("python3.8")]
+    return Path(found[0]) if found[0] else None
+
+
+@pytest.mark.slow  # installs 100 MB
+def test_the_containers_toolkit_calls_the_handlers(container, model_dir, source):
+    requests = [*ANSWERED, *(each[:3] for each in REFUSED)]
+    version, _, answers = drive(container, model_dir, requests, OMP_NUM_THREADS="1")
+    assert version.startswith("3.8.")
+    for answer in answers:  # the toolkit adds where it was raised
+        assert answer[0] == 200 or "\nTraceback " in answer[2]
+    check_answers(answers, source, ops="stock")
+
+
+@pytest.mark.slow
+def test_the_containers_server_answers(container, model_dir, source, tmp_path):
+    """The whole of it, as `docker run IMAGE serve` starts it; only its settings are written to another folder."""
+    if not shutil.which("java"):
+        pytest.skip("the server is a program in Java")
+    (tmp_path / "ml").mkdir()
+    (tmp_path / "ml" / "model").symlink_to(model_dir)
+    start = (
+        "import sagemaker_inference.model_server as server\n"
+        f"server.MMS_CONFIG_FILE = {str(tmp_path / 'mms.properties')!r}\n"
+        "from sagemaker_mxnet_serving_container import serving\n"
+        "serving.main()\n"
+    )
+    port = free_port()
+    variables = {
+        "PATH": f"{container.parent}{os.pathsep}{os.environ['PATH']}",
+        "SAGEMAKER_BASE_DIR": str(tmp_path / "ml"),
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+        "TEMP": str(tmp_path),
+    }
+    with (tmp_path / "log").open("wb") as log:
+        command = [str(container), "-c", start]
+        environment = {**os.environ, **variables}
+        started = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for(f"{address}/ping", started, tmp_path / "log")
+            body = json.loads(post(f"{address}/invocations", ASKED))
+            texts = [ASKED["prompt"] + text["text"] for text in body["texts"]]
+            assert texts == generated(source, ASKED, ops="stock")
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                post(f"{address}/invocations", {"inputs": "a"})
+            assert refused.value.code == 400 and refused.value.read().startswith(b"there is no field 'inputs'")
+        finally:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+
+
+def free_port() -> int:
+    """One below 32,767, the highest that this server takes."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_767):
+        with socket.socket() as trial, suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
+
+
+def wait_for(address: str, started: subprocess.Popen, log: Path) -> None:
+    until = time.monotonic() + 300
+    while time.monotonic() < until and started.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text(errors="replace")[-3000:])
