@@ -5,15 +5,19 @@ B is the batch size, T the number of new tokens, C `units`, H `num_heads`, D = C
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.memory import in_huge_pages
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 
+WEIGHTS = ("float32", "bfloat16", "int8")
 FEW_TEXTS = 4  # at once; with more, products cost more than reading the rows, and tiles are faster
 
 
@@ -39,60 +43,93 @@ class Decoder:
 class FusedWeights:
     """The parameters of a network with fused CPU operators in the form that decoders use, made once for many texts.
 
-    If the operator set's precision is bfloat16, matrices are copied into that format, with the values of this moment,
-    because a step spends its time on reading them. For a few texts at once they are kept row by row; for more, in the
-    tiles that oneDNN works with. Otherwise they are the network's own arrays.
+    A step spends its time on reading matrices, so smaller ones are faster. They have the values of this moment.
+    Those in float32 are the network's own arrays.
 
     Parameters
     ----------
     net : GPT2Model
         Initialized.
+    weights : str
+        The numbers of the matrices: 'float32'; 'bfloat16'; 'int8', with a float32 scale for each row. The empty string:
+        the precision of the operator set.
     """
 
-    def __init__(self, net: GPT2Model):
-        self._net: GPT2Model = net
-        self._made: dict[str, _Matrices] = {}
-        self._rounded = net.ops.precision == "bfloat16"
-        self.shared = {"num_heads": net.num_heads, "activation": net.ops.activation}  # by all layers
-        self.num_heads = net.num_heads
+    def __init__(self, net: GPT2Model, weights: str = ""):
+        if weights not in ("", *WEIGHTS):
+            raise RecipeError(f"weights={weights}: one of {', '.join(WEIGHTS)}")
+        self.form, self.precision = weights or net.ops.precision, net.ops.precision
+        self.num_heads, self.num_layers = net.num_heads, len(net._ffn_layers)
+        # Shared by all layers:
+        self.shared = {"num_heads": net.num_heads, "activation": net.ops.activation, "precision": net.ops.precision}
         self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()
+        no_bias = mx.nd.zeros(self.embed.shape[0])
+        self._parameters = _Matrices(_layers_of(net), _layer_norm(net._final_ln), (self.embed, no_bias))
+        self._made = {"float32": self._parameters}
 
-    def matrices(self, batch_size: int) -> _Matrices:
-        """The matrices in the form for `batch_size` texts at once."""
-        convert = mx.nd.kogpt2_pack_bfloat16 if batch_size <= FEW_TEXTS else mx.nd.kogpt2_tile_bfloat16
-        form = convert.__name__ if self._rounded else ""
+    def matrices(self, batch_size: int = 1) -> _Matrices:
+        """The matrices in the form for `batch_size` texts of one length.
+
+        bfloat16 has two: row by row, and for more texts the tiles that oneDNN works with.
+        """
+        form = "tiles" if self.form == "bfloat16" and batch_size > FEW_TEXTS else self.form
         if form not in self._made:
-            self._made[form] = _Matrices(self._net, convert if self._rounded else lambda weight: weight)
+            layers, final_ln, (logits_weight, no_bias) = self._parameters
+            projection = (*_converted([logits_weight], form), no_bias)
+            self._made[form] = _Matrices([_converted(layer, form) for layer in layers], final_ln, projection)
         return self._made[form]
 
 
-class _Matrices:
-    """All layers and the map to logits, with weights that `convert` has converted."""
+class _Matrices(NamedTuple):
+    """All layers, each with its parameters in the order of kogpt2_decoder_layer, and the map to logits."""
 
-    def __init__(self, net: GPT2Model, convert: Callable[[Any], Any]):
-        def linear(layer: Any) -> tuple[Any, Any]:
-            return convert(layer.weight.data()), layer.bias.data()
+    layers: Sequence[Sequence[Any]]
+    final_ln: tuple[Any, Any]
+    logits_proj: tuple[Any, Any]
 
-        blocks = zip(net._attn_ln, net._self_attention_layers, net._ffn_ln, net._ffn_layers)
-        # A layer's parameters in the order of kogpt2_decoder_layer.
-        self.layers = [
-            (
-                *_layer_norm(attn_ln),
-                *linear(attention._multi_head_qkv_proj),
-                *linear(attention._out_proj),
-                *_layer_norm(ffn_ln),
-                *linear(ffn._hidden_map),
-                *linear(ffn._out_map),
-            )
-            for attn_ln, attention, ffn_ln, ffn in blocks
-        ]
-        self.final_ln = _layer_norm(net._final_ln)
-        embed = net._embed.weight.data()
-        self.logits_proj = (convert(embed), mx.nd.zeros(embed.shape[0]))
+
+def _layers_of(net: GPT2Model) -> list[tuple[Any, ...]]:
+    """The parameters of each layer in the order of kogpt2_decoder_layer."""
+
+    def linear(layer: Any) -> tuple[Any, Any]:
+        return layer.weight.data(), layer.bias.data()
+
+    return [
+        (
+            *_layer_norm(attn_ln),
+            *linear(attention._multi_head_qkv_proj),
+            *linear(attention._out_proj),
+            *_layer_norm(ffn_ln),
+            *linear(ffn._hidden_map),
+            *linear(ffn._out_map),
+        )
+        for attn_ln, attention, ffn_ln, ffn in zip(
+            net._attn_ln, net._self_attention_layers, net._ffn_ln, net._ffn_layers
+        )
+    ]
 
 
 def _layer_norm(layer: Any) -> tuple[Any, Any]:
     return layer.gamma.data(), layer.beta.data()
+
+
+def _converted(arrays: Sequence[Any], form: str) -> list[Any]:
+    """Arrays, of which those with two axes are matrices that get a form: 'float32', 'bfloat16', 'int8' or 'tiles'."""
+    nd = mx.nd
+    if form == "float32":
+        return list(arrays)
+    convert = {"bfloat16": nd.kogpt2_pack_bfloat16, "int8": nd.kogpt2_pack_int8, "tiles": nd.kogpt2_tile_bfloat16}[form]
+    if form == "tiles":
+        return [convert(each) if each.ndim == 2 else each for each in arrays]
+    shapes = [_packed_shape(each.shape, form) if each.ndim == 2 else None for each in arrays]
+    places = iter(in_huge_pages([shape for shape in shapes if shape]))
+    return [convert(each, out=next(places)) if shape else each for each, shape in zip(arrays, shapes)]
+
+
+def _packed_shape(shape: tuple[int, int], form: str) -> tuple[int, int]:
+    """The shape of the bytes of a matrix."""
+    rows, columns = shape
+    return (rows, 2 * columns) if form == "bfloat16" else (rows + -(-4 * rows // columns), columns)
 
 
 class FusedDecoder(Decoder):
@@ -132,9 +169,26 @@ class FusedDecoder(Decoder):
         return scores
 
 
-def weights_for(net: GPT2Model) -> FusedWeights | None:
-    """The weights that decoders of this network share, made once; None if they use the network itself."""
-    return FusedWeights(net) if isinstance(net.ops, FusedCpuOps) else None
+_kept: WeakKeyDictionary[GPT2Model, dict[str, FusedWeights]] = WeakKeyDictionary()
+
+
+def weights_for(net: GPT2Model, weights: str = "") -> FusedWeights | None:
+    """The weights that decoders of this network share, made once; None if they use the network itself.
+
+    Those of a network without gradients, which stays as it is, are kept and given again. `weights` is as in
+    :class:`FusedWeights`. RecipeError for a form that the network's operators do not have.
+    """
+    if not isinstance(net.ops, FusedCpuOps):
+        if weights not in ("", net.ops.precision):
+            raise RecipeError(f"weights={weights}: only the fused operators of CPUs have them; try ops=fused")
+        return None
+    if any(each.grad_req != "null" for each in net.collect_params().values()):
+        return FusedWeights(net, weights)
+    kept = _kept.setdefault(net, {})
+    form = weights or net.ops.precision
+    if form not in kept:
+        kept[form] = FusedWeights(net, form)
+    return kept[form]
 
 
 def decoder_for(net: GPT2Model, batch_size: int, capacity: int, weights: FusedWeights | None = None) -> Decoder:

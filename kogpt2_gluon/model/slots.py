@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kogpt2_gluon.machine.memory import untouched
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.model.decoding import FusedWeights, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
+
+MANY_TOKENS = 32  # kFewRows of ops/src/cpu/decode_linear.h
 
 Floats = NDArray[np.float32]
 
@@ -170,6 +174,149 @@ class Slots:
         return [mx.nd.concat(*parts, dim=0) for parts in zip(*(past.alone() for past in pasts))]
 
 
-def slots_for(net: GPT2Model, num_slots: int, capacity: int, ctx: Any = None) -> Slots:
-    """The fastest slots for the operators of a network."""
-    return Slots(net, num_slots, capacity, ctx)
+class FusedSlots(Slots):
+    """Slots over the fused CPU operators: all runs go through a layer at once, and caches are written in place.
+
+    What a run gives is the same to the last bit whatever else is in the pass, and whatever number its slot has: greedy
+    texts are the same ids as if they were written alone. This is so because short runs, of up to 32 tokens, are
+    multiplied by a kernel whose sums do not depend on the number of rows (ops/src/cpu/few_rows.h), and longer ones each
+    by themselves. The one kernel is about as fast as oneDNN up to that length. A text that is read in other pieces, or
+    with another number of threads, differs by rounding.
+
+    Caches are bfloat16 if the operators' precision is that, and else float32. They take memory as texts grow: 32 slots
+    of 1,024 tokens in KoGPT-2 base, 2.4 GB in float32, take next to nothing at first. What a slot has once filled stays
+    in memory.
+
+    Parameters
+    ----------
+    weights : FusedWeights
+    num_slots, capacity : int
+        As in :class:`Slots`.
+    """
+
+    def __init__(self, weights: FusedWeights, num_slots: int, capacity: int) -> None:
+        assert capacity <= weights.pos_embed.shape[0]
+        self.num_slots, self.capacity = num_slots, capacity
+        self.lengths = [0] * num_slots
+        self._weights, self._matrices = weights, weights.matrices()
+        self._vocab_size, units = weights.embed.shape
+        shape = (num_slots, weights.num_heads, capacity, units // weights.num_heads)  # (slots, H, capacity, D)
+        if weights.precision == "bfloat16":
+            cache = (*shape[:3], 2 * shape[3]), "uint8"
+        else:
+            cache = shape, "float32"
+        self._caches = [(untouched(*cache), untouched(*cache)) for _ in self._matrices.layers]  # keys, values
+        # Each token that is read has a number of its own, and its copies in other slots have the same one.
+        self._origins: NDArray[np.int64] = np.zeros((num_slots, capacity), np.int64)
+        self._num_read = 0
+
+    def next_logits(self, runs: Sequence[Run]) -> Floats:
+        """Reads each run into its slot, each slot at most once; returns the logits (R, V) that follow."""
+        self._check(runs)
+        order, hidden = self._read(runs, last_only=True)
+        logits: Floats = self._project(hidden)
+        return logits if order == sorted(order) else logits[np.argsort(order)]
+
+    def next_hidden(self, runs: Sequence[Run]) -> Floats:
+        """Reads each run; returns the last layer's hidden state (R, C) of each run's last token."""
+        self._check(runs)
+        order, hidden = self._read(runs, last_only=True)
+        states: Floats = hidden.asnumpy()
+        return states[np.argsort(order)]
+
+    def hidden(self, runs: Sequence[Run]) -> list[Floats]:
+        """Reads each run; returns for each the last layer's hidden states (len(tokens), C) of all its tokens.
+
+        Those of the last token differ from `next_hidden`'s by rounding if the run is long.
+        """
+        self._check(runs)
+        order, hidden = self._read(runs, last_only=False)
+        ends = np.cumsum([len(runs[place].tokens) for place in order])
+        parts = np.split(hidden.asnumpy(), ends[:-1])
+        return [parts[place] for place in np.argsort(order)]
+
+    def logits(self, hidden: Floats) -> Floats:
+        """The logits (R, V) that hidden states (R, C) give."""
+        return self._project(mx.nd.array(hidden))
+
+    def copy(self, source: int, target: int, length: int | None = None) -> None:
+        """Makes the text of a slot that of another, too, for samples and beams that begin alike.
+
+        `length`: only its first tokens, at most as many as it has; None: all of it.
+        """
+        self._copy([(source, target, self.lengths[source] if length is None else length)])
+
+    def rearrange(self, sources: Mapping[int, int]) -> None:
+        """Gives each slot of `sources` the text that another has now, all at once: {target: source}, as beams need.
+
+        Only tokens that the two texts do not share are copied: the beginning that beams have in common stays.
+        """
+        self._copy([(source, target, self.lengths[source]) for target, source in sources.items()])
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Keeps only the first `length` tokens of a text; it has as many or more."""
+        assert 0 <= length <= self.lengths[slot], (length, self.lengths[slot])
+        self.lengths[slot] = length
+
+    def clear(self, slot: int) -> None:
+        """Makes a slot ready for another text."""
+        self.lengths[slot] = 0
+
+    def _read(self, runs: Sequence[Run], last_only: bool) -> tuple[list[int], Any]:
+        """Sends runs through the network, short ones first, so that they are one product.
+
+        Returns their order, and hidden states (M, C) of all M tokens or (R, C) of the last ones, on the CPU.
+        """
+        nd, weights = mx.nd, self._weights
+        order = sorted(range(len(runs)), key=lambda place: len(runs[place].tokens) > MANY_TOKENS)
+        listed = [(runs[place].slot, self.lengths[runs[place].slot], len(runs[place].tokens)) for place in order]
+        tokens = nd.array(np.concatenate([runs[place].tokens for place in order])[None], dtype="int32")  # (1, M)
+        places = nd.array(np.concatenate([np.arange(begin, begin + count) for _, begin, count in listed])[None])
+        hidden = nd.Embedding(tokens, weights.embed, *weights.embed.shape)  # (1, M, C)
+        hidden = hidden + nd.Embedding(places, weights.pos_embed, *weights.pos_embed.shape)
+        passed = nd.array(np.array(listed), dtype="int32")
+        for number, (layer, cache) in enumerate(zip(self._matrices.layers, self._caches), start=1):
+            last = last_only and number == len(self._caches)
+            hidden = nd.kogpt2_decoder_layer(hidden, *cache, passed, *layer, **weights.shared, last_only=int(last))
+        hidden = nd.kogpt2_layer_norm(hidden[0], *self._matrices.final_ln)
+        hidden.wait_to_read()  # an error of the operators shows here, before a slot's text counts as longer
+        for slot, begin, count in listed:
+            self._origins[slot, begin : begin + count] = np.arange(self._num_read, self._num_read + count) + 1
+            self._num_read += count
+            self.lengths[slot] = begin + count
+        return order, hidden
+
+    def _project(self, hidden: Any) -> Floats:
+        """Logits (R, V) of hidden states (R, C), by parts of few rows, so that no row depends on the others."""
+        parts = [hidden[begin : begin + MANY_TOKENS] for begin in range(0, hidden.shape[0], MANY_TOKENS)]
+        logits = [mx.nd.kogpt2_decode_linear(part, *self._matrices.logits_proj) for part in parts]
+        values: Floats = np.concatenate([part.asnumpy() for part in logits]) if len(logits) > 1 else logits[0].asnumpy()
+        return values
+
+    def _copy(self, texts: Sequence[tuple[int, int, int]]) -> None:
+        """Copies the first `length` tokens of each (source, target, length), all at once."""
+        origins = [self._origins[source, :length].copy() for source, _, length in texts]
+        moves = []
+        for (source, target, length), origin in zip(texts, origins):
+            differ = np.flatnonzero(self._origins[target, :length] != origin)
+            if differ.size:
+                moves.append((source, target, int(differ[0]), length))
+        if moves:
+            arrays = [each for cache in self._caches for each in cache]
+            moved = mx.nd.array(np.array(moves), dtype="int32")
+            mx.nd.kogpt2_copy_slots(moved, *arrays, num_caches=len(arrays)).wait_to_read()
+        for (_, target, length), origin in zip(texts, origins):
+            self._origins[target, :length] = origin
+            self.lengths[target] = length
+
+
+def slots_for(
+    net: GPT2Model, num_slots: int, capacity: int, ctx: Any = None, weights: str | FusedWeights = ""
+) -> Slots:
+    """The fastest slots for the operators of a network.
+
+    `weights`: those that several decoders share, or the name of a form (:class:`~.decoding.FusedWeights`). RecipeError
+    for a form that the operators do not have.
+    """
+    made = weights_for(net, weights) if isinstance(weights, str) else weights
+    return FusedSlots(made, num_slots, capacity) if made else Slots(net, num_slots, capacity, ctx)

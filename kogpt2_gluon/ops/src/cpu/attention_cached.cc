@@ -9,15 +9,22 @@
 //
 // kogpt2_attention_step(qkv, key_cache, value_cache, position; num_heads, precision) -> out
 //
-// The same attention with P = position, but without copying the past: key_cache and value_cache (B, H, capacity, D)
-// hold P tokens, and places P .. P + T - 1 are written in place. position is one int32 (or float32), counted from 0.
+// The same attention without copying the past: key_cache and value_cache (slots, H, capacity, D) hold the P earlier
+// tokens of a text, and places P .. P + T - 1 are written in place. They are float32, or uint8 (slots, H, capacity, 2 D)
+// with the bytes of values that are rounded to bfloat16. `position` says which text each token belongs to:
+//   (1,) int32 or float32: B texts in slots 0 .. B - 1, all with P = position.
+//   (R, 3) int32, for B = 1: the tokens are R runs, one after another; a row is (slot, P, tokens of the run). Slots
+//   differ. What a run becomes depends on its own slot alone, to the last bit, whatever else is in the pass.
 //
-// For up to kFewQueries queries (one query is the case that counts) everything is float32 in either precision, because
-// the time is that of reading the cache.
+// For up to kFewQueries queries of a text (one query is the case that counts) everything is float32 in either precision,
+// because the time is that of reading the cache.
+#include "attention_cached.h"
+
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
-#include "attention_cached.h"
+#include "vector_math.h"
 
 namespace kogpt2 {
 namespace {
@@ -25,107 +32,175 @@ namespace {
 constexpr int64_t kFewQueries = 2;  // from 3 on products are faster, measured with 1,023 keys
 constexpr int64_t kQueryBlock = 64;
 
-// Keys and values of P past and T new tokens; the heads are `capacity` rows apart.
+KOGPT2_INLINE float as_float(float value) { return value; }
+KOGPT2_INLINE float as_float(uint16_t bfloat16) { return float_of(static_cast<uint32_t>(bfloat16) << 16); }
+KOGPT2_INLINE void assign(float value, float& to) { to = value; }
+KOGPT2_INLINE void assign(float value, uint16_t& to) { to = to_bfloat16(value); }
+
+// Keys and values (slots, H, capacity, D).
+template <typename T>
 struct Cache {
-  float *key, *value;
-  int64_t P, capacity;
+  T *key, *value;
+  int64_t H, capacity, D;
+
+  int64_t offset(int64_t slot, int64_t head) const { return (slot * H + head) * capacity * D; }
 };
 
-// Copies the rows of the new tokens, which are `stride` apart, to rows [P, P + T) of a head.
-void append(const float* from, int64_t stride, const AttentionSizes& s, const Cache& cache, int64_t head, float* to) {
-  float* place = to + (head * cache.capacity + cache.P) * s.D;
-  for (int64_t t = 0; t < s.T; ++t, place += s.D) std::copy_n(from + t * stride, s.D, place);
-}
+// The queries, keys and values of a pass.
+struct Packed {
+  const float* qkv;
+  int64_t H, D;
 
-// Copies the new tokens of all heads into the cache.
-void append(const float* qkv, const AttentionSizes& s, const Cache& cache) {
-#pragma omp parallel for schedule(static)
-  for (int64_t head = 0; head < s.B * s.H; ++head) {
-    const float* const query = qkv + head / s.H * s.T * 3 * s.C + head % s.H * s.D;
-    append(query + s.C, 3 * s.C, s, cache, head, cache.key);
-    append(query + 2 * s.C, 3 * s.C, s, cache, head, cache.value);
+  int64_t C() const { return H * D; }
+  const float* query(int64_t row, int64_t head) const { return qkv + row * 3 * C() + head * D; }
+};
+
+// Copies a head of the new tokens into the cache.
+template <typename T>
+void append(const Packed& packed, const Run& run, int64_t head, const Cache<T>& cache) {
+  const int64_t D = cache.D, place = cache.offset(run.slot, head) + run.position * D;
+  for (int64_t t = 0; t < run.count; ++t) {
+    const float* const key = packed.query(run.begin + t, head) + packed.C();
+    const float* const value = key + packed.C();
+    T *const to_key = cache.key + place + t * D, *const to_value = cache.value + place + t * D;
+#pragma omp simd
+    for (int64_t i = 0; i < D; ++i) assign(key[i], to_key[i]);
+#pragma omp simd
+    for (int64_t i = 0; i < D; ++i) assign(value[i], to_value[i]);
   }
 }
 
-// Asks for `count` floats before they are needed.
-inline void prefetch(const float* from, int64_t count) {
-  for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
+// Asks for `count` values before they are needed.
+template <typename T>
+inline void prefetch(const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(from + i);
 }
 
 // out (D,) = softmax(query key^T / sqrt(D)) value, for one query and `count` keys; `weights` has room for as many
-// values. The keys and values of the next head are `next` floats further on.
-void attend_one(const float* query, const float* key, const float* value, int64_t count, int64_t D, int64_t next,
+// values. The keys and values of the next head are `next` values further on.
+template <typename T>
+void attend_one(const float* query, const T* key, const T* value, int64_t count, int64_t D, int64_t next,
                 float* weights, float* out) {
   const int64_t fours = count / 4 * 4;
   for (int64_t k = 0; k < fours; k += 4) {  // four at a time: their sums do not wait for each other
-    const float *const a = key + k * D, *const b = a + D, *const c = b + D, *const d = c + D;
+    const T *const a = key + k * D, *const b = a + D, *const c = b + D, *const d = c + D;
     float dot_a = 0.0f, dot_b = 0.0f, dot_c = 0.0f, dot_d = 0.0f;
     prefetch(a + next, 4 * D);
 #pragma omp simd reduction(+ : dot_a, dot_b, dot_c, dot_d)
     for (int64_t i = 0; i < D; ++i) {
-      dot_a += query[i] * a[i];
-      dot_b += query[i] * b[i];
-      dot_c += query[i] * c[i];
-      dot_d += query[i] * d[i];
+      dot_a += query[i] * as_float(a[i]);
+      dot_b += query[i] * as_float(b[i]);
+      dot_c += query[i] * as_float(c[i]);
+      dot_d += query[i] * as_float(d[i]);
     }
     weights[k] = dot_a, weights[k + 1] = dot_b, weights[k + 2] = dot_c, weights[k + 3] = dot_d;
   }
   for (int64_t k = fours; k < count; ++k) {
     float dot = 0.0f;
 #pragma omp simd reduction(+ : dot)
-    for (int64_t i = 0; i < D; ++i) dot += query[i] * key[k * D + i];
+    for (int64_t i = 0; i < D; ++i) dot += query[i] * as_float(key[k * D + i]);
     weights[k] = dot;
   }
   const float factor = 1.0f / exponentials(weights, count, 1.0f / std::sqrt(static_cast<float>(D))).sum;
   std::fill_n(out, D, 0.0f);
   for (int64_t k = 0; k < fours; k += 4) {
-    const float *const a = value + k * D, *const b = a + D, *const c = b + D, *const d = c + D;
-    const float *const w = weights + k;
+    const T *const a = value + k * D, *const b = a + D, *const c = b + D, *const d = c + D;
+    const float* const w = weights + k;
     prefetch(a + next, 4 * D);
 #pragma omp simd
-    for (int64_t i = 0; i < D; ++i) out[i] += factor * ((w[0] * a[i] + w[1] * b[i]) + (w[2] * c[i] + w[3] * d[i]));
+    for (int64_t i = 0; i < D; ++i) {
+      out[i] += factor * ((w[0] * as_float(a[i]) + w[1] * as_float(b[i])) +
+                          (w[2] * as_float(c[i]) + w[3] * as_float(d[i])));
+    }
   }
   for (int64_t k = fours; k < count; ++k) {
     const float weight = factor * weights[k];
 #pragma omp simd
-    for (int64_t i = 0; i < D; ++i) out[i] += weight * value[k * D + i];
+    for (int64_t i = 0; i < D; ++i) out[i] += weight * as_float(value[k * D + i]);
   }
 }
 
-void attend_few(const float* qkv, const AttentionSizes& s, const Cache& cache, float* out) {
-  const int64_t N = cache.P + s.T;
-  for_each_in_parallel(s.B * s.H, [&](int64_t head) {
-    const int64_t b = head / s.H, h = head % s.H, begin = head * cache.capacity * s.D;
-    Buffer<float> weights(N);
-    for (int64_t t = 0; t < s.T; ++t) {
-      const int64_t token = b * s.T + t;
-      attend_one(qkv + token * 3 * s.C + h * s.D, cache.key + begin, cache.value + begin, cache.P + t + 1, s.D,
-                 cache.capacity * s.D, weights.data(), out + token * s.C + h * s.D);
+// One head's attention of the last `queries` tokens of a run, which are in the cache already; out_row is the row of `out`
+// that the first of them gets.
+template <typename T>
+void attend_few(const Packed& packed, const Run& run, int64_t queries, int64_t head, const Cache<T>& cache,
+                float* out, int64_t out_row) {
+  const int64_t begin = cache.offset(run.slot, head), D = cache.D;
+  Buffer<float> weights(run.position + run.count);
+  for (int64_t t = run.count - queries; t < run.count; ++t, ++out_row) {
+    attend_one(packed.query(run.begin + t, head), cache.key + begin, cache.value + begin, run.position + t + 1, D,
+               cache.capacity * D, weights.data(), out + out_row * packed.C() + head * D);
+  }
+}
+
+// The attention of a run of many tokens, which are in the cache already, in blocks of queries.
+class ManyQueries {
+ public:
+  template <typename T>
+  ManyQueries(Precision precision, const Packed& packed, const Run& run, const Cache<T>& cache)
+      : precision_(precision), run_(run), C_(packed.C()), D_(packed.D),
+        query_(precision, packed.query(run.begin, 0), HeadLayout::packed(1, run.count, packed.H, D_, 3 * C_)),
+        key_(precision, cache.key + cache.offset(run.slot, 0), layout_of(run, cache)),
+        value_(precision, cache.value + cache.offset(run.slot, 0), layout_of(run, cache)) {}
+
+  static int64_t blocks(const Run& run) { return (run.count + kQueryBlock - 1) / kQueryBlock; }
+
+  void attend(int64_t head, int64_t block, float* out) const {
+    const int64_t begin = block * kQueryBlock, count = std::min(kQueryBlock, run_.count - begin);
+    const int64_t N = run_.position + begin + count;
+    const QueryBlock queries = {rows_of(query_.head(0, head), begin, count), rows_of(key_.head(0, head), 0, N),
+                                rows_of(value_.head(0, head), 0, N), nullptr, 0};
+    kogpt2::attend(precision_, queries, out + (run_.begin + begin) * C_ + head * D_, C_, nullptr);
+  }
+
+ private:
+  template <typename T>
+  static HeadLayout layout_of(const Run& run, const Cache<T>& cache) {
+    return HeadLayout::split(1, cache.H, run.position + run.count, cache.D, cache.capacity);
+  }
+
+  Precision precision_;
+  Run run_;
+  int64_t C_, D_;
+  Heads query_, key_, value_;
+};
+
+// What one thread does at a time: a head of a run of few queries, or a block of queries of a head.
+struct Item {
+  int64_t run, head;
+  const ManyQueries* many;
+  int64_t block;
+};
+
+template <typename T>
+void attend_all(Precision precision, const Packed& packed, const std::vector<Run>& runs, const Cache<T>& cache,
+                Rows rows, float* out) {
+  const int64_t R = static_cast<int64_t>(runs.size()), H = packed.H;
+  const auto is_few = [&](const Run& run) { return rows == Rows::kLast || run.count <= kFewQueries; };
+  std::vector<Item> items;
+  std::vector<std::unique_ptr<ManyQueries>> many;
+  for (int64_t r = 0; r < R; ++r) {
+    const Run& run = runs[r];
+    if (is_few(run)) continue;
+#pragma omp parallel for schedule(static)
+    for (int64_t head = 0; head < H; ++head) append(packed, run, head, cache);
+    many.push_back(std::make_unique<ManyQueries>(precision, packed, run, cache));
+    // Late blocks see the most keys: begun first, they do not keep the other threads waiting in the end.
+    for (int64_t block = ManyQueries::blocks(run) - 1; block >= 0; --block) {
+      for (int64_t head = 0; head < H; ++head) items.push_back({r, head, many.back().get(), block});
     }
-  });
-}
-
-void attend_many(Precision precision, const float* qkv, const AttentionSizes& s, const Cache& cache, float* out) {
-  const Heads query(precision, qkv, HeadLayout::packed(s.B, s.T, s.H, s.D, 3 * s.C));
-  const HeadLayout layout = HeadLayout::split(s.B, s.H, cache.P + s.T, s.D, cache.capacity);
-  const Heads key(precision, cache.key, layout), value(precision, cache.value, layout);
-  const int64_t blocks = (s.T + kQueryBlock - 1) / kQueryBlock;
-  for_each_in_parallel(s.B * s.H * blocks, [&](int64_t item) {
-    const int64_t b = item / blocks / s.H, h = item / blocks % s.H, begin = item % blocks * kQueryBlock;
-    const int64_t count = std::min(kQueryBlock, s.T - begin), N = cache.P + begin + count;
-    const QueryBlock block = {rows_of(query.head(b, h), begin, count), rows_of(key.head(b, h), 0, N),
-                              rows_of(value.head(b, h), 0, N), nullptr, 0};
-    attend(precision, block, out + (b * s.T + begin) * s.C + h * s.D, s.C, nullptr);
-  });
-}
-
-void append_and_attend(Precision precision, const float* qkv, const AttentionSizes& s, const Cache& cache, float* out) {
-  append(qkv, s, cache);
-  if (s.T <= kFewQueries) {
-    attend_few(qkv, s, cache, out);
-  } else {
-    attend_many(precision, qkv, s, cache, out);
   }
+  for (int64_t r = 0; r < R; ++r) {
+    for (int64_t head = 0; is_few(runs[r]) && head < H; ++head) items.push_back({r, head, nullptr, 0});
+  }
+  for_each_in_parallel(static_cast<int64_t>(items.size()), [&](int64_t i) {
+    const Item& item = items[i];
+    const Run& run = runs[item.run];
+    if (item.many) return item.many->attend(item.head, item.block, out);
+    append(packed, run, item.head, cache);
+    const bool last = rows == Rows::kLast;
+    attend_few(packed, run, last ? 1 : run.count, item.head, cache, out, last ? item.run : run.begin);
+  });
 }
 
 // ---- the operators --------------------------------------------------------------------------------------------------
@@ -154,16 +229,17 @@ struct AttentionCached : AttentionForGeneration {
   void shape(ShapeInference& shapes) const {
     const Shape qkv = shapes.input(kQkv, 3);
     const AttentionSizes s = attention_sizes(qkv, num_heads);
-    Shape states = settle_caches(shapes, qkv[0], s, kPastKey, kPastValue);
-    states[2] += qkv[1];
+    const unsigned past = shapes.input(kPastKey, 4)[2], H = static_cast<unsigned>(s.H), D = static_cast<unsigned>(s.D);
+    shapes.settle(kPastKey, {qkv[0], H, past, D});
+    shapes.settle(kPastValue, {qkv[0], H, past, D});
     shapes.output(kOut) = with_last(qkv, static_cast<unsigned>(s.C));
-    shapes.output(kNewKey) = shapes.output(kNewValue) = states;
+    shapes.output(kNewKey) = shapes.output(kNewValue) = {qkv[0], H, past + qkv[1], D};
   }
 
   void forward(const ForwardCall& call) const {
     const AttentionSizes s = attention_sizes(call.input(kQkv), num_heads);
     const int64_t P = call.input(kPastKey).shape[2], N = P + s.T;
-    const Cache cache = {floats(call.output(kNewKey)), floats(call.output(kNewValue)), P, N};
+    const Cache<float> cache = {floats(call.output(kNewKey)), floats(call.output(kNewValue)), s.H, N, s.D};
     const float* const past_key = floats(call.input(kPastKey));
     const float* const past_value = floats(call.input(kPastValue));
 #pragma omp parallel for schedule(static)
@@ -171,7 +247,9 @@ struct AttentionCached : AttentionForGeneration {
       std::copy_n(past_key + head * P * s.D, P * s.D, cache.key + head * N * s.D);
       std::copy_n(past_value + head * P * s.D, P * s.D, cache.value + head * N * s.D);
     }
-    append_and_attend(precision, floats(call.input(kQkv)), s, cache, floats(call.output(kOut)));
+    std::vector<Run> runs;
+    for (int64_t b = 0; b < s.B; ++b) runs.push_back({b, P, s.T, b * s.T});
+    attend_all(precision, {floats(call.input(kQkv)), s.H, s.D}, runs, cache, Rows::kAll, floats(call.output(kOut)));
   }
 };
 
@@ -180,43 +258,95 @@ struct AttentionStep : AttentionForGeneration {
   enum Output { kOut };
   using AttentionForGeneration::AttentionForGeneration;
 
-  Arrays inputs() const { return {{"qkv", 'f'}, {"key_cache", 'f'}, {"value_cache", 'f'}, {"position", 'n'}}; }
+  Arrays inputs() const { return {{"qkv", 'f'}, {"key_cache", 'w'}, {"value_cache", 'w'}, {"position", 'n'}}; }
   Arrays outputs() const { return {{"out", 'f'}}; }
   std::vector<int> written_inputs() const { return {kKeyCache, kValueCache}; }
 
   void shape(ShapeInference& shapes) const {
     const Shape qkv = shapes.input(kQkv, 3);
     const AttentionSizes s = attention_sizes(qkv, num_heads);
-    settle_caches(shapes, qkv[0], s, kKeyCache, kValueCache);
-    shapes.settle(kPosition, {1});
+    settle_caches(shapes, qkv[0], s, kKeyCache, kValueCache, kPosition);
     shapes.output(kOut) = with_last(qkv, static_cast<unsigned>(s.C));
   }
 
   void forward(const ForwardCall& call) const {
-    attention_step(precision, floats(call.input(kQkv)), attention_sizes(call.input(kQkv), num_heads),
-                   call.input(kKeyCache), call.input(kValueCache), call.input(kPosition), floats(call.output(kOut)));
+    const AttentionSizes s = attention_sizes(call.input(kQkv), num_heads);
+    const std::vector<Run> runs = runs_of(call.input(kPosition), s.B, s.T, call.input(kKeyCache));
+    attend_runs(precision, floats(call.input(kQkv)), s.H, s.D, runs, call.input(kKeyCache), call.input(kValueCache),
+                Rows::kAll, floats(call.output(kOut)));
   }
 };
 
-}  // namespace
-
-Shape settle_caches(ShapeInference& shapes, unsigned batch, const AttentionSizes& s, size_t key, size_t value) {
-  const unsigned capacity = shapes.input(key, 4)[2];
-  const Shape cache = {batch, static_cast<unsigned>(s.H), capacity, static_cast<unsigned>(s.D)};
-  shapes.settle(key, cache);
-  shapes.settle(value, cache);
-  return cache;
+void check_room(int64_t P, int64_t count, int64_t capacity) {
+  if (P < 0 || P + count > capacity) {
+    fail("position ", P, ", from which ", count, " tokens are written, does not fit a cache for ", capacity);
+  }
 }
 
-void attention_step(Precision precision, const float* qkv, const AttentionSizes& s, MXTensor& key_cache,
-                    MXTensor& value_cache, MXTensor& position, float* out) {
-  const int64_t capacity = key_cache.shape[2];
-  const bool is_int = position.dtype == mxnet::ext::kInt32;
-  const int64_t P = is_int ? *position.data<int32_t>() : static_cast<int64_t>(*position.data<float>());
-  if (P < 0 || P + s.T > capacity) {
-    fail("position ", P, ", from which ", s.T, " tokens are written, does not fit a cache for ", capacity);
+// Runs that add up to M tokens, each in a slot of its own.
+std::vector<Run> listed_runs(const MXTensor& position, int64_t M, int64_t slots, int64_t capacity) {
+  if (position.dtype != mxnet::ext::kInt32) fail("runs are int32");
+  const int32_t* const rows = static_cast<const int32_t*>(position.data_ptr);
+  std::vector<Run> runs;
+  std::vector<bool> used(static_cast<size_t>(slots));
+  int64_t begin = 0;
+  for (int64_t r = 0; r < position.shape[0]; ++r) {
+    const Run run = {rows[3 * r], rows[3 * r + 1], rows[3 * r + 2], begin};
+    if (run.slot < 0 || run.slot >= slots) fail("run ", r, " is for slot ", run.slot, " of ", slots);
+    if (used[run.slot]) fail("two runs are for slot ", run.slot);
+    used[run.slot] = true;
+    if (run.count < 1) fail("run ", r, " has ", run.count, " tokens");
+    check_room(run.position, run.count, capacity);
+    runs.push_back(run);
+    begin += run.count;
   }
-  append_and_attend(precision, qkv, s, {floats(key_cache), floats(value_cache), P, capacity}, out);
+  if (begin != M) fail("runs have ", begin, " tokens together, the pass has ", M);
+  return runs;
+}
+
+}  // namespace
+
+std::vector<Run> runs_of(const MXTensor& position, int64_t B, int64_t T, const MXTensor& key_cache) {
+  const int64_t slots = key_cache.shape[0], capacity = key_cache.shape[2];
+  if (position.shape.size() == 2) return listed_runs(position, B * T, slots, capacity);
+  const bool is_int = position.dtype == mxnet::ext::kInt32;
+  const int64_t P = is_int ? *static_cast<const int32_t*>(position.data_ptr)
+                           : static_cast<int64_t>(*static_cast<const float*>(position.data_ptr));
+  check_room(P, T, capacity);
+  std::vector<Run> runs;
+  for (int64_t b = 0; b < B; ++b) runs.push_back({b, P, T, b * T});
+  return runs;
+}
+
+void attend_runs(Precision precision, const float* qkv, int64_t H, int64_t D, const std::vector<Run>& runs,
+                 MXTensor& key_cache, MXTensor& value_cache, Rows rows, float* out) {
+  const Packed packed = {qkv, H, D};
+  const int64_t capacity = key_cache.shape[2];
+  const bool in_bytes = key_cache.dtype == mxnet::ext::kUint8;
+  if (value_cache.dtype != key_cache.dtype || key_cache.shape[3] != (in_bytes ? 2 * D : D)) {
+    fail("key_cache and value_cache are both float32 with ", D, " columns, or both uint8 with ", 2 * D);
+  }
+  if (in_bytes) {
+    const Cache<uint16_t> cache = {key_cache.data<uint16_t>(), value_cache.data<uint16_t>(), H, capacity, D};
+    attend_all(precision, packed, runs, cache, rows, out);
+  } else {
+    const Cache<float> cache = {floats(key_cache), floats(value_cache), H, capacity, D};
+    attend_all(precision, packed, runs, cache, rows, out);
+  }
+}
+
+void settle_caches(ShapeInference& shapes, unsigned B, const AttentionSizes& s, size_t key, size_t value,
+                   size_t position) {
+  const Shape given = shapes.input(key, 4), listed = shapes.input(position);
+  const bool is_listed = listed.size() == 2;
+  if (!is_listed) shapes.settle(position, {1});
+  if (is_listed && listed[1] != 3) shapes.refuse(position, "3 columns: slot, position, tokens");
+  if (is_listed && B != 1) fail("runs are for a batch size of 1, not of ", B);
+  const unsigned H = static_cast<unsigned>(s.H), D = static_cast<unsigned>(s.D);
+  // Twice the columns are bytes of bfloat16, if the type says so: attend_runs() looks at that.
+  const Shape cache = {is_listed ? given[0] : B, H, given[2], given[3] == 2 * D ? 2 * D : D};
+  shapes.settle(key, cache);
+  shapes.settle(value, cache);
 }
 
 KOGPT2_OPERATOR(kogpt2_attention_cached, AttentionCached);

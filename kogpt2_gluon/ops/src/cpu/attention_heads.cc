@@ -73,16 +73,33 @@ Heads::Heads(Precision precision, const float* data, const HeadLayout& layout) :
     all_ = {data, element, layout.rows, layout.D, layout.row_stride, 1};
     return;
   }
-  const int64_t count = layout.batch * layout.heads, rows = layout.rows, D = layout.D;
-  layout_ = HeadLayout::split(layout.batch, layout.heads, rows, D, rows);
+  copy_rows(element, layout, [&](int64_t from, int64_t to) {
+    RoundedRow::write(element, data + from, layout.D, memory_->as<void>(), to);
+  });
+}
+
+Heads::Heads(Precision precision, const uint16_t* bfloat16, const HeadLayout& layout) : layout_(layout) {
+  if (element_of(precision) == Element::kBfloat16) {
+    all_ = {bfloat16, Element::kBfloat16, layout.rows, layout.D, layout.row_stride, 1};
+    return;
+  }
+  copy_rows(Element::kFloat, layout, [&](int64_t from, int64_t to) {
+    float* const place = memory_->as<float>() + to;
+#pragma omp simd
+    for (int64_t i = 0; i < layout.D; ++i) place[i] = float_of(static_cast<uint32_t>(bfloat16[from + i]) << 16);
+  });
+}
+
+template <typename Write>
+void Heads::copy_rows(Element element, const HeadLayout& from, const Write& write) {
+  const int64_t count = from.batch * from.heads, rows = from.rows, D = from.D;
+  layout_ = HeadLayout::split(from.batch, from.heads, rows, D, rows);
   memory_.emplace(RoundedRow::bytes(element, count * rows * D));
   all_ = {memory_->as<void>(), RoundedRow::stored_as(element), rows, D, D, 1};
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < count; ++i) {
-    const float* const from = data + layout.offset(i / layout.heads, i % layout.heads);
-    for (int64_t row = 0; row < rows; ++row) {
-      RoundedRow::write(element, from + row * layout.row_stride, D, memory_->as<void>(), (i * rows + row) * D);
-    }
+    const int64_t head = from.offset(i / from.heads, i % from.heads);
+    for (int64_t row = 0; row < rows; ++row) write(head + row * from.row_stride, (i * rows + row) * D);
   }
 }
 

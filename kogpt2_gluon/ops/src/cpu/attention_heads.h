@@ -63,15 +63,21 @@ struct HeadLayout {
   int64_t offset(int64_t b, int64_t h) const { return b * batch_stride + h * head_stride; }
 };
 
-// The heads of an array as factors of products: in place, or rounded to bfloat16 into memory of their own.
+// The heads of an array as factors of products: in place, or rounded to bfloat16, or made float32, in memory of their
+// own.
 class Heads {
  public:
   Heads(Precision precision, const float* data, const HeadLayout& layout);
+  Heads(Precision precision, const uint16_t* bfloat16, const HeadLayout& layout);
 
   // (rows, D)
   Matrix head(int64_t b, int64_t h) const;
 
  private:
+  // Makes room for all heads, one after another, and calls write(from, to) for each row: places in `data` and in all_.
+  template <typename Write>
+  void copy_rows(Element element, const HeadLayout& from, const Write& write);
+
   HeadLayout layout_;  // of what all_ is the first head of
   Matrix all_;
   std::optional<Scratch> memory_;

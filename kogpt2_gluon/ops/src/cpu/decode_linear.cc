@@ -5,15 +5,21 @@
 //
 //   out = residual + f(LayerNorm(data) weight^T + bias), where f is the identity or gelu
 //
-// data (..., K), bias (N,), out (..., N). weight is (N, K) float32, (N, 2 K) uint8 from kogpt2_pack_bfloat16, or
-// (bytes,) uint8 from kogpt2_tile_bfloat16. activation: none or gelu. With layer_norm=1, gamma and beta (K,) are
-// inputs, and the data is normalised with epsilon 1e-5. With has_residual=1, residual (..., N) is the last input. One
-// operator does all this because asking MXNet for an operator takes 20 us: four fewer in each layer count.
+// data (..., K), bias (N,), out (..., N). weight is one of
+//   (N, K) float32
+//   (N, 2 K) uint8 from kogpt2_pack_bfloat16
+//   (N + ceil(4 N / K), K) uint8 from kogpt2_pack_int8: K int8 for each row, then N float32 scales of the rows
+//   (bytes,) uint8 from kogpt2_tile_bfloat16
+// activation: none or gelu. With layer_norm=1, gamma and beta (K,) are inputs, and the data is normalised with epsilon
+// 1e-5. With has_residual=1, residual (..., N) is the last input. One operator does all this because asking MXNet for an
+// operator takes 20 us: four fewer in each layer count.
 // For up to kFewRows rows and a weight that is not tiled, everything but the weight is float32, the sums too
-// (few_rows.h). Other products are oneDNN's, with bfloat16 factors where the weight is bfloat16. There is no gradient.
+// (few_rows.h). Other products are by the kernel that kernels.h chooses, in the precision of the weight, or in
+// `precision` for a weight in int8. There is no gradient.
 #include "decode_linear.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "few_rows.h"
 #include "layer_norm_row.h"
@@ -26,11 +32,60 @@ namespace {
 
 constexpr float kEpsilon = 1e-5f;  // LayerNorm's
 
-void multiply_many_rows(const float* data, const Matrix& weight, int64_t M, float* out) {
-  const bool in_bfloat16 = weight.element == Element::kBfloat16;
-  const Precision precision = in_bfloat16 ? Precision::kBfloat16 : Precision::kFloat32;
-  const Factor factor(precision, data, M, weight.columns);
-  matmul(factor.matrix(), weight.transposed(), out);
+// A weight of a map from K to N, as its shape and type say; kTiled is in oneDNN's order.
+enum class Form { kFloat32, kBfloat16, kInt8, kTiled };
+
+Form form_of(const MXTensor& weight, int64_t N, int64_t K) {
+  const std::vector<int64_t>& shape = weight.shape;
+  if (shape.size() == 1) return Form::kTiled;
+  const bool in_bytes = weight.dtype == mxnet::ext::kUint8;
+  if (in_bytes && shape[0] == N && shape[1] == 2 * K) return Form::kBfloat16;
+  if (in_bytes && shape[0] == N + scale_rows(N, K) && shape[1] == K) return Form::kInt8;
+  if (in_bytes) fail("a packed weight of ", shape[0], " x ", shape[1], " bytes is no map from ", K, " to ", N);
+  if (shape[1] != K) fail("weight has ", shape[1], " columns, data has ", K);
+  if (shape[0] != N) fail("weight has ", shape[0], " rows, bias has ", N);
+  return Form::kFloat32;
+}
+
+// The weight as multiply_rows() takes it.
+RowWeight row_weight(Form form, const void* data, int64_t N, int64_t K) {
+  if (form == Form::kFloat32) return {RowWeight::kFloat32, data};
+  if (form == Form::kBfloat16) return {RowWeight::kBfloat16, data};
+  return {RowWeight::kInt8, data, reinterpret_cast<const float*>(static_cast<const int8_t*>(data) + N * K)};
+}
+
+// Writes an int8 weight (N, K) into a factor of a product.
+void restore(const RowWeight& weight, int64_t N, int64_t K, Factor& factor) {
+  const int8_t* const bytes = static_cast<const int8_t*>(weight.data);
+#pragma omp parallel
+  {
+    Buffer<float> row(K);
+    float* const values = row.data();
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < N; ++n) {
+      const float scale = weight.scales[n];
+#pragma omp simd
+      for (int64_t k = 0; k < K; ++k) values[k] = scale * static_cast<float>(bytes[n * K + k]);
+      factor.store_row(n, values);
+    }
+  }
+}
+
+// out = data weight^T for each part, which has rows enough for oneDNN.
+void multiply_many_rows(const float* data, const std::vector<Part>& parts, int64_t K, int64_t N, Form form,
+                        const void* weight, Precision precision, float* out) {
+  if (form != Form::kInt8) precision = form == Form::kBfloat16 ? Precision::kBfloat16 : Precision::kFloat32;
+  std::optional<Factor> unpacked;
+  Matrix matrix = {weight, form == Form::kBfloat16 ? Element::kBfloat16 : Element::kFloat, N, K, K, 1};
+  if (form == Form::kInt8) {
+    unpacked.emplace(precision, N, K);
+    restore(row_weight(form, weight, N, K), N, K, *unpacked);
+    matrix = unpacked->matrix();
+  }
+  for (const Part& part : parts) {
+    const Factor factor(precision, data + part.begin * K, part.count, K);
+    matmul(factor.matrix(), matrix.transposed(), out + part.begin * N);
+  }
 }
 
 struct DecodeLinear : NoGradient {
@@ -38,11 +93,13 @@ struct DecodeLinear : NoGradient {
   enum Output { kOut };
   bool layer_norm, has_residual;
   Activation activation;
+  Precision precision;
 
   explicit DecodeLinear(const Attributes& attributes)
       : layer_norm(attributes.integer("layer_norm", 0, 0) != 0),
         has_residual(attributes.integer("has_residual", 0, 0) != 0),
-        activation(activation_of(attributes, "none")) {}
+        activation(activation_of(attributes, "none")),
+        precision(precision_of(attributes)) {}
 
   size_t gamma() const { return kBias + 1; }
   size_t beta() const { return gamma() + 1; }
@@ -74,8 +131,8 @@ struct DecodeLinear : NoGradient {
     Normalization normalization;
     if (layer_norm) normalization = {floats(call.input(gamma())), floats(call.input(beta()))};
     const Epilogue epilogue = {floats(bias), has_residual ? floats(call.input(residual())) : nullptr, activation};
-    decode_linear(floats(data), num_rows(data), data.shape.back(), bias.shape[0], call.input(kWeight), normalization,
-                  epilogue, floats(call.output(kOut)));
+    decode_linear(floats(data), {part_of(0, num_rows(data))}, data.shape.back(), bias.shape[0], call.input(kWeight),
+                  precision, normalization, epilogue, floats(call.output(kOut)));
   }
 };
 
@@ -103,29 +160,33 @@ void Epilogue::apply_strip(int64_t column, int64_t count, int64_t offset, float*
   }
 }
 
-void decode_linear(const float* data, int64_t M, int64_t K, int64_t N, MXTensor& weight,
-                   const Normalization& normalization, const Epilogue& epilogue, float* out) {
-  const bool tiled = weight.shape.size() == 1, packed = !tiled && weight.dtype == mxnet::ext::kUint8;
-  const int64_t columns = tiled ? K : packed ? weight.shape[1] / 2 : weight.shape[1];
-  if (columns != K) fail("weight has ", columns, " columns, data has ", K);
+void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K, int64_t N, MXTensor& weight,
+                   Precision precision, const Normalization& normalization, const Epilogue& epilogue, float* out) {
+  const int64_t M = parts.back().begin + parts.back().count;
+  const Form form = form_of(weight, N, K);
   const bool normalizes = normalization.gamma != nullptr;
   Buffer<float> normalized(normalizes ? M * K : 1);
   if (normalizes) {
-#pragma omp parallel for schedule(static) if (M > kFewRows)
+#pragma omp parallel for schedule(static) if (M > 8)
     for (int64_t m = 0; m < M; ++m) {
       normalize_row(data + m * K, normalization.gamma, normalization.beta, K, kEpsilon, normalized.data() + m * K);
     }
     data = normalized.data();
   }
-  if (tiled) {
+  if (form == Form::kTiled) {
     const Factor factor(Element::kBfloat16, data, M, K);
     matmul_tiled(factor.matrix(), weight.data_ptr, N, out);
-  } else if (M > kFewRows) {
-    multiply_many_rows(data, {weight.data_ptr, packed ? Element::kBfloat16 : Element::kFloat, N, K, K, 1}, M, out);
-  } else if (packed) {
-    multiply_few_rows(data, weight.data<uint16_t>(), M, N, K, out);
   } else {
-    multiply_few_rows(data, weight.data<float>(), M, N, K, out);
+    std::vector<Part> many;
+    for (const Part& part : parts) {
+      if (part.is_many) {
+        many.push_back(part);
+      } else {
+        multiply_rows(data + part.begin * K, row_weight(form, weight.data_ptr, N, K), part.count, N, K,
+                      out + part.begin * N);
+      }
+    }
+    if (!many.empty()) multiply_many_rows(data, many, K, N, form, weight.data_ptr, precision, out);
   }
   epilogue.apply(M, N, out);
 }
@@ -135,9 +196,11 @@ void settle_weight(ShapeInference& shapes, size_t weight, unsigned N, unsigned K
   if (shape.size() == 1) {
     const Shape tiled = {static_cast<unsigned>(tiled_bytes(K, N))};
     if (shape != tiled) fail("tiled weight has shape ", to_text(shape), ", expected ", to_text(tiled));
-  } else if (shape != Shape{N, 2 * K}) {  // packed, if its type says so: decode_linear looks at that
-    shapes.settle(weight, {N, K});
+    return;
   }
+  // The two that are packed must be so by type as well: form_of() looks at that.
+  const bool is_packed = shape == Shape{N, 2 * K} || shape == Shape{N + static_cast<unsigned>(scale_rows(N, K)), K};
+  if (!is_packed) shapes.settle(weight, {N, K});
 }
 
 KOGPT2_OPERATOR(kogpt2_decode_linear, DecodeLinear);

@@ -1,5 +1,7 @@
 // Linear maps for generation, for the operators that are made of several. The mathematics is in decode_linear.cc.
 #pragma once
+#include <vector>
+
 #include "activation.h"
 #include "cpu_operator.h"
 
@@ -23,11 +25,28 @@ struct Epilogue {
   void apply_strip(int64_t column, int64_t count, int64_t offset, float* values) const;
 };
 
-// out (M, N) from data (M, K), with a weight as kogpt2_decode_linear takes it.
-void decode_linear(const float* data, int64_t M, int64_t K, int64_t N, MXTensor& weight,
-                   const Normalization& normalization, const Epilogue& epilogue, float* out);
+// A product of more rows than these is oneDNN's, of at most so many it is multiply_rows()'s (few_rows.h). With a weight
+// in bfloat16 both take about the same time here, because oneDNN has to bring the weight into another order first.
+constexpr int64_t kFewRows = 32;
 
-// Refuses the shape of a weight unless it is one of the three that a map from K to N may have. It cannot be inferred.
+// The rows of a pass that are one product: `count` rows from `begin` on. Only if `is_many`, what a row becomes depends on
+// the number of the others.
+struct Part {
+  int64_t begin, count;
+  bool is_many;
+};
+
+inline Part part_of(int64_t begin, int64_t count) { return {begin, count, count > kFewRows}; }
+
+// out (M, N) from data (M, K), with a weight as kogpt2_decode_linear takes it; the parts, one after another, are all M
+// rows. `precision` is that of products of many rows with a weight in int8.
+void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K, int64_t N, MXTensor& weight,
+                   Precision precision, const Normalization& normalization, const Epilogue& epilogue, float* out);
+
+// Refuses the shape of a weight unless it is one of the four that a map from K to N may have. It cannot be inferred.
 void settle_weight(ShapeInference& shapes, size_t weight, unsigned N, unsigned K);
+
+// The rows of a packed int8 weight (N, K) that hold the scales.
+inline int64_t scale_rows(int64_t N, int64_t K) { return (4 * N + K - 1) / K; }
 
 }  // namespace kogpt2

@@ -1,5 +1,7 @@
 #include "few_rows.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -10,9 +12,10 @@ namespace kogpt2 {
 namespace {
 
 // Sixteen floats, which the compiler puts into one register, or into several narrower ones, depending on the CPU.
-constexpr int64_t kLanes = 16, kPair = 2 * kLanes;
+constexpr int64_t kLanes = 16;
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t BitLanes __attribute__((vector_size(4 * kLanes)));
+typedef int32_t IntLanes __attribute__((vector_size(4 * kLanes)));
 
 KOGPT2_INLINE Lanes load(const float* from) {
   Lanes lanes;
@@ -26,37 +29,66 @@ KOGPT2_INLINE Lanes lanes_of(const BitLanes& bits) {
   return lanes;
 }
 
-// kPair successive values of a row of the weight.
-struct Pair {
-  Lanes first, second;
+// How the weight's elements become floats: kVectors vectors for every kVectors * kLanes values. Narrow elements lie
+// several to a lane of 32 bits, and one or two plain operations take each of them out: so vector p has every kVectors-th
+// value, from value p on. To keep the order would take more operations, which compete with the products; `arrange` puts
+// the data into the same order.
+struct Float32 {
+  using Element = float;
+  static constexpr int kVectors = 2;
+  static constexpr bool kArranged = false;
+  template <int p>
+  KOGPT2_INLINE static Lanes vector(const float* from) {
+    return load(from + p * kLanes);
+  }
+  static float value(float element) { return element; }
 };
 
-KOGPT2_INLINE Pair load_pair(const float* from) { return {load(from), load(from + kLanes)}; }
+struct Bfloat16 {
+  using Element = uint16_t;
+  static constexpr int kVectors = 2;
+  static constexpr bool kArranged = true;
+  template <int p>
+  KOGPT2_INLINE static Lanes vector(const uint16_t* from) {
+    BitLanes pairs;
+    std::memcpy(&pairs, from, sizeof pairs);
+    return lanes_of(p ? pairs & 0xFFFF0000u : pairs << 16);
+  }
+  static float value(uint16_t element) { return float_of(static_cast<uint32_t>(element) << 16); }
+};
 
-// For bfloat16 the even values come first, then the odd ones: so two plain operations make floats of them. Keeping the
-// order would take several operations, which compete with the products. `arrange` puts the data into the same order.
-KOGPT2_INLINE Pair load_pair(const uint16_t* bfloat16) {
-  BitLanes pairs;
-  std::memcpy(&pairs, bfloat16, sizeof pairs);
-  return {lanes_of(pairs << 16), lanes_of(pairs & 0xFFFF0000u)};
-}
+struct Int8 {
+  using Element = int8_t;
+  static constexpr int kVectors = 4;
+  static constexpr bool kArranged = true;
+  template <int p>
+  KOGPT2_INLINE static Lanes vector(const int8_t* from) {
+    IntLanes fours;
+    std::memcpy(&fours, from, sizeof fours);
+    return __builtin_convertvector((fours << (24 - 8 * p)) >> 24, Lanes);
+  }
+  static float value(int8_t element) { return element; }
+};
 
+// Puts the values of data (M, K) into the order in which a form's vectors have them; the rest of a row stays.
+template <int kVectors>
 void arrange(const float* from, int64_t M, int64_t K, float* to) {
-  for (int64_t m = 0; m < M; ++m, from += K, to += K) {
+  constexpr int64_t kGroup = kVectors * kLanes;
+#pragma omp parallel for schedule(static) if (M * K > 1 << 16)
+  for (int64_t m = 0; m < M; ++m) {
+    const float* row = from + m * K;
+    float* place = to + m * K;
     int64_t k = 0;
-    for (; k + kPair <= K; k += kPair) {
+    for (; k + kGroup <= K; k += kGroup) {
+#pragma GCC unroll 4
+      for (int p = 0; p < kVectors; ++p) {
 #pragma omp simd
-      for (int64_t i = 0; i < kLanes; ++i) {
-        to[k + i] = from[k + 2 * i];
-        to[k + kLanes + i] = from[k + 2 * i + 1];
+        for (int64_t i = 0; i < kLanes; ++i) place[k + p * kLanes + i] = row[k + i * kVectors + p];
       }
     }
-    std::copy_n(from + k, K - k, to + k);
+    std::copy_n(row + k, K - k, place + k);
   }
 }
-
-inline float as_float(float value) { return value; }
-inline float as_float(uint16_t bfloat16) { return float_of(static_cast<uint32_t>(bfloat16) << 16); }
 
 // The sum of all lanes, by halves: adding one lane after the other would take as long as the products of a row.
 KOGPT2_INLINE float sum_of(const Lanes& lanes) {
@@ -71,82 +103,133 @@ KOGPT2_INLINE float sum_of(const Lanes& lanes) {
   return (four[0] + four[1]) + (four[2] + four[3]);
 }
 
-// The products of W rows of the weight with R rows of data (arranged, for bfloat16); both are read once. sums (R, W).
-template <int R, int W, typename Weight>
-void dot_rows(const float* data, const Weight* weight, int64_t K, float* sums) {
+// The product as a whole. `data` is arranged.
+template <typename Form>
+struct Product {
+  const float* data;
+  const typename Form::Element* weight;
+  const float* scales;
+  int64_t M, N, K;
+  float* out;
+};
+
+// Adds the products of vector p of W rows of the weight and of R rows of data.
+template <typename Form, int p, int R, int W>
+KOGPT2_INLINE void add_products(const typename Form::Element* weight, const float* data, int64_t K, Lanes (&total)[R][W]) {
+  Lanes factors[W];
+#pragma GCC unroll 8
+  for (int w = 0; w < W; ++w) factors[w] = Form::template vector<p>(weight + w * K);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const Lanes values = load(data + r * K + p * kLanes);
+#pragma GCC unroll 8
+    for (int w = 0; w < W; ++w) total[r][w] += factors[w] * values;
+  }
+  if constexpr (p + 1 < Form::kVectors) add_products<Form, p + 1>(weight, data, K, total);
+}
+
+// Asks for a group of W rows one or two blocks before they are needed. One row of data reads float32 faster without.
+template <typename Form, int R, int W>
+KOGPT2_INLINE void prefetch(const typename Form::Element* weight, int64_t K) {
+  constexpr int kSize = sizeof(typename Form::Element), kAhead = kSize == 1 && W < 8 ? 2 : 1;
+  if (kSize == 4 && R == 1) return;
+#pragma GCC unroll 8
+  for (int w = 0; w < W; ++w) {
+    const auto* const from = weight + (w + kAhead * W) * K;
+    __builtin_prefetch(from);
+    if (kSize == 4) __builtin_prefetch(from + kLanes);
+  }
+}
+
+// R rows of data from `row` on, and W rows of the weight from `column` on; both are read once. Whatever R and W are, a
+// number of the result gets its products one after another, in one order.
+template <typename Form, int R, int W>
+void multiply_block(const Product<Form>& product, int64_t row, int64_t column, bool is_first) {
+  constexpr int64_t kGroup = Form::kVectors * kLanes;
+  const int64_t K = product.K;
+  const float* const data = product.data + row * K;
+  const typename Form::Element* const weight = product.weight + column * K;
   Lanes total[R][W] = {};
   int64_t k = 0;
-  for (; k + kPair <= K; k += kPair) {
-    Pair row[W];
-#pragma GCC unroll 8
-    for (int w = 0; w < W; ++w) {
-      row[w] = load_pair(weight + w * K + k);
-      // Asks for the next rows while these are used. In float32 they are two cache lines.
-      __builtin_prefetch(weight + (w + W) * K + k);
-      if (sizeof(Weight) == 4) __builtin_prefetch(weight + (w + W) * K + k + kLanes);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Lanes first = load(data + r * K + k), second = load(data + r * K + k + kLanes);
-#pragma GCC unroll 8
-      for (int w = 0; w < W; ++w) total[r][w] += row[w].first * first;
-#pragma GCC unroll 8
-      for (int w = 0; w < W; ++w) total[r][w] += row[w].second * second;
-    }
+  for (; k + kGroup <= K; k += kGroup) {
+    if (is_first) prefetch<Form, R, W>(weight + k, K);
+    add_products<Form, 0>(weight + k, data + k, K, total);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
     for (int w = 0; w < W; ++w) {
       float sum = sum_of(total[r][w]);
-      for (int64_t rest = k; rest < K; ++rest) sum += as_float(weight[w * K + rest]) * data[r * K + rest];
-      sums[r * W + w] = sum;
+      for (int64_t rest = k; rest < K; ++rest) sum += Form::value(weight[w * K + rest]) * data[r * K + rest];
+      product.out[(row + r) * product.N + column + w] = product.scales ? product.scales[column + w] * sum : sum;
     }
   }
 }
 
-template <int R, typename Weight>
-void few_rows_of(const float* data, const Weight* weight, int64_t N, int64_t K, float* out) {
-  constexpr int kWeightRows = R <= 4 ? 3 : 2;  // sums and factors fit the registers of AVX-512
-  const auto store = [&](int64_t n, int width, const float* sums) {
-    for (int r = 0; r < R; ++r) {
-      for (int w = 0; w < width; ++w) out[r * N + n + w] = sums[r * width + w];
-    }
-  };
-  const int64_t whole = N / kWeightRows;
+constexpr int kDataRows = 6, kWeightRows = 4;  // sums and factors fit the registers of AVX-512
+constexpr int kWeightRowsForOne = 8;           // one row of data has a chain of additions for each row of the weight
+constexpr int64_t kChunkBytes = 192 << 10;     // of the weight, which stay in the second cache for all rows of data
+
+template <typename Form, int W>
+void multiply_block(const Product<Form>& product, int64_t row, int64_t rows, int64_t column) {
+  using Function = void (*)(const Product<Form>&, int64_t, int64_t, bool);
+  static constexpr Function kFunctions[kDataRows] = {
+      multiply_block<Form, 1, W>, multiply_block<Form, 2, W>, multiply_block<Form, 3, W>,
+      multiply_block<Form, 4, W>, multiply_block<Form, 5, W>, multiply_block<Form, 6, W>};
+  kFunctions[rows - 1](product, row, column, row == 0);
+}
+
+// Calls block(row, rows, column) for blocks of W rows of the weight, and multiplies by the last few one by one.
+template <int W, typename Form, typename Block>
+void for_each_block(const Product<Form>& product, const Block& block) {
+  const int64_t M = product.M, N = product.N;
+  const int64_t blocks = (M + kDataRows - 1) / kDataRows, rows = (M + blocks - 1) / blocks;
+  const int64_t whole = N / W, share = whole / omp_get_max_threads() + 1;
+  const int64_t fitting = kChunkBytes / (W * product.K * static_cast<int64_t>(sizeof(*product.weight)));
+  const int64_t chunk = std::max<int64_t>(1, std::min(fitting, share)), chunks = (whole + chunk - 1) / chunk;
 #pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < whole; ++block) {
-    float sums[R * kWeightRows];
-    dot_rows<R, kWeightRows>(data, weight + block * kWeightRows * K, K, sums);
-    store(block * kWeightRows, kWeightRows, sums);
+  for (int64_t c = 0; c < chunks; ++c) {
+    const int64_t end = std::min(whole, (c + 1) * chunk);
+    for (int64_t row = 0; row < M; row += rows) {
+      for (int64_t i = c * chunk; i < end; ++i) block(row, std::min(rows, M - row), i * W);
+    }
   }
-  for (int64_t n = whole * kWeightRows; n < N; ++n) {
-    float sums[R];
-    dot_rows<R, 1>(data, weight + n * K, K, sums);
-    store(n, 1, sums);
+  for (int64_t column = whole * W; column < N; ++column) {
+    for (int64_t row = 0; row < M; row += rows) multiply_block<Form, 1>(product, row, std::min(rows, M - row), column);
   }
 }
 
-template <typename Weight>
-void choose_rows(const float* data, const Weight* weight, int64_t M, int64_t N, int64_t K, float* out) {
-  using Function = void (*)(const float*, const Weight*, int64_t, int64_t, float*);
-  static constexpr Function kFunctions[kFewRows] = {
-      few_rows_of<1, Weight>, few_rows_of<2, Weight>, few_rows_of<3, Weight>, few_rows_of<4, Weight>,
-      few_rows_of<5, Weight>, few_rows_of<6, Weight>, few_rows_of<7, Weight>, few_rows_of<8, Weight>};
-  kFunctions[M - 1](data, weight, N, K, out);
+template <typename Form>
+void multiply(const Product<Form>& product) {
+  if (product.M == 1) {
+    for_each_block<kWeightRowsForOne>(product, [&](int64_t, int64_t, int64_t column) {
+      multiply_block<Form, 1, kWeightRowsForOne>(product, 0, column, true);
+    });
+  } else {
+    for_each_block<kWeightRows>(product, [&](int64_t row, int64_t rows, int64_t column) {
+      multiply_block<Form, kWeightRows>(product, row, rows, column);
+    });
+  }
+}
+
+template <typename Form>
+void multiply(const float* data, const RowWeight& weight, int64_t M, int64_t N, int64_t K, float* out) {
+  Buffer<float> arranged(Form::kArranged ? M * K : 1);
+  if (Form::kArranged) {
+    arrange<Form::kVectors>(data, M, K, arranged.data());
+    data = arranged.data();
+  }
+  multiply<Form>({data, static_cast<const typename Form::Element*>(weight.data), weight.scales, M, N, K, out});
 }
 
 }  // namespace
 
-void multiply_few_rows(const float* data, const float* weight, int64_t M, int64_t N, int64_t K, float* out) {
-  choose_rows(data, weight, M, N, K, out);
-}
-
-void multiply_few_rows(const float* data, const uint16_t* bfloat16_weight, int64_t M, int64_t N, int64_t K,
-                       float* out) {
-  Buffer<float> arranged(M * K);
-  arrange(data, M, K, arranged.data());
-  choose_rows(arranged.data(), bfloat16_weight, M, N, K, out);
+void multiply_rows(const float* data, const RowWeight& weight, int64_t M, int64_t N, int64_t K, float* out) {
+  switch (weight.form) {
+    case RowWeight::kFloat32: return multiply<Float32>(data, weight, M, N, K, out);
+    case RowWeight::kBfloat16: return multiply<Bfloat16>(data, weight, M, N, K, out);
+    case RowWeight::kInt8: return multiply<Int8>(data, weight, M, N, K, out);
+  }
 }
 
 }  // namespace kogpt2

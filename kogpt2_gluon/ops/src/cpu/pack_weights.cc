@@ -1,5 +1,4 @@
-// Weights for generation, which are made once and read with every token. Both operators round to bfloat16, and neither
-// has a gradient.
+// Weights for generation, which are made once and read with every token. There are no gradients.
 //
 // kogpt2_pack_bfloat16(weight) -> packed
 //
@@ -10,6 +9,16 @@
 //
 //   The same values as (bytes,) uint8, in the order that oneDNN reads fastest on this CPU. This pays for more than a
 //   few rows of data.
+//
+// kogpt2_pack_int8(weight) -> packed
+//
+//   The nearest of -127 .. 127 to weight[n, k] / scale[n], where scale[n] = max |weight[n]| / 127 (1 for a row of zeros).
+//   packed (N + ceil(4 N / K), K) uint8: N rows of int8, then N scales in float32, then zeros.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "decode_linear.h"
 #include "matmul.h"
 
 namespace kogpt2 {
@@ -54,8 +63,44 @@ struct TileBfloat16 : WeightOperator {
   }
 };
 
+struct PackInt8 : WeightOperator {
+  using WeightOperator::WeightOperator;
+
+  void shape(ShapeInference& shapes) const {
+    const Shape weight = shapes.input(kWeight, 2);
+    shapes.output(kPacked) = {weight[0] + static_cast<unsigned>(scale_rows(weight[0], weight[1])), weight[1]};
+  }
+
+  void forward(const ForwardCall& call) const {
+    MXTensor& weight = call.input(kWeight);
+    const int64_t N = weight.shape[0], K = weight.shape[1];
+    int8_t* const packed = static_cast<int8_t*>(call.output(kPacked).data_ptr);
+    std::vector<float> scales(static_cast<size_t>(N));
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < N; ++n) scales[n] = pack_row(floats(weight) + n * K, K, packed + n * K);
+    for (int64_t n = 0; n < N; ++n) {
+      if (!std::isfinite(scales[n])) fail("row ", n, " of the weight is not finite");
+    }
+    std::fill_n(packed + N * K, scale_rows(N, K) * K, int8_t{0});
+    std::memcpy(packed + N * K, scales.data(), scales.size() * sizeof(float));
+  }
+
+ private:
+  static constexpr float kSmallest = 1e-35f;  // a row of smaller values is 0: the inverse of its scale would overflow
+
+  // Returns the scale, which is not finite if a value is not.
+  static float pack_row(const float* row, int64_t K, int8_t* packed) {
+    float largest = 0.0f, zero = 0.0f;
+    for (int64_t k = 0; k < K; ++k) largest = std::max(largest, std::fabs(row[k])), zero += 0.0f * row[k];
+    const float scale = largest < kSmallest ? 1.0f : largest / 127.0f, inverse = 1.0f / scale;
+    for (int64_t k = 0; k < K; ++k) packed[k] = static_cast<int8_t>(std::nearbyint(inverse * row[k]));
+    return scale + zero;
+  }
+};
+
 }  // namespace
 
+KOGPT2_OPERATOR(kogpt2_pack_int8, PackInt8);
 KOGPT2_OPERATOR(kogpt2_pack_bfloat16, PackBfloat16);
 KOGPT2_OPERATOR(kogpt2_tile_bfloat16, TileBfloat16);
 
