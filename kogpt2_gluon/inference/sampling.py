@@ -284,15 +284,6 @@ def choice_of(logits: filters.Row, token: int, alternatives: int = 0, normalizer
     return Choice(token, float(logits[token]) - normalizer, likeliest)
 
 
-def next_token(logits: filters.Row, seen: Sequence[int], sampling: Sampling, rng: np.random.Generator) -> int:
-    """Draws an id by `logits` (V,) after a text (N,); unlike a :class:`Chooser` it knows no prompt."""
-    restrictions = Restrictions(sampling, 0, -1, logits.size)
-    scores = restrictions.apply(logits, seen)
-    if scores.max() == -np.inf:
-        raise restrictions.nothing_left()
-    return draw(scores, sampling, rng)
-
-
 def draw(scores: filters.Row, sampling: Sampling, rng: np.random.Generator) -> int:
     """Draws an id by scores (V,), one of which at least is above -inf; temperature 0 takes the largest."""
     if sampling.temperature == 0:

@@ -25,7 +25,7 @@ from lm_eval.tasks import TaskManager
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
-from kogpt2_gluon.inference.sampling import Sampling, next_token
+from kogpt2_gluon.inference.sampling import Chooser, Sampling
 from kogpt2_gluon.inference.scoring import Request, Scorer, rolling_requests
 from kogpt2_gluon.inference.shared_prefixes import Ids
 from kogpt2_gluon.machine.runtime import mx
@@ -130,16 +130,14 @@ class HarnessModel(LM):
         if len(ids) + new_tokens > most:
             self._say(f"a context of {len(ids):,} tokens cut on the left: the network has {most:,} positions")
             ids = _keep_last(ids, most - new_tokens)
-        rng = np.random.default_rng([wanted.sampling.seed, number])
         decoder = decoder_for(self._net, 1, len(ids) + new_tokens, weights)
-        left_out = tokenizer.never_written()
+        chooser = Chooser(
+            wanted.sampling, ids.tolist(), tokenizer.eos_id, tokenizer.vocab_size, tokenizer.never_written(), number
+        )
         before, written, new = tokenizer.decode(ids[1:].tolist()), "", ids
         seen = ids.tolist()
         for _ in range(new_tokens):
-            logits = decoder.next_logits(mx.nd.array(new[None], ctx=self._ctx, dtype="int32"))[0]
-            logits = logits[: tokenizer.vocab_size]
-            logits[left_out] = -np.inf
-            token = next_token(logits, seen, wanted.sampling, rng)
+            token = chooser.next_id(decoder.next_logits(mx.nd.array(new[None], ctx=self._ctx, dtype="int32"))[0])
             if token == tokenizer.eos_id:
                 break
             seen.append(token)

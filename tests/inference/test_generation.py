@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.generation import generate, generate_from_checkpoint, generate_ids, prompt_notes
-from kogpt2_gluon.inference.sampling import Sampling, next_token
+from kogpt2_gluon.inference.sampling import Chooser, Sampling, draw
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
@@ -78,9 +77,9 @@ def test_a_sample_stops_at_its_end_and_the_others_go_on(net):
 LOGITS = st.lists(st.floats(-8, 8), min_size=4, max_size=12).map(np.array)
 
 
-def drawn(logits, sampling, seen=(), draws=300):
+def drawn(logits, sampling, draws=300):
     rng = np.random.default_rng(0)
-    return {next_token(logits, list(seen), sampling, rng) for _ in range(draws)}
+    return {draw(logits, sampling, rng) for _ in range(draws)}
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,34 +102,16 @@ def test_top_p_draws_only_the_nucleus(logits, p):
 def test_draws_follow_the_probabilities():
     logits = np.log(np.array([0.5, 0.3, 0.2]))
     rng = np.random.default_rng(1)
-    counts = np.bincount([next_token(logits, [], Sampling(), rng) for _ in range(20000)]) / 20000
+    counts = np.bincount([draw(logits, Sampling(), rng) for _ in range(20000)]) / 20000
     np.testing.assert_allclose(counts, [0.5, 0.3, 0.2], atol=0.015)
-    cold = np.bincount([next_token(logits, [], Sampling(temperature=0.5), rng) for _ in range(20000)]) / 20000
+    cold = np.bincount([draw(logits, Sampling(temperature=0.5), rng) for _ in range(20000)]) / 20000
     np.testing.assert_allclose(cold, np.array([25, 9, 4]) / 38, atol=0.015)
 
 
 def test_repetition_penalty_pushes_seen_tokens_down_whatever_their_sign():
     greedy = Sampling(temperature=0, repetition_penalty=2.0)
-    rng = np.random.default_rng(0)
-    assert next_token(np.array([3.0, 2.0]), [0], greedy, rng) == 1
-    assert next_token(np.array([-1.0, -1.5]), [0], greedy, rng) == 1
-    assert next_token(np.array([3.0, 2.0]), [], greedy, rng) == 0
-
-
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("temperature", -0.1),
-        ("top_k", -1),
-        ("top_p", 0.0),
-        ("top_p", 1.1),
-        ("repetition_penalty", 0),
-        ("max_new_tokens", 0),
-    ],
-)
-def test_settings_out_of_range_are_named(field, value):
-    with pytest.raises(RecipeError, match=field):
-        Sampling(**{field: value})
+    for logits, seen, expected in (([3.0, 2.0], 0, 1), ([-1.0, -1.5], 0, 1), ([3.0, 2.0], 7, 0)):
+        assert Chooser(greedy, [seen], EOS, 2).next_id(np.array(logits, np.float32)) == expected
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.inference.sampling import Choice, Chooser, Sampling, next_token
+from kogpt2_gluon.inference.sampling import Choice, Chooser, Sampling, draw
 from kogpt2_gluon.model.slots import Run
 from tests.inference.search_helpers import Pair, draw_prompts, make_pair
 
@@ -239,7 +239,7 @@ def test_draws_follow_the_distribution():
         sampling = Sampling(**how)
         expected = Chooser(sampling, [0], -1, 5).distribution(logits)
         rng = np.random.default_rng(1)
-        counts = np.bincount([next_token(logits, [], sampling, rng) for _ in range(4000)], minlength=5) / 4000
+        counts = np.bincount([draw(logits, sampling, rng) for _ in range(4000)], minlength=5) / 4000
         np.testing.assert_allclose(counts, expected, atol=0.03)
         assert ((counts > 0) == (expected > 0)).all()
 
