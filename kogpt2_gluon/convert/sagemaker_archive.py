@@ -57,7 +57,10 @@ REQUIREMENTS = {  # of the code, for Python 3.8 and later; MXNet is the containe
     "prometheus-client": ">=0.20",
     "eval-type-backport": ">=0.2",  # `int | None` of the service's forms
 }
-TOKENIZERS = {True: {"tokenizers": ">=0.19"}, False: {"sentencepiece": ">=0.2.0"}}  # by: is it a tokenizer.json?
+TOKENIZERS = {  # by: is it a tokenizer.json?
+    True: {"tokenizers": ">=0.19"},
+    False: {"sentencepiece": ">=0.2.0", "protobuf": ">=3.20"},
+}
 
 
 def refuse_unfit(out: Path) -> None:
