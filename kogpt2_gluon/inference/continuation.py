@@ -1,4 +1,4 @@
-"""What a search returns: a text that continues a prompt, with the probabilities of its tokens."""
+"""A text that continues a prompt, with the probabilities of its tokens: the result of a search."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def repeating_tokens(ids: Ids, size: int) -> Ids:
 
 
 class BadWords:
-    """Sequences of ids that a text must not have; their last token is excluded where the others stand.
+    """Sequences of ids that a text must not have; their last token is excluded where a text ends with the others.
 
     Parameters
     ----------
@@ -70,16 +70,17 @@ class BadWords:
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
-        self._always = [sequence[0] for sequence in sequences if len(sequence) == 1]
+        self._always = np.array([sequence[0] for sequence in sequences if len(sequence) == 1], np.int64)
         self._after: dict[int, list[tuple[list[int], int]]] = defaultdict(list)  # by the last but one
         for sequence in sequences:
             if len(sequence) > 1:
                 self._after[sequence[-2]].append((list(sequence[:-1]), sequence[-1]))
 
-    def completing_tokens(self, ids: Sequence[int]) -> list[int]:
+    def completing_tokens(self, ids: Sequence[int]) -> Ids:
         """Returns the tokens that would complete one of the sequences after a text (N,)."""
         after = self._after.get(ids[-1], ()) if ids else ()
-        return self._always + [last for begin, last in after if list(ids[-len(begin) :]) == begin]
+        completing = [last for begin, last in after if list(ids[-len(begin) :]) == begin]
+        return np.concatenate([self._always, np.array(completing, np.int64)])
 
 
 # Warpers: they choose the tokens to draw from.

@@ -148,9 +148,9 @@ class Choice(NamedTuple):
 
 
 class Restrictions:
-    """What excludes or penalizes tokens of one text, whatever way they are chosen in.
+    """Excludes and penalizes tokens of one text, in whichever way they are chosen.
 
-    RecipeError for bad words that are no ids of the tokenizer, or `</s>`.
+    RecipeError for a bad word with an id that the tokenizer lacks, or `</s>` as one.
 
     Parameters
     ----------
@@ -169,7 +169,8 @@ class Restrictions:
     ) -> None:
         self._sampling, self._eos_id = sampling, eos_id
         self._first_end = prompt_length + sampling.min_new_tokens
-        self._vocab_size, self._left_out = vocab_size, np.array(left_out, np.int64)
+        self._vocab_size = vocab_size
+        self._left_out = np.array([token for token in left_out if token < vocab_size], np.int64)
         for sequence in sampling.bad_words:
             if max(sequence) >= vocab_size:
                 raise RecipeError(f"bad_words: {max(sequence)} is not one of the {vocab_size:,} ids of the tokenizer")

@@ -110,7 +110,7 @@ def test_bad_words_equal_transformers(pair, prompts):
 
 
 def test_ends_of_ones_own_equal_transformers(pair, prompts):
-    """What ends a text besides </s>, such as a stop string, as a stopping criterion of transformers."""
+    """Another end than </s>, such as a stop string, is a stopping criterion of transformers."""
 
     def is_end(new):
         return new[-1] % 3 == 0

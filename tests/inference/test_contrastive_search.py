@@ -74,7 +74,7 @@ def test_it_differs_from_greedy_and_ends_in_both_ways(pair, prompts):
 
 
 def test_settings_come_before_the_probabilities(pair, prompts):
-    """As transformers had it: a candidate's probability is that after penalties."""
+    """A candidate's probability is that after penalties, as transformers had it."""
     from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
     processors = [RepetitionPenaltyLogitsProcessor(1.5), NoRepeatNGramLogitsProcessor(2)]
@@ -148,7 +148,7 @@ def test_a_search_can_be_ended_from_outside(pair):
 
 @pytest.mark.parametrize("beta", [float("nan"), 0.0])
 def test_hidden_states_without_a_direction(beta):
-    """NaN is told; states of length 0 are like none, so the likeliest token is taken."""
+    """NaN is an error; states of length 0 are like none, so the likeliest token is taken."""
     net = GPT2Model(units=16, vocab_size=50, max_length=24, num_layers=1, num_heads=2)
     net.initialize()
     net._final_ln.gamma.set_data(mx.nd.zeros(16))

@@ -176,7 +176,7 @@ def test_any_situation_equals_transformers(transformers, situation):
     np.testing.assert_allclose(ours(*situation), expected, rtol=1e-5, atol=1e-9)
 
 
-# A text at a time, beside others
+# A text at a time, and several
 
 
 def written(pair: Pair, prompt: list[int], sampling: Sampling, steps: int, sample: int = 0) -> list[Choice]:
@@ -347,3 +347,4 @@ def test_a_prompt_may_have_ids_without_a_piece():
     how = Sampling(temperature=0, repetition_penalty=2.0, no_repeat_ngram_size=1)
     logits = np.array([3.0, 2.0, 1.0, 9.0], np.float32)
     assert Chooser(how, [3, 0, 3], -1, 3).choose(logits).token == 1
+    assert Chooser(how, [3, 0, 3], -1, 3, left_out=[1, 3]).choose(logits).token == 2
