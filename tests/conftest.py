@@ -73,13 +73,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     Its own way, `--dist loadgroup`, has no effect with pytest 9.2: xdist 3.8.0 sets a field that pytest reads no more.
     """
-    from xdist.scheduler import LoadScopeScheduling
+    from tests.scheduler import FileScheduling
 
-    class Files(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return GROUPS.get(_file_of(nodeid), _file_of(nodeid))
-
-    return Files(config, log)
+    return FileScheduling(config, log, lambda nodeid: GROUPS.get(_file_of(nodeid), _file_of(nodeid)))
 
 
 def _file_of(nodeid: str) -> str:
