@@ -25,7 +25,8 @@ CLOSING_SECONDS = 5
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Returns the socket, bound but not listening yet. RecipeError if the address cannot be had."""
+    """Returns the socket, bound but not listening yet. RecipeError if it or its connections cannot be."""
+    _admit_files(settings)
     try:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
@@ -55,7 +56,6 @@ def serve(
 
     KoGPT2Error if the time for that was over before. A second signal ends it at once.
     """
-    _admit_files(settings)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # what clients send wrong is counted, not written
     service = Service(networks, settings)
     pool = Pool(settings, service.metrics.refused, service.metrics.connections.set)

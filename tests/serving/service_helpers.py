@@ -168,6 +168,6 @@ def serving_with(checkpoint: Path, **settings: object) -> Iterator[Service]:
 
 
 def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
-    """What all of these return, each in a thread of its own."""
+    """Calls all of these, each in a thread of its own; returns what they return."""
     with ThreadPoolExecutor(len(jobs)) as pool:
         return [future.result() for future in [pool.submit(job) for job in jobs]]

@@ -1,0 +1,229 @@
+"""Too much at once, too slow, too long: what the service does then; and how it stops."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("fastapi", reason="the service needs it: the extra serve")
+
+from kogpt2_gluon.cli.main import cli
+from kogpt2_gluon.errors import DataError, RecipeError
+from tests.serving.page_helpers import make_network
+from tests.serving.service_helpers import JSON, Service, at_once, serving, serving_with
+
+PROMPT = "오늘은 날씨가 맑아서"
+ENDLESS = {"prompt": PROMPT, "max_new_tokens": 580, "min_new_tokens": 580}
+CONNECTIONS, SLOW = 24, 300
+HEAD = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_network(tmp_path_factory.mktemp("network"), "lossless")
+
+
+@pytest.fixture(scope="module")
+def small(checkpoint: Path) -> Iterator[Service]:
+    """One that admits little, and has no patience."""
+    limits = {"connections": CONNECTIONS, "header_seconds": 3, "body_seconds": 3, "request_seconds": 1.5}
+    with serving_with(checkpoint, slots=1, queue=1, max_body_bytes=2048, **limits) as service:
+        yield service
+
+
+def request(body: bytes) -> bytes:
+    return HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_a_full_queue_refuses_and_then_takes_again(small):
+    with small.stream(**ENDLESS) as running:
+        next(running)
+        with small.connect() as waiting:
+            waiting.sendall(request(json.dumps(ENDLESS).encode()))
+            small.wait_until(lambda: small.metric("kogpt2_waiting_texts") == 1)
+            status, headers, content = small.ask("POST", "/generate", {"prompt": ""})
+            assert (status, headers["retry-after"]) == (429, "1")
+            assert json.loads(content)["error"]["reason"] == "queue_full"
+            error = small.post("/v1/completions", 429, model="a", prompt="")["error"]
+            assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
+    small.wait_until(lambda: small.metric("kogpt2_running_texts") == 0)
+    assert small.post("/generate", prompt="", max_new_tokens=1)["texts"]
+    assert small.metric('kogpt2_refused_total{reason="queue_full"}') == 2
+
+
+def test_what_is_written_when_the_time_is_over_is_answered(small):
+    answer = small.post("/generate", **ENDLESS)["texts"][0]
+    assert answer["finish_reason"] == "time" and 0 < answer["tokens_written"] < 580
+    with small.stream(**ENDLESS) as events:
+        *_, (name, end) = events
+    assert (name, end["finish_reason"]) == ("end", "time")
+    choice = small.post("/v1/completions", model="a", prompt=PROMPT, max_tokens=580)["choices"][0]
+    assert choice["finish_reason"] == "length" and choice["text"]
+
+
+def test_slow_connections_do_not_keep_others_out(small):
+    """Many more than the service admits, each with the beginning of a request, or none of it."""
+    slow = [small.connect() for _ in range(CONNECTIONS)]
+    try:
+        for number in range(SLOW):
+            connection = small.connect()
+            slow.append(connection)
+            if number % 3:
+                connection.sendall(HEAD + b"Content-Length: 100\r\n\r\n{" if number % 3 == 1 else HEAD[: 20 + number])
+            if number % 60 == 0:
+                assert small.post("/generate", prompt="", max_new_tokens=1)["texts"]
+        assert small.metric("kogpt2_connections") <= CONNECTIONS
+        small.wait_until(lambda: small.metric("kogpt2_connections") == 1)  # the one that asks
+    finally:
+        for connection in slow:
+            connection.close()
+    assert small.metric('kogpt2_refused_total{reason="connections"}') >= SLOW - CONNECTIONS
+    assert small.metric('kogpt2_refused_total{reason="slow"}') > 0
+    assert small.post("/generate", prompt="", max_new_tokens=1)["texts"]
+
+
+@pytest.mark.parametrize(("sent", "status"), [(HEAD, b" 408 "), (HEAD + b"Content-Length: 9\r\n\r\n{", b" 408 ")])
+def test_headers_and_bodies_that_do_not_come(small, sent, status):
+    with small.connect() as connection:
+        connection.sendall(sent)
+        answer = connection.recv(4096)
+        assert status in answer and b'"slow"' in answer, answer
+        assert connection.recv(4096) == b""  # closed
+
+
+def test_a_byte_now_and_then_is_not_a_request(small):
+    with small.connect() as connection:
+        connection.sendall(HEAD)
+        end = time.monotonic() + 30
+        with pytest.raises((ConnectionError, EOFError)):
+            while time.monotonic() < end:
+                connection.sendall(b"A")
+                time.sleep(0.3)
+                connection.settimeout(0.01)
+                try:
+                    if connection.recv(4096) == b"":
+                        raise EOFError
+                except TimeoutError:
+                    pass
+
+
+def test_connections_are_used_again(small):
+    connection = http.client.HTTPConnection("127.0.0.1", small.port, timeout=60)
+
+    def post(body: bytes) -> int:
+        connection.request("POST", "/generate", body, JSON)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    connection.connect()
+    own = connection.sock
+    small_body, too_large = b'{"prompt": "", "max_new_tokens": 1}', b" " * 4000
+    # What is too large is read over, not kept, so that its client hears of it and can go on.
+    assert [post(body) for body in (small_body, too_large, small_body, b"{", small_body)] == [200, 413, 200, 400, 200]
+    assert connection.sock is own
+    connection.close()
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_lets_what_has_begun_end(checkpoint):
+    """Running and waiting texts are finished, streams and whole answers; new requests get 503; the exit code is 0."""
+    wanted = {"prompt": PROMPT, "max_new_tokens": 120, "min_new_tokens": 120, "temperature": 0}
+    with serving(checkpoint, "--slots", 2, "--drain-seconds", 100) as service:
+        begun = threading.Barrier(3)
+
+        def stream() -> list[tuple[str, Any]]:
+            with service.stream(**wanted) as events:
+                first = next(events)
+                begun.wait(60)
+                return [first, *events]
+
+        def whole() -> Any:
+            return service.post("/generate", **wanted)
+
+        def stop() -> tuple[int, bytes, int, int]:
+            begun.wait(60)
+            names = ("kogpt2_waiting_texts", "kogpt2_running_texts")
+            service.wait_until(lambda: sum(map(service.metric, names)) == 4)
+            idle = service.connect()
+            service.process.send_signal(signal.SIGTERM)
+            service.wait_until(lambda: service.ask("GET", "/ready")[0] == 503)
+            status, _, content = service.ask("POST", "/generate", {"prompt": ""})
+            health = service.ask("GET", "/health")[0]
+            code = service.process.wait(100)
+            idle.close()
+            return status, content, health, code
+
+        *streams, answer, other, stopped = at_once([stream, stream, whole, whole, stop])
+    status, content, health, code = stopped
+    assert (status, json.loads(content)["error"]["reason"], health, code) == (503, "draining", 200, 0)
+    for events in streams:
+        assert events[-1][0] == "end" and events[-1][1]["tokens_written"] == 120
+        assert [data for name, data in events if name == "token"] == answer["texts"][0]["tokens"]
+    assert answer["texts"] == other["texts"]
+    assert service.errors[-1].startswith("kogpt2: stopping: ")
+
+
+def test_texts_that_the_end_cuts_off_are_answered_and_reported(checkpoint):
+    with serving(checkpoint, "--slots", 1, "--drain-seconds", 0.3) as service:
+
+        def running() -> Any:
+            with service.stream(**ENDLESS) as events:
+                return list(events)
+
+        def stop() -> int:
+            service.wait_until(lambda: service.metric("kogpt2_tokens_written_total") > 0)
+            return service.end()
+
+        events, code = at_once([running, stop])
+    assert events[-1][0] == "end" and events[-1][1]["finish_reason"] == "shutdown"
+    assert code == 1 and "1 texts were not finished" in service.errors[-1], service.errors
+
+
+# ---- who may ask ----------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path):
+    """Through the command itself, and quickly: none of these has a checkpoint."""
+
+    def refused(*arguments: object, **variables: str) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            done = CliRunner().invoke(cli, ["serve", str(tmp_path / "no"), *map(str, arguments)])
+        assert isinstance(done.exception, (RecipeError, DataError)), done.output
+        return str(done.exception)
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        assert f"port {port}: Address already in use" in refused("--port", port)
+    assert "cannot listen on 192.0.2.1" in refused("--host", "192.0.2.1")
+    token = tmp_path / "token"
+    for content, words in (
+        ("secret\n", "16 to 4,096"),
+        ("two words of a token", "without spaces"),
+        ("토큰" * 9, "ASCII"),
+    ):
+        token.write_text(content)
+        assert words in refused("--token-file", token)
+        assert words in refused(KOGPT2_SERVE_TOKEN=content)
+    assert "No such file" in refused("--token-file", tmp_path / "none")
+    assert "without a path" in refused("--allow-origin", "*")
+    assert "without a port" in refused("--allow-host", "a:80")
+    assert "slots=0" in refused("--slots", 0)
+    assert "open files" in refused("--connections", 100_000)
+    assert "no checkpoint there" in refused("--port", 0)
