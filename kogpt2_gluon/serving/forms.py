@@ -183,6 +183,7 @@ class ModelAbout(Form):
     max_length: int = Field(description="Positions: the most tokens of a text, prompt and <s> included.")
     weights: str = Field(description="float32, bfloat16 or int8.")
     checkpoint: str = Field(description="The path as `kogpt2 generate` takes it.")
+    options: dict[str, str] = Field(description="Options with which `kogpt2 generate` loads it as the service did.")
 
 
 class Limits(Form):

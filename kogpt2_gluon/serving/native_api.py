@@ -19,6 +19,7 @@ from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.inference.scoring import Likelihood
 from kogpt2_gluon.inference.scoring import Request as ScoringRequest
 from kogpt2_gluon.inference.text_engine import TextRequest
+from kogpt2_gluon.inference.text_stream import TextStream
 from kogpt2_gluon.serving import forms
 from kogpt2_gluon.serving.forms import About, GenerateAnswer, GenerateRequest, ScoreAnswer, ScoreRequest, Start
 from kogpt2_gluon.serving.networks import Network
@@ -100,13 +101,12 @@ class Generation:
         network.check_ids(wanted.written, "written")
         ids = [*prompt, *wanted.written]
         network.check_room(ids)
-        decode = network.tokenizer.decode
-        added = decode(ids[1:])[len(decode(prompt[1:])) :] if wanted.written else ""
+        before, now = (TextStream(network.tokenizer, each[1:]).prompt for each in (prompt, ids))
         start = Start(
             model=network.key,
             seed=seed,
             tokens_read=len(ids),
-            text=added,
+            text=now[len(before) :],
             notes=prompt_notes(network.tokenizer, wanted.prompt, network.max_length, wanted.max_new_tokens),
         )
         return cls(network, start, [TextRequest(ids, sampling, sample) for sample in range(wanted.num_samples)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,12 @@ class Loading:
     weights: str = "float32"
 
 
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of the command line, and their values, that say the same; defaults are left out."""
+        return {f"--{each.name}": value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
+
+
 class Network:
     """A network with its tokenizer, and all that is done with them.
 
@@ -54,6 +60,7 @@ class Network:
 
         step, (self._net, self.tokenizer, self.recipe, self._ctx) = use_checkpoint(path, load)
         self.key, self.path, self.num_slots = key, path, num_slots
+        self._options = loading.options
         self.name = f"{self.recipe.name}/{step}"
         self.weights = loading.weights
         self.max_length: int = self._net.max_length
@@ -112,6 +119,7 @@ class Network:
             max_length=self.max_length,
             weights=self.weights,
             checkpoint=str(self.path),
+            options=self._options,
         )
 
 
