@@ -31,7 +31,6 @@ class Loading:
     ops: str = "auto"
     weights: str = "float32"
 
-
     @property
     def options(self) -> dict[str, str]:
         """The options of the command line, and their values, that say the same; defaults are left out."""
