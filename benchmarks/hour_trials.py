@@ -72,6 +72,7 @@ TRIALS: dict[str, dict[str, object]] = {
     "4 x 320": shape(4, 320, 5),
     "4 x 384": shape(4, 384, 6),
     "4 x 384, rate 1e-3": {**shape(4, 384, 6), RATE: "1e-3"},
+    "4 x 384, 12,000 pieces, rate 1e-3": {**shape(4, 384, 6), VOCABULARY: 12000, RATE: "1e-3"},
     "6 x 320": shape(6, 320, 5),
     "6 x 320, rate 1e-3": {**shape(6, 320, 5), RATE: "1e-3"},
     "6 x 384": shape(6, 384, 6),

@@ -34,6 +34,7 @@ from kogpt2_gluon.cli.shard import shard
 from kogpt2_gluon.cli.tokenizer import tokenizer
 from kogpt2_gluon.cli.train import train
 from kogpt2_gluon.cli.verify import verify
+from kogpt2_gluon.cli.watch import watch
 from kogpt2_gluon.errors import one_line
 
 
@@ -76,6 +77,7 @@ for verb in (
     ops,
     recipe,
     train,
+    watch,
     set_,
     note,
     profile,
