@@ -4,7 +4,7 @@ An object a line; ``partition`` names its split, ``intent`` its class, and ``ann
 ``[slot : words]`` in it. The spans are places in ``utt``. The annotation may have other white space; of a row where it
 has other characters too, the words of the slots are looked up in their order.
 
-No published scores stand beside ours. The repository has none (alexa/massive, README.md, revision f966f21), and its own
+There are no published scores here. The repository has none (alexa/massive, README.md, revision f966f21), and its own
 evaluation counted slots and exact matches wrongly until 3932705 of June 2022, which metrics.py follows: a score from
 before, such as those of the paper's first version (arXiv 2204.08582v1), is of another measure.
 """
