@@ -23,7 +23,7 @@ from tests.convert.convert_helpers import OWN_SENTENCES, make_checkpoint, train
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((found for found in map(shutil.which, NAMES) if found), None)
-POSITIONS = 600  # so that a text can be stopped long before it is full
+POSITIONS = 400  # so that a text can be stopped long before it is full
 PIECES = 450
 
 

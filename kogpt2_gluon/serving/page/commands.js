@@ -15,7 +15,7 @@ export function commandLine(request, model) {
     if (request[key] !== undefined && request[key] !== off) words.push(flag, String(request[key]));
   }
   for (const stop of request.stop ?? []) words.push(STOP.flag, quoted(stop));
-  for (const [flag, value] of Object.entries(model.options ?? {})) words.push(flag, quoted(value));
+  for (const [flag, value] of Object.entries(model.options)) words.push(flag, quoted(value));
   if (request.prompt.startsWith("-")) words.push("--"); // or it would be taken for an option
   return [...words, quoted(model.checkpoint), quoted(request.prompt)].join(" ");
 }

@@ -21,6 +21,7 @@ class Page {
       this.timer = setTimeout(() => this.save(), SAVE_MS);
     };
     this.listen();
+    this.restore();
   }
 
   listen() {
@@ -62,15 +63,16 @@ class Page {
       return false;
     }
     this.parts.about.textContent = this.about.models.map(described).join("  |  ");
-    if (!this.columns.length) this.restore();
+    if (!this.columns.length) this.setColumns(this.wanted.length, this.wanted);
     return true;
   }
 
+  /** Takes the prompt and the settings from the address; before the service has answered, there are no columns yet. */
   restore() {
-    if (!this.about) return;
     const { prompt, columns } = readAddress();
     this.parts.prompt.value = prompt;
-    this.setColumns(columns.length, columns);
+    this.wanted = columns;
+    if (this.about) this.setColumns(columns.length, columns);
   }
 
   save() {
