@@ -134,11 +134,11 @@ bench-data: $(TEST) ## benchmarks of the data path; BENCH_PEERS=DIR compares wit
 	$(BIN)/python benchmarks/cleaning.py $(if $(BENCH_PEERS),--peers "$(BENCH_PEERS)/cleaning")
 
 # g++ and the headers of Python build Horovod; sshd, Open MPI, iproute2, Slurm and MUNGE are for the tests on two hosts,
-# which are namespaces of this machine.
+# which are namespaces of this machine; Chromium is for those of the service's page.
 system-packages: ## Debian packages needed to build and test
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends g++ make python3-venv \
-		openssh-server openssh-client openmpi-bin iproute2 slurm-wlm munge >/dev/null
+		openssh-server openssh-client openmpi-bin iproute2 slurm-wlm munge chromium-headless-shell >/dev/null
 
 clean: ## remove all environments, build files and the demo's run; runs/ and bench-* stay
 	rm -rf $(VENV) .venv-cu112 $(PCLUSTER) .work build *.egg-info $(DEMO_DIR)

@@ -70,8 +70,10 @@ PEERS = [
 ]
 # Clients of the service: OpenAI's, what the harness's local-completions needs, and requests made from openapi.json.
 CLIENTS = ["openai>=2", "tenacity>=9", "schemathesis>=4; python_version >= '3.11'"]
+BROWSER = ["playwright>=1.50", "axe-playwright-python>=0.1.8"]  # the service's page; Chromium itself is Debian's
 TEST = [
     *PYTEST,
+    *BROWSER,
     "hypothesis>=6",
     "moto[s3]>=5",
     "ijson>=3.2",
