@@ -43,6 +43,11 @@ STANDARD_INPUT = "-"
 @options.json_output
 @options.device
 @options.precision
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    help="How the network's matrices are kept: int8 is read fastest; default: as --precision says.",
+)
 @options.operators
 def generate(checkpoint: Path, prompt: str | None, as_json: bool, **values: Any) -> None:
     """Continue PROMPT with a checkpoint; each text ends at </s>, a stop string or its most new tokens.
@@ -93,8 +98,8 @@ def _check_uses(prompt: str | None, as_json: bool, plain: dict[str, Any], values
         raise click.UsageError("--stream: not with JSON; a text is whole there")
 
 
-def load_writer(checkpoint: Path, values: dict[str, Any], num_slots: int | None = None) -> TextWriter:
-    """Loads a checkpoint to write texts with; `num_slots` at most at once, None: as --slots says."""
+def load_writer(checkpoint: Path, values: dict[str, Any]) -> TextWriter:
+    """Loads a checkpoint to write texts with."""
     from kogpt2_gluon.machine import runtime
 
     runtime.wait_briefly()  # before the next lines load MXNet
@@ -102,7 +107,7 @@ def load_writer(checkpoint: Path, values: dict[str, Any], num_slots: int | None 
     from kogpt2_gluon.inference.text_writer import TextWriter
 
     net, tokenizer, _, ctx = load_checkpoint(checkpoint, values["device"], values["precision"], values["operators"])
-    return TextWriter(net, tokenizer, ctx, num_slots or values["slots"])
+    return TextWriter(net, tokenizer, ctx, values["slots"], values["weights"] or "")
 
 
 def _settings(writer: TextWriter, plain: dict[str, Any]) -> TextSettings:

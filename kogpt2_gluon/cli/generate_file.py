@@ -38,7 +38,7 @@ _CONTROLS = re.compile("[\x7f-\x9f]")  # JSON may have them as they are, and a t
 
 
 class Counts(NamedTuple):
-    """What a file of lines has.
+    """Counts the lines of a file.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ class _Continuation:
     ) -> None:
         self._writer, self._file, self._plain = writer, file, plain
         self._slides = values["long_prompts"] == SLIDE
-        self._depends_on = [identity, values["precision"], values["long_prompts"]]
+        self._depends_on = [identity, values["precision"], values["weights"], values["long_prompts"]]
 
     def compare(self, lines: GrowingLines) -> Counts:
         """Counts the lines that are there. RecipeError for one that is not what this command would write."""

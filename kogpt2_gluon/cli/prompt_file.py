@@ -53,7 +53,7 @@ class Prompt(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a file has."""
+    """Counts the lines of a file."""
 
     prompts: int
     empty_lines: int

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.sampling import Chooser, Sampling
+from kogpt2_gluon.inference.text_engine import PROMPT_PART
 from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.model.decoding import decoder_for, weights_for
+from kogpt2_gluon.model.decoding import weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.model.slots import Run, slots_for
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 SPACES = " \t\u00a0\u3000"  # not line ends, with which prompts of questions and answers often end
@@ -49,30 +49,31 @@ class Generator:
         tokenizer has pieces; nor are the ids in `left_out`. The prompt goes through the network once, then one token a
         step for all samples together. A sample is finished once it has met `</s>`, or the end of the positions.
         """
-        net, ctx = self._net, self._ctx
+        net = self._net
         prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
+        length = min(net.max_length - len(prompt), sampling.max_new_tokens)
+        slots = slots_for(net, num_samples, len(prompt) + length, self._ctx, self._weights or "")
         choosers = [
             Chooser(sampling, prompt, eos_id, vocab_size or net._embed.weight.shape[0], left_out, sample)
             for sample in range(num_samples)
         ]
+        for begin in range(0, len(prompt), PROMPT_PART):
+            (after_prompt,) = slots.next_logits([Run(0, prompt[begin : begin + PROMPT_PART])])
+        for sample in range(1, num_samples):
+            slots.copy(0, sample)
         samples: list[list[int]] = [[] for _ in range(num_samples)]
-        running = set(range(num_samples))
-        tokens = mx.nd.array([prompt] * num_samples, ctx=ctx, dtype="int32")
-        end = min(net.max_length, len(prompt) + sampling.max_new_tokens)
-        decoder = decoder_for(net, num_samples, end, self._weights)
-        for position in range(len(prompt), end):
-            logits = decoder.next_logits(tokens)  # (num_samples, rows of the embedding)
-            step = np.full((num_samples, 1), eos_id, np.int32)
-            for sample in sorted(running):
-                token = choosers[sample].next_id(logits[sample])
+        logits = dict.fromkeys(range(num_samples), after_prompt)  # of those that go on
+        while logits:
+            for sample, row in list(logits.items()):
+                token = choosers[sample].next_id(row)
                 if token == eos_id:
-                    running.discard(sample)
-                else:
-                    samples[sample].append(token)
-                    step[sample] = token
-            if not running or position + 1 >= net.max_length:
-                break
-            tokens = mx.nd.array(step, ctx=ctx, dtype="int32")
+                    del logits[sample]
+                    continue
+                samples[sample].append(token)
+                if len(samples[sample]) == length:
+                    del logits[sample]
+            if logits:
+                logits = dict(zip(logits, slots.next_logits([Run(each, samples[each][-1:]) for each in logits])))
         return samples
 
 

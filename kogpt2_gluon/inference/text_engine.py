@@ -28,7 +28,7 @@ from kogpt2_gluon.model.slots import Run, slots_for
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 END, LENGTH, CANCELLED, FAILED = "stop", "length", "cancelled", "error"  # why a text ended
-PROMPT_PART = 128  # tokens of a prompt that are read in a pass
+PROMPT_PART = 256  # tokens of a prompt that are read in a pass
 PARTS_A_PASS = 2  # of that size, of all prompts together
 
 
@@ -88,7 +88,7 @@ class _Text:
     slot: int = -1
     read: int = 0  # tokens of the prompt
     written: int = 0
-    last: list[int] = field(default_factory=list)  # the token that is to be read
+    last: list[int] = field(default_factory=list)  # the token that is read next
     leader: _Text | None = None  # reads the same prompt, for both
     prompt_logits: NDArray[np.float32] | None = None  # what followed the prompt, for those that share it
 
@@ -111,6 +111,8 @@ class TextEngine:
         The most texts at once; more wait.
     prompt_part : int
         The most tokens of one prompt that are read in a step.
+    weights : str
+        In which form the network's matrices are kept for this: float32, bfloat16 or int8; empty: as its precision is.
     """
 
     def __init__(
@@ -120,13 +122,14 @@ class TextEngine:
         ctx: Any = None,
         num_slots: int = 8,
         prompt_part: int = PROMPT_PART,
+        weights: str = "",
     ) -> None:
         assert num_slots >= 1 and prompt_part >= 1
         self.tokenizer, self.max_length, self.num_slots = tokenizer, net.max_length, num_slots
         self._vocab_size = min(tokenizer.vocab_size, net._embed.weight.shape[0])
         self._prompt_part = prompt_part
         self._left_out = {allow: tokenizer.never_written(allow) for allow in (False, True)}
-        self._slots = slots_for(net, num_slots, net.max_length, ctx)
+        self._slots = slots_for(net, num_slots, net.max_length, ctx, weights)
         self._free = list(reversed(range(num_slots)))
         self._waiting: deque[_Text] = deque()
         self._running: dict[int, _Text] = {}  # by number, so in the order of arrival
@@ -214,7 +217,7 @@ class TextEngine:
         text.leader, text.read, text.prompt_logits = None, len(text.prompt), source.prompt_logits
 
     def _next_runs(self) -> list[tuple[_Text, Sequence[int]]]:
-        """What each text reads in this pass: its last token, or a part of its prompt while there is room for it."""
+        """Returns what each text reads in this pass: its last token, or a part of its prompt while there is room."""
         runs: list[tuple[_Text, Sequence[int]]] = []
         room = self._prompt_part * PARTS_A_PASS
         for text in self._running.values():
@@ -246,7 +249,7 @@ class TextEngine:
     def _advance(self, text: _Text, logits: NDArray[np.float32]) -> Written:
         try:
             choice = text.chooser.choose(logits)
-        except KoGPT2Error as error:  # logits that are no numbers, or settings that leave no token to choose
+        except KoGPT2Error as error:  # logits that are not finite, or settings that leave no token to choose
             return self._end(text, None, FAILED, error=str(error))
         if choice.token == self.tokenizer.eos_id:
             return self._end(text, choice, END)

@@ -76,7 +76,7 @@ class Job:
 
 
 class Piece(NamedTuple):
-    """What a step adds to a text."""
+    """Adds to a text what a step has written."""
 
     job: Job
     place: int
@@ -92,14 +92,16 @@ class TextWriter:
 
     Parameters
     ----------
-    net, tokenizer, ctx, num_slots
+    net, tokenizer, ctx, num_slots, weights
         As for :class:`~kogpt2_gluon.inference.text_engine.TextEngine`.
     """
 
-    def __init__(self, net: GPT2Model, tokenizer: Tokenizer, ctx: Any = None, num_slots: int = 8) -> None:
-        self.engine = TextEngine(net, tokenizer, ctx, num_slots)
+    def __init__(
+        self, net: GPT2Model, tokenizer: Tokenizer, ctx: Any = None, num_slots: int = 8, weights: str = ""
+    ) -> None:
+        self.engine = TextEngine(net, tokenizer, ctx, num_slots, weights=weights)
         self.tokenizer, self.max_length, self.num_slots = tokenizer, net.max_length, num_slots
-        self._net, self._ctx = net, ctx
+        self._net, self._ctx, self._weights = net, ctx, weights
         self._places: dict[int, tuple[Job, int]] = {}  # by the engine's numbers
         self._search_slots: Slots | None = None
 
@@ -109,7 +111,7 @@ class TextWriter:
         return self.engine.is_idle
 
     def prompt_text(self, prompt: Sequence[int]) -> str:
-        """Returns the text of a prompt (ids, ``<s>`` included), as it stands in front of what is new."""
+        """Returns the text of a prompt (ids, ``<s>`` included), which comes in front of what is new."""
         return TextStream(self.tokenizer, prompt[1:]).prompt
 
     def add(self, prompt: Sequence[int], settings: TextSettings, stops: Callable[[], bool] | None = None) -> Job:
@@ -222,5 +224,5 @@ class TextWriter:
     def _slots(self, count: int) -> Slots:
         if self._search_slots is None or self._search_slots.num_slots < count:
             self._search_slots = None  # its memory is free before the next ones take theirs
-            self._search_slots = slots_for(self._net, count, self.max_length, self._ctx)
+            self._search_slots = slots_for(self._net, count, self.max_length, self._ctx, self._weights)
         return self._search_slots

@@ -10,7 +10,7 @@ import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-REPLACEMENT = "\ufffd"  # what is shown in the place of bytes that are no character
+REPLACEMENT = "\ufffd"  # what is shown in the place of bytes that do not make a character
 
 
 class IncrementalDecoder(ABC):

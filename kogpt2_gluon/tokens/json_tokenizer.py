@@ -320,7 +320,7 @@ class JsonTokenizer(Tokenizer):
 
     @cached_property
     def _written(self) -> list[bytes]:
-        """What each id writes: its spelling, and a sign for what is unknown."""
+        """The bytes that each id writes: its spelling, and a sign for what is unknown."""
         unknown = UNKNOWN_TEXT.encode()
         return [unknown if token == self.unk_id else text for token, text in enumerate(self.spellings)]
 

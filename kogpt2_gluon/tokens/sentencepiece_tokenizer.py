@@ -145,7 +145,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @cached_property
     def _written(self) -> tuple[list[str], list[bytes]]:
-        """What each id writes: a text, or the byte of a byte piece."""
+        """The text that each id writes, and the byte of each byte piece."""
         spellings, is_byte = self.spellings, self.byte_ids
         texts = ["" if byte else spelling.decode() for spelling, byte in zip(spellings, is_byte)]
         texts[self.unk_id] = self._decode([self.unk_id])
