@@ -27,6 +27,7 @@ from kogpt2_gluon.cli.predict import predict
 from kogpt2_gluon.cli.profile import profile
 from kogpt2_gluon.cli.recipe import recipe
 from kogpt2_gluon.cli.report import report
+from kogpt2_gluon.cli.runs import runs
 from kogpt2_gluon.cli.score import score
 from kogpt2_gluon.cli.serve import serve
 from kogpt2_gluon.cli.set import set_
@@ -80,6 +81,7 @@ for verb in (
     watch,
     set_,
     note,
+    runs,
     profile,
     evaluate,
     finetune,

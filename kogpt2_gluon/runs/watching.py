@@ -19,7 +19,7 @@ class GrowingFile:
     """A text file that another process writes to, line by line.
 
     A file that is shorter than what was read is another one, and is read from its beginning: a run that goes on from an
-    earlier checkpoint writes metrics.jsonl anew.
+    earlier checkpoint writes metrics.jsonl again.
     """
 
     def __init__(self, path: Path, last: int) -> None:

@@ -1,0 +1,143 @@
+"""The verb `kogpt2 runs`: runs as folders, found, compared and forked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kogpt2_gluon.cli import options
+from kogpt2_gluon.cli.group import Group, echo, echo_json
+from kogpt2_gluon.cli.paths import FOLDER
+from kogpt2_gluon.machine.interrupts import interruptible
+
+if TYPE_CHECKING:
+    from kogpt2_gluon.runs.run_folder import RunFolder
+
+
+@click.group(cls=Group, no_args_is_help=True)
+def runs() -> None:
+    """Find runs, compare them, and begin one from another's checkpoint. A run is a folder with its recipe.yaml.
+
+    \b
+    Example: kogpt2 runs list runs
+    """
+
+
+@runs.command("list")
+@click.argument("folder", type=FOLDER, default=Path("runs"), required=False)
+@options.json_output
+def list_(folder: Path, as_json: bool) -> None:
+    """List the runs in FOLDER and below: how far each is, its best held-out figure, and whether it trains.
+
+    \b
+    Example: kogpt2 runs list /fsx/runs
+    """
+    from kogpt2_gluon.errors import DataError, RecipeError
+    from kogpt2_gluon.runs.run_folder import find_runs
+
+    found: list[RunFolder] = []
+    faults = []
+    for each in find_runs(folder):
+        faults.append(each) if isinstance(each, RecipeError) else found.append(each)
+    if as_json:
+        echo_json({"runs": [_figures(run) for run in found], "faults": [str(fault) for fault in faults]})
+    elif found:
+        rows = [[str(run.path), *_shown(_figures(run))] for run in found]
+        _table(["run", "state", "step", "best", "of", "hours"], rows)
+    for fault in faults:
+        click.echo(f"kogpt2: {' '.join(str(fault).split())}", err=True)
+    if faults or not found:
+        raise DataError(
+            f"{folder}: {len(faults)} runs cannot be read" if faults else f"{folder}: no run there or below"
+        )
+
+
+@runs.command(no_args_is_help=True)
+@click.argument("paths", nargs=-1, required=True, metavar="RUN...", type=FOLDER)
+@options.json_output
+def compare(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Print the settings in which runs differ, and what each reached, one column a run.
+
+    \b
+    Example: kogpt2 runs compare runs/a runs/b runs/c
+    """
+    from kogpt2_gluon.cli.recipe_keys import written
+    from kogpt2_gluon.recipe import known_keys, value_of
+    from kogpt2_gluon.runs.run_folder import open_run
+
+    opened = [open_run(path) for path in paths]
+    settings = {key: [value_of(run.recipe, key) for run in opened] for key in known_keys() if key != "about"}
+    differ = {key: values for key, values in settings.items() if any(value != values[0] for value in values)}
+    differ.pop("tracking.run_dir", None)  # of course
+    if as_json:
+        echo_json({"runs": [_figures(run) for run in opened], "differ": differ})
+        return
+    rows = [[key, *map(written, values)] for key, values in differ.items()]
+    figures = [dict(zip(("state", "step", "best held-out", "of", "hours"), _shown(_figures(run)))) for run in opened]
+    rows += [[name, *(each[name] for each in figures)] for name in figures[0]]
+    _table(["", *map(str, paths)], rows)
+
+
+@runs.command(no_args_is_help=True)
+@click.argument("run_dir", type=FOLDER, metavar="RUN")
+@click.argument("target", type=click.Path(path_type=Path), metavar="NEW")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--at", "step", type=int, metavar="STEP", help="The checkpoint's step; without it the newest one.")
+@click.option("--allow-change", multiple=True, metavar="KEY", help="As for `kogpt2 train`; repeatable.")
+@interruptible()
+def fork(
+    run_dir: Path, target: Path, settings: tuple[str, ...], step: int | None, allow_change: tuple[str, ...]
+) -> None:
+    """Make NEW a run that goes on from a checkpoint of RUN: weights, moments, place in the data, and the record.
+
+    The settings are those that a resume may change. Without any, it ends with the bytes of its parent. NEW/parent.json
+    names the parent and the step. RUN is only read. The fork has no mirrors.
+
+    \b
+    Example: kogpt2 runs fork runs/mine runs/slower training.learning_rate=1e-4 --at 4000
+             kogpt2 train runs/slower/recipe.yaml
+    """
+    from kogpt2_gluon.training.fork import fork as make
+
+    at, changes = make(run_dir, target, step, settings, allow_change)
+    echo(f"{target}: goes on from step {at:,} of {run_dir}")
+    for change in changes:
+        echo(f"  {change}")
+    echo(f"train it: kogpt2 train {target / 'recipe.yaml'}")
+
+
+def _figures(run: RunFolder) -> dict[str, Any]:
+    """Returns what a run reached, as plain data."""
+    return {
+        "run": str(run.path),
+        "name": run.recipe.name,
+        "state": run.state,
+        "step": run.step,
+        "num_steps": run.recipe.training.num_steps,
+        "measure": run.measure,
+        "best": None if math.isnan(run.best) else run.best,
+        "seconds": None if math.isnan(run.seconds) else run.seconds,
+        "parent": run.parent or None,
+    }
+
+
+def _shown(figures: dict[str, Any]) -> list[str]:
+    """Returns state, step, best figure, its name and hours in words."""
+    best, seconds = figures["best"], figures["seconds"]
+    return [
+        figures["state"],
+        f"{figures['step']:,}/{figures['num_steps']:,}",
+        "-" if best is None else f"{best:.4f}",
+        figures["measure"].replace("_", " "),
+        "-" if seconds is None else f"{seconds / 3600:.2f}",
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    for row in (head, *rows):
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

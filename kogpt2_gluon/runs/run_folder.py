@@ -1,0 +1,122 @@
+"""Runs as folders: finds them by their recipe.yaml, and says how far each is and what it reached."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.runs.lock import check_unlocked
+from kogpt2_gluon.runs.metrics import read_metrics
+from kogpt2_gluon.runs.watching import how_it_ended
+from kogpt2_gluon.storage.links import read_file
+
+DEEPEST = 5  # levels of folders below the one that is searched
+PARENT_FILE = "parent.json"  # of a run that began as a fork
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk.
+
+    Attributes
+    ----------
+    path : Path
+    recipe : Recipe
+    lines : list of dict
+        The records of metrics.jsonl; none if they cannot be read.
+    """
+
+    path: Path
+    recipe: Recipe
+    lines: list[dict[str, Any]]
+
+    @property
+    def step(self) -> int:
+        """The last step on record."""
+        return max((line["step"] for line in self.lines), default=0)
+
+    @property
+    def state(self) -> str:
+        """``training``, ``done``, ``ended`` in another way, or ``silent``: neither said its end nor trains on a host
+        whose locks this one sees."""
+        try:
+            check_unlocked(self.path)
+        except RecipeError:
+            return "training"
+        how = how_it_ended(self.path)
+        return "done" if how == "done" else "ended" if how else "silent"
+
+    @property
+    def measure(self) -> str:
+        """The figure that runs on the same held-out data are compared by: bits_per_byte, or a task's score."""
+        names = [name for name in (self._evaluations()[-1] if self._evaluations() else {}) if name not in NO_SCORES]
+        return "bits_per_byte" if "bits_per_byte" in names or not names else names[0]
+
+    @property
+    def best(self) -> float:
+        """The best held-out figure on record: the lowest bits_per_byte, or the highest score; NaN if there is none."""
+        values = [float(line[self.measure]) for line in self._evaluations() if _is_number(line.get(self.measure))]
+        choose = min if self.measure == "bits_per_byte" else max
+        return choose(values, default=math.nan)
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """The last record of training; empty if there is none."""
+        return next((line for line in reversed(self.lines) if line["kind"] == "train"), {})
+
+    @property
+    def seconds(self) -> float:
+        """The time spent so far, over all starts; NaN if there is none."""
+        return max((line["seconds"] for line in self.lines if _is_number(line.get("seconds"))), default=math.nan)
+
+    @property
+    def parent(self) -> dict[str, Any]:
+        """Of a fork: the path of its parent's folder and the step; else empty."""
+        try:
+            plain = json.loads(read_file(self.path / PARENT_FILE, 1 << 16))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return plain if isinstance(plain, dict) else {}
+
+    def _evaluations(self) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["kind"] == "evaluation"]
+
+
+NO_SCORES = ("kind", "step", "time", "seconds", "loss", "perplexity")
+
+
+def open_run(path: Path) -> RunFolder:
+    """Opens the folder of a run. RecipeError if it has no recipe that can be read."""
+    if not (path / "recipe.yaml").is_file():
+        raise RecipeError(f"{path}: no recipe.yaml there; is this the folder of a run?")
+    recipe, lines = load_recipe(str(path / "recipe.yaml")), []
+    with contextlib.suppress(KoGPT2Error):  # it has not begun, or its record is damaged, which `kogpt2 report` says
+        lines = read_metrics(path)
+    return RunFolder(path, recipe, lines)
+
+
+def find_runs(root: Path) -> Iterator[RunFolder | RecipeError]:
+    """Yields the runs in a folder and below, in the order of their paths; an error for one that cannot be read."""
+    for folder, names, files in os.walk(root):
+        path = Path(folder)
+        if "recipe.yaml" in files and ("metrics.jsonl" in files or "checkpoints" in names or "log.txt" in files):
+            names.clear()  # its checkpoints have recipes too
+            try:
+                yield open_run(path)
+            except RecipeError as error:
+                yield error
+        elif len(path.relative_to(root).parts) >= DEEPEST:
+            names.clear()
+        names.sort()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
