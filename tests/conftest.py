@@ -27,8 +27,8 @@ pytest.register_assert_rewrite(
 os.environ["PATH"] += os.pathsep + MARK
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # moto would make 1,286 images for each account that it plays
 
-# Files that share one process when tests run side by side: the launcher's wait more than they compute, and the kernels
-# for the CPU are compiled once in a process.
+# Files that share one process when tests run side by side: the launcher's wait more than they compute, the kernels for
+# the CPU are compiled once in a process, and one service answers several files.
 TOGETHER = {
     "launcher": (
         "tests/chaos/test_two_hosts.py",
@@ -43,6 +43,11 @@ TOGETHER = {
         "tests/ops/test_cuda_update.py",
         "tests/ops/test_fused_cuda_model.py",
         "tests/training/test_update.py",
+    ),
+    "service": (
+        "tests/serving/test_openai.py",
+        "tests/serving/test_schema.py",
+        "tests/serving/test_service.py",
     ),
 }
 GROUPS = {file: name for name, files in TOGETHER.items() for file in files}

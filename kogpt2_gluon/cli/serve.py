@@ -32,6 +32,11 @@ from kogpt2_gluon.cli.paths import ANY_PATH
 )
 @click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="A web page that may use it; repeatable.")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Another name of this service; repeatable.")
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    help="In which form the matrices are kept; smaller ones are faster. Default: as --precision is.",
+)
 @options.device
 @options.precision
 @options.operators
@@ -50,6 +55,7 @@ def serve(
     token_file: Path | None,
     allow_origin: tuple[str, ...],
     allow_host: tuple[str, ...],
+    weights: str | None,
     device: str,
     precision: str,
     operators: str,
@@ -102,7 +108,7 @@ def serve(
     if not settings.is_local and not settings.token:
         say(f"note: {host} can be reached from other machines, and there is no token: whoever reaches it may use it")
     listener = server.listen(settings)
-    loading = Loading(device, precision, operators, precision)
+    loading = Loading(device, precision, operators, weights or "")
     networks = {"a": Network("a", checkpoint, loading, slots)}
     if compare is not None:
         networks["b"] = Network("b", compare, loading, slots)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.inference.sampling import Choice
+from kogpt2_gluon.inference.scoring import Likelihood
+from kogpt2_gluon.inference.shared_prefixes import Ids
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.slots import Run, slots_for
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
@@ -28,11 +30,13 @@ class TokenScorer:
         Probabilities are those among its tokens, of which a network may have more rows.
     ctx : mx.Context
         None: the CPU.
+    weights : str
+        As :func:`~kogpt2_gluon.model.slots.slots_for` takes it.
     """
 
-    def __init__(self, net: GPT2Model, tokenizer: Tokenizer, ctx: Any = None) -> None:
+    def __init__(self, net: GPT2Model, tokenizer: Tokenizer, ctx: Any = None, weights: str = "") -> None:
         self.max_length: int = net.max_length
-        self._slots = slots_for(net, 1, net.max_length, ctx)
+        self._slots = slots_for(net, 1, net.max_length, ctx, weights)
         self._vocab_size = tokenizer.vocab_size
 
     def score(self, ids: Sequence[int], alternatives: int = 0) -> list[Choice]:
@@ -54,6 +58,12 @@ class TokenScorer:
             logits = self._slots.logits(hidden[begin : begin + ROWS])[:, : self._vocab_size]
             choices += _choices(logits, ids[begin + 1 : begin + 1 + len(logits)], alternatives)
         return choices
+
+    def likelihood(self, context: Ids, continuation: Ids) -> Likelihood:
+        """Returns how likely a continuation is; the arguments and errors are those of a scoring Request."""
+        choices = self.score([*context.tolist(), *continuation.tolist()], 1)[len(context) - 1 :]
+        is_greedy = all(choice.alternatives[0][0] == choice.token for choice in choices)
+        return Likelihood(sum(choice.log_probability for choice in choices), is_greedy, len(choices))
 
 
 def _choices(logits: NDArray[np.float32], tokens: Sequence[int], alternatives: int) -> list[Choice]:

@@ -17,7 +17,7 @@ from kogpt2_gluon.inference.generation import prompt_notes
 from kogpt2_gluon.inference.prompt_encoding import EncodedPrompt
 from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.inference.scoring import Likelihood
-from kogpt2_gluon.inference.scoring import Request as ScoringRequest
+from kogpt2_gluon.inference.shared_prefixes import Ids
 from kogpt2_gluon.inference.text_engine import TextRequest
 from kogpt2_gluon.inference.text_stream import TextStream
 from kogpt2_gluon.serving import forms
@@ -220,13 +220,13 @@ def _score_parts(service: Service, network: Network, encoded: EncodedPrompt) -> 
     """Scores some choices at a time: the prompt is read again for each part, so a part reads no less than that."""
     found: list[Likelihood] = []
     most = max(SCORED_TOKENS, len(encoded.context))
-    part: list[ScoringRequest] = []
+    part: list[Ids] = []
     for place, answer in enumerate(encoded.answers):
-        part.append(ScoringRequest(encoded.context, answer))
-        if place + 1 == len(encoded.answers) or sum(len(each.continuation) for each in part) >= most:
-            before = network.scorer.tokens_read
-            found += network.scorer.log_likelihoods(part)
-            service.metrics.scored(network.scorer.tokens_read - before)
+        part.append(answer)
+        tokens = sum(map(len, part))
+        if place + 1 == len(encoded.answers) or tokens >= most:
+            found += network.likelihoods(encoded.context, part)
+            service.metrics.scored(len(encoded.context) + tokens)
             part = []
             yield found if place + 1 == len(encoded.answers) else None
 

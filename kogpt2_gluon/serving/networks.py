@@ -12,7 +12,8 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.estimate import count_parameters
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
-from kogpt2_gluon.inference.scoring import Scorer
+from kogpt2_gluon.inference.scoring import Likelihood, Request, Scorer
+from kogpt2_gluon.inference.shared_prefixes import Ids
 from kogpt2_gluon.inference.text_engine import TextEngine
 from kogpt2_gluon.inference.token_scoring import TokenScorer
 from kogpt2_gluon.recipe import Recipe
@@ -24,12 +25,12 @@ from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Loading:
-    """How networks are loaded; see the options of `kogpt2 serve`."""
+    """How networks are loaded; see the options of `kogpt2 serve`. `weights`: "" is the precision."""
 
     device: str = "auto"
     precision: str = "float32"
     ops: str = "auto"
-    weights: str = "float32"
+    weights: str = ""
 
     @property
     def options(self) -> dict[str, str]:
@@ -61,20 +62,27 @@ class Network:
         self.key, self.path, self.num_slots = key, path, num_slots
         self._options = loading.options
         self.name = f"{self.recipe.name}/{step}"
-        self.weights = loading.weights
+        self.weights = loading.weights or loading.precision
+        self._reads_as_it_is = self.weights == loading.precision
         self.max_length: int = self._net.max_length
         self.encoder = PromptEncoder(self.tokenizer)
-        self.scorer = Scorer(self._net, self._ctx)
+        self._scorer = Scorer(self._net, self._ctx)
         self._spellings: list[str] = [_spelling(self.tokenizer, token) for token in range(self.tokenizer.vocab_size)]
 
     def make_engine(self) -> TextEngine:
         """Returns an engine for this network."""
-        return TextEngine(self._net, self.tokenizer, self._ctx, self.num_slots)
+        return TextEngine(self._net, self.tokenizer, self._ctx, self.num_slots, weights=self.weights)
 
     @cached_property
     def token_scorer(self) -> TokenScorer:
         """Scores each token of a prompt; for the worker's thread."""
-        return TokenScorer(self._net, self.tokenizer, self._ctx)
+        return TokenScorer(self._net, self.tokenizer, self._ctx, self.weights)
+
+    def likelihoods(self, context: Ids, answers: Sequence[Ids]) -> list[Likelihood]:
+        """Returns how likely each of some answers is after a context, by the numbers that texts are written by."""
+        if self._reads_as_it_is:
+            return self._scorer.log_likelihoods([Request(context, answer) for answer in answers])
+        return [self.token_scorer.likelihood(context, answer) for answer in answers]
 
     def spelling(self, token: int) -> str:
         r"""Returns a token as text: with its space, specials by their names, parts of characters as ``bytes:\xed``."""

@@ -88,19 +88,19 @@ class CompletionRequest(Form):
     top_k: int | None = Field(None, ge=0, le=2**31 - 1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
-    presence_penalty: float | None = Field(0.0, description="Only 0: repetition_penalty is what this service has.")
-    frequency_penalty: float | None = Field(0.0, description="Only 0: repetition_penalty is what this service has.")
-    logit_bias: dict[str, float] | None = Field(None, description="Only null or {}.")
-    suffix: str | None = Field(None, description="Only null or '': the network does not look ahead.")
+    presence_penalty: float | None = Field(0.0, ge=0, le=0, description="repetition_penalty is what this service has.")
+    frequency_penalty: float | None = Field(0.0, ge=0, le=0, description="repetition_penalty is what this service has.")
+    logit_bias: dict[str, float] | None = Field(None, max_length=0, description="The service does not have it.")
+    suffix: str | None = Field(None, max_length=0, description="The network does not look ahead.")
 
-    @field_validator("presence_penalty", "frequency_penalty")
+    @field_validator("presence_penalty", "frequency_penalty", mode="before")
     @classmethod
-    def _has_no_penalties(cls, value: float | None) -> float | None:
-        if value:
+    def _has_no_penalties(cls, value: Any) -> Any:
+        if value and isinstance(value, (int, float)):
             raise ValueError("this service has repetition_penalty in the place of it; only 0 is admitted")
         return value
 
-    @field_validator("logit_bias", "suffix")
+    @field_validator("logit_bias", "suffix", mode="before")
     @classmethod
     def _has_not(cls, value: Any) -> Any:
         if value:

@@ -82,6 +82,9 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if request.method == "POST" and kind != "application/json":
+                raise Refused(415, "content_type", "send JSON, with Content-Type: application/json")
             return await handler(StrictRequest(request.scope, request.receive))
 
         return strict

@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("fastapi", reason="the service needs it: the extra serve")
 
-from kogpt2_gluon.inference.generation import generate, generate_from_checkpoint
-from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
 from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.inference.scoring import Request, Scorer
-from tests.serving.page_helpers import make_network
-from tests.serving.service_helpers import Service, at_once, serving
+from tests.serving.conftest import QUEUE, SLOTS
+from tests.serving.page_helpers import POSITIONS
+from tests.serving.service_helpers import at_once
 
 PROMPT = "오늘은 날씨가 맑아서"
-SLOTS, QUEUE = 4, 90
+MANY = POSITIONS - 50  # tokens, which take a while
 HEAD = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 WORDS = ["오늘은", "날씨가", "맑아서", "강변을", "걸었다", "영화는", "재미있게", "봤어요", "음악도", "좋았다", "김치를"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_network(tmp_path_factory.mktemp("network"), "lossless", end_scale=0.5)
-
-
-@pytest.fixture(scope="module")
-def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    copy = tmp_path_factory.mktemp("copy") / checkpoint.name
-    shutil.copytree(checkpoint, copy)
-    with serving(copy, "--slots", SLOTS, "--queue", QUEUE, "--allow-origin", "https://page.example") as service:
-        shutil.rmtree(copy)
-        yield service
-
-
-def joined(tokenizer: Any, prompt: str, text: str) -> str:
-    """A text as `kogpt2 generate` prints it: with its prompt, as the tokenizer spells it."""
-    return tokenizer.decode(tokenizer.encode(prompt)) + text
 
 
 # ---- what it writes -------------------------------------------------------------------------------------------------
@@ -60,13 +37,13 @@ def joined(tokenizer: Any, prompt: str, text: str) -> str:
     ],
     ids=lambda settings: " ".join(settings),
 )
-def test_texts_are_those_of_kogpt2_generate(service, checkpoint, settings):
+def test_texts_are_those_of_kogpt2_generate(service, loaded, settings):
     count = settings.get("num_samples", 1)
     sampling = {name: value for name, value in settings.items() if name != "num_samples"}
-    expected = generate_from_checkpoint(checkpoint, PROMPT, Sampling(30, **sampling), count)
     answer = service.post("/generate", prompt=PROMPT, max_new_tokens=30, **settings)
-    tokenizer = load_checkpoint(checkpoint)[1]
-    assert [joined(tokenizer, PROMPT, each["text"]) for each in answer["texts"]] == expected
+    texts = [loaded.spelled(PROMPT) + each["text"] for each in answer["texts"]]
+    assert texts == loaded.whole(PROMPT, Sampling(30, **sampling), count)
+    tokenizer = loaded.tokenizer
     for each in answer["texts"]:
         assert each["text"] == "".join(token["text"] for token in each["tokens"])
         assert each["tokens_read"] == 1 + len(tokenizer.encode(PROMPT))
@@ -118,11 +95,10 @@ def test_stop_strings_and_notes(service):
     assert "</s>" in service.post("/generate", prompt="가 </s> 나", max_new_tokens=1)["notes"][0]
 
 
-def test_scores_are_those_of_the_scorer(service, checkpoint):
-    net, tokenizer, _, ctx = load_checkpoint(checkpoint)
+def test_scores_are_those_of_the_scorer(service, loaded):
     choices = [" 걸었다.", " 좋았다", " 영화는 정말 재미있게 봤어요!", "요", *(f" {word} {word}" for word in WORDS)]
-    (encoded,) = PromptEncoder(tokenizer).encode([(PROMPT, choices)])
-    found = Scorer(net, ctx).log_likelihoods([Request(encoded.context, ids) for ids in encoded.answers])
+    (encoded,) = PromptEncoder(loaded.tokenizer).encode([(PROMPT, choices)])
+    found = Scorer(loaded.net, loaded.ctx).log_likelihoods([Request(encoded.context, ids) for ids in encoded.answers])
     answer = service.post("/score", prompt=PROMPT, choices=choices)
     assert [each["choice"] for each in answer["choices"]] == choices
     for each, expected in zip(answer["choices"], found):
@@ -131,9 +107,8 @@ def test_scores_are_those_of_the_scorer(service, checkpoint):
     assert answer["best"] == max(range(len(choices)), key=lambda place: found[place].log_likelihood)
 
 
-def test_fifty_clients_each_get_their_own_text(service, checkpoint):
+def test_fifty_clients_each_get_their_own_text(service, loaded):
     """Each prompt has a mark, and its text is the one that it has alone."""
-    net, tokenizer, _, ctx = load_checkpoint(checkpoint)
     prompts = [f"{number} {WORDS[number % len(WORDS)]} {number * 7}" for number in range(50)]
 
     def client(number: int) -> str:
@@ -152,33 +127,34 @@ def test_fifty_clients_each_get_their_own_text(service, checkpoint):
     texts = at_once([partial(client, number) for number in range(50)])
     echoed = at_once([partial(echo, number) for number in range(0, 50, 5)])
     for number, (prompt, text) in enumerate(zip(prompts, texts)):
-        (expected,) = generate(net, tokenizer, prompt, Sampling(5 + number % 7, seed=number), 1, ctx)
-        assert joined(tokenizer, prompt, text) == expected
+        assert text == loaded.text(prompt, Sampling(5 + number % 7, seed=number))
     assert echoed == [prompts[number] + texts[number] for number in range(0, 50, 5)]
 
 
 def test_a_client_that_hangs_up_frees_its_place(service):
     before = service.metric("kogpt2_tokens_written_total")
-    with service.stream(prompt=PROMPT, max_new_tokens=500, min_new_tokens=500, num_samples=SLOTS) as events:
+    with service.stream(prompt=PROMPT, max_new_tokens=MANY, min_new_tokens=MANY, num_samples=SLOTS) as events:
         for _ in range(3):
             next(events)
         assert service.metric("kogpt2_running_texts") == SLOTS
     service.wait_until(lambda: service.metric("kogpt2_running_texts") == 0)
     connection = service.connect()
-    body = json.dumps({"prompt": PROMPT, "max_new_tokens": 500, "min_new_tokens": 500}).encode()
-    connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    body = json.dumps({"prompt": PROMPT, "max_new_tokens": MANY, "min_new_tokens": MANY}).encode()
+    authorized = HEAD + f"Authorization: Bearer {service.token}\r\n".encode()
+    connection.sendall(authorized + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     service.wait_until(lambda: service.metric("kogpt2_running_texts") == 1)
     connection.close()  # while it waits for the whole answer
     service.wait_until(lambda: service.metric("kogpt2_running_texts") == 0)
-    assert service.metric("kogpt2_tokens_written_total") - before < 500 * (SLOTS + 1)
+    assert service.metric("kogpt2_tokens_written_total") - before < MANY * (SLOTS + 1)
 
 
-def test_about_is_what_may_be_asked_for(service, checkpoint):
+def test_about_is_what_may_be_asked_for(service, loaded, checkpoint):
     about = service.get("/about")
-    (model,) = about["models"]
-    net, tokenizer, recipe, _ = load_checkpoint(checkpoint)
-    assert model["name"] == f"{recipe.name}/{checkpoint.name}" and model["max_length"] == net.max_length
-    assert (model["units"], model["vocab_size"], model["end_id"]) == (96, tokenizer.vocab_size, tokenizer.eos_id)
+    model, other = about["models"]
+    assert (model["model"], other["model"]) == ("a", "b")
+    assert model["name"] == f"tiny/{checkpoint.name}" and model["max_length"] == loaded.net.max_length
+    ids = (loaded.tokenizer.vocab_size, loaded.tokenizer.eos_id)
+    assert (model["units"], model["vocab_size"], model["end_id"]) == (96, *ids)
     assert about["limits"]["waiting"] == QUEUE
     answer = service.post("/generate", prompt=PROMPT, **{**about["defaults"], "max_new_tokens": 1, "seed": 1})
     assert answer["seed"] == 1
@@ -208,8 +184,8 @@ BAD = {
     "no prompt": ({}, 400, "prompt: field required"),
     "misspelled": ({"prompt": "", "temprature": 1}, 400, "did you mean 'temperature'?"),
     "out of range": ({"prompt": "", "top_p": 0}, 400, "top_p"),
-    "another network": ({"prompt": "", "model": "b"}, 404, "there is no 'b'"),
-    "too long a prompt": (LONG, 400, "600 positions"),
+    "another network": ({"prompt": "", "model": "c"}, 400, "model: input should be 'a' or 'b'"),
+    "too long a prompt": (LONG, 400, f"{POSITIONS} positions"),
     "unknown ids": ({"prompt": "", "written": [10**6]}, 400, "id 1000000"),
     "least above most": ({"prompt": "", "max_new_tokens": 2, "min_new_tokens": 3}, 400, "min_new_tokens=3"),
     "too many texts": ({"prompt": "", "num_samples": 100}, 400, "94"),
@@ -254,12 +230,13 @@ def test_addresses_methods_and_kinds_of_body(service):
 def test_a_body_of_100_mb_is_refused_unread(service):
     size = 100 << 20
     before = service.memory()
+    head = HEAD + f"Authorization: Bearer {service.token}\r\n".encode()
     connection = service.connect()
-    connection.sendall(HEAD + f"Content-Length: {size}\r\n\r\n".encode())
+    connection.sendall(head + f"Content-Length: {size}\r\n\r\n".encode())
     assert b" 413 " in connection.recv(4096)
     connection.close()
     connection = service.connect()  # one that does not say how long it is
-    connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
     part = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
     for _ in range(8):
         connection.sendall(part)
