@@ -82,6 +82,39 @@ def compare(paths: tuple[Path, ...], as_json: bool) -> None:
     _table(["", *map(str, paths)], rows)
 
 
+@runs.command()
+@click.argument("folder", type=FOLDER, default=Path("runs"), required=False)
+@options.json_output
+def leaderboard(folder: Path, as_json: bool) -> None:
+    """Rank the runs in FOLDER and below: a table for each held-out text or task, the best first.
+
+    The figure is that of the last evaluation, bits per byte or a task's score. Runs on the same text compare whatever
+    their tokenizers; one that is not done was scored on evaluation.max_sequences sequences alone, and is marked *.
+
+    \b
+    Example: kogpt2 runs leaderboard runs
+    """
+    from kogpt2_gluon.errors import DataError, RecipeError
+    from kogpt2_gluon.runs.run_folder import find_runs
+    from kogpt2_gluon.training.leaderboard import rank
+
+    boards = rank([each for each in find_runs(folder) if not isinstance(each, RecipeError)])
+    if not boards:
+        raise DataError(f"{folder}: no run there or below that was evaluated")
+    if as_json:
+        echo_json(
+            {board: [{**_figures(run), "figure": run.final} for run in ranked] for board, ranked in boards.items()}
+        )
+        return
+    for number, (board, ranked) in enumerate(boards.items()):
+        echo("\n" * bool(number) + board)
+        rows = [
+            [f"{run.final:.4f}{'*' * (run.state != 'done')}", f"{run.step:,}", _shown(_figures(run))[4], str(run.path)]
+            for run in ranked
+        ]
+        _table([ranked[0].measure.replace("_", " "), "step", "hours", "run"], rows)
+
+
 @runs.command(no_args_is_help=True)
 @click.argument("run_dir", type=FOLDER, metavar="RUN")
 @click.argument("target", type=click.Path(path_type=Path), metavar="NEW")

@@ -68,6 +68,12 @@ class RunFolder:
         return choose(values, default=math.nan)
 
     @property
+    def final(self) -> float:
+        """The last held-out figure on record, which a run that is done has made over the whole set; NaN without one."""
+        values = [float(line[self.measure]) for line in self._evaluations() if _is_number(line.get(self.measure))]
+        return values[-1] if values else math.nan
+
+    @property
     def last(self) -> Mapping[str, Any]:
         """The last record of training; empty if there is none."""
         return next((line for line in reversed(self.lines) if line["kind"] == "train"), {})
@@ -79,7 +85,7 @@ class RunFolder:
 
     @property
     def parent(self) -> dict[str, Any]:
-        """Of a fork: the path of its parent's folder and the step; else empty."""
+        """The path of the parent's folder and the step, for a fork; else empty."""
         try:
             plain = json.loads(read_file(self.path / PARENT_FILE, 1 << 16))
         except (OSError, ValueError, RecursionError):

@@ -109,3 +109,21 @@ def test_runs_are_found_below_a_folder(parent: Path, tmp_path: Path) -> None:
     partly = kogpt2("runs", "list", tmp_path, code=3)
     assert len(partly.stdout.splitlines()) == 2 and "model.units" in partly.stderr
     assert "no run there or below" in kogpt2("runs", "list", tmp_path / "only", code=3).stderr
+
+
+def test_runs_on_the_same_held_out_text_are_ranked(parent: Path, tmp_path: Path) -> None:
+    fork(parent, tmp_path / "more", None, ["training.num_steps=9"])
+    train(load_recipe(str(tmp_path / "more" / "recipe.yaml")))
+    shutil.copytree(parent, tmp_path / "other")
+    recipe = (tmp_path / "other" / "recipe.yaml").read_text(encoding="utf-8")
+    test = load_recipe(str(parent / "recipe.yaml")).data.test
+    (tmp_path / "other" / "recipe.yaml").write_text(recipe.replace(test, str(Path(test).with_name("train"))))
+    boards = json.loads(kogpt2("runs", "leaderboard", tmp_path, "--json").stdout)
+    ranked = {board: [Path(each["run"]).name for each in runs] for board, runs in boards.items()}
+    assert sorted(map(sorted, ranked.values())) == [["more", "parent"], ["other"]]
+    (both,) = (runs for runs in boards.values() if len(runs) == 2)
+    assert both[0]["figure"] <= both[1]["figure"]
+    assert both[0]["figure"] == open_run(Path(both[0]["run"])).final
+    shown = kogpt2("runs", "leaderboard", tmp_path).stdout
+    assert shown.count("bits per byte") == 2 and "*" not in shown
+    assert "that was evaluated" in kogpt2("runs", "leaderboard", tmp_path / "other" / "samples", code=3).stderr
