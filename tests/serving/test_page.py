@@ -272,30 +272,89 @@ def test_two_settings_and_two_checkpoints_are_compared(served: Served, tab: Any)
 
 
 def test_an_input_method_keeps_its_keys(served: Served, tab: Any) -> None:
-    """While a syllable is composed, Enter finishes it, even with Ctrl, and Escape drops it: nothing is sent."""
+    """While a syllable is composed, nothing is sent. Ctrl+Enter sends when it is whole, so that none is cut off."""
     window = tab(served).open()
-    page = window.page
+    page, prompt = window.page, window.page.locator("#prompt")
     window.set({"Seed": 1, "Most new tokens": 4})
     page.focus("#prompt")
     method = window.context.new_cdp_session(page)
-    method.send("Input.imeSetComposition", {"text": "하", "selectionStart": 1, "selectionEnd": 1})
-    method.send("Input.imeSetComposition", {"text": "한", "selectionStart": 1, "selectionEnd": 1})
-    expect(page.locator("#prompt")).to_have_value("한")
+
+    def compose(text: str) -> None:
+        method.send("Input.imeSetComposition", {"text": text, "selectionStart": len(text), "selectionEnd": len(text)})
+
+    compose("하")
+    compose("한")
+    expect(prompt).to_have_value("한")
     sent = len(window.requests)
-    for is_composing, code in ((True, 13), (True, 229), (False, 229)):  # Chrome's, Firefox's and Safari's last Enter
-        event = {"key": "Enter", "ctrlKey": True, "isComposing": is_composing, "keyCode": code}
-        page.evaluate(
-            """(event) => document.querySelector("#prompt").dispatchEvent(
-                 new KeyboardEvent("keydown", { bubbles: true, cancelable: true, ...event }))""",
-            event,
+    page.keyboard.press("Enter")  # alone it never sends
+    for key, code, is_composing, number in (  # Chrome's, Firefox's, Windows' and Safari's way to report it
+        ("Enter", "Enter", True, 13),
+        ("Enter", "Enter", True, 229),
+        ("Process", "Enter", True, 229),
+        ("Enter", "Enter", False, 229),
+    ):
+        event = {"key": key, "code": code, "ctrlKey": True, "isComposing": is_composing, "keyCode": number}
+        prompt.evaluate(
+            "(prompt, event) => prompt.dispatchEvent(new KeyboardEvent('keydown', { bubbles: true, ...event }))", event
         )
-    page.keyboard.press("Control+Enter")
+    page.keyboard.press("Shift")  # the wish is dropped when another key follows
     method.send("Input.insertText", {"text": "한"})
+    page.keyboard.press("Escape")
     assert len(window.requests) == sent
     assert page.locator(".token").count() == 0
-    assert page.locator("#prompt").input_value().strip() == "한"
+
+    prompt.fill("오늘 날씨")
+    compose("느")
+    compose("는")
+    page.keyboard.press("Control+Enter")
+    assert len(window.requests) == sent
+    method.send("Input.insertText", {"text": "는"})
+    expect(page.locator(".token")).to_have_count(4)
+    window.wait()
+    assert page.locator(FIRST + ".text .prompt").inner_text() == PROMPT
+    assert len(window.requests) == sent + 1
+    window.check()
+
+
+EVENTS = '\r\n: kept alive\r\n\r\nevent: token\r\ndata:{"text":\r\ndata: "가\u2028😀: "}\r\n\r\n' + (
+    'event: end\ndata: {"text": "끝"}\n\nevent: never\ndata: {"text": "cut'
+)
+
+
+def test_events_are_read_wherever_their_stream_is_cut(served: Served, tab: Any) -> None:
+    read = """async (bytes) => {
+      const { serverSentEvents } = await import("/page/service.js");
+      const all = [];
+      for (let cut = 0; cut <= bytes.length; cut++) {
+        const parts = [bytes.slice(0, cut), bytes.slice(cut)].map((part) => new Uint8Array(part));
+        const events = [];
+        for await (const event of serverSentEvents(new Blob(parts).stream())) events.push(event);
+        const stream = new ReadableStream({ start(to) { parts.forEach((part) => to.enqueue(part)); to.close(); } });
+        const again = [];
+        for await (const event of serverSentEvents(stream)) again.push(event);
+        all.push(events, again);
+      }
+      return all;
+    }"""
+    found = tab(served).open().page.evaluate(read, list(EVENTS.encode()))
+    assert len(found) == 2 * (len(EVENTS.encode()) + 1)
+    assert all(events == [["token", {"text": "가\u2028😀: "}], ["end", {"text": "끝"}]] for events in found)
+
+
+def test_tokens_keep_their_texts_where_stop_strings_hold_them_back(served: Served, tab: Any) -> None:
+    """What could become a stop string comes with a later token, but stands at its own."""
+    asked = {"prompt": PROMPT, "seed": 3, "max_new_tokens": 12}
+    plain = [token["text"] for token in served.post(**asked)["texts"][0]["tokens"]]
+    stops = [plain[place] + plain[place + 1] + "끝" for place in (2, 6)]  # nearly come, and never do
+    held = [token["text"] for token in served.post(**asked, stop=stops)["texts"][0]["tokens"]]
+    assert held != plain
+    assert "".join(held) == "".join(plain)
+    window = tab(served).open()
+    window.set({"Seed": 3, "Most new tokens": 12})
+    window.page.locator(FIRST + ".stop textarea").fill("\n".join(stops))
+    window.page.fill("#prompt", PROMPT)
     window.write()
-    assert page.locator(".token").count() == 4
+    assert window.text() == plain
     window.check()
 
 
@@ -364,7 +423,7 @@ def test_copied_commands_write_the_same_text(served: Served, tab: Any, prompt: s
     assert page.evaluate("navigator.clipboard.readText()") == prompt + new
 
     page.click("text=Copy as command line")
-    expect(page.get_by_role("status")).to_have_text("Command line copied.")
+    expect(page.get_by_role("status")).to_have_text("Command line for a POSIX shell copied.")
     command = page.evaluate("navigator.clipboard.readText()")
     assert page.locator(FIRST + ".command pre").inner_text() == command
     (tmp_path / "kogpt2").write_text(f'#!/bin/sh\nexec {sys.executable} -m kogpt2_gluon.cli.main "$@"\n')
@@ -377,11 +436,28 @@ def test_copied_commands_write_the_same_text(served: Served, tab: Any, prompt: s
 
     if shutil.which("curl"):
         page.click("text=Copy as curl")
-        expect(page.get_by_role("status")).to_have_text("curl command copied.")
+        expect(page.get_by_role("status")).to_have_text("curl command for a POSIX shell copied.")
         command = page.evaluate("navigator.clipboard.readText()")
         printed = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
         tokens = [json.loads(line[5:]) for line in printed.splitlines() if line.startswith("data:")]
         assert "".join(each.get("text", "") for each in tokens) == new
+    window.check()
+
+
+def test_a_text_is_copied_where_pages_have_no_clipboard(served: Served, tab: Any) -> None:
+    """Browsers give none to a page without https from another machine."""
+    window = tab(served)
+    window.page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    window.open()
+    window.set({"Seed": 3, "Most new tokens": 5})
+    window.page.fill("#prompt", PROMPT)
+    window.write()
+    window.page.click("text=Copy text")
+    expect(window.page.get_by_role("status")).to_have_text("Text copied.")
+    assert window.page.evaluate("getSelection().toString()") == PROMPT + "".join(window.text())
+    window.page.fill("#prompt", "")
+    window.page.keyboard.press("Control+v")
+    expect(window.page.locator("#prompt")).to_have_value(PROMPT + "".join(window.text()))
     window.check()
 
 

@@ -178,8 +178,8 @@ export class Column {
     if (!request || this.isWriting) return;
     if (name === "continue" && !this.shown.ended) this.app.run([this], prompt, this.text.tokens.slice());
     else if (name === "text") this.copy("Text", prompt + this.text.joined());
-    else if (name === "command") this.copy("Command line", commandLine(this.requestInText(), this.model));
-    else if (name === "curl") this.copy("curl command", curlCommand(request, Boolean(this.app.token)));
+    else if (name === "command") this.copy("Command line for a POSIX shell", commandLine(this.requestInText(), this.model));
+    else if (name === "curl") this.copy("curl command for a POSIX shell", curlCommand(request, Boolean(this.app.token)));
   }
 
   /** The request for a command line, which takes no ids: what the text had already stands in the prompt. */
@@ -188,17 +188,18 @@ export class Column {
     return { ...request, prompt: request.prompt + this.text.joined(request.written?.length ?? 0) };
   }
 
-  /** Shows what it copies: without https, or where a person forbade it, the browser copies nothing. */
+  /** Shows what it copies. Browsers have no clipboard for pages without https that come from another machine. */
   async copy(what, text) {
     const { command } = this.parts;
-    command.querySelector("pre").textContent = text;
-    command.hidden = what === "Text";
+    const shown = command.querySelector("pre");
+    shown.textContent = text;
+    command.hidden = false;
     let said = `${what} copied`;
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      said = `${what}: the browser does not let this page copy; select the text and copy it`;
-      command.hidden = false;
+      getSelection().selectAllChildren(shown);
+      if (!document.execCommand("copy")) said = `${what}: the browser lets no page copy here; it is selected, copy it`;
     }
     command.querySelector("figcaption").textContent = said;
     this.app.say(`${said}.`);

@@ -3,6 +3,7 @@
 import { readAddress, writeAddress } from "./address.js";
 import { Column } from "./column.js";
 import { about } from "./service.js";
+import { Shortcuts } from "./shortcuts.js";
 
 const SAVE_MS = 300; // browsers refuse an address that changes too often
 const MOST_UNDONE = 50;
@@ -38,15 +39,7 @@ class Page {
       prompt.focus();
       this.load();
     });
-    document.addEventListener("keydown", (event) => {
-      // While an input method composes, Enter and Escape are its own: they choose or drop what is composed. Safari
-      // reports the Enter that ends a composition after its end, with the code 229.
-      if (event.isComposing || event.keyCode === 229 || event.defaultPrevented) return;
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-        event.preventDefault();
-        if (!event.repeat) this.write();
-      } else if (event.key === "Escape") this.escape();
-    });
+    new Shortcuts(document, { write: () => this.write(), escape: () => this.escape() });
     window.addEventListener("hashchange", () => this.restore());
     window.addEventListener("pagehide", () => this.save());
   }

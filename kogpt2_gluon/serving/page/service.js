@@ -70,7 +70,7 @@ function sentence(text) {
 }
 
 /** Parses a stream of server-sent events whose data is JSON; a chunk may end anywhere, inside a character too. */
-async function* serverSentEvents(body) {
+export async function* serverSentEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let unread = "";
   try {
@@ -98,9 +98,10 @@ function parseEvent(block) {
   let name = "message";
   const data = [];
   for (const line of block.split(/\r?\n/)) {
-    const [, field, value] = /^([^:]*):? ?(.*)$/.exec(line);
-    if (field === "event") name = value;
-    if (field === "data") data.push(value);
+    const colon = line.indexOf(":"); // only \n ends a line of JSON: U+2028, say, is a character as any other
+    const value = line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
+    if (line.startsWith("event:")) name = value;
+    if (line.startsWith("data:")) data.push(value);
   }
   if (!data.length) return null;
   try {

@@ -35,6 +35,7 @@ export class TokenText {
     this.choices = this.panel.querySelector("ol");
     this.rewrite = rewrite;
     this.tokens = [];
+    this.waiting = 0;
     this.place = -1; // of the token that the panel is about
     this.pinned = false; // opened by focus, tap or click: a pointer that leaves does not close it
     this.listenToTokens();
@@ -44,6 +45,7 @@ export class TokenText {
   clear() {
     this.close();
     this.tokens = [];
+    this.waiting = 0; // the first token whose text may still come
     this.list.replaceChildren();
     this.list.removeAttribute("role"); // a list of options without one is none
     this.list.removeAttribute("aria-label");
@@ -51,12 +53,46 @@ export class TokenText {
 
   /** Adds a token {id, text, spelling, log_probability, alternatives}. */
   add(token, endId) {
-    const span = element("span", "token", token.text);
+    this.append({ ...token, text: "" }, endId);
+    this.extend(token.text);
+  }
+
+  /** Adds text. It may belong to earlier tokens, too: what could become a stop string comes when it did not. */
+  extend(text) {
+    const last = this.tokens.length - 1;
+    let rest = text;
+    while (this.waiting < last && rest) {
+      const missing = this.missing(this.waiting);
+      const own = missing.startsWith(rest) ? rest : missing;
+      if (!rest.startsWith(own)) break; // parts of a character: the last of them gets it
+      if (own) this.setText(this.waiting, this.tokens[this.waiting].text + own);
+      rest = rest.slice(own.length);
+      if (own === missing) this.waiting++;
+    }
+    if (!rest) return;
+    this.setText(last, this.tokens[last].text + rest);
+    this.waiting = last;
+  }
+
+  /** What of a token's spelling has not come yet. */
+  missing(place) {
+    const { spelling, text } = this.tokens[place];
+    return spelling.startsWith(text) ? spelling.slice(text.length) : "";
+  }
+
+  setText(place, text) {
+    const span = this.list.children[place];
+    this.tokens[place] = { ...this.tokens[place], text };
+    span.textContent = text;
+    span.classList.remove("part");
+    span.classList.toggle("break", text === "\n");
+  }
+
+  append(token, endId) {
+    const span = element("span", "token part"); // a part, as long as it shows nothing
     const tint = 1 + TINTS.filter((limit) => Math.exp(token.log_probability) < limit).length;
     span.classList.add(`t${tint}`);
-    if (token.id === endId) span.classList.add("end");
-    else if (token.text === "") span.classList.add("part");
-    else if (token.text === "\n") span.classList.add("break");
+    if (token.id === endId) span.classList.replace("part", "end");
     span.setAttribute("role", "option");
     span.setAttribute("aria-selected", "false");
     span.setAttribute("aria-label", `${spelled(token, endId)}, ${percent(token.log_probability)}`);
@@ -73,14 +109,6 @@ export class TokenText {
   /** The text of the first `count` tokens; of all without a number. */
   joined(count = this.tokens.length) {
     return this.tokens.slice(0, count).map(({ text }) => text).join("");
-  }
-
-  /** Adds text that no token had: a character that never became whole. */
-  extend(text) {
-    const last = this.tokens.length - 1;
-    if (last < 0) return;
-    this.tokens[last] = { ...this.tokens[last], text: this.tokens[last].text + text };
-    this.list.lastElementChild.append(text);
   }
 
   get isOpen() {
