@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.demo.sentences.sample_text import write_sample_corpus
 from tests.helpers import ROOT, run
 from tests.words.documents import Command, commands, fenced
@@ -106,6 +108,19 @@ def test_the_training_commands_of_docs_data_run(work, tmp_path, monkeypatch):
     assert "num_steps: 2" in execute(second)
     execute(report)
     assert (tmp_path / "runs" / "short" / "report.html").is_file()
+
+
+def test_the_commands_of_docs_generation_run(work, tmp_path, monkeypatch):
+    """In this process, which has MXNet already; the prompts are those of the document."""
+    (_, prompts), *_ = fenced(ROOT / "docs" / "generation.md", "json")
+    (tmp_path / "prompts.jsonl").write_text(prompts, encoding="utf-8")
+    (tmp_path / "runs").symlink_to(work / "runs")
+    monkeypatch.chdir(tmp_path)
+    for command in commands_of("docs/generation.md", "kogpt2 generate"):
+        done = CliRunner().invoke(cli, [*command.words[1:], *SMALLER["kogpt2 generate"]], input="이 영화는")
+        assert done.exit_code == 0, (str(command), done.exception)
+        assert "이 영화는" in done.stdout or done.stdout == "texts.jsonl: 2 prompts continued\n"
+    assert len((tmp_path / "texts.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_the_training_commands_of_docs_training_run(work, tmp_path, monkeypatch):
