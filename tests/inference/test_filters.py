@@ -49,3 +49,21 @@ def test_a_nucleus_of_many(size, spread, mass):
         assert border < outside.min(initial=np.inf)
         assert probabilities[typical].sum() >= mass - 1e-9
         assert probabilities[distance < border].sum() < mass + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("mass", "nucleus", "typical"),
+    [(0.25, [0], [1]), (0.5, [0], [0, 1]), (0.75, [0, 1], [0, 1]), (0.76, [0, 1, 3], None)],
+)
+def test_a_mass_that_is_met_exactly_is_enough(mass, nucleus, typical):
+    """Others stop one token too late there, or too early. Of two equal ones one is enough for a nucleus."""
+    probabilities = np.array([0.5, 0.25, 0.125, 0.125])
+    assert sorted(filters.top_p(probabilities, mass)) == nucleus
+    assert sorted(filters.typical_p(probabilities, mass)) == (typical or [0, 1, 2, 3])
+
+
+def test_one_token_has_all_of_the_mass():
+    for probabilities in (np.array([0.0, 1.0, 0.0]), np.eye(50_000)[7]):
+        for mass in (1e-9, 0.5, 1 - 1e-9):
+            assert filters.top_p(probabilities, mass).tolist() == [probabilities.argmax()]
+            assert filters.typical_p(probabilities, mass).tolist() == [probabilities.argmax()]
