@@ -290,7 +290,7 @@ def container(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     run(
         *pip, "mxnet==1.9.0", "numpy<1.20", "multi-model-server==1.1.8", "sagemaker-mxnet-inference==1.5.5", timeout=500
     )
-    run(*pip, "-r", model_dir / "code" / "requirements.txt", timeout=500)  # as the container does when it starts
+    run(*pip, "-r", model_dir / "code" / "requirements.txt", timeout=900)  # as the container does when it starts
     return venv / "bin" / "python"
 
 
@@ -300,6 +300,7 @@ def python_38() -> Path | None:
     return Path(found[0]) if found[0] else None
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.slow  # installs 100 MB
 def test_the_containers_toolkit_calls_the_handlers(container, model_dir, source):
     requests = [*ANSWERED, *(each[:3] for each in REFUSED)]
@@ -310,6 +311,7 @@ def test_the_containers_toolkit_calls_the_handlers(container, model_dir, source)
     check_answers(answers, source, ops="stock")
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.slow
 def test_the_containers_server_answers(container, model_dir, source, tmp_path):
     """The whole of it, as `docker run IMAGE serve` starts it; only its settings are written to another folder."""
