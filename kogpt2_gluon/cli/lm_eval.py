@@ -59,6 +59,9 @@ def lm_eval(
     from kogpt2_gluon.errors import RecipeError
     from kogpt2_gluon.machine import runtime
 
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise RecipeError(f"--tasks {tasks!r}: names no task; give YAML files, or names with commas between them")
     if samples:
         check_target("--samples", samples)
     runtime.wait_briefly()  # before the next lines load MXNet
@@ -75,7 +78,6 @@ def lm_eval(
     def say(line: str) -> None:
         click.echo(f"kogpt2: {line}", err=True)
 
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
     net, tokenizer, _, ctx = load_checkpoint(checkpoint, device, precision, operators)
     model = HarnessModel(net, tokenizer, ctx, say)
     found = evaluate_with_harness(model, names, include_path, num_fewshot, limit, samples is not None)

@@ -13,11 +13,14 @@ from kogpt2_gluon.wording import gigabytes
 
 
 def refuse_occupied(out: Path) -> None:
-    """RecipeError if `out` exists and is not an empty folder."""
-    if out.is_dir() and any(out.iterdir()):
-        raise RecipeError(f"{out}: the folder is not empty; name a new one, or empty it")
-    if out.exists() and not out.is_dir():
-        raise RecipeError(f"{out}: it is a file; name a folder")
+    """RecipeError if `out` exists and is not an empty folder, or cannot exist."""
+    try:
+        if out.is_dir() and any(out.iterdir()):
+            raise RecipeError(f"{out}: the folder is not empty; name a new one, or empty it")
+        if out.exists() and not out.is_dir():
+            raise RecipeError(f"{out}: it is a file; name a folder")
+    except OSError as error:  # a name that is too long
+        raise RecipeError(f"{out}: cannot be written: {error.strerror}") from None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.tasks.loading import is_there
 from kogpt2_gluon.user_files import load_yaml, read_user_text
 
 NEEDS_CODE = ("include", "class", "group")
@@ -58,6 +59,6 @@ def _below(folder: Path, files: Any) -> Any:
     name = str(files)
     if "://" in name or any(sign in name for sign in "*?["):
         return name if "://" in name else str(folder / name)
-    if not (folder / name).is_file():
+    if not is_there(folder / name):
         raise DataError(f"{folder / name}: no such file, which the task names as its data")
     return str(folder / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ def open_task(name: str) -> Task:
     if name in PUBLIC:
         return PUBLIC[name]
     path = Path(name)
-    if path.suffix.lower() in (".yaml", ".yml") or path.is_file():
+    if path.suffix.lower() in (".yaml", ".yml") or is_there(path):
         return load_own_task(path)
     near = difflib.get_close_matches(name.lower().replace("_", "-"), PUBLIC, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; the tasks: {', '.join(PUBLIC)}"
@@ -45,14 +46,25 @@ def find_split(task: Task, data: Path, split: str) -> Path | None:
 
     A public file may also be there without the first folders of its name. DataError if there is no such folder.
     """
-    if not data.is_dir():
-        raise DataError(f"{data}: {'a file, where the folder of' if data.exists() else 'no such folder, for'} the data")
+    if not is_there(data, Path.is_dir):
+        what = "is a file" if is_there(data) else "no such folder"
+        raise DataError(f"{data}: {what}; name the folder of the data")
     files = task.splits[split].files if split in task.splits else ()
     for name in files:
         for candidate in _places_of(task, name):
-            if (data / candidate).is_file():
+            if is_there(data / candidate):
                 return data / candidate
     return None
+
+
+def is_there(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
+    """Returns True for a file, or what `kind` asks for; False for a name that is too long to be one."""
+    try:
+        return kind(path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def _places_of(task: Task, name: str) -> Iterator[Path]:

@@ -33,6 +33,7 @@ from kogpt2_gluon.shards.format import Manifest, Tokens
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 from kogpt2_gluon.tasks.leakage import EXAMPLES, normalize
+from kogpt2_gluon.tasks.loading import is_there
 from kogpt2_gluon.tasks.metrics import Say, be_silent
 from kogpt2_gluon.tasks.task import Row
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
@@ -165,7 +166,7 @@ def sets_of(folders: Sequence[Path]) -> list[tuple[Path, Manifest]]:
     """Returns the sets that folders are or have in them, each once. DataError for a folder without any."""
     sets: dict[str, tuple[Path, Manifest]] = {}
     for folder in folders:
-        if not folder.is_dir():
+        if not is_there(folder, Path.is_dir):
             raise DataError(_no_folder(folder))
         is_set = (folder / MANIFEST).is_file()
         found = [(each, Manifest.load(each)) for each in ([folder] if is_set else set_folders(folder))]
@@ -187,7 +188,7 @@ def _no_folder(path: Path) -> str:
     if path.parts[:1] == ("s3:",):  # "s3://" as a path
         url = f"s3://{'/'.join(path.parts[1:])}"
         return f"{url}: shards are read from a folder; first: kogpt2 files download {url} DIR"
-    what = "is no folder" if path.exists() else "no such folder"
+    what = "is no folder" if is_there(path) else "no such folder"
     return f"{path}: {what}; name one with the shards of pretraining that kogpt2 shard wrote, such as shards/train"
 
 

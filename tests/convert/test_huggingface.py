@@ -143,6 +143,8 @@ def test_the_folder_appears_whole_or_not_at_all(checkpoint, tmp_path, monkeypatc
 
 
 def test_occupied_places_are_refused(checkpoint, tmp_path):
+    with pytest.raises(RecipeError, match="xx: cannot be written: File name too long"):
+        convert_checkpoint(checkpoint, tmp_path / ("x" * 300))
     with pytest.raises(RecipeError, match="the folder is not empty"):
         convert_checkpoint(checkpoint, checkpoint.path)
     (tmp_path / "file").write_text("mine")

@@ -27,6 +27,7 @@ from kogpt2_gluon.tasks.harness import HarnessModel, evaluate_with_harness
 from kogpt2_gluon.tasks.harness_tasks import read_task_file
 from kogpt2_gluon.tasks.in_context import LIKELIHOOD, PER_BYTE, InContext, InContextOptions
 from tests.convert.convert_helpers import make_checkpoint
+from tests.helpers import small_disk
 from tests.tasks.in_context_helpers import PROMPT, TASK, make_tokenizer, rows
 
 POSITIONS = 256
@@ -254,3 +255,23 @@ def test_the_verb_writes_rows_and_a_table(roads, tmp_path, monkeypatch, capsys):
     lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 5 and all(len(line["resps"]) == 3 for line in lines)
     assert capsys.readouterr().out.splitlines()[1].split()[:4] == [roads.files[1].stem, "0", "5", "acc"]
+
+
+def test_scores_are_printed_though_the_disk_of_the_rows_is_full(roads, tmp_path, monkeypatch, capsys):
+    with small_disk(tmp_path / "disk", 4096) as disk:
+        command = ["lm-eval", roads.checkpoint.path, "--tasks", roads.files[1], "--samples", disk / "samples.jsonl"]
+        monkeypatch.setattr("sys.argv", ["kogpt2", *map(str, command), "--ops", "stock"])
+        with pytest.raises(SystemExit, match="1"):
+            main()
+        assert list(disk.iterdir()) == []
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].split()[0] == roads.files[1].stem
+    assert err.splitlines()[-1].startswith(f"kogpt2: {disk / 'samples.jsonl'}: the disk is full")
+    assert "make room, or name another --samples" in err
+
+
+def test_no_task_at_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["kogpt2", "lm-eval", str(tmp_path), "--tasks", " , "])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--tasks ' , ': names no task; give YAML files" in capsys.readouterr().err

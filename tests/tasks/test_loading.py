@@ -67,7 +67,16 @@ def test_a_split_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "(it has 00.txt, 01.txt, 02.txt, 03.txt, 04.txt, 05.txt, 06.txt, 07.txt, and 4 more)" in told
     assert "https://github.com/e9t/nsmc" in told
     assert f"{tmp_path / 'none'}: no such folder" in fault(NSMC, tmp_path / "none")
-    assert "a file, where the folder of the data" in fault(NSMC, tmp_path / "00.txt")
+    assert "00.txt: is a file; name the folder of the data" in fault(NSMC, tmp_path / "00.txt")
+
+
+def test_a_name_that_is_too_long_is_that_of_no_file(tmp_path: Path) -> None:
+    long = "가" * 300
+    assert "no such folder; name the folder of the data" in fault(NSMC, tmp_path / long)
+    own = write(tmp_path / "own.yaml", f"name: a\nlabels: [x, y]\nfiles: {{train: {long}}}\n")
+    assert f"{tmp_path}: has no {long} for train of a" in fault(open_task(str(own)), tmp_path)
+    with pytest.raises(RecipeError, match="no such task, and no file"):
+        open_task(long)
 
 
 # Rows. ----------------------------------------------------------------------------------------------------------------
