@@ -109,6 +109,38 @@ def test_a_replacement_character_of_the_text_itself_is_shown_at_once(tokenizers,
     assert "".join(parts) == "가\ufffd" and parts[-1] == ""
 
 
+# What went wrong in other programs that do this; the numbers are those of their public reports.
+BROKEN = [
+    (b"\xc0\x80", b"\xe0\x80\xaf", b"\xf0\x80\x80\xaf"),  # overlong forms (unslothai/llama.cpp 202)
+    (b"\xed\xa0\x80", b"\xed\xbf\xbf"),  # halves of surrogate pairs
+    (b"\xf4\x90\x80\x80", b"\xff\xfe"),  # beyond Unicode
+    ("가".encode()[:2], "나".encode()),  # half a syllable and a whole one (text-generation-inference 131)
+    ("😀".encode()[1:], "😀".encode()[:3], b"a"),
+]
+
+
+@pytest.mark.parametrize("name", ["lossless", "byte_level", "llama"])
+@pytest.mark.parametrize("parts", BROKEN)
+def test_bytes_that_are_no_text_do_not_stop_a_stream(tokenizers, name, parts):
+    """A network can write any bytes: what follows them is shown as ever."""
+    tokenizer = tokenizers[name]
+    by_byte = {tokenizer.spellings[token]: int(token) for token in tokenizer.byte_ids.nonzero()[0]}
+    by_byte |= {bytes([byte]): tokenizer.spellings.index(bytes([byte])) for byte in b"a" if name == "byte_level"}
+    raw = [by_byte[bytes([byte])] for part in parts for byte in part if bytes([byte]) in by_byte]
+    ids = [*raw, *tokenizer.encode("a 가"), *raw]
+    _, shown = parts_of(tokenizer, ids, [])
+    assert "".join(shown) == tokenizer.decode(ids) and "가" in "".join(shown[: -len(raw)])
+
+
+@pytest.mark.parametrize("name", ["lossless", "byte_level", "llama"])
+def test_what_follows_a_replacement_character_is_not_held_back(tokenizers, name):
+    """sgl-project/sglang-omni 2124, mlc-ai/mlc-llm 2978: nothing more came after one that was really in the text."""
+    tokenizer = tokenizers[name]
+    ids = tokenizer.encode("앞 \ufffd 뒤")
+    _, parts = parts_of(tokenizer, ids, [])
+    assert "".join(parts[:-1]).endswith("뒤") and parts[-1] == ""
+
+
 def test_the_space_between_prompt_and_text(tokenizers):
     for name in NAMES:
         tokenizer = tokenizers[name]
@@ -168,6 +200,16 @@ def test_stop_strings_whatever_the_borders(parts, stops):
     if not stream.found:
         shown += stream.finish()
     assert (shown, stream.found) == (expected, found)
+
+
+def test_the_beginning_of_a_stop_string_is_neither_shown_early_nor_twice():
+    """vllm 3574 showed DEF, G and HI of the stop string DEFGHIJ; llama.cpp 10914 repeated text after a near miss."""
+    stream = StopStrings(["DEFGHIJ"])
+    assert [stream.push(part) for part in (" ABC", "DEF", "G", "HI", "J K")] == [" ABC", "", "", "", ""]
+    stream = StopStrings(["\n", "Alice:"])
+    assert [stream.push(part) for part in (" ", "Alice", "!", " Hi")] == [" ", "", "Alice!", " Hi"]
+    stream = StopStrings(["aab"])  # its beginning begins again inside of itself
+    assert "".join([*map(stream.push, "aaab"), stream.finish()]) == "a" and stream.found
 
 
 def test_only_what_could_be_a_stop_string_is_held_back():
