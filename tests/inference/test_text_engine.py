@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.generation import Generator
-from kogpt2_gluon.inference.sampling import Sampling
+from kogpt2_gluon.inference.sampling import Choice, Sampling
 from kogpt2_gluon.inference.text_engine import TextEngine, TextRequest, Written
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.slots import Slots
+from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from tests.convert.convert_helpers import OWN_SENTENCES, train
 
@@ -47,7 +48,6 @@ def net(request, tokenizer) -> GPT2Model:
     if shutil.which("g++") is None:
         pytest.skip("no g++")
     from kogpt2_gluon.ops.build import load_cpu_operators
-    from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 
     load_cpu_operators()
     return make_net(tokenizer, FusedCpuOps("float32"))
@@ -97,14 +97,28 @@ def requests(draw) -> TextRequest:
     return TextRequest(prompt, sampling, draw(st.integers(0, 2)))
 
 
+ANY = {
+    "arrivals": st.lists(st.tuples(st.integers(0, 3), requests()), min_size=1, max_size=9),
+    "cancelled": st.dictionaries(st.integers(0, 8), st.integers(0, 6), max_size=3),
+    "num_slots": st.integers(1, 5),
+    "prompt_part": st.sampled_from([1, 3, 64]),
+}
+
+
 @settings(max_examples=10, deadline=None)
-@given(
-    arrivals=st.lists(st.tuples(st.integers(0, 3), requests()), min_size=1, max_size=9),
-    cancelled=st.dictionaries(st.integers(0, 8), st.integers(0, 6), max_size=3),
-    num_slots=st.integers(1, 5),
-    prompt_part=st.sampled_from([1, 3, 64]),
-)
+@given(**ANY)
 def test_each_text_is_what_it_is_alone(net, tokenizer, arrivals, cancelled, num_slots, prompt_part):
+    check_arrivals(net, tokenizer, arrivals, cancelled, num_slots, prompt_part)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(**ANY)
+def test_each_text_is_what_it_is_alone_often(net, tokenizer, arrivals, cancelled, num_slots, prompt_part):
+    check_arrivals(net, tokenizer, arrivals, cancelled, num_slots, prompt_part)
+
+
+def check_arrivals(net, tokenizer, arrivals, cancelled, num_slots, prompt_part):
     engine = TextEngine(net, tokenizer, num_slots=num_slots, prompt_part=prompt_part)
     written, asked = [], {}
     queue = [(wait, request) for wait, request in arrivals]
@@ -134,6 +148,24 @@ def test_each_text_is_what_it_is_alone(net, tokenizer, arrivals, cancelled, num_
             assert ids == expected
             room = min(request.sampling.max_new_tokens, POSITIONS - len(request.prompt))
             assert reason == ("length" if len(ids) == room else "stop")
+
+
+def test_numbers_are_the_same_to_the_last_bit_whatever_else_is_written(net, tokenizer):
+    """Batches change results elsewhere (lm-evaluation-harness 1645, sglang 2567): padding, or sums in another order."""
+    if not isinstance(net.ops, FusedCpuOps):
+        pytest.skip("stock operators add in another order for another number of texts")
+
+    def choices(others: int, num_slots: int) -> list[Choice]:
+        engine = TextEngine(net, tokenizer, num_slots=num_slots)
+        for place in range(others):
+            engine.add(TextRequest([1, *range(50 + place, 54 + 3 * place)], Sampling(2 + place, seed=place)))
+        number = engine.add(TextRequest([1, 30, 31, 32], Sampling(12, seed=9, alternatives=5)))
+        return [each.choice for each in engine.run() if each.number == number]
+
+    alone = choices(0, 1)
+    assert len(alone) > 3
+    for others, num_slots in ((1, 2), (3, 8), (6, 3), (6, 7)):
+        assert choices(others, num_slots) == alone
 
 
 def test_first_come_first_served(net, tokenizer):
