@@ -48,6 +48,7 @@ TOGETHER = {
         "tests/serving/test_openai.py",
         "tests/serving/test_schema.py",
         "tests/serving/test_service.py",
+        "tests/serving/test_worker.py",
     ),
 }
 GROUPS = {file: name for name, files in TOGETHER.items() for file in files}
