@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kogpt2_gluon.cli import options
+from kogpt2_gluon.cli.group import echo_json
 from kogpt2_gluon.cli.options import encoding, patterns
 from kogpt2_gluon.cli.paths import ANY_PATH
 
@@ -80,7 +80,7 @@ def evaluate(
         checkpoint, data, batch_size, seq_length, device, precision, operators, text, say, stride
     )
     if as_json:
-        click.echo(json.dumps(scores.to_dict()))
+        echo_json(scores.to_dict())
         return
     for line in lines_of(scores):
         click.echo(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -44,10 +45,26 @@ def stdout_named() -> Iterator[None]:
 def echo_json(data: Any, indent: int | None = None) -> None:
     """Prints data as JSON, or a text that is JSON already.
 
-    Programs read it, so a character that the encoding of stdout lacks is escaped, not replaced.
+    Programs read it, so a character that the encoding of stdout lacks is escaped, not replaced, and a number that is
+    not finite is null: JSON has no other word for it.
     """
-    text = data.rstrip("\n") if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=indent)
+    text = data.rstrip("\n") if isinstance(data, str) else to_json(data, indent)
     echo(text if _is_utf(sys.stdout.encoding) else re.sub(r"[^\0-\x7f]", _escape, text))
+
+
+def to_json(data: Any, indent: int | None = None) -> str:
+    """Writes data as JSON; a number that is not finite becomes null, and what JSON cannot have its text."""
+    return json.dumps(_finite(data), ensure_ascii=False, indent=indent, default=str, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(each) for key, each in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(each) for each in data]
+    if getattr(data, "ndim", None) == 0:  # a number of NumPy's
+        data = data.item()
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from kogpt2_gluon.cli import options
-from kogpt2_gluon.cli.group import echo, echo_json
+from kogpt2_gluon.cli.group import echo, echo_json, to_json
 from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER, check_target
 from kogpt2_gluon.machine.interrupts import interruptible
 
@@ -83,7 +82,7 @@ def lm_eval(
     found = evaluate_with_harness(model, names, include_path, num_fewshot, limit, samples is not None)
     rows = found.pop("samples", {})
     if as_json:
-        echo_json(json.dumps(found, ensure_ascii=False, default=str))
+        echo_json(found)
     else:
         echo(table(found))
     if samples:  # last: the scores took long, and are not lost if this fails
@@ -92,7 +91,7 @@ def lm_eval(
         from kogpt2_gluon.wording import gigabytes
 
         lines = [{"task": task, **row} for task, each in rows.items() for row in each]
-        text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
+        text = "".join(f"{to_json(line)}\n" for line in lines)
         content = text.encode("utf-8", "surrogatepass")
         need = f"the rows need {gigabytes(len(content))}; make room, or name another --samples"
         with full_disk_named(samples.parent, lambda: need):

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from kogpt2_gluon.cli.generate import print_texts
+from kogpt2_gluon.cli.group import to_json
 from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.inference.text_writer import Text
 from tests.helpers import kogpt2, run
@@ -103,3 +105,10 @@ def test_generate_prints_on_any_console(encoding, checkpoint):
     assert shown.count("?") >= 2  # ⁇ at least
     found = json.loads(text_in(encoding, *command, "--max-new-tokens", "3", "--json"))
     assert found["prompt"] == f"{KOREAN} 龘" and len(found["texts"]) == 2 and "cannot spell" in found["notes"][0]
+
+
+def test_json_has_numbers_and_null_alone():
+    """Programs in other languages refuse NaN and Infinity, which Python would write."""
+    data = {"a": float("nan"), "b": [np.float32("inf"), np.int64(7), (0.5, -np.inf)], "c": Path("x"), "d": "NaN"}
+    assert json.loads(to_json(data)) == {"a": None, "b": [None, 7, [0.5, None]], "c": "x", "d": "NaN"}
+    assert "NaN" not in to_json({"perplexity": float("nan")})
