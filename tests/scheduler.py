@@ -3,7 +3,8 @@
 A system that is out of memory kills a process. xdist then starts another one, but its scheduler for scopes (3.8.0)
 deals the test that was running again, so that the new process dies too. It deals to a process that has not said yet
 which tests it has (KeyError), and to one that is dead already (OSError): INTERNALERRORs, which hide all failures so
-far. Here the killed test has failed, and the others of its file run elsewhere.
+far (pytest-dev/pytest-xdist, issues 714, 1189, 1323 and 1362). Here the killed test has failed, and the others of its
+file run elsewhere.
 """
 
 from __future__ import annotations
