@@ -144,7 +144,7 @@ def places(path: Path) -> dict[str, int]:
 
 def test_a_changed_byte_anywhere_is_refused_before_the_network_is_used(folder, monkeypatch):
     used = []
-    monkeypatch.setattr(generation, "decoder_for", lambda *arguments: used.append(arguments))
+    monkeypatch.setattr(generation, "slots_for", lambda *arguments: used.append(arguments))
     for what, at in places(folder / "model.params").items():
         flip(folder / "model.params", at)
         with pytest.raises(DamagedError, match=r"model\.params: missing, truncated or damaged"):
