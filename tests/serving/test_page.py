@@ -160,7 +160,7 @@ def test_a_text_is_written_and_rewritten_by_keyboard(served: Served, tab: Any, w
     assert window.text() == [token["text"] for token in expected["tokens"]]
     assert page.locator(FIRST + ".text").inner_text().replace("·", "") == PROMPT + expected["text"]
 
-    # To the tokens, along them, and down to what could stand there instead.
+    # To the tokens, along them, and down to what could be there instead.
     window.tab_to(".token")
     keyboard.press("ArrowRight")
     keyboard.press("ArrowRight")
@@ -342,7 +342,7 @@ def test_events_are_read_wherever_their_stream_is_cut(served: Served, tab: Any) 
 
 
 def test_tokens_keep_their_texts_where_stop_strings_hold_them_back(served: Served, tab: Any) -> None:
-    """What could become a stop string comes with a later token, but stands at its own."""
+    """Text that could become a stop string comes with a later token, and is shown at its own."""
     asked = {"prompt": PROMPT, "seed": 3, "max_new_tokens": 12}
     plain = [token["text"] for token in served.post(**asked)["texts"][0]["tokens"]]
     stops = [plain[place] + plain[place + 1] + "끝" for place in (2, 6)]  # nearly come, and never do
@@ -542,7 +542,7 @@ def test_a_service_that_refuses_is_busy_or_goes_away(networks: tuple[Path, Path]
         assert TOKEN not in page.locator(".command pre").inner_text()
         assert "$KOGPT2_TOKEN" in page.locator(".command pre").inner_text()
 
-        # One of them takes the only place, for long. The other is told so, and keeps its text.
+        # One of them takes the only place, for long. The other says so, and keeps its text.
         writing.set({"Most new tokens": POSITIONS - 20})
         writing.page.click("#write")
         expect(writing.page.locator(".token").nth(5)).to_be_visible()
@@ -569,7 +569,7 @@ def test_a_service_that_refuses_is_busy_or_goes_away(networks: tuple[Path, Path]
 
 
 def test_a_service_that_is_gone_when_the_page_begins(served: Served, tab: Any) -> None:
-    """As after a restart of the service: the page can be used once it is there."""
+    """The page can be used once it is there, as after a restart of the service."""
     window = tab(served)
     window.page.route("**/about", lambda route: route.abort())
     window.page.goto(served.url)

@@ -1,4 +1,4 @@
-// The prompt and the settings stand in the fragment of the page's address, which a browser never sends: a reload keeps
+// The prompt and the settings are in the fragment of the page's address, which a browser never sends: a reload keeps
 // them, a copied address shows them to a colleague, and two tabs do not disturb each other. Nothing else is stored.
 
 const LONGEST = 100_000; // characters of a fragment that all browsers take

@@ -22,7 +22,7 @@ export class Column {
     };
     this.parts.title.id = `title-${number}`;
     this.element.setAttribute("aria-labelledby", this.parts.title.id);
-    for (const { model, name } of app.about.models) this.parts.select.append(new Option(name, model));
+    for (const each of app.about.models) this.parts.select.append(new Option(nameOf(each, app.about), each.model));
     part(".of").hidden = app.about.models.length < 2;
     this.parts.select.addEventListener("change", app.changed);
     this.settings = new Settings(part(".settings"), app.about.defaults, app.about.limits, app.changed);
@@ -182,7 +182,7 @@ export class Column {
     else if (name === "curl") this.copy("curl command for a POSIX shell", curlCommand(request, Boolean(this.app.token)));
   }
 
-  /** The request for a command line, which takes no ids: what the text had already stands in the prompt. */
+  /** The request for a command line, which takes no ids: what the text had already is in the prompt. */
   requestInText() {
     const { request } = this.shown;
     return { ...request, prompt: request.prompt + this.text.joined(request.written?.length ?? 0) };
@@ -221,6 +221,11 @@ function commonLength(one, other) {
   let length = 0;
   while (length < other.length && one[length] === other[length]) length++;
   return length;
+}
+
+/** The name of a network; two of one recipe and step differ by their paths only. */
+export function nameOf(network, { models }) {
+  return models.filter(({ name }) => name === network.name).length > 1 ? network.checkpoint : network.name;
 }
 
 function counted(tokens) {

@@ -1,8 +1,9 @@
 // The page that `kogpt2 serve` shows: a prompt, and one or two columns that continue it.
 
 import { readAddress, writeAddress } from "./address.js";
-import { Column } from "./column.js";
+import { Column, nameOf } from "./column.js";
 import { about } from "./service.js";
+import { element } from "./settings.js";
 import { Shortcuts } from "./shortcuts.js";
 
 const SAVE_MS = 300; // browsers refuse an address that changes too often
@@ -55,7 +56,8 @@ class Page {
       else this.parts.trouble.textContent = `${error.message} Write tries again.`;
       return false;
     }
-    this.parts.about.textContent = this.about.models.map(described).join("  |  ");
+    const described = (network) => `${nameOf(network, this.about)} · ${sizes(network)}`;
+    this.parts.about.replaceChildren(...this.about.models.map((network) => element("span", "network", described(network))));
     if (!this.columns.length) this.setColumns(this.wanted.length, this.wanted);
     return true;
   }
@@ -179,8 +181,8 @@ class Page {
   }
 }
 
-function described({ name, parameters, max_length: positions, weights }) {
-  return `${name} · ${parameters.toLocaleString("en")} parameters · ${positions.toLocaleString("en")} positions · ${weights}`;
+function sizes({ parameters, max_length: positions, weights }) {
+  return `${parameters.toLocaleString("en")} parameters · ${positions.toLocaleString("en")} positions · ${weights}`;
 }
 
 function sentence(column, outcome, count) {

@@ -27,7 +27,7 @@ function spelled({ id, spelling }, endId) {
 
 /** The new text of a column, in its element .tokens, and the panel .alternatives below a token. */
 export class TokenText {
-  /** `rewrite(place, alternative)` is called when a person chooses what stands at a place. */
+  /** `rewrite(place, alternative)` is called when a person chooses another token for a place. */
   constructor(column, rewrite) {
     this.page = column.querySelector(".page");
     this.list = column.querySelector(".tokens");
@@ -214,7 +214,7 @@ export class TokenText {
 
   fill(token) {
     const name = spelled(token, this.endId);
-    this.panel.setAttribute("aria-label", `What else could stand in the place of ${name}`);
+    this.panel.setAttribute("aria-label", `What else could be in the place of ${name}`);
     this.panel.querySelector(".chosen b").textContent = name;
     this.panel.querySelector(".chosen span").textContent = percent(token.log_probability);
     const others = token.alternatives.map(([spelling, logProbability, id]) => ({
