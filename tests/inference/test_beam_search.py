@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.inference.beam_search import beam_search
+from kogpt2_gluon.inference.beam_search import _Beam, _Finished, beam_search
 from kogpt2_gluon.inference.continuation import END, LENGTH, Continuation
-from kogpt2_gluon.inference.sampling import Sampling
+from kogpt2_gluon.inference.sampling import Choice, Sampling
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.slots import slots_for
@@ -71,6 +73,38 @@ def test_equal_transformers(pair, prompts, length_penalty, early_stopping):
         assert_equal(found, theirs(pair, prompt, num_return_sequences=beams, **how))
 
 
+@settings(max_examples=600, deadline=None)
+@given(
+    st.lists(st.floats(-10, -0.01), min_size=2, max_size=3),
+    st.floats(-10, -0.01),
+    st.integers(1, 20),
+    st.sampled_from([-2.0, -0.5, 0.0, 0.5, 1.0]),
+    st.sampled_from([True, False, "never"]),
+)
+def test_a_search_stops_where_transformers_does(finished, total, step, length_penalty, early_stopping):
+    """Its own rule for one text, on scores of finished texts and of the best that goes on."""
+    from transformers import GenerationMixin
+
+    ours = _Finished(3, length_penalty, early_stopping, 20)
+    for score in finished:
+        ours.add(_Beam(score, (Choice(5, score, []),), 0), END)  # of one token, so that this is the score
+    padded = torch.tensor([finished + [-1e9] * (3 - len(finished))], dtype=torch.float64)
+    is_finished = padded > -1e9
+    goes_on = GenerationMixin._check_early_stop_heuristic(
+        torch.ones(1, 1, dtype=torch.bool),
+        torch.tensor([[total]], dtype=torch.float64),
+        padded,
+        is_finished,
+        cur_len=7 + step,
+        max_length=7 + 20,
+        decoder_prompt_len=7,
+        early_stopping=early_stopping,
+        length_penalty=length_penalty,
+    )
+    goes_on = bool(goes_on) and not (bool(is_finished.all()) and early_stopping is True)
+    assert ours.are_best(_Beam(total, (), 0), step) == (not goes_on)
+
+
 def test_texts_end_in_both_ways_and_at_many_lengths(pair, prompts):
     found = [each for prompt in prompts for each in ours(pair, prompt, num_return=4)]
     assert {each.finish_reason for each in found} == {END, LENGTH} and len({len(each.ids) for each in found}) > 4
@@ -80,7 +114,7 @@ def test_texts_end_in_both_ways_and_at_many_lengths(pair, prompts):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "how",
     [
         {"no_repeat_ngram_size": 1},
         {"no_repeat_ngram_size": 2},
@@ -91,11 +125,11 @@ def test_texts_end_in_both_ways_and_at_many_lengths(pair, prompts):
         {"no_repeat_ngram_size": 2, "repetition_penalty": 1.2, "min_new_tokens": 4},
     ],
 )
-def test_settings_equal_transformers(pair, prompts, settings):
+def test_settings_equal_transformers(pair, prompts, how):
     changed = 0
     for prompt in prompts:
-        found = ours(pair, prompt, Sampling(NEW, **settings), num_return=4)
-        assert_equal(found, theirs(pair, prompt, num_beams=4, num_return_sequences=4, **settings))
+        found = ours(pair, prompt, Sampling(NEW, **how), num_return=4)
+        assert_equal(found, theirs(pair, prompt, num_beams=4, num_return_sequences=4, **how))
         changed += [each.ids for each in found] != [each.ids for each in ours(pair, prompt, num_return=4)]
     assert changed
 
