@@ -70,7 +70,7 @@ def _address(array: Any) -> int:
 
 
 def _advise(array: Any, advice: int) -> None:
-    """Tells the kernel how to back the whole pages of an array. A refusal costs speed or memory, and no more."""
+    """Advises the kernel how to back the whole pages of an array. A refusal costs speed or memory, and no more."""
     madvise = getattr(ctypes.CDLL(None), "madvise", lambda *_: 0)
     page, address = 4096, _address(array)
     begin, end = -(-address // page) * page, (address + array.size * array.dtype(0).nbytes) // page * page

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.machine.memory import in_huge_pages
+from kogpt2_gluon.machine.memory import in_huge_pages, untouched
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
@@ -60,14 +60,13 @@ class FusedWeights:
             raise RecipeError(f"weights={weights}: one of {', '.join(WEIGHTS)}")
         self.form, self.precision = weights or net.ops.precision, net.ops.precision
         self.num_heads, self.num_layers = net.num_heads, len(net._ffn_layers)
-        # Shared by all layers:
-        self.shared = {"num_heads": net.num_heads, "activation": net.ops.activation, "precision": net.ops.precision}
+        self._settings = {"num_heads": net.num_heads, "activation": net.ops.activation, "precision": net.ops.precision}
         self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()
         no_bias = mx.nd.zeros(self.embed.shape[0])
-        self._parameters = _Matrices(_layers_of(net), _layer_norm(net._final_ln), (self.embed, no_bias))
+        self._parameters = Matrices(_layers_of(net), _layer_norm(net._final_ln), (self.embed, no_bias))
         self._made = {"float32": self._parameters}
 
-    def matrices(self, batch_size: int = 1) -> _Matrices:
+    def matrices(self, batch_size: int = 1) -> Matrices:
         """The matrices in the form for `batch_size` texts of one length.
 
         bfloat16 has two: row by row, and for more texts the tiles that oneDNN works with.
@@ -76,12 +75,48 @@ class FusedWeights:
         if form not in self._made:
             layers, final_ln, (logits_weight, no_bias) = self._parameters
             projection = (*_converted([logits_weight], form), no_bias)
-            self._made[form] = _Matrices([_converted(layer, form) for layer in layers], final_ln, projection)
+            self._made[form] = Matrices([_converted(layer, form) for layer in layers], final_ln, projection)
         return self._made[form]
 
+    def caches(self, num_slots: int, capacity: int) -> list[tuple[Any, Any]]:
+        """Keys and values of each layer, (num_slots, H, capacity, D) each, in the precision of the operators.
 
-class _Matrices(NamedTuple):
-    """All layers, each with its parameters in the order of kogpt2_decoder_layer, and the map to logits."""
+        They are not written yet, and take memory as texts grow.
+        """
+        units = self.embed.shape[1]
+        shape, dtype = (num_slots, self.num_heads, capacity, units // self.num_heads), "float32"
+        if self.precision == "bfloat16":
+            shape, dtype = (*shape[:3], 2 * shape[3]), "uint8"
+        return [(untouched(shape, dtype), untouched(shape, dtype)) for _ in range(self.num_layers)]
+
+    def read(
+        self,
+        matrices: Matrices,
+        caches: Sequence[tuple[Any, Any]],
+        tokens: Any,
+        runs: Sequence[tuple[int, int, int]],
+        last_only: bool = False,
+    ) -> Any:
+        """Sends M tokens (M,) through the network: R runs, each of them (slot, position, number of tokens).
+
+        Returns the last layer's hidden states after the final LayerNorm, (M, C) or, of the runs' last tokens, (R, C).
+        """
+        layers = [each for cache, layer in zip(caches, matrices.layers) for each in (*cache, *layer)]
+        return mx.nd.kogpt2_decoder(
+            tokens,
+            mx.nd.array(np.array(runs), dtype="int32"),
+            self.embed,
+            self.pos_embed,
+            *matrices.final_ln,
+            *layers,
+            num_layers=self.num_layers,
+            last_only=int(last_only),
+            **self._settings,
+        )
+
+
+class Matrices(NamedTuple):
+    """All layers, each with its parameters in the order of kogpt2_decoder, and the map to logits."""
 
     layers: Sequence[Sequence[Any]]
     final_ln: tuple[Any, Any]
@@ -89,7 +124,7 @@ class _Matrices(NamedTuple):
 
 
 def _layers_of(net: GPT2Model) -> list[tuple[Any, ...]]:
-    """The parameters of each layer in the order of kogpt2_decoder_layer."""
+    """The parameters of each layer in the order of kogpt2_decoder."""
 
     def linear(layer: Any) -> tuple[Any, Any]:
         return layer.weight.data(), layer.bias.data()
@@ -145,28 +180,17 @@ class FusedDecoder(Decoder):
     """
 
     def __init__(self, weights: FusedWeights, batch_size: int, capacity: int):
-        self._weights, self._matrices, self._position = weights, weights.matrices(batch_size), 0
-        units = weights.embed.shape[1]
-        cache = (
-            batch_size,
-            weights.num_heads,
-            capacity,
-            units // weights.num_heads,
-        )  # (B, H, capacity, D)
-        self._caches = [(mx.nd.zeros(cache), mx.nd.zeros(cache)) for _ in self._matrices.layers]  # keys, values
+        self._weights, self._position, self._batch_size = weights, 0, batch_size
+        self._matrices = weights.matrices(batch_size)
+        self._caches = weights.caches(batch_size, capacity)
 
     def next_logits(self, tokens: Any) -> np.ndarray:
-        nd, weights, matrices, length = mx.nd, self._weights, self._matrices, tokens.shape[1]
-        position = nd.array([self._position], dtype="int32")
-        positions = weights.pos_embed[self._position : self._position + length].expand_dims(0)
-        hidden = nd.Embedding(tokens, weights.embed, *weights.embed.shape) + positions  # (B, T, C)
-        for layer, cache in zip(matrices.layers, self._caches):
-            hidden = nd.kogpt2_decoder_layer(hidden, *cache, position, *layer, **weights.shared)
+        length, position = tokens.shape[1], self._position
+        runs = [(slot, position, length) for slot in range(self._batch_size)]
+        hidden = self._weights.read(self._matrices, self._caches, tokens.reshape(-1), runs, last_only=True)  # (B, C)
         self._position += length
-        last = hidden[:, -1]  # (B, C)
-        logits = nd.kogpt2_decode_linear(last, *matrices.logits_proj, *matrices.final_ln, layer_norm=1)
-        scores: np.ndarray = logits.asnumpy()
-        return scores
+        logits: np.ndarray = mx.nd.kogpt2_decode_linear(hidden, *self._matrices.logits_proj).asnumpy()
+        return logits
 
 
 _kept: WeakKeyDictionary[GPT2Model, dict[str, FusedWeights]] = WeakKeyDictionary()

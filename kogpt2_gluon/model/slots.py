@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.machine.memory import untouched
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import FusedWeights, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 
-MANY_TOKENS = 32  # kFewRows of ops/src/cpu/decode_linear.h
+FEW_ROWS = 32  # that kogpt2_decode_linear multiplies independently of each other
 
 Floats = NDArray[np.float32]
 
@@ -86,7 +85,7 @@ class Slots:
     def next_hidden(self, runs: Sequence[Run]) -> Floats:
         """Reads each run; returns the last layer's hidden state (R, C) of each run's last token.
 
-        Hidden states are what the output projection takes: the final LayerNorm is behind them.
+        Hidden states are what the output projection takes: the final LayerNorm comes before.
         """
         return np.stack([run[-1] for run in self.hidden(runs)])
 
@@ -147,6 +146,8 @@ class Slots:
         if len({slot for slot, _ in runs}) < len(runs):
             raise ValueError("two runs of one slot")
         for slot, tokens in runs:
+            if not 0 <= slot < self.num_slots:
+                raise ValueError(f"there is no slot {slot}")
             if not len(tokens):
                 raise ValueError(f"a run of slot {slot} without tokens")
             if self.lengths[slot] + len(tokens) > self.capacity:
@@ -178,10 +179,9 @@ class FusedSlots(Slots):
     """Slots over the fused CPU operators: all runs go through a layer at once, and caches are written in place.
 
     What a run gives is the same to the last bit whatever else is in the pass, and whatever number its slot has: greedy
-    texts are the same ids as if they were written alone. This is so because short runs, of up to 32 tokens, are
-    multiplied by a kernel whose sums do not depend on the number of rows (ops/src/cpu/few_rows.h), and longer ones each
-    by themselves. The one kernel is about as fast as oneDNN up to that length. A text that is read in other pieces, or
-    with another number of threads, differs by rounding.
+    texts are the same ids as if they were written alone. Short runs are multiplied together, by a kernel whose sums do
+    not depend on the number of rows (ops/src/cpu/few_rows.h); it is the fastest up to 32 rows, on AMD in bfloat16 96.
+    Each longer run is a product of its own, by oneDNN. So a text that is read in other pieces differs by rounding.
 
     Caches are bfloat16 if the operators' precision is that, and else float32. They take memory as texts grow: 32 slots
     of 1,024 tokens in KoGPT-2 base, 2.4 GB in float32, take next to nothing at first. What a slot has once filled stays
@@ -199,13 +199,8 @@ class FusedSlots(Slots):
         self.num_slots, self.capacity = num_slots, capacity
         self.lengths = [0] * num_slots
         self._weights, self._matrices = weights, weights.matrices()
-        self._vocab_size, units = weights.embed.shape
-        shape = (num_slots, weights.num_heads, capacity, units // weights.num_heads)  # (slots, H, capacity, D)
-        if weights.precision == "bfloat16":
-            cache = (*shape[:3], 2 * shape[3]), "uint8"
-        else:
-            cache = shape, "float32"
-        self._caches = [(untouched(*cache), untouched(*cache)) for _ in self._matrices.layers]  # keys, values
+        self._vocab_size = weights.embed.shape[0]
+        self._caches = weights.caches(num_slots, capacity)
         # Each token that is read has a number of its own, and its copies in other slots have the same one.
         self._origins: NDArray[np.int64] = np.zeros((num_slots, capacity), np.int64)
         self._num_read = 0
@@ -267,18 +262,10 @@ class FusedSlots(Slots):
 
         Returns their order, and hidden states (M, C) of all M tokens or (R, C) of the last ones, on the CPU.
         """
-        nd, weights = mx.nd, self._weights
-        order = sorted(range(len(runs)), key=lambda place: len(runs[place].tokens) > MANY_TOKENS)
+        order = sorted(range(len(runs)), key=lambda place: len(runs[place].tokens))
         listed = [(runs[place].slot, self.lengths[runs[place].slot], len(runs[place].tokens)) for place in order]
-        tokens = nd.array(np.concatenate([runs[place].tokens for place in order])[None], dtype="int32")  # (1, M)
-        places = nd.array(np.concatenate([np.arange(begin, begin + count) for _, begin, count in listed])[None])
-        hidden = nd.Embedding(tokens, weights.embed, *weights.embed.shape)  # (1, M, C)
-        hidden = hidden + nd.Embedding(places, weights.pos_embed, *weights.pos_embed.shape)
-        passed = nd.array(np.array(listed), dtype="int32")
-        for number, (layer, cache) in enumerate(zip(self._matrices.layers, self._caches), start=1):
-            last = last_only and number == len(self._caches)
-            hidden = nd.kogpt2_decoder_layer(hidden, *cache, passed, *layer, **weights.shared, last_only=int(last))
-        hidden = nd.kogpt2_layer_norm(hidden[0], *self._matrices.final_ln)
+        tokens = mx.nd.array(np.concatenate([runs[place].tokens for place in order]), dtype="int32")
+        hidden = self._weights.read(self._matrices, self._caches, tokens, listed, last_only)
         hidden.wait_to_read()  # an error of the operators shows here, before a slot's text counts as longer
         for slot, begin, count in listed:
             self._origins[slot, begin : begin + count] = np.arange(self._num_read, self._num_read + count) + 1
@@ -288,7 +275,7 @@ class FusedSlots(Slots):
 
     def _project(self, hidden: Any) -> Floats:
         """Logits (R, V) of hidden states (R, C), by parts of few rows, so that no row depends on the others."""
-        parts = [hidden[begin : begin + MANY_TOKENS] for begin in range(0, hidden.shape[0], MANY_TOKENS)]
+        parts = [hidden[begin : begin + FEW_ROWS] for begin in range(0, hidden.shape[0], FEW_ROWS)]
         logits = [mx.nd.kogpt2_decode_linear(part, *self._matrices.logits_proj) for part in parts]
         values: Floats = np.concatenate([part.asnumpy() for part in logits]) if len(logits) > 1 else logits[0].asnumpy()
         return values

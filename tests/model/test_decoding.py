@@ -78,7 +78,7 @@ def test_bfloat16_matrices_round_the_logits_and_no_more():
     reference = decoder_for(rounded, 2, 20)
     plain = decoder_for(exact, 2, 20)
     got, want, unrounded = [], [], []
-    for piece in pieces(tokens, [1] * 20):  # few rows: only the matrices are rounded
+    for piece in pieces(tokens, [1] * 20):  # the matrices, and on some processors the data
         got.append(bfloat16.next_logits(piece))
         unrounded.append(plain.next_logits(piece))
         # The output projection is the embedding's matrix, which stays float32 where it is looked up.
@@ -117,12 +117,13 @@ def test_a_stock_network_decodes_by_its_states():
 
 
 @pytest.mark.parametrize("weights", ["float32", "packed", "tiled"])
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 9, 40])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 13, 32, 33, 97])
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (6, 4), (33, 7), (128, 50)])
 def test_one_linear_map_in_all_its_forms(rows, inner, outer, weights):
     """LayerNorm before it, GELU and residual after it, with and without, against NumPy in float64."""
     network()
-    by_onednn = weights == "tiled" or (weights == "packed" and rows > 8)  # the data is rounded to bfloat16 too
+    by_onednn = weights == "tiled" or (weights == "packed" and rows > 32)
+    may_round = by_onednn or weights == "packed"  # the data to bfloat16, too, where the processor is fast at that
     if by_onednn and not instruction_set().has_bfloat16:
         pytest.skip("oneDNN has bfloat16 products from AVX-512 on")
     rng = np.random.RandomState(rows)
@@ -140,12 +141,16 @@ def test_one_linear_map_in_all_its_forms(rows, inner, outer, weights):
         if layer_norm:
             normal = (normal - normal.mean(1, keepdims=True)) / np.sqrt(normal.var(1, keepdims=True) + 1e-5)
             normal = normal * gamma + beta
-        expected = normal @ matrix.T + bias
-        if activation == "gelu":
-            expected = expected * (1 + np.vectorize(math.erf)(expected / math.sqrt(2))) / 2
-        expected += add * residual
-        tolerance = 2e-2 if by_onednn else 1e-5
-        assert np.abs(out.asnumpy() - expected).max() <= tolerance * max(1, np.abs(expected).max())
+        candidates = [round_to_bfloat16(normal.astype("f")).asnumpy()] if may_round else []
+        errors = []
+        for factor in [*candidates, *([] if by_onednn else [normal])]:
+            expected = factor @ matrix.T.astype(np.float64) + bias
+            if activation == "gelu":
+                expected = expected * (1 + np.vectorize(math.erf)(expected / math.sqrt(2))) / 2
+            expected += add * residual
+            errors.append(np.abs(out.asnumpy() - expected).max() / max(1, np.abs(expected).max()))
+        # What LayerNorm computed in float32 may round to the neighbour of what it is in float64.
+        assert min(errors) <= (2e-2 if may_round and layer_norm else 1e-5)
 
 
 def test_refusals():

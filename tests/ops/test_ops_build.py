@@ -17,7 +17,7 @@ from kogpt2_gluon.ops import build
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
 # A product, a GELU, a dropout mask and a sum: what differs between instruction sets. In float32 by oneDNN, and in both
-# precisions by the packed kernels, whose vectors and tiles are of another size in each set.
+# precisions by the packed kernels, whose vectors and tiles are of another size in each set. And products of generation.
 COMPUTE = """
 import ctypes, json
 import numpy as np
@@ -32,7 +32,11 @@ for array in arrays:
     array.attach_grad()
 seed = mx.nd.array((rng.rand(64) > 0.5) * 2.0)
 gradient = mx.nd.array(rng.randn(3, 5, 20))
-values = []
+bias, values = mx.nd.zeros(70), []
+weight = mx.nd.array(rng.randn(70, 200))
+for convert in (mx.nd.array, mx.nd.kogpt2_pack_int8):
+    values.append(mx.nd.kogpt2_decode_linear(mx.nd.array(rng.randn(13, 200)), convert(weight), bias))
+values = [v.asnumpy().ravel().tolist() for v in values]
 for kernel, precision in ((ONEDNN, "float32"), (PACKED, "float32"), (PACKED, "bfloat16")):
     ctypes.CDLL(str(library.path)).kogpt2_set_kernel(kernel)
     ctypes.CDLL(str(library.path)).kogpt2_set_bfloat16_kernel(0)
@@ -42,9 +46,12 @@ for kernel, precision in ((ONEDNN, "float32"), (PACKED, "float32"), (PACKED, "bf
         out = mx.nd.kogpt2_gelu_linear_dropout_residual(hidden, *arrays[5:], seed, **rest)
     out.backward(gradient)
     values += [v.asnumpy().ravel().tolist() for v in [out] + [array.grad for array in arrays]]
+packed = mx.nd.kogpt2_pack_bfloat16(weight)
+values.append(mx.nd.kogpt2_decode_linear(mx.nd.array(rng.randn(13, 200)), packed, bias).asnumpy().ravel().tolist())
 print(json.dumps({"isa": library.isa.name, "values": values}))
 """
-BFLOAT16_VALUES = 9  # the last: a last digit of float32 can decide how an activation is rounded to bfloat16
+VALUES = 30
+BFLOAT16_VALUES = 10  # the last: a last digit of float32 can decide how an activation is rounded to bfloat16
 
 
 def compute(before: str = "", **environment: str) -> dict:
@@ -76,10 +83,10 @@ def test_every_instruction_set_that_this_cpu_has_computes_the_same(name):
         pytest.skip(f"this CPU has no {name}")
     best, forced = compute(), compute(KOGPT2_OPS_ISA=name)
     assert forced["isa"] == name
-    assert len(best["values"]) == 27
+    assert len(best["values"]) == VALUES
     for number, (ours, theirs) in enumerate(zip(forced["values"], best["values"])):
         scale = max(map(abs, theirs))
-        tolerance = 2e-6 if number < 27 - BFLOAT16_VALUES else 2e-3
+        tolerance = 2e-6 if number < VALUES - BFLOAT16_VALUES else 2e-3
         assert max(abs(a - b) for a, b in zip(ours, theirs)) <= tolerance * scale
 
 

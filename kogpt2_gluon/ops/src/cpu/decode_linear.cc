@@ -13,15 +13,17 @@
 // activation: none or gelu. With layer_norm=1, gamma and beta (K,) are inputs, and the data is normalised with epsilon
 // 1e-5. With has_residual=1, residual (..., N) is the last input. One operator does all this because asking MXNet for an
 // operator takes 20 us: four fewer in each layer count.
-// For up to kFewRows rows and a weight that is not tiled, everything but the weight is float32, the sums too
-// (few_rows.h). Other products are by the kernel that kernels.h chooses, in the precision of the weight, or in
-// `precision` for a weight in int8. There is no gradient.
+// For up to 32 rows and a weight that is not tiled, the product is that of few_rows.h, in which all but the weight is
+// float32; with bfloat16 factors, where the processor is fast at them, it is for up to 96 rows. Other products are by the
+// kernel that kernels.h chooses, in the precision of the weight, or in `precision` for a weight in int8. There is no
+// gradient.
 #include "decode_linear.h"
 
 #include <algorithm>
 #include <optional>
 
 #include "few_rows.h"
+#include "few_rows_dots.h"
 #include "layer_norm_row.h"
 #include "matmul.h"
 #include "scratch.h"
@@ -29,8 +31,6 @@
 
 namespace kogpt2 {
 namespace {
-
-constexpr float kEpsilon = 1e-5f;  // LayerNorm's
 
 // A weight of a map from K to N, as its shape and type say; kTiled is in oneDNN's order.
 enum class Form { kFloat32, kBfloat16, kInt8, kTiled };
@@ -46,6 +46,10 @@ Form form_of(const MXTensor& weight, int64_t N, int64_t K) {
   if (shape[0] != N) fail("weight has ", shape[0], " rows, bias has ", N);
   return Form::kFloat32;
 }
+
+// The most rows of a text that multiply_rows() multiplies. oneDNN's products have to bring the weight into another order
+// first, so with a weight in bfloat16 both take about the same time here.
+int64_t few_rows(Form form) { return form == Form::kBfloat16 && has_fast_dots() ? 96 : 32; }
 
 // The weight as multiply_rows() takes it.
 RowWeight row_weight(Form form, const void* data, int64_t N, int64_t K) {
@@ -131,7 +135,7 @@ struct DecodeLinear : NoGradient {
     Normalization normalization;
     if (layer_norm) normalization = {floats(call.input(gamma())), floats(call.input(beta()))};
     const Epilogue epilogue = {floats(bias), has_residual ? floats(call.input(residual())) : nullptr, activation};
-    decode_linear(floats(data), {part_of(0, num_rows(data))}, data.shape.back(), bias.shape[0], call.input(kWeight),
+    decode_linear(floats(data), {{0, num_rows(data)}}, data.shape.back(), bias.shape[0], call.input(kWeight),
                   precision, normalization, epilogue, floats(call.output(kOut)));
   }
 };
@@ -177,14 +181,16 @@ void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K,
     const Factor factor(Element::kBfloat16, data, M, K);
     matmul_tiled(factor.matrix(), weight.data_ptr, N, out);
   } else {
+    const RowWeight rows = row_weight(form, weight.data_ptr, N, K);
     std::vector<Part> many;
-    for (const Part& part : parts) {
-      if (part.is_many) {
-        many.push_back(part);
-      } else {
-        multiply_rows(data + part.begin * K, row_weight(form, weight.data_ptr, N, K), part.count, N, K,
-                      out + part.begin * N);
+    for (size_t i = 0; i < parts.size();) {
+      Part together = parts[i++];
+      if (together.count > few_rows(form)) {
+        many.push_back(together);
+        continue;
       }
+      for (; i < parts.size() && parts[i].count <= few_rows(form); ++i) together.count += parts[i].count;
+      multiply_rows(data + together.begin * K, rows, together.count, N, K, out + together.begin * N);
     }
     if (!many.empty()) multiply_many_rows(data, many, K, N, form, weight.data_ptr, precision, out);
   }

@@ -25,21 +25,16 @@ struct Epilogue {
   void apply_strip(int64_t column, int64_t count, int64_t offset, float* values) const;
 };
 
-// A product of more rows than these is oneDNN's, of at most so many it is multiply_rows()'s (few_rows.h). With a weight
-// in bfloat16 both take about the same time here, because oneDNN has to bring the weight into another order first.
-constexpr int64_t kFewRows = 32;
+constexpr float kEpsilon = 1e-5f;  // LayerNorm's
 
-// The rows of a pass that are one product: `count` rows from `begin` on. Only if `is_many`, what a row becomes depends on
-// the number of the others.
+// The rows of one text in a pass.
 struct Part {
   int64_t begin, count;
-  bool is_many;
 };
 
-inline Part part_of(int64_t begin, int64_t count) { return {begin, count, count > kFewRows}; }
-
-// out (M, N) from data (M, K), with a weight as kogpt2_decode_linear takes it; the parts, one after another, are all M
-// rows. `precision` is that of products of many rows with a weight in int8.
+// out (M, N) from data (M, K), with a weight as kogpt2_decode_linear takes it. `parts`, one after another, are all M rows.
+// What a part becomes does not depend on the others, to the last bit, unless the weight is tiled. `precision` is that of
+// products of many rows with a weight in int8.
 void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K, int64_t N, MXTensor& weight,
                    Precision precision, const Normalization& normalization, const Epilogue& epilogue, float* out);
 

@@ -1,27 +1,18 @@
 #include "few_rows.h"
 
-#include <omp.h>
-
-#include <algorithm>
-#include <cstring>
-
+#include "few_rows_blocks.h"
+#include "few_rows_dots.h"
 #include "scratch.h"
-#include "vector_math.h"
 
 namespace kogpt2 {
 namespace {
 
-// Sixteen floats, which the compiler puts into one register, or into several narrower ones, depending on the CPU.
-constexpr int64_t kLanes = 16;
-typedef float Lanes __attribute__((vector_size(4 * kLanes)));
+constexpr int64_t kLanes = kSixteen;
+typedef Sixteen Lanes;
 typedef uint32_t BitLanes __attribute__((vector_size(4 * kLanes)));
 typedef int32_t IntLanes __attribute__((vector_size(4 * kLanes)));
 
-KOGPT2_INLINE Lanes load(const float* from) {
-  Lanes lanes;
-  std::memcpy(&lanes, from, sizeof lanes);
-  return lanes;
-}
+KOGPT2_INLINE Lanes load(const float* from) { return load_sixteen(from); }
 
 KOGPT2_INLINE Lanes lanes_of(const BitLanes& bits) {
   Lanes lanes;
@@ -90,28 +81,9 @@ void arrange(const float* from, int64_t M, int64_t K, float* to) {
   }
 }
 
-// The sum of all lanes, by halves: adding one lane after the other would take as long as the products of a row.
-KOGPT2_INLINE float sum_of(const Lanes& lanes) {
-  typedef float Eight __attribute__((vector_size(32)));
-  typedef float Four __attribute__((vector_size(16)));
-  Eight eights[2];
-  std::memcpy(eights, &lanes, sizeof eights);
-  const Eight eight = eights[0] + eights[1];
-  Four fours[2];
-  std::memcpy(fours, &eight, sizeof fours);
-  const Four four = fours[0] + fours[1];
-  return (four[0] + four[1]) + (four[2] + four[3]);
-}
-
-// The product as a whole. `data` is arranged.
+// `data` is arranged.
 template <typename Form>
-struct Product {
-  const float* data;
-  const typename Form::Element* weight;
-  const float* scales;
-  int64_t M, N, K;
-  float* out;
-};
+using Product = RowProduct<float, typename Form::Element>;
 
 // Adds the products of vector p of W rows of the weight and of R rows of data.
 template <typename Form, int p, int R, int W>
@@ -144,7 +116,7 @@ KOGPT2_INLINE void prefetch(const typename Form::Element* weight, int64_t K) {
 // R rows of data from `row` on, and W rows of the weight from `column` on; both are read once. Whatever R and W are, a
 // number of the result gets its products one after another, in one order.
 template <typename Form, int R, int W>
-void multiply_block(const Product<Form>& product, int64_t row, int64_t column, bool is_first) {
+void multiply_block(const Product<Form>& product, int64_t row, int64_t column) {
   constexpr int64_t kGroup = Form::kVectors * kLanes;
   const int64_t K = product.K;
   const float* const data = product.data + row * K;
@@ -152,7 +124,7 @@ void multiply_block(const Product<Form>& product, int64_t row, int64_t column, b
   Lanes total[R][W] = {};
   int64_t k = 0;
   for (; k + kGroup <= K; k += kGroup) {
-    if (is_first) prefetch<Form, R, W>(weight + k, K);
+    if (row == 0) prefetch<Form, R, W>(weight + k, K);
     add_products<Form, 0>(weight + k, data + k, K, total);
   }
 #pragma GCC unroll 8
@@ -161,55 +133,35 @@ void multiply_block(const Product<Form>& product, int64_t row, int64_t column, b
     for (int w = 0; w < W; ++w) {
       float sum = sum_of(total[r][w]);
       for (int64_t rest = k; rest < K; ++rest) sum += Form::value(weight[w * K + rest]) * data[r * K + rest];
-      product.out[(row + r) * product.N + column + w] = product.scales ? product.scales[column + w] * sum : sum;
+      product.store(row + r, column + w, sum);
     }
   }
 }
-
-constexpr int kDataRows = 6, kWeightRows = 4;  // sums and factors fit the registers of AVX-512
-constexpr int kWeightRowsForOne = 8;           // one row of data has a chain of additions for each row of the weight
-constexpr int64_t kChunkBytes = 192 << 10;     // of the weight, which stay in the second cache for all rows of data
 
 template <typename Form, int W>
 void multiply_block(const Product<Form>& product, int64_t row, int64_t rows, int64_t column) {
-  using Function = void (*)(const Product<Form>&, int64_t, int64_t, bool);
+  using Function = void (*)(const Product<Form>&, int64_t, int64_t);
   static constexpr Function kFunctions[kDataRows] = {
       multiply_block<Form, 1, W>, multiply_block<Form, 2, W>, multiply_block<Form, 3, W>,
       multiply_block<Form, 4, W>, multiply_block<Form, 5, W>, multiply_block<Form, 6, W>};
-  kFunctions[rows - 1](product, row, column, row == 0);
-}
-
-// Calls block(row, rows, column) for blocks of W rows of the weight, and multiplies by the last few one by one.
-template <int W, typename Form, typename Block>
-void for_each_block(const Product<Form>& product, const Block& block) {
-  const int64_t M = product.M, N = product.N;
-  const int64_t blocks = (M + kDataRows - 1) / kDataRows, rows = (M + blocks - 1) / blocks;
-  const int64_t whole = N / W, share = whole / omp_get_max_threads() + 1;
-  const int64_t fitting = kChunkBytes / (W * product.K * static_cast<int64_t>(sizeof(*product.weight)));
-  const int64_t chunk = std::max<int64_t>(1, std::min(fitting, share)), chunks = (whole + chunk - 1) / chunk;
-#pragma omp parallel for schedule(static)
-  for (int64_t c = 0; c < chunks; ++c) {
-    const int64_t end = std::min(whole, (c + 1) * chunk);
-    for (int64_t row = 0; row < M; row += rows) {
-      for (int64_t i = c * chunk; i < end; ++i) block(row, std::min(rows, M - row), i * W);
-    }
-  }
-  for (int64_t column = whole * W; column < N; ++column) {
-    for (int64_t row = 0; row < M; row += rows) multiply_block<Form, 1>(product, row, std::min(rows, M - row), column);
-  }
+  kFunctions[rows - 1](product, row, column);
 }
 
 template <typename Form>
 void multiply(const Product<Form>& product) {
+  const auto one = [&](int64_t row, int64_t rows, int64_t column) {
+    multiply_block<Form, 1>(product, row, rows, column);
+  };
   if (product.M == 1) {
-    for_each_block<kWeightRowsForOne>(product, [&](int64_t, int64_t, int64_t column) {
-      multiply_block<Form, 1, kWeightRowsForOne>(product, 0, column, true);
-    });
-  } else {
-    for_each_block<kWeightRows>(product, [&](int64_t row, int64_t rows, int64_t column) {
-      multiply_block<Form, kWeightRows>(product, row, rows, column);
-    });
+    // A row of the weight is a chain of additions: where they take longer than reading, more rows are needed.
+    constexpr int kRows = Form::kVectors > 2 ? 2 * kWeightRows : kWeightRows;
+    const auto block = [&](int64_t, int64_t, int64_t column) { multiply_block<Form, 1, kRows>(product, 0, column); };
+    return for_each_block<kRows>(product, block, one);
   }
+  const auto block = [&](int64_t row, int64_t rows, int64_t column) {
+    multiply_block<Form, kWeightRows>(product, row, rows, column);
+  };
+  for_each_block<kWeightRows>(product, block, one);
 }
 
 template <typename Form>
@@ -225,6 +177,7 @@ void multiply(const float* data, const RowWeight& weight, int64_t M, int64_t N, 
 }  // namespace
 
 void multiply_rows(const float* data, const RowWeight& weight, int64_t M, int64_t N, int64_t K, float* out) {
+  if (weight.form == RowWeight::kBfloat16 && has_fast_dots()) return multiply_by_dots(data, weight.data, M, N, K, out);
   switch (weight.form) {
     case RowWeight::kFloat32: return multiply<Float32>(data, weight, M, N, K, out);
     case RowWeight::kBfloat16: return multiply<Bfloat16>(data, weight, M, N, K, out);
