@@ -68,7 +68,7 @@ def continue_file(
         found = file.check()
         if found.empty_lines:
             say(f"{file.name}: {counted(found.empty_lines, 'empty line')} left out")
-        continuation = _Continuation(writer, file, plain, values, identity)
+        continuation = Continuation(writer, file, plain, values, identity)
         if not out:
             counts = _write(continuation, Counts(), echo_json, found.prompts, not sys.stdout.isatty())
         else:
@@ -108,7 +108,7 @@ def _load(checkpoint: Path, values: dict[str, Any]) -> tuple[TextWriter, str]:
 
 
 def _write(
-    continuation: _Continuation, there: Counts, write: Callable[[str], None], total: int, has_bar: bool
+    continuation: Continuation, there: Counts, write: Callable[[str], None], total: int, has_bar: bool
 ) -> Counts:
     lines, failed = there
     with _bar(total, has_bar) as show:
@@ -136,7 +136,7 @@ def _bar(total: int, is_wanted: bool) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-class _Continuation:
+class Continuation:
     """The lines for the prompts of a file."""
 
     def __init__(

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("weight_files", "sets", "run_files", "tokenizer_files", "corpus_files", "task_files")
+MODULES = ("weight_files", "sets", "run_files", "tokenizer_files", "corpus_files", "task_files", "prompt_files")
 KEPT = 400  # inputs of the plain engine
 SILENT = 180.0  # seconds without an execution after which a process is taken for stuck
 
