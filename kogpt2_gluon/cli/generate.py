@@ -68,6 +68,7 @@ def generate(checkpoint: Path, prompt: str | None, as_json: bool, **values: Any)
     plain = text_values(values)
     prompts, out, interactive = values["prompts"], values["out"], values["interactive"]
     _check_uses(prompt, as_json, plain, values)
+    _settings(None, plain)
     if prompts:
         from kogpt2_gluon.cli.generate_file import continue_file
 
@@ -110,10 +111,10 @@ def load_writer(checkpoint: Path, values: dict[str, Any]) -> TextWriter:
     return TextWriter(net, tokenizer, ctx, values["slots"], values["weights"] or "")
 
 
-def _settings(writer: TextWriter, plain: dict[str, Any]) -> TextSettings:
+def _settings(writer: TextWriter | None, plain: dict[str, Any]) -> TextSettings:
     from kogpt2_gluon.inference.text_settings import text_settings
 
-    return text_settings(plain, writer.tokenizer)
+    return text_settings(plain, writer.tokenizer if writer else None)
 
 
 def say(note: str) -> None:

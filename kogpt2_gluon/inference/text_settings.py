@@ -97,10 +97,11 @@ OF_WORDS = ("stop", "bad_words")
 NAMES = (*OF_SAMPLING, *OTHER_NAMES, *OF_WORDS, *OF_SEARCH)
 
 
-def text_settings(plain: Mapping[str, Any], tokenizer: Tokenizer) -> TextSettings:
+def text_settings(plain: Mapping[str, Any], tokenizer: Tokenizer | None) -> TextSettings:
     """Makes settings of plain values by their names, NAMES; those that are not there have their defaults.
 
-    `stop` and `bad_words` are texts, one or several. RecipeError for an unknown name or a value out of range.
+    `stop` and `bad_words` are texts, one or several. RecipeError for an unknown name or a value out of range. Without a
+    tokenizer there are no bad words: what is wrong with the other settings can be said before one is loaded.
     """
     for name in plain:
         if name not in NAMES:
@@ -110,7 +111,7 @@ def text_settings(plain: Mapping[str, Any], tokenizer: Tokenizer) -> TextSetting
     of_sampling |= {ours: plain[name] for name, ours in OTHER_NAMES.items() if plain.get(name) is not None}
     if not isinstance(of_sampling.get("allow_unknown", False), bool):
         raise RecipeError(f"allow_unk={plain['allow_unk']!r}: it must be true or false")
-    words = bad_word_ids(tokenizer, _texts(plain, "bad_words"))
+    words = bad_word_ids(tokenizer, _texts(plain, "bad_words")) if tokenizer else ()
     sampling = Sampling(**of_sampling, stop=_texts(plain, "stop"), bad_words=words)
     return TextSettings(sampling, **{name: plain[name] for name in OF_SEARCH if name in plain})
 

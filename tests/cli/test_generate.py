@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,8 +109,9 @@ def test_searches(path):
         (("--min-new-tokens", 99), "min_new_tokens=99: it must be at most max_new_tokens=60"),
     ],
 )
-def test_settings_that_do_not_fit_are_named(path, options, told):
-    assert told in refused(path, "오늘은", *options)
+def test_settings_that_do_not_fit_are_named(tmp_path, options, told):
+    """Before a checkpoint is loaded, which takes a while."""
+    assert told in refused(tmp_path / "nowhere", "오늘은", *options)
 
 
 def test_a_network_that_computes_no_numbers_is_told(small_tokenizer, tmp_path):
@@ -141,6 +143,20 @@ def test_one_way_at_a_time(path, options):
 
 def test_options_and_files_have_the_same_names():
     assert sorted(NAMES) == sorted(text_settings.NAMES)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_smaller_weights(path):
+    for weights in ("bfloat16", "int8"):
+        options = (*FEW, "--weights", weights, "--temperature", 0)
+        assert in_json(path, "오늘은", *options, "--ops", "fused")["new_tokens"] == [6]
+        assert len(in_json(path, "오늘은", *options, "--ops", "fused", "--num-beams", 2)["scores"]) == 1
+        assert f"weights={weights}: only the fused operators" in refused(path, "오늘은", *options, "--ops", "stock")
+    exact, rounded = (
+        in_json(path, "오늘은", *FEW, "--ops", "fused", "--logprobs", 0, *more)["logprobs"][0][0]["logprob"]
+        for more in ((), ("--weights", "int8"))
+    )
+    assert 0 < abs(exact - rounded) < 0.2
 
 
 # What the network reads

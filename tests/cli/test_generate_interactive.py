@@ -99,6 +99,15 @@ def test_ctrl_c_ends_the_text_and_not_the_program(path):
     assert terminal.leave() == 0
 
 
+def test_a_terminal_shows_how_many_prompts_are_done(path, tmp_path):
+    (tmp_path / "p.txt").write_text("오늘은\n이 영화는\n값이\n", encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    terminal = Terminal("generate", path, "--prompts", tmp_path / "p.txt", "--out", out, "--ops", "stock")
+    terminal.wait_for("prompts .*3/3")
+    terminal.wait_for(f"{out}: 3 prompts continued")
+    assert terminal.leave() == 0
+
+
 def test_lines_from_a_pipe(path):
     lines = "오늘은\r\n\n이 영화는\n" + "가 나 " * 60 + "\n값이"
     arguments = ["generate", str(path), "-i", "--max-new-tokens", "5", "--ops", "stock"]
