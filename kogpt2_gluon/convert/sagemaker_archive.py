@@ -16,8 +16,7 @@ import gzip
 import io
 import shutil
 import tarfile
-import tempfile
-from collections import ChainMap
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +31,10 @@ from kogpt2_gluon.convert.vendored_code import code_files
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import DataRecipe
-from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, save_checkpoint
+from kogpt2_gluon.runs.checkpoint import TIED_COPY, WEIGHTS_ALONE, save_checkpoint
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import replace_file
+from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.tokenizer_file import TOKENIZER_JSON, StoredTokenizer, stored_tokenizer
 from kogpt2_gluon.wording import gigabytes
 
@@ -88,10 +88,23 @@ def write_sagemaker(source: Source, out: Path) -> None:
 
     try:
         with full_disk_named(out, about), _work_folder(out) as work, replace_file(out) as stream:
-            checkpoint = _save(work, source, recipe, ChainMap({}, arrays), tokenizer)  # type: ignore[arg-type]
+            checkpoint = _save(work, source, recipe, _WithoutTiedCopy(arrays), tokenizer)
             _write_archive(stream, _files(checkpoint, _card(recipe, source.state()), tokenizer))
     except OSError as error:
         raise RecipeError(f"{out}: cannot be written: {error.strerror or error}") from None
+
+
+class _WithoutTiedCopy(LazyArrays[None]):
+    """The arrays of a network with the tied matrix once; whoever reads a checkpoint finds it under both names."""
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        super().__init__(dict.fromkeys(name for name in arrays if name != TIED_COPY))
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._places:
+            raise KeyError(name)
+        return self._arrays[name]
 
 
 @contextmanager
@@ -110,10 +123,11 @@ def unpacked_model(archive: Path) -> Iterator[Path]:
 
 @contextmanager
 def _work_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder next to `out`, where the room for it is."""
+    """A temporary folder next to `out`, where the room for it is; it has the name of what is not finished."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:12]}.partial")
     try:
+        folder.mkdir()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -65,6 +65,8 @@ def test_what_is_in_it(archive, model_dir, source):
     for entry in entries:
         assert entry.isfile() and entry.mode == 0o644
         assert (entry.uid, entry.gid, entry.uname, entry.gname, entry.mtime) == (0, 0, "", "", 315532800)
+    weights = next(entry.size for entry in entries if entry.name.endswith("/model.params"))
+    assert 4 * 389_952 <= weights <= 4 * 389_952 + (1 << 14), "the tied matrix is there once"
     served = open_checkpoint(model_dir)
     served.verify()
     arrays, own = served.model_arrays(), source.model_arrays()
