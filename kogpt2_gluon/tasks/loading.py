@@ -44,7 +44,8 @@ def open_task(name: str) -> Task:
 def find_split(task: Task, data: Path, split: str) -> Path | None:
     """Returns the file of a split below the folder `data`, or None if it is not there.
 
-    A public file may also be there without the first folders of its name. DataError if there is no such folder.
+    A public file may also be there without the first folders of its name. DataError if there is no such folder, and for
+    a file that the task of a person names: without its dev or test rows others would take their place.
     """
     if not is_there(data, Path.is_dir):
         what = "is a file" if is_there(data) else "no such folder"
@@ -54,6 +55,8 @@ def find_split(task: Task, data: Path, split: str) -> Path | None:
         for candidate in _places_of(task, name):
             if is_there(data / candidate):
                 return data / candidate
+    if files and not _is_public(task):
+        raise _not_there(task, data, split)
     return None
 
 
@@ -67,10 +70,14 @@ def is_there(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
         return False
 
 
+def _is_public(task: Task) -> bool:
+    return PUBLIC.get(task.name) is task
+
+
 def _places_of(task: Task, name: str) -> Iterator[Path]:
     parts = Path(name).parts
     yield Path(name)
-    if PUBLIC.get(task.name) is task:
+    if _is_public(task):
         yield from (Path(*parts[first:]) for first in range(1, len(parts)))
 
 
@@ -112,6 +119,8 @@ def _not_there(task: Task, data: Path, split: str) -> DataError:
     more = f", and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
     have = ", ".join(there[:_NAMED]) + more if there else "nothing"
     source = f"; its source: {task.source}" if task.source else ""
+    if split != "train" and not _is_public(task):
+        source += f"; if there are none, leave {split} out of its files"
     return DataError(f"{data}: has no {names} for {split} of {task.name} (it has {have}){source}")
 
 

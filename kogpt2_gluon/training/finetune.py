@@ -124,10 +124,10 @@ def fine_tune_all(
             scores = evaluate_predictions(rows.task, rows.judged, answers)
             kind = FLOOR if baseline.is_floor else BASELINE
             _add(table, baseline.name, kind, rows, [RunScores(scores, 0, answers)], subsets)
-    if not job.rank():
-        table.add_published(rows.task, {rows.split: len(rows.judged)})
-        keep_table(table, first.run_dir.parent, say)
-        say(table.text())
+        if not job.rank():
+            table.add_published(rows.task, {rows.split: len(rows.judged)})
+            keep_table(table, first.run_dir.parent, say)
+            say(table.text())
     return table
 
 

@@ -155,10 +155,16 @@ def test_without_test_rows_dev_judges_and_does_not_choose(shards, pretrained, tm
     task = write_task(tmp_path / "task", rows=100)
     task.write_text(task.read_text(encoding="utf-8").replace(", test: test.tsv", ""), encoding="utf-8")
     options = [*small(shards, task, tmp_path / "runs"), "task.epochs=1"]
-    done = kogpt2("finetune", pretrained, "--task", task, "--data", task.parent, "--no-baselines", *options)
+    command = ["finetune", pretrained, "--task", task, "--data", task.parent, "--no-baselines", *options]
+    done = kogpt2(*command)
     assert "rows of train choose the best checkpoint (task.dev_share=0.1)" in done.stdout
     score = json.loads((tmp_path / "runs" / "seed-0" / "scores.json").read_text())
     assert score["split"] == "dev" and score["rows"] == 24
+    (task.parent / "dev.tsv").unlink()
+    refused = kogpt2(*command, code=3).stderr  # the description still names it
+    assert (
+        refused.count("\n") == 1 and "has no dev.tsv for dev of made (it has task.yaml, test.tsv, train.tsv)" in refused
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.tasks.loading import open_task
+from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.tasks.loading import find_split, open_task
 from kogpt2_gluon.tasks.task import CLASSIFICATION, REGRESSION, TOKEN_LABELS, Span
 from tests.tasks.data_helpers import fault, read, write
 
@@ -57,6 +57,18 @@ def test_files_of_an_own_task_are_where_it_says(tmp_path: Path) -> None:
     task = own(tmp_path, CLASSES.replace("train.csv", "sub/train.csv"))
     write(tmp_path / "train.csv", "is_toxic,comment\n1,다른 파일\n")
     assert "has no sub/train.csv for train of toxicity" in fault(task, tmp_path)
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    """Or some of train would choose the best checkpoint, or dev would be the judge, and the user thinks otherwise."""
+    task = own(tmp_path, CLASSES)
+    with pytest.raises(
+        DataError, match=r"has no dev\.csv for dev of toxicity .*; if there are none, leave dev out of its"
+    ):
+        find_split(task, tmp_path, "dev")
+    write(tmp_path / "dev.csv", "is_toxic,comment\n1,좋아요\n")
+    assert find_split(task, tmp_path, "dev") == tmp_path / "dev.csv"
+    assert find_split(task, tmp_path, "test") is None  # it is not named
 
 
 def test_a_table_of_pairs_with_numbers_and_without_header(tmp_path: Path) -> None:
