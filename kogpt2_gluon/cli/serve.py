@@ -72,6 +72,7 @@ def serve(
     """
     from kogpt2_gluon.errors import RecipeError
     from kogpt2_gluon.machine import runtime
+    from kogpt2_gluon.machine.interrupts import interruptible
 
     try:
         import fastapi  # noqa: F401
@@ -109,7 +110,8 @@ def serve(
         say(f"note: {host} can be reached from other machines, and there is no token: whoever reaches it may use it")
     listener = server.listen(settings)
     loading = Loading(device, precision, operators, weights or "")
-    networks = {"a": Network("a", checkpoint, loading, slots)}
-    if compare is not None:
-        networks["b"] = Network("b", compare, loading, slots)
-    server.serve(networks, settings, listener, say)
+    with interruptible():  # the first process of a container hears no signal that it does not handle
+        networks = {"a": Network("a", checkpoint, loading, slots)}
+        if compare is not None:
+            networks["b"] = Network("b", compare, loading, slots)
+        server.serve(networks, settings, listener, say)

@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kogpt2_gluon.serving.refusals import Refused
 from kogpt2_gluon.serving.service import Service
 
-# What a browser asks for before it has a token, and what watches the service.
-FREE = ("/", "/health", "/ready", "/favicon.ico")
+# Whoever watches the service asks by whatever name or address it has; a browser asks for the page without a token.
+WATCHED = ("/health", "/ready")
+FREE = ("/", "/favicon.ico")
 FREE_FOLDER = "/page/"
 SECURITY: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -58,9 +59,10 @@ class Guard:
             if scope["method"] == "OPTIONS" and origin:
                 await _preflight(Headers(scope=scope))(scope, receive, exchange.send)
                 return
-            with exchange.answering():
-                body = await self._body(scope, receive)
-                if body is not None:
+            body = await self._body(scope, receive)
+            if body is not None:
+                self._refuse_if_draining(scope)  # the body may have taken a while
+                with exchange.answering():
                     await self._app(scope, _Replay(body, receive), exchange.send)
         except Refused as refused:
             self._service.metrics.refused(refused.reason)
@@ -70,19 +72,26 @@ class Guard:
 
     def _check(self, scope: Scope) -> str:
         """Returns the origin that the answer may be shown to, "" for none. Refused where no answer is due."""
-        headers, settings = Headers(scope=scope), self._service.settings
-        hosts = headers.getlist("host")
-        if len(hosts) != 1 or not settings.admits_host(hosts[0]):
-            shown = (hosts or [""])[0][:80]
-            raise Refused(403, "host", f"the service is not called {shown!r}; --allow-host NAME admits another name")
-        origin = self._origin(headers, hosts[0])
-        path, method = scope["path"], scope["method"]
-        is_free = method in ("GET", "HEAD") and (path in FREE or path.startswith(FREE_FOLDER))
+        headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
+        is_get = method in ("GET", "HEAD")
+        if is_get and path in WATCHED:
+            return ""
+        # HTTP/1.0 has no Host; browsers always send one.
+        host = headers.get("host")
+        if host is not None and not self._service.settings.admits_host(host):
+            raise Refused(
+                403, "host", f"the service is not called {host[:80]!r}; --allow-host NAME admits another name"
+            )
+        origin = self._origin(headers, host or "")
+        is_free = is_get and (path in FREE or path.startswith(FREE_FOLDER))
         if self._token and not is_free and not (method == "OPTIONS" and origin):
             self._check_token(headers)
-        if self._service.is_draining and method == "POST":
-            raise Refused(503, "draining", "the service is stopping", retry_after=5, headers={"Connection": "close"})
+        self._refuse_if_draining(scope)
         return origin
+
+    def _refuse_if_draining(self, scope: Scope) -> None:
+        if self._service.is_draining and scope["method"] == "POST":
+            raise Refused(503, "draining", "the service is stopping", retry_after=5, headers={"Connection": "close"})
 
     def _origin(self, headers: Headers, host: str) -> str:
         origin = headers.get("origin")
@@ -104,6 +113,8 @@ class Guard:
         """Returns the body, None if the client is gone. Refused if it is too large or too slow."""
         headers, settings = Headers(scope=scope), self._service.settings
         most = settings.max_body_bytes
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refused(415, "content_encoding", "send the body as it is, without Content-Encoding")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)

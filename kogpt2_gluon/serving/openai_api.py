@@ -19,7 +19,7 @@ from kogpt2_gluon.serving.networks import Network
 from kogpt2_gluon.serving.openai_forms import Completion, CompletionRequest, Model, ModelList, OpenAIError
 from kogpt2_gluon.serving.refusals import Refused, bad_request
 from kogpt2_gluon.serving.routes import EventStream, StrictRoute, gone, in_thread, refusals
-from kogpt2_gluon.serving.service import Service, Texts, unless_gone
+from kogpt2_gluon.serving.service import Service, Texts, check_answer, unless_gone
 
 DONE = "data: [DONE]\n\n"
 DEFAULT_MAX_TOKENS = 16
@@ -165,6 +165,7 @@ class Answer:
 
     async def score_prompts(self) -> bool:
         """Finds the log-probabilities of the prompts' own tokens."""
+        check_answer(sum(len(prompt.ids) for prompt in self._prompts) * (1 + (self._wanted.logprobs or 0)) * self._n)
         for prompt in self._prompts:
             prompt.offsets = await in_thread(_offsets, self.network, prompt)
             prompt.scores = await self._service.do(self._score(prompt))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import uvicorn
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.machine import job
 from kogpt2_gluon.serving.app import make_app
 from kogpt2_gluon.serving.connections import Pool, guarded_protocol
 from kogpt2_gluon.serving.networks import Network
@@ -22,6 +23,7 @@ from kogpt2_gluon.serving.settings import Settings
 BACKLOG = 128  # connections that are accepted in one go, so each may need a file before it is looked at
 OTHER_FILES = 64  # that the process has open
 CLOSING_SECONDS = 5
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -80,8 +82,8 @@ def serve(
         service.worker.stop()
     if service.cut_off:
         raise KoGPT2Error(
-            f"stopped after {settings.drain_seconds:g} s, when {service.cut_off} texts were not finished; they were "
-            "answered as far as they were written"
+            f"stopped when {service.cut_off} texts were not finished; they may go on for "
+            f"--drain-seconds {settings.drain_seconds:g}, and a second signal ends them at once"
         )
 
 
@@ -92,17 +94,20 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._say = service, say
         self._draining: asyncio.Task[None] | None = None
+        self._stopped = 0.0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # by nohup
+        for number in handled:
             loop.add_signal_handler(number, self._stop)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in handled:
                 loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)  # the end is near, and its exit code is decided
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -110,10 +115,13 @@ class _Server(uvicorn.Server):
         self._say(f"serving at {address_of(sockets[0])}; Ctrl-C or SIGTERM ends it")
 
     def _stop(self) -> None:
+        loop = asyncio.get_running_loop()
         if self._draining is None:
             self._say(f"stopping: {self._service.answering} requests may go on")
-            self._draining = asyncio.get_running_loop().create_task(self._drain())
-        else:
+            self._draining, self._stopped = loop.create_task(self._drain()), loop.time()
+        elif loop.time() - self._stopped >= job.ECHO_SECONDS:  # else it is the same request again
+            self._service.cut_off = self._service.answering
+            logging.disable()  # of each request that is cut off there would be a traceback
             self.should_exit = self.force_exit = True
 
     async def _drain(self) -> None:

@@ -17,6 +17,7 @@ from kogpt2_gluon.serving.settings import Settings
 from kogpt2_gluon.serving.worker import GONE, TIME, Event, Job, Reply, Ticket, Worker
 
 T = TypeVar("T")
+MOST_ENTRIES = 500_000  # about 75 MB
 ANSWER_SECONDS = 5  # for the last answers, once all texts are written
 
 
@@ -50,6 +51,9 @@ class Service:
 
     def write(self, network: Network, requests: Sequence[TextRequest]) -> Texts:
         """Begins to write texts. Refused if there is no room for them."""
+        longest = (min(each.sampling.max_new_tokens, network.max_length) for each in requests)
+        listed = 1 + max((each.sampling.alternatives for each in requests), default=0)
+        check_answer(sum(longest) * listed)
         most = network.num_slots + self.settings.queue
         if len(requests) > most:
             raise bad_request(f"a request for {len(requests):,} texts, and the service takes {most:,} at most")
@@ -104,6 +108,15 @@ class Service:
             deadline = time.monotonic() + ANSWER_SECONDS
             while self.answering and time.monotonic() < deadline:
                 await asyncio.sleep(0.02)
+
+
+def check_answer(entries: int) -> None:
+    """Refused if an answer can get so many tokens and alternatives together that it does not fit into memory."""
+    if entries > MOST_ENTRIES:
+        raise bad_request(
+            f"the answer could have {entries:,} tokens and alternatives and may have {MOST_ENTRIES:,}: ask for fewer "
+            "texts, tokens or alternatives at once"
+        )
 
 
 class Texts(Reply):

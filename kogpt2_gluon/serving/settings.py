@@ -135,7 +135,7 @@ def read_token(file: Path | None) -> str:
     else:
         source = str(file)
         try:
-            with file.open(encoding="utf-8") as opened:
+            with file.open(encoding="utf-8-sig") as opened:
                 text = opened.read(LONGEST_TOKEN + 2)
         except UnicodeDecodeError:
             raise DataError(f"{file}: a token is text, and this is not UTF-8") from None

@@ -19,6 +19,7 @@ pytest.importorskip("fastapi", reason="the service needs it: the extra serve")
 
 from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.machine import job
 from tests.serving.page_helpers import POSITIONS, make_network
 from tests.serving.service_helpers import JSON, Service, at_once, serving, serving_with
 
@@ -26,6 +27,7 @@ PROMPT = "오늘은 날씨가 맑아서"
 MANY = POSITIONS - 50  # tokens, which take a while
 ENDLESS = {"prompt": PROMPT, "max_new_tokens": MANY, "min_new_tokens": MANY}
 CONNECTIONS, SLOW = 24, 300
+QUEUE = 60  # texts that take longer together than the service gives a request
 HEAD = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
@@ -38,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(checkpoint: Path) -> Iterator[Service]:
     """One that admits little, and has no patience."""
     limits = {"connections": CONNECTIONS, "header_seconds": 3, "body_seconds": 3, "request_seconds": 1.5}
-    with serving_with(checkpoint, slots=1, queue=1, max_body_bytes=2048, **limits) as service:
+    with serving_with(checkpoint, slots=1, queue=QUEUE, max_body_bytes=2048, **limits) as service:
         yield service
 
 
@@ -47,29 +49,30 @@ def request(body: bytes) -> bytes:
 
 
 def test_a_full_queue_refuses_and_then_takes_again(small):
-    with small.stream(**ENDLESS) as running:
-        next(running)
-        with small.connect() as waiting:
-            waiting.sendall(request(json.dumps(ENDLESS).encode()))
-            small.wait_until(lambda: small.metric("kogpt2_waiting_texts") == 1)
-            status, headers, content = small.ask("POST", "/generate", {"prompt": ""})
-            assert (status, headers["retry-after"]) == (429, "1")
-            assert json.loads(content)["error"]["reason"] == "queue_full"
-            error = small.post("/v1/completions", 429, model="a", prompt="")["error"]
-            assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
+    with small.stream(**ENDLESS, num_samples=1 + QUEUE) as events:
+        next(events)
+        assert small.metric("kogpt2_waiting_texts") == QUEUE
+        status, headers, content = small.ask("POST", "/generate", {"prompt": ""})
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert json.loads(content)["error"]["reason"] == "queue_full"
+        error = small.post("/v1/completions", 429, model="a", prompt="")["error"]
+        assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
     small.wait_until(lambda: small.metric("kogpt2_running_texts") == 0)
     assert small.post("/generate", prompt="", max_new_tokens=1)["texts"]
     assert small.metric('kogpt2_refused_total{reason="queue_full"}') == 2
 
 
 def test_what_is_written_when_the_time_is_over_is_answered(small):
-    answer = small.post("/generate", **ENDLESS)["texts"][0]
-    assert answer["finish_reason"] == "time" and 0 < answer["tokens_written"] < MANY
-    with small.stream(**ENDLESS) as events:
-        *_, (name, end) = events
-    assert (name, end["finish_reason"]) == ("end", "time")
-    choice = small.post("/v1/completions", model="a", prompt=PROMPT, max_tokens=MANY)["choices"][0]
-    assert choice["finish_reason"] == "length" and choice["text"]
+    """Also of several texts, of which some have not begun."""
+    texts = small.post("/generate", **ENDLESS, num_samples=QUEUE)["texts"]
+    assert {text["finish_reason"] for text in texts} <= {"length", "time"} and texts[0]["tokens_written"]
+    assert (texts[-1]["finish_reason"], texts[-1]["tokens_written"]) == ("time", 0)
+    wanted = {"model": "a", "prompt": PROMPT, "n": QUEUE, "max_tokens": MANY, "temperature": 0}
+    last = small.post("/v1/completions", **wanted)["choices"][-1]
+    assert (last["finish_reason"], last["stop_reason"], last["text"]) == ("length", "time", "")
+    answers = at_once([lambda: small.ask("POST", "/generate", ENDLESS)] * 20)
+    assert {status for status, _, _ in answers} == {200, 503}  # the last ones have no token when their time is over
+    assert all(b'"reason":"time"' in content for status, _, content in answers if status == 503)
 
 
 def test_slow_connections_do_not_keep_others_out(small):
@@ -93,13 +96,12 @@ def test_slow_connections_do_not_keep_others_out(small):
     assert small.post("/generate", prompt="", max_new_tokens=1)["texts"]
 
 
-@pytest.mark.parametrize(("sent", "status"), [(HEAD, b" 408 "), (HEAD + b"Content-Length: 9\r\n\r\n{", b" 408 ")])
-def test_headers_and_bodies_that_do_not_come(small, sent, status):
+@pytest.mark.parametrize("sent", [HEAD, HEAD + b"Content-Length: 9\r\n\r\n{"], ids=["headers", "body"])
+def test_headers_and_bodies_that_do_not_come(small, sent):
     with small.connect() as connection:
         connection.sendall(sent)
-        answer = connection.recv(4096)
-        assert status in answer and b'"slow"' in answer, answer
-        assert connection.recv(4096) == b""  # closed
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))  # up to where it is closed
+        assert b" 408 " in answer and b'"slow"' in answer, answer
 
 
 def test_a_byte_now_and_then_is_not_a_request(small):
@@ -191,6 +193,20 @@ def test_texts_that_the_end_cuts_off_are_answered_and_reported(checkpoint):
         events, code = at_once([running, stop])
     assert events[-1][0] == "end" and events[-1][1]["finish_reason"] == "shutdown"
     assert code == 1 and "1 texts were not finished" in service.errors[-1], service.errors
+
+
+def test_a_second_signal_ends_it_at_once(checkpoint):
+    with serving(checkpoint, "--slots", 1, "--drain-seconds", 1000) as service:
+        with service.stream(**ENDLESS, num_samples=100) as events:
+            next(events)
+            service.process.send_signal(signal.SIGTERM)
+            service.wait_until(lambda: service.ask("GET", "/ready")[0] == 503)
+            service.process.send_signal(signal.SIGTERM)  # so soon, it is the same signal again
+            time.sleep(job.ECHO_SECONDS + 0.5)
+            assert service.process.poll() is None
+            assert service.end(signal.SIGTERM) == 1
+        assert "texts were not finished" in service.errors[-1], service.errors
+        assert not any("Traceback" in line for line in service.errors)
 
 
 # ---- who may ask ----------------------------------------------------------------------------------------------------

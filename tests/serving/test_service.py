@@ -188,6 +188,11 @@ BAD = {
     "too long a prompt": (LONG, 400, f"{POSITIONS} positions"),
     "unknown ids": ({"prompt": "", "written": [10**6]}, 400, "id 1000000"),
     "least above most": ({"prompt": "", "max_new_tokens": 2, "min_new_tokens": 3}, 400, "min_new_tokens=3"),
+    "too large an answer": (
+        {"prompt": "", "num_samples": 80, "max_new_tokens": 1000, "alternatives": 20},
+        400,
+        "ask for fewer",
+    ),
     "too many texts": ({"prompt": "", "num_samples": 100}, 400, "94"),
     "an empty stop": ({"prompt": "", "stop": [""]}, 400, "stop[0]"),
 }
@@ -222,6 +227,7 @@ def test_addresses_methods_and_kinds_of_body(service):
     assert ask("GET", "/page/../secret") == (404, "not_found")
     assert ask("GET", "/generate") == (405, "method")
     assert ask("POST", "/generate", b"{}", {"Content-Type": "text/plain"}) == (415, "content_type")
+    assert ask("POST", "/generate", b"{}", {"Content-Encoding": "gzip"}) == (415, "content_encoding")
     assert "/v1/completions" in service.post("/v1/chat/completions", 404)["error"]["message"]
     openapi = service.get("/openapi.json")
     assert {"/generate", "/score", "/v1/completions", "/health", "/metrics"} <= set(openapi["paths"])
@@ -268,6 +274,10 @@ def test_other_names_and_other_pages_are_refused(service):
     for name in ("evil.example", "127.0.0.1.evil.example", "evil.example:80", ""):
         assert ask(Host=name)[0] == 403, name
     assert ask(Host=own, Origin=f"http://{own}")[0] == 200
+    assert service.ask("GET", "/ready", headers={"Host": "10.0.0.7:8000"})[0] == 200  # as Kubernetes asks
+    with service.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")  # as HAProxy does
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
     for origin in ("https://evil.example", "null", "https://page.example:444", "http://page.example"):
         status, answered = ask(Origin=origin)
         assert status == 403 and "access-control-allow-origin" not in answered
