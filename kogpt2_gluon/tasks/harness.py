@@ -14,6 +14,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,18 @@ from lm_eval.tasks import TaskManager
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
-from kogpt2_gluon.inference.sampling import Chooser, Sampling
+from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.inference.scoring import Request, Scorer, rolling_requests
 from kogpt2_gluon.inference.shared_prefixes import Ids
+from kogpt2_gluon.inference.text_engine import FAILED, TextEngine, TextRequest
 from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.model.decoding import decoder_for, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.tasks.harness_tasks import is_task_file, read_task_file
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.wording import counted
 
 RESAMPLES = 1000  # for a standard error that has no formula
+TEXTS_AT_ONCE = 8
 NEW_TOKENS = 256  # of a generated text, where a task does not say: the harness's own default
 GENERATION = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty"}
 
@@ -100,12 +102,18 @@ class HarnessModel(LM):
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Returns the continuation of each context, up to a text to stop at, ``</s>``, or the number of tokens."""
-        weights = weights_for(self._net)
-        results = []
-        for number, request in enumerate(requests):
-            context, settings = request.args
-            results.append(self._continue(context, _Generation.read(settings, self._say), number, weights))
-            self.cache_hook.add_partial("generate_until", (context, settings), results[-1])
+        engine = TextEngine(self._net, self._tokenizer, self._ctx, TEXTS_AT_ONCE)
+        places = {
+            engine.add(self._text_request(*request.args, number)): number for number, request in enumerate(requests)
+        }
+        results = [""] * len(requests)
+        for written in engine.run():
+            place = places[written.number]
+            results[place] += written.text
+            if written.finish_reason == FAILED:
+                raise DataError(f"request {place + 1}: {written.error}")
+            if written.finish_reason:
+                self.cache_hook.add_partial("generate_until", requests[place].args, results[place])
         return results
 
     def _fitting(self, requests: Sequence[Request]) -> list[Request]:
@@ -121,61 +129,40 @@ class HarnessModel(LM):
             self._say(f"{counted(cut, 'context')} of {len(requests):,} cut on the left: the network has room for less")
         return fitting
 
-    def _continue(self, context: str, wanted: _Generation, number: int, weights: Any) -> str:
-        tokenizer, most = self._tokenizer, self._net.max_length
-        new_tokens = min(wanted.new_tokens, most // 2)
-        if new_tokens < wanted.new_tokens:
-            self._say(f"at most {new_tokens} new tokens, not {wanted.new_tokens}: the network has {most:,} positions")
-        ids = np.array([tokenizer.bos_id, *tokenizer.encode(context)], np.int32)
+    def _text_request(self, context: str, settings: Mapping[str, Any], number: int) -> TextRequest:
+        wanted, most = read_generation(settings, self._say), self._net.max_length
+        new_tokens = min(wanted.max_new_tokens, most // 2)
+        if new_tokens < wanted.max_new_tokens:
+            asked = wanted.max_new_tokens
+            self._say(f"at most {new_tokens} new tokens, not {asked}: the network has {most:,} positions")
+        ids = np.array([self._tokenizer.bos_id, *self._tokenizer.encode(context)], np.int32)
         if len(ids) + new_tokens > most:
             self._say(f"a context of {len(ids):,} tokens cut on the left: the network has {most:,} positions")
             ids = _keep_last(ids, most - new_tokens)
-        decoder = decoder_for(self._net, 1, len(ids) + new_tokens, weights)
-        chooser = Chooser(
-            wanted.sampling, ids.tolist(), tokenizer.eos_id, tokenizer.vocab_size, tokenizer.never_written(), number
-        )
-        before, written, new = tokenizer.decode(ids[1:].tolist()), "", ids
-        seen = ids.tolist()
-        for _ in range(new_tokens):
-            token = chooser.next_id(decoder.next_logits(mx.nd.array(new[None], ctx=self._ctx, dtype="int32"))[0])
-            if token == tokenizer.eos_id:
-                break
-            seen.append(token)
-            new = np.array([token], np.int32)
-            written = tokenizer.decode(seen[1:])[len(before) :]
-            if any(stop in written for stop in wanted.until):
-                break
-        ends = [written.index(stop) for stop in wanted.until if stop in written]
-        return written[: min(ends, default=None)]
+        return TextRequest(ids.tolist(), replace(wanted, max_new_tokens=new_tokens), number)
 
 
-class _Generation:
-    """How a task wants texts to be generated."""
-
-    def __init__(self, until: Sequence[str], new_tokens: int, sampling: Sampling) -> None:
-        self.until, self.new_tokens, self.sampling = until, new_tokens, sampling
-
-    @classmethod
-    def read(cls, settings: Mapping[str, Any], say: Say) -> _Generation:
-        """Reads a task's `generation_kwargs`, the words of transformers. RecipeError for a value out of range."""
-        if unknown := sorted(settings.keys() - GENERATION):
-            say(f"generation_kwargs: {', '.join(unknown)} without effect")
-        until = settings.get("until") or []
-        samples = settings.get("do_sample", bool(settings.get("temperature")))
-        temperature = settings.get("temperature", 1.0) if samples else 0.0
-        try:
-            sampling = Sampling(
-                temperature=float(temperature),
-                top_k=int(settings.get("top_k", 0)),
-                top_p=float(settings.get("top_p", 1.0)),
-                repetition_penalty=float(settings.get("repetition_penalty", 1.0)),
-            )
-            new_tokens = int(settings.get("max_gen_toks", NEW_TOKENS))
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"generation_kwargs: {error}") from None
+def read_generation(settings: Mapping[str, Any], say: Say) -> Sampling:
+    """Reads a task's `generation_kwargs`, the words of transformers. RecipeError for a value out of range."""
+    if unknown := sorted(settings.keys() - GENERATION):
+        say(f"generation_kwargs: {', '.join(unknown)} without effect")
+    until = settings.get("until") or []
+    samples = settings.get("do_sample", bool(settings.get("temperature")))
+    temperature = settings.get("temperature", 1.0) if samples else 0.0
+    try:
+        new_tokens = int(settings.get("max_gen_toks", NEW_TOKENS))
         if new_tokens < 1:
             raise RecipeError(f"generation_kwargs: max_gen_toks={new_tokens}: it must be 1 or more")
-        return cls([until] if isinstance(until, str) else [str(each) for each in until if each], new_tokens, sampling)
+        return Sampling(
+            new_tokens,
+            temperature=float(temperature),
+            top_k=int(settings.get("top_k", 0)),
+            top_p=float(settings.get("top_p", 1.0)),
+            repetition_penalty=float(settings.get("repetition_penalty", 1.0)),
+            stop=(until,) if isinstance(until, str) else tuple(str(each) for each in until if each),
+        )
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"generation_kwargs: {error}") from None
 
 
 def _keep_last(ids: Ids, count: int) -> Ids:

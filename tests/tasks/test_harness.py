@@ -176,6 +176,16 @@ def test_generated_texts_are_those_of_kogpt2_generate(roads, context):
     assert set(said) == {"generation_kwargs: num_beams without effect"}
 
 
+def test_many_texts_at_once_are_those_of_each_alone(roads):
+    """More than are written at the same time; they end at different places, and come in the order of the requests."""
+    model, _ = model_of(roads)
+    asked = [
+        request(row.texts[0][: 5 + place], {"until": ["다", " "][: place % 3], "max_gen_toks": 3 + place})
+        for place, row in enumerate(rows(12, seed=2))
+    ]
+    assert model.generate_until(asked) == [model.generate_until([each])[0] for each in asked]
+
+
 def test_generation_fits_the_positions(roads):
     model, said = model_of(roads)
     long = " ".join(row.texts[0] for row in rows(120, seed=4))
