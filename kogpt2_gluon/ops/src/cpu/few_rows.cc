@@ -129,11 +129,12 @@ void multiply_block(const Product<Form>& product, int64_t row, int64_t column) {
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+    float sums[W];
+    sums_of<W>(total[r], sums);
 #pragma GCC unroll 8
     for (int w = 0; w < W; ++w) {
-      float sum = sum_of(total[r][w]);
-      for (int64_t rest = k; rest < K; ++rest) sum += Form::value(weight[w * K + rest]) * data[r * K + rest];
-      product.store(row + r, column + w, sum);
+      for (int64_t rest = k; rest < K; ++rest) sums[w] += Form::value(weight[w * K + rest]) * data[r * K + rest];
+      product.store(row + r, column + w, sums[w]);
     }
   }
 }

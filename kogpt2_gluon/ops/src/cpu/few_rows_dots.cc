@@ -64,15 +64,16 @@ void multiply_block(const Product& product, int64_t row, int64_t column) {
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
+    Sixteen lanes[W];
+    std::memcpy(lanes, total[r], sizeof lanes);
+    float sums[W];
+    sums_of<W>(lanes, sums);
 #pragma GCC unroll 8
     for (int w = 0; w < W; ++w) {
-      Sixteen lanes;
-      std::memcpy(&lanes, &total[r][w], sizeof lanes);
-      float sum = sum_of(lanes);
       for (int64_t rest = k; rest < K; ++rest) {
-        sum += float_of_bfloat16(weight[w * K + rest]) * float_of_bfloat16(data[r * K + rest]);
+        sums[w] += float_of_bfloat16(weight[w * K + rest]) * float_of_bfloat16(data[r * K + rest]);
       }
-      product.store(row + r, column + w, sum);
+      product.store(row + r, column + w, sums[w]);
     }
   }
 }
