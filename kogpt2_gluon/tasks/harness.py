@@ -103,9 +103,10 @@ class HarnessModel(LM):
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Returns the continuation of each context, up to a text to stop at, ``</s>``, or the number of tokens."""
         engine = TextEngine(self._net, self._tokenizer, self._ctx, TEXTS_AT_ONCE)
-        places = {
-            engine.add(self._text_request(*request.args, number)): number for number, request in enumerate(requests)
-        }
+        places = {}
+        for number, request in enumerate(requests):
+            context, settings = request.args
+            places[engine.add(self._text_request(context, settings, number))] = number
         results = [""] * len(requests)
         for written in engine.run():
             place = places[written.number]
