@@ -199,6 +199,10 @@ def test_a_text_that_is_stopped_stays_and_goes_on(served: Served, tab: Any) -> N
     page.fill("#prompt", PROMPT)
     page.keyboard.press("Control+Enter")
     expect(page.locator(".token").nth(2)).to_be_visible()
+    mark = "getComputedStyle(document.querySelector('.tokens'), '::after').animationName"
+    assert page.evaluate(mark) == "blink"
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(mark) == "none"
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("stopped.")
     before = window.text()
@@ -312,7 +316,7 @@ def test_an_input_method_keeps_its_keys(served: Served, tab: Any) -> None:
     expect(page.locator(".token")).to_have_count(4)
     window.wait()
     assert page.locator(FIRST + ".text .prompt").inner_text() == PROMPT
-    assert len(window.requests) == sent + 1
+    assert [url.rpartition("/")[2] for url in window.requests[sent:]] == ["about", "generate"]
     window.check()
 
 
@@ -444,6 +448,41 @@ def test_copied_commands_write_the_same_text(served: Served, tab: Any, prompt: s
     window.check()
 
 
+SIGNS = "\t$HOME `id` $(id) \\ \\n !! * ~ # ;|& \u2028 \x7f"
+PROMPTS = ["", "-", "--help", "it's", "''", '"', "a\nb\n", "한글 (글)", SIGNS]
+    "",
+    "-",
+    "--help",
+    "it's",
+    "''",
+    "a\nb\n",
+    "\t$HOME `id` $(id) \\ \\n !! * ~ # ;|&",
+    '"',
+    "한글 (글)",
+    "\u2028 \x7f",
+]
+
+
+def test_shells_read_every_prompt_as_it_is(served: Served, tab: Any, tmp_path: Path) -> None:
+    make = """async (prompts) => {
+      const { commandLine } = await import("/page/commands.js");
+      const model = { checkpoint: "it's/a run", options: { "--weights": "int8" } };
+      return prompts.map((prompt) => commandLine({ prompt, top_k: 0, seed: 7, stop: [prompt + "'"] }, model));
+    }"""
+    commands = tab(served).open().page.evaluate(make, PROMPTS)
+    command = tmp_path / "kogpt2"
+    command.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps([*sys.argv[1:], sys.stdin.read()]))\n")
+    command.chmod(0o755)
+    for prompt, line in zip(PROMPTS, commands):
+        variables = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run(["sh", "-c", line], env=variables, capture_output=True, text=True, check=True, input="")
+        *words, standard_input = json.loads(done.stdout)
+        assert words[-2:] == ["it's/a run", prompt]
+        assert standard_input == (prompt if prompt == "-" else "")
+        assert words[:7] == ["generate", "--seed", "7", "--stop", prompt + "'", "--weights", "int8"]
+        assert ("--" in words) is (prompt == "--help")
+
+
 def test_a_text_is_copied_where_pages_have_no_clipboard(served: Served, tab: Any) -> None:
     """Browsers give none to a page without https from another machine."""
     window = tab(served)
@@ -565,7 +604,13 @@ def test_a_service_that_refuses_is_busy_or_goes_away(networks: tuple[Path, Path]
             expect(window.page.locator(FIRST + ".trouble")).to_contain_text("The service does not answer.")
         assert writing.text() == broken
         assert refused.text() == before
-        assert all("Failed to load resource" in fault for fault in writing.faults + refused.faults)
+
+    # Ids and paths of another checkpoint are others.
+    with serve(networks[1], port=service.port, token=TOKEN):
+        writing.write()
+        expect(writing.page.locator(FIRST + ".trouble")).to_contain_text("Reload the page")
+        assert writing.text() == broken
+    assert all("Failed to load resource" in fault for fault in writing.faults + refused.faults)
 
 
 def test_a_service_that_is_gone_when_the_page_begins(served: Served, tab: Any) -> None:

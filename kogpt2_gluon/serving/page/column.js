@@ -6,17 +6,19 @@ import { Settings } from "./settings.js";
 import { TokenText } from "./tokens.js";
 
 const ALTERNATIVES = 8; // of each token, if the service lists so many
+const SHELL = "for a POSIX shell"; // Windows' quotes otherwise
 const NARROW = "(max-width: 760px)"; // page.css stacks everything there, so the settings begin closed
 const EMPTY = { prompt: "", tokens: [], notes: [], outcome: "", request: null, ended: false };
 
 export class Column {
-  /** `app` has `about`, `token`, `changed()`, `say(text)`, `askForToken(message)`, `run(column, prompt, tokens)`. */
+  /** `app` is the page: its about, its token, and what it does for all columns. */
   constructor(app, number) {
     this.app = app;
     this.element = document.querySelector("#column").content.cloneNode(true).firstElementChild;
     const part = (selector) => this.element.querySelector(selector);
     this.parts = {
-      title: part("h2"), select: part("select"), text: part(".text"), prompt: part(".prompt"), nothing: part(".nothing"),
+      title: part("h2"), select: part("select"), text: part(".text"), prompt: part(".prompt"),
+      nothing: part(".nothing"),
       outcome: part(".outcome"), notes: part(".notes"), trouble: part(".trouble"), after: part(".after"),
       command: part(".command"), again: part("[data-do=continue]"),
     };
@@ -117,6 +119,7 @@ export class Column {
     let outcome = null;
     const began = performance.now();
     try {
+      await this.app.confirm(signal);
       for await (const [name, data] of generate(request, this.app.token, signal)) {
         if (name === "start") this.begin(prompt, withText(tokens, data.text), data.notes, request);
         else if (name === "token") this.grow(data);
@@ -178,8 +181,8 @@ export class Column {
     if (!request || this.isWriting) return;
     if (name === "continue" && !this.shown.ended) this.app.run([this], prompt, this.text.tokens.slice());
     else if (name === "text") this.copy("Text", prompt + this.text.joined());
-    else if (name === "command") this.copy("Command line for a POSIX shell", commandLine(this.requestInText(), this.model));
-    else if (name === "curl") this.copy("curl command for a POSIX shell", curlCommand(request, Boolean(this.app.token)));
+    else if (name === "command") this.copy(`Command line ${SHELL}`, commandLine(this.requestInText(), this.model));
+    else if (name === "curl") this.copy(`curl command ${SHELL}`, curlCommand(request, Boolean(this.app.token)));
   }
 
   /** The request for a command line, which takes no ids: what the text had already is in the prompt. */

@@ -16,7 +16,8 @@ export function commandLine(request, model) {
   }
   for (const stop of request.stop ?? []) words.push(STOP.flag, quoted(stop));
   for (const [flag, value] of Object.entries(model.options)) words.push(flag, quoted(value));
-  if (request.prompt.startsWith("-")) words.push("--"); // or it would be taken for an option
+  if (request.prompt === "-") words.unshift("printf", "%s", "-", "|"); // a prompt - is standard input
+  else if (request.prompt.startsWith("-")) words.push("--"); // or it would be taken for an option
   return [...words, quoted(model.checkpoint), quoted(request.prompt)].join(" ");
 }
 

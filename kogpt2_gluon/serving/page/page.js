@@ -2,7 +2,7 @@
 
 import { readAddress, writeAddress } from "./address.js";
 import { Column, nameOf } from "./column.js";
-import { about } from "./service.js";
+import { about, ServiceError } from "./service.js";
 import { element } from "./settings.js";
 import { Shortcuts } from "./shortcuts.js";
 
@@ -12,8 +12,7 @@ const MOST_UNDONE = 50;
 class Page {
   constructor() {
     this.parts = Object.fromEntries(
-      ["about", "prompt", "write", "stop", "undo", "compare", "status", "too-long", "access", "token", "trouble", "columns"]
-        .map((id) => [id, document.getElementById(id)]),
+      [...document.querySelectorAll("header [id], main [id]")].map((part) => [part.id, part]),
     );
     this.columns = [];
     this.undone = []; // the texts before each writing: a function for each that brings them back
@@ -31,7 +30,9 @@ class Page {
     write.addEventListener("click", () => this.write());
     stop.addEventListener("click", () => this.stop());
     undo.addEventListener("click", () => this.undo());
-    compare.addEventListener("click", () => this.setColumns(this.columns.length === 1 ? 2 : 1));
+    compare.addEventListener("click", async () => {
+      if (this.about || (await this.load())) this.setColumns(this.columns.length === 1 ? 2 : 1);
+    });
     prompt.addEventListener("input", this.changed);
     access.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -57,9 +58,17 @@ class Page {
       return false;
     }
     const described = (network) => `${nameOf(network, this.about)} · ${sizes(network)}`;
-    this.parts.about.replaceChildren(...this.about.models.map((network) => element("span", "network", described(network))));
+    const lines = this.about.models.map((network) => element("span", "network", described(network)));
+    this.parts.about.replaceChildren(...lines);
     if (!this.columns.length) this.setColumns(this.wanted.length, this.wanted);
     return true;
+  }
+
+  /** Fails if the service is another than the one that this page knows, as after a restart with another checkpoint. */
+  async confirm(signal) {
+    const now = await about(this.token, signal);
+    if (JSON.stringify(now) === JSON.stringify(this.about)) return;
+    throw new ServiceError("The service is another than this page began with. Reload the page: prompt and settings stay.");
   }
 
   /** Takes the prompt and the settings from the address; before the service has answered, there are no columns yet. */
@@ -134,7 +143,8 @@ class Page {
 
   remember(columns) {
     const before = columns.map((column) => [column, column.result]);
-    const step = { owners: columns.slice(), back: () => before.forEach(([column, result]) => (column.result = result)) };
+    const back = () => before.forEach(([column, result]) => (column.result = result));
+    const step = { owners: columns.slice(), back };
     this.undone = [...this.undone, step].slice(-MOST_UNDONE);
     return step;
   }

@@ -12,8 +12,8 @@ const GONE = "The service does not answer. Is kogpt2 serve still running?";
 const CUT_OFF = "The service broke off in the middle of the text. Is kogpt2 serve still running?";
 const UNREADABLE = "The service answered something that this page cannot read. Is it the same version as the page?";
 
-export async function about(token) {
-  const answer = await ask("about", { headers: authorization(token), cache: "no-store" });
+export async function about(token, signal) {
+  const answer = await ask("about", { headers: authorization(token), cache: "no-store", signal });
   try {
     return await answer.json();
   } catch {
@@ -61,7 +61,9 @@ async function refusal(answer) {
     return new ServiceError(said ? sentence(said) : "The service wants its token.", true);
   }
   if (answer.status === 429) return new ServiceError(`The service is busy: ${said || "its queue is full"}. ${again}`);
-  if (answer.status === 503) return new ServiceError(`The service takes no new texts: ${said || "it is stopping"}. ${again}`);
+  if (answer.status === 503) {
+    return new ServiceError(`The service takes no new texts: ${said || "it is stopping"}. ${again}`);
+  }
   return new ServiceError(said ? sentence(said) : `The service answered with status ${answer.status}.`);
 }
 

@@ -17,8 +17,8 @@ export const SETTINGS = [
     min: 0, max: 1 },
   { key: "repetition_penalty", flag: "--repetition-penalty", label: "Repetition penalty", hint: "1: off", off: 1,
     low: 1, high: 2, step: 0.01, min: 0 },
-  { key: "no_repeat_ngram_size", flag: "--no-repeat-ngram-size", label: "No n-gram twice, n", hint: "0: off", off: 0, low: 0,
-    high: 10, step: 1, min: 0 },
+  { key: "no_repeat_ngram_size", flag: "--no-repeat-ngram-size", label: "No n-gram twice, n", hint: "0: off", off: 0,
+    low: 0, high: 10, step: 1, min: 0 },
 ];
 export const SEED = { key: "seed", flag: "--seed", label: "Seed", step: 1, min: 0, max: Number.MAX_SAFE_INTEGER };
 export const STOP = { key: "stop", flag: "--stop", label: "Stop strings" };
@@ -37,8 +37,9 @@ export class Settings {
     this.fields = new Map();
     const list = details.querySelector(".list");
     for (const setting of SETTINGS) {
-      const max = limits[setting.key] ?? setting.max;
-      if (setting.key in defaults) list.append(this.slider({ ...setting, max, high: Math.min(setting.high, max ?? Infinity) }));
+      if (!(setting.key in defaults)) continue;
+      const max = limits[setting.key] ?? setting.max ?? Infinity;
+      list.append(this.slider({ ...setting, max, high: Math.min(setting.high, max) }));
     }
     list.append(this.seed(), this.stop());
     this.values = {};
@@ -68,7 +69,7 @@ export class Settings {
 
   number(setting) {
     const number = element("input");
-    Object.assign(number, { type: "number", required: true, min: setting.min, max: setting.max ?? "" });
+    Object.assign(number, { type: "number", required: true, min: setting.min, max: setting.max });
     number.step = setting.step === 1 ? 1 : "any";
     number.inputMode = setting.step === 1 ? "numeric" : "decimal";
     return number;

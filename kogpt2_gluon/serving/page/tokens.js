@@ -125,7 +125,8 @@ export class TokenText {
     });
     list.addEventListener("pointerover", (event) => {
       const place = placeOf(event);
-      if (event.pointerType === "mouse" && place >= 0 && !this.pinned) this.later(() => this.open(place, false), HOVER_MS);
+      if (event.pointerType !== "mouse" || place < 0 || this.pinned) return;
+      this.later(() => this.open(place, false), HOVER_MS);
     });
     list.addEventListener("pointerout", () => this.leave());
     list.addEventListener("keydown", (event) => {
