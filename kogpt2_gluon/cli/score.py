@@ -9,7 +9,7 @@ import click
 
 from kogpt2_gluon.cli import options
 from kogpt2_gluon.cli.group import echo, echo_json
-from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER
+from kogpt2_gluon.cli.paths import ANY_PATH, FOLDER, check_folder_target
 from kogpt2_gluon.machine.interrupts import interruptible
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def score(
     """
     from kogpt2_gluon.machine import runtime
 
+    if export:
+        check_folder_target("--export", export)
     runtime.wait_briefly()  # before the next line loads MXNet
     from kogpt2_gluon.tasks.in_context import InContextOptions, score_checkpoint
 

@@ -14,6 +14,7 @@ from kogpt2_gluon.recipe import Recipe, find_recipe, load_recipe
 from kogpt2_gluon.training.steps_of_task import with_steps
 from kogpt2_gluon.user_files import read_yaml
 
+ARGUMENTS = {"training.init_from": "CHECKPOINT", "task.name": "--task", "task.data": "--data"}
 NOT_COPIED = ("dropout",)  # settings of `model` that are the recipe's, not the checkpoint's
 TUNED, UNTRAINED = "fine-tuned", "the same network, not pretrained"
 FOLDERS = {TUNED: "seed-{}", UNTRAINED: "untrained-seed-{}"}
@@ -53,8 +54,9 @@ class Plan:
 
         RecipeError or DataError if checkpoint, recipe or data do not fit.
         """
-        if any(override.startswith("training.init_from=") for override in self.overrides):
-            raise RecipeError("training.init_from is CHECKPOINT here; leave it out")
+        for key, argument in ARGUMENTS.items():
+            if any(override.startswith(f"{key}=") for override in self.overrides):
+                raise RecipeError(f"{key} is {argument} here; leave it out")
         source, notes = open_source(self.checkpoint)
         for note in notes:
             say(note)

@@ -175,6 +175,8 @@ def test_without_test_rows_dev_judges_and_does_not_choose(shards, pretrained, tm
         (["--task", "TASK", "data.seq_length=99"], 2, "data.seq_length=99 is above model.max_length=32"),
         (["--task", "TASK", "training.num_steps=9"], 2, "training.num_steps follows from task.epochs=3"),
         (["--task", "TASK", "training.init_from=/nosuch"], 2, "training.init_from is CHECKPOINT here"),
+        (["--task", "TASK", "task.name=nsmc"], 2, "task.name is --task here; leave it out"),
+        (["--task", "TASK", "task.data=elsewhere"], 2, "task.data is --data here; leave it out"),
         (["--task", "nsmc"], 3, "ratings_train.txt"),
         (["--task", "TASK", "--recipe", "no_such"], 2, "no such file"),
         (["--task", "TASK", "--pretraining", "/nosuch"], 3, "/nosuch: no such folder; name one with the shards"),

@@ -57,20 +57,20 @@ def test_standard_output(rows: int, small_tokenizer: bytes, tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (1, "kogpt2: standard output: No space left on device\n")
 
 
-def test_a_place_that_takes_no_file_is_refused_first(tmp_path: Path) -> None:
+def test_a_place_that_takes_nothing_is_refused_first(tmp_path: Path) -> None:
     """Before the checkpoint is opened, which is not there."""
-    (tmp_path / "rows.txt").write_text("왜\n", encoding="utf-8")
-    for out, message in (
-        (tmp_path, "is a folder; name a file"),
-        (Path("/dev/null"), "is a device, a pipe or a socket; name a file"),
-        (tmp_path / "rows.txt" / "below" / "out.jsonl", "cannot be written: Not a directory"),
-        (tmp_path / ("x" * 300) / "out.jsonl", "cannot be written: File name too long"),
-        (Path("/proc/out.jsonl"), "cannot be written: No such file or directory"),
+    none, rows = tmp_path / "none", tmp_path / "rows.txt"
+    rows.write_text("왜\n", encoding="utf-8")
+    files = {"--out": ["predict", none, rows], "--samples": ["lm-eval", none, "--tasks", "none"]}
+    folders = {"--export": ["score", none, "--task", "nsmc", "--data", tmp_path]}
+    for out, message, verbs in (
+        (tmp_path, "is a folder; name a file", files),
+        (Path("/dev/null"), "is a device, a pipe or a socket; name a file", files),
+        (rows / "below", "cannot be written: Not a directory", {**files, **folders}),
+        (tmp_path / ("x" * 300) / "out", "cannot be written: File name too long", {**files, **folders}),
+        (Path("/proc/out"), "cannot be written: No such file or directory", {**files, **folders}),
     ):
-        for option, verb in (
-            ("--out", ["predict", tmp_path / "none", tmp_path / "rows.txt"]),
-            ("--samples", ["lm-eval", tmp_path / "none", "--tasks", "none"]),
-        ):
+        for option, verb in verbs.items():
             done = CliRunner().invoke(cli, [*map(str, verb), option, str(out)])
             assert isinstance(done.exception, RecipeError), (verb, out)
             assert str(done.exception) == f"{option} {out}: {message}"
