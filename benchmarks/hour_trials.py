@@ -68,6 +68,13 @@ TRIALS: dict[str, dict[str, object]] = {
     "weight decay 0.1": {"training.weight_decay": 0.1},
     "12,000 pieces": {VOCABULARY: 12000},
     "16,000 pieces": {VOCABULARY: 16000},
+    "12,000 pieces, batch 8, rate 1e-3": {**batch(8), VOCABULARY: 12000, RATE: "1e-3"},
+    "4 x 320, 12,000 pieces, batch 8, rate 1e-3": {
+        **shape(4, 320, 5),
+        **batch(8),
+        VOCABULARY: 12000,
+        RATE: "1e-3",
+    },
     "6 x 256": shape(6, 256, 4),
     "4 x 320": shape(4, 320, 5),
     "4 x 384": shape(4, 384, 6),
