@@ -68,9 +68,7 @@ def _edits(node: ast.AST) -> Iterator[_Edit]:
         yield _Edit(node.lineno, node.col_offset, len("functools.cache"), "functools.lru_cache(maxsize=None)")
     elif isinstance(node, ast.ImportFrom) and node.module == "collections.abc":
         if "Set" in {each.name for each in node.names}:
-            raise ValueError(
-                f"line {node.lineno}: Set of collections.abc is AbstractSet in typing; import it from there"
-            )
+            raise ValueError(f"line {node.lineno}: Set of collections.abc is another one in typing; take AbstractSet")
         yield _Edit(node.lineno, node.col_offset, len("from collections.abc"), "from typing")
     elif isinstance(node, ast.ImportFrom) and node.module == "typing" and NEWER & {each.name for each in node.names}:
         yield _Edit(node.lineno, node.col_offset, len("from typing"), "from typing_extensions")  # has all of them

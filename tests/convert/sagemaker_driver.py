@@ -45,7 +45,7 @@ def by_the_toolkit():
 
 
 def by_hand():
-    """As `Transformer.transform` of sagemaker-inference 1.10.1."""
+    """The calls are those of `Transformer.transform` of sagemaker-inference 1.10.1."""
     module = importlib.import_module(os.environ.get("SAGEMAKER_PROGRAM", "inference.py")[: -len(".py")])
     assert not {"input_fn", "predict_fn", "output_fn"} & set(vars(module))  # not together with transform_fn
     model = module.model_fn(model_dir)

@@ -184,7 +184,7 @@ ANSWERED = [
 
 
 def drive(python: object, model_dir: Path, requests: list, **variables: str) -> tuple[str, str, list]:
-    """What the handlers answer, called by a fresh process that has nothing of this checkout but the driver."""
+    """Calls the handlers in a fresh process that has nothing of this checkout but the driver; returns what it prints."""
     outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run(
         [str(python), str(ROOT / "tests" / "convert" / "sagemaker_driver.py"), str(model_dir)],
@@ -217,7 +217,7 @@ def check_answers(answers: list, source: Checkpoint, ops: str = "auto") -> None:
 
 
 def generated(source: Checkpoint, asked: dict, ops: str = "auto") -> list[str]:
-    """What `kogpt2 generate` writes with the same settings."""
+    """Returns the texts that `kogpt2 generate` writes with the same settings."""
     options = {"max_new_tokens": "--max-new-tokens", "seed": "--seed", "num_samples": "-n", "top_k": "--top-k"}
     options["temperature"] = "--temperature"
     words = [str(word) for name, value in asked.items() if name in options for word in (options[name], value)]
@@ -242,7 +242,7 @@ def test_a_text_that_takes_too_long_is_answered_in_time(model_dir):
 
 
 def test_the_checkpoint_is_served_by_the_service_at_sagemakers_paths(model_dir, source):
-    """As an image of one's own does it; the model's folder is where SageMaker has it."""
+    """An image of one's own does it so."""
     command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "serve", str(model_dir), "--port", "0"]
     started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
