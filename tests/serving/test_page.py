@@ -450,17 +450,6 @@ def test_copied_commands_write_the_same_text(served: Served, tab: Any, prompt: s
 
 SIGNS = "\t$HOME `id` $(id) \\ \\n !! * ~ # ;|& \u2028 \x7f"
 PROMPTS = ["", "-", "--help", "it's", "''", '"', "a\nb\n", "한글 (글)", SIGNS]
-    "",
-    "-",
-    "--help",
-    "it's",
-    "''",
-    "a\nb\n",
-    "\t$HOME `id` $(id) \\ \\n !! * ~ # ;|&",
-    '"',
-    "한글 (글)",
-    "\u2028 \x7f",
-]
 
 
 def test_shells_read_every_prompt_as_it_is(served: Served, tab: Any, tmp_path: Path) -> None:
