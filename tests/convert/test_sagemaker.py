@@ -184,7 +184,7 @@ ANSWERED = [
 
 
 def drive(python: object, model_dir: Path, requests: list, **variables: str) -> tuple[str, str, list]:
-    """Calls the handlers in a fresh process that has nothing of this checkout but the driver; returns what it prints."""
+    """Calls the handlers in a fresh process, which has nothing of this checkout but the driver."""
     outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run(
         [str(python), str(ROOT / "tests" / "convert" / "sagemaker_driver.py"), str(model_dir)],
