@@ -28,11 +28,13 @@ class Generator:
         Not hybridized, as :meth:`GPT2Model.for_decoding` makes it.
     ctx : mx.Context
         None: the CPU.
+    weights : str
+        In which form the network's matrices are kept for this: float32, bfloat16 or int8; empty: as its precision is.
     """
 
-    def __init__(self, net: GPT2Model, ctx: Any = None):
+    def __init__(self, net: GPT2Model, ctx: Any = None, weights: str = ""):
         self._net, self._ctx = net, ctx or mx.cpu()
-        self._weights = weights_for(net)
+        self._weights = weights_for(net, weights)
 
     def ids(
         self,

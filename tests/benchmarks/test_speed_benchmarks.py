@@ -97,11 +97,20 @@ def test_training_speed_of_every_contestant_in_bfloat16() -> None:
 @pytest.mark.slow
 def test_generation_speed() -> None:
     size = ["--batch-sizes", "1,3", "--prompt", 5, "--tokens", 12, "--rounds", 1, "--repeats", 2, "--threads", 1]
-    result = script("generation_speed.py", "--json", *size, "--peers", "hf", *TINY)
-    assert list(result)[:2] == ["ratio_1", "ratio_3"]
+    size += ["--mixed", 4, "--lengths", 3, 40, "--first", 20]
+    result = script("generation_speed.py", "--json", *size, "--peers", "ours-int8,hf", *TINY)
+    cases = ["1", "3", "mixed", "first"]
+    assert list(result)[:8] == [f"{ratio}_{case}" for ratio in ("ratio", "int8_ratio") for case in cases]
     check_conditions(result, threads=1)
     (round_,) = result["rounds"]
-    assert list(round_) == list(result["contestants"]) == ["ours", "hf"]
+    assert list(round_) == list(result["contestants"]) == ["ours", "ours-int8", "hf"]
+    for case in cases:
+        assert result[f"int8_ratio_{case}"] == pytest.approx(median_ratio(result, "ours-int8", "hf", f"{RATE}_{case}"))
+    for case, tokens in (("mixed", 4 * 12), ("first", 1)):
+        for contestant in round_.values():
+            assert contestant[f"{RATE}_{case}"] == pytest.approx(
+                tokens / statistics.median(contestant[f"seconds_{case}"])
+            )
     for size in (1, 3):
         assert result[f"ratio_{size}"] == pytest.approx(median_ratio(result, "ours", "hf", f"{RATE}_{size}"))
         for contestant in round_.values():
