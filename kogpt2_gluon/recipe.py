@@ -274,6 +274,12 @@ def _unfit_task(recipe: Recipe) -> Iterator[Fault]:
     ):
         if getattr(getattr(recipe, section), key):
             yield Fault((f"{section}.{key}", "task.name"), f"{section}.{key} and task.name are both set: {why}")
+    for key in ("source", "window", "max_lanes", "corrupt", "cache", "cache_dir", "cache_gib"):
+        if getattr(data, key) != getattr(DataRecipe(), key):
+            yield Fault(
+                (f"data.{key}", "task.name"),
+                f"data.{key} and task.name are both set: it is about shards and text, and a task has tables",
+            )
     if recipe.training.recompute != "none":
         yield Fault(
             ("training.recompute", "task.name"), "training.recompute=layer is for language models; leave it out"

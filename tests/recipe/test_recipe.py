@@ -128,6 +128,13 @@ def test_options_of_shards_do_not_go_unheard(option):
     load_recipe("demo", [f"data.{option}", "data.cache_dir=/nvme"])
 
 
+@pytest.mark.parametrize("option", ["source=text", "window=3", "max_lanes=8", "corrupt=skip", "cache_gib=7"])
+def test_options_of_corpora_do_not_go_unheard_with_a_task(option):
+    with pytest.raises(RecipeError, match=rf"data\.{option.split('=')[0]} and task\.name are both set"):
+        load_recipe("finetune", [f"data.{option}"])
+    load_recipe("demo", [f"data.{option}"])
+
+
 def test_help_names_every_kind_of_training_data():
     helps = {entry.name: entry.metadata["help"] for entry in dataclasses.fields(DataRecipe)}
     assert all(words in helps["documents"] for words in ("kogpt2 clean --help", "FIELD", "field:NAME"))
