@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from kogpt2_gluon.tasks.score_table import PUBLISHED, SYSTEM, ScoreTable
 from kogpt2_gluon.wording import counted
 
 SCORES, MARKDOWN = "scores.json", "scores.md"
+ROUNDING = 1e-6  # a GPU may add in another order each time; a table has four digits
 NAMED = 3  # things that a message names
 
 Say = Callable[[str], None]
@@ -61,10 +63,16 @@ def _lacking(path: Path, table: ScoreTable) -> Iterator[str]:
                 yield f"{system} on {split}"
             elif seeds > same.seeds:
                 yield f"{counted(seeds, 'seed')} of {system}"
-            elif each["rows"] != same.rows or (seeds == same.seeds and each["mean"] != same.plain_mean()):
+            elif each["rows"] != same.rows or (seeds == same.seeds and _differ(each["mean"], same.plain_mean())):
                 yield f"another score of {system} on {split}"
     except (ValueError, KeyError, TypeError, RecursionError):
         yield "what cannot be read as one"
+
+
+def _differ(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return not math.isclose(one, other, rel_tol=0, abs_tol=ROUNDING)
 
 
 def _put_aside(folder: Path) -> Path:

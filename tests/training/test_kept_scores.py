@@ -44,6 +44,7 @@ WIDE = (("fine-tuned", [0.8, 0.9]), ("majority", [0.5]))
         (table(*WIDE, rows=31), "another score of fine-tuned on test, another score of majority on test"),
         (table(*WIDE, split="dev"), "fine-tuned on test, majority on test"),
         (table(("fine-tuned", [0.8, 0.8]), ("majority", [0.5])), "another score of fine-tuned on test"),
+        (table(("fine-tuned", [0.8, 0.9001]), ("majority", [0.5])), "another score of fine-tuned on test"),
         (table(("fine-tuned", [0.8, math.nan]), ("majority", [0.5])), "another score of fine-tuned on test"),
     ],
 )
@@ -63,6 +64,7 @@ def test_a_table_that_has_more_is_kept(new: ScoreTable, lacking: str, tmp_path: 
     [
         table(*WIDE),
         table(*WIDE, title="made: /where/ever/runs/a"),
+        table(("fine-tuned", [0.8, 0.9 + 1e-7]), *WIDE[1:]),
         table(("fine-tuned", [0.8, 0.9, 0.7]), *WIDE[1:]),
         table(*WIDE, ("the same network, not pretrained", [0.6])),
     ],
