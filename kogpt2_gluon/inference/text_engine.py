@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.inference.continuation import END, LENGTH
 from kogpt2_gluon.inference.sampling import Choice, Chooser, Sampling
 from kogpt2_gluon.inference.text_stream import StopStrings, TextStream
 from kogpt2_gluon.machine.runtime import mx
@@ -27,7 +28,7 @@ from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.slots import Run, slots_for
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
-END, LENGTH, CANCELLED, FAILED = "stop", "length", "cancelled", "error"  # why a text ended
+CANCELLED, FAILED = "cancelled", "error"  # why a text ended, besides END and LENGTH
 PROMPT_PART = 256  # tokens of a prompt that are read in a pass
 PARTS_A_PASS = 2  # of that size, of all prompts together
 
