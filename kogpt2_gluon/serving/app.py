@@ -63,6 +63,9 @@ def _add_watching(app: FastAPI, service: Service) -> None:
         response.status_code = 503
         return Health(status="draining" if service.worker.is_alive else "broken")
 
+    for path, asked in (("/health", health), ("/ready", ready)):  # some watchers ask for the head alone
+        app.add_api_route(path, asked, methods=["HEAD"], include_in_schema=False)
+
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Gives the counters of the service, as Prometheus reads them."""

@@ -23,8 +23,8 @@ from kogpt2_gluon.inference.text_stream import TextStream
 from kogpt2_gluon.serving import forms
 from kogpt2_gluon.serving.forms import About, GenerateAnswer, GenerateRequest, ScoreAnswer, ScoreRequest, Start
 from kogpt2_gluon.serving.networks import Network
-from kogpt2_gluon.serving.refusals import Refused, bad_request
-from kogpt2_gluon.serving.routes import EventStream, StrictRoute, gone, in_thread, refusals
+from kogpt2_gluon.serving.refusals import bad_request
+from kogpt2_gluon.serving.routes import EventStream, StrictRoute, as_refusal, gone, in_thread, refusals
 from kogpt2_gluon.serving.service import Service, Texts, unless_gone
 from kogpt2_gluon.serving.worker import Event
 
@@ -122,10 +122,10 @@ class Generation:
                     yield _event("start", self.start.model_dump())
                 for name, data in self._events(event, written):
                     yield _event(name, data)
-        except Refused as refused:
+        except Exception as error:
             if not has_begun:
                 raise
-            yield _event("error", refused.content(""))
+            yield _event("error", as_refusal(error).content(""))
 
     async def answer(self, texts: Texts) -> dict[str, Any]:
         """Returns the answer, once all texts have ended."""

@@ -17,8 +17,8 @@ from kogpt2_gluon.inference.sampling import Choice, Sampling
 from kogpt2_gluon.inference.text_engine import TextRequest, Written
 from kogpt2_gluon.serving.networks import Network
 from kogpt2_gluon.serving.openai_forms import Completion, CompletionRequest, Model, ModelList, OpenAIError
-from kogpt2_gluon.serving.refusals import Refused, bad_request
-from kogpt2_gluon.serving.routes import EventStream, StrictRoute, gone, in_thread, refusals
+from kogpt2_gluon.serving.refusals import bad_request
+from kogpt2_gluon.serving.routes import EventStream, StrictRoute, as_refusal, gone, in_thread, refusals
 from kogpt2_gluon.serving.service import Service, Texts, check_answer, unless_gone
 
 DONE = "data: [DONE]\n\n"
@@ -233,10 +233,10 @@ class Answer:
             if not self.requests:
                 for chunk in self._first_chunks():
                     yield chunk
-        except Refused as refused:
+        except Exception as error:
             if not has_begun:
                 raise
-            yield _data(refused.content("/v1/"))
+            yield _data(as_refusal(error).content("/v1/"))
             return
         if self._wanted.stream_options and self._wanted.stream_options.include_usage:
             usage = _usage(self._prompts, sum(draft.new for draft in drafts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -33,6 +34,14 @@ def refusals(form: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
         "4XX": {"model": form, "description": "The request is refused, and what is wrong with it."},
         "5XX": {"model": form, "description": "The service stops, is too slow, or failed."},
     }
+
+
+def as_refusal(error: Exception) -> Refused:
+    """Returns what a stream ends with that has begun and cannot go on; what is no refusal is written to the log."""
+    if isinstance(error, Refused):
+        return error
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return Refused(500, "failed", "the service failed; its log has the reason")
 
 
 def gone() -> Response:

@@ -21,6 +21,7 @@ from kogpt2_gluon.serving.service import Service
 from kogpt2_gluon.serving.settings import Settings
 
 BACKLOG = 128  # connections that are accepted in one go, so each may need a file before it is looked at
+QUEUED = 1024  # connections that the kernel keeps until then: one that finds no room tries again after a second
 OTHER_FILES = 64  # that the process has open
 CLOSING_SECONDS = 5
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -112,6 +113,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         assert sockets
+        sockets[0].listen(QUEUED)
         self._say(f"serving at {address_of(sockets[0])}; Ctrl-C or SIGTERM ends it")
 
     def _stop(self) -> None:

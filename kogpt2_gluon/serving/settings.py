@@ -102,7 +102,7 @@ class Settings:
         rebinding): its requests are of its own origin then, but have its name as their host. So only names of this
         machine are admitted, and those of `allow_hosts`. On another address any name is, unless `allow_hosts` has some.
         """
-        name = _without_port(host).lower()
+        name = _without_port(host).lower().removesuffix(".")
         if name in {each.lower() for each in self.allow_hosts}:
             return True
         if self.is_local:

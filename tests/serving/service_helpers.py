@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-START_SECONDS = 120
+START_SECONDS = 300  # the fused operators may have to be compiled
 JSON = {"Content-Type": "application/json"}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -20,6 +21,8 @@ pytest.importorskip("fastapi", reason="the service needs it: the extra serve")
 from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine import job
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from tests.convert.convert_helpers import make_checkpoint
 from tests.serving.page_helpers import POSITIONS, make_network
 from tests.serving.service_helpers import JSON, Service, at_once, serving, serving_with
 
@@ -33,7 +36,16 @@ HEAD = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_network(tmp_path_factory.mktemp("network"), "lossless")
+    """A network that is damaged: near its last position it computes nothing."""
+    whole = open_checkpoint(make_network(tmp_path_factory.mktemp("network"), "lossless"))
+    arrays = {name: np.array(values) for name, values in whole.model_arrays().items()}
+    arrays["_pos_embed.weight"][-2] = np.nan
+    pieces, positions = len(arrays["_embed.weight"]), len(arrays["_pos_embed.weight"])
+    damaged = tmp_path_factory.mktemp("damaged")
+    tokenizer = whole.tokenizer_path.read_bytes()
+    return make_checkpoint(
+        damaged, tokenizer, lambda old: old.update(arrays), vocab_size=pieces, max_length=positions
+    ).path
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +85,21 @@ def test_what_is_written_when_the_time_is_over_is_answered(small):
     answers = at_once([lambda: small.ask("POST", "/generate", ENDLESS)] * 20)
     assert {status for status, _, _ in answers} == {200, 503}  # the last ones have no token when their time is over
     assert all(b'"reason":"time"' in content for status, _, content in answers if status == 503)
+
+
+def test_a_network_that_fails_in_the_middle_of_a_text(small):
+    """An answer that has not begun gets a status; a stream ends with the error, and the next request is answered."""
+    wanted = {"prompt": "", "written": [5] * (POSITIONS - 20), "max_new_tokens": 50, "min_new_tokens": 50, "seed": 1}
+    error = small.post("/generate", 500, **wanted)["error"]
+    assert error["reason"] == "failed" and "not finite" in error["message"]
+    with small.stream(**wanted) as events:
+        *begun, (name, data) = events
+    assert (name, data["error"]["reason"]) == ("error", "failed") and len(begun) > 10
+    completion = {"model": "a", "prompt": [5] * (POSITIONS - 12), "max_tokens": 20, "temperature": 0}
+    with small.stream("/v1/completions", **completion) as chunks:
+        *_, (_, last) = chunks
+    assert last["error"]["type"] == "server_error" and last["error"]["code"] == "failed"
+    assert small.post("/generate", prompt="", max_new_tokens=1)["texts"]
 
 
 def test_slow_connections_do_not_keep_others_out(small):

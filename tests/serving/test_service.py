@@ -315,3 +315,6 @@ def test_what_is_counted(service):
 
 def test_health(service):
     assert service.get("/health") == service.get("/ready") == {"status": "ok"}
+    for path in ("/health", "/ready", "/"):
+        status, _, content = service.ask("HEAD", path)
+        assert (status, content) == (200, b"")
