@@ -45,6 +45,7 @@ TOGETHER = {
         "tests/training/test_update.py",
     ),
     "service": (
+        "tests/serving/test_networks.py",
         "tests/serving/test_openai.py",
         "tests/serving/test_schema.py",
         "tests/serving/test_service.py",

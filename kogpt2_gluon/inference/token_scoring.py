@@ -20,7 +20,7 @@ ROWS = 128  # of V logits at a time
 
 
 class TokenScorer:
-    """Scores the tokens of one text after another, with the numbers that texts are written by.
+    """Scores the tokens of one text after another, with the weights that texts are written by.
 
     Parameters
     ----------

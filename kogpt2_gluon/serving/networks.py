@@ -79,7 +79,7 @@ class Network:
         return TokenScorer(self._net, self.tokenizer, self._ctx, self.weights)
 
     def likelihoods(self, context: Ids, answers: Sequence[Ids]) -> list[Likelihood]:
-        """Returns how likely each of some answers is after a context, by the numbers that texts are written by."""
+        """Returns how likely each of some answers is after a context, by the weights that texts are written by."""
         if self._reads_as_it_is:
             return self._scorer.log_likelihoods([Request(context, answer) for answer in answers])
         return [self.token_scorer.likelihood(context, answer) for answer in answers]
