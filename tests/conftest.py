@@ -51,6 +51,10 @@ TOGETHER = {
         "tests/serving/test_service.py",
         "tests/serving/test_worker.py",
     ),
+    "page": (
+        "tests/serving/test_page.py",
+        "tests/serving/test_page_text.py",
+    ),
 }
 GROUPS = {file: name for name, files in TOGETHER.items() for file in files}
 # Files that take long begin first, so that none is left over at the end; the launcher's wait more than they compute.

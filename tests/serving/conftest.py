@@ -13,7 +13,7 @@ import pytest
 from kogpt2_gluon.inference.generation import generate
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.sampling import Sampling
-from tests.serving.page_helpers import make_network
+from tests.serving.page_helpers import CHROMIUM, Served, make_network, serve
 from tests.serving.service_helpers import Service, serving
 
 TOKEN = "the-token-of-these-tests"
@@ -61,3 +61,43 @@ def service(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with serving(copy, "--compare", copy, *options, token=TOKEN) as service:
         shutil.rmtree(copy)
         yield service
+
+
+@pytest.fixture(scope="session")
+def page_networks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One that goes on writing, and one of bytes that soon ends."""
+    folder = tmp_path_factory.mktemp("networks")
+    return make_network(folder / "one", "nmt_nfkc"), make_network(folder / "other", "lossless", end_scale=3.0)
+
+
+@pytest.fixture(scope="session")
+def page_service(page_networks: tuple[Path, Path]) -> Iterator[Served]:
+    """A service whose page the tests use."""
+    with serve(page_networks[0], "--compare", page_networks[1]) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")  # while it is open, nothing else in its process can run an event loop
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A function that opens windows; they are closed after the test."""
+    from tests.serving.page_tab import Tab
+
+    opened: list[Tab] = []
+
+    def make(service: Served, width: int = 1280, scheme: str = "light", **options: Any) -> Tab:
+        opened.append(Tab(browser, service.url, width, scheme, **options))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.context.close()
