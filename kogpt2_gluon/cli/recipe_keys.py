@@ -31,9 +31,9 @@ def describe_keys(section: str = "") -> str:
             about = " ".join((sections[name].__doc__ or "").split())
             lines += [*[""] * bool(lines), *textwrap.wrap(f"{name}: {about}", WIDTH)]
         before = name
-        admitted = _admitted(entry)
+        values = admitted(entry)
         default = written(getattr(sections.get(name, recipe), entry.name))
-        lines.append(f"  {key} = {default}" + f"  ({admitted})" * bool(admitted))
+        lines.append(f"  {key} = {default}" + f"  ({values})" * bool(values))
         lines += textwrap.wrap(entry.metadata["help"], WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
@@ -47,7 +47,7 @@ def written(value: Any) -> str:
     return str(value) if value != "" else '""'
 
 
-def _admitted(entry: dataclasses.Field[Any]) -> str:
+def admitted(entry: dataclasses.Field[Any]) -> str:
     """The bounds or choices of a field in words; empty if there are none."""
     rules = entry.metadata
     if rules["choices"]:
