@@ -54,7 +54,9 @@ class GenerateRequest(Form):
 
     prompt: str = Field(description="The beginning of a document; '' continues nothing.")
     written: list[Annotated[int, Field(ge=0)]] = Field(
-        [], description="Ids of new tokens that the text has already, such as an earlier answer's up to an alternative."
+        [],
+        fail_fast=True,  # not an error for each of a million ids
+        description="Ids of new tokens that the text has already, such as an earlier answer's up to an alternative.",
     )
     model: ModelName = Field("a", description="'b' is the checkpoint of --compare.")
     num_samples: int = Field(1, ge=1, le=128, description="How many texts.")

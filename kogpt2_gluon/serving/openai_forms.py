@@ -13,7 +13,7 @@ from kogpt2_gluon.serving.forms import LONGEST_STOP, MOST_ALTERNATIVES, MOST_STO
 
 MOST_PROMPTS, MOST_CHOICES = 256, 128
 Id = Annotated[int, Field(ge=0)]
-Ids = Annotated[list[Id], Field(min_length=1)]
+Ids = Annotated[list[Id], Field(min_length=1, fail_fast=True)]  # not an error for each of a million ids
 Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 
 
@@ -38,9 +38,9 @@ def _of_two_kinds(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 Prompt = Annotated[
     Union[
         str,
-        Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)],
+        Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)],
         Ids,
-        Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)],
+        Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)],
     ],
     WrapValidator(_of_four_kinds),
 ]

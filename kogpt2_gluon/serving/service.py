@@ -17,7 +17,7 @@ from kogpt2_gluon.serving.settings import Settings
 from kogpt2_gluon.serving.worker import GONE, TIME, Event, Job, Reply, Ticket, Worker
 
 T = TypeVar("T")
-MOST_ENTRIES = 500_000  # about 75 MB
+MOST_ENTRIES = 200_000  # about 30 MB, and half a second in which its JSON is made and the event loop waits
 ANSWER_SECONDS = 5  # for the last answers, once all texts are written
 
 

@@ -186,6 +186,7 @@ BAD = {
     "out of range": ({"prompt": "", "top_p": 0}, 400, "top_p"),
     "another network": ({"prompt": "", "model": "c"}, 400, "model: input should be 'a' or 'b'"),
     "too long a prompt": (LONG, 400, f"{POSITIONS} positions"),
+    "texts for ids": ({"prompt": "", "written": ["a"] * 150_000}, 400, "written[0]: input should be a valid integer"),
     "unknown ids": ({"prompt": "", "written": [10**6]}, 400, "id 1000000"),
     "least above most": ({"prompt": "", "max_new_tokens": 2, "min_new_tokens": 3}, 400, "min_new_tokens=3"),
     "too large an answer": (
