@@ -60,7 +60,7 @@ New = list[list[int]]  # the new ids of each text
 
 
 class Generate(NamedTuple):
-    """What a contestant does. Both take the number of new tokens last."""
+    """Generates in two ways. Both take the number of new tokens last."""
 
     same: Callable[[list[int], int, int], New]  # prompt, batch size
     mixed: Callable[[Prompts, int], New]
