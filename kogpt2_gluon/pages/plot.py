@@ -16,6 +16,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 LEFT, RIGHT, TOP, BOTTOM = 58, 66, 24, 40  # around the frame: tick labels, end labels, unit of y, unit of x
+LABEL = 30  # height of an end label, which has two lines
 SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -251,15 +252,24 @@ class _Frame:
                 y = float(np.clip(self.points(one.x[:1], last)[1][0], TOP, self.bottom - 12))
                 ends.append((y, one, float(last[0])))
         ends.sort(key=lambda end: end[0])
-        parts, below = [], -math.inf
-        for y, one, value in ends:
-            y = max(y, below + 30)
-            below = y
+        parts = []
+        for y, (_, one, value) in zip(apart([end[0] for end in ends], self.bottom - 12), ends):
             parts.append(
                 f'<text class="end {one.style}" x="{self.right + 8}" y="{y + 1:.1f}">{rounded(value)}</text>'
                 f'<text class="end name" x="{self.right + 8}" y="{y + 14:.1f}">{html.escape(one.label)}</text>'
             )
         return parts
+
+
+def apart(places: Sequence[float], lowest: float) -> list[float]:
+    """Moves ascending places of labels apart, so that none overlaps another one or is below `lowest`."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + LABEL) if moved else place)
+    for number in reversed(range(len(moved))):  # below `lowest` are the labels of the x axis
+        moved[number] = min(moved[number], lowest)
+        lowest = moved[number] - LABEL
+    return moved
 
 
 def tick_texts(axis: Axis) -> list[str]:

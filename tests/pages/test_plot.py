@@ -6,8 +6,21 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kogpt2_gluon.pages.plot import Series, downsample, line_plot, linear_axis, log_axis, short, smooth, tick_texts
+from kogpt2_gluon.pages.plot import (
+    LABEL,
+    Series,
+    apart,
+    downsample,
+    line_plot,
+    linear_axis,
+    log_axis,
+    short,
+    smooth,
+    tick_texts,
+)
 
 
 class TestPlot:
@@ -65,3 +78,29 @@ class TestPlot:
         svg = line_plot([Series(np.arange(5.0), y, "train")], title="T", unit="u")
         assert svg.count("<circle") == 1 and svg.count("M") == 2
         assert line_plot([Series(np.arange(2.0), np.full(2, np.nan), "train")], title="T", unit="u") == ""
+
+
+@given(st.lists(st.floats(0, 200), max_size=5).map(sorted))
+def test_end_labels_neither_overlap_nor_reach_the_axis_below(places):
+    moved = apart(places, 188.0)
+    assert all(second - first >= LABEL - 1e-9 for first, second in zip(moved, moved[1:]))
+    assert not moved or moved[-1] <= 188
+    alone = [place for place in places if place <= 188]
+    if len(places) == 1 and alone:
+        assert moved == places
+
+
+def test_two_lines_that_end_at_the_bottom_leave_the_ticks_free():
+    """As a loss and a held-out loss at the last step of a run: the second label was moved onto the last tick."""
+    x = np.arange(401, dtype=float)
+    y = 10.0 - x / 50
+    svg = line_plot(
+        [Series(x, y, "train", "training"), Series(x, y - 0.01, "heldout", "held-out")], title="Loss", unit=""
+    )
+    places = [float(part.partition('"')[0]) for part in svg.split('class="end name" x="462" y="')[1:]]
+    ticks = [
+        float(part.partition('"')[0])
+        for part in svg.split('class="tick" text-anchor="middle"')[1:]
+        for part in [part.split(' y="')[1]]
+    ]
+    assert len(places) == 2 and max(places) <= min(ticks) - 12
