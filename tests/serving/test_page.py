@@ -88,7 +88,7 @@ def test_a_text_that_is_stopped_stays_and_goes_on(page_service: Served, tab: Any
     page.emulate_media(reduced_motion="reduce")
     assert page.evaluate(mark) == "none"
     page.keyboard.press("Escape")
-    expect(page.get_by_role("status")).to_have_text("stopped.")
+    expect(page.get_by_role("status")).to_have_text("Stopped.")
     before = window.text()
     assert 3 <= len(before) < POSITIONS - 20
     expected = page_service.post(prompt=PROMPT, seed=1, max_new_tokens=len(before))["texts"][0]["tokens"]
@@ -172,7 +172,14 @@ def test_values_out_of_bounds_are_not_sent(page_service: Served, tab: Any) -> No
     assert len(window.requests) == sent
     window.set({"Top-p": 0})  # in the browser's eyes it is good
     window.page.locator("#prompt").press("Control+Enter")
-    expect(window.page.locator(FIRST + ".trouble")).to_contain_text("op_p")
+    trouble = window.page.locator(FIRST + ".trouble")
+    expect(trouble).to_contain_text("op_p")
+    window.page.fill("#prompt", "오늘 날씨는\n" * POSITIONS)
+    window.set({"Top-p": 1})
+    window.page.locator("#prompt").press("Control+Enter")
+    expect(trouble).to_contain_text(f"the network's {POSITIONS} positions")
+    expect(trouble).to_be_in_viewport()
+    expect(window.page.get_by_role("status")).to_have_text("Nothing written.")
     window.faults.clear()  # the browser reports each answer of 400 and more
     window.check()
 

@@ -164,7 +164,10 @@ export class Column {
     if (error.name === "AbortError") return hasBegun ? "stopped" : null;
     if (!(error instanceof ServiceError)) throw error; // a fault of this page: the browser's console has it
     if (error.needsToken) this.app.askForToken(error.message);
-    else this.parts.trouble.textContent = error.message;
+    else {
+      this.parts.trouble.textContent = error.message;
+      this.parts.trouble.scrollIntoView({ block: "nearest" }); // a long prompt may have moved it out of the window
+    }
     return hasBegun ? "broken off" : null;
   }
 

@@ -196,8 +196,8 @@ function sizes({ parameters, max_length: positions, weights }) {
 }
 
 function sentence(column, outcome, count) {
-  const title = count > 1 ? `${column.parts.title.textContent}: ` : "";
-  return `${title}${outcome ?? "nothing written"}.`;
+  const how = `${outcome ?? "nothing written"}.`;
+  return count > 1 ? `${column.parts.title.textContent}: ${how}` : how.charAt(0).toUpperCase() + how.slice(1);
 }
 
 new Page().load();
