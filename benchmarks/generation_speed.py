@@ -87,7 +87,9 @@ def our_generator(recipe: Recipe, weights: str) -> Generate:
     engines: dict[int, TextEngine] = {}  # by slots
 
     def mixed(prompts: Prompts, new_tokens: int) -> New:
-        engine = engines.setdefault(len(prompts), TextEngine(net, tokenizer, ctx, len(prompts), weights=weights))
+        if len(prompts) not in engines:
+            engines[len(prompts)] = TextEngine(net, tokenizer, ctx, len(prompts), weights=weights)
+        engine = engines[len(prompts)]
         sampling = Sampling(new_tokens, top_k=TOP_K, min_new_tokens=new_tokens)
         texts: dict[int, list[int]] = {engine.add(TextRequest(prompt, sampling)): [] for prompt in prompts}
         for written in engine.run():
