@@ -143,6 +143,32 @@ def fork(
     echo(f"train it: kogpt2 train {target / 'recipe.yaml'}")
 
 
+@runs.command(no_args_is_help=True)
+@click.argument("paths", nargs=-1, required=True, metavar="RUN...", type=FOLDER)
+@click.option("--keep", default=1, show_default=True, type=click.IntRange(min=1), help="Checkpoints that stay.")
+@click.option("--aside", is_flag=True, help="Those in before-step-* folders, too, which runs have moved aside.")
+@click.option("--yes", is_flag=True, help="Remove them; without it they are only listed.")
+def prune(paths: tuple[Path, ...], keep: int, aside: bool, yes: bool) -> None:
+    """List the checkpoints of runs that are not needed to go on, and remove them with --yes.
+
+    The newest one stays, and the best one in addition to --keep. A run that is training is refused.
+
+    \b
+    Example: kogpt2 runs prune runs/* --keep 2
+    """
+    from kogpt2_gluon.runs.pruning import prune as remove
+    from kogpt2_gluon.runs.pruning import to_prune
+    from kogpt2_gluon.runs.run_folder import open_run
+    from kogpt2_gluon.wording import gigabytes
+
+    total = 0
+    for run in [open_run(path) for path in paths]:
+        for path, size in remove(run, keep, aside) if yes else to_prune(run, keep, aside):
+            echo(f"{path}  {gigabytes(size)}")
+            total += size
+    echo(f"{gigabytes(total)} {'removed' if yes else 'would go; --yes removes them'}" if total else "nothing to remove")
+
+
 def _figures(run: RunFolder) -> dict[str, Any]:
     """Returns what a run reached, as plain data."""
     return {

@@ -12,6 +12,7 @@ import pytest
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.lock import RunLock
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.runs.run_folder import find_runs, open_run
 from kogpt2_gluon.training.fork import fork
@@ -127,3 +128,26 @@ def test_runs_on_the_same_held_out_text_are_ranked(parent: Path, tmp_path: Path)
     shown = kogpt2("runs", "leaderboard", tmp_path).stdout
     assert shown.count("bits per byte") == 2 and "*" not in shown
     assert "that was evaluated" in kogpt2("runs", "leaderboard", tmp_path / "other" / "samples", code=3).stderr
+
+
+def test_pruning_leaves_what_a_run_needs(parent: Path, tmp_path: Path) -> None:
+    """The newest checkpoint, the best one, and as many others as are asked for; what it lists is what it removes."""
+    (parent / "checkpoints" / "best").write_text("step-00000002\n")
+    (parent / "checkpoints" / "before-step-00000001-x").mkdir()
+    (parent / "checkpoints" / "before-step-00000001-x" / "file").write_bytes(b"12345")
+
+    def there() -> list[str]:
+        return sorted(path.name for path in (parent / "checkpoints").iterdir() if path.is_dir())
+
+    everything = there()
+    listed = kogpt2("runs", "prune", parent, "--keep", 2).stdout
+    assert there() == everything and "--yes removes them" in listed
+    gone = kogpt2("runs", "prune", parent, "--keep", 2, "--yes").stdout
+    assert gone.splitlines()[:-1] == listed.splitlines()[:-1] and len(gone.splitlines()) == 5
+    assert there() == ["before-step-00000001-x", "step-00000002", "step-00000005", "step-00000006"]
+    kogpt2("runs", "prune", parent, "--aside", "--yes")
+    assert there() == ["step-00000002", "step-00000006"]
+    assert kogpt2("runs", "prune", parent, "--aside", "--yes").stdout == "nothing to remove\n"
+    assert open_checkpoint(parent).state()["step"] == 6 and open_checkpoint(parent / "best").state()["step"] == 2
+    with RunLock(parent):
+        assert "trains in it" in kogpt2("runs", "prune", parent, "--yes", code=2).stderr
