@@ -11,9 +11,10 @@ GPU := $(VENV)/.gpu
 HOROVOD := $(VENV)/.horovod
 TEST := $(VENV)/.test
 JS := $(VENV)/.js
+DOCS := $(VENV)/.docs
 PCLUSTER := .venv-pcluster
 
-.PHONY: help demo test test-all fuzz chaos test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
+.PHONY: help demo docs test test-all fuzz chaos test-pythons test-cu112 lint format bench bench-data bench-speed bench-text horovod horovod-gpu install system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +67,15 @@ $(JS): Makefile $(TEST)
 	if npm install --silent --ignore-scripts --no-audit --no-fund --prefix $(VENV) $(TRANSFORMERS_JS); then touch $@; \
 	else echo "npm cannot install transformers.js: its test will be skipped"; fi
 
+$(DOCS): setup.py constraints.txt $(CORE)
+	$(PIP) install -c constraints.txt -e '.[$(MXNET),docs]'
+	touch $@
+
+# The variable silences Material's word on its own future, which is not about these pages.
+docs: $(DOCS) ## the documentation as a site, in build/site; any warning ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
+	@echo "build/site/index.html; with its search: $(BIN)/python -m http.server --directory build/site"
+
 # ParallelCluster's own schema of a cluster. It needs older libraries than ours, so it has an environment of its own
 # (70 MB), without its CDK and its web server, which the schema does not need.
 $(PCLUSTER)/.ready: constraints.txt
@@ -83,7 +93,7 @@ PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= $(BI
 test: $(TEST) $(JS) ## the test suite
 	$(PYTEST) -m 'not slow'
 
-test-all: $(TEST) $(JS) $(PCLUSTER)/.ready ## everything: slow tests too, the other Pythons, the GPU build on a CPU
+test-all: $(TEST) $(JS) $(DOCS) $(PCLUSTER)/.ready ## everything: slow tests too, the other Pythons, the GPU build on a CPU
 	$(PYTEST)
 	$(MAKE) test-pythons test-cu112
 

@@ -85,6 +85,8 @@ TEST = [
     *SERVE,
     *CLIENTS,
 ]
+# The documentation as a site: `make docs`.
+DOCS = ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 LINT = ["ruff>=0.5", "mypy>=1.8", "import-linter>=2", "types-PyYAML", "types-psutil"]
 
 setup(
@@ -121,6 +123,7 @@ setup(
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],
         "test": [*TEST, *LINT],
+        "docs": DOCS,
         "fuzz": ["atheris>=2.3"],  # inputs that follow the coverage of the code
         "bench": ["pyppmd>=1.1", "zpaq>=0.3"],  # compressors, as models of text
     },
