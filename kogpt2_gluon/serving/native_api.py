@@ -24,7 +24,7 @@ from kogpt2_gluon.serving import forms
 from kogpt2_gluon.serving.forms import About, GenerateAnswer, GenerateRequest, ScoreAnswer, ScoreRequest, Start
 from kogpt2_gluon.serving.networks import Network
 from kogpt2_gluon.serving.refusals import bad_request
-from kogpt2_gluon.serving.routes import EventStream, StrictRoute, as_refusal, gone, in_thread, refusals
+from kogpt2_gluon.serving.routes import EventStream, StrictRoute, as_refusal, gone, in_thread, refusals, stream_item
 from kogpt2_gluon.serving.service import Service, Texts, unless_gone
 from kogpt2_gluon.serving.worker import Event
 
@@ -40,7 +40,7 @@ def native_api(service: Service) -> APIRouter:
     @router.post(
         "/generate",
         response_model=GenerateAnswer,
-        responses={200: {"content": {STREAM: {"schema": {"type": "string", "description": forms.__doc__}}}}},
+        responses={200: {"content": {STREAM: {"itemSchema": stream_item(str(forms.__doc__))}}}},
     )
     async def generate(wanted: GenerateRequest, request: Request) -> Response:
         """Continues a prompt: one answer, or with `stream` server-sent events, a token each."""

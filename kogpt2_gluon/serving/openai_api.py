@@ -18,7 +18,7 @@ from kogpt2_gluon.inference.text_engine import TextRequest, Written
 from kogpt2_gluon.serving.networks import Network
 from kogpt2_gluon.serving.openai_forms import Completion, CompletionRequest, Model, ModelList, OpenAIError
 from kogpt2_gluon.serving.refusals import bad_request
-from kogpt2_gluon.serving.routes import EventStream, StrictRoute, as_refusal, gone, in_thread, refusals
+from kogpt2_gluon.serving.routes import EventStream, StrictRoute, as_refusal, gone, in_thread, refusals, stream_item
 from kogpt2_gluon.serving.service import Service, Texts, check_answer, unless_gone
 
 DONE = "data: [DONE]\n\n"
@@ -33,7 +33,7 @@ def openai_api(service: Service) -> APIRouter:
     @router.post(
         "/completions",
         response_model=Completion,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/event-stream": {"itemSchema": stream_item("A Completion, or [DONE].")}}}},
     )
     async def completions(wanted: CompletionRequest, request: Request) -> Response:
         """Continues prompts; with `stream`, in chunks."""

@@ -244,6 +244,7 @@ class Worker:
                 each = each._replace(finish_reason=ticket.cancelled or SHUTDOWN)
             if ticket.cancelled != GONE:
                 events.setdefault(ticket.reply, []).append(Event(ticket, each))
+        self._count()  # whoever has heard of a step sees what it has changed
         for reply, some in events.items():
             reply.deliver(some)
 

@@ -18,7 +18,7 @@ from tests.serving.page_helpers import POSITIONS
 from tests.serving.service_helpers import at_once
 
 PROMPT = "오늘은 날씨가 맑아서"
-MANY = POSITIONS - 50  # tokens, which take a while
+MANY, TEXTS = POSITIONS - 50, 80  # tokens of a text, and texts, which take a while
 HEAD = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 WORDS = ["오늘은", "날씨가", "맑아서", "강변을", "걸었다", "영화는", "재미있게", "봤어요", "음악도", "좋았다", "김치를"]
 
@@ -133,19 +133,20 @@ def test_fifty_clients_each_get_their_own_text(service, loaded):
 
 def test_a_client_that_hangs_up_frees_its_place(service):
     before = service.metric("kogpt2_tokens_written_total")
-    with service.stream(prompt=PROMPT, max_new_tokens=MANY, min_new_tokens=MANY, num_samples=SLOTS) as events:
+    wanted = {"prompt": PROMPT, "max_new_tokens": MANY, "min_new_tokens": MANY, "num_samples": TEXTS}
+    with service.stream(**wanted) as events:
         for _ in range(3):
             next(events)
         assert service.metric("kogpt2_running_texts") == SLOTS
     service.wait_until(lambda: service.metric("kogpt2_running_texts") == 0)
     connection = service.connect()
-    body = json.dumps({"prompt": PROMPT, "max_new_tokens": MANY, "min_new_tokens": MANY}).encode()
+    body = json.dumps(wanted).encode()
     authorized = HEAD + f"Authorization: Bearer {service.token}\r\n".encode()
     connection.sendall(authorized + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    service.wait_until(lambda: service.metric("kogpt2_running_texts") == 1)
+    service.wait_until(lambda: service.metric("kogpt2_running_texts") == SLOTS)
     connection.close()  # while it waits for the whole answer
     service.wait_until(lambda: service.metric("kogpt2_running_texts") == 0)
-    assert service.metric("kogpt2_tokens_written_total") - before < MANY * (SLOTS + 1)
+    assert service.metric("kogpt2_tokens_written_total") - before < MANY * TEXTS
 
 
 def test_about_is_what_may_be_asked_for(service, loaded, checkpoint):

@@ -106,7 +106,6 @@ def test_jobs_and_texts_take_turns(worker, loaded):
         worker.do(job)
     assert [job.done.result(60) for job in jobs] == ["x", "y"]
     assert sorted(counted) == ["x", "x", "x", "y", "y", "y"] and counted != sorted(counted)
-    assert not any(event.written.finish_reason for event in text.reply.events)
     late, gone, bad = Job(parts("late", 3), time.monotonic()), Job(parts("gone", 3)), Job(map(int, ["no number"]))
     gone.done.cancel()
     for job in (late, gone, bad):
@@ -120,23 +119,25 @@ def test_jobs_and_texts_take_turns(worker, loaded):
 
 
 def test_nobody_hears_of_a_text_whose_client_is_gone(worker, loaded):
-    (text,) = tickets(loaded, "a", sampling=MANY)
-    worker.add([text])
-    assert text.reply.began.wait(60)
-    worker.cancel([text], GONE)
+    texts = tickets(loaded, *["a"] * 40, sampling=MANY)
+    worker.add(texts)
+    assert texts[0].reply.began.wait(60)
+    worker.cancel(texts, GONE)
     (after,) = tickets(loaded, "a")
     worker.add([after])
     after.reply.wait()
-    assert not any(event.written.finish_reason for event in text.reply.events)
+    assert texts[-1].reply.events == []
+    ends = [event.written.finish_reason for text in texts for event in text.reply.events if event.written]
+    assert set(ends) <= {None, "length"} and len(ends) < 40 * 300
 
 
 def test_a_broken_engine_loses_its_texts_and_begins_again(worker, loaded, capfd):
-    lost, kept = tickets(loaded, "a", "b", sampling=MANY)
-    worker.add([lost, kept])
-    assert lost.reply.began.wait(60) and kept.reply.began.wait(60)
+    *texts, kept = tickets(loaded, *["a"] * 40, "b", sampling=MANY)
+    worker.add([*texts, kept])
+    assert texts[0].reply.began.wait(60) and kept.reply.began.wait(60)
     Fragile.breaks = True
-    lost.reply.wait()
-    event = lost.reply.events[-1]
+    texts[-1].reply.wait()
+    event = texts[-1].reply.events[-1]
     assert event.written is None and isinstance(event.error, Broken)
     assert "MemoryError: of this test" in capfd.readouterr().err
     (again,) = tickets(loaded, "a")
@@ -148,12 +149,13 @@ def test_a_broken_engine_loses_its_texts_and_begins_again(worker, loaded, capfd)
 
 
 def test_time_ends_what_runs_and_what_waits(worker, loaded):
-    texts = tickets(loaded, *["a"] * 4, sampling=MANY, deadline=time.monotonic() + 0.3)
+    texts = tickets(loaded, *["a"] * 60, sampling=MANY, deadline=time.monotonic() + 0.5)
     worker.add(texts)
     for text in texts:
         text.reply.wait()
-        assert text.reply.events[-1].written.finish_reason == "time"
-    assert len(texts[0].reply.events) > len(texts[3].reply.events) == 1
+    assert {text.reply.events[-1].written.finish_reason for text in texts} <= {"length", "time"}
+    assert texts[-1].reply.events[-1].written.finish_reason == "time"
+    assert len(texts[0].reply.events) > len(texts[-1].reply.events) == 1
 
 
 def test_a_text_that_cannot_be_is_refused_alone(worker, loaded):
