@@ -1,0 +1,17 @@
+"""The extension of griffe, which reads the docstrings for the site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dialect import prose_first  # hooks.py has made this folder known
+from griffe import Extension, Object
+
+
+class GluonDialect(Extension):
+    """Moves prose that follows a docstring's sections in front of them, and makes headings of Inputs and Outputs."""
+
+    def on_instance(self, *, obj: Object, **kwargs: Any) -> None:
+        """Called for every module, class, function and attribute."""
+        if obj.docstring:
+            obj.docstring.value = prose_first(obj.docstring.value)
