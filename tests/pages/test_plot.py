@@ -91,7 +91,7 @@ def test_end_labels_neither_overlap_nor_reach_the_axis_below(places):
 
 
 def test_two_lines_that_end_at_the_bottom_leave_the_ticks_free():
-    """Like a loss and a held-out loss at the end of a run: the second label was moved onto the last tick."""
+    """A loss and a held-out loss end in this way: the second label was once moved onto the last tick."""
     x = np.arange(401, dtype=float)
     y = 10.0 - x / 50
     svg = line_plot(
