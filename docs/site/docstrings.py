@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
-from dialect import prose_first  # hooks.py has made this folder known
 from griffe import Extension, Object
+
+sys.path.insert(0, str(Path(__file__).parent))  # griffe loads this file alone
+
+from dialect import prose_first
 
 
 class GluonDialect(Extension):

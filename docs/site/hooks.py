@@ -7,14 +7,10 @@ one text works in both. A comment ``<!-- recipes -->`` or ``<!-- keys -->`` in a
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files, InclusionLevel
-
-sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file alone
-
 from recipe_pages import keys_of_recipes, shipped_recipes
 from repository import Repository, page_of_file
 
