@@ -180,7 +180,7 @@ class FusedSlots(Slots):
 
     What a run gives is the same to the last bit whatever else is in the pass, and whatever number its slot has: greedy
     texts are the same ids as if they were written alone. Short runs are multiplied together, by a kernel whose sums do
-    not depend on the number of rows (ops/src/cpu/few_rows.h); it is the fastest up to 32 rows, on AMD in bfloat16 256.
+    not depend on the number of rows (ops/src/cpu/few_rows.h); it is the fastest up to 32 rows, on AMD in bfloat16 128.
     Each longer run is a product of its own, by oneDNN. So a text that is read in other pieces differs by rounding.
 
     Caches are bfloat16 if the operators' precision is that, and else float32. They take memory as texts grow: 32 slots

@@ -67,7 +67,7 @@ def random_tokens(count: int, seed: int = 0) -> list:
 
 # ---- any order of reading, copying and cutting ----------------------------------------------------------------------
 
-COUNTS = st.sampled_from([1, 1, 1, 1, 2, 3, 7, 32, 33, 70, 97])
+COUNTS = st.sampled_from([1, 1, 1, 1, 2, 3, 7, 32, 33, 70, 129])
 SLOT = st.integers(0, NUM_SLOTS - 1)
 ACTIONS = st.one_of(
     st.tuples(st.just("read"), st.dictionaries(SLOT, COUNTS, min_size=1)),

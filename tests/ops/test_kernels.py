@@ -227,6 +227,24 @@ def test_one_kernel_for_all_by_a_variable(monkeypatch, measured, forced, set_for
         assert f"KOGPT2_KERNELS={forced}" in choice.describe()
 
 
+@pytest.mark.parametrize(
+    ("isa", "processor", "by_onednn"),
+    [
+        ("amx", "Intel(R) Xeon(R) Platinum 8481C", True),
+        ("avx512_bf16", "Intel(R) Xeon(R) Platinum 8375C", False),
+        ("avx512_bf16", "AMD EPYC 9R14", True),
+        ("avx512", "AMD EPYC 7R13", False),
+    ],
+)
+def test_bfloat16_by_rule_is_onednns_where_the_processor_is_fast_at_it(monkeypatch, isa, processor, by_onednn):
+    one = next(each for each in INSTRUCTION_SETS if each.name == isa)
+    monkeypatch.delenv("KOGPT2_KERNELS", raising=False)
+    monkeypatch.setattr(kernels, "instruction_set", lambda: one)
+    monkeypatch.setattr(kernels, "processor_name", lambda: processor)
+    choice = choose_kernels(replace(SMALL, num_layers=1, tokens=8), "bfloat16")
+    assert (choice.gflops, choice.onednn_bfloat16) == (0.0, by_onednn)
+
+
 def test_an_unknown_kernel_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("KOGPT2_KERNELS", "mkl")
     with pytest.raises(RecipeError, match="KOGPT2_KERNELS=mkl: onednn or packed"):

@@ -14,7 +14,7 @@
 // 1e-5. With has_residual=1, residual (..., N) is the last input. One operator does all this because asking MXNet for an
 // operator takes 20 us: four fewer in each layer count.
 // For up to 32 rows and a weight that is not tiled, the product is that of few_rows.h, in which all but the weight is
-// float32; with bfloat16 factors, where the processor is fast at them, it is for up to 256 rows. Other products are by the
+// float32; with bfloat16 factors, where the processor is fast at them, it is for up to 128 rows. Other products are by the
 // kernel that kernels.h chooses, in the precision of the weight, or in `precision` for a weight in int8. There is no
 // gradient.
 #include "decode_linear.h"
@@ -49,7 +49,7 @@ Form form_of(const MXTensor& weight, int64_t N, int64_t K) {
 
 // The most rows of a text that multiply_rows() multiplies. oneDNN's products have to bring the weight into another order
 // first, so with a weight in bfloat16 both take about the same time here.
-int64_t few_rows(Form form) { return form == Form::kBfloat16 && has_fast_dots() ? 256 : 32; }
+int64_t few_rows(Form form) { return form == Form::kBfloat16 && has_fast_dots() ? 128 : 32; }
 
 // The weight as multiply_rows() takes it.
 RowWeight row_weight(Form form, const void* data, int64_t N, int64_t K) {
