@@ -264,12 +264,13 @@ class FusedSlots(Slots):
         """
         order = sorted(range(len(runs)), key=lambda place: len(runs[place].tokens))
         listed = [(runs[place].slot, self.lengths[runs[place].slot], len(runs[place].tokens)) for place in order]
+        for slot, begin, count in listed:  # before the pass: if it fails, these places have lost what they had
+            self._origins[slot, begin : begin + count] = np.arange(self._num_read, self._num_read + count) + 1
+            self._num_read += count
         tokens = mx.nd.array(np.concatenate([runs[place].tokens for place in order]), dtype="int32")
         hidden = self._weights.read(self._matrices, self._caches, tokens, listed, last_only)
         hidden.wait_to_read()  # an error of the operators shows here, before a slot's text counts as longer
         for slot, begin, count in listed:
-            self._origins[slot, begin : begin + count] = np.arange(self._num_read, self._num_read + count) + 1
-            self._num_read += count
             self.lengths[slot] = begin + count
         return order, hidden
 
