@@ -7,6 +7,7 @@ one text works in both. A comment ``<!-- recipes -->`` or ``<!-- keys -->`` in a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     for mark, compute in COMPUTED.items():
         if mark in markdown:
             markdown = markdown.replace(mark, compute(ROOT))
+    markdown = re.sub(r"^```text$", "``` {.text .wrap}", markdown, flags=re.MULTILINE)  # messages: see site.css
     path = repository.path_of(page.file.src_uri)
     return repository.rewrite_links(markdown, path) if path else markdown
 

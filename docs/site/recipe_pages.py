@@ -100,20 +100,21 @@ def _comment(line: str) -> str:
 def _section(file: Path, root: Path) -> str:
     recipe, text = load_recipe(str(file)), file.read_text(encoding="utf-8")
     head, *lines = lines_of(text)
-    rows, own = [], []
+    rows, own = [], []  # own words of the file on whole sections
     for key, value, comment in lines:
         if key in _sections():
-            own += [f"**{key}:** {_escaped(comment)}"] if comment else []
+            own += [f"**`{key}`, in the file:** {_escaped(comment)}"] if comment else []
         elif key not in ("name", "about"):
-            meaning = known_keys()[key].metadata["help"]
-            rows.append((f"`{key}`", f"`{value}`", f"`{_default(key)}`", _escaped(meaning), _escaped(comment)))
+            meaning = _escaped(known_keys()[key].metadata["help"])
+            own_words = f"<br>**In the file:** {_escaped(comment)}" if comment else ""
+            rows.append((f"`{key}: {value}`", f"`{_default(key)}`", meaning + own_words))
     shown = "\n".join(f"    {line}" for line in ["```yaml", *text.rstrip("\n").split("\n"), "```"])
     parts = [
         f"### {recipe.name}",
         head.comment,
-        "~~~text\n" + recipe.about.rstrip("\n") + "\n~~~",
+        "~~~\n" + recipe.about.rstrip("\n") + "\n~~~",
         *own,
-        _table(("key", "here", "default", "meaning", "comment in the file"), rows),
+        _table(("line", "default", "meaning"), rows),
         f'??? note "The file recipes/{file.relative_to(root / "recipes")}"\n\n{shown}',
     ]
     return "\n\n".join(part for part in parts if part)
