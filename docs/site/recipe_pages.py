@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import is_dataclass
@@ -70,7 +71,7 @@ class _Comments:
     """The comments of a YAML text, by the places that its parser names."""
 
     def __init__(self, text: str) -> None:
-        self.lines = text.split("\n")
+        self.lines = [*text.split("\n"), ""]
         self.taken = 0  # lines whose comments have been given away
 
     def before_first_key(self) -> str:
@@ -85,7 +86,8 @@ class _Comments:
         at = end.line if end.column else end.line - 1  # a block of text ends at the beginning of a line
         if end.column:
             parts.append(_comment(self.lines[at][end.column :]))
-        column = key.start_mark.column
+        # What follows the head of a section is about its first key.
+        column = key.start_mark.column if last is not key else math.inf
         self.taken = at + 1
         while self.lines[self.taken].lstrip().startswith("#") and self.lines[self.taken].index("#") > column:
             parts.append(_comment(self.lines[self.taken]))

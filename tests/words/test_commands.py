@@ -99,6 +99,37 @@ def test_the_python_of_the_readme_loads_what_was_converted(work, monkeypatch):
     assert printed.strip().startswith("이 영화는")
 
 
+def test_the_quickstart_runs(tmp_path, monkeypatch):
+    """From the text that the package writes, of which a part is enough here."""
+    monkeypatch.chdir(tmp_path)
+    [write, *_] = [each for each in commands(ROOT / "docs/quickstart.md") if each.words[:2] == ["python", "-c"]]
+    run(sys.executable, *write.words[1:])
+    lines = (tmp_path / "text.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    assert len(lines) > 10_000
+    (tmp_path / "text.txt").write_text("".join(lines[:600]), encoding="utf-8")
+    monkeypatch.setitem(SMALLER, "kogpt2 clean", ["--test-share", "0.1"])
+    road = commands_of("docs/quickstart.md", "kogpt2 ")
+    verbs = [command.words[1] for command in road]
+    assert verbs == ["clean", "tokenizer", "shard", "train", "convert", "generate", "evaluate"]
+    printed = {command.words[1]: execute(command) for command in road}
+    assert printed["generate"].count("오늘은") == 3 and "perplexity" in printed["evaluate"]
+    [(_, program)] = fenced(ROOT / "docs/quickstart.md", "python")
+    if importlib.util.find_spec("transformers"):
+        program = program.replace("max_new_tokens=20", "max_new_tokens=4")
+        assert run(sys.executable, "-c", program, HF_HUB_OFFLINE="1").stdout.startswith("오늘은")
+
+
+def test_the_commands_of_docs_recipes_run(monkeypatch):
+    """In this process; none but the dry run, which needs shards, opens data."""
+    monkeypatch.chdir(ROOT)
+    ours = commands_of("docs/recipes.md", "kogpt2 recipe ")
+    assert [command.words[2] for command in ours] == ["show", "diff", "check", "keys"]
+    for command in ours:
+        words = [word for each in command.words[1:] for word in (sorted(map(str, Path().glob(each))) or [each])]
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0 and done.stdout, (str(command), done.exception)
+
+
 def test_the_training_commands_of_docs_data_run(work, tmp_path, monkeypatch):
     for name in ("shards", "corpus"):
         (tmp_path / name).symlink_to(work / name)

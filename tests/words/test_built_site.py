@@ -1,0 +1,143 @@
+"""The built site: it builds without a warning, asks no other host for anything, and everybody can read its pages."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+
+from tests.helpers import ROOT, run
+from tests.serving.page_helpers import CHROMIUM
+
+pytest.importorskip("mkdocs", reason="`make docs` installs it")
+
+pytestmark = pytest.mark.slow
+
+SEEN = ("index", "quickstart", "recipes", "troubleshooting", "reference/model", "repository/benchmarks/index")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `make docs` builds it, in another folder; a warning makes the exit code 1."""
+    folder = tmp_path_factory.mktemp("site")
+    command = (sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", folder)
+    done = run(*command, "--config-file", ROOT / "mkdocs.yml", NO_MKDOCS_2_WARNING="1")
+    assert done.stdout + done.stderr == ""
+    return folder
+
+
+class Page(HTMLParser):
+    """What a page loads, what it links to, and the names that links to it can have."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attributes}
+        self.anchors |= {given[name] for name in ("id", "name") if name in given}
+        if "src" in given:
+            self.loads.append(given["src"])
+        if "href" in given:
+            (self.loads if tag == "link" else self.links).append(given["href"])
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, Page]:
+    return {path.relative_to(site).as_posix(): Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
+
+
+def test_nothing_comes_from_another_host(pages):
+    outside = {(name, load) for name, page in pages.items() for load in page.loads if urlsplit(load).netloc}
+    assert len(pages) > 50
+    assert not outside
+
+
+def test_every_link_leads_to_a_page_and_an_anchor(site, pages):
+    dead = set()
+    for name, page in pages.items():
+        for link in (*page.links, *page.loads):
+            parts = urlsplit(urljoin(f"file:///{name}", link))
+            if parts.scheme != "file":
+                continue
+            target = unquote(parts.path).lstrip("/") or "index.html"
+            anchor = unquote(parts.fragment)
+            if not (site / target).exists() or (anchor and target in pages and anchor not in pages[target].anchors):
+                dead.add((name, link))
+    assert not dead
+
+
+def test_recipes_and_docstrings_are_filled_in(site):
+    recipes = (site / "recipes.html").read_text(encoding="utf-8")
+    assert "training.learning_rate: 2.5e-4" in recipes and "<!-- " + "keys" not in recipes
+    assert "reconstructed: an upper bound" in recipes
+    model = (site / "reference" / "model.html").read_text(encoding="utf-8")
+    assert "GPT-2 with a language-model head." in model and ":::" not in model
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="drives the browser")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: Debian's chromium-headless-shell is one")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_in_a_browser(address, browser, width, scheme):
+    """Nothing is wider than the window, nothing is asked of another host, axe-core finds nothing serious."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="checks accessibility")
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("request", lambda request: request.url.startswith((address, "data:")) or faults.append(request.url))
+    page.on("response", lambda response: response.status >= 400 and faults.append(response.url))
+    page.on("console", lambda line: faults.append(line.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    for name in SEEN:
+        page.goto(f"{address}{name}.html")
+        page.wait_for_selector(".md-typeset__scrollwrap, .md-typeset p")
+        page.wait_for_timeout(300)  # what scripts do to tables, and colours that change slowly
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        found = axe.Axe().run(page).response["violations"]
+        assert not [(each["id"], name) for each in found if each["impact"] in ("serious", "critical")]
+    assert not faults
+    context.close()
+
+
+def test_the_search_finds_korean_and_english(address, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(f"{address}index.html")
+    for word, expected in (("overflow", "troubleshooting.html"), ("긍정", "in_context.html")):
+        page.locator(".md-search__input").fill(word)
+        page.locator(".md-search__input").press("Shift")  # the page searches when a key comes up
+        page.wait_for_selector(f".md-search-result__link[href*='{expected}']", timeout=30_000)
+    page.close()
