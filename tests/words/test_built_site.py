@@ -26,7 +26,7 @@ SEEN = ("index", "quickstart", "recipes", "troubleshooting", "reference/model", 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `make docs` builds it, in another folder; a warning makes the exit code 1."""
+    """Builds it as `make docs` does, in another folder; a warning makes the exit code 1."""
     folder = tmp_path_factory.mktemp("site")
     command = (sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", folder)
     done = run(*command, "--config-file", ROOT / "mkdocs.yml", NO_MKDOCS_2_WARNING="1")
@@ -35,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Page(HTMLParser):
-    """What a page loads, what it links to, and the names that links to it can have."""
+    """A page: it loads files, links to pages, and has names that links can lead to."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
