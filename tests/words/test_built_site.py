@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.helpers import ROOT, run
 from tests.serving.page_helpers import CHROMIUM
+from tests.words import documents
 
 pytest.importorskip("mkdocs", reason="`make docs` installs it")
 
@@ -141,3 +143,39 @@ def test_the_search_finds_korean_and_english(address, browser):
         page.locator(".md-search__input").press("Shift")  # the page searches when a key comes up
         page.wait_for_selector(f".md-search-result__link[href*='{expected}']", timeout=30_000)
     page.close()
+
+
+COUNTED = ("li", "pre", "tr", "img", "h2", "h3", "em", "strong")
+
+
+class Counter(HTMLParser):
+    """Counts the elements of a page's own text; `inside` is the element that holds it, None for all of the page."""
+
+    def __init__(self, html: str, inside: str | None) -> None:
+        super().__init__()
+        self.inside, self.depth = inside, 0 if inside else 1
+        self.counts = dict.fromkeys(COUNTED, 0)
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.depth += tag == self.inside
+        if self.depth and tag in COUNTED:
+            self.counts[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        self.depth -= tag == self.inside
+
+
+def test_a_page_has_the_lists_tables_and_blocks_that_it_has_in_the_repository(site):
+    """The site's Markdown is not GitHub's: a list without an empty line before it, for one, would be a paragraph."""
+    reader = MarkdownIt("commonmark").enable("table")
+    computed = {ROOT / "docs" / "recipes.md", *(ROOT / "docs" / "reference").glob("*.md")}
+    for document in documents.DOCUMENTS:
+        if document in computed:
+            continue
+        path = document.relative_to(ROOT)
+        place = path.relative_to("docs") if path.parts[0] == "docs" else "repository" / path
+        name = "index.html" if path.name == "README.md" else f"{path.stem}.html"
+        built = (site / place.parent / name).read_text(encoding="utf-8")
+        expected = Counter(reader.render(document.read_text(encoding="utf-8")), None).counts
+        assert (path, Counter(built, "article").counts) == (path, expected)
