@@ -71,9 +71,10 @@ $(DOCS): setup.py constraints.txt $(CORE)
 	$(PIP) install -c constraints.txt -e '.[$(MXNET),docs]'
 	touch $@
 
-# The variable silences Material's word on its own future, which is not about these pages.
+# The variable silences Material's word on its own future, which is not about these pages. With --quiet, --strict would
+# count no warnings.
 docs: $(DOCS) ## the documentation as a site, in build/site; any warning ends it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
 	@echo "build/site/index.html; with its search: $(BIN)/python -m http.server --directory build/site"
 
 # ParallelCluster's own schema of a cluster. It needs older libraries than ours, so it has an environment of its own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,14 +27,44 @@ pytestmark = pytest.mark.slow
 SEEN = ("index", "quickstart", "recipes", "troubleshooting", "reference/model", "repository/benchmarks/index")
 
 
+def build(root: Path, folder: Path, code: int = 0) -> str:
+    """Builds the site of a repository as `make docs` does; returns what mkdocs prints. A warning makes the code 1."""
+    command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", root / "mkdocs.yml")
+    done = run(*command, "--site-dir", folder, code=code, NO_MKDOCS_2_WARNING="1")
+    return done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Builds it as `make docs` does, in another folder; a warning makes the exit code 1."""
     folder = tmp_path_factory.mktemp("site")
-    command = (sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", folder)
-    done = run(*command, "--config-file", ROOT / "mkdocs.yml", NO_MKDOCS_2_WARNING="1")
-    assert done.stdout + done.stderr == ""
+    assert "WARNING" not in build(ROOT, folder)
     return folder
+
+
+def test_make_docs_builds_with_the_same_options():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "mkdocs build --strict --clean\n" in makefile  # and not --quiet, with which --strict sees no warning
+
+
+@pytest.mark.parametrize(
+    ("page", "planted", "warning"),
+    [
+        ("index.md", "[x](no-such-page.md)", "contains a link 'no-such-page.md'"),
+        ("index.md", "[x](data.md#no-such-heading)", "does not contain an anchor '#no-such-heading'"),
+        ("index.md", "[x](../kogpt2_gluon/no_such_file.py)", "contains a link '../kogpt2_gluon/no_such_file.py'"),
+        ("no-such-nav.md", "# A page", "not included in the"),
+        ("index.md", "::: kogpt2_gluon.model.gpt2.NoSuchName", "kogpt2_gluon.model.gpt2.NoSuchName"),
+    ],
+)
+def test_a_fault_ends_the_build(tmp_path, page, planted, warning):
+    for path in ROOT.iterdir():
+        if path.name not in ("docs", "mkdocs.yml", "build") and not path.name.startswith("."):
+            (tmp_path / path.name).symlink_to(path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs" / page).open("a", encoding="utf-8") as file:
+        file.write(f"\n{planted}\n")
+    assert warning in build(tmp_path, tmp_path / "built", code=1)
 
 
 class Page(HTMLParser):
