@@ -6,6 +6,7 @@ import re
 
 _HEADING = re.compile(r"[A-Z][A-Za-z ]+\n-{3,}(\n|$)")
 _ITEM = re.compile(r"[*\w][\w, *]*( : .*)?(\n |$)")
+_ROLE = re.compile(r"(?<!`):(?:mod|class|func|meth|attr|data|exc):(?=`[^`])")
 _SHAPES = re.compile(r"(Inputs|Outputs):\n")
 
 
@@ -23,3 +24,8 @@ def prose_first(docstring: str) -> str:
         else:
             prose.append(block)
     return "\n\n".join([*prose, *sections])
+
+
+def without_roles(docstring: str) -> str:
+    """A docstring with plain names in the place of Sphinx's roles, which Markdown does not have."""
+    return _ROLE.sub("", docstring)

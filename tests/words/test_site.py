@@ -188,6 +188,11 @@ def test_prose_after_the_parameters_of_a_docstring_goes_in_front_of_them():
     )
 
 
+def test_roles_of_docstrings_are_plain_names():
+    text = "See :mod:`kogpt2_gluon.errors`, ``:class:``, :func:`remember` and data: `it`."
+    assert dialect.without_roles(text) == "See `kogpt2_gluon.errors`, ``:class:``, `remember` and data: `it`."
+
+
 def docstrings(folder: Path) -> list[str]:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("*.py")]
@@ -199,6 +204,7 @@ def test_no_word_of_a_docstring_is_lost():
     texts = docstrings(ROOT / "kogpt2_gluon")
     assert len(texts) > 2000
     for text in texts:
+        assert not re.search(r":[a-z]+:`", dialect.without_roles(text))
         assert Counter(re.findall(r"\w+", dialect.prose_first(text))) == Counter(re.findall(r"\w+", text))
         if "\n---" not in text and "puts:\n" not in text:
             assert dialect.prose_first(text) == re.sub(r"\n\s*\n", "\n\n", text)
