@@ -160,7 +160,7 @@ def test_the_training_commands_of_docs_training_run(work, tmp_path, monkeypatch)
         (tmp_path / name).symlink_to(work / name)
     shutil.copytree(work / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    evaluate, convert, back, mirrored, first, second = commands_of("docs/training.md", "kogpt2 ")
+    evaluate, convert, back, mirrored, first, second, *others = commands_of("docs/training.md", "kogpt2 ")
     assert mirrored.words[3].startswith("checkpoint.mirrors=")  # its folder and bucket are not here
     assert "perplexity" in execute(evaluate)
     execute(convert)
@@ -172,6 +172,25 @@ def test_the_training_commands_of_docs_training_run(work, tmp_path, monkeypatch)
     execute(first)
     monkeypatch.setitem(SMALLER, "kogpt2 train", [*longer, "training.num_steps=3"])
     assert "data.seq_length 64 -> 128: needs another order of sequences" in execute(second)
+    for name in ("a", "b"):
+        shutil.copytree(tmp_path / "runs" / "small_cpu", tmp_path / "runs" / name)
+    said = [invoked([word.replace("4000", "3") for word in each.words[1:]]) for each in others]
+    assert [text.splitlines()[0] for text in said[:3]] == [
+        "asked: training.learning_rate=1e-3",
+        "asked: save evaluate",
+        "asked: stop",
+    ]
+    assert "runs/slower: goes on from step 3 of runs/a" in said[6]
+    assert (tmp_path / "runs" / "slower" / "recipe.yaml").is_file()
+
+
+def invoked(words: list[str]) -> str:
+    """What a command prints that is run in this process; a training is left out."""
+    if words[0] == "train":
+        return ""
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, (words, done.output, done.exception)
+    return done.stdout
 
 
 def test_the_road_of_docs_data_runs_to_the_dry_run(work, tmp_path, monkeypatch):
