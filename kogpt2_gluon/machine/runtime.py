@@ -8,8 +8,10 @@ What is set before, and why:
 
 - the number of OpenMP threads: with ``OMP_NUM_THREADS`` unset MXNet's worker thread computes with one thread only;
   setting it gives 1.8 times the speed on two cores. MXNet reads it once, while it is being loaded.
-  ``OMP_WAIT_POLICY`` is not set: libgomp's default was as fast as ``active``, and ``passive`` was 12% slower; see
-  :func:`wait_briefly` for what is between them.
+- how long a thread that waits for others keeps its core (``GOMP_SPINCOUNT``). By libgomp's default that is some
+  milliseconds, in which nothing goes on if another program has the other core: recipes/small_cpu.yaml with batches of
+  8, next to one such program on two cores (AMD Zen 5), trained at 452 tokens/s, and at 5,700 with WAIT; alone the two
+  were within 2%, at 12,700 to 15,900. ``OMP_WAIT_POLICY=passive`` was 12% slower alone.
 - for ``mxnet-cu112``, the CUDA libraries of NVIDIA's wheels: it links them but does not know where they are.
 """
 
@@ -43,7 +45,7 @@ INSTALL_CUDA = "pip install -c constraints.txt -e '.[cu112]'"
 
 _chosen_threads = 0  # from prepare(), or the number that MXNet was loaded with; 0: not chosen yet
 _waits_briefly = False  # from wait_briefly()
-BRIEF_WAIT = 400  # rounds of libgomp's loop, about 10 microseconds
+WAIT, BRIEF_WAIT = 4000, 400  # rounds of libgomp's loop, about 100 and 10 microseconds
 
 
 # ---- threads -----------------------------------------------------------------------------------------------------
@@ -63,12 +65,11 @@ def prepare(threads: int = 0) -> None:
 
 
 def wait_briefly() -> None:
-    """Makes CPU threads that wait for others sleep soon, if MXNet is not loaded yet; for work next to a training.
+    """Makes CPU threads that wait for others sleep sooner, if MXNet is not loaded yet; for work next to a training.
 
-    By libgomp's default a waiting thread keeps its core for milliseconds. If another process has the other core,
-    nothing goes on meanwhile: with a load of 8 on two cores, a new token took 280 ms, and 60 with this. Without other
-    load it took 12.6 ms, and 13.3 with this. For 2 x 256 tokens of an evaluation it was 6.1 s and 2.1 s, then 343 and
-    357 ms. OMP_WAIT_POLICY or GOMP_SPINCOUNT, where a user set it, wins.
+    Compared with libgomp's own wait, at a load of 8 on two cores, a new token took 60 ms with this and 280 without;
+    alone it took 13.3 ms and 12.6. For 2 x 256 tokens of an evaluation it was 2.1 s and 6.1, then 357 and 343 ms.
+    OMP_WAIT_POLICY or GOMP_SPINCOUNT, where a user set it, wins.
     """
     global _waits_briefly
     _waits_briefly = True
@@ -140,8 +141,8 @@ def _thread_environment() -> Iterator[None]:
     global _chosen_threads
     _chosen_threads = num_threads()
     wanted = {"OMP_NUM_THREADS": str(_chosen_threads)}
-    if _waits_briefly and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        wanted["GOMP_SPINCOUNT"] = str(BRIEF_WAIT)
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        wanted["GOMP_SPINCOUNT"] = str(BRIEF_WAIT if _waits_briefly else WAIT)
     before = {name: os.environ.pop(name, None) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -108,22 +108,24 @@ def test_threads_are_applied_and_the_environment_is_left_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("variables", "rounds"),  # that a waiting thread makes before it sleeps
+    ("asked", "variables", "rounds"),  # that a waiting thread makes before it sleeps
     [
-        ({}, f"'{runtime.BRIEF_WAIT}'"),
-        ({"OMP_WAIT_POLICY": "active"}, "'30000000000'"),
-        ({"GOMP_SPINCOUNT": "100"}, "'100'"),
+        ("", {}, f"'{runtime.WAIT}'"),
+        ("runtime.wait_briefly()", {}, f"'{runtime.BRIEF_WAIT}'"),
+        ("runtime.wait_briefly()", {"OMP_WAIT_POLICY": "active"}, "'30000000000'"),
+        ("runtime.wait_briefly()", {"GOMP_SPINCOUNT": "100"}, "'100'"),
+        ("", {"GOMP_SPINCOUNT": "100"}, "'100'"),
     ],
 )
-def test_threads_wait_briefly_if_that_is_asked_for(variables, rounds):
-    code = """
+def test_threads_keep_their_core_for_a_while_and_briefly_if_that_is_asked_for(asked, variables, rounds):
+    code = f"""
         import os
         from kogpt2_gluon.machine import runtime
         before = dict(os.environ)
-        runtime.wait_briefly()
+        {asked}
         runtime.mx.nd.ones((2, 2)).wait_to_read()
-        assert {name: value for name, value in os.environ.items() if "OMP" in name} == {
-            name: value for name, value in before.items() if "OMP" in name}
+        assert {{name: value for name, value in os.environ.items() if "OMP" in name}} == {{
+            name: value for name, value in before.items() if "OMP" in name}}
     """
     kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     done = subprocess.run(
