@@ -12,6 +12,7 @@ from kogpt2_gluon.cli import options
 from kogpt2_gluon.cli.generation_options import text_options, text_values
 from kogpt2_gluon.cli.group import echo, echo_json, stdout_named
 from kogpt2_gluon.cli.paths import ANY_PATH
+from kogpt2_gluon.storage.read_again import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from kogpt2_gluon.inference.text_settings import TextSettings
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 RULE = "-" * 20
 REFUSE, SLIDE = LONG_PROMPTS = ("refuse", "slide")
-STANDARD_INPUT = "-"
 
 
 @click.command(no_args_is_help=True)

@@ -35,27 +35,6 @@ OPTIONS = (
     _option("--penalty-alpha", 0.0, "Above 0: contrastive search; how much likeness to the text so far counts, to 1."),
     _option("--num-candidates", 4, "With --penalty-alpha: how many of the likeliest tokens are compared."),
 )
-NAMES = (
-    "num_samples",
-    "max_new_tokens",
-    "min_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "bad_words",
-    "stop",
-    "seed",
-    "allow_unk",
-    "logprobs",
-    "num_beams",
-    "length_penalty",
-    "penalty_alpha",
-    "num_candidates",
-)
 
 
 def text_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,4 +46,6 @@ def text_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def text_values(options: dict[str, Any]) -> dict[str, Any]:
     """Takes their values out of those of a command."""
+    from kogpt2_gluon.inference.text_settings import NAMES
+
     return {name: options.pop(name) for name in NAMES}

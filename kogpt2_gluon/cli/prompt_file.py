@@ -7,11 +7,6 @@ Standard input is kept in a temporary file meanwhile. Memory is one line, and a 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import stat
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +15,11 @@ from typing import Any, NamedTuple
 from kogpt2_gluon.corpus.sources import local_source
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.text_settings import TextSettings, text_settings
-from kogpt2_gluon.storage.disk import full_disk_named
+from kogpt2_gluon.storage.read_again import readable_again
 from kogpt2_gluon.tasks.public.json_records import object_of, text_of
 from kogpt2_gluon.tasks.public.text_lines import read_lines
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
-STANDARD_INPUT = "-"
 JSON_SUFFIXES, TEXT_SUFFIX = (".jsonl", ".ndjson", ".json"), ".txt"
 PROMPT, ID = "prompt", "id"
 
@@ -143,25 +137,5 @@ class PromptFile:
 @contextmanager
 def open_prompts(path: Path, plain: dict[str, Any], tokenizer: Tokenizer) -> Iterator[PromptFile]:
     """Opens a file of prompts; "-" is standard input. DataError if there is none."""
-    is_input = str(path) == STANDARD_INPUT
-    if not is_input and not os.path.lexists(path):
-        raise DataError(f"--prompts {path}: no such file")
-    if not is_input and not _is_pipe(path):
-        yield PromptFile(path, str(path), plain, tokenizer)
-        return
-    with tempfile.NamedTemporaryFile(prefix="kogpt2-generate-") as kept:
-        name = "standard input" if is_input else str(path)
-        folder = Path(kept.name).parent
-        with full_disk_named(folder, lambda: f"{name} is kept there; set TMPDIR to a folder with more room"):
-            if is_input:
-                shutil.copyfileobj(sys.stdin.buffer, kept)
-            else:
-                with path.open("rb") as pipe:
-                    shutil.copyfileobj(pipe, kept)
-            kept.flush()
-        yield PromptFile(Path(kept.name), name, plain, tokenizer)
-
-
-def _is_pipe(path: Path) -> bool:
-    mode = path.stat().st_mode if path.exists() else 0
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+    with readable_again(path, f"--prompts {path}: no such file") as (file, name):
+        yield PromptFile(file, name, plain, tokenizer)

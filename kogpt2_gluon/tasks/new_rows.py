@@ -7,11 +7,6 @@ found. A pipe can be read once only: what comes from it is kept in a temporary f
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import stat
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +14,13 @@ from typing import Any
 
 from kogpt2_gluon.corpus.sources import local_source
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.storage.disk import full_disk_named
+from kogpt2_gluon.storage.read_again import readable_again
 from kogpt2_gluon.tasks.loading import check_row
 from kogpt2_gluon.tasks.public.json_records import object_of, text_of
 from kogpt2_gluon.tasks.public.text_lines import read_lines
 from kogpt2_gluon.tasks.task import CLASSIFICATION, JOINT, Row, Task
 from kogpt2_gluon.wording import counted
 
-STANDARD_INPUT = "-"
 TEXT, JSON_LINES = "text", "json-lines"
 FORMATS = (TEXT, JSON_LINES)
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -120,28 +114,6 @@ class NewRows:
 @contextmanager
 def open_rows(path: Path, task: Task, form: str = "") -> Iterator[NewRows]:
     """Opens new rows; `path` is a file, a pipe, or "-" for standard input. DataError if there are none."""
-    is_input = str(path) == STANDARD_INPUT
-    if not is_input and not os.path.lexists(path):
-        raise DataError(f"{path}: no such file; to answer this text itself: echo TEXT | kogpt2 predict CHECKPOINT -")
-    if not is_input and not _is_pipe(path):
-        yield NewRows(path, task, form)
-        return
-    with tempfile.NamedTemporaryFile(prefix="kogpt2-predict-") as kept:
-        folder, name = Path(kept.name).parent, "standard input" if is_input else str(path)
-        with full_disk_named(folder, lambda: f"{name} is kept there; set TMPDIR to a folder with more room"):
-            if is_input:
-                shutil.copyfileobj(sys.stdin.buffer, kept)
-            else:
-                with path.open("rb") as pipe:
-                    shutil.copyfileobj(pipe, kept)
-            kept.flush()
-        yield NewRows(Path(kept.name), task, form, name)
-
-
-def _is_pipe(path: Path) -> bool:
-    """Returns True for what can be read once only; whatever else is wrong with a path, its reader says."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+    missing = f"{path}: no such file; to answer this text itself: echo TEXT | kogpt2 predict CHECKPOINT -"
+    with readable_again(path, missing) as (file, name):
+        yield NewRows(file, task, form, name)

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.cli.generate import StreamPrinter, for_terminal
-from kogpt2_gluon.cli.generation_options import NAMES
+from kogpt2_gluon.cli.generation_options import text_options
 from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference import text_settings
@@ -142,7 +142,13 @@ def test_one_way_at_a_time(path, options):
 
 
 def test_options_and_files_have_the_same_names():
-    assert sorted(NAMES) == sorted(text_settings.NAMES)
+    """Every option that is declared is a setting of files too, and the other way round."""
+
+    @text_options
+    def command() -> None: ...
+
+    declared = sorted(option.name for option in command.__click_params__)
+    assert declared == sorted(text_settings.NAMES)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")

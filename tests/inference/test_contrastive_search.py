@@ -12,17 +12,12 @@ from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.slots import slots_for
-from tests.inference.search_helpers import Pair, draw_prompts, log_probabilities, make_pair
+from tests.inference.search_helpers import Pair, draw_prompts, log_probabilities
 
 torch = pytest.importorskip("torch", reason="a peer of the test")
 
 NEW = 10
 PLAIN = Sampling(NEW)
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory, small_tokenizer, transformers) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("pair"), small_tokenizer, end=1.5)
 
 
 @pytest.fixture(scope="module")

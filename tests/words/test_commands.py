@@ -185,7 +185,7 @@ def test_the_training_commands_of_docs_training_run(work, tmp_path, monkeypatch)
 
 
 def invoked(words: list[str]) -> str:
-    """What a command prints that is run in this process; a training is left out."""
+    """Runs a command in this process, but for a training; returns its output."""
     if words[0] == "train":
         return ""
     done = CliRunner().invoke(cli, words)
