@@ -37,8 +37,8 @@ def watch(run_dir: Path, last: int, metrics: bool) -> None:
         for line in follow(run_dir, "metrics.jsonl", last):
             if line:
                 echo(line)
-        return
-    _show(run_dir, last)
+    else:
+        _show(run_dir, last)
     how = how_it_ended(run_dir)
     if how != "done":
         raise KoGPT2Error(f"{run_dir}: ended: {how}")

@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -51,6 +52,8 @@ FLAGS = [
 # -Bsymbolic: MXNet contains the interface's classes too, and Horovod makes MXNet's symbols global. Without this flag
 # they would replace the library's own, and the process would crash.
 LINK_FLAGS = ["-shared", "-Wl,-Bsymbolic"]
+BUILDING = ".build-"  # begins the name of a folder in which a process compiles
+ABANDONED_SECONDS = 3600  # a compilation takes a minute
 
 
 @dataclass(frozen=True)
@@ -286,7 +289,8 @@ def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Pat
     """Compiles the sources in parallel, links them, and moves the library to `path` once it is complete."""
     sources = [*source_files(), lib_api]
     print(f"compiling the fused operators ({len(sources)} files, about half a minute, once)", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
+    _remove_abandoned(path.parent)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=BUILDING) as folder:
         objects = [Path(folder) / f"{source.stem}.o" for source in sources]
         steps = [[*command, *includes, "-c", str(s), "-o", str(o)] for s, o in zip(sources, objects)]
         with ThreadPoolExecutor(available_cores()) as pool:
@@ -302,6 +306,14 @@ def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Pat
         _run([*command, *link])
         with linked.open("rb+") as library:
             commit_file(library, path)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what a process that was killed while it compiled has left; another host may be compiling now."""
+    for left in folder.glob(f"{BUILDING}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _run(command: list[str]) -> None:

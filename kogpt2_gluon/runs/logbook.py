@@ -53,10 +53,13 @@ def add_note(run_dir: Path, text: str, by: str) -> None:
     path = run_dir / LOG_FILE
     line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} note by {by}: {words}\n".encode()
     try:
-        file = os.open(path, os.O_WRONLY | os.O_APPEND)  # one write at the end: a run that writes too stays whole
+        file = os.open(path, os.O_RDWR | os.O_APPEND)  # one write at the end: a run that writes too stays whole
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); is {run_dir} the folder of a run?") from None
     try:
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":  # a killed run has left half a line
+            line = b"\n" + line
         if os.write(file, line) != len(line):
             raise DataError(f"{path}: the note was cut off; the disk is full")
     finally:

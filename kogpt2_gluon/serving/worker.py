@@ -11,6 +11,7 @@ import math
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -69,12 +70,12 @@ class Event(NamedTuple):
     error: Exception | None = None
 
 
-class Reply:
+class Reply(ABC):
     """Who is called back with the events of some texts: a subclass says how."""
 
+    @abstractmethod
     def deliver(self, events: Sequence[Event]) -> None:
         """Is called in the worker's thread, once a step at most."""
-        raise NotImplementedError
 
 
 @dataclass(eq=False)

@@ -131,11 +131,11 @@ def _train(
             if stop_wanted:
                 again = "run again" if resume == "auto" else "run again with --resume auto"
                 raise PreemptedError(f"stopped at step {state.step}, saved in {recipe.ckpt_dir}; {again} to go on")
-            if finished:
-                break
-            if requests.changes:
+            if requests.changes:  # perhaps of num_steps, so before the end
                 saver.finish()
                 live.begin_again(requests)
+            if finished:
+                break
 
             result = run_step(recipe, run, stop)
             saver.check()

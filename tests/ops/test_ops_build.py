@@ -202,3 +202,17 @@ def test_clean_keeps_what_this_machine_uses(tmp_path, monkeypatch):
 
 def usable_set() -> build.InstructionSet:
     return build.INSTRUCTION_SETS[-1]
+
+
+def test_what_a_killed_compilation_left_is_removed_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("KOGPT2_CACHE", str(tmp_path))
+    old, young = tmp_path / ".build-old", tmp_path / ".build-young"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "a.o").write_bytes(b"1")
+    os.utime(old, (0, 0))
+    monkeypatch.setattr(build, "source_files", lambda: [])
+    monkeypatch.setattr(build, "_run", lambda command: Path(command[-1]).write_bytes(b"1"))
+    build.build_cpu_operators(force=True)
+    assert not old.exists()
+    assert young.exists(), "another host may be compiling there"

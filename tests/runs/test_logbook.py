@@ -83,3 +83,13 @@ def test_notes_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="4,001 characters"):
         add_note(tmp_path, "a" * (LONGEST_NOTE + 1), "kim@host")
     assert read_logbook(tmp_path) == []
+
+
+def test_a_note_after_half_a_line_of_a_killed_run_is_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("2026-11-30 03:18:35 going on from\n2026-11-30 03:18:36 step 1: gra")
+    add_note(tmp_path, "killed by hand", "kim@host")
+    assert [entry.text for entry in read_logbook(tmp_path)] == [
+        "going on from",
+        "step 1: gra",
+        "note by kim@host: killed by hand",
+    ]

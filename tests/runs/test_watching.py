@@ -87,6 +87,7 @@ def test_metrics_of_a_run_that_is_done(tmp_path: Path) -> None:
     assert [json.loads(line) for line in shown] == records[2:]
     assert kogpt2("watch", tmp_path, "--last", 1).stdout.endswith("note by kim@host: all well\n")
     (tmp_path / "log.txt").write_text(f"{NOW} ended: training.seed=-1\n")
+    assert "ended: training.seed=-1" in kogpt2("watch", tmp_path, "--metrics", code=1).stderr
     assert kogpt2("watch", tmp_path, code=1).stderr == f"kogpt2: {tmp_path}: ended: training.seed=-1\n"
 
 

@@ -103,6 +103,13 @@ def test_saving_and_evaluating_change_nothing(tiny: list[str], tmp_path: Path) -
     assert files(live, 6) == files(plain, 6)
 
 
+def test_a_run_that_is_asked_for_more_steps_at_its_last_one_goes_on(tiny: list[str], tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    options = prepared(tiny, live, Request(["training.num_steps=4"], by="kim@node1"))
+    train(load_recipe("debug_cpu", [*options, "training.num_steps=1"]))
+    assert open_checkpoint(live).state()["step"] == 4 and not waiting(live)
+
+
 @pytest.mark.parametrize(
     "content",
     [
