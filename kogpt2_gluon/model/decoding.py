@@ -1,6 +1,7 @@
-"""Runs the network one token at a time, with cached keys and values of the tokens before. Generation uses it.
+"""The whole network as one operator over cached keys and values, with its matrices in a smaller form: for generation.
 
-B is the batch size, T the number of new tokens, C `units`, H `num_heads`, D = C / H, V `vocab_size`.
+model/slots.py keeps the caches of several texts. M is the number of tokens in a pass, R that of texts, C `units`, H
+`num_heads`, D = C / H, V `vocab_size`.
 """
 
 from __future__ import annotations
@@ -18,26 +19,6 @@ from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 
 WEIGHTS = ("float32", "bfloat16", "int8")
-FEW_TEXTS = 4  # at once; with more, products cost more than reading the rows, and tiles are faster
-
-
-class Decoder:
-    """Decodes with any network by its own `states`; every step copies the past into longer arrays.
-
-    Parameters
-    ----------
-    net : GPT2Model
-        Not hybridized, as :meth:`GPT2Model.for_decoding` makes it.
-    """
-
-    def __init__(self, net: GPT2Model):
-        self._net, self._states = net, None
-
-    def next_logits(self, tokens: Any) -> np.ndarray:
-        """Feeds new tokens (B, T), int32; returns the logits (B, V), float32, of the token after the last of them."""
-        logits, self._states = self._net(tokens, self._states)
-        last: np.ndarray = logits[:, -1].astype("float32").asnumpy()
-        return last
 
 
 class FusedWeights:
@@ -64,19 +45,15 @@ class FusedWeights:
         self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()
         no_bias = mx.nd.zeros(self.embed.shape[0])
         self._parameters = Matrices(_layers_of(net), _layer_norm(net._final_ln), (self.embed, no_bias))
-        self._made = {"float32": self._parameters}
+        self._matrices: Matrices | None = None
 
-    def matrices(self, batch_size: int = 1) -> Matrices:
-        """The matrices in the form for `batch_size` texts of one length.
-
-        bfloat16 has two: row by row, and for more texts the tiles that oneDNN works with.
-        """
-        form = "tiles" if self.form == "bfloat16" and batch_size > FEW_TEXTS else self.form
-        if form not in self._made:
+    def matrices(self) -> Matrices:
+        """The matrices in their form, made when they are first asked for."""
+        if self._matrices is None:
             layers, final_ln, (logits_weight, no_bias) = self._parameters
-            projection = (*_converted([logits_weight], form), no_bias)
-            self._made[form] = Matrices([_converted(layer, form) for layer in layers], final_ln, projection)
-        return self._made[form]
+            projection = (*_converted([logits_weight], self.form), no_bias)
+            self._matrices = Matrices([_converted(layer, self.form) for layer in layers], final_ln, projection)
+        return self._matrices
 
     def caches(self, num_slots: int, capacity: int) -> list[tuple[Any, Any]]:
         """Keys and values of each layer, (num_slots, H, capacity, D) each, in the precision of the operators.
@@ -149,13 +126,11 @@ def _layer_norm(layer: Any) -> tuple[Any, Any]:
 
 
 def _converted(arrays: Sequence[Any], form: str) -> list[Any]:
-    """Arrays, of which those with two axes are matrices that get a form: 'float32', 'bfloat16', 'int8' or 'tiles'."""
+    """Arrays, of which those with two axes are matrices that get a form: 'float32', 'bfloat16' or 'int8'."""
     nd = mx.nd
     if form == "float32":
         return list(arrays)
-    convert = {"bfloat16": nd.kogpt2_pack_bfloat16, "int8": nd.kogpt2_pack_int8, "tiles": nd.kogpt2_tile_bfloat16}[form]
-    if form == "tiles":
-        return [convert(each) if each.ndim == 2 else each for each in arrays]
+    convert = {"bfloat16": nd.kogpt2_pack_bfloat16, "int8": nd.kogpt2_pack_int8}[form]
     shapes = [_packed_shape(each.shape, form) if each.ndim == 2 else None for each in arrays]
     places = iter(in_huge_pages([shape for shape in shapes if shape]))
     return [convert(each, out=next(places)) if shape else each for each, shape in zip(arrays, shapes)]
@@ -165,32 +140,6 @@ def _packed_shape(shape: tuple[int, int], form: str) -> tuple[int, int]:
     """The shape of the bytes of a matrix."""
     rows, columns = shape
     return (rows, 2 * columns) if form == "bfloat16" else (rows + -(-4 * rows // columns), columns)
-
-
-class FusedDecoder(Decoder):
-    """Decodes on a CPU with the fused operators: one cache, written in place, and no graph.
-
-    Parameters
-    ----------
-    weights : FusedWeights
-    batch_size : int
-        B of every call.
-    capacity : int
-        The most tokens of a sequence, prompt included.
-    """
-
-    def __init__(self, weights: FusedWeights, batch_size: int, capacity: int):
-        self._weights, self._position, self._batch_size = weights, 0, batch_size
-        self._matrices = weights.matrices(batch_size)
-        self._caches = weights.caches(batch_size, capacity)
-
-    def next_logits(self, tokens: Any) -> np.ndarray:
-        length, position = tokens.shape[1], self._position
-        runs = [(slot, position, length) for slot in range(self._batch_size)]
-        hidden = self._weights.read(self._matrices, self._caches, tokens.reshape(-1), runs, last_only=True)  # (B, C)
-        self._position += length
-        logits: np.ndarray = mx.nd.kogpt2_decode_linear(hidden, *self._matrices.logits_proj).asnumpy()
-        return logits
 
 
 _kept: WeakKeyDictionary[GPT2Model, dict[str, FusedWeights]] = WeakKeyDictionary()
@@ -213,12 +162,3 @@ def weights_for(net: GPT2Model, weights: str = "") -> FusedWeights | None:
     if form not in kept:
         kept[form] = FusedWeights(net, form)
     return kept[form]
-
-
-def decoder_for(net: GPT2Model, batch_size: int, capacity: int, weights: FusedWeights | None = None) -> Decoder:
-    """The fastest decoder for the operators of a network, which is initialized and not hybridized.
-
-    `weights` is the result of :func:`weights_for`; None: they are made now.
-    """
-    weights = weights or weights_for(net)
-    return FusedDecoder(weights, batch_size, capacity) if weights else Decoder(net)

@@ -13,8 +13,7 @@ from kogpt2_gluon.convert.onnx_folder import write_onnx
 from kogpt2_gluon.convert.source import open_source
 from kogpt2_gluon.convert.targets import convert_to
 from kogpt2_gluon.inference.loading import load_checkpoint
-from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.model.decoding import decoder_for
+from kogpt2_gluon.model.slots import Run, slots_for
 from tests.convert.convert_helpers import OWN_SENTENCES, make_checkpoint, varied
 
 torch = pytest.importorskip("torch", reason="a peer of the test")
@@ -41,13 +40,13 @@ def prompts(run) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def expected(run, prompts) -> list[list[int]]:
-    """The tokens of MXNet, by the decoder that `kogpt2 generate` takes."""
+    """The tokens of MXNet, by the slots that `kogpt2 generate` takes."""
     net, *_ = load_checkpoint(run, "cpu")
     found = []
     for prompt in prompts:
-        decoder, tokens, new = decoder_for(net, 1, len(prompt) + NEW), prompt, []
+        slots, tokens, new = slots_for(net, 1, len(prompt) + NEW), prompt, []
         for _ in range(NEW):
-            logits = decoder.next_logits(mx.nd.array([tokens], dtype="int32"))
+            logits = slots.next_logits([Run(0, tokens)])
             tokens = [int(logits[0].argmax())]
             new += tokens
         found.append(new)

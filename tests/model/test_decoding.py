@@ -10,8 +10,8 @@ import pytest
 from kogpt2_gluon.inference.generation import generate_ids
 from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.model.decoding import Decoder, FusedDecoder, decoder_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.model.slots import FusedSlots, Run, Slots, slots_for
 from kogpt2_gluon.ops.build import instruction_set
 from kogpt2_gluon.ops.stock import StockOps
 
@@ -31,6 +31,11 @@ def network(precision: str = "float32", fused: bool = True, activation: str = "g
     return net
 
 
+def read(slots: Slots, tokens: mx.nd.NDArray) -> np.ndarray:
+    """The logits (B, V) after new tokens (B, T), a text in each slot."""
+    return slots.next_logits([Run(slot, row.tolist()) for slot, row in enumerate(tokens.asnumpy())])
+
+
 def pieces(tokens: np.ndarray, lengths: list) -> list:
     ends = np.cumsum(lengths)
     return [mx.nd.array(tokens[:, end - length : end], dtype="int32") for length, end in zip(lengths, ends)]
@@ -43,11 +48,11 @@ def test_logits_are_those_of_the_whole_sequence(batch_size, lengths):
     tokens = np.random.RandomState(0).randint(0, 91, (batch_size, sum(lengths)))
     net = network()
     whole, _ = network(fused=False)(mx.nd.array(tokens, dtype="int32"))
-    decoder = decoder_for(net, batch_size, capacity=sum(lengths))
-    assert isinstance(decoder, FusedDecoder)
+    slots = slots_for(net, batch_size, capacity=sum(lengths))
+    assert isinstance(slots, FusedSlots)
     for piece, end in zip(pieces(tokens, lengths), np.cumsum(lengths)):
         expected = whole[:, int(end) - 1].asnumpy()
-        np.testing.assert_allclose(decoder.next_logits(piece), expected, rtol=0, atol=1e-5 * abs(expected).max())
+        np.testing.assert_allclose(read(slots, piece), expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 def test_logits_with_the_tanh_form_of_gelu():
@@ -62,9 +67,9 @@ def test_logits_with_the_tanh_form_of_gelu():
 
     expected = larger(fused=False, activation="gelu_tanh")(tokens)[0][:, -1].asnumpy()
     tolerance = 1e-5 * abs(expected).max()
-    found = decoder_for(larger(activation="gelu_tanh"), 2, 20).next_logits(tokens)
+    found = read(slots_for(larger(activation="gelu_tanh"), 2, 20), tokens)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
-    assert abs(decoder_for(larger(), 2, 20).next_logits(tokens) - expected).max() > 5 * tolerance
+    assert abs(read(slots_for(larger(), 2, 20), tokens) - expected).max() > 5 * tolerance
 
 
 def test_bfloat16_matrices_round_the_logits_and_no_more():
@@ -74,15 +79,15 @@ def test_bfloat16_matrices_round_the_logits_and_no_more():
     for parameter in rounded.collect_params().values():
         if len(parameter.shape) == 2 and "embed" not in parameter.name:
             parameter.set_data(round_to_bfloat16(parameter.data().asnumpy()))
-    bfloat16 = decoder_for(network("bfloat16"), 2, 20)
-    reference = decoder_for(rounded, 2, 20)
-    plain = decoder_for(exact, 2, 20)
+    bfloat16 = slots_for(network("bfloat16"), 2, 20)
+    reference = slots_for(rounded, 2, 20)
+    plain = slots_for(exact, 2, 20)
     got, want, unrounded = [], [], []
     for piece in pieces(tokens, [1] * 20):  # the matrices, and on some processors the data
-        got.append(bfloat16.next_logits(piece))
-        unrounded.append(plain.next_logits(piece))
+        got.append(read(bfloat16, piece))
+        unrounded.append(read(plain, piece))
         # The output projection is the embedding's matrix, which stays float32 where it is looked up.
-        want.append(reference.next_logits(piece))
+        want.append(read(reference, piece))
     scale = np.abs(unrounded).max()
     assert np.abs(np.array(got) - np.array(want)).max() < 4e-3 * scale  # the projection's rounding
     assert 1e-5 * scale < np.abs(np.array(got) - np.array(unrounded)).max() < 3e-2 * scale
@@ -113,23 +118,23 @@ def test_the_same_text_as_the_stock_network_writes():
 
 
 def test_a_stock_network_decodes_by_its_states():
-    assert type(decoder_for(network(fused=False), 1, 5)) is Decoder
+    assert type(slots_for(network(fused=False), 1, 5)) is Slots
 
 
-@pytest.mark.parametrize("weights", ["float32", "packed", "tiled"])
+@pytest.mark.parametrize("weights", ["float32", "packed"])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8, 13, 32, 33, 129])
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (6, 4), (33, 7), (128, 50)])
 def test_one_linear_map_in_all_its_forms(rows, inner, outer, weights):
     """LayerNorm before it, GELU and residual after it, with and without, against NumPy in float64."""
     network()
-    by_onednn = weights == "tiled" or (weights == "packed" and rows > 32)
+    by_onednn = weights == "packed" and rows > 32
     may_round = by_onednn or weights == "packed"  # the data to bfloat16, too, where the processor is fast at that
     if by_onednn and not instruction_set().has_bfloat16:
         pytest.skip("oneDNN has bfloat16 products from AVX-512 on")
     rng = np.random.RandomState(rows)
     data, residual = rng.randn(rows, inner).astype("f"), rng.randn(rows, outer).astype("f")
     weight, bias, gamma, beta = (rng.randn(*s).astype("f") for s in ((outer, inner), (outer,), (inner,), (inner,)))
-    convert = {"float32": mx.nd.array, "packed": mx.nd.kogpt2_pack_bfloat16, "tiled": mx.nd.kogpt2_tile_bfloat16}
+    convert = {"float32": mx.nd.array, "packed": mx.nd.kogpt2_pack_bfloat16}
     operand = convert[weights](mx.nd.array(weight))
     matrix = weight if weights == "float32" else round_to_bfloat16(weight).asnumpy()
     for form in itertools.product((0, 1), (0, 1), ("none", "gelu")):
@@ -158,9 +163,6 @@ def test_refusals():
     data, weight, bias = mx.nd.ones((2, 6)), mx.nd.ones((4, 6)), mx.nd.ones(4)
     with pytest.raises(mx.MXNetError, match=r"weight has shape \(4, 5\), expected \(4, 6\)"):
         mx.nd.kogpt2_decode_linear(data, mx.nd.ones((4, 5)), bias).wait_to_read()
-    if instruction_set().has_bfloat16:
-        with pytest.raises(mx.MXNetError, match="tiled weight has shape"):
-            mx.nd.kogpt2_decode_linear(data, mx.nd.ones(3, dtype="uint8"), bias).wait_to_read()
     with pytest.raises(mx.MXNetError, match="weight has 12 columns, data has 6"):
         mx.nd.kogpt2_decode_linear(data, mx.nd.ones((4, 12)), bias).wait_to_read()
     with pytest.raises(mx.MXNetError, match=r"gamma has shape \(5\), expected \(6\)"):
@@ -177,16 +179,3 @@ def test_refusals():
     with pytest.raises(mx.MXNetError, match="no gradient"):
         out.backward()
         mx.nd.waitall()
-
-
-def test_many_texts_at_once_read_the_same_weights_in_tiles():
-    """Eight texts in bfloat16 (weights in tiles) against one (row by row): the logits differ by the data's rounding."""
-    if not instruction_set().has_bfloat16:
-        pytest.skip("oneDNN has bfloat16 products from AVX-512 on")
-    net = network(precision="bfloat16")
-    tokens = mx.nd.array([[4, 7, 1]] * 8, dtype="int32")
-    one, eight = decoder_for(net, 1, 9), decoder_for(net, 8, 9)
-    for step in (tokens, tokens[:, :1]):
-        few, many = one.next_logits(step[:1]), eight.next_logits(step)
-        assert np.abs(many - few).max() < 2e-2 * np.abs(few).max()
-        assert not np.array_equal(many[:1], few)

@@ -9,12 +9,10 @@
 //   (N, K) float32
 //   (N, 2 K) uint8 from kogpt2_pack_bfloat16
 //   (N + ceil(4 N / K), K) uint8 from kogpt2_pack_int8: K int8 for each row, then N float32 scales of the rows
-//   (bytes,) uint8 from kogpt2_tile_bfloat16
 // activation: none or gelu. With layer_norm=1, gamma and beta (K,) are inputs, and the data is normalised with epsilon
 // 1e-5. With has_residual=1, residual (..., N) is the last input. One operator does all this because asking MXNet for an
 // operator takes 20 us: four fewer in each layer count.
-// For up to 32 rows and a weight that is not tiled, the product is that of few_rows.h, in which all but the weight is
-// float32; with bfloat16 factors, where the processor is fast at them, it is for up to 128 rows. Other products are by the
+// For up to 32 rows the product is that of few_rows.h, in which all but the weight is float32; with bfloat16 factors, where the processor is fast at them, it is for up to 128 rows. Other products are by the
 // kernel that kernels.h chooses, in the precision of the weight, or in `precision` for a weight in int8. There is no
 // gradient.
 #include "decode_linear.h"
@@ -32,12 +30,11 @@
 namespace kogpt2 {
 namespace {
 
-// A weight of a map from K to N, as its shape and type say; kTiled is in oneDNN's order.
-enum class Form { kFloat32, kBfloat16, kInt8, kTiled };
+// A weight of a map from K to N, as its shape and type say.
+enum class Form { kFloat32, kBfloat16, kInt8 };
 
 Form form_of(const MXTensor& weight, int64_t N, int64_t K) {
   const std::vector<int64_t>& shape = weight.shape;
-  if (shape.size() == 1) return Form::kTiled;
   const bool in_bytes = weight.dtype == mxnet::ext::kUint8;
   if (in_bytes && shape[0] == N && shape[1] == 2 * K) return Form::kBfloat16;
   if (in_bytes && shape[0] == N + scale_rows(N, K) && shape[1] == K) return Form::kInt8;
@@ -177,33 +174,23 @@ void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K,
     }
     data = normalized.data();
   }
-  if (form == Form::kTiled) {
-    const Factor factor(Element::kBfloat16, data, M, K);
-    matmul_tiled(factor.matrix(), weight.data_ptr, N, out);
-  } else {
-    const RowWeight rows = row_weight(form, weight.data_ptr, N, K);
-    std::vector<Part> many;
-    for (size_t i = 0; i < parts.size();) {
-      Part together = parts[i++];
-      if (together.count > few_rows(form)) {
-        many.push_back(together);
-        continue;
-      }
-      for (; i < parts.size() && parts[i].count <= few_rows(form); ++i) together.count += parts[i].count;
-      multiply_rows(data + together.begin * K, rows, together.count, N, K, out + together.begin * N);
+  const RowWeight rows = row_weight(form, weight.data_ptr, N, K);
+  std::vector<Part> many;
+  for (size_t i = 0; i < parts.size();) {
+    Part together = parts[i++];
+    if (together.count > few_rows(form)) {
+      many.push_back(together);
+      continue;
     }
-    if (!many.empty()) multiply_many_rows(data, many, K, N, form, weight.data_ptr, precision, out);
+    for (; i < parts.size() && parts[i].count <= few_rows(form); ++i) together.count += parts[i].count;
+    multiply_rows(data + together.begin * K, rows, together.count, N, K, out + together.begin * N);
   }
+  if (!many.empty()) multiply_many_rows(data, many, K, N, form, weight.data_ptr, precision, out);
   epilogue.apply(M, N, out);
 }
 
 void settle_weight(ShapeInference& shapes, size_t weight, unsigned N, unsigned K) {
-  const Shape& shape = shapes.input(weight);
-  if (shape.size() == 1) {
-    const Shape tiled = {static_cast<unsigned>(tiled_bytes(K, N))};
-    if (shape != tiled) fail("tiled weight has shape ", to_text(shape), ", expected ", to_text(tiled));
-    return;
-  }
+  const Shape& shape = shapes.input(weight, 2);
   // The two that are packed must be so by type as well: form_of() looks at that.
   const bool is_packed = shape == Shape{N, 2 * K} || shape == Shape{N + static_cast<unsigned>(scale_rows(N, K)), K};
   if (!is_packed) shapes.settle(weight, {N, K});

@@ -18,9 +18,8 @@
 // is (M, C), or with last_only=1 (R, C), of the last token of each run: keys and values of the other tokens are all that
 // a last layer is needed for.
 //
-// What a run becomes does not depend on the rest of the pass, to the last bit, unless weights are tiled: short runs are
-// one product, by a kernel whose sums do not depend on the number of rows, and each long one is a product of its own.
-// There is no gradient.
+// What a run becomes does not depend on the rest of the pass, to the last bit: short runs are one product, by a kernel
+// whose sums do not depend on the number of rows, and each long one is a product of its own. There is no gradient.
 //
 // This is one operator because asking MXNet for an operator of 16 arrays takes 100 us of a processor's time, as long as a
 // third of a layer computes.

@@ -144,68 +144,6 @@ void multiply_by(Kernel kernel, const Matrix& a, const Matrix& b, float* c, int6
   product->primitive.execute(stream(), arguments);
 }
 
-namespace {
-
-constexpr int64_t kTiledRows = 16;  // rows of the left factor for which the order of tiles is chosen
-
-// A product of a and tiles in the order `b`.
-Product set_up_tiled(const Matrix& a, int64_t N, const dnnl::memory::desc& b) {
-  Product product;
-  product.a = descriptor(a);
-  product.c = dnnl::memory::desc({a.rows, N}, DataType::f32, dnnl::memory::format_tag::ab);
-  const dnnl::matmul::primitive_desc description(engine(), product.a, b, product.c, own_scratch());
-  product.b = description.weights_desc();
-  product.scratchpad = description.scratchpad_desc();
-  product.primitive = dnnl::matmul(description);
-  return product;
-}
-
-std::mutex& tiled_mutex() {
-  static std::mutex* const mutex = new std::mutex;
-  return *mutex;
-}
-
-// The order of tiles of a (K, N) matrix. It is chosen once in a process, for the first caller, and then stays.
-const dnnl::memory::desc& order_of_tiles(int64_t K, int64_t N) {
-  static auto* const known = new std::map<std::array<int64_t, 2>, dnnl::memory::desc>;
-  const std::lock_guard<std::mutex> lock(tiled_mutex());
-  dnnl::memory::desc& order = (*known)[{K, N}];
-  if (order.get_ndims() == 0) {
-    const dnnl::memory::desc any({K, N}, DataType::bf16, dnnl::memory::format_tag::any);
-    order = set_up_tiled({nullptr, Element::kBfloat16, kTiledRows, K, K, 1}, N, any).b;
-  }
-  return order;
-}
-
-std::shared_ptr<const Product> tiled_product_for(const Matrix& a, int64_t N) {
-  static auto* const known = new std::map<std::array<int64_t, 5>, std::shared_ptr<const Product>>;
-  const dnnl::memory::desc& order = order_of_tiles(a.columns, N);
-  const std::lock_guard<std::mutex> lock(tiled_mutex());
-  auto& product = (*known)[{a.rows, a.columns, a.row_stride, N, omp_get_max_threads()}];
-  if (!product) product = std::make_shared<const Product>(set_up_tiled(a, N, order));
-  return product;
-}
-
-}  // namespace
-
-size_t tiled_bytes(int64_t rows, int64_t columns) { return order_of_tiles(rows, columns).get_size(); }
-
-void tile(const Matrix& b, void* to) {
-  dnnl::memory from(descriptor(b), engine(), const_cast<void*>(b.data));
-  dnnl::memory tiles(order_of_tiles(b.rows, b.columns), engine(), to);
-  dnnl::reorder(from, tiles).execute(stream(), from, tiles);
-}
-
-void matmul_tiled(const Matrix& a, const void* b, int64_t N, float* c) {
-  const auto product = tiled_product_for(a, N);
-  Scratch scratchpad(product->scratchpad.get_size());
-  product->primitive.execute(
-      stream(), {{DNNL_ARG_SRC, dnnl::memory(product->a, engine(), const_cast<void*>(a.data))},
-                 {DNNL_ARG_WEIGHTS, dnnl::memory(product->b, engine(), const_cast<void*>(b))},
-                 {DNNL_ARG_DST, dnnl::memory(product->c, engine(), c)},
-                 {DNNL_ARG_SCRATCHPAD, dnnl::memory(product->scratchpad, engine(), scratchpad.as<void>())}});
-}
-
 void column_sums(const float* data, int64_t rows, int64_t columns, float* out, bool add) {
   constexpr int64_t kStrip = 64;  // columns that a thread takes at a time: four vectors of sums stay in registers
 #pragma omp parallel for schedule(static)

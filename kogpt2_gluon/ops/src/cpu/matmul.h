@@ -59,17 +59,6 @@ class Factor {
 void matmul(const Matrix& a, const Matrix& b, float* c, int64_t c_stride = 0, bool add = false,
             const float* bias = nullptr);
 
-// The bytes of a matrix that is a right factor again and again, in bfloat16 and in the order that oneDNN reads fastest
-// on this CPU (tiles, for AMX). A matrix in the plain order is brought into that order again for every product, which
-// takes longer than the product itself if the left factor has few rows.
-size_t tiled_bytes(int64_t rows, int64_t columns);
-
-// Writes `b` (rows, columns), of bfloat16, in that order: `tiled_bytes` bytes at `to`.
-void tile(const Matrix& b, void* to);
-
-// c = a b. a is (M, K) bfloat16, b is (K, N) as tile() wrote it, c is (M, N) float32.
-void matmul_tiled(const Matrix& a, const void* b, int64_t N, float* c);
-
 // out[n] = the sum of column n of data (rows, columns), added to out[n] if `add`.
 void column_sums(const float* data, int64_t rows, int64_t columns, float* out, bool add);
 
