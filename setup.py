@@ -53,6 +53,10 @@ SERVE = [
     "uvicorn>=0.35; python_version >= '3.10'",
     "prometheus-client>=0.20; python_version >= '3.10'",
 ]
+# kogpt2 search: 5 counts pruned trials as TPE needs it
+SEARCH = ["optuna>=5"]
+PICTURES = ["resvg-py>=0.3; python_version >= '3.10'"]  # kogpt2 report --format png
+TRACKERS = ["mlflow-skinny>=3; python_version >= '3.10'", "wandb>=0.20; python_version >= '3.10'"]
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: a second reader of the JSON corpora, to compare ours with
 # kubernetes-validate: the published schemas of pods
@@ -83,6 +87,9 @@ TEST = [
     *LAUNCH,
     *HARNESS,
     *SERVE,
+    *SEARCH,
+    *PICTURES,
+    *TRACKERS,
     *CLIENTS,
 ]
 # The documentation as a site: `make docs`.
@@ -120,6 +127,9 @@ setup(
         "tasks": TASKS,
         "harness": HARNESS,
         "serve": SERVE,
+        "search": SEARCH,
+        "pictures": PICTURES,
+        "trackers": TRACKERS,
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],
         "test": [*TEST, *LINT],

@@ -24,6 +24,7 @@ from kogpt2_gluon.recipe_sections import (
     INITIAL,
     WHEN_ODD,
     WHERE_IT_RUNS,
+    AdaptationRecipe,
     CheckpointRecipe,
     DataRecipe,
     EvaluationRecipe,
@@ -45,6 +46,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     task: TaskRecipe = field(default_factory=TaskRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    adaptation: AdaptationRecipe = field(default_factory=AdaptationRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = field(default_factory=CheckpointRecipe)
     tracking: TrackingRecipe = field(default_factory=TrackingRecipe)
@@ -76,6 +78,8 @@ class Recipe:
             "data": data,
             "training": {key: value for key, value in plain["training"].items() if key not in apart},
         }
+        if self.adaptation.method != "none":
+            decides["adaptation"] = plain["adaptation"]
         if self.task.name:
             decides["task"] = Path(self.task.name).stem
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -213,6 +217,7 @@ def _cross_check(recipe: Recipe) -> Iterator[Fault]:
         )
     yield from _shards_in_s3(data)
     yield from _unfit_task(recipe)
+    yield from _unfit_adaptation(recipe)
     yield from _unfit_mirrors(recipe)
     yield from _options_without_effect(data, is_task=bool(recipe.task.name))
     if data.cache != "off" and not data.cache_dir:
@@ -284,6 +289,23 @@ def _unfit_task(recipe: Recipe) -> Iterator[Fault]:
         yield Fault(
             ("training.recompute", "task.name"), "training.recompute=layer is for language models; leave it out"
         )
+
+
+def _unfit_adaptation(recipe: Recipe) -> Iterator[Fault]:
+    """Yields the faults of settings of an adaptation that would have no effect, or have nothing to adapt."""
+    adaptation, usual = recipe.adaptation, AdaptationRecipe()
+    if adaptation.method != "none" and not recipe.training.init_from:
+        yield Fault(
+            ("adaptation.method", "training.init_from"),
+            f"adaptation.method={adaptation.method} needs a network to adapt: training.init_from=CHECKPOINT",
+        )
+    used = {"none": (), "lora": ("targets", "rank", "alpha"), "scales": ("targets", "bits", "group_size", "scales")}
+    for key in ("targets", "rank", "alpha", "bits", "group_size", "scales"):
+        if key not in used[adaptation.method] and getattr(adaptation, key) != getattr(usual, key):
+            yield Fault(
+                (f"adaptation.{key}", "adaptation.method"),
+                f"adaptation.{key} is set, and adaptation.method={adaptation.method} does not use it",
+            )
 
 
 def _unfit_mirrors(recipe: Recipe) -> Iterator[Fault]:

@@ -281,11 +281,38 @@ class CheckpointRecipe:
 
 
 @dataclass
+class AdaptationRecipe:
+    """Training of a few numbers, of which matrices of a trained network are functions; none trains all parameters.
+
+    The network comes from training.init_from. Checkpoints hold the merged network, so every tool takes them.
+    """
+
+    method: str = option(
+        "none",
+        "none; lora: low-rank matrices are added; scales: matrices are quantised to a few bits, whose scales are "
+        "trained (AlphaTuning)",
+        choices=("none", "lora", "scales"),
+    )
+    targets: str = option("attention", "the matrices that are adapted", choices=("attention", "feed_forward", "all"))
+    rank: int = option(8, "lora: rank of what is added", minimum=1)
+    alpha: float = option(16.0, "lora: what is added is alpha / rank times the product", minimum=0.0)
+    bits: int = option(3, "scales: bits of a number", minimum=1, maximum=4)
+    group_size: int = option(0, "scales: columns of a row that share scales; 0: the whole row", minimum=0)
+    scales: str = option("first", "scales: which of a row's scales are trained", choices=("first", "all"))
+
+
+@dataclass
 class TrackingRecipe:
     """The record that a run writes for people to read."""
 
     run_dir: str = option("runs/kogpt2", "folder of this run", path=True, needed=True)
     log_interval: int = option(10, "steps between log lines", minimum=1)
     tensorboard: bool = option(True, "write TensorBoard events")
+    mlflow: str = option("", "MLflow's tracking URI, such as http://HOST:5000, to send the figures there; empty: none")
+    wandb: str = option(
+        "off",
+        "send the figures to Weights & Biases, or keep them in the run folder for its `wandb sync`",
+        choices=("off", "online", "offline"),
+    )
     sample_prompts: list[str] = option([], "prompts continued after each evaluation, kept in RUN_DIR/samples")
     sample_length: int = option(40, "the most new tokens of such a sample", minimum=1)

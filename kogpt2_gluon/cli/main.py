@@ -29,6 +29,7 @@ from kogpt2_gluon.cli.recipe import recipe
 from kogpt2_gluon.cli.report import report
 from kogpt2_gluon.cli.runs import runs
 from kogpt2_gluon.cli.score import score
+from kogpt2_gluon.cli.search import search
 from kogpt2_gluon.cli.serve import serve
 from kogpt2_gluon.cli.set import set_
 from kogpt2_gluon.cli.shard import shard
@@ -82,6 +83,7 @@ for verb in (
     set_,
     note,
     runs,
+    search,
     profile,
     evaluate,
     finetune,

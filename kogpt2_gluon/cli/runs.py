@@ -33,21 +33,23 @@ def runs() -> None:
 def list_(folder: Path, as_json: bool) -> None:
     """List the runs in FOLDER and below: how far each is, its best held-out figure, and whether it trains.
 
+    FOLDER may be a prefix of S3, s3://bucket/runs, of which only the records are read.
+
     \b
     Example: kogpt2 runs list /fsx/runs
     """
-    from kogpt2_gluon.errors import DataError, RecipeError
-    from kogpt2_gluon.runs.run_folder import find_runs
+    from kogpt2_gluon.errors import DataError
+    from kogpt2_gluon.runs.remote import runs_below
 
-    found: list[RunFolder] = []
-    faults = []
-    for each in find_runs(folder):
-        faults.append(each) if isinstance(each, RecipeError) else found.append(each)
+    with runs_below(folder) as (found, faults):
+        figures = [_figures(run) for run in found]
     if as_json:
-        echo_json({"runs": [_figures(run) for run in found], "faults": [str(fault) for fault in faults]})
+        echo_json({"runs": figures, "faults": [str(fault) for fault in faults]})
     elif found:
-        rows = [[str(run.path), *_shown(_figures(run))] for run in found]
-        _table(["run", "state", "step", "best", "of", "hours"], rows)
+        _table(
+            ["run", "state", "step", "best", "of", "hours"],
+            [[each["run"], *_shown(each)] for each in figures],
+        )
     for fault in faults:
         click.echo(f"kogpt2: {' '.join(str(fault).split())}", err=True)
     if faults or not found:
@@ -67,19 +69,20 @@ def compare(paths: tuple[Path, ...], as_json: bool) -> None:
     """
     from kogpt2_gluon.cli.recipe_keys import written
     from kogpt2_gluon.recipe import known_keys, value_of
-    from kogpt2_gluon.runs.run_folder import open_run
+    from kogpt2_gluon.runs.remote import opened
 
-    opened = [open_run(path) for path in paths]
-    settings = {key: [value_of(run.recipe, key) for run in opened] for key in known_keys() if key != "about"}
+    with opened(paths) as found:
+        settings = {key: [value_of(run.recipe, key) for run in found] for key in known_keys() if key != "about"}
+        reached = [_figures(run) for run in found]
     differ = {key: values for key, values in settings.items() if any(value != values[0] for value in values)}
     differ.pop("tracking.run_dir", None)  # of course
     if as_json:
-        echo_json({"runs": [_figures(run) for run in opened], "differ": differ})
+        echo_json({"runs": reached, "differ": differ})
         return
     rows = [[key, *map(written, values)] for key, values in differ.items()]
-    figures = [dict(zip(("state", "step", "best held-out", "of", "hours"), _shown(_figures(run)))) for run in opened]
+    figures = [dict(zip(("state", "step", "best held-out", "of", "hours"), _shown(each))) for each in reached]
     rows += [[name, *(each[name] for each in figures)] for name in figures[0]]
-    _table(["", *map(str, paths)], rows)
+    _table(["", *(each["run"] for each in reached)], rows)
 
 
 @runs.command()
@@ -94,25 +97,32 @@ def leaderboard(folder: Path, as_json: bool) -> None:
     \b
     Example: kogpt2 runs leaderboard runs
     """
-    from kogpt2_gluon.errors import DataError, RecipeError
-    from kogpt2_gluon.runs.run_folder import find_runs
+    from kogpt2_gluon.errors import DataError
+    from kogpt2_gluon.runs.remote import runs_below
     from kogpt2_gluon.training.leaderboard import rank
 
-    boards = rank([each for each in find_runs(folder) if not isinstance(each, RecipeError)])
+    with runs_below(folder) as (found, _):
+        boards = {
+            board: [(ranked[0].measure, {**_figures(run), "figure": run.final}) for run in ranked]
+            for board, ranked in rank(found).items()
+        }
     if not boards:
         raise DataError(f"{folder}: no run there or below that was evaluated")
     if as_json:
-        echo_json(
-            {board: [{**_figures(run), "figure": run.final} for run in ranked] for board, ranked in boards.items()}
-        )
+        echo_json({board: [figures for _, figures in ranked] for board, ranked in boards.items()})
         return
     for number, (board, ranked) in enumerate(boards.items()):
         echo("\n" * bool(number) + board)
         rows = [
-            [f"{run.final:.4f}{'*' * (run.state != 'done')}", f"{run.step:,}", _shown(_figures(run))[4], str(run.path)]
-            for run in ranked
+            [
+                f"{each['figure']:.4f}{'*' * (each['state'] != 'done')}",
+                f"{each['step']:,}",
+                _shown(each)[4],
+                each["run"],
+            ]
+            for _, each in ranked
         ]
-        _table([ranked[0].measure.replace("_", " "), "step", "hours", "run"], rows)
+        _table([ranked[0][0].replace("_", " "), "step", "hours", "run"], rows)
 
 
 @runs.command(no_args_is_help=True)
@@ -172,7 +182,7 @@ def prune(paths: tuple[Path, ...], keep: int, aside: bool, yes: bool) -> None:
 def _figures(run: RunFolder) -> dict[str, Any]:
     """Returns what a run reached, as plain data."""
     return {
-        "run": str(run.path),
+        "run": run.place or str(run.path),
         "name": run.recipe.name,
         "state": run.state,
         "step": run.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -34,6 +35,12 @@ def _print_keys(ctx: click.Context, option: click.Parameter, section: Any) -> No
     help="Let the resumed run change data.seq_length, training.total_batch_size or model.dropout; repeatable.",
 )
 @click.option(
+    "--until",
+    type=click.IntRange(min=1),
+    metavar="STEP",
+    help="Stop after STEP, evaluated if it is due, and saved: exit code 75. The schedule stays that of the whole run.",
+)
+@click.option(
     "--keys",
     metavar="[SECTION]",
     is_flag=False,
@@ -50,6 +57,7 @@ def train(
     init_from: str | None,
     resume: str,
     allow_change: tuple[str, ...],
+    until: int | None,
 ) -> None:
     """Train a recipe and save checkpoints. Under `horovodrun --gloo -np N` the same command is one worker of N.
 
@@ -88,4 +96,4 @@ def train(
     runtime.prepare(loaded.training.threads)
     from kogpt2_gluon.training.loop import train as run
 
-    run(loaded, resume, allowed)
+    run(loaded, resume, allowed, until=until or math.inf)

@@ -65,8 +65,9 @@ def _show(run_dir: Path, last: int) -> None:
                 continue
             for record in [each for each in map(_record, records) if each]:
                 eta.mark(record["step"], record["time"])
-                rate = record.get("tokens_per_second")
-                display.update(record["step"], _number(record.get("loss")), _number(rate), eta.seconds(num_steps))
+                rate = f"{_number(record.get('tokens_per_second')):,.0f} tok/s"
+                loss = record.get("smoothed_loss", record.get("loss"))
+                display.update(record["step"], _number(loss), rate, eta.seconds(num_steps))
             if time.monotonic() - heard > SILENT:
                 display.print(f"({time.monotonic() - heard:.0f} s without a line{_perhaps_gone(run_dir)})")
                 heard = time.monotonic()

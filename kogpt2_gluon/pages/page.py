@@ -37,7 +37,10 @@ path { fill: none; stroke-linejoin: round; stroke-linecap: round; }
 path.train, path.raw { stroke: var(--train); stroke-width: 2; }
 path.raw { stroke-width: 1; opacity: 0.3; }
 path.heldout { stroke: var(--heldout); stroke-width: 1.5; stroke-dasharray: 1 5; }
+path.solid { stroke-dasharray: none; stroke-width: 2.5; }
+rect.bar { fill: var(--train); } .half { max-width: 620px; }
 circle.mark { fill: var(--paper); stroke: var(--heldout); stroke-width: 2; }
+.event { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 3 3; }
 circle.dot { fill: var(--train); } circle.raw.dot { opacity: 0.3; }
 svg .end { font-size: 13px; font-weight: 620; } svg .end.train { fill: var(--train); }
 svg .end.heldout { fill: var(--heldout); } svg .end.name { font-size: 11.5px; font-weight: 400; }
@@ -51,7 +54,9 @@ table { width: 100%; border-collapse: collapse; font-size: 14px; }
 th, td { padding: 6px 0 6px 16px; border-bottom: 1px solid var(--rule); text-align: right; }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { padding-left: 0; text-align: left; }
 .logbook td { text-align: left; vertical-align: top; white-space: pre-line; overflow-wrap: anywhere; }
-.logbook td:first-child { white-space: nowrap; color: var(--soft); } .logbook td:nth-child(2) { color: var(--soft); }
+.logbook td:first-child { white-space: nowrap; color: var(--soft); } .logbook td:nth-child(2) { color: var(--soft);
+  white-space: nowrap; }
+details { margin-top: 10px; } summary { padding: 4px 0; cursor: pointer; color: var(--soft); font-size: 14px; }
 .logbook .warning td:last-child, .logbook .note td:last-child { font-weight: 620; }
 .groups { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; align-items: start; }
 .groups > div { padding: 14px 22px 18px; min-width: 0; }

@@ -17,6 +17,7 @@ Array = npt.NDArray[np.float64]
 
 LEFT, RIGHT, TOP, BOTTOM = 58, 66, 24, 40  # around the frame: tick labels, end labels, unit of y, unit of x
 LABEL = 30  # height of an end label, which has two lines
+MOST_MARKS = 1000  # points of a series that are ringed
 SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -64,18 +65,23 @@ def line_plot(
     log: bool = False,
     from_zero: bool = False,
     top: float | None = None,
+    across_unit: str = "step",
+    events: Sequence[tuple[float, str]] = (),
 ) -> str:
     """Draws the series over steps as one <svg>; "" if there is no finite value at all.
 
-    `top` cuts the y axis there (larger values leave the frame); `from_zero` makes it start at 0.
+    `top` cuts the y axis there (larger values leave the frame); `from_zero` makes it start at 0. `across_unit` is the
+    unit of x where it is not steps. `events` are places on x that are marked, with their tooltips.
     """
     series = [_finite(one, log) for one in series]
     values = np.concatenate([one.y[np.isfinite(one.y)] for one in series] or [np.empty(0)])
     if not values.size:
         return ""
     steps = np.concatenate([one.x for one in series])
-    across = linear_axis(0.0, max(float(steps.max()), 1.0), width // 90, whole=True)
-    across.high = max(float(steps.max()), 1.0)  # the run's end is the frame's end
+    are_steps = across_unit == "step"
+    end = max(float(steps.max()), 1.0 if are_steps else 1e-12)
+    across = linear_axis(0.0, end, width // 90, whole=are_steps)
+    across.high = end  # the run's end is the frame's end
     across.ticks = [tick for tick in across.ticks if tick <= across.high]
     high = min(float(values.max()), top) if top is not None else float(values.max())
     low = min(0.0, float(values.min())) if from_zero else min(float(values.min()), high)
@@ -86,7 +92,8 @@ def line_plot(
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">',
         f'<clipPath id="{name}"><rect x="{LEFT}" y="{TOP - 2}" width="{frame.inner_width + 4}" '
         f'height="{frame.inner_height + 3}"/></clipPath>',
-        *frame.draw(unit),
+        *frame.draw(unit, across_unit),
+        *frame.draw_events(events),
         f'<g clip-path="url(#{name})">',
         *(frame.draw_line(one) for one in series if not one.marks),
         "</g>",
@@ -195,7 +202,8 @@ class _Frame:
         """Returns SVG coordinates; NaN stays NaN."""
         return LEFT + self.across.place(x) * self.inner_width, self.bottom - self.up.place(y) * self.inner_height
 
-    def draw(self, unit: str) -> list[str]:
+    def draw(self, unit: str, across_unit: str) -> list[str]:
+        """Draws the axes with their ticks and units."""
         parts = []
         for tick, text in zip(self.up.ticks, tick_texts(self.up)):
             y = self.points(np.zeros(1), np.array([tick]))[1][0]
@@ -210,11 +218,25 @@ class _Frame:
             )
         parts.append(f'<text class="unit" x="{LEFT}" y="12">{html.escape(unit)}</text>')
         middle = (LEFT + self.right) / 2
-        parts.append(f'<text class="unit" text-anchor="middle" x="{middle:.1f}" y="{self.bottom + 35}">step</text>')
+        parts.append(
+            f'<text class="unit" text-anchor="middle" x="{middle:.1f}" y="{self.bottom + 35}">'
+            f"{html.escape(across_unit)}</text>"
+        )
         return parts
 
+    def draw_events(self, events: Sequence[tuple[float, str]]) -> list[str]:
+        """Draws a vertical line at each event, with its tooltip."""
+        return [
+            f'<line class="event" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{self.bottom}">'
+            f"<title>{html.escape(note)}</title></line>"
+            for x, note in ((LEFT + place / self.across.high * self.inner_width, note) for place, note in events)
+        ]
+
     def draw_line(self, one: Series) -> str:
-        """Draws one path, broken where values are missing; a value between two gaps becomes a dot."""
+        """Draws one path, broken where values are missing; a value between two gaps becomes a dot.
+
+        Its tooltip, if it has one, is the first of its notes.
+        """
         x, y = self.points(*downsample(one.x, one.y, self.inner_width))
         y = np.clip(y, -1e4, 1e4)  # far above a cut axis: outside the frame in any case
         path, alone, pen_down = [], [], False
@@ -226,11 +248,14 @@ class _Frame:
             if not pen_down and (index + 1 == len(y) or math.isnan(y[index + 1])):
                 alone.append(f'<circle class="{one.style} dot" cx="{px:.1f}" cy="{py:.1f}" r="2.5"/>')
             pen_down = True
-        return f'<path class="{one.style}" d="{"".join(path)}"/>' + "".join(alone)
+        title = f"<title>{html.escape(one.notes[0])}</title>" if one.notes else ""
+        return f'<path class="{one.style}" d="{"".join(path)}">{title}</path>' + "".join(alone)
 
     def draw_marks(self, one: Series) -> str:
-        """Draws a thin line through ringed points, each with its tooltip."""
+        """Draws a thin line through ringed points, each with its tooltip; of very many points, the line alone."""
         seen = np.isfinite(one.y) & (one.y <= self.up.high)
+        if seen.sum() > MOST_MARKS:
+            return self.draw_line(Series(one.x, one.y, f"{one.style} thread"))
         notes = [note for note, shown in zip(one.notes or [""] * len(one.y), seen) if shown]
         x, y = self.points(one.x[seen], one.y[seen])
         radius = 4 if len(x) <= 60 else 2.5

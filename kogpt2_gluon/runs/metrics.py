@@ -1,4 +1,4 @@
-"""The record of a run: lines for people, lines for programs, and TensorBoard events.
+"""The record of a run: lines for people, lines for programs, and what its followers get.
 
 Rank 0 owns a `Tracker`; the other ranks get a `NullTracker`, so that the training loop needs no ``if rank == 0``.
 ``RUN_DIR/metrics.jsonl`` is the truth (the report is made from it): one JSON object per line, each with ``kind``
@@ -13,10 +13,9 @@ import json
 import math
 import os
 import re
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -24,9 +23,11 @@ from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.runs.display import Display
 from kogpt2_gluon.runs.environment import write_environment
 from kogpt2_gluon.runs.eta import Eta
+from kogpt2_gluon.runs.followers.background import Background, Figures, close_all
+from kogpt2_gluon.runs.followers.tensorboard import TensorBoard
+from kogpt2_gluon.runs.step_record import StepRecord
 from kogpt2_gluon.storage.files import remove_partials, replace_file
 from kogpt2_gluon.storage.links import read_file
-from kogpt2_gluon.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,63 +35,11 @@ if TYPE_CHECKING:
 __all__ = ["Eta", "NullTracker", "StepRecord", "Tracker", "read_metrics", "tracker_for", "write_environment"]
 
 CHANGE = "change"  # the kind of a record that is about a setting
+SMOOTHED = 20  # records, whose mean is the smoothed loss
 ENDED = "ended: "  # begins the last line of log.txt, after the time
 
 # Text that a model wrote may hold anything. It must not steer a terminal or break a UTF-8 file.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """The figures of one update, for people and for metrics.jsonl. NaN and infinity are recorded as null there.
-
-    Attributes
-    ----------
-    step : int
-        Updates made so far.
-    loss : float
-        Nats per token.
-    learning_rate : float
-    grad_norm : float
-        Global, before clipping.
-    tokens_per_second : float
-        Of all workers, over the steps since the last record.
-    memory_mb : float
-        Of this worker.
-    epoch : float
-        Passes over the data since step 0.
-    tokens : int
-        Tokens trained on since step 0, over all workers.
-    loss_scale : float or None
-        With float16; recorded only then.
-    skipped : int
-        Updates skipped so far; recorded only with a loss scale.
-    """
-
-    step: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens_per_second: float
-    memory_mb: float
-    epoch: float
-    tokens: int
-    loss_scale: float | None = None
-    skipped: int = 0
-
-    def measured(self) -> dict[str, float]:
-        """The figures that metrics.jsonl and TensorBoard hold, by name."""
-        names = ["loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_mb", "epoch"]
-        if self.loss_scale is not None:
-            names.append("loss_scale")
-        return {name: getattr(self, name) for name in names}
-
-    def counted(self) -> dict[str, int]:
-        """The whole numbers that metrics.jsonl holds in addition, by name."""
-        counts = {"tokens": int(self.tokens)}
-        if self.loss_scale is not None:
-            counts["skipped"] = int(self.skipped)
-        return counts
 
 
 class NullTracker:
@@ -135,16 +84,18 @@ class Tracker(NullTracker):
         step: int | None = None,
         tensorboard: bool = True,
         console: Console | None = None,
+        followers: Sequence[Background] = (),
     ) -> None:
         self.run_dir, self.num_steps = Path(run_dir), num_steps
         self._is_new, self._start_step = step is None, step or 0
         self._tensorboard, self._console = tensorboard, console
+        self._followers = list(followers)
         self._eta = Eta()
         self._seconds_before = 0.0
         self._recorded: set[tuple[str, int]] = set()  # records that the file has already of the step to go on from
         self._metrics: IO[str] | None = None
         self._log: IO[str] | None = None
-        self._writer: Any = None
+        self._losses: deque[float] = deque(maxlen=SMOOTHED)
         self._display: Display | None = None
 
     def __enter__(self) -> Tracker:
@@ -156,8 +107,8 @@ class Tracker(NullTracker):
         self._metrics = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
         self._log = _open_log(self.run_dir / "log.txt")
         if self._tensorboard:
-            begun = None if self._is_new else self._start_step
-            self._writer = _summary_writer(self.run_dir / "tensorboard", begun)
+            folder, begun = self.run_dir / "tensorboard", None if self._is_new else self._start_step
+            self._followers.append(Background("tracking.tensorboard", lambda: TensorBoard(folder, begun)))
         self._display = Display(self._console, self.num_steps, self._start_step)
         self._began = time.monotonic()
         return self
@@ -165,11 +116,13 @@ class Tracker(NullTracker):
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         how = " ".join(str(error).split()) if isinstance(error, KoGPT2Error) else repr(error) if error else "done"
         with contextlib.suppress(OSError):  # a full disk may be the reason
+            for note in close_all(self._followers, error is None):
+                self._say(note)
             self._note(f"{ENDED}{printable(how)}")
-        for part in (self._display, self._writer, self._metrics, self._log):
+        for part in (self._display, self._metrics, self._log):
             if part is not None:
                 part.close()
-        self._display = self._writer = self._metrics = self._log = None
+        self._display = self._metrics = self._log = None
 
     def log_step(self, record: StepRecord) -> None:
         step, tokens_per_second = record.step, record.tokens_per_second
@@ -177,17 +130,13 @@ class Tracker(NullTracker):
         eta = self._eta.seconds(self.num_steps)
         if math.isnan(eta) and step > 0 and tokens_per_second > 0:  # the first line: believe the caller's rate
             eta = (self.num_steps - step) * record.tokens / step / tokens_per_second
-        self._record("train", step, record.measured(), **record.counted())
-        scale = ""
-        if record.loss_scale is not None:
-            scale = f" | scale {record.loss_scale:.0f}, {record.skipped} skipped"
-        self._say(
-            f"{self._place(step)} | loss {record.loss:7.4f} | lr {record.learning_rate:.2e} | norm "
-            f"{record.grad_norm:7.3f} | {tokens_per_second:>9,.0f} tok/s | {record.memory_mb:>7,.0f} MB | epoch "
-            f"{record.epoch:7.3f} | eta {duration(eta):>6}{scale}"
-        )
+        self._losses += [record.loss] if math.isfinite(record.loss) else []
+        smoothed = sum(self._losses) / len(self._losses) if self._losses else math.nan
+        self._record("train", step, {**record.measured(), "smoothed_loss": smoothed}, **record.counted())
+        self._say(f"{self._place(step)} | {record.line(smoothed, eta)}")
         assert self._display is not None
-        self._display.update(step, record.loss, tokens_per_second, eta)
+        figures = " | ".join(filter(None, [" ".join(record.speed().split()), record.waits()]))
+        self._display.update(step, smoothed, figures, eta)
 
     def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self._record("evaluation", step, metrics)
@@ -208,6 +157,8 @@ class Tracker(NullTracker):
         shown = " ".join(samples[0][1].split()) if samples else ""
         shown = shown if len(shown) <= 80 else shown[:79] + "…"
         self._say(f"{self._place(step)} | samples | {shown} | {path}")
+        assert self._display is not None
+        self._display.show_sample(printable(shown))
 
     def message(self, text: str) -> None:
         self._say(text)
@@ -230,16 +181,19 @@ class Tracker(NullTracker):
             self._log.flush()
 
     def _record(self, kind: str, step: int, values: Mapping[str, float], **counts: int) -> None:
-        """One line of metrics.jsonl and its TensorBoard scalars."""
+        """One line of metrics.jsonl, which the followers get too."""
         step, numbers = int(step), {name: float(value) for name, value in values.items()}
         if (kind, step) in self._recorded:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         self._write(kind, step, {**finite, **counts})
-        if self._writer is not None:
-            for name, value in numbers.items():
-                if math.isfinite(value):  # tensorboardX warns of each of the others
-                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+        told = Figures(
+            kind, step, time.time(), {name: value for name, value in numbers.items() if math.isfinite(value)}
+        )
+        for follower in self._followers:
+            follower.put(told)
+            for note in follower.take_notes():
+                self._say(note)
 
     def _write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl."""
@@ -274,6 +228,8 @@ class Tracker(NullTracker):
             with replace_file(path) as file:
                 file.write(content)
         self._recorded = {(line["kind"], line["step"]) for _, line in kept if line["step"] == self._start_step}
+        losses = [line.get("loss") for _, line in kept if line["kind"] == "train"][-SMOOTHED:]
+        self._losses.extend(float(loss) for loss in losses if isinstance(loss, (int, float)))
         seconds = kept[-1][1].get("seconds") if kept else None
         self._seconds_before = float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
@@ -290,9 +246,10 @@ def tracker_for(
     step: int | None = None,
     tensorboard: bool = True,
     console: Console | None = None,
+    followers: Callable[[], Sequence[Background]] = tuple,
 ) -> NullTracker:
     """The tracker of worker `rank`: a `Tracker` for rank 0, which alone writes files, else a `NullTracker`."""
-    return Tracker(run_dir, num_steps, step, tensorboard, console) if rank == 0 else NullTracker()
+    return Tracker(run_dir, num_steps, step, tensorboard, console, followers()) if rank == 0 else NullTracker()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -344,24 +301,3 @@ def _open_log(path: Path) -> IO[str]:
 def printable(text: str) -> str:
     """`text` with control characters and lone surrogates shown as U+FFFD; line ends and tabs stay."""
     return UNPRINTABLE.sub("\ufffd", text)
-
-
-def _summary_writer(folder: Path, step: int | None) -> Any:
-    """A tensorboardX writer that goes on from `step`; TensorBoard hides events of an earlier run after it, or all."""
-    # tensorboardX imports torch if it is installed, though nothing here needs it: 200 MB, and a second OpenMP runtime
-    # in a process that computes with MXNet's. torch is hidden during the import, so it stays out.
-    hide = "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hide:
-            del sys.modules["torch"]
-    return SummaryWriter(
-        str(folder),
-        purge_step=0 if step is None else step + 1,
-        max_queue=1000,  # the queue protects the training loop from a slow disk
-        flush_secs=30,
-        filename_suffix=f".{time.monotonic_ns()}",  # two starts within a second must not share a file
-    )

@@ -5,39 +5,54 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.pages.page import PAGE, STYLE
-from kogpt2_gluon.pages.plot import Array, Series, line_plot, rounded, short, smooth
+from kogpt2_gluon.pages.plot import Array, rounded, short, smooth
+from kogpt2_gluon.recipe import differences, load_recipe, parse_recipe
+from kogpt2_gluon.runs.data_record import DATA_FILE
 from kogpt2_gluon.runs.logbook import Entry, read_logbook
 from kogpt2_gluon.runs.metrics import CHANGE, printable, read_metrics
+from kogpt2_gluon.runs.report_plots import (
+    BOOKKEEPING,
+    LANGUAGE_MODEL,
+    Drawn,
+    column,
+    number_in,
+    plots_of,
+    scores_of,
+    smoothing_window,
+)
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.storage.links import read_file
 from kogpt2_gluon.user_files import load_yaml
 from kogpt2_gluon.wording import duration
 
 SAMPLE_CHARACTERS = 20_000  # that the page shows of the samples file
+EARLIER_SAMPLES = 8  # files that are shown folded, evenly over the run
 TABLE_ROWS = 40
 LOGBOOK_ROWS = 400
-LANGUAGE_MODEL = "nats per token"  # the loss of one
-BOOKKEEPING = ("kind", "step", "time", "seconds")  # fields of a record that are not results
-NAN = float("nan")
+ALIKE = 3  # entries that differ in numbers alone and are all shown
 
 
-def write_report(run_dir: Path) -> Path:
-    """Writes RUN_DIR/report.html from metrics.jsonl, recipe.yaml, env.json and samples/; returns its path.
+def write_report(run_dir: Path, path: Path | None = None) -> Path:
+    """Writes the page about a run, RUN_DIR/report.html if no path is given; returns its path.
 
-    Only metrics.jsonl must be there. The page is one self-contained file without scripts. Raises DataError if
-    metrics.jsonl is missing or damaged.
+    It is made of metrics.jsonl, recipe.yaml, env.json, data.json, log.txt and samples/, of which only metrics.jsonl
+    must be there. The page is one self-contained file without scripts. DataError if metrics.jsonl is missing or
+    damaged.
     """
     run_dir = Path(run_dir)
-    path = run_dir / "report.html"
+    path = path or run_dir / "report.html"
     write_file(path, render_report(run_dir).encode("utf-8", "replace"))
     return path
 
@@ -51,15 +66,18 @@ def render_report(run_dir: Path) -> str:
     recipe_text, environment_text = _read_text(run_dir / "recipe.yaml"), _read_text(run_dir / "env.json")
     recipe = _parse_mapping(recipe_text, load_yaml)
     environment = _parse_mapping(environment_text, json.loads)
-    name, unit = str(recipe.get("name") or run_dir.resolve().name), _unit_of_loss(recipe)
+    name, unit = str(recipe.get("name") or run_dir.resolve().name), unit_of_loss(recipe)
+    logbook = read_logbook(run_dir)
     body = [
         _header(name, run_dir, recipe, environment, lines),
         _headline(train, evaluations, unit),
-        _plots(train, evaluations, unit),
+        _figures(plots_of(train, evaluations, unit, logbook)),
         _samples(run_dir),
         _evaluation_table(evaluations),
         _changes([line for line in lines if line["kind"] == CHANGE]),
-        _logbook(read_logbook(run_dir)),
+        _logbook(logbook),
+        _data(_parse_mapping(_read_text(run_dir / DATA_FILE), json.loads)),
+        _differences(recipe),
         _section("Recipe", f"<pre>{_safe(recipe_text)}</pre>" if recipe_text else _placeholder("no recipe.yaml here")),
         _section("Environment", _facts(environment) if environment else _placeholder("no env.json here")),
     ]
@@ -100,24 +118,17 @@ def _progress(recipe: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> 
     return f"step {step:,} of {planned:,} ({math.floor(1000 * step / planned) / 10:.1f}%)"
 
 
-def _unit_of_loss(recipe: Mapping[str, Any]) -> str:
+def unit_of_loss(recipe: Mapping[str, Any]) -> str:
+    """Returns the unit of the training loss of a recipe, as plain data."""
     task = recipe.get("task")
     return "mean of the rows" if isinstance(task, dict) and task.get("name") else LANGUAGE_MODEL
-
-
-def _scores(evaluations: Sequence[Mapping[str, Any]], unit: str) -> list[tuple[str, str, Callable[..., Any]]]:
-    """Returns the name, the title and the better end of the two scores that a reader looks for first."""
-    if unit == LANGUAGE_MODEL:
-        return [("perplexity", "Held-out perplexity", np.argmin), ("bits_per_byte", "Bits per byte", np.argmin)]
-    names = [name for name in (evaluations[-1] if evaluations else ()) if name not in (*BOOKKEEPING, "loss")]
-    return [(name, f"Held-out {name.replace('_', ' ')}", np.argmax) for name in names[:2]]
 
 
 def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], unit: str) -> str:
     """Returns the five figures that a reader looks for first."""
     cards = []
-    for key, label, better in _scores(evaluations, unit):
-        steps, values = _column(evaluations, key)
+    for key, label, better in scores_of(evaluations, unit):
+        steps, values = column(evaluations, key)
         known = np.flatnonzero(np.isfinite(values))
         if not known.size:
             cards.append(_card(label, "–", "not evaluated"))
@@ -127,100 +138,60 @@ def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[
         if known[0] != known[-1]:
             where += f", first {rounded(values[known[0]])}"
         cards.append(_card(label, rounded(values[known[-1]]), where))
-    loss = _column(train, "loss")[1]
-    last_loss = smooth(loss, _window(len(loss)))
+    loss = column(train, "loss")[1]
+    last_loss = smooth(loss, smoothing_window(len(loss)))
     last_loss = last_loss[np.isfinite(last_loss)]
     cards.append(_card("Training loss", rounded(_last_of(last_loss)), f"{unit}, lately"))
-    epoch = _last_of(_column(train, "epoch")[1])
+    epoch = _last_of(column(train, "epoch")[1])
     passes = f"{epoch:.2f} passes over the data" if math.isfinite(epoch) else ""
-    cards.append(_card("Tokens seen", short(_last_of(_column(train, "tokens")[1])), passes))
-    rate = _column(train, "tokens_per_second")[1]
+    cards.append(_card("Tokens seen", short(_last_of(column(train, "tokens")[1])), passes))
+    rate = column(train, "tokens_per_second")[1]
     rate = rate[np.isfinite(rate)]
     speed = f"{np.median(rate):,.0f} tokens/s (median)" if rate.size else ""
-    seconds = _column([*train, *evaluations], "seconds")[1]
+    seconds = column([*train, *evaluations], "seconds")[1]
     seconds = seconds[np.isfinite(seconds)]
     spent = duration(float(seconds.max())) if seconds.size else "–"
     cards.append(_card("Time", spent, speed))
     return f'<section class="cards">{"".join(cards)}</section>'
 
 
-def _plots(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], unit: str) -> str:
-    steps, loss = _column(train, "loss")
-    eval_steps, eval_loss = _column(evaluations, "loss")
-    notes = [_note(line) for line in evaluations]
-    window = _window(len(train))
-    smoothed = smooth(loss, window)
-    top = _loss_ceiling(steps, smoothed, eval_steps, eval_loss)
-    remarks = [f"{count:,} not finite" for count in [int((~np.isfinite(loss)).sum())] if count]
-    highest = float(np.max(loss, initial=-math.inf, where=np.isfinite(loss)))
-    if top is not None and highest > top:
-        at = int(steps[int(np.nanargmax(np.where(np.isfinite(loss), loss, -math.inf)))])
-        remarks.append(f"above the frame: up to {rounded(highest)} at step {at:,}")
-    series = [
-        Series(steps, loss, "raw"),
-        Series(steps, smoothed, "train", "training"),
-        Series(eval_steps, eval_loss, "heldout", "held-out", marks=True, notes=notes),
-    ]
-    title = "Loss"
-    main = line_plot(series, title=title, unit=unit, width=1072, height=380, top=top)
-    figures = [_figure(title, main, remarks, "wide")]
-    for key, title, of_values, options in SMALL_PLOTS:
-        steps, values = _column(train, key)
-        lines = [Series(steps, values, "train", "last")]
-        if key == "grad_norm":  # on a logarithmic axis the mean is the geometric one
-            logs = np.log(np.where(values > 0, values, NAN))
-            lines = [Series(steps, values, "raw"), Series(steps, np.exp(smooth(logs, window)), "train", "mean")]
-        elif key == "tokens_per_second":
-            lines = [Series(steps, values, "raw"), Series(steps, smooth(values, window), "train", "mean")]
-        figures.append(_figure(title, line_plot(lines, title=title, unit=of_values, **options), [], ""))
-    for key, title, _ in _scores(evaluations, unit) if unit != LANGUAGE_MODEL else ():
-        steps, values = _column(evaluations, key)
-        line = Series(steps, values, "heldout", "last", marks=True)
-        figures.append(_figure(title, line_plot([line], title=title, unit="of the dev rows"), [], ""))
+def _figures(plots: Sequence[Drawn]) -> str:
+    """Returns the plots with their captions."""
+    figures = []
+    for plot in plots:
+        note = f" <span>{_safe('; '.join(plot.remarks))}</span>" if plot.remarks else ""
+        caption = f"<figcaption>{_safe(plot.title)}{note}</figcaption>"
+        style = "wide" if plot.wide else ""
+        figures.append(f'<figure class="{style}">{caption}{plot.svg or _placeholder("no values")}</figure>')
     return f'<section class="plots">{"".join(figures)}</section>'
 
 
-SMALL_PLOTS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("learning_rate", "Learning rate", "per update", {"from_zero": True}),
-    ("grad_norm", "Gradient norm", "before clipping, log scale", {"log": True}),
-    ("tokens_per_second", "Speed", "tokens per second, all workers", {"from_zero": True}),
-    ("memory_mb", "Memory", "MB, first worker", {"from_zero": True}),
-)
-
-
-def _figure(title: str, svg: str, remarks: Sequence[str], style: str) -> str:
-    note = f" <span>{_safe('; '.join(remarks))}</span>" if remarks else ""
-    drawn = svg or _placeholder("no values")
-    return f'<figure class="{style}"><figcaption>{_safe(title)}{note}</figcaption>{drawn}</figure>'
-
-
-def _loss_ceiling(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: Array) -> float | None:
-    """Returns where to cut the loss axis, so that the fall in the first 5% of steps does not flatten the rest."""
-    if len(steps) < 50:
-        return None
-    begin = steps[-1] * 0.05
-    rest = np.concatenate([smoothed[steps > begin], eval_loss[eval_steps > begin]])
-    rest = rest[np.isfinite(rest)]
-    everything = smoothed[np.isfinite(smoothed)]
-    if not rest.size or everything.max() <= rest.max() + 0.2 * (rest.max() - rest.min()):
-        return None
-    return float(rest.max() + 0.05 * (rest.max() - rest.min()))
-
-
 def _samples(run_dir: Path) -> str:
-    """Shows the newest file of samples/: prompts, and the model's continuations."""
+    """Shows the newest file of samples/, prompts and the model's continuations, and folded some of the earlier ones."""
     files = sorted((run_dir / "samples").glob("step-*.txt"))
     if not files:
         return ""
+    earlier = files[:-1]
+    every = max(1, -(-len(earlier) // EARLIER_SAMPLES))
+    folded = "".join(
+        f"<details><summary>{_step_of(path)}</summary>{_texts_of(path)}</details>" for path in earlier[::every]
+    )
+    return _section(f"Samples at {_step_of(files[-1])}", _texts_of(files[-1]) + folded)
+
+
+def _step_of(path: Path) -> str:
+    return f"step {path.stem.replace('step-', '').lstrip('0') or '0'}"
+
+
+def _texts_of(path: Path) -> str:
     prompts: list[tuple[str, list[str]]] = []
-    for line in _read_text(files[-1])[:SAMPLE_CHARACTERS].splitlines()[1:]:
+    for line in _read_text(path)[:SAMPLE_CHARACTERS].splitlines()[1:]:
         if line.startswith("> "):
             prompts.append((line[2:], []))
         elif prompts:
             prompts[-1][1].append(line)
-    step = files[-1].stem.replace("step-", "").lstrip("0") or "0"
     items = "".join(f"<dt>{_safe(prompt)}</dt><dd>{_safe(chr(10).join(text).strip())}</dd>" for prompt, text in prompts)
-    return _section(f"Samples at step {step}", f'<dl class="samples" lang="ko">{items}</dl>')
+    return f'<dl class="samples" lang="ko">{items}</dl>'
 
 
 def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
@@ -232,7 +203,7 @@ def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
     head = "".join(f"<th>{_safe(name.replace('_', ' '))}</th>" for name in ["step", *names])
     body = "".join(
         f"<tr><td>{line['step']:,}</td>"
-        + "".join(f"<td>{rounded(_number(line.get(name)))}</td>" for name in names)
+        + "".join(f"<td>{rounded(number_in(line.get(name)))}</td>" for name in names)
         + "</tr>"
         for line in rows
     )
@@ -245,29 +216,76 @@ def _changes(changes: Sequence[Mapping[str, Any]]) -> str:
     """Returns a table of the settings that changed on purpose, at a resume or by `kogpt2 set`, one row each."""
     if not changes:
         return ""
-    head = "".join(f"<th>{name}</th>" for name in ("step", "setting", "before", "from there on", "by"))
     rows = [
         [f"{line['step']:,}", *(_value(line.get(name)) for name in ("key", "from", "to")), str(line.get("by", ""))]
         for line in changes
     ]
-    body = "".join(f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return _section(
-        "Settings changed on the way", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    titles = ("step", "setting", "before", "from there on", "by")
+    return _section("Settings changed on the way", _table(titles, rows))
 
 
 def _logbook(entries: Sequence[Entry]) -> str:
-    """Returns a table of all that was said but for figures, and of the operators' notes, one row each."""
+    """Returns a table of all that was said but for figures, and of the operators' notes, one row each.
+
+    Of many entries that differ in their numbers alone, all but the first few are folded.
+    """
     if not entries:
         return ""
+    seen: Counter[str] = Counter()
+    shown: list[Entry] = []
+    folded: list[Entry] = []
+    for entry in entries[-LOGBOOK_ROWS:]:
+        kind = re.sub(r"[\d.,+-]+", "#", entry.text)
+        seen[kind] += 1
+        (folded if entry.kind == "event" and seen[kind] > ALIKE else shown).append(entry)
+    left_out = len(entries) - LOGBOOK_ROWS
+    note = f'<p class="meta">The last {LOGBOOK_ROWS} of {len(entries):,}; log.txt has all.</p>' if left_out > 0 else ""
+    more = f"<details><summary>{len(folded)} more like those</summary>{_entries(folded)}</details>" if folded else ""
+    return _section("Logbook", f"{_entries(shown)}{more}{note}")
+
+
+def _entries(entries: Sequence[Entry]) -> str:
     rows = "".join(
         f'<tr class="{entry.kind}"><td>{_safe(entry.time)}</td><td>{_safe(entry.kind)}</td>'
         f"<td>{_safe(entry.text)}</td></tr>"
-        for entry in entries[-LOGBOOK_ROWS:]
+        for entry in entries
     )
-    left_out = len(entries) - LOGBOOK_ROWS
-    note = f'<p class="meta">The last {LOGBOOK_ROWS} of {len(entries):,}; log.txt has all.</p>' if left_out > 0 else ""
-    return _section("Logbook", f'<table class="logbook"><tbody>{rows}</tbody></table>{note}')
+    return f'<table class="logbook"><tbody>{rows}</tbody></table>'
+
+
+def _data(record: Mapping[str, Any]) -> str:
+    """Returns what the run was trained and evaluated on, one group for each set, with the counts of its cleaning."""
+    sets = record.get("sets")
+    if not isinstance(sets, list) or not sets:
+        return ""
+    groups = {f"{one.get('role', 'data')}: {one.get('path', '')}": one for one in sets if isinstance(one, dict)}
+    shown = {
+        title: {key.replace("_", " "): value for key, value in one.items() if key not in ("role", "path")}
+        for title, one in groups.items()
+    }
+    fingerprint = {"fingerprint of the order": record.get("fingerprint")}
+    return _section("Data", _facts({**fingerprint, **shown}))
+
+
+def _differences(recipe: Mapping[str, Any]) -> str:
+    """Returns a table of the settings in which the run differs from the shipped recipe of its name."""
+    try:
+        shipped = load_recipe(str(recipe.get("name")))
+        found = differences(shipped, parse_recipe(recipe))
+    except (KoGPT2Error, TypeError, ValueError):
+        return ""
+    rows = [(key, value, own) for key, (value, own) in found.items() if key not in ("tracking.run_dir", "name")]
+    title = f"Changed against the shipped recipe {shipped.name}"
+    if not rows:
+        return _section(title, _placeholder("nothing"))
+    cells = [[key, _value(value), _value(own)] for key, value, own in rows]
+    return _section(title, _table(("setting", "shipped", "here"), cells))
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_safe(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _facts(environment: Mapping[str, Any]) -> str:
@@ -300,35 +318,8 @@ def _placeholder(text: str) -> str:
     return f'<p class="nothing">{_safe(text)}</p>'
 
 
-def _note(line: Mapping[str, Any]) -> str:
-    """Returns the tooltip of an evaluation's mark."""
-    parts = [f"{name.replace('_', ' ')} {rounded(_number(line[name]))}" for name in line if name not in BOOKKEEPING]
-    return f"step {line['step']:,}: {', '.join(parts)}"
-
-
-def _column(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[Array, Array]:
-    """Returns steps and the values of one key, both float64 and sorted by step; NaN if a line has no finite number."""
-    steps = np.array([line["step"] for line in lines], dtype=np.float64)
-    values = np.array([_number(line.get(key)) for line in lines], dtype=np.float64)
-    order = np.argsort(steps, kind="stable")
-    return steps[order], values[order]
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value) if isinstance(value, (int, float)) else NAN
-    except OverflowError:
-        return NAN
-    return number if math.isfinite(number) else NAN
-
-
 def _last_of(values: Array) -> float:
-    return float(values[-1]) if len(values) else NAN
-
-
-def _window(points: int) -> int:
-    """Returns how many log lines the smoothed curves average: 4% of the run, at least 3."""
-    return max(points // 25, 3)
+    return float(values[-1]) if len(values) else math.nan
 
 
 def _read_text(path: Path) -> str:

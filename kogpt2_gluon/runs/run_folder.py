@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.lock import check_unlocked
+from kogpt2_gluon.runs.logbook import read_logbook
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.runs.watching import how_it_ended
 from kogpt2_gluon.storage.links import read_file
@@ -32,11 +34,14 @@ class RunFolder:
     recipe : Recipe
     lines : list of dict
         The records of metrics.jsonl; none if they cannot be read.
+    place : str
+        Where the run is in the user's words: its address in S3, if `path` is a copy of its record.
     """
 
     path: Path
     recipe: Recipe
     lines: list[dict[str, Any]]
+    place: str = ""
 
     @property
     def step(self) -> int:
@@ -57,20 +62,20 @@ class RunFolder:
     @property
     def measure(self) -> str:
         """The figure that runs on the same held-out data are compared by: bits_per_byte, or a task's score."""
-        names = [name for name in (self._evaluations()[-1] if self._evaluations() else {}) if name not in NO_SCORES]
+        names = [name for name in (self.evaluations[-1] if self.evaluations else {}) if name not in NO_SCORES]
         return "bits_per_byte" if "bits_per_byte" in names or not names else names[0]
 
     @property
     def best(self) -> float:
         """The best held-out figure on record: the lowest bits_per_byte, or the highest score; NaN if there is none."""
-        values = [float(line[self.measure]) for line in self._evaluations() if _is_number(line.get(self.measure))]
+        values = [float(line[self.measure]) for line in self.evaluations if _is_number(line.get(self.measure))]
         choose = min if self.measure == "bits_per_byte" else max
         return choose(values, default=math.nan)
 
     @property
     def final(self) -> float:
         """The last held-out figure on record, which a run that is done has made over the whole set; NaN without one."""
-        values = [float(line[self.measure]) for line in self._evaluations() if _is_number(line.get(self.measure))]
+        values = [float(line[self.measure]) for line in self.evaluations if _is_number(line.get(self.measure))]
         return values[-1] if values else math.nan
 
     @property
@@ -86,27 +91,44 @@ class RunFolder:
     @property
     def parent(self) -> dict[str, Any]:
         """The path of the parent's folder and the step, for a fork; else empty."""
+        return self._plain(PARENT_FILE)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The machine and the command of the last start; empty if that is not on record."""
+        return self._plain("env.json")
+
+    @property
+    def workers(self) -> int:
+        """The number of workers of the last start; 0 if that is not on record."""
+        starts = [entry.text for entry in read_logbook(self.path) if entry.kind == "start"]
+        found = re.search(r"; ([\d,]+) worker", starts[-1]) if starts else None
+        return int(found[1].replace(",", "")) if found else 0
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The records of evaluations, one for each step."""
+        return list({line["step"]: line for line in self.lines if line["kind"] == "evaluation"}.values())
+
+    def _plain(self, name: str) -> dict[str, Any]:
         try:
-            plain = json.loads(read_file(self.path / PARENT_FILE, 1 << 16))
+            plain = json.loads(read_file(self.path / name, 1 << 20))
         except (OSError, ValueError, RecursionError):
             return {}
         return plain if isinstance(plain, dict) else {}
-
-    def _evaluations(self) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["kind"] == "evaluation"]
 
 
 NO_SCORES = ("kind", "step", "time", "seconds", "loss", "perplexity")
 
 
-def open_run(path: Path) -> RunFolder:
+def open_run(path: Path, place: str = "") -> RunFolder:
     """Opens the folder of a run. RecipeError if it has no recipe that can be read."""
     if not (path / "recipe.yaml").is_file():
         raise RecipeError(f"{path}: no recipe.yaml there; is this the folder of a run?")
     recipe, lines = load_recipe(str(path / "recipe.yaml")), []
     with contextlib.suppress(KoGPT2Error):  # it has not begun, or its record is damaged, which `kogpt2 report` says
         lines = read_metrics(path)
-    return RunFolder(path, recipe, lines)
+    return RunFolder(path, recipe, lines, place or str(path))
 
 
 def find_runs(root: Path) -> Iterator[RunFolder | RecipeError]:

@@ -56,6 +56,11 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
     source, notes = open_source(Path(training.init_from))
     source.verify(optimizer=False)
     theirs, ours = source.recipe().to_dict()["model"], recipe.to_dict()["model"]
+    if recipe.adaptation.method == source.recipe().adaptation.method == "scales":
+        raise RecipeError(
+            f"training.init_from={training.init_from}: {source.path} is quantised already; begin with the network that "
+            "it was made from, or go on with that run"
+        )
     differ: list[str] = []
     grown: list[str] = []
     ways: list[str] = []

@@ -37,6 +37,8 @@ AT_THE_START = {
     "checkpoint.mirrors",
     "tracking.run_dir",
     "tracking.tensorboard",
+    "tracking.mlflow",
+    "tracking.wandb",
 } - {"training.compare_interval"}
 
 

@@ -8,6 +8,7 @@ of them always meet in the same collective operation.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,11 +21,14 @@ from kogpt2_gluon.errors import PreemptedError
 from kogpt2_gluon.machine import job
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.runs.data_record import write_data_record
+from kogpt2_gluon.runs.followers.chosen import followers_of
 from kogpt2_gluon.runs.lock import RunLock
 from kogpt2_gluon.runs.metrics import StepRecord, tracker_for, write_environment
 from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import remove_partials, write_file
+from kogpt2_gluon.training.data_sets import facts_of_data
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
 from kogpt2_gluon.training.live_changes import Asked, LiveRequests
 from kogpt2_gluon.training.out_of_memory import memory_named
@@ -38,7 +42,8 @@ from kogpt2_gluon.training.signals import StopRequest
 from kogpt2_gluon.training.start import check_folder
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.training.step_sums import StepSums
-from kogpt2_gluon.training.stopwatch import Stopwatch, memory_in_use
+from kogpt2_gluon.training.stopwatch import Reading, Stopwatch, memory_in_use
+from kogpt2_gluon.training.utilisation import utilisation
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,16 @@ class StepResult:
 
 
 def train(
-    recipe: Recipe, resume: str = "auto", allow_change: Sequence[str] = (), asked: StopRequest | None = None
+    recipe: Recipe,
+    resume: str = "auto",
+    allow_change: Sequence[str] = (),
+    asked: StopRequest | None = None,
+    until: float = math.inf,
 ) -> TrainState:
     """Runs a recipe to its end on this worker; returns the last state.
 
-    `asked`, if given, is a StopRequest that is entered already: a request at the very end of the run stays in it.
+    `asked`, if given, is a StopRequest that is entered already: a request at the very end of the run stays in it. A
+    step `until` before the end is one after which the run stops as if it had been asked to, once it is evaluated.
 
     Raises the errors of :mod:`kogpt2_gluon.errors`: a bad recipe, bad data or another run in the same folder before
     the first step, DivergedError on a loss or gradient that is not finite, CorruptionError if the workers hold
@@ -88,16 +98,24 @@ def train(
     with full, memory_named(recipe), RunLock(recipe.run_dir) if is_writer else nullcontext():
         if is_writer:
             remove_partials(recipe.ckpt_dir)  # a killed run may have left some
-        return with_rollbacks(lambda back: _train(recipe, resume, allow_change, asked, back))
+        return with_rollbacks(lambda back: _train(recipe, resume, allow_change, asked, until, back))
 
 
 def _train(
-    recipe: Recipe, resume: str, allow_change: Sequence[str], asked: StopRequest | None, back: RollBack | None
+    recipe: Recipe,
+    resume: str,
+    allow_change: Sequence[str],
+    asked: StopRequest | None,
+    until: float,
+    back: RollBack | None,
 ) -> TrainState:
     run = set_up(recipe, resume, allow_change, back)
     state, worker, num_steps = run.state, run.worker, recipe.training.num_steps
     begun = state.step if run.resumed else None
-    tracker = tracker_for(worker.rank, recipe.run_dir, num_steps, begun, recipe.tracking.tensorboard)
+    followers = functools.partial(followers_of, recipe, is_new=begun is None)
+    tracker = tracker_for(
+        worker.rank, recipe.run_dir, num_steps, begun, recipe.tracking.tensorboard, followers=followers
+    )
     # Only rank 0 looks for the stop file; each step's sums pass the request on to all workers.
     stop_file = job.stop_file(recipe.run_dir) if worker.rank == 0 else None
     live = LiveRequests(recipe.run_dir if worker.rank == 0 else None)
@@ -107,9 +125,10 @@ def _train(
         if worker.rank == 0:
             write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
             write_environment(recipe.run_dir)
+            write_data_record(recipe.run_dir, run.reader.fingerprint, facts_of_data(recipe))
             tracker.message(describe(recipe, run))
             tracker.log_changes(state.step, state.changes)
-        stopwatch = Stopwatch()
+        stopwatch = Stopwatch(worker)
         saved_step, saved_attempt, stop_wanted, save_wanted = state.step, state.attempt, False, False
         while True:
             # Between steps. A resumed run passes here first, and makes up for what a stop left undone.
@@ -118,6 +137,7 @@ def _train(
                 # A run that was asked to stop does not begin an evaluation: somebody is waiting.
                 evaluated = not stop_wanted and evaluate_if_due(recipe, run, tracker, requests.evaluate)
                 finished = state.stop_rule_met or state.step >= num_steps
+                stop_wanted = stop_wanted or (state.step >= until and not finished)
                 due = finished or stop_wanted or save_wanted or save_is_due(recipe, state)
                 # After a skipped update there is something new to save only when the run stops there.
                 new = state.attempt != saved_attempt if stop_wanted else state.step != saved_step
@@ -137,7 +157,7 @@ def _train(
             if finished:
                 break
 
-            result = run_step(recipe, run, stop)
+            result = run_step(recipe, run, stop, stopwatch.phase)
             saver.check()
             stop_wanted, save_wanted = result.stop_wanted, result.save_wanted
             run.progress.at_step(state.step)
@@ -146,7 +166,7 @@ def _train(
             stopwatch.count(run.objective.tokens_per_step)
             if result.made and (state.step == num_steps or is_due(state.step, recipe.tracking.log_interval)):
                 mx.nd.waitall()  # the engine runs ahead of Python: without this the clock would not see its work
-                tracker.log_step(step_record(recipe, run, result, stopwatch.rate()))
+                tracker.log_step(step_record(run, result, stopwatch.reading()))
     if worker.rank == 0:
         write_report(recipe.run_dir)
     saver.check_mirrors()
@@ -216,7 +236,7 @@ def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase =
     return losses
 
 
-def step_record(recipe: Recipe, run: TrainingRun, result: StepResult, tokens_per_second: float) -> StepRecord:
+def step_record(run: TrainingRun, result: StepResult, measured: Reading) -> StepRecord:
     """The log's record of the update just made."""
     state = run.state
     return StepRecord(
@@ -224,10 +244,14 @@ def step_record(recipe: Recipe, run: TrainingRun, result: StepResult, tokens_per
         loss=result.loss,
         learning_rate=result.learning_rate,
         grad_norm=result.grad_norm,
-        tokens_per_second=tokens_per_second,
+        tokens_per_second=measured.tokens_per_second,
         memory_mb=memory_in_use(run.ctx) / 2**20,
         epoch=run.reader.epoch,
         tokens=run.objective.tokens(state),
         loss_scale=run.loss_scale.scale if run.products.precision == "float16" else None,
         skipped=state.skipped,
+        utilisation=utilisation(run, measured.tokens_per_second),
+        data_wait=measured.data_wait,
+        communication=measured.communication,
+        last=measured.last,
     )

@@ -86,7 +86,7 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, allowed: Collection[s
         )
     saved = checkpoint.recipe()
     before, now = saved.to_dict(), recipe.to_dict()
-    keys = [f"{section}.{key}" for section in ("model", "training", "task") for key in now[section]]
+    keys = [f"{section}.{key}" for section in ("model", "training", "task", "adaptation") for key in now[section]]
     before["task"]["name"], now["task"]["name"] = (Path(each["task"]["name"]).stem for each in (before, now))
     changes: list[Change] = []
     refused: list[Change] = []

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import unknown_key
 from kogpt2_gluon.recipe import Recipe, known_keys
-from kogpt2_gluon.recipe_sections import INITIAL, WHEN_ODD
+from kogpt2_gluon.recipe_sections import INITIAL, WHEN_ODD, AdaptationRecipe
 
 FREELY, PATH, IF_ALLOWED, NEVER = "freely", "its path", "with --allow-change", "never"
 OPTION = "--allow-change"
@@ -44,6 +44,7 @@ OF_THE_ORDER = (
     "data.bpe_dropout",
 )
 OF_THE_TASK = ("task.name", "task.dev_share", "task.too_long")
+OF_THE_ADAPTATION = tuple(f"adaptation.{name}" for name in vars(AdaptationRecipe()))
 
 
 class Change(NamedTuple):
@@ -64,7 +65,7 @@ def rule_of(key: str) -> str:
     if key in MOVABLE:
         return PATH
     decides = key.startswith(("model.", "training.")) and key not in FREE
-    return NEVER if decides or key in (*OF_THE_ORDER, *OF_THE_TASK) else FREELY
+    return NEVER if decides or key in (*OF_THE_ORDER, *OF_THE_TASK, *OF_THE_ADAPTATION) else FREELY
 
 
 def check_allowed(keys: Sequence[str]) -> tuple[str, ...]:

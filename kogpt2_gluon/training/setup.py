@@ -16,6 +16,7 @@ from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model, load_arrays, structural_parameters
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import HEADS
+from kogpt2_gluon.training.adapted_update import update_for
 from kogpt2_gluon.training.best import settle_best
 from kogpt2_gluon.training.loss_scale import loss_scale_for
 from kogpt2_gluon.training.products import settle_products
@@ -26,7 +27,6 @@ from kogpt2_gluon.training.resume_point import record_resume_point
 from kogpt2_gluon.training.rollback import RollBack, merged
 from kogpt2_gluon.training.start import check_start
 from kogpt2_gluon.training.state import TrainingRun, TrainState
-from kogpt2_gluon.training.update import Update
 from kogpt2_gluon.training.update_check import UpdateCheck
 from kogpt2_gluon.training.worker import start_worker
 
@@ -80,7 +80,8 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
             load_arrays(net, start.initial.arrays(), source=str(start.initial.path), but_for=HEADS)
         worker.broadcast_parameters(structural_parameters(net))
         decoder, loss_block = net.for_decoding(), objective.loss_block(net)
-        update = Update(net, training, worker, start.accumulate, state.step, fused=ops.name == "fused")
+        settled = replace(recipe, training=training)
+        update = update_for(net, settled, worker, start.accumulate, state.step, fused=ops.name == "fused")
         if checkpoint:
             update.load_moments(checkpoint.optimizer_arrays())
         mx.nd.waitall()  # MXNet allocates an array when it is written
@@ -145,13 +146,16 @@ def derive_seed(seed: int, *purpose: Any) -> int:
 
 def describe(recipe: Recipe, run: TrainingRun) -> str:
     """A few lines for the log: what this run is, and what it goes on from."""
-    count = sum(int(np.prod(parameter.shape)) for parameter in run.update.parameters.values())
+    count = sum(master.size for master in run.update.masters.values())
+    trained = sum(int(np.prod(parameter.shape)) for parameter in run.update.parameters.values())
     total_batch_size = recipe.training.total_batch_size
     lines = [
         f"{recipe.name}: {count:,} parameters; {run.worker.size} worker(s) on {run.ctx}; "
         f"{run.objective.tokens_per_step:,} tokens a step; {recipe.training.num_steps:,} steps",
         run.reader.describe(run.reader.consumed + (recipe.training.num_steps - run.state.step) * total_batch_size),
     ]
+    if trained != count:
+        lines.append(f"{trained:,} numbers are trained")
     if spare := recipe.model.vocab_size - run.tokenizer.vocab_size:
         lines.append(
             f"note: {run.tokenizer.path.parent}: its tokenizer has {run.tokenizer.vocab_size} tokens, so {spare} "

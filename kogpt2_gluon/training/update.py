@@ -33,6 +33,10 @@ class Update:
 
     Attributes
     ----------
+    masters : dict
+        {structural name: float32 NDArray}: the whole network, as a checkpoint holds it.
+    parameters : dict
+        {name: Parameter}: what is trained.
     before_change : callable
         Is called before an update changes `masters` and moments; a save that still reads them sets it.
     """
@@ -47,9 +51,9 @@ class Update:
         fused: bool = False,
     ):
         self.before_change: Callable[[], None] = lambda: None
-        self.masters = take_masters(net, recipe.precision)
-        self.parameters = structural_parameters(net)
         self._recipe, self._worker, self._accumulate = recipe, worker, accumulate
+        self.masters = take_masters(net, recipe.precision)
+        self.parameters, masters = self.trained(net)
         for parameter in self.parameters.values():
             parameter.grad_req = "add" if accumulate > 1 else "write"
             if len(parameter.shape) == 1:  # biases and LayerNorm
@@ -57,7 +61,11 @@ class Update:
         on_gpu = next(iter(self.masters.values())).context.device_type == "gpu"
         fused_optimizer = FusedCudaOptimizer if on_gpu else FusedOptimizer
         optimizer = fused_optimizer if fused else StockOptimizer
-        self._optimizer = optimizer(self.parameters, self.masters, recipe, step)
+        self._optimizer = optimizer(self.parameters, masters, recipe, step)
+
+    def trained(self, net: GPT2Model) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the parameters that the optimizer moves and their float32 masters, both by name: here, all."""
+        return structural_parameters(net), self.masters
 
     def start(self) -> None:
         """Clears the gradients for a new update."""

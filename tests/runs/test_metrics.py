@@ -64,8 +64,8 @@ class TestTracker:
             tracker.log_evaluation(50, {"loss": 5.5, "perplexity": 244.69, "bits_per_byte": 1.67})
         console = capsys.readouterr().out
         assert re.search(
-            r"^step  50/200 \|  25\.00% \| loss  5\.2500 \| lr 3\.00e-04 \| norm   0\.750 \|    12,346 tok/s "
-            r"\|   2,048 MB \| epoch   0\.500 \| eta +\S+$",
+            r"^step  50/200 \|  25\.00% \| loss  5\.2500, mean  5\.2500 \| lr 3\.00e-04 \| norm   0\.750 "
+            r"\|    12,346 tok/s \|   2,048 MB \| epoch   0\.500 \| eta +\S+$",
             console,
             re.MULTILINE,
         )
@@ -143,7 +143,8 @@ class TestTracker:
             log(tracker, 50, loss=4.25)
             tracker.message("[bold]not markup[/bold] :smile:")
         shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
-        assert "━" in shown and " 50.00%  loss 4.2500  1,000 tok/s" in shown
+        assert "━" in shown and " 50.00%  step 50 of 100" in shown
+        assert "loss ▁ 4.2500  1,000 tok/s" in shown
         assert re.search(r"step  50/100 \|  50\.00% \|.*\| eta +\S+", shown)  # not wrapped at 60
         assert "[bold]not markup[/bold] :smile:" in shown
         assert stream.getvalue().endswith("\x1b[?25h")  # the cursor is back

@@ -83,12 +83,14 @@ OTHER = {
     "checkpoint.mirrors": "[/tmp/another]",
     "tracking.log_interval": 7,
     "tracking.tensorboard": "true",
+    "tracking.mlflow": "http://localhost:1",
+    "tracking.wandb": "offline",
     "tracking.sample_prompts": "[오늘은]",
     "tracking.sample_length": 7,
 }
-# These have tests of their own; those of a task are in test_task_objective.py.
+# These have tests of their own; those of a task are in test_task_objective.py, of an adaptation in test_adaptation.py.
 ELSEWHERE = ("tracking.run_dir", "checkpoint.ckpt_dir", "data.train", "data.tokenizer")
-ELSEWHERE += tuple(key for key in known_keys() if key.startswith("task."))
+ELSEWHERE += tuple(key for key in known_keys() if key.startswith(("task.", "adaptation.")))
 FOR_TEXT = ("data.documents", "data.refresh", "data.encoding", "data.include", "data.exclude", "data.bpe_dropout")
 
 

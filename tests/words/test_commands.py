@@ -184,6 +184,21 @@ def test_the_training_commands_of_docs_training_run(work, tmp_path, monkeypatch)
     assert (tmp_path / "runs" / "slower" / "recipe.yaml").is_file()
 
 
+def test_the_commands_of_docs_watching_and_search_run(work, tmp_path, monkeypatch):
+    (tmp_path / "shards").symlink_to(work / "shards")
+    for name in ("small_cpu", "smaller"):
+        shutil.copytree(work / "runs" / "small_cpu", tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    for command in commands_of("docs/watching.md", "kogpt2 report"):
+        assert invoked(command.words[1:])
+    assert {"comparison.html", "figures.csv"} <= {path.name for path in tmp_path.iterdir()}
+    [(_, space)] = fenced(ROOT / "docs" / "search.md", "yaml")
+    (tmp_path / "space.yaml").write_text(space, encoding="utf-8")
+    monkeypatch.setitem(SMALLER, "kogpt2 search", [*SMALL_RUN, "--trials", "2"])
+    [command] = commands_of("docs/search.md", "kogpt2 search")
+    assert "runs/small_cpu-search/best.yaml" in execute(command)
+
+
 def invoked(words: list[str]) -> str:
     """Runs a command in this process, but for a training; returns its output."""
     if words[0] == "train":

@@ -49,7 +49,7 @@ from kogpt2_gluon.training.profile.trace import Span, operator_times, read_spans
 from kogpt2_gluon.training.setup import set_up
 from kogpt2_gluon.training.signals import StopRequest
 from kogpt2_gluon.training.state import TrainingRun
-from kogpt2_gluon.training.stopwatch import memory_in_use
+from kogpt2_gluon.training.stopwatch import Reading, memory_in_use
 
 TRACE = "trace.json"
 # Random tokens: chunks, a document, and updates before they repeat. (At 1024 x 1024 an update is 2 MiB.)
@@ -174,7 +174,7 @@ class Passes:
                 result = run_step(recipe, run, stop, clock or unmarked)
                 if clock:
                     with clock("log"):
-                        tracker.log_step(replace(step_record(recipe, run, result, 1.0), step=number + 1))
+                        tracker.log_step(replace(step_record(run, result, Reading(1.0)), step=number + 1))
             with run.worker.waiting():
                 mx.nd.waitall()
             seconds = time.perf_counter() - began

@@ -1,0 +1,85 @@
+"""The figures and plots of runs as files of their own: CSV, SVG, PNG."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.pages.page import STYLE
+from kogpt2_gluon.runs.logbook import read_logbook
+from kogpt2_gluon.runs.report import unit_of_loss
+from kogpt2_gluon.runs.report_plots import plots_of
+from kogpt2_gluon.runs.run_folder import RunFolder
+from kogpt2_gluon.storage.files import write_file
+
+FOLDER = "report"  # in the run folder
+SCALE = 2  # pixels of a PNG for each unit of its SVG
+LABEL_ROOM = 60  # units at the right, for end labels
+# The style sheet's variables, on light paper: outside of a page there is nobody to set them.
+LIGHT = dict(re.findall(r"--(\w+): (#\w+)", STYLE.partition("@media")[0]))
+
+
+def write_csv(runs: Sequence[RunFolder], names: Sequence[str], path: Path) -> Path:
+    """Writes every record of training and evaluation, one row each with the run's name first; returns the path."""
+    lines = [(name, line) for name, run in zip(names, runs) for line in run.lines if line["kind"] != "change"]
+    keys = list(dict.fromkeys(key for _, line in lines for key in line))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["run", *keys])
+    writer.writerows([name, *(_cell(line, key) for key in keys)] for name, line in lines)
+    write_file(path, file.getvalue().encode("utf-8", "replace"))
+    return path
+
+
+def _cell(line: Mapping[str, Any], key: str) -> Any:
+    value = line.get(key)
+    return value if isinstance(value, (int, float, str)) else ""
+
+
+def write_pictures(run: RunFolder, kind: str) -> list[Path]:
+    """Writes each plot of a run's report as RUN/report/TITLE.svg or .png; returns the paths.
+
+    RecipeError for PNG if the package that draws it is not installed.
+    """
+    train = [line for line in run.lines if line["kind"] == "train"]
+    plots = plots_of(train, run.evaluations, unit_of_loss(run.recipe.to_dict()), read_logbook(run.path))
+    folder, paths = run.path / FOLDER, []
+    folder.mkdir(exist_ok=True)
+    for plot in plots:
+        if plot.svg:
+            path = folder / f"{re.sub(r'[^a-z0-9]+', '-', plot.title.lower()).strip('-')}.{kind}"
+            svg = standalone(plot.svg)
+            write_file(path, svg.encode() if kind == "svg" else to_png(svg))
+            paths.append(path)
+    return paths
+
+
+def standalone(plot: str) -> str:
+    """Returns the text of an .svg file for a plot of a page: with its colours, a white ground, and room for labels."""
+    style = re.sub(r"@media.*?\} \}", "", STYLE, flags=re.DOTALL)
+    rules = [
+        rule for rule in re.findall(r"[^{}]+\{[^{}]*\}", style) if re.search(r"svg|path|circle|\.grid|\.event", rule)
+    ]
+    sheet = re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], " ".join(" ".join(rules).split()))
+    box = re.search(r'viewBox="0 0 (\d+) (\d+)"', plot)
+    assert box
+    width, height = int(box[1]) + LABEL_ROOM, int(box[2])
+    head = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    ground = f'<style>text {{ font-family: sans-serif; }} {sheet}</style><rect width="100%" height="100%" fill="#fff"/>'
+    return re.sub(r'viewBox="[^"]*"([^>]*)>', lambda found: f"{head}{found[1]}>{ground}", plot, count=1) + "\n"
+
+
+def to_png(svg: str) -> bytes:
+    """Returns an SVG as the bytes of a PNG. RecipeError if resvg is not installed."""
+    try:
+        from resvg_py import svg_to_bytes
+    except ImportError as error:
+        raise RecipeError(
+            f"PNG needs resvg ({error}): pip install 'kogpt2-gluon[pictures]'; SVG needs nothing"
+        ) from None
+    return bytes(svg_to_bytes(svg_string=svg, zoom=SCALE))

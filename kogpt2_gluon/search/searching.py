@@ -1,0 +1,121 @@
+"""The loop of a search: choose which trial goes on, train it to its next rung, look at what it has reached."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Callable
+
+from kogpt2_gluon.errors import KoGPT2Error, PreemptedError
+from kogpt2_gluon.search.rungs import BUSY, next_slice
+from kogpt2_gluon.search.slices import TRAIN, Slice, shares_of_gpus
+from kogpt2_gluon.search.study import Study, Trial
+
+POLL_SECONDS = 0.1
+ELSEWHERE_SECONDS = 2.0  # between looks at what other hosts do
+
+
+def search(
+    study: Study, workers: int, command: Sequence[str] = TRAIN, say: Callable[[str], None] = print
+) -> list[Trial]:
+    """Works on a study until no trial should go on; returns all trials.
+
+    `workers` trials train at the same time here; other processes, on other hosts too, may work on the same study.
+    Raises the KoGPT2Error that stopped a trial if it would stop all of them, PreemptedError if one was stopped on the
+    way. The other trials are then asked to save their state, and the same command goes on.
+    """
+    running: dict[int, Slice] = {}
+    extra, shares = _settings_of_places(study, workers), shares_of_gpus(workers)
+    try:
+        while True:
+            for place, slice_ in list(running.items()):
+                if slice_.has_ended():
+                    del running[place]
+                    _end(study, slice_, say)
+            for place in range(workers):
+                if place not in running:
+                    begun = _begin(study, command, extra, shares[place], say)
+                    if begun is None:
+                        break
+                    running[place] = begun
+            if not running:
+                with study.deciding():
+                    trials = study.trials()
+                if not any(trial.standing.state == BUSY for trial in trials):
+                    return trials
+                time.sleep(ELSEWHERE_SECONDS)  # a trial of another host may make one of ours worth going on
+            time.sleep(POLL_SECONDS)
+    finally:
+        for slice_ in running.values():
+            slice_.stop()
+        for slice_ in running.values():
+            slice_.wait()
+
+
+def _settings_of_places(study: Study, workers: int) -> list[str]:
+    """Returns the settings that all trials need so that the search can compare them, and share a machine."""
+    plan = study.plan
+    settings = [f"evaluation.interval={plan.first}", "checkpoint.mirrors=[]", "checkpoint.ckpt_dir="]
+    if workers > 1 and not plan.recipe.training.threads:
+        settings.append(f"training.threads={max(1, len(os.sched_getaffinity(0)) // workers)}")
+    return settings
+
+
+def _begin(
+    study: Study, command: Sequence[str], extra: Sequence[str], devices: str | None, say: Callable[[str], None]
+) -> Slice | None:
+    """Starts what should run next; None if nothing should now."""
+    plan = study.plan
+    with study.deciding():
+        trials = study.trials()
+        study.note(trials)
+        standings = [trial.standing for trial in trials]
+        chosen = next_slice(standings, plan.rungs, plan.rule, plan.eta, len(trials) < plan.trials)
+        number, until = chosen or (None, 0)
+        if chosen and number is None:
+            number = study.begin()
+            if number is None:  # all combinations were tried
+                number, until = next_slice(standings, plan.rungs, plan.rule, plan.eta, False) or (None, 0)
+        claim = None if number is None else study.claim(number)
+    if number is None or claim is None:
+        return None
+    trial = study.trials()[number]
+    shown = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in trial.settings.items())
+    say(f"trial {number}: {'to' if trial.steps else 'begins, to'} step {until:,}: {shown}")
+    return Slice(number, until, trial.settings, study.recipe_file, trial.path, claim, command, extra, devices)
+
+
+def _end(study: Study, slice_: Slice, say: Callable[[str], None]) -> None:
+    """Takes the result of a slice."""
+    before = study.trials()[slice_.number]
+    reached = slice_.until in before.values
+    reason = slice_.end(reached, before.path)
+    with study.deciding():
+        if reason:
+            study.fail(slice_.number, reason)
+            say(f"trial {slice_.number}: failed: {reason}")
+            return
+        trials = study.trials()
+        study.note(trials)
+    value, best = before.values[slice_.until], study.best(trials)
+    found = "" if best is None else f" (best: {best.values[study.plan.rungs[-1]]:.4f}, trial {best.number})"
+    say(f"trial {slice_.number}: step {slice_.until:,}: {study.measure.replace('_', ' ')} {value:.4f}{found}")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def stop_on_signals() -> None:
+    """Makes SIGTERM and SIGHUP end a search as Ctrl-C does, with exit code 75: its trials save their state."""
+
+    def stop(number: int, frame: object) -> None:
+        raise PreemptedError("stopped; the trials are saved, and the same command goes on")
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+__all__ = ["KoGPT2Error", "search", "stop_on_signals"]

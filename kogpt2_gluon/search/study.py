@@ -1,0 +1,288 @@
+"""The folder of a search: its plan, Optuna's study of it, and a run for each trial. A search goes on from it.
+
+What a trial has reached is read from its run, and nothing of it is kept twice. The study holds which settings each
+trial has, and the same results for whoever opens it with Optuna's own tools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.options import to_yaml
+from kogpt2_gluon.recipe import Recipe, differences, load_recipe, parse_recipe
+from kogpt2_gluon.runs.lock import RunLock, check_unlocked
+from kogpt2_gluon.runs.metrics import read_metrics
+from kogpt2_gluon.runs.run_folder import NO_SCORES
+from kogpt2_gluon.runs.watching import how_it_ended
+from kogpt2_gluon.search.proposals import Tried, propose
+from kogpt2_gluon.search.rungs import BUSY, DONE, FAILED, WAITS, Standing, rungs_of
+from kogpt2_gluon.search.space import Setting, Space, overrides
+from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.user_files import read_yaml
+
+PLAN_FILE, RECIPE_FILE, BEST_FILE = "search.yaml", "base.yaml", "best.yaml"
+SQLITE, JOURNAL = "study.db", "study.log"
+LOOK_SECONDS = 0.05  # between attempts at the lock of the decisions
+REASON = "reason"  # a user attribute of a trial that failed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipe and the space of a search, and how it goes. For the life of a study only `trials` may change.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        What all trials have in common.
+    space : Space
+    rule : str
+        Which runs go on: one of rungs.RULES.
+    eta : int
+        Of so many runs at a rung, one is promoted.
+    first : int
+        Steps of the first rung.
+    sampler : str
+        One of proposals.SAMPLERS.
+    seed : int
+    journal : bool
+        The study is a journal file, for several hosts on a shared file system, instead of a SQLite file.
+    trials : int
+        At most so many runs.
+    """
+
+    recipe: Recipe
+    space: Space
+    rule: str
+    eta: int
+    first: int
+    sampler: str
+    seed: int
+    journal: bool
+    trials: int
+
+    @property
+    def rungs(self) -> list[int]:
+        """The steps at which runs are compared, ascending; the last one is the recipe's last."""
+        return rungs_of(self.recipe.training.num_steps, self.first, self.eta, self.rule)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The part that a study keeps in search.yaml: all but the recipe."""
+        names = ("rule", "eta", "first", "sampler", "seed", "journal")
+        return {"space": self.space.to_dict(), **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial: a run with settings of its own.
+
+    Attributes
+    ----------
+    number : int
+    path : Path
+        The folder of its run.
+    settings : mapping
+        Its values of the space's keys.
+    standing : Standing
+    values : mapping
+        The held-out figure at each rung that it has reached.
+    steps : int
+        Steps that it has trained.
+    reason : str
+        Why it failed, or "".
+    """
+
+    number: int
+    path: Path
+    settings: Mapping[str, Setting]
+    standing: Standing
+    values: Mapping[int, float]
+    steps: int
+    reason: str
+
+
+class Study:
+    """The folder of a search. RecipeError if it holds another search."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+        self.measure = ""  # the figure's name, once a trial has one
+        self.best_is_low = not plan.recipe.task.name
+        if (folder / PLAN_FILE).is_file():
+            self._check_same()
+        elif folder.exists() and any(folder.iterdir()):
+            raise RecipeError(f"{folder}: holds files, and no {PLAN_FILE}; name a new folder with --out")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_file(folder / RECIPE_FILE, plan.recipe.to_yaml().encode())
+            write_file(folder / PLAN_FILE, to_yaml(plan.to_dict()).encode())  # the last: with it the folder is a study
+        with self.deciding():
+            self._study = self._open()
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe that the trials begin with."""
+        return self.folder / RECIPE_FILE
+
+    @contextlib.contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Holds the lock under which trials are chosen and begun; waits for another process that holds it."""
+        while True:
+            try:
+                lock = RunLock(self.folder / "deciding")
+                break
+            except RecipeError:
+                time.sleep(LOOK_SECONDS)
+        with lock:
+            yield
+
+    def claim(self, number: int) -> RunLock | None:
+        """Returns the lock of a trial while it trains; None if another process has it."""
+        try:
+            return RunLock(self.folder / "claims" / f"{number:04}")
+        except RecipeError:
+            return None
+
+    def begin(self) -> int | None:
+        """Adds a trial with new settings; returns its number, None if all combinations were tried."""
+        from optuna.trial import TrialState, create_trial
+
+        tried = [
+            Tried(each.settings, each.standing.results, each.standing.state == DONE, each.standing.state == FAILED)
+            for each in self.trials()
+        ]
+        plan = self.plan
+        settings = propose(plan.space, plan.recipe, tried, plan.sampler, plan.seed)
+        if settings is None:
+            return None
+        new = create_trial(state=TrialState.RUNNING, params=settings, distributions=plan.space.distributions)
+        self._study.add_trial(new)  # one transaction: a kill leaves a whole trial or none
+        return len(tried)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Notes that a trial cannot go on."""
+        from optuna.trial import TrialState
+
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        self._study._storage.set_trial_user_attr(frozen._trial_id, REASON, reason)
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def trials(self) -> list[Trial]:
+        """Returns all trials as they are now."""
+        from optuna.trial import TrialState
+
+        found = []
+        for frozen in self._study.get_trials(deepcopy=False):
+            path = self.folder / "trials" / f"{frozen.number:04}"
+            values, steps, done = self._reached(path)
+            sign = 1 if self.best_is_low else -1
+            costs = {step: sign * value if math.isfinite(value) else math.inf for step, value in values.items()}
+            state = DONE if done else BUSY if self._is_busy(frozen.number, path) else WAITS
+            if frozen.state == TrialState.FAIL:
+                state, costs = FAILED, {**costs, self._next_rung(costs): math.inf}
+            standing = Standing(frozen.number, state, costs)
+            reason = str(frozen.user_attrs.get(REASON, ""))
+            found.append(Trial(frozen.number, path, dict(frozen.params), standing, values, steps, reason))
+        return found
+
+    def note(self, trials: Sequence[Trial]) -> None:
+        """Gives Optuna's study the results that it has not had."""
+        import optuna
+
+        for trial, frozen in zip(trials, self._study.get_trials(deepcopy=False)):
+            if frozen.state.is_finished():
+                continue
+            for step, value in trial.values.items():
+                if step not in frozen.intermediate_values:
+                    optuna.trial.Trial(self._study, frozen._trial_id).report(value, step)
+            if trial.standing.state == DONE:
+                self._study.tell(trial.number, trial.values[max(trial.values)])
+
+    def best(self, trials: Sequence[Trial]) -> Trial | None:
+        """Returns the best trial that went to the end; None if there is none."""
+        done = [trial for trial in trials if trial.standing.state == DONE]
+        return min(done, key=lambda trial: (trial.standing.results[self.plan.rungs[-1]], trial.number), default=None)
+
+    def write_best(self, trial: Trial) -> Path:
+        """Writes the recipe with the settings of a trial."""
+        recipe = parse_recipe(self.plan.recipe.to_dict(), overrides(trial.settings))
+        path = self.folder / BEST_FILE
+        write_file(path, recipe.to_yaml().encode())
+        return path
+
+    def _reached(self, path: Path) -> tuple[dict[int, float], int, bool]:
+        """Returns the figure at each rung, the last step on record, and whether the run is done."""
+        try:
+            lines = read_metrics(path)
+        except DataError:
+            return {}, 0, False
+        scored = [line for line in lines if line["kind"] == "evaluation" and line["step"]]
+        figures = {line["step"]: self._figure(line) for line in scored}
+        rungs, last = self.plan.rungs, max((line["step"] for line in lines), default=0)
+        done = bool(scored) and (rungs[-1] in figures or how_it_ended(path) == "done")
+        values = {step: figures[step] for step in rungs if step in figures}
+        if done:  # also by a rule that ends a run before its last step: it has no more to show
+            values = {step: values.get(step, figures[max(figures)]) for step in rungs}
+        return values, last, done
+
+    def _figure(self, line: Mapping[str, Any]) -> float:
+        if not self.measure:
+            names = [name for name in line if name not in NO_SCORES]
+            self.measure = "bits_per_byte" if "bits_per_byte" in line else (["loss"] if self.best_is_low else names)[0]
+        value = line.get(self.measure)
+        return float(value) if isinstance(value, (int, float)) else math.nan
+
+    def _next_rung(self, results: Mapping[int, float]) -> int:
+        return next((step for step in self.plan.rungs if step not in results), self.plan.rungs[-1])
+
+    def _is_busy(self, number: int, path: Path) -> bool:
+        try:
+            check_unlocked(path)
+            check_unlocked(self.folder / "claims" / f"{number:04}")
+        except RecipeError:
+            return True
+        return False
+
+    def _check_same(self) -> None:
+        kept, mine = read_yaml(self.folder / PLAN_FILE, "search"), self.plan.to_dict()
+        changed = [name for name in mine if json.dumps(kept.get(name)) != json.dumps(mine[name])]
+        changed += list(differences(load_recipe(str(self.recipe_file)), self.plan.recipe))
+        if changed:
+            raise RecipeError(
+                f"{self.folder}: holds a search with another {', '.join(changed)}; restore it, or begin another search "
+                "with --out"
+            )
+
+    def _open(self) -> Any:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage: Any
+        try:
+            if self.plan.journal:
+                from optuna.storages import JournalStorage
+                from optuna.storages.journal import JournalFileBackend
+
+                storage = JournalStorage(JournalFileBackend(str(self.folder / JOURNAL)))
+            else:
+                storage = f"sqlite:///{(self.folder / SQLITE).absolute()}"
+            return optuna.create_study(
+                storage=storage,
+                study_name=self.plan.recipe.name,
+                direction="minimize" if self.best_is_low else "maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:  # of SQLAlchemy, SQLite or the journal, at a file that is damaged
+            if isinstance(error, KoGPT2Error):
+                raise
+            raise DataError(
+                f"{self.folder}: its study cannot be opened ({' '.join(str(error).split())[:200]}); the runs are in "
+                "trials/ all the same"
+            ) from None

@@ -1,0 +1,75 @@
+"""The file of a space: values as a recipe takes them, and one line for what it does not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.recipe import load_recipe, parse_recipe
+from kogpt2_gluon.search.space import overrides, read_space
+
+
+def read(tmp_path, text):
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    return read_space(path, load_recipe("demo"))
+
+
+def test_values_are_those_of_a_recipe(tmp_path):
+    space = read(
+        tmp_path,
+        "training.learning_rate: {low: 1e-5, high: 1e-2, log: true}\n"
+        "training.batch_size: [8, 16]\n"
+        "model.num_layers: {low: 2, high: 6, step: 2}\n"
+        "model.dropout: {low: 0, high: 0.3, step: 0.1}\n"
+        "training.schedule: [linear, cosine]\n"
+        "data.train: [a, {a: 1, b: 3}]\n",
+    )
+    rate, batch, layers, dropout, schedule, train = space.dimensions
+    assert (rate.low, rate.high, rate.log, rate.values) == (1e-5, 1e-2, True, None)
+    assert batch.choices == (8, 16) and layers.values == [2, 4, 6]
+    assert dropout.values == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert schedule.choices == ("linear", "cosine")
+    assert train.choices == ("a", '{"a": 1.0, "b": 3.0}')
+    assert space.size == math.inf
+    given = overrides({"data.train": train.choices[1], "training.learning_rate": 1e-5, "training.schedule": "cosine"})
+    assert space.notes and "training.final_learning_rate is above" in space.notes[0]  # of the lowest rate, in the demo
+    recipe = parse_recipe(load_recipe("demo").to_dict(), [*given, "training.final_learning_rate=0"])
+    assert recipe.data.train == {"a": 1.0, "b": 3.0} and recipe.training.learning_rate == 1e-5
+
+
+def test_a_finite_space_knows_its_combinations(tmp_path):
+    space = read(tmp_path, "model.num_layers: {low: 1, high: 3}\ntraining.schedule: [linear, cosine]\n")
+    assert space.size == 6 == len(list(space.combinations()))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("training.learning_rat: [1e-3]", "did you mean training.learning_rate"),
+        ("training.num_steps: [10, 20]", "decides how runs are compared"),
+        ("evaluation.interval: [1, 2]", "decides how runs are compared"),
+        ("training.learning_rate: 1e-3", "a list of values is expected"),
+        ("training.learning_rate: []", "a list of values is expected"),
+        ("training.learning_rate: [fast]", "training.learning_rate"),
+        ("training.learning_rate: {low: 1e-3}", "both low and high"),
+        ("training.learning_rate: {low: 1e-2, high: 1e-3}", "is not below"),
+        ("training.learning_rate: {low: 1e-5, high: 1e-3, base: 2}", "base is not one of"),
+        ("training.learning_rate: {low: 1e-5, high: 1e-3, log: maybe}", "true or false"),
+        ("training.learning_rate: {low: 0, high: 1e-3, log: true}", "low > 0"),
+        ("model.num_layers: {low: 1, high: 8, step: 0.5}", "whole numbers"),
+        ("model.num_layers: {low: 1, high: 8, step: -1}", "above 0"),
+        ("model.num_layers: {low: 1, high: 8.5}", "model.num_layers"),
+        ("training.schedule: {low: linear, high: cosine}", "not a number"),
+        ("model.num_layers: [2, 2]", "twice"),
+        ("model.dropout: [0.1, 1.5]", "model.dropout"),
+        ("- a\n- b", "a mapping of sections is expected"),
+    ],
+)
+def test_a_bad_space_is_one_line(tmp_path, text, words):
+    with pytest.raises(RecipeError, match=words) as caught:
+        read(tmp_path, text)
+    assert "\n" not in str(caught.value)
