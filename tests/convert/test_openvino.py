@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,6 +30,23 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # 
 openvino = pytest.importorskip("openvino", reason="a peer of the test")
 openvino_tokenizers = pytest.importorskip("openvino_tokenizers", reason="a peer of the test")
 torch_helpers = pytest.importorskip("tests.convert.torch_helpers", reason="compares with transformers")
+
+
+class SignalStack(ctypes.Structure):
+    """stack_t of <signal.h>"""
+
+    _fields_: ClassVar = [("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def signal_stack() -> Iterator[None]:
+    """Gives the thread its alternate signal stack back: OpenVINO leaves it a freed one (see findings/), on which the
+    next signal that Python handles would end the process."""
+    before, libc = SignalStack(), ctypes.CDLL(None)
+    assert libc.sigaltstack(None, ctypes.byref(before)) == 0
+    yield
+    gc.collect()  # what is left of OpenVINO, which would change it again
+    assert libc.sigaltstack(ctypes.byref(before), None) == 0
 
 
 @pytest.fixture(scope="module")
