@@ -1,4 +1,8 @@
-"""The style sheet and the skeleton of a page."""
+"""The style sheet, the skeleton and the parts of a page."""
+
+from __future__ import annotations
+
+import html
 
 # Two colours that colour-blind readers tell apart (a blue and an orange), each in a tone for light and for dark.
 STYLE = """\
@@ -44,6 +48,7 @@ circle.mark { fill: var(--paper); stroke: var(--heldout); stroke-width: 2; }
 circle.dot { fill: var(--train); } circle.raw.dot { opacity: 0.3; }
 svg .end { font-size: 13px; font-weight: 620; } svg .end.train { fill: var(--train); }
 svg .end.heldout { fill: var(--heldout); } svg .end.name { font-size: 11.5px; font-weight: 400; }
+.scroll { overflow-x: auto; }
 pre, .samples, .groups > div { background: var(--panel); border-radius: 8px; }
 pre { margin: 0; padding: 18px 22px; overflow-x: auto; font: 13px/1.6 ui-monospace, "SF Mono", Menlo, Consolas,
   "DejaVu Sans Mono", "Noto Sans Mono CJK KR", monospace; }
@@ -81,7 +86,22 @@ PAGE = """<!doctype html>
 <style>{style}</style>
 </head>
 <body>
+<main>
 {body}
+</main>
 </body>
 </html>
 """
+
+
+def figure(title: str, drawn: str, remark: str = "", wide: bool = False) -> str:
+    """Returns a plot with its caption, or words if there is no plot; a wide one can be scrolled, by keyboard too."""
+    note = f" <span>{html.escape(remark)}</span>" if remark else ""
+    attributes = f' class="wide" tabindex="0" aria-label="{html.escape(title)}"' if wide else ""
+    shown = drawn or '<p class="nothing">no values</p>'
+    return f"<figure{attributes}><figcaption>{html.escape(title)}{note}</figcaption>{shown}</figure>"
+
+
+def scrolling(content: str, label: str) -> str:
+    """Returns what may be wider than the window, in a box that is scrolled by mouse, touch or keyboard."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">{content}</div>'

@@ -248,8 +248,8 @@ class _Frame:
             if not pen_down and (index + 1 == len(y) or math.isnan(y[index + 1])):
                 alone.append(f'<circle class="{one.style} dot" cx="{px:.1f}" cy="{py:.1f}" r="2.5"/>')
             pen_down = True
-        title = f"<title>{html.escape(one.notes[0])}</title>" if one.notes else ""
-        return f'<path class="{one.style}" d="{"".join(path)}">{title}</path>' + "".join(alone)
+        end = f"><title>{html.escape(one.notes[0])}</title></path>" if one.notes else "/>"
+        return f'<path class="{one.style}" d="{"".join(path)}"{end}' + "".join(alone)
 
     def draw_marks(self, one: Series) -> str:
         """Draws a thin line through ringed points, each with its tooltip; of very many points, the line alone."""

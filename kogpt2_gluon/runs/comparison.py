@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kogpt2_gluon.estimate import DEVICES, flops_per_token
-from kogpt2_gluon.pages.page import PAGE, STYLE
+from kogpt2_gluon.pages.page import PAGE, STYLE, figure, scrolling
 from kogpt2_gluon.pages.plot import Array, Series, downsample, line_plot, rounded, short, smooth
 from kogpt2_gluon.recipe import known_keys, value_of
 from kogpt2_gluon.runs.metrics import printable
@@ -34,7 +34,7 @@ OWN_STYLE = """
 .axes > input:focus-visible + label { outline: 3px solid var(--train); outline-offset: 2px; }
 .axes > .plots { display: none; }
 path.run { stroke-width: 1.6; } path.run:hover { stroke-width: 4; } .plots figure { grid-column: 1 / -1; }
-td.key { white-space: nowrap; } .scroll { overflow-x: auto; } .swatch { display: inline-block; width: 18px; height: 0;
+td.key { white-space: nowrap; } .swatch { display: inline-block; width: 18px; height: 0;
   margin-right: 8px; vertical-align: middle; border-top: 3px solid; }
 """
 PALETTE = (  # Okabe and Ito's, which colour-blind readers tell apart: on light and on dark paper
@@ -143,8 +143,8 @@ def _results(runs: Sequence[RunFolder], names: Sequence[str], prices: Sequence[f
         swatch = f'<span class="swatch r{number}"></span>'
         rows.append(f"<tr><td>{swatch}{_safe(name)}</td>{''.join(f'<td>{_safe(cell)}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th>{_safe(title)}</th>" for title in titles)
-    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    return f"<section><h2>Results</h2>{table}</section>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<section><h2>Results</h2>{scrolling(table, 'Results')}</section>"
 
 
 def _curves(runs: Sequence[RunFolder], names: Sequence[str], axes: Sequence[Axis], measure: str) -> str:
@@ -173,8 +173,7 @@ def _overlaid(runs: Sequence[RunFolder], names: Sequence[str], axis: Axis, kind:
     top = float(np.nanmax(everything)) if np.isfinite(everything).any() else None
     unit = key.replace("_", " ")
     svg = line_plot(series, title=title, unit=unit, width=1072, height=380, top=top, across_unit=axis.unit)
-    caption = f"<figcaption>{_safe(title)}</figcaption>"
-    return f'<figure class="wide">{caption}{svg or "<p class=nothing>no values</p>"}</figure>'
+    return figure(title, svg, wide=True)
 
 
 def _curve(run: RunFolder, axis: Axis, factor: float, kind: str, key: str) -> tuple[Array, Array]:
@@ -209,8 +208,8 @@ def _differences(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
         f'<tr><td class="key">{_safe(key)}</td>{"".join(f"<td>{_safe(str(value))}</td>" for value in values)}</tr>'
         for key, values in differ.items()
     )
-    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    return f"<section><h2>Differences</h2>{table}</section>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<section><h2>Differences</h2>{scrolling(table, 'Differences')}</section>"
 
 
 def _styles(count: int) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from kogpt2_gluon.errors import KoGPT2Error
-from kogpt2_gluon.pages.page import PAGE, STYLE
+from kogpt2_gluon.pages.page import PAGE, STYLE, figure, scrolling
 from kogpt2_gluon.pages.plot import Array, rounded, short, smooth
 from kogpt2_gluon.recipe import differences, load_recipe, parse_recipe
 from kogpt2_gluon.runs.data_record import DATA_FILE
@@ -78,7 +78,7 @@ def render_report(run_dir: Path) -> str:
         _logbook(logbook),
         _data(_parse_mapping(_read_text(run_dir / DATA_FILE), json.loads)),
         _differences(recipe),
-        _section("Recipe", f"<pre>{_safe(recipe_text)}</pre>" if recipe_text else _placeholder("no recipe.yaml here")),
+        _section("Recipe", _preformatted(recipe_text) if recipe_text else _placeholder("no recipe.yaml here")),
         _section("Environment", _facts(environment) if environment else _placeholder("no env.json here")),
     ]
     title = f"{_safe(name)}: training report"
@@ -157,12 +157,7 @@ def _headline(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[
 
 def _figures(plots: Sequence[Drawn]) -> str:
     """Returns the plots with their captions."""
-    figures = []
-    for plot in plots:
-        note = f" <span>{_safe('; '.join(plot.remarks))}</span>" if plot.remarks else ""
-        caption = f"<figcaption>{_safe(plot.title)}{note}</figcaption>"
-        style = "wide" if plot.wide else ""
-        figures.append(f'<figure class="{style}">{caption}{plot.svg or _placeholder("no values")}</figure>')
+    figures = [figure(printable(plot.title), plot.svg, "; ".join(plot.remarks), plot.wide) for plot in plots]
     return f'<section class="plots">{"".join(figures)}</section>'
 
 
@@ -209,7 +204,8 @@ def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
     )
     left_out = len(evaluations) - len(rows)
     note = f'<p class="meta">The last {len(rows)} of {len(evaluations)}.</p>' if left_out else ""
-    return _section("Held-out evaluations", f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return _section("Held-out evaluations", f"{scrolling(table, 'Held-out evaluations')}{note}")
 
 
 def _changes(changes: Sequence[Mapping[str, Any]]) -> str:
@@ -285,7 +281,7 @@ def _differences(recipe: Mapping[str, Any]) -> str:
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{_safe(title)}</th>" for title in titles)
     body = "".join(f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>", titles[0])
 
 
 def _facts(environment: Mapping[str, Any]) -> str:
@@ -312,6 +308,10 @@ def _card(label: str, value: str, remark: str) -> str:
 
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{_safe(title)}</h2>{content}</section>"
+
+
+def _preformatted(text: str) -> str:
+    return f'<pre tabindex="0">{_safe(text)}</pre>'
 
 
 def _placeholder(text: str) -> str:

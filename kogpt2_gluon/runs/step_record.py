@@ -98,6 +98,8 @@ class StepRecord:
             f"epoch {self.epoch:7.3f}",
             f"eta {duration(eta):>6}",
         ]
+        if waits := self.waits():
+            parts.append(waits)
         if self.loss_scale is not None:
             parts.append(f"scale {self.loss_scale:.0f}, {self.skipped} skipped")
-        return " | ".join([*parts, *filter(None, [self.waits()])])
+        return " | ".join(parts)

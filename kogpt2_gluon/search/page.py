@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.pages.page import PAGE, STYLE
+from kogpt2_gluon.pages.page import PAGE, STYLE, figure, scrolling
 from kogpt2_gluon.pages.parallel import Quantity, bars, parallel_plot
 from kogpt2_gluon.pages.plot import Series, line_plot, rounded
 from kogpt2_gluon.runs.metrics import read_metrics
@@ -109,7 +109,7 @@ def _curves(study: Study, trials: Sequence[Trial], best: Trial | None) -> str:
         if drawn
         else ""
     )
-    return f'<figure class="wide"><figcaption>Held-out curves</figcaption>{plot or _nothing("no results yet")}</figure>'
+    return figure("Held-out curves", plot, wide=True)
 
 
 def _coordinates(study: Study, trials: Sequence[Trial], best: Trial | None) -> str:
@@ -122,9 +122,8 @@ def _coordinates(study: Study, trials: Sequence[Trial], best: Trial | None) -> s
     axes.append(Quantity("steps", [trial.steps for trial in order]))
     axes.append(Quantity(study.measure.replace("_", " ") or "result", [_last(trial) for trial in order]))
     plot = parallel_plot(axes, strengths, [_words(study, trial) for trial in order], "Settings and results")
-    note = " <span>the best trial stands out; others are fainter the worse they are</span>"
-    drawn = plot or _nothing("no trials")
-    return f'<figure class="wide"><figcaption>Settings and results{note}</figcaption>{drawn}</figure>'
+    remark = "the best trial is marked; others are fainter the worse they are"
+    return figure("Settings and results", plot, remark, wide=True)
 
 
 def importance(study: Study, trials: Sequence[Trial]) -> list[tuple[str, float]]:
@@ -175,7 +174,8 @@ def _table(study: Study, trials: Sequence[Trial]) -> str:
         f"<td>{rounded(_last(trial))}</td></tr>"
         for trial in ranked(study, trials)
     )
-    return f"<section><h2>Trials</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<section><h2>Trials</h2>{scrolling(table, 'Trials')}</section>"
 
 
 def _words(study: Study, trial: Trial) -> str:

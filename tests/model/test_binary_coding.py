@@ -25,7 +25,7 @@ def test_one_bit_is_the_mean_of_the_magnitudes():
 
 @pytest.mark.parametrize("bits", [2, 3])
 def test_the_codes_are_close_to_the_best_of_all(bits):
-    """Of six numbers, all signs are tried, each with its least-squares scales."""
+    """All signs of six numbers are tried, each with its least-squares scales."""
     draw = np.random.RandomState(bits)
     for _ in range(5):
         row = draw.randn(6)

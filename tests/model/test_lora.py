@@ -34,7 +34,7 @@ def test_value_and_gradients():
 
 @pytest.mark.parametrize("targets", ["attention", "all"])
 def test_training_equals_peft(tmp_path, small_tokenizer, targets):
-    """The same A, five updates over the same tokens: A, B and the loss to 1e-4.
+    """Five updates over the same tokens from the same A: A, B and the losses to 1e-4.
 
     With a usual epsilon Adam makes whole steps of gradients that are nothing but rounding.
     """

@@ -103,10 +103,11 @@ def test_a_search_ends_and_has_finished_the_best_of_what_it_finished_last(orders
         if number is None:
             results.append({})
             number = len(results) - 1
+        reached = sorted(each[step // 3] for each in results if step // 3 in each)
+        if rule == ASHA and step > 10 and len(results) < 12:  # later the last ones may go on for want of better
+            assert results[number][step // 3] in reached[: len(reached) // 3]
         assert step == next(rung for rung in rungs if rung not in results[number])  # no rung twice, none left out
         results[number][step] = float(orders[RUNGS.index(step)][number])
     else:
         raise AssertionError("it does not end")
     assert len(results) == 12 and any(90 in each for each in results)
-    if rule == ASHA:
-        assert sum(30 in each for each in results) <= 12 // 3 + 3  # a few too many, as results come one by one

@@ -155,7 +155,7 @@ def train(tiny, *options):
 
 def lines(run_dir, kind="train"):
     """The lines of the record, without the figures that depend on a clock."""
-    clocks = ("time", "seconds", "tokens_per_second", "memory_mb")
+    clocks = ("time", "seconds", "tokens_per_second", "memory_mb", "data_wait")
     found = [line for line in read_metrics(run_dir) if line["kind"] == kind]
     return [{key: value for key, value in line.items() if key not in clocks} for line in found]
 
@@ -215,10 +215,10 @@ def test_resume_in_the_middle_of_skips_is_bit_exact(tiny, tmp_path, monkeypatch,
 
     run_step, outcome = loop.run_step, {}
 
-    def stop_after_it(recipe, training_run, stop):
+    def stop_after_it(recipe, training_run, stop, *more):
         if training_run.state.attempt + 1 == attempt:
             stop.ask()
-        result = run_step(recipe, training_run, stop)
+        result = run_step(recipe, training_run, stop, *more)
         outcome[training_run.state.attempt] = result.made
         return result
 

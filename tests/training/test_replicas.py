@@ -33,8 +33,8 @@ from kogpt2_gluon.training import loop
 
 run_step = loop.run_step
 for number, case in enumerate(json.loads(sys.argv[1])):
-    def step_and_flip(recipe, run, stop):
-        result = run_step(recipe, run, stop)
+    def step_and_flip(recipe, run, *more):
+        result = run_step(recipe, run, *more)
         arrays = {**run.update.masters, **run.update.moments()}
         if run.state.step == case["after"] and run.worker.rank == case["rank"]:
             array = arrays[case["array"] or sorted(arrays)[case["number"] % len(arrays)]]

@@ -129,10 +129,10 @@ def test_resuming_is_exact_around_an_odd_update(tiny, tmp_path, monkeypatch, odd
     run_step = loop.run_step
     for attempt in (20, 21, 23):
 
-        def stop_after_it(recipe, training_run, stop, attempt=attempt):
+        def stop_after_it(recipe, training_run, stop, *more, attempt=attempt):
             if training_run.state.attempt + 1 == attempt:
                 stop.ask()
-            return run_step(recipe, training_run, stop)
+            return run_step(recipe, training_run, stop, *more)
 
         folder = tmp_path / str(attempt)
         with monkeypatch.context() as patch, pytest.raises(PreemptedError):
@@ -151,11 +151,11 @@ def test_a_run_that_dies_after_a_rollback_ends_the_same(tiny, tmp_path, monkeypa
     for attempt in (22, 26):
         rolled_back = []
 
-        def dies(recipe, training_run, stop, attempt=attempt, rolled_back=rolled_back):
+        def dies(recipe, training_run, stop, *more, attempt=attempt, rolled_back=rolled_back):
             rolled_back.append(bool(training_run.state.left_out))
             if rolled_back[-1] and training_run.state.attempt + 1 == attempt:
                 raise ZeroDivisionError
-            return run_step(recipe, training_run, stop)
+            return run_step(recipe, training_run, stop, *more)
 
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(loop, "run_step", dies)

@@ -15,6 +15,7 @@ from kogpt2_gluon.cli.main import cli as kogpt2
 from kogpt2_gluon.corpus.cleaning.options import load_options
 from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.search.space import read_space
 from kogpt2_gluon.tasks.own_table import load_own_task
 from kogpt2_gluon.tasks.prompts.prompts import open_prompt
 from kogpt2_gluon.tasks.public import PUBLIC
@@ -64,7 +65,8 @@ def test_every_command_is_one_that_the_command_line_takes(command):
     _, parameters = parse(command.words)
     recipe = parameters.get("recipe") or parameters.get("plan_or_recipe")
     if recipe and not recipe.endswith((".json", ".yaml")):
-        load_recipe(recipe, list(parameters["overrides"]))
+        begun = [f"training.init_from={parameters['checkpoint']}"] if "checkpoint" in parameters else []
+        load_recipe(recipe, [*begun, *parameters["overrides"]])
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,7 @@ READERS = {  # of the YAML that has this key
     "data": lambda path: load_recipe(str(path), []),
     "base": lambda path: load_options(str(path)),
     "files": load_own_task,
+    "training.learning_rate": lambda path: read_space(path, load_recipe("small_cpu")),
     "template": lambda path: open_prompt(PUBLIC["nsmc"], path),
 }
 

@@ -1,0 +1,140 @@
+"""The pages in Chromium: phone and desktop, light and dark, by keyboard, and by axe-core's rules for accessibility."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright", reason="looks at pages in a browser")
+pytest.importorskip("axe_playwright_python", reason="checks accessibility")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from kogpt2_gluon.recipe import load_recipe
+from kogpt2_gluon.runs.comparison import write_comparison
+from kogpt2_gluon.runs.logbook import add_note
+from kogpt2_gluon.runs.report import write_report
+from kogpt2_gluon.runs.run_folder import open_run
+from kogpt2_gluon.search.page import write_page
+from kogpt2_gluon.search.searching import search
+from kogpt2_gluon.search.space import read_space
+from kogpt2_gluon.search.study import Plan, Study
+from tests.runs.test_comparison import make_run
+from tests.search.conftest import PLANTED
+from tests.serving.page_helpers import CHROMIUM
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+SIZES = [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
+PAGES = ("report", "comparison", "search")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The files of the pages, with something in every section of them."""
+    work = tmp_path_factory.mktemp("pages")
+    runs = [
+        make_run(work / f"run-{n}", 200, 2 + n / 5, (f"training.learning_rate={1e-3 * (n + 1)}",)) for n in range(3)
+    ]
+    (runs[0] / "samples").mkdir()
+    for step in (20, 40, 60):
+        (runs[0] / "samples" / f"step-{step:08}.txt").write_text(f"step {step}\n\n> 오늘은\n오늘은 날씨가 맑다.\n")
+    with (runs[0] / "log.txt").open("a") as file:
+        for step in range(8):
+            file.write(f"2026-11-30 00:01:{step:02} step {step}: gradient norm {step}.5 is high\n")
+        file.write("2026-11-30 00:02:00 demo: 1,000 parameters; 2 worker(s) on cpu(0)\n")
+        file.write("2026-11-30 00:02:01 WARNING: a chunk is damaged\n")
+    add_note(runs[0], "the disk was changed", "kim@host")
+    data = {"role": "train", "path": "shards/train", "documents": 3, "cleaning": "5 read"}
+    (runs[0] / "data.json").write_text(json.dumps({"fingerprint": "f00", "sets": [data]}))
+    (runs[0] / "env.json").write_text('{"command": ["kogpt2"], "host": {"name": "h", "gpus": []}}')
+    recipe = load_recipe("demo", ["data.test=x", "training.num_steps=90", "training.final_learning_rate=0"])
+    (work / "space.yaml").write_text(
+        "training.learning_rate: [1e-4, 1e-3, 1e-2]\ntraining.schedule: [linear, cosine]\n"
+    )
+    plan = Plan(recipe, read_space(work / "space.yaml", recipe), "asha", 3, 10, "tpe", 0, False, 5)
+    study = Study(work / "study", plan)
+    trials = search(study, 2, PLANTED, lambda line: None)
+    return {
+        "report": write_report(runs[0]),
+        "comparison": write_comparison([open_run(run) for run in runs], work / "comparison.html", [1.0] * 3),
+        "search": write_page(study, trials),
+    }
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def show(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
+    """Opens a page by its name; in the end nothing was asked of anybody, and nothing failed."""
+    contexts, requests, faults = [], [], []
+
+    def opened(name: str, width: int = 1280, scheme: str = "light") -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.goto(pages[name].as_uri())
+        return page
+
+    yield opened
+    assert faults == [] and all(url.startswith("file:") for url in requests) and len(requests) == len(contexts)
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), SIZES)
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_out_of_the_window_and_nobody_is_shut_out(show: Any, name: str, width: int, scheme: str) -> None:
+    page = show(name, width, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_axis_is_chosen_by_keyboard(show: Any) -> None:
+    page = show("comparison")
+    assert page.locator("#panel-0").is_visible() and not page.locator("#panel-1").is_visible()
+    for _ in range(2):  # past the table
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "axis-0"
+    assert page.evaluate("getComputedStyle(document.querySelector('#axis-0 + label')).outlineStyle") == "solid"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#panel-1").is_visible() and not page.locator("#panel-0").is_visible()
+    page.get_by_text("by cost", exact=True).click()
+    assert page.locator("#panel-3").is_visible()
+
+
+def test_what_is_folded_opens_by_keyboard(show: Any) -> None:
+    page = show("report")
+    assert page.locator("details").count() == 3  # two earlier samples, and notes of one kind
+    assert not page.get_by_text("step 7: gradient norm").is_visible()
+    page.locator("summary").last.focus()
+    page.keyboard.press("Enter")
+    assert page.get_by_text("step 7: gradient norm").is_visible()
+
+
+def test_labels_at_the_right_end_do_not_overlap_ticks(show: Any) -> None:
+    """Nor each other, in any plot of any page that is shown."""
+    for name in PAGES:
+        boxes = show(name).evaluate(
+            """() => [...document.querySelectorAll("svg")].map(svg => [...svg.querySelectorAll("text.end, text.tick")]
+                .map(text => text.getBoundingClientRect()).filter(box => box.width)
+                .map(box => [box.left, box.top, box.right, box.bottom]))"""
+        )
+        for plot in boxes:
+            for number, (left, top, right, bottom) in enumerate(plot):
+                for other in plot[number + 1 :]:
+                    apart = right <= other[0] or other[2] <= left or bottom <= other[1] + 2 or other[3] <= top + 2
+                    assert apart, (name, (left, top, right, bottom), other)
