@@ -12,6 +12,7 @@ KOGPT2_KERNELS=onednn or KOGPT2_KERNELS=packed takes one kernel for all products
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import math
 import os
@@ -181,6 +182,20 @@ def use_kernels(choice: Choice) -> None:
     library.kogpt2_set_bfloat16_kernel(int(choice.onednn_bfloat16 and instruction_set().has_bfloat16))
     for layout, M, N, K, kernel in choice.kernels:
         library.kogpt2_set_product_kernel(layout, *map(ctypes.c_int64, (M, N, K)), kernel)
+
+
+@functools.cache
+def best_gflops(processor: str, threads: int, precision: str) -> float:
+    """Returns the highest rate that was measured so far, for products of any network; 0 if none was.
+
+    Other programs slow a measurement down, and nothing makes one faster than the processor is.
+    """
+    known = _read(load_cpu_operators().path.with_suffix(".kernels.json"))
+    found = [Choice(**each) for each in known.values()]
+    alike = [
+        each for each in found if (each.processor, each.threads, each.precision) == (processor, threads, precision)
+    ]
+    return max((each.gflops for each in alike), default=0.0)
 
 
 def use_default_kernels() -> None:
