@@ -69,6 +69,11 @@ DEVICES = (
 )
 
 
+def gpu_named(name: str) -> Device | None:
+    """Returns the GPU of DEVICES that a driver calls `name`, such as ``NVIDIA A100-SXM4-40GB``; None for any other."""
+    return next((each for each in DEVICES if each.network and each.name.split()[0] in name), None)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """The time and cost of a run on devices of one kind: seconds, and dollars where a price is known."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kogpt2_gluon.estimate import DEVICES, flops_per_token
+from kogpt2_gluon.estimate import flops_per_token, gpu_named
 from kogpt2_gluon.pages.page import PAGE, STYLE, figure, scrolling
 from kogpt2_gluon.pages.plot import Array, Series, downsample, line_plot, rounded, short, smooth
 from kogpt2_gluon.recipe import known_keys, value_of
@@ -104,7 +104,7 @@ def price_of(run: RunFolder) -> float:
     host = run.environment.get("host")
     gpus = host.get("gpus") if isinstance(host, Mapping) else None
     name = str(gpus[0]) if isinstance(gpus, list) and gpus else ""
-    device = next((each for each in DEVICES if each.dollars_per_hour and each.name.split()[0] in name), None)
+    device = gpu_named(name)
     return device.dollars_per_hour * run.workers if device and run.workers else math.nan
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from kogpt2_gluon.estimate import DEVICES
+from kogpt2_gluon.estimate import gpu_named
 from kogpt2_gluon.machine.cuda import list_gpus
 from kogpt2_gluon.ops.kernels import best_gflops
 
@@ -38,7 +38,7 @@ def _peak_flops(ctx: Any, products: Any) -> float:
 def _peak_of_gpu(number: int, precision: str) -> float:
     gpus, _ = list_gpus()
     name = gpus[number].name if number < len(gpus) else ""
-    device = next((each for each in DEVICES if each.name.split()[0] in name), None)
+    device = gpu_named(name)
     if device is None:
         return 0.0
     return (device.peak_tflops if precision == "float32" else device.half_tflops) * 1e12
