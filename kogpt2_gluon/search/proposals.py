@@ -14,6 +14,7 @@ from kogpt2_gluon.search.space import MOST_COMBINATIONS, Setting, Space, overrid
 TPE, RANDOM = "tpe", "random"
 SAMPLERS = (TPE, RANDOM)
 MOST_DRAWS = 100  # for one run, of settings that a recipe refuses or that were tried
+FEW_DRAWS = 10  # where what is left can be listed instead
 STARTUP = 8  # runs with random settings, before TPE has enough to go by
 
 
@@ -32,17 +33,18 @@ def propose(space: Space, recipe: Recipe, tried: Sequence[Tried], sampler: str, 
     """
     refused: list[str] = []
     used = [each.settings for each in tried]
-    for draw in range(MOST_DRAWS):
+    can_be_listed = space.size <= MOST_COMBINATIONS
+    for draw in range(FEW_DRAWS if can_be_listed else MOST_DRAWS):
         settings = _draw(space, tried, sampler, hash_of(seed, len(tried), draw))
         if settings not in used and _is_admitted(recipe, settings, refused):
             return settings
-    if space.size <= MOST_COMBINATIONS:
+    if can_be_listed:
         left = [each for each in space.combinations() if each not in used and _is_admitted(recipe, each, refused)]
         if left:
             return random.Random(hash_of(seed, len(tried), MOST_DRAWS)).choice(left)
         if used:
             return None
-    raise RecipeError(f"no settings of the space were admitted in {MOST_DRAWS} draws; the last ones: {refused[-1]}")
+    raise RecipeError(f"the recipe admits no settings of the space that were drawn; of the last ones: {refused[-1]}")
 
 
 def hash_of(*numbers: int) -> int:

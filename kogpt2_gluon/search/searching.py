@@ -6,11 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable
 
 from kogpt2_gluon.errors import KoGPT2Error, PreemptedError
 from kogpt2_gluon.search.rungs import BUSY, next_slice
-from kogpt2_gluon.search.slices import TRAIN, Slice, shares_of_gpus
+from kogpt2_gluon.search.slices import TRAIN, Slice, shares_of_gpus, why_it_failed
 from kogpt2_gluon.search.study import Study, Trial
 
 POLL_SECONDS = 0.1
@@ -18,11 +18,16 @@ ELSEWHERE_SECONDS = 2.0  # between looks at what other hosts do
 
 
 def search(
-    study: Study, workers: int, command: Sequence[str] = TRAIN, say: Callable[[str], None] = print
+    study: Study,
+    workers: int,
+    command: Sequence[str] = TRAIN,
+    say: Callable[[str], None] = print,
+    start: Callable[..., Slice] = Slice,
 ) -> list[Trial]:
     """Works on a study until no trial should go on; returns all trials.
 
-    `workers` trials train at the same time here; other processes, on other hosts too, may work on the same study.
+    `workers` trials train at the same time here, each begun by `start`, which takes the arguments of Slice; other
+    processes, on other hosts too, may work on the same study.
     Raises the KoGPT2Error that stopped a trial if it would stop all of them, PreemptedError if one was stopped on the
     way. The other trials are then asked to save their state, and the same command goes on.
     """
@@ -36,7 +41,7 @@ def search(
                     _end(study, slice_, say)
             for place in range(workers):
                 if place not in running:
-                    begun = _begin(study, command, extra, shares[place], say)
+                    begun = _begin(study, [command, extra, shares[place]], say, start)
                     if begun is None:
                         break
                     running[place] = begun
@@ -63,9 +68,7 @@ def _settings_of_places(study: Study, workers: int) -> list[str]:
     return settings
 
 
-def _begin(
-    study: Study, command: Sequence[str], extra: Sequence[str], devices: str | None, say: Callable[[str], None]
-) -> Slice | None:
+def _begin(study: Study, more: Sequence[Any], say: Callable[[str], None], start: Callable[..., Slice]) -> Slice | None:
     """Starts what should run next; None if nothing should now."""
     plan = study.plan
     with study.deciding():
@@ -84,14 +87,14 @@ def _begin(
     trial = study.trials()[number]
     shown = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in trial.settings.items())
     say(f"trial {number}: {'to' if trial.steps else 'begins, to'} step {until:,}: {shown}")
-    return Slice(number, until, trial.settings, study.recipe_file, trial.path, claim, command, extra, devices)
+    return start(number, until, trial.settings, study.recipe_file, trial.path, claim, *more)
 
 
 def _end(study: Study, slice_: Slice, say: Callable[[str], None]) -> None:
     """Takes the result of a slice."""
     before = study.trials()[slice_.number]
     reached = slice_.until in before.values
-    reason = slice_.end(reached, before.path)
+    reason = why_it_failed(*slice_.end(), reached, before.path)
     with study.deciding():
         if reason:
             study.fail(slice_.number, reason)

@@ -70,23 +70,11 @@ class Slice:
         self._process.wait()
         self._close()
 
-    def end(self, reached: bool, run_dir: Path) -> str:
-        """Gives the trial free, once the process is gone; returns why the trial cannot go on, "" if it can.
-
-        `reached` says that the trial has its result. Raises PreemptedError if somebody stopped it on the way, and
-        otherwise the KoGPT2Error of what would stop every other trial too.
-        """
+    def end(self) -> tuple[int, str]:
+        """Gives the trial free, once the process is gone; returns its exit code and the last line of its stderr."""
         code, said = self._process.returncode, self._last_words()
         self._close()
-        if reached and code in (0, PreemptedError.exit_code):
-            return ""
-        if code == DivergedError.exit_code:
-            return said
-        if code in (PreemptedError.exit_code, -signal.SIGTERM):
-            raise PreemptedError(f"{run_dir}: was stopped on the way; the same command goes on")
-        error = KoGPT2Error(f"{run_dir}: {said or f'ended with exit code {code} and without the result of a rung'}")
-        error.exit_code = code if code > 0 else 1
-        raise error
+        return code, said
 
     def _last_words(self) -> str:
         self._errors.seek(0)
@@ -96,6 +84,23 @@ class Slice:
     def _close(self) -> None:
         self._errors.close()
         self._claim.close()
+
+
+def why_it_failed(code: int, said: str, reached: bool, run_dir: Path) -> str:
+    """Returns why a trial cannot go on, "" if it can, by the exit code and the last words of a slice of it.
+
+    `reached` says that the trial has its result. Raises PreemptedError if somebody stopped it on the way, and otherwise
+    the KoGPT2Error of what would stop every other trial too.
+    """
+    if reached and code in (0, PreemptedError.exit_code):
+        return ""
+    if code == DivergedError.exit_code:
+        return said
+    if code in (PreemptedError.exit_code, -signal.SIGTERM):
+        raise PreemptedError(f"{run_dir}: was stopped on the way; the same command goes on")
+    error = KoGPT2Error(f"{run_dir}: {said or f'ended with exit code {code} and without the result of a rung'}")
+    error.exit_code = code if code > 0 else 1
+    raise error
 
 
 def shares_of_gpus(places: int) -> list[str | None]:

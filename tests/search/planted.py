@@ -15,14 +15,31 @@ from pathlib import Path
 
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.lock import RunLock
+from kogpt2_gluon.search.space import overrides
 
 
 def floor(learning_rate, dropout):
     return 2 + 0.5 * (log10(learning_rate) + 3) ** 2 + dropout
 
 
-def main():
-    *settings, _, until = sys.argv[1:]
+class Here:
+    """A slice that is over as soon as it is begun, in this process; its arguments are those of Slice."""
+
+    def __init__(self, number, until, settings, recipe_file, run_dir, claim, command, extra, devices):
+        self.number, self.until = number, until
+        own = [*overrides(settings), f"tracking.run_dir={run_dir}", *extra]
+        self._code = main([str(recipe_file), *own, "--until", str(until)])
+        claim.close()
+
+    def has_ended(self):
+        return True
+
+    def end(self):
+        return self._code, "loss is nan" if self._code == 4 else ""
+
+
+def main(arguments):
+    *settings, _, until = arguments
     recipe, until = load_recipe(settings[0], settings[1:]), int(until)
     training, run_dir = recipe.training, recipe.run_dir
     with RunLock(run_dir):
@@ -52,4 +69,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -18,7 +18,7 @@ from kogpt2_gluon.search.page import importance, render_page
 from kogpt2_gluon.search.searching import search
 from kogpt2_gluon.search.study import Study
 from tests.search.conftest import GRID, PLANTED
-from tests.search.planted import floor
+from tests.search.planted import Here, floor
 
 BEST = {"training.learning_rate": 1e-3, "model.dropout": 0.0}
 
@@ -27,13 +27,18 @@ def quiet(_):
     pass
 
 
+def search_here(study, workers=1):
+    """A search whose trials take no time, and no process."""
+    return search(study, workers, PLANTED, quiet, Here)
+
+
 def steps_of(trials):
     return sum(trial.steps for trial in trials)
 
 
 def test_the_planted_best_is_found_with_four_tenths_of_the_steps(study_of):
     study = study_of()
-    trials = search(study, 1, PLANTED, quiet)
+    trials = search_here(study)
     assert study.best(trials).settings == BEST
     assert len(trials) == 24 == study.plan.space.size
     assert steps_of(trials) <= 0.4 * 24 * 90
@@ -45,20 +50,20 @@ def test_the_planted_best_is_found_with_four_tenths_of_the_steps(study_of):
 def test_tpe_finds_what_is_good_in_a_space_without_end(study_of):
     space = "training.learning_rate: {low: 1e-6, high: 1e-1, log: true}\nmodel.dropout: {low: 0, high: 0.4}\n"
     study = study_of(space)
-    best = study.best(search(study, 2, PLANTED, quiet))
+    best = study.best(search_here(study, 2))
     assert floor(best.settings["training.learning_rate"], best.settings["model.dropout"]) < 2.2
 
 
 def test_two_workers_and_the_median_rule(study_of):
     study = study_of(rule="median", journal=True)
-    trials = search(study, 2, PLANTED, quiet)
+    trials = search_here(study, 2)
     assert study.best(trials).settings == BEST and (study.folder / "study.log").is_file()
     assert steps_of(trials) < 24 * 90
 
 
 def test_it_goes_further_with_more_trials_and_refuses_another_plan(study_of):
-    first = search(study_of(trials=4), 1, PLANTED, quiet)
-    trials = search(study_of(trials=9), 1, PLANTED, quiet)
+    first = search_here(study_of(trials=4))
+    trials = search_here(study_of(trials=9))
     assert len(first) == 4 and len(trials) == 9
     assert [trial.settings for trial in trials[:4]] == [trial.settings for trial in first]
     with pytest.raises(RecipeError, match="another space, eta"):
@@ -67,7 +72,7 @@ def test_it_goes_further_with_more_trials_and_refuses_another_plan(study_of):
 
 def test_a_diverged_trial_fails_and_the_search_goes_on(study_of):
     study = study_of("model.dropout: [0.0, 0.1, 0.5, 0.6]\n")
-    trials = search(study, 1, PLANTED, quiet)
+    trials = search_here(study)
     failed = [trial for trial in trials if trial.standing.state == "failed"]
     assert {trial.settings["model.dropout"] for trial in failed} == {0.5, 0.6}
     assert all("loss is nan" in trial.reason for trial in failed)
@@ -76,10 +81,10 @@ def test_a_diverged_trial_fails_and_the_search_goes_on(study_of):
 
 def test_settings_that_do_not_go_together_are_not_tried(study_of):
     study = study_of("model.units: [64, 96]\nmodel.num_heads: [4, 12, 32]\n")
-    trials = search(study, 1, PLANTED, quiet)
+    trials = search_here(study)
     assert len(trials) == 5  # 64 by 12 is left out
     with pytest.raises(RecipeError, match="not divisible"):
-        search(study_of("model.num_heads: [5, 7, 11]\n", "other"), 1, PLANTED, quiet)
+        search_here(study_of("model.num_heads: [5, 7, 11]\n", "other"))
 
 
 def test_what_would_stop_every_trial_stops_the_search_with_its_line(study_of):
@@ -119,27 +124,28 @@ search(Study(Path(sys.argv[2]), plan), 1, sys.argv[4:], lambda line: None)
 """
 
 
-@pytest.mark.parametrize("storage", ["sqlite", "journal"])
-def test_a_search_that_is_killed_again_and_again_ends_with_the_same_trials(tmp_path, plan_of, storage):
-    """SIGKILL at 20 random moments of two studies; a whole search takes about as long as 10 of the pauses."""
+@pytest.mark.parametrize(
+    ("storage", "kills"),
+    [("sqlite", 3), ("journal", 3), pytest.param("sqlite", 20, marks=pytest.mark.slow)],
+)
+def test_a_search_that_is_killed_again_and_again_ends_with_the_same_trials(tmp_path, plan_of, storage, kills):
+    """SIGKILL at random moments, from before its first decision to the middle of a slice."""
     space = tmp_path / "space.yaml"
     plan_of()
     argv = [sys.executable, "-c", SEARCH, str(space)]
 
     def start(folder):
-        environment = {**os.environ, "PLANTED_SECONDS": "0.02"}
+        environment = {**os.environ, "PLANTED_SECONDS": "0.3"}
         return subprocess.Popen([*argv, str(tmp_path / folder), storage, *PLANTED], env=environment)
 
     assert start("whole").wait(timeout=300) == 0
-    moments, process = random.Random(storage), None
-    for _ in range(10):
+    moments = random.Random(storage)
+    for _ in range(kills):
         process = start("killed")
-        try:
-            process.wait(timeout=0.8 + 1.5 * moments.random())
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with pytest.raises(subprocess.TimeoutExpired):  # it has not ended before
+            process.wait(timeout=0.3 + 1.2 * moments.random())
+        process.kill()
+        process.wait()
     assert start("killed").wait(timeout=300) == 0
     plan = plan_of(trials=12, journal=storage == "journal")
     whole, killed = (Study(tmp_path / folder, plan).trials() for folder in ("whole", "killed"))
