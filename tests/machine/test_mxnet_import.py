@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from kogpt2_gluon.machine.mxnet_import import lazily
+from kogpt2_gluon.machine.mxnet_import import import_mxnet, lazily
 from tests.helpers import ROOT
 
 PLAIN, LAZY = "import mxnet as mx", "from kogpt2_gluon.machine.mxnet_import import import_mxnet\nmx = import_mxnet()"
@@ -144,3 +144,16 @@ def test_libraries_that_mxnet_can_do_without_are_not_imported_and_work_afterward
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[] 2.0 2.0\n", done.stderr
+
+
+def test_an_array_that_a_signal_has_stopped_before_it_was_made_goes_without_a_word(monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    mx = import_mxnet()
+    half = mx.nd.NDArray.__new__(mx.nd.NDArray)
+    del half
+    whole = mx.nd.ones(3)
+    assert whole.sum().asscalar() == 3
+    del whole
+    import_mxnet()  # a second time changes nothing
+    assert mx.nd.NDArray.__mro__[1].__del__.forgives and unraisable == []

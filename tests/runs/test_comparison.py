@@ -64,7 +64,7 @@ def test_curves_over_each_other_and_what_differs(tmp_path):
 
 def test_fifty_runs_of_many_points_make_a_small_page(tmp_path):
     runs = [
-        open_run(make_run(tmp_path / f"{number:02}", 3000, 2 + number / 50, (f"training.seed={number}",)))
+        open_run(make_run(tmp_path / f"{number:02}", 1000, 2 + number / 50, (f"training.seed={number}",)))
         for number in range(50)
     ]
     text = render_comparison(runs, [1.0] * 50)

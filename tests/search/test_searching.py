@@ -126,7 +126,7 @@ search(Study(Path(sys.argv[2]), plan), 1, sys.argv[4:], lambda line: None)
 
 @pytest.mark.parametrize(
     ("storage", "kills"),
-    [("sqlite", 3), ("journal", 3), pytest.param("sqlite", 20, marks=pytest.mark.slow)],
+    [("journal", 3), pytest.param("sqlite", 20, marks=pytest.mark.slow)],
 )
 def test_a_search_that_is_killed_again_and_again_ends_with_the_same_trials(tmp_path, plan_of, storage, kills):
     """SIGKILL at random moments, from before its first decision to the middle of a slice."""

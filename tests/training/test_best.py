@@ -234,7 +234,7 @@ def test_a_run_that_diverges_keeps_its_best(spoilt: Path, tiny: list[str]) -> No
 # Real processes.
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_again_and_again_it_comes_to_the_same_best(tiny: list[str], tmp_path: Path, size: int) -> None:
     """Killed (-9) as soon as `best` has changed, which is in the middle of a save; a straight run has the same."""
     launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
