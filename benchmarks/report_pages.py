@@ -3,7 +3,7 @@
     python benchmarks/report_pages.py [--points 1000000] [--runs 50] [--rounds 3] [--json]
 
 A run with so many records of training, and a hundredth as many evaluations, is written by hand; then `kogpt2 report`
-makes its page. So many runs of 20,000 records each are compared on one page. Each page is opened in Chromium, a new
+makes its page. So many shorter runs are compared on one page. Each page is opened in Chromium, a new
 window each time, until it has loaded and is painted; the median of the rounds counts.
 """
 
@@ -24,22 +24,22 @@ from kogpt2_gluon.runs.comparison import write_comparison
 from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.runs.run_folder import open_run
 
-POINTS_OF_MANY = 20_000
 PAINTED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 
 
 @click.command()
 @click.option("--points", default=1_000_000, show_default=True)
 @click.option("--runs", default=50, show_default=True)
+@click.option("--points-of-many", default=20_000, show_default=True, help="Records of each of these runs.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(points: int, runs: int, rounds: int, as_json: bool) -> None:
+def main(points: int, runs: int, points_of_many: int, rounds: int, as_json: bool) -> None:
     """Make both pages, measure, print."""
     with tempfile.TemporaryDirectory() as folder:
         work, rows = Path(folder), []
         for name, make in (
             (f"a run of {points:,} records", lambda: write_report(written(work / "long", points, 0))),
-            (f"{runs} runs of {POINTS_OF_MANY:,} records", lambda: compare(work, runs)),
+            (f"{runs} runs of {points_of_many:,} records", lambda: compare(work, runs, points_of_many)),
         ):
             began = time.perf_counter()
             path = make()
@@ -62,9 +62,9 @@ def main(points: int, runs: int, rounds: int, as_json: bool) -> None:
         )
 
 
-def compare(work: Path, runs: int) -> Path:
+def compare(work: Path, runs: int, points: int) -> Path:
     """Writes the page of so many runs."""
-    folders = [written(work / f"run-{number:02}", POINTS_OF_MANY, number) for number in range(runs)]
+    folders = [written(work / f"run-{number:02}", points, number) for number in range(runs)]
     return write_comparison([open_run(path) for path in folders], work / "comparison.html", [1.0] * runs)
 
 
