@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -10,6 +11,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from kogpt2_gluon.machine import job
+
+AGAIN_SECONDS = 0.01
+
+
+def send_again_from_finalizer(number: int, frame: Any) -> bool:
+    """Returns True, and sends a signal again in a moment, if it came while an object's ``__del__`` ran.
+
+    Python prints and forgets an exception that is raised there, so the request would be lost. MXNet's arrays have a
+    ``__del__``, and a program that generates text frees thousands a second.
+    """
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    if frame is None:
+        return False
+    again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+    return True
 
 
 @contextmanager
@@ -24,6 +43,8 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, frame: Any) -> None:
         nonlocal first
+        if send_again_from_finalizer(number, frame):
+            return
         now = time.monotonic()
         if not first or now - first >= job.ECHO_SECONDS:
             first = now

@@ -42,12 +42,12 @@ def _forgive_half_made_arrays() -> None:
     if free is None or getattr(free, "forgives", False):
         return
 
-    def free_if_made(self: Any) -> None:
+    def __del__(self: Any) -> None:  # noqa: N807  # the name by which interrupts.py knows a finalizer
         if hasattr(self, "handle"):
             free(self)
 
-    free_if_made.forgives = True  # type: ignore[attr-defined]
-    base.__del__ = free_if_made
+    __del__.forgives = True  # type: ignore[attr-defined]
+    base.__del__ = __del__
 
 
 def _import_with_lazy_operators() -> bool:
