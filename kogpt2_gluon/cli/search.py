@@ -68,6 +68,11 @@ def search(
     """
     from kogpt2_gluon.errors import RecipeError
     from kogpt2_gluon.recipe import load_recipe
+
+    try:
+        import optuna  # noqa: F401  # which the modules below import where they need it
+    except ImportError as error:
+        raise RecipeError(f"a search needs Optuna ({error}): pip install 'kogpt2-gluon[search]'") from None
     from kogpt2_gluon.search import searching
     from kogpt2_gluon.search.page import write_page
     from kogpt2_gluon.search.slices import TRAIN

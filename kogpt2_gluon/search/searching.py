@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from kogpt2_gluon.errors import KoGPT2Error, PreemptedError
+from kogpt2_gluon.errors import PreemptedError
 from kogpt2_gluon.machine.interrupts import send_again_from_finalizer
 from kogpt2_gluon.search.rungs import BUSY, next_slice
 from kogpt2_gluon.search.slices import TRAIN, Slice, shares_of_gpus, why_it_failed
@@ -29,6 +29,7 @@ def search(
 
     `workers` trials train at the same time here, each begun by `start`, which takes the arguments of Slice; other
     processes, on other hosts too, may work on the same study.
+
     Raises the KoGPT2Error that stopped a trial if it would stop all of them, PreemptedError if one was stopped on the
     way. The other trials are then asked to save their state, and the same command goes on.
     """
@@ -121,6 +122,3 @@ def stop_on_signals() -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, stop)
-
-
-__all__ = ["KoGPT2Error", "search", "stop_on_signals"]

@@ -13,7 +13,6 @@ pytest.importorskip("playwright", reason="looks at pages in a browser")
 pytest.importorskip("axe_playwright_python", reason="checks accessibility")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.comparison import write_comparison
@@ -26,7 +25,10 @@ from kogpt2_gluon.search.space import read_space
 from kogpt2_gluon.search.study import Plan, Study
 from tests.runs.test_comparison import make_run
 from tests.search.conftest import PLANTED
+from tests.serving.conftest import browser
 from tests.serving.page_helpers import CHROMIUM
+
+__all__ = ["browser"]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
@@ -65,14 +67,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "comparison": write_comparison([open_run(run) for run in runs], work / "comparison.html", [1.0] * 3),
         "search": write_page(study, trials),
     }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.errors import DataError, KoGPT2Error, PreemptedError, RecipeError
 from kogpt2_gluon.search.page import importance, render_page
 from kogpt2_gluon.search.searching import search
@@ -171,6 +173,13 @@ def test_sigterm_stops_the_search_and_its_trials(tmp_path, tiny):
         process.kill()
     assert process.returncode == 75 and b"the same command goes on" in errors
     assert list((run / "checkpoints").glob("step-*")) and not (run / "lock").exists()
+
+
+def test_without_optuna_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    (tmp_path / "space.yaml").write_text("model.dropout: [0.0, 0.1]\n")
+    done = CliRunner().invoke(cli, ["search", "demo", str(tmp_path / "space.yaml"), "data.test=x"])
+    assert isinstance(done.exception, RecipeError) and "pip install 'kogpt2-gluon[search]'" in str(done.exception)
 
 
 def test_real_trainings(tmp_path, tiny):
