@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @options.device
 @options.precision
 @options.operators
+@options.weights
 @options.json_output
 def evaluate(
     checkpoint: Path,
@@ -50,6 +51,7 @@ def evaluate(
     device: str,
     precision: str,
     operators: str,
+    weights: str | None,
     as_json: bool,
 ) -> None:
     """Score a checkpoint on held-out data: loss, perplexity per token and per word, bits per byte.
@@ -77,7 +79,7 @@ def evaluate(
 
     text = TextOptions(documents, encoding, include, exclude)
     scores = evaluate_checkpoint(
-        checkpoint, data, batch_size, seq_length, device, precision, operators, text, say, stride
+        checkpoint, data, batch_size, seq_length, device, precision, operators, text, say, stride, weights or ""
     )
     if as_json:
         echo_json(scores.to_dict())

@@ -27,6 +27,11 @@ operators = click.option(
     type=click.Choice(["auto", "fused", "stock"]),
     help="The project's fused operators, or MXNet's own.",
 )
+weights = click.option(
+    "--weights",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    help="In which form the matrices are kept; smaller ones are faster. Default: as --precision is.",
+)
 encoding = click.option(
     "--encoding",
     default=AUTO,

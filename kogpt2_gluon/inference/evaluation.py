@@ -26,6 +26,7 @@ import numpy as np
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.loading import load_checkpoint
+from kogpt2_gluon.inference.slot_losses import SlotLosses
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.model.loss import LanguageModelLoss
@@ -243,11 +244,13 @@ def evaluate_checkpoint(
     text: TextOptions | None = None,
     say: Callable[[str], None] = lambda words: None,
     stride: int = 0,
+    weights: str = "",
 ) -> Evaluation:
     """Scores a checkpoint on shards that were made with its own tokenizer, or on text, with that tokenizer.
 
     `data` is a folder of shards; or a file, folder or S3 prefix of text, read as `text` says; or a split of a cleaned
     corpus. `say` is called with what was left out. `seq_length` 0 is the recipe's, `stride` 0 is `seq_length`.
+    `weights` is the form of the matrices that texts are written by (model/decoding.py), empty for the network's own.
     DataError if the shards were made with another tokenizer, or the text cannot be read.
     """
     is_text, text = not is_shard_folder(data), text or TextOptions()
@@ -262,8 +265,9 @@ def evaluate_checkpoint(
         raise RecipeError(
             f"stride={stride}: it takes 1 to {seq_length}, the tokens of a sequence, or some are left out"
         )
-    loss_block = LanguageModelLoss(net)
-    loss_block.hybridize(static_alloc=True, static_shape=True)
+    loss_block: Any = SlotLosses(net, ctx, weights) if weights else LanguageModelLoss(net)
+    if not weights:
+        loss_block.hybridize(static_alloc=True, static_shape=True)
     if is_text:
         held_out, notes = open_held_out_text(data, text, tokenizer, seq_length, stride)
         for note in notes:

@@ -240,7 +240,8 @@ class Chooser:
     ) -> None:
         self._sampling, self._ids = sampling, list(prompt)
         self._restrictions = Restrictions(sampling, len(self._ids), eos_id, vocab_size, left_out)
-        self._rng = np.random.default_rng([sampling.seed, sample])
+        # A generator takes longer to make than a greedy choice, which needs none.
+        self._rng = np.random.default_rng([sampling.seed, sample]) if sampling.temperature else None
 
     def choose(self, logits: NDArray[np.float32]) -> Choice:
         """Chooses the next token by logits (V,), and remembers it as part of the text.
@@ -285,10 +286,11 @@ def choice_of(logits: filters.Row, token: int, alternatives: int = 0, normalizer
     return Choice(token, float(logits[token]) - normalizer, likeliest)
 
 
-def draw(scores: filters.Row, sampling: Sampling, rng: np.random.Generator) -> int:
-    """Draws an id by scores (V,), one of which at least is above -inf; temperature 0 takes the largest."""
+def draw(scores: filters.Row, sampling: Sampling, rng: np.random.Generator | None) -> int:
+    """Draws an id by scores (V,), one of which at least is above -inf; temperature 0 takes the largest, by no `rng`."""
     if sampling.temperature == 0:
         return int(scores.argmax())
+    assert rng
     ids, probabilities = candidates(scores, sampling)
     up_to_here = np.cumsum(probabilities)
     up_to_here /= up_to_here[-1]

@@ -82,7 +82,7 @@ async def _answer(service: Service, body: bytes) -> str:
     if wanted.stream:
         raise bad_request("stream: this container answers once; leave it out", "stream")
     generation = Generation.read(service, wanted)
-    with service.write(generation.network, generation.requests) as texts:
+    with service.write(generation.network, generation.requests, is_stream=False) as texts:
         return json.dumps(await generation.answer(texts), ensure_ascii=False, allow_nan=False)
 
 

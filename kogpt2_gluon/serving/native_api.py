@@ -24,7 +24,16 @@ from kogpt2_gluon.serving import forms
 from kogpt2_gluon.serving.forms import About, GenerateAnswer, GenerateRequest, ScoreAnswer, ScoreRequest, Start
 from kogpt2_gluon.serving.networks import Network
 from kogpt2_gluon.serving.refusals import bad_request
-from kogpt2_gluon.serving.routes import EventStream, StrictRoute, as_refusal, gone, in_thread, refusals, stream_item
+from kogpt2_gluon.serving.routes import (
+    EventStream,
+    StrictRoute,
+    as_refusal,
+    gone,
+    in_thread,
+    in_thread_if_long,
+    refusals,
+    stream_item,
+)
 from kogpt2_gluon.serving.service import Service, Texts, unless_gone
 from kogpt2_gluon.serving.worker import Event
 
@@ -44,8 +53,9 @@ def native_api(service: Service) -> APIRouter:
     )
     async def generate(wanted: GenerateRequest, request: Request) -> Response:
         """Continues a prompt: one answer, or with `stream` server-sent events, a token each."""
-        generation = await in_thread(Generation.read, service, wanted)
-        texts = service.write(generation.network, generation.requests)
+        size = len(wanted.prompt) + len(wanted.written)
+        generation = await in_thread_if_long(size, Generation.read, service, wanted)
+        texts = service.write(generation.network, generation.requests, wanted.stream)
         if wanted.stream:
             return await EventStream.begin(texts, generation.stream(texts), request)
         with texts:
@@ -101,12 +111,15 @@ class Generation:
         network.check_ids(wanted.written, "written")
         ids = [*prompt, *wanted.written]
         network.check_room(ids)
-        before, now = (TextStream(network.tokenizer, each[1:]).prompt for each in (prompt, ids))
+        text = ""
+        if wanted.written:
+            before, now = (TextStream(network.tokenizer, each[1:]).prompt for each in (prompt, ids))
+            text = now[len(before) :]
         start = Start(
             model=network.key,
             seed=seed,
             tokens_read=len(ids),
-            text=now[len(before) :],
+            text=text,
             notes=prompt_notes(network.tokenizer, wanted.prompt, network.max_length, wanted.max_new_tokens),
         )
         return cls(network, start, [TextRequest(ids, sampling, sample) for sample in range(wanted.num_samples)])

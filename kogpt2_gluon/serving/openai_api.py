@@ -18,7 +18,16 @@ from kogpt2_gluon.inference.text_engine import TextRequest, Written
 from kogpt2_gluon.serving.networks import Network
 from kogpt2_gluon.serving.openai_forms import Completion, CompletionRequest, Model, ModelList, OpenAIError
 from kogpt2_gluon.serving.refusals import bad_request
-from kogpt2_gluon.serving.routes import EventStream, StrictRoute, as_refusal, gone, in_thread, refusals, stream_item
+from kogpt2_gluon.serving.routes import (
+    EventStream,
+    StrictRoute,
+    as_refusal,
+    gone,
+    in_thread,
+    in_thread_if_long,
+    refusals,
+    stream_item,
+)
 from kogpt2_gluon.serving.service import Service, Texts, check_answer, unless_gone
 
 DONE = "data: [DONE]\n\n"
@@ -37,12 +46,13 @@ def openai_api(service: Service) -> APIRouter:
     )
     async def completions(wanted: CompletionRequest, request: Request) -> Response:
         """Continues prompts; with `stream`, in chunks."""
-        answer = await in_thread(Answer.read, service, wanted)
+        size = sum(map(len, _listed(wanted.prompt)))
+        answer = await in_thread_if_long(size, Answer.read, service, wanted)
         if wanted.echo and wanted.logprobs is not None:
             scored = await unless_gone(answer.score_prompts(), request.receive)
             if scored is None:
                 return gone()
-        texts = service.write(answer.network, answer.requests)
+        texts = service.write(answer.network, answer.requests, bool(wanted.stream))
         if wanted.stream:
             return await EventStream.begin(texts, answer.stream(texts), request)
         with texts:

@@ -20,12 +20,18 @@ from kogpt2_gluon.serving.service import Texts, unless_gone
 
 T = TypeVar("T")
 # Prompts are encoded in a thread of their own: a long one takes a while, and the event loop answers others meanwhile.
+SHORT = 500  # characters, which are encoded in less time than it takes to have another thread do it
 _ENCODING = ThreadPoolExecutor(1, "encoding")
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Calls a function that takes a while, in another thread than the event loop's."""
     return await asyncio.get_running_loop().run_in_executor(_ENCODING, function, *arguments)
+
+
+async def in_thread_if_long(size: int, function: Callable[..., T], *arguments: Any) -> T:
+    """Calls a function, in the thread of :func:`in_thread` if its text of `size` characters or ids is a long one."""
+    return function(*arguments) if size <= SHORT else await in_thread(function, *arguments)
 
 
 def refusals(form: type[BaseModel]) -> dict[int | str, dict[str, Any]]:

@@ -49,8 +49,11 @@ class Service:
 
     # ---- texts -------------------------------------------------------------------------------------------------------
 
-    def write(self, network: Network, requests: Sequence[TextRequest]) -> Texts:
-        """Begins to write texts. Refused if there is no room for them."""
+    def write(self, network: Network, requests: Sequence[TextRequest], is_stream: bool = True) -> Texts:
+        """Begins to write texts. Refused if there is no room for them.
+
+        Without `is_stream` the events of a text arrive when it ends, all together, which costs a fraction of the work.
+        """
         longest = (min(each.sampling.max_new_tokens, network.max_length) for each in requests)
         listed = 1 + max((each.sampling.alternatives for each in requests), default=0)
         check_answer(sum(longest) * listed)
@@ -59,7 +62,7 @@ class Service:
             raise bad_request(f"a request for {len(requests):,} texts, and the service takes {most:,} at most")
         if self._texts[network.key] + len(requests) > most:
             raise self._is_full()
-        return Texts(self, network, requests, time.monotonic() + self.settings.request_seconds)
+        return Texts(self, network, requests, time.monotonic() + self.settings.request_seconds, is_stream)
 
     def count(self, network: Network, change: int) -> None:
         """Takes note of texts that begin to wait, or that have ended."""
@@ -129,14 +132,19 @@ class Texts(Reply):
     requests : sequence of TextRequest
     deadline : float
         By time.monotonic().
+    is_stream : bool
+        As in :meth:`Service.write`.
     """
 
-    def __init__(self, service: Service, network: Network, requests: Sequence[TextRequest], deadline: float) -> None:
-        self.network = network
+    def __init__(
+        self, service: Service, network: Network, requests: Sequence[TextRequest], deadline: float, is_stream: bool
+    ) -> None:
+        self.network, self._is_stream = network, is_stream
         self._service, self._loop = service, asyncio.get_running_loop()
         self._tickets = [Ticket(network.key, request, deadline, place, self) for place, request in enumerate(requests)]
         self._going = set(self._tickets)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._kept: list[Event] = []  # by the worker's thread, until a text ends
 
     def open(self) -> None:
         """Takes places in the queue."""
@@ -159,12 +167,17 @@ class Texts(Reply):
 
     def deliver(self, events: Sequence[Event]) -> None:
         """Hands events over to the thread of the event loop."""
+        if not self._is_stream:
+            self._kept += events
+            if not any(map(_ends, events)):
+                return
+            events, self._kept = self._kept, []
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(self._take, events)
 
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
-            if event.written is None or event.written.finish_reason:
+            if _ends(event):
                 self._end(event.ticket)
             self._events.put_nowait(event)
 
@@ -196,6 +209,11 @@ class Texts(Reply):
         if reason == TIME:
             return self._service.too_late()
         return Refused(503, "shutdown", "the service stopped before it began", retry_after=5)
+
+
+def _ends(event: Event) -> bool:
+    """Returns True for the last event of a text."""
+    return event.written is None or bool(event.written.finish_reason)
 
 
 def _refusal(error: Exception | None) -> Exception:

@@ -76,9 +76,16 @@ class SentencePieceTokenizer(Tokenizer):
         """True if there is a piece for a line end, so that a text's lines come back as lines under every profile."""
         return self._find(NEWLINE) is not None
 
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        processor = self._processor
+        return frozenset(
+            token for token in range(self.vocab_size) if processor.is_control(token) or processor.is_unknown(token)
+        )
+
     def is_special(self, token: int) -> bool:
         """Returns True for an id that has no text of its own: ``<unk>``, ``<s>``, ``</s>``, ``<pad>``."""
-        return bool(self._processor.is_control(token) or self._processor.is_unknown(token))
+        return token in self._special_ids
 
     def unknown_in(self, text: str) -> list[str]:
         """Returns the parts of a text, normalised, that become ``<unk>``: no piece spells them."""
