@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LARGEST_SEED = 2**53 - 1  # the largest integer that JavaScript has
 MOST_ALTERNATIVES = 20
-MOST_STOPS, LONGEST_STOP = 16, 200
+MOST_STOPS, LONGEST_STOP, MOST_BAD_WORDS = 16, 200, 64
 ModelName = Literal["a", "b"]
 # (text, log-probability, id); a token that is a part of a character is spelled as in "bytes:\xed\x95".
 Alternative = tuple[str, float, int]
@@ -79,6 +79,11 @@ class GenerateRequest(Form):
     allow_unknown: bool = Field(False, description="Allow <unk>, the token of text that the tokenizer cannot spell.")
     stop: list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]] = Field(
         [], max_length=MOST_STOPS, description="A text ends before the first of these that it has."
+    )
+    bad_words: list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]] = Field(
+        [],
+        max_length=MOST_BAD_WORDS,
+        description="Words that are not written; one with a space in front may still be a part of another word.",
     )
     alternatives: int = Field(
         0, ge=0, le=MOST_ALTERNATIVES, description="How many of the likeliest tokens each token lists."

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from kogpt2_gluon import __version__
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.inference.bad_words import bad_word_ids
 from kogpt2_gluon.inference.generation import prompt_notes
 from kogpt2_gluon.inference.prompt_encoding import EncodedPrompt
 from kogpt2_gluon.inference.sampling import Sampling
@@ -104,7 +105,12 @@ class Generation:
             )
         seed = secrets.randbelow(DRAWN_SEEDS) if wanted.seed is None else wanted.seed
         try:
-            sampling = Sampling(**{name: getattr(wanted, name) for name in COPIED}, seed=seed, stop=tuple(wanted.stop))
+            sampling = Sampling(
+                **{name: getattr(wanted, name) for name in COPIED},
+                seed=seed,
+                stop=tuple(wanted.stop),
+                bad_words=bad_word_ids(network.tokenizer, wanted.bad_words),
+            )
         except KoGPT2Error as error:
             raise bad_request(str(error)) from None
         prompt = network.encode(wanted.prompt)

@@ -50,6 +50,13 @@ def test_texts_are_those_of_kogpt2_generate(service, loaded, settings):
         assert each["tokens_written"] == sum(token["id"] != tokenizer.eos_id for token in each["tokens"])
 
 
+def test_bad_words_are_not_written(service):
+    plain = service.post("/generate", prompt=PROMPT, max_new_tokens=12, temperature=0)["texts"][0]
+    word = next(token["text"].strip() for token in plain["tokens"] if token["text"].strip())
+    other = service.post("/generate", prompt=PROMPT, max_new_tokens=12, temperature=0, bad_words=[word])["texts"][0]
+    assert word in plain["text"] and word not in other["text"]
+
+
 def test_a_drawn_seed_is_answered_and_repeats(service):
     first, second = (service.post("/generate", prompt=PROMPT, max_new_tokens=12) for _ in range(2))
     assert first["seed"] != second["seed"]
