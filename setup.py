@@ -55,6 +55,8 @@ SERVE = [
 ]
 # kogpt2 search: 5 counts pruned trials as TPE needs it
 SEARCH = ["optuna>=5"]
+# kogpt2 tokenizer --morphemes kiwi. A tokenizer's file names the exact versions, and says so where others are there.
+MORPHEMES = ["kiwipiepy>=0.24,<0.25", "kiwipiepy_model>=0.24,<0.25"]
 PICTURES = ["resvg-py>=0.3; python_version >= '3.10'"]  # kogpt2 report --format png
 TRACKERS = ["mlflow-skinny>=3; python_version >= '3.10'", "wandb>=0.20; python_version >= '3.10'"]
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
@@ -89,6 +91,7 @@ TEST = [
     *SERVE,
     *SEARCH,
     *PICTURES,
+    *MORPHEMES,
     *TRACKERS,
     *CLIENTS,
 ]
@@ -129,6 +132,7 @@ setup(
         "serve": SERVE,
         "search": SEARCH,
         "pictures": PICTURES,
+        "morphemes": MORPHEMES,
         "trackers": TRACKERS,
         "launch": [*AWS, *LAUNCH],
         "convert": ["torch>=2.0", "transformers>=4.40", "onnx>=1.15", "gguf>=0.10"],

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from kogpt2_gluon.cli.group import Group, echo_json
 from kogpt2_gluon.cli.options import json_output
@@ -35,7 +36,7 @@ def tokenizer() -> None:
 
 @tokenizer.command(no_args_is_help=True)
 @click.argument("corpora", nargs=-1, required=True, type=ANY_PATH)
-@click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
+@click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model, or tokenizer.json, to write.")
 @click.option("--vocab-size", default=50000, show_default=True, type=click.IntRange(min=8))
 @click.option("--unused", default=100, show_default=True, type=click.IntRange(min=0), help="Reserved <unusedN> tokens.")
 @click.option(
@@ -59,8 +60,18 @@ def tokenizer() -> None:
     show_default=True,
     help="Learn from at most this many MB of text, drawn by hash; it needs 4.5 times as much memory.",
 )
+@click.option(
+    "--byte-level", is_flag=True, help="Byte-level BPE as GPT-2 has it, a tokenizer.json: all text comes back as it is."
+)
+@click.option(
+    "--morphemes",
+    type=click.Choice(["kiwi"]),
+    help="With --byte-level: cut text at morphemes first, as HyperCLOVA does. Needs kiwipiepy.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
+@click.pass_context
 def train(
+    context: click.Context,
     corpora: tuple[Path, ...],
     out: Path,
     vocab_size: int,
@@ -69,16 +80,28 @@ def train(
     profile: str,
     keep_newlines: bool,
     sample_mb: float,
+    byte_level: bool,
+    morphemes: str | None,
     overwrite: bool,
 ) -> None:
-    """Train a SentencePiece BPE like KoGPT-2's on cleaned corpora.
+    """Train a SentencePiece BPE like KoGPT-2's on cleaned corpora, or a byte-level BPE.
 
     \b
     Example: kogpt2 tokenizer train wiki news --vocab-size 50000 --out tokenizer.model
     """
     from kogpt2_gluon.tokens.training import train_tokenizer
 
+    if morphemes and not byte_level:
+        raise RecipeError(f"--morphemes {morphemes}: goes with --byte-level; give both")
     _check_out(out, overwrite)
+    if byte_level:
+        from kogpt2_gluon.tokens.byte_level_training import train_byte_level
+
+        _refuse_of_sentencepiece(context)
+        show = sys.stderr.isatty()
+        made = train_byte_level(corpora, out, vocab_size, unused, morphemes, sample_mb, verbose=show, say=click.echo)
+        click.echo(f"{out}: {made.vocab_size:,} tokens, sha256 {made.sha256[:16]}...")
+        return
     trained = train_tokenizer(
         corpora,
         out,
@@ -145,6 +168,14 @@ def report(
         echo_json(found, indent=1)
     else:
         click.echo(format_report(found))
+
+
+def _refuse_of_sentencepiece(context: click.Context) -> None:
+    """Raises RecipeError if an option was given that byte-level BPE has no use for."""
+    for name in ("character_coverage", "profile", "keep_newlines"):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = f"--{name.replace('_', '-')}"
+            raise RecipeError(f"{option}: byte-level BPE keeps every character and line end as it is; leave it out")
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

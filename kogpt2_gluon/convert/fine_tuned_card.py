@@ -44,7 +44,7 @@ MXNet), converted {rounding}.
 {_program(task, has_tags)}
 ```
 
-## Rows and answers
+{tokenizer.cutting}## Rows and answers
 
 {_answers(task, has_tags)}
 {_rows(recipe, task, tokenizer, padding)}{_scores(state)}

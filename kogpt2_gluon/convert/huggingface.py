@@ -180,4 +180,4 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 model, tokenizer = GPT2LMHeadModel.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 ```
 
-{tokenizer.usage(recipe.model.max_length, bos)}{card_sections(recipe, state, tokenizer)}"""
+{tokenizer.cutting}{tokenizer.usage(recipe.model.max_length, bos)}{card_sections(recipe, state, tokenizer)}"""

@@ -124,4 +124,4 @@ print(tokenizer.decode(ids))
   input is an error. It names a node, such as `sequence_is_longer_than_max_length_{model.max_length}`.
 - `quantize_dynamic` of onnxruntime 1.32 works; older ones spoil a matrix that is used twice, as the embedding is here.
 
-{card_sections(recipe, state, tokenizer)}"""
+{tokenizer.cutting}{card_sections(recipe, state, tokenizer)}"""

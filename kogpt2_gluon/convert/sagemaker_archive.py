@@ -35,7 +35,12 @@ from kogpt2_gluon.runs.checkpoint import TIED_COPY, WEIGHTS_ALONE, save_checkpoi
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import replace_file
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
-from kogpt2_gluon.storage.tokenizer_file import TOKENIZER_JSON, StoredTokenizer, stored_tokenizer
+from kogpt2_gluon.storage.tokenizer_file import (
+    TOKENIZER_JSON,
+    StoredTokenizer,
+    read_tokenizer_json,
+    stored_tokenizer,
+)
 from kogpt2_gluon.wording import gigabytes
 
 ENDING = ".tar.gz"
@@ -80,6 +85,7 @@ def write_sagemaker(source: Source, out: Path) -> None:
     refuse_unfit(out)
     source.verify(optimizer=False)
     recipe, tokenizer = source.recipe(), stored_tokenizer(source.tokenizer_path)
+    _refuse_morphemes(source.tokenizer_path, tokenizer)
     arrays = checked(source.model_arrays(), recipe.model, str(source.model_path))
     needed = 2 * bytes_of(recipe.model)
 
@@ -92,6 +98,15 @@ def write_sagemaker(source: Source, out: Path) -> None:
             _write_archive(stream, _files(checkpoint, _card(recipe, source.state()), tokenizer))
     except OSError as error:
         raise RecipeError(f"{out}: cannot be written: {error.strerror or error}") from None
+
+
+def _refuse_morphemes(path: Path, tokenizer: StoredTokenizer) -> None:
+    """Raises RecipeError if texts must be cut at morphemes: the container's Python cannot run what does it."""
+    if tokenizer.file_name == TOKENIZER_JSON and read_tokenizer_json(tokenizer.content, path).morphemes:
+        raise RecipeError(
+            f"{path}: its text is cut by kiwipiepy, which needs Python 3.9, and AWS's container with MXNet has 3.8; "
+            "serve the checkpoint from an image of your own with kogpt2 serve"
+        )
 
 
 class _WithoutTiedCopy(LazyArrays[None]):

@@ -13,6 +13,7 @@ from kogpt2_gluon.convert.original import write_original
 from kogpt2_gluon.convert.run_folder import write_run
 from kogpt2_gluon.convert.sagemaker_archive import write_sagemaker
 from kogpt2_gluon.convert.source import Source
+from kogpt2_gluon.convert.tokenizer_files import CUTTING
 from kogpt2_gluon.errors import RecipeError
 
 MEGABYTE = 1_000_000
@@ -49,7 +50,8 @@ def convert_to(
             return f"{done}; the head of its task {task.name} is left out"
         if target == "huggingface":
             convert_fine_tuned(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos, part)
-            return f"{out}: load it with {CLASSES[(part or heads_of(task)[0]) == SPANS]}; README.md shows how"
+            loading = CLASSES[(part or heads_of(task)[0]) == SPANS]
+            return f"{out}: load it with {loading}; README.md shows how{_cutting(out)}"
     if target == "checkpoint":
         write_run(source, out, with_optimizer)
         further = f"train {out}/recipe.yaml" if with_optimizer else f"train RECIPE --init-from {out}"
@@ -57,7 +59,8 @@ def convert_to(
         return f"{out}: go on with kogpt2 {further}, or try kogpt2 {use}"
     if target == "onnx":
         write_onnx(source, out, bos)
-        return f"{out}: model.onnx generates and logits.onnx scores, with onnxruntime; README.md shows how"
+        use = "model.onnx generates and logits.onnx scores, with onnxruntime"
+        return f"{out}: {use}; README.md shows how{_cutting(out)}"
     if target == "gguf":
         write_gguf(source, out, dtype, measure)
         return f"{out}: try llama-completion -m {out / file_name(dtype)} -no-cnv -p PROMPT"
@@ -68,4 +71,11 @@ def convert_to(
         write_original(source, out)
         return f"{out}: its README.md says how KoGPT2 v1 loads it"
     convert_checkpoint(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos)
-    return f"{out}: load it with GPT2LMHeadModel.from_pretrained and AutoTokenizer.from_pretrained({str(out)!r})"
+    loading = f"GPT2LMHeadModel.from_pretrained and AutoTokenizer.from_pretrained({str(out)!r})"
+    return f"{out}: load it with {loading}{_cutting(out)}"
+
+
+def _cutting(out: Path) -> str:
+    """Returns what to do with texts for a tokenizer that wants them cut at morphemes, "" for any other."""
+    is_cut = (out / CUTTING).is_file()
+    return f"; cut texts with its {CUTTING} first, as README.md shows, or they get other ids" if is_cut else ""

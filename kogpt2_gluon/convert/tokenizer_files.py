@@ -9,10 +9,12 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 from kogpt2_gluon.convert.tokenizer_json import SentencePieceBPE, tokenizer_json
-from kogpt2_gluon.convert.usage import usage
+from kogpt2_gluon.convert.usage import morpheme_usage, usage
+from kogpt2_gluon.convert.vendored_code import module_file
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.tokenizer_file import (
     CONFIG,
+    MORPHEMES,
     TOKENIZER_JSON,
     is_json,
     library_errors,
@@ -22,6 +24,7 @@ from kogpt2_gluon.storage.tokenizer_file import (
 from kogpt2_gluon.storage.tokenizer_file import MAP as SPECIAL
 
 SPIECE = "spiece.model"
+CUTTING = "morphemes.py"  # the step before tokenizer.json, which cannot hold a morpheme analyzer
 # What a folder may have next to tokenizer.json; copied with it.
 BESIDE = (CONFIG, SPECIAL, "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
 
@@ -33,6 +36,7 @@ class TokenizerFiles(Protocol):
     ids: dict[str, int]  # of every piece
     special_tokens: dict[str, str]  # transformers' name of it, such as "bos_token": the piece
     description: str  # a sentence for the card
+    cutting: str  # a section of the card: what cuts texts before the tokenizer gets them; "" if nothing does
 
     def usage(self, max_length: int, bos: bool) -> str:
         """A section of the card about other tools."""
@@ -51,6 +55,8 @@ def read_tokenizer(path: Path) -> TokenizerFiles:
 
 class FromSentencePiece:
     """The files of a SentencePiece model; the model itself is one, so that a conversion back has it."""
+
+    cutting = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,6 +106,10 @@ class FromJson:
         self.special_tokens = self._file.special
         self.special_symbols = self._file.special_symbols
         self.description = f"A `tokenizers` file with {len(self.ids):,} pieces, as it was."
+        self._analyzer = self._file.morphemes
+        if self._analyzer:
+            self.description += f" It needs `{CUTTING}`, which cuts a text at morphemes first."
+        self.cutting = morpheme_usage(self._analyzer) + "\n" if self._analyzer else ""
 
     def usage(self, max_length: int, bos: bool) -> str:
         """Returns nothing: what holds for such a file is for its maker to say."""
@@ -118,7 +128,11 @@ class FromJson:
             **self.special_tokens,
         }
         made_here = {CONFIG: _json(made), SPECIAL: _json(self.special_tokens)}
-        return {TOKENIZER_JSON: self._file.content, **made_here, **self._copied}
+        files = {TOKENIZER_JSON: self._file.content, **made_here, **self._copied}
+        if self._analyzer:
+            files[CONFIG] = _json({**json.loads(files[CONFIG]), MORPHEMES: self._analyzer})
+            files[CUTTING] = module_file("kogpt2_gluon.tokens.morphemes")
+        return files
 
 
 def _json(content: dict[str, Any]) -> bytes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def usage(bos: str, eos: str, max_length: int, adds_bos: bool) -> str:
     """Returns a section of the card: special tokens at both ends of a text and within it, lengths, odd characters.
@@ -30,4 +33,31 @@ def usage(bos: str, eos: str, max_length: int, adds_bos: bool) -> str:
 - `tokenizers`, transformers.js and OpenVINO always look for special tokens in a text. Take them out of texts that you
   do not trust.
 - The ids are SentencePiece's but for texts with several combining marks on one letter.
+"""
+
+
+def morpheme_usage(analyzer: Mapping[str, Any]) -> str:
+    """Returns a section of the card: how texts are cut at morphemes before the folder's tokenizer gets them."""
+    packages = " ".join(f"{name}=={analyzer.get(name)}" for name in ("kiwipiepy", "kiwipiepy_model"))
+    return f"""## Cut texts at morphemes first
+
+The network has learnt from texts that Kiwi cut at morphemes, which no tokenizer.json can do. Without `morphemes.py` of
+this folder a text gets other ids, without an error, and the network reads it badly:
+
+```python
+import sys
+
+from transformers import AutoTokenizer
+
+sys.path.insert(0, ".")
+from morphemes import Cutter  # pip install {packages}
+
+tokenizer, cutter = AutoTokenizer.from_pretrained("."), Cutter.of(".")
+ids = tokenizer(cutter.cut("나는 학교에 갔다."), is_split_into_words=True)["input_ids"]
+```
+
+With `tokenizers` alone it is `tokenizer.encode(cutter.cut(text), is_pretokenized=True)`.
+
+Pipelines, lm-eval, transformers.js and OpenVINO encode texts by themselves, without the cut. Decoding needs nothing:
+the ids' text is the text, byte for byte.
 """

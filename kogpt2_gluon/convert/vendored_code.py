@@ -36,6 +36,13 @@ def code_files(start: str) -> Iterator[tuple[str, bytes]]:
             yield _name(root, path), path.read_bytes()
 
 
+def module_file(name: str) -> bytes:
+    """Returns the file of a module of this package as it is, for one that needs no other of them."""
+    path = _file_of(Path(kogpt2_gluon.__file__).parent, name)
+    assert path, name
+    return path.read_bytes()
+
+
 def _imported(source: str) -> Iterator[str]:
     """Yields the names of what a module imports: of modules, and of their attributes, which may be modules too."""
     for node in ast.walk(ast.parse(source)):

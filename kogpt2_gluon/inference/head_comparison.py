@@ -18,6 +18,7 @@ from kogpt2_gluon.machine.runtime import context, mx
 from kogpt2_gluon.model.filling import fill_network_from
 from kogpt2_gluon.model.heads import HeadSizes, build_task_model
 from kogpt2_gluon.runs.saved_task import REGRESSION, SavedTask
+from kogpt2_gluon.tokens.morphemes import FIELD, Cutter
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 Ids = Sequence[Sequence[int]]
@@ -110,7 +111,11 @@ def _in_transformers(folder: Path, task: SavedTask, rows: Ids, part: str) -> Out
     tokenizer = AutoTokenizer.from_pretrained(folder)
     kind: Any = GPT2ForTokenClassification if part == SPANS else GPT2ForSequenceClassification
     net = kind.from_pretrained(folder).eval()
-    encoded = [tokenizer(*texts)["input_ids"] for texts in _texts(task)]
+    cut = Cutter.of(folder).cut if FIELD in tokenizer.init_kwargs else None
+    encoded = [
+        tokenizer(*map(cut, texts), is_split_into_words=True)["input_ids"] if cut else tokenizer(*texts)["input_ids"]
+        for texts in _texts(task)
+    ]
     fitting = [ids for ids in encoded if len(ids) <= tokenizer.model_max_length]
     if fitting and fitting != [list(ids) for ids in rows]:
         raise DataError(f"{folder}: its tokenizer does not give rows the ids that the fine-tuning gave them")

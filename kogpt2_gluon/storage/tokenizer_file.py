@@ -13,6 +13,10 @@ are looked up, in this order, until one place has an answer for each:
 
 If 2 gives another answer than 3, the answer is written into the content under ``roles``: the file alone is then enough,
 and tokenizers that differ in it have different hashes. `tokenizers` and transformers do not look at that field.
+
+A file whose text is cut at morphemes (:mod:`kogpt2_gluon.tokens.morphemes`) says so in its pre-tokenizer, under
+``morphemes``. `tokenizers` does not look at that field either, and transformers leaves it out when it saves the file
+again; it is then taken from tokenizer_config.json, where a converted folder has it too and transformers keeps it.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ KNOWN = {
 }
 BRACKETED = re.compile(r"<.*\w.*>|\[.*\w.*\]", re.DOTALL)
 MAP, CONFIG = "special_tokens_map.json", "tokenizer_config.json"
+MORPHEMES = "morphemes"
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\s*[\"}]")  # no SentencePiece model begins so
 
 Found = dict[str, Optional[str]]  # a role and its token; None where something says that there is none
@@ -130,6 +135,12 @@ class TokenizerJson:
         return vocab if isinstance(vocab, dict) else {piece: token for token, (piece, _) in enumerate(vocab)}
 
     @property
+    def morphemes(self) -> dict[str, Any] | None:
+        """The analyzer that cuts a text before this file's model gets it; None if nothing does."""
+        cuts: dict[str, Any] | None = (self.plain.get("pre_tokenizer") or {}).get(MORPHEMES)
+        return cuts
+
+    @property
     def controls(self) -> list[str]:
         """The tokens that no text can insert: those with a role, and special ones with a name in brackets."""
         named = [name for name in self._marked if BRACKETED.fullmatch(name)]
@@ -154,6 +165,9 @@ def read_tokenizer_json(content: bytes, path: Path) -> TokenizerJson:
     """
     plain = _parse(content, path)
     _check_types(plain, path)
+    if _takes_cuts(plain, path):
+        content = _dump(plain, path)
+    _check_morphemes(plain, path)
     file = TokenizerJson(path, content, plain, {})
     stated = _stated(plain)
     if stated:
@@ -202,6 +216,28 @@ def _check_types(plain: dict[str, Any], path: Path) -> None:
         isinstance(token, dict) and isinstance(token.get("content"), str) for token in added
     ):
         raise DataError(f"{path}: its added_tokens are damaged")
+
+
+def _takes_cuts(plain: dict[str, Any], path: Path) -> bool:
+    """Returns True if tokenizer_config.json names an analyzer and the file itself does not; it is then put in."""
+    cuts, config = plain.get("pre_tokenizer"), path.parent / CONFIG
+    if not isinstance(cuts, dict) or MORPHEMES in cuts or path.name != TOKENIZER_JSON or not config.is_file():
+        return False
+    analyzer = _parse(read_limited(config), config).get(MORPHEMES)
+    if analyzer is None:
+        return False
+    cuts[MORPHEMES] = analyzer
+    return True
+
+
+def _check_morphemes(plain: dict[str, Any], path: Path) -> None:
+    """Raises DataError if what a file says of its analyzer is not words and numbers under names."""
+    cuts = plain.get("pre_tokenizer")
+    if cuts is not None and not isinstance(cuts, dict):
+        raise DataError(f"{path}: its pre_tokenizer is damaged")
+    analyzer = (cuts or {}).get(MORPHEMES, {})
+    if not isinstance(analyzer, dict) or not all(isinstance(value, (str, int)) for value in analyzer.values()):
+        raise DataError(f"{path}: what it says of {MORPHEMES} is damaged: {str(analyzer)[:40]!r}")
 
 
 def _stated(plain: dict[str, Any]) -> Found:
@@ -310,7 +346,11 @@ def _with_roles(file: TokenizerJson, special: dict[str, str]) -> bytes:
     for token in added:
         if token["content"] in roles:
             token["roles"] = roles[token["content"]]
+    return _dump(file.plain, file.path)
+
+
+def _dump(plain: dict[str, Any], path: Path) -> bytes:
     try:
-        return json.dumps(file.plain, ensure_ascii=False).encode()
+        return json.dumps(plain, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise DataError(f"{file.path}: damaged: half of a surrogate pair in it") from None
+        raise DataError(f"{path}: damaged: half of a surrogate pair in it") from None

@@ -169,8 +169,8 @@ class JsonTokenizer(Tokenizer):
     document.
     """
 
-    def __init__(self, content: bytes, path: Path) -> None:
-        file = read_tokenizer_json(content, path)
+    def __init__(self, file: TokenizerJson) -> None:
+        path = file.path
         super().__init__(StoredTokenizer(TOKENIZER_JSON, file.content), path)
         # A process uses one thread, as for SentencePiece: the work is shared out among processes. With this setting
         # the library also has no threads that a fork would lose, and prints no warning about it.
@@ -186,6 +186,16 @@ class JsonTokenizer(Tokenizer):
         with library_errors(path, "cannot use it"):
             self.adds_space = self._check_pre_tokenizer()
             self._check_decoder()
+
+    @staticmethod
+    def read(content: bytes, path: Path) -> JsonTokenizer:
+        """Reads the content of a tokenizer.json, also of one whose text is cut at morphemes."""
+        file = read_tokenizer_json(content, path)
+        if file.morphemes is None:
+            return JsonTokenizer(file)
+        from kogpt2_gluon.tokens.morpheme_tokenizer import MorphemeTokenizer  # it is a JsonTokenizer
+
+        return MorphemeTokenizer(file, file.morphemes)
 
     def _name_ids(self, found: dict[str, int], names: dict[str, str], file: TokenizerJson) -> None:
         """Makes the tables of ids; `found` are the library's, `names` the control tokens by the names it has."""

@@ -69,7 +69,7 @@ class Tokenizer(ABC):
         if is_json(content):
             from kogpt2_gluon.tokens.json_tokenizer import JsonTokenizer  # `tokenizers` is loaded where it is needed
 
-            return JsonTokenizer(content, path)
+            return JsonTokenizer.read(content, path)
         from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 
         return SentencePieceTokenizer(content, path)

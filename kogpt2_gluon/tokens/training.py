@@ -92,8 +92,12 @@ def train_tokenizer(
     DiskFullError
         There is no room for the model.
     """
-    _check_arguments(vocab_size, unused, character_coverage, profile, sample_mb)
-    _check_room(out, vocab_size)
+    if profile not in PROFILES:
+        raise RecipeError(f"--profile {profile}: is none of {', '.join(PROFILES)}")
+    if not 0.98 <= character_coverage <= 1:
+        raise RecipeError(f"--character-coverage {character_coverage:g}: must be from 0.98 to 1")
+    check_sizes(vocab_size, unused, sample_mb)
+    check_room(out, vocab_size)
     folders = [corpora] if isinstance(corpora, Path) else list(corpora)
     names = ", ".join(map(str, folders))
     sentences = Sentences(folders, int(sample_mb * 1e6))
@@ -130,14 +134,20 @@ def train_tokenizer(
         raise _explain(error, names, vocab_size) from None
     content = name_profile(model.getvalue(), profile)
     # Not before: SentencePiece hears no signal of Python's, and SIGTERM would have to wait for its end.
-    with interruptible(), full_disk_named(out.parent, lambda: _need(out, len(content))):
+    with interruptible():
+        return write_tokenizer(out, content)
+
+
+def write_tokenizer(out: Path, content: bytes) -> Tokenizer:
+    """Writes a tokenizer's file, whole or not at all, and reads it. Raises DiskFullError."""
+    with full_disk_named(out.parent, lambda: _need(out, len(content))):
         write_file(out, content)
     return Tokenizer.load(out)
 
 
-def _check_room(out: Path, vocab_size: int) -> None:
+def check_room(out: Path, vocab_size: int, piece_bytes: int = PIECE_BYTES) -> None:
     """Raises DiskFullError if there is no room for a model, before hours are spent on it."""
-    if free_bytes(out) < (need := MODEL_BYTES + PIECE_BYTES * vocab_size):
+    if free_bytes(out) < (need := MODEL_BYTES + piece_bytes * vocab_size):
         raise disk_full(out, _need(out, need))
 
 
@@ -145,15 +155,12 @@ def _need(out: Path, size: int) -> str:
     return f"the tokenizer needs {gigabytes(size)}; make room, or choose another --out"
 
 
-def _check_arguments(vocab_size: int, unused: int, character_coverage: float, profile: str, sample_mb: float) -> None:
-    if profile not in PROFILES:
-        raise RecipeError(f"--profile {profile}: is none of {', '.join(PROFILES)}")
+def check_sizes(vocab_size: int, unused: int, sample_mb: float) -> None:
+    """Raises RecipeError if a size of a tokenizer cannot be."""
     if vocab_size < 1:
         raise RecipeError(f"--vocab-size {vocab_size}: must be above 0")
     if unused < 0:
         raise RecipeError(f"--unused {unused}: must not be below 0")
-    if not 0.98 <= character_coverage <= 1:
-        raise RecipeError(f"--character-coverage {character_coverage:g}: must be from 0.98 to 1")
     if not 0 < sample_mb < 1e9:
         raise RecipeError(f"--sample-mb {sample_mb:g}: must be above 0 (megabytes of text)")
 
@@ -214,12 +221,15 @@ class Sentences:
             )
 
     def summary(self) -> str:
-        """Says in one line how much of the text is used."""
+        """Says in one line how much of the text is used, and what memory SentencePiece needs for it."""
+        need = gib(MEMORY_FACTOR * self.used + 3e8)
+        return f"learning from {self.amount()}; SentencePiece needs about {need} of memory"
+
+    def amount(self) -> str:
+        """Says how much of the text is used."""
         if self.used == self.total:
-            used = f"all {gigabytes(self.total)} of text"
-        else:
-            used = f"a sample of {gigabytes(self.used)} of the {gigabytes(self.total)} of text"
-        return f"learning from {used}; SentencePiece needs about {gib(MEMORY_FACTOR * self.used + 3e8)} of memory"
+            return f"all {gigabytes(self.total)} of text"
+        return f"a sample of {gigabytes(self.used)} of the {gigabytes(self.total)} of text"
 
     def _all(self) -> Iterator[str]:
         for corpus in self._corpora:

@@ -226,6 +226,15 @@ def test_the_road_of_docs_data_runs_to_the_dry_run(work, tmp_path, monkeypatch):
     assert "parameters" in [execute(command) for command in road[: last + 1]][-1]
 
 
+def test_the_commands_of_docs_morphemes_run(work, tmp_path, monkeypatch):
+    pytest.importorskip("kiwipiepy", reason="cuts at morphemes")
+    (tmp_path / "corpus").symlink_to(work / "corpus")
+    monkeypatch.chdir(tmp_path)
+    for command in commands_of("docs/morphemes.md", "kogpt2 "):
+        execute(command)
+    assert (tmp_path / "shards" / "train" / "tokenizer.json").is_file()
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/cluster.md"])
 def test_plans_and_jobs_are_made_as_the_documents_say(document, tmp_path, monkeypatch):
     """Each plan and the jobs made of it have a folder of their own: two of the jobs have a file of the same name."""
