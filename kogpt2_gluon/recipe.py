@@ -72,7 +72,8 @@ class Recipe:
             data.update({key: plain["data"][key] for key in given if plain["data"][key] != defaults[key]})
         apart: tuple[str, ...] = WHERE_IT_RUNS if self.training.init_from else (*WHERE_IT_RUNS, *INITIAL)
         usual = TrainingRecipe()  # keys about what is odd count only if set: runs from before they existed go on
-        apart += tuple(key for key in WHEN_ODD if getattr(self.training, key) == getattr(usual, key))
+        later = (*WHEN_ODD, "init_renamed")
+        apart += tuple(key for key in later if getattr(self.training, key) == getattr(usual, key))
         decides: dict[str, Any] = {
             "model": plain["model"],
             "data": data,
@@ -82,6 +83,8 @@ class Recipe:
             decides["adaptation"] = plain["adaptation"]
         if self.task.name:
             decides["task"] = Path(self.task.name).stem
+            if self.task.locales:
+                decides["locales"] = self.task.locales
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -258,7 +261,7 @@ def _unfit_task(recipe: Recipe) -> Iterator[Fault]:
     """Yields the faults of settings that do not go together with a task, or without one."""
     task, data, usual = recipe.task, recipe.data, TaskRecipe()
     if not task.name:
-        for key in ("data", "epochs", "dev_share", "too_long"):
+        for key in ("data", "epochs", "dev_share", "too_long", "locales", "zero_shot"):
             if getattr(task, key) != getattr(usual, key):
                 yield Fault((f"task.{key}", "task.name"), f"task.{key} is set, and task.name, which needs it, is empty")
         if recipe.evaluation.patience and not (data.test and recipe.checkpoint.keep_best):

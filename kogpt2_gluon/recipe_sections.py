@@ -10,7 +10,7 @@ from kogpt2_gluon.options import Paths, option
 # Keys of `training`: those that are not about what is computed,
 WHERE_IT_RUNS = ("ops", "device", "threads", "recompute", "compare_interval")
 # those about the weights that a run begins with,
-INITIAL = ("init_from", "init_positions", "init_vocabulary")
+INITIAL = ("init_from", "init_positions", "init_vocabulary", "init_renamed")
 # and those about updates that are out of the ordinary.
 WHEN_ODD = ("on_nonfinite", "on_spike", "spike_window", "spike_sigmas", "spike_leave_out", "most_skipped")
 
@@ -186,6 +186,12 @@ class TrainingRecipe:
         "how init_from's embedding is extended to more pieces: each new row is the mean of the trained ones",
         choices=("none", "mean"),
     )
+    init_renamed: str = option(
+        "none",
+        "how the rows of tokens that `kogpt2 tokenizer rename` named begin: as in init_from, or as the mean of the "
+        "rows of the pieces that spelled the name before",
+        choices=("none", "mean"),
+    )
     seed: int = option(0, "the one seed of weights, order and dropout", minimum=0)
     precision: str = option(
         "float32",
@@ -229,6 +235,14 @@ class TaskRecipe:
         "share of the training rows that chooses the best checkpoint where the data has no dev set besides a test set",
         minimum=0.001,
         maximum=0.9,
+    )
+    locales: list[str] = option(
+        [],
+        "languages of massive that are trained, such as [ko-KR, en-US]; [all]: those with a file in task.data, without "
+        "zero_shot's; empty: ko-KR",
+    )
+    zero_shot: list[str] = option(
+        [], "languages of massive that are left out of training, and whose test rows are scored; [all]: all others"
     )
     too_long: str = option(
         "stop",

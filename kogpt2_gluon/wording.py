@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 
 
 def gib(size: float) -> str:
@@ -40,3 +41,10 @@ def duration(seconds: float) -> str:
 def counted(count: int, noun: str) -> str:
     """Writes a count with its noun, in the plural if it is not one: ``1 slot``, ``8 slots``, ``0 slots``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def width_of(text: str) -> int:
+    """Returns the columns of a terminal that a text takes: Korean letters take two."""
+    return sum(
+        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text
+    )

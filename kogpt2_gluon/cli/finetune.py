@@ -50,6 +50,7 @@ def finetune(
     \b
     Example: kogpt2 finetune runs/kogpt2_base --task nsmc --data nsmc --seeds 3 --untrained
              kogpt2 finetune runs/small_cpu --task mine.yaml --data tables training.learning_rate=1e-4
+             kogpt2 finetune runs/small_cpu --task massive --data massive "task.locales=[ko-KR, en-US]"
     """
     from kogpt2_gluon.tasks.pretraining_overlap import sets_of
     from kogpt2_gluon.training.finetune_plan import Plan

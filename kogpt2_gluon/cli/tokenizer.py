@@ -1,4 +1,4 @@
-"""The verb `kogpt2 tokenizer` with its subcommands train, rename and report. Without one of these words it trains."""
+"""The verb `kogpt2 tokenizer`: train, suggest, rename and report. Without one of these words it trains."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TokenizerGroup(Group):
 
 @click.group(cls=TokenizerGroup, no_args_is_help=True)
 def tokenizer() -> None:
-    """Corpus -> tokenizer: train one, name its unused tokens, measure how well it suits a text.
+    """Corpus -> tokenizer: train one, find terms for its unused tokens, name these, measure how well it suits a text.
 
     \b
     kogpt2 tokenizer CORPUS... --out tokenizer.model         is short for `tokenizer train`
@@ -119,13 +119,62 @@ def train(
 
 @tokenizer.command(no_args_is_help=True)
 @click.argument("model", type=ANY_PATH)
+@click.argument("domain", type=ANY_PATH)
+@click.option("--base", multiple=True, required=True, type=ANY_PATH, help="Corpus to compare with; repeatable.")
+@click.option("--count", default=50, show_default=True, type=click.IntRange(min=1), help="Terms at most.")
 @click.option(
-    "--token", "tokens", multiple=True, required=True, metavar="'<unusedN>=TERM'", help="May be given many times."
+    "--least-count", default=20, show_default=True, type=click.IntRange(min=1), help="Times that DOMAIN has a term."
 )
+@click.option("--out", type=ANY_PATH, help="The list that `tokenizer rename --from` takes.")
+@click.option("--overwrite", is_flag=True, help="Replace a list at --out.")
+@json_output
+@interruptible()
+def suggest(
+    model: Path,
+    domain: Path,
+    base: tuple[Path, ...],
+    count: int,
+    least_count: int,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Find the terms of a domain that are worth one of the tokenizer's unused tokens each.
+
+    DOMAIN and --base are cleaned corpora, of which the train splits are read. A term begins a word, is more frequent in
+    the domain than in the base (log-likelihood ratio), and is cut into several pieces; it comes without the particles
+    after it. The terms that save most tokens come first. Look through the list before it is used: lines may be deleted.
+
+    \b
+    Example: kogpt2 tokenizer suggest tokenizer.model manuals --base corpus --out terms.txt
+             kogpt2 tokenizer rename tokenizer.model --from terms.txt --out named.model
+    """
+    from kogpt2_gluon.cli.progress_bar import progress_bar
+    from kogpt2_gluon.tokens.domain_terms import suggest_terms, write_renamings
+    from kogpt2_gluon.tokens.terms_table import plain, table
+
+    if out and out.exists() and not overwrite:
+        raise RecipeError(f"{out}: exists, and may have been looked through; choose another --out, or give --overwrite")
+    with progress_bar("counting words") as bar:
+        found = suggest_terms(model, domain, base, count, least_count, bar.show)
+    if out:
+        write_renamings(found, out)
+    if as_json:
+        echo_json(plain(found), indent=1)
+        return
+    click.echo(table(found))
+    if out and found.terms:
+        click.echo(f"{out}: look through it, then: kogpt2 tokenizer rename {model} --from {out} --out NEW.model")
+
+
+@tokenizer.command(no_args_is_help=True)
+@click.argument("model", type=ANY_PATH)
+@click.option("--token", "tokens", multiple=True, metavar="'<unusedN>=TERM'", help="May be given many times.")
+@click.option("--from", "listed", type=ANY_PATH, metavar="FILE", help="A list of them, of `tokenizer suggest`.")
 @click.option("--out", required=True, type=ANY_PATH, help="The SentencePiece model to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a tokenizer at --out.")
 @interruptible()
-def rename(model: Path, tokens: tuple[str, ...], out: Path, overwrite: bool) -> None:
+def rename(model: Path, tokens: tuple[str, ...], listed: Path | None, out: Path, overwrite: bool) -> None:
     """Give unused tokens a name: a domain's term becomes one token, all other ids stay the same.
 
     With U+2581 in front, as in '<unused7>=▁리뷰어' ("reviewer"), the token is the term with the space before it, which
@@ -134,11 +183,12 @@ def rename(model: Path, tokens: tuple[str, ...], out: Path, overwrite: bool) -> 
 
     \b
     Example: kogpt2 tokenizer rename tokenizer.model --token '<unused7>=리뷰어' --out named.model
+             kogpt2 tokenizer rename tokenizer.model --from terms.txt --out named.model
     """
-    from kogpt2_gluon.tokens.renaming import parse_renaming, rename_tokens
+    from kogpt2_gluon.tokens.renaming import parse_renaming, read_renamings, rename_tokens
 
     _check_out(out, overwrite)
-    renamings = [parse_renaming(token) for token in tokens]
+    renamings = [*(parse_renaming(token) for token in tokens), *(read_renamings(listed) if listed else ())]
     named = rename_tokens(model, renamings, out)
     for token, term in renamings:
         click.echo(f"{token} -> {term!r}, id {named.pieces.index(term)}")

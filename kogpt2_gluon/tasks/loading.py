@@ -44,9 +44,12 @@ def open_task(name: str) -> Task:
 def find_split(task: Task, data: Path, split: str) -> Path | None:
     """Returns the file of a split below the folder `data`, or None if it is not there.
 
-    A public file may also be there without the first folders of its name. DataError if there is no such folder, and for
-    a file that the task of a person names: without its dev or test rows others would take their place.
+    A public file may also be there without the first folders of its name. Of a task in several locales it is the file
+    of the first one. DataError if there is no such folder, and for a file that the task of a person names: without its
+    dev or test rows others would take their place.
     """
+    if task.parts:
+        return find_split(task.parts[0], data, split)
     if not is_there(data, Path.is_dir):
         what = "is a file" if is_there(data) else "no such folder"
         raise DataError(f"{data}: {what}; name the folder of the data")
@@ -71,7 +74,8 @@ def is_there(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
 
 
 def _is_public(task: Task) -> bool:
-    return PUBLIC.get(task.name) is task
+    public = PUBLIC.get(task.name)
+    return public is not None and (public is task or public.in_locale is not None)
 
 
 def _places_of(task: Task, name: str) -> Iterator[Path]:
@@ -85,9 +89,14 @@ def read_split(task: Task, data: Path, split: str, say: Say) -> list[Row]:
     """Reads and checks the rows of a split, in the order of its file.
 
     `say` is called with what was read, as ``train: 60,000 rows of nsmc/ratings_train.txt (published: 150,000)``, and
-    with what was left out. DataError, which names file and line, for a row that the task cannot have; and for no rows.
+    with what was left out. Of a task in several locales they are those of one after another; locales that are left out
+    of training have rows for test alone. DataError, which names file and line, for a row that the task cannot have; and
+    for no rows.
     """
     assert split in SPLITS
+    if task.parts:
+        chosen = task.parts if split == "test" else task.parts[: len(task.parts) - len(task.zero_shot)]
+        return [row for part in chosen for row in read_split(part, data, split, say)]
     path = find_split(task, data, split)
     if path is None:
         raise _not_there(task, data, split)

@@ -24,6 +24,8 @@ from kogpt2_gluon.wording import counted
 HIGHER_IS_BETTER = True  # of every metric here
 INSTALL = "pip install --use-pep517 'kogpt2-gluon[tasks]'"  # without the option seqeval does not build everywhere
 OUTSIDE = "O"
+BY_CHARACTER = ("ja-JP", "zh-CN", "zh-TW")  # of MASSIVE: languages that are written without spaces
+SPACES = -1  # no chunk of a text
 _SHOWN = 5  # names in a message
 
 Say = Callable[[str], None]
@@ -143,7 +145,7 @@ def _remarks(task: Task, rows: Sequence[Row], predicted: Predictions) -> Iterato
             yield f"the value of all {counted(len(rows), 'row')} is {rows[0].value:.6g}"
     if task.head in (TOKEN_LABELS, JOINT) and not any(predicted.spans):
         yield f"no span is predicted in {counted(len(rows), 'row')}"
-    if task.head == JOINT and (inside := sum(_begins_inside(row.texts[0], row.spans) for row in rows)):
+    if task.head == JOINT and (inside := sum(_begins_inside(row) for row in rows)):
         yield f"spans of the rows that begin inside a word: {inside:,}; slots are counted by words, so without them"
 
 
@@ -270,34 +272,58 @@ def _character_f1(task: Task, rows: Sequence[Row], predicted: Predictions, argum
 # MASSIVE: a class and slots. ------------------------------------------------------------------------------------------
 
 
-def word_tags(text: str, spans: Iterable[Span]) -> list[str]:
+def word_tags(text: str, spans: Iterable[Span], starts: Iterable[int] | None = None) -> list[str]:
     """Returns the IOB tags of a text's words, as MASSIVE counts slots.
 
     A word has the slot of its first character, and words that follow one another with the same slot are one slot, also
-    where the data has two (alexa/massive, src/massive/utils/training_utils.py, convert_to_bio, 3932705). Words are what
-    white space separates, as there for Korean.
+    where the data has two (alexa/massive, src/massive/utils/training_utils.py, convert_to_bio, 3932705). `starts` says
+    where words begin, as :func:`word_starts` returns it; without it they are what white space separates.
     """
     kinds = [OUTSIDE] * len(text)
     for begin, end, kind in spans:
         kinds[begin:end] = [kind] * (end - begin)
-    starts = [
-        place for place, sign in enumerate(text) if not sign.isspace() and (place == 0 or text[place - 1].isspace())
-    ]
     tags: list[str] = []
-    for kind, group in groupby(kinds[start] for start in starts):
+    for kind, group in groupby(kinds[start] for start in (word_starts(text) if starts is None else starts)):
         length = sum(1 for _ in group)
         tags += [OUTSIDE] * length if kind == OUTSIDE else [f"B-{kind}", *[f"I-{kind}"] * (length - 1)]
     return tags
 
 
-def _begins_inside(text: str, spans: Iterable[Span]) -> int:
+def word_starts(text: str, spans: Iterable[Span] = (), locale: str = "") -> list[int]:
+    """Returns the places of a text where its words begin: after white space.
+
+    In the locales BY_CHARACTER each character is a word, but ASCII ones between white space or the borders of `spans`,
+    the row's own, are one word (alexa/massive, scripts/create_hf_dataset.py, 13453b2: there these are what white space
+    separates in the annotated utterance).
+    """
+    borders = {border for span in spans for border in (span.begin, span.end)} if locale in BY_CHARACTER else set()
+    starts: list[int] = []
+    for number, chunk in groupby(_chunks(text, borders), key=lambda each: each[1]):
+        if number != SPACES:
+            places = [place for place, _ in chunk]
+            is_one = locale not in BY_CHARACTER or text[places[0] : places[-1] + 1].isascii()
+            starts += places[:1] if is_one else places
+    return starts
+
+
+def _chunks(text: str, borders: set[int]) -> Iterator[tuple[int, int]]:
+    """Yields each place of a text and the number of its chunk, or SPACES."""
+    number = 0
+    for place, sign in enumerate(text):
+        number += place in borders
+        yield place, SPACES if sign.isspace() else number
+
+
+def _begins_inside(row: Row) -> int:
     """Returns how many spans begin inside a word."""
-    return sum(span.begin > 0 and not text[span.begin - 1].isspace() for span in spans)
+    starts = word_starts(row.texts[0], row.spans, row.locale)
+    return sum(span.begin not in starts for span in row.spans)
 
 
 def _words_of(rows: Sequence[Row], predicted: Predictions) -> tuple[list[list[str]], list[list[str]]]:
-    truth = [word_tags(row.texts[0], row.spans) for row in rows]
-    return truth, [word_tags(row.texts[0], spans) for row, spans in zip(rows, predicted.spans)]
+    starts = [word_starts(row.texts[0], row.spans, row.locale) for row in rows]
+    truth = [word_tags(row.texts[0], row.spans, places) for row, places in zip(rows, starts)]
+    return truth, [word_tags(row.texts[0], spans, places) for row, spans, places in zip(rows, predicted.spans, starts)]
 
 
 def _slot_f1(task: Task, rows: Sequence[Row], predicted: Predictions, argument: str) -> Any:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from kogpt2_gluon.tasks.task import Task
+from kogpt2_gluon.wording import width_of
 
 # The kinds of scores, in the order of the table. A floor is a baseline that knows nothing of the language.
 FLOOR, BASELINE, SYSTEM, PUBLISHED = KINDS = ("floor", "baseline", "system", "published")
@@ -131,7 +131,7 @@ class ScoreTable:
     def text(self) -> str:
         """Returns the table with aligned columns."""
         cells = [COLUMNS, *map(self._cells, self.ordered())]
-        widths = [max(map(_width, column)) for column in zip(*cells)]
+        widths = [max(map(width_of, column)) for column in zip(*cells)]
         lines = [_plain(self.title), *("  ".join(map(_aligned, row, widths, COLUMNS)).rstrip() for row in cells)]
         return "\n".join(lines) + "\n"
 
@@ -182,13 +182,6 @@ def _escaped(text: str) -> str:
     return "".join(f"\\{sign}" if sign in "\\|`*_<>[]" else sign for sign in text)
 
 
-def _width(text: str) -> int:
-    """Returns the columns of a terminal that a text takes: Korean letters take two."""
-    return sum(
-        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text
-    )
-
-
 def _aligned(text: str, width: int, column: str) -> str:
-    fill = " " * (width - _width(text))
+    fill = " " * (width - width_of(text))
     return fill + text if column in _TO_THE_RIGHT else text + fill

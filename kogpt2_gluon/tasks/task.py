@@ -45,6 +45,8 @@ class Row:
         In ``texts[0]``, in order, without overlap; with token labels and joint.
     where : str
         "FILE, line 12" (or row), for messages.
+    locale : str
+        Its language and country, such as "ko-KR", where the task has several; each has scores of its own.
     """
 
     texts: tuple[str, ...]
@@ -52,6 +54,7 @@ class Row:
     value: float = math.nan
     spans: tuple[Span, ...] = ()
     where: str = ""
+    locale: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,13 @@ class Task:
         Address, version and licence of the data.
     names : mapping
         What the labels mean in Korean, for prompts: {label: word}.
+    in_locale : callable
+        Returns the task in a locale, of which `locales` are all; None for a task of one language.
+    locales : tuple of str
+    parts : tuple of Task
+        The tasks in one locale each, of which the rows of this one are. Those of `zero_shot` have test rows alone.
+    zero_shot : tuple of str
+        Locales that are left out of training, and judged.
     """
 
     name: str
@@ -124,6 +134,10 @@ class Task:
     published: tuple[Published, ...] = ()
     source: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    in_locale: Callable[[str], Task] | None = None
+    locales: tuple[str, ...] = ()
+    parts: tuple[Task, ...] = ()
+    zero_shot: tuple[str, ...] = ()
 
     @property
     def saved(self) -> SavedTask:

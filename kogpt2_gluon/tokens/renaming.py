@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kogpt2_gluon.storage.model_proto import model_proto
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
 from kogpt2_gluon.tokens.training import RESERVED
+from kogpt2_gluon.user_files import read_user_text
 from kogpt2_gluon.wording import gigabytes
 
 USER_DEFINED = 4  # ModelProto.SentencePiece.Type
@@ -41,6 +43,34 @@ def parse_renaming(text: str) -> tuple[str, str]:
     return token, term
 
 
+def read_renamings(path: Path) -> list[tuple[str, str]]:
+    """Reads a renaming a line, as `kogpt2 tokenizer suggest` writes them; empty lines and those with # are left out.
+
+    RecipeError if the file cannot be read, or a line has another form.
+    """
+    found = []
+    for number, line in enumerate(read_user_text(path, "--from").split("\n"), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            found.append(parse_renaming(line.strip()))
+        except RecipeError:
+            raise RecipeError(f"--from {path}, line {number}: {line[:40]!r}: write it as <unused7>=TERM") from None
+    return found
+
+
+def possible_names(tokenizer: SentencePieceTokenizer, terms: Iterable[str]) -> set[str]:
+    """Returns those of the terms that an unused token of the tokenizer can have as its name, each by itself."""
+    ids = {piece: token for token, piece in enumerate(tokenizer.pieces)}
+    learnt, possible = set(ids), set()
+    for term in terms:
+        with suppress(RecipeError):
+            _check_term(term, "", tokenizer)
+            _check_new(term, "", ids, learnt)
+            possible.add(term)
+    return possible
+
+
 def rename_tokens(model: Path, renamings: Sequence[tuple[str, str]], out: Path) -> Tokenizer:
     """Writes the tokenizer `model` with renamed tokens to `out`, whole or not at all; returns the new tokenizer.
 
@@ -49,7 +79,7 @@ def rename_tokens(model: Path, renamings: Sequence[tuple[str, str]], out: Path) 
     how); DataError for a file that is not a SentencePiece model.
     """
     if not renamings:
-        raise RecipeError("no --token to rename; write it as '<unused7>=TERM'")
+        raise RecipeError("no --token to rename; write it as '<unused7>=TERM', or name a list of them: --from FILE")
     tokenizer = Tokenizer.load(model)
     if not isinstance(tokenizer, SentencePieceTokenizer):
         raise RecipeError(f"{model}: tokens can be renamed in a SentencePiece model, and this is a tokenizer.json")

@@ -24,7 +24,8 @@ from kogpt2_gluon.tasks.baselines import baselines_for
 from kogpt2_gluon.tasks.encoding import Examples, describe_lengths, encode
 from kogpt2_gluon.tasks.fine_tuned import load_fine_tuned
 from kogpt2_gluon.tasks.leakage import Leakage, check_splits, evaluate_clean
-from kogpt2_gluon.tasks.loading import open_task, read_split
+from kogpt2_gluon.tasks.loading import read_split
+from kogpt2_gluon.tasks.locales import rows_by_locale, task_of_recipe
 from kogpt2_gluon.tasks.metrics import Predictions, evaluate_predictions
 from kogpt2_gluon.tasks.prediction import gold, predictions, run_network
 from kogpt2_gluon.tasks.pretraining_overlap import find_pretraining_overlap
@@ -69,7 +70,7 @@ class JudgedRows:
     @classmethod
     def of(cls, recipe: Recipe, say: Say) -> JudgedRows:
         """Reads the rows of a recipe's task."""
-        task, data = open_task(recipe.task.name), Path(recipe.task.data)
+        task, data = task_of_recipe(recipe.task), Path(recipe.task.data)
         train, dev = training_rows(task, recipe, say)
         split = judged_split(task, data)
         if not split:
@@ -84,6 +85,14 @@ class JudgedRows:
                 "the borders of spans, or were cut off"
             )
         return cls(task, train, dev, judged, split, examples)
+
+    def by_locale(self, predicted: Predictions) -> dict[str, dict[str, float]]:
+        """Returns the scores on the rows of each locale: {"test, ko-KR": {metric: value}}; none for one language."""
+        groups = rows_by_locale(self.task, self.split, self.judged)
+        return {
+            name: evaluate_predictions(self.task, [self.judged[row] for row in chosen], predicted.at(chosen))
+            for name, chosen in groups
+        }
 
     def leakage(self) -> Leakage:
         """Compares the splits."""
@@ -109,7 +118,8 @@ def fine_tune_all(
     overlap = find_pretraining_overlap(rows.judged, pretraining, say=say) if pretraining else None
     for line in overlap.lines() if overlap else ():
         say(line)
-    subsets: dict[str, Sequence[int]] = {f"{rows.split}, not in train": leakage.clean[rows.split]}
+    subsets: dict[str, Sequence[int]] = dict(rows_by_locale(rows.task, rows.split, rows.judged))
+    subsets[f"{rows.split}, not in train"] = leakage.clean[rows.split]
     if overlap:
         subsets[f"{rows.split}, not in the pretraining"] = overlap.clean
     table = ScoreTable(f"{rows.task.name}: {plan.checkpoint}")
@@ -178,7 +188,8 @@ def _deciding(recipe: Recipe) -> dict[str, Any]:
     plain["training"]["init_from"] = recipe.training.init_from and str(Path(recipe.training.init_from).resolve())
     settings = {f"training.{key}": value for key, value in plain["training"].items() if key not in MAY_DIFFER}
     settings.update({f"model.{key}": value for key, value in plain["model"].items()})
-    return {**settings, "data.seq_length": recipe.data.seq_length, "task.name": Path(recipe.task.name).stem}
+    task = {"task.name": Path(recipe.task.name).stem, "task.locales": recipe.task.locales}
+    return {**settings, "data.seq_length": recipe.data.seq_length, **task}
 
 
 @dataclass(frozen=True)
@@ -208,13 +219,18 @@ def fine_tune(recipe: Recipe, rows: JudgedRows, say: Say, asked: StopRequest) ->
     gc.collect()  # network and moments are in cycles of references: with them another network would make the peak
     scored, stop_wanted = _score(recipe, rows, say, asked)
     if not job.rank():
-        finite = {name: None if math.isnan(value) else value for name, value in scored.scores.items()}
-        text = {"split": rows.split, "rows": len(rows.judged), "step": scored.step, "scores": finite}
+        text = {"split": rows.split, "rows": len(rows.judged), "step": scored.step, "scores": _finite(scored.scores)}
+        if by_locale := rows.by_locale(scored.predicted):
+            text["by_locale"] = {name: _finite(scores) for name, scores in by_locale.items()}
         keep_scores(recipe.run_dir, text, say)
         figures = ", ".join(f"{name} {value:.4f}" for name, value in scored.scores.items())
         say(f"{recipe.run_dir}: {figures} on {rows.split}, by the checkpoint of step {scored.step:,}")
     _stop_if(stop_wanted)
     return scored
+
+
+def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in scores.items()}
 
 
 def _score(recipe: Recipe, rows: JudgedRows, say: Say, asked: StopRequest) -> tuple[RunScores, bool]:

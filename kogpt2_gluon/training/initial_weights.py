@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING, HEADS, TIED_COPY
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
-from kogpt2_gluon.tokens.tokenizer import UNUSED, Tokenizer
+from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
 
 Array = NDArray[Any]
 
@@ -28,13 +28,17 @@ MAY_GROW = {"max_length": "init_positions", "vocab_size": "init_vocabulary"}
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights to begin with. `notes` say what was taken for granted or is new; `known` rows of pieces are kept."""
+    """Weights to begin with. `notes` say what was taken for granted or is new; `known` rows of pieces are kept.
+
+    `renamed` has the rows that begin as the mean of other ones: {id: ids of these}.
+    """
 
     source: Source
     model: ModelRecipe  # of the new run
     positions: str  # the rule for new ones
     known: int
     notes: list[str]
+    renamed: Mapping[int, list[int]] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -42,7 +46,7 @@ class InitialWeights:
 
     def arrays(self) -> Mapping[str, Array]:
         """{structural name: float32 array} of the new run's sizes; each is made when it is read."""
-        return _Extended(self.source.model_arrays(), self.model, self.positions, self.known)
+        return _Extended(self.source.model_arrays(), self)
 
 
 def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> InitialWeights:
@@ -80,6 +84,7 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
             f"its sizes{more}"
         )
     known = int(theirs["vocab_size"])
+    renamed = renamed_tokens(Tokenizer.load(source.tokenizer_path), tokenizer) if tokenizer else {}
     if tokenizer and (new := _check_tokenizer(source, tokenizer, may_grow=training.init_vocabulary != "none")):
         known = tokenizer.vocab_size - new
         notes.append(f"rows of {new:,} new pieces: the mean of the {known:,} others")
@@ -88,7 +93,35 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
     if "max_length" in grown:
         rule = training.init_positions
         notes.append(f"{ours['max_length']:,} positions are made of {theirs['max_length']:,}: init_positions={rule}")
-    return InitialWeights(source, recipe.model, training.init_positions, known, notes)
+    notes += _note_on(renamed, training.init_renamed)
+    is_mean = training.init_renamed == "mean"
+    return InitialWeights(source, recipe.model, training.init_positions, known, notes, renamed if is_mean else {})
+
+
+def renamed_tokens(before: Tokenizer, now: Tokenizer) -> dict[int, list[int]]:
+    """Returns the ids of tokens that were unused and have a name now: {id: ids that spelled this name before}.
+
+    Letters that had no piece are left out: the row of ``<unk>`` says nothing of them.
+    """
+    if before.sha256 == now.sha256:
+        return {}
+    found = {}
+    for token, (old, name) in enumerate(zip(before.pieces, now.pieces)):
+        if old != name and UNUSED.fullmatch(old):
+            text = name.replace(SPACE, " ")
+            ids = before.encode(text[1:] if name.startswith(SPACE) and before.adds_space else text)
+            if not name.startswith(SPACE) and len(ids) > 1 and before.pieces[ids[0]] == SPACE:
+                ids = ids[1:]  # the space that the tokenizer puts before a text
+            if known := [each for each in ids if each != before.unk_id]:
+                found[token] = known
+    return found
+
+
+def _note_on(renamed: Mapping[int, list[int]], rule: str) -> list[str]:
+    if not renamed:
+        return []
+    how = "the mean of the rows that spelled it before" if rule == "mean" else "that of an unused token"
+    return [f"the row of each of {len(renamed):,} renamed tokens begins as {how} (training.init_renamed={rule})"]
 
 
 def _check_tokenizer(source: Source, tokenizer: Tokenizer, may_grow: bool) -> int:
@@ -115,16 +148,16 @@ def _other_tokenizer(source: Source, tokenizer: Tokenizer, what: str) -> RecipeE
 class _Extended(LazyArrays[None]):
     """Arrays of a network, with more rows where the new one has more."""
 
-    def __init__(self, arrays: Mapping[str, Array], model: ModelRecipe, positions: str, known: int) -> None:
+    def __init__(self, arrays: Mapping[str, Array], initial: InitialWeights) -> None:
         super().__init__(dict.fromkeys(name for name in arrays if name not in HEADS))
-        self._arrays, self._model, self._positions, self._known = arrays, model, positions, known
+        self._arrays, self._initial = arrays, initial
 
     def __getitem__(self, name: str) -> Array:
-        array = self._arrays[name]
+        array, initial = self._arrays[name], self._initial
         if name == POSITIONS:
-            return more_positions(array, self._model.max_length, self._positions)
+            return more_positions(array, initial.model.max_length, initial.positions)
         if name in (EMBEDDING, TIED_COPY):
-            return more_pieces(array, self._model.vocab_size, self._known)
+            return means_of_pieces(more_pieces(array, initial.model.vocab_size, initial.known), initial.renamed)
         return array
 
 
@@ -153,3 +186,16 @@ def more_pieces(array: Array, size: int, known: int) -> Array:
     extended[:known] = array[:known]
     extended[known:] = array[:known].mean(axis=0, dtype=np.float64)
     return extended
+
+
+def means_of_pieces(array: Array, renamed: Mapping[int, list[int]]) -> Array:
+    """Returns token embeddings in which each row of `renamed`, {id: ids}, is the mean of other rows.
+
+    A term begins near the pieces that a text had for it so far (Gee et al., 2022, "Fast Vocabulary Transfer").
+    """
+    if not renamed:
+        return array
+    changed = array.copy()
+    for token, pieces in renamed.items():
+        changed[token] = array[pieces].mean(axis=0, dtype=np.float64)
+    return changed

@@ -34,7 +34,8 @@ def held_out_of(recipe: Recipe) -> str:
     A task and its folder; the documents and the bytes of the test shards, whatever tokenizer they are by; else a path.
     """
     if recipe.task.name:
-        return f"{recipe.task.name} in {recipe.task.data}"
+        locales = f" ({', '.join(recipe.task.locales)})" if recipe.task.locales else ""
+        return f"{recipe.task.name} in {recipe.task.data}{locales}"
     if recipe.data.source == "shards":
         with contextlib.suppress(KoGPT2Error, OSError):
             manifest = Manifest.load(Path(recipe.data.test))

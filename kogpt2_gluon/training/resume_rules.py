@@ -43,7 +43,7 @@ OF_THE_ORDER = (
     "data.documents",
     "data.bpe_dropout",
 )
-OF_THE_TASK = ("task.name", "task.dev_share", "task.too_long")
+OF_THE_TASK = ("task.name", "task.locales", "task.dev_share", "task.too_long")
 OF_THE_ADAPTATION = tuple(f"adaptation.{name}" for name in vars(AdaptationRecipe()))
 
 

@@ -20,10 +20,10 @@ def with_steps(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
         return recipe
     if any(override.startswith("training.num_steps=") for override in overrides):
         raise RecipeError(f"training.num_steps follows from task.epochs={recipe.task.epochs:g}; give task.epochs=0 too")
-    from kogpt2_gluon.tasks.loading import open_task
+    from kogpt2_gluon.tasks.locales import task_of_recipe
     from kogpt2_gluon.training.task_objective import training_rows
 
-    rows, _ = training_rows(open_task(recipe.task.name), recipe, lambda line: None)
+    rows, _ = training_rows(task_of_recipe(recipe.task), recipe, lambda line: None)
     epoch = len(rows) / recipe.training.total_batch_size
     training = replace(recipe.training, num_steps=max(1, math.ceil(recipe.task.epochs * epoch)))
     evaluation = replace(recipe.evaluation, interval=recipe.evaluation.interval or math.ceil(epoch))

@@ -21,7 +21,8 @@ from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.checkpoint_folder import newest_in
 from kogpt2_gluon.runs.saved_task import TASK
 from kogpt2_gluon.tasks.encoding import Examples, describe_lengths, encode
-from kogpt2_gluon.tasks.loading import find_split, open_task, read_split, split_dev
+from kogpt2_gluon.tasks.loading import find_split, read_split, split_dev
+from kogpt2_gluon.tasks.locales import task_of_recipe
 from kogpt2_gluon.tasks.reader import ExampleReader, consumed_of
 from kogpt2_gluon.tasks.task import REGRESSION, Row, Task
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
@@ -70,7 +71,7 @@ class TaskObjective(Objective):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self.task = open_task(recipe.task.name)
+        self.task = task_of_recipe(recipe.task)
         self.unit = "squared error" if self.task.head == REGRESSION else "nats per row"
         self.tokenizer = task_tokenizer(recipe)
         train, dev = training_rows(self.task, recipe, self.notes.append)

@@ -11,7 +11,7 @@ import pytest
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.training.loop import train
 from tests.helpers import kogpt2, run, tiny_settings
-from tests.training.task_helpers import INTENTS, settings, write_task
+from tests.training.task_helpers import INTENTS, settings, write_locale, write_task
 from tests.training.test_training import HORUN
 
 
@@ -91,6 +91,40 @@ def test_intents_and_slots_from_checkpoint_to_answers(shards, pretrained, tmp_pa
     answers = [json.loads(line) for line in lines]
     assert [each["label"] for each in answers] == [INTENTS[1], INTENTS[0]]
     assert [[span["text"] for span in each["spans"]] for each in answers] == [["학교"], ["공원"]]
+
+
+def test_languages_that_are_trained_and_one_that_is_left_out(shards, pretrained, tmp_path):
+    """The left-out file is emptied of all but test rows of a single intent: training on it would show."""
+    data = write_task(tmp_path / "task", "joint", rows=60).parent
+    write_locale(data, "en-US", rows=40)
+    left_out = write_locale(data, "ja-JP", rows=40)
+    options = [*small(shards, data, tmp_path / "runs"), "task.epochs=6", "training.learning_rate=1e-2"]
+    command = ["finetune", pretrained, "--task", "massive", "--data", data, "--no-baselines", *options]
+    command += ["task.locales=[ko-KR, en-US]", "task.zero_shot=[ja-JP]"]
+    done = kogpt2(*command)
+    assert "train: 60 rows of ko-KR.jsonl" in done.stdout and "train: 40 rows of en-US.jsonl" in done.stdout
+    assert "train: 40 rows of ja-JP.jsonl" not in done.stdout and "test: 30 rows of ja-JP.jsonl" in done.stdout
+    table = json.loads((tmp_path / "runs" / "scores.json").read_text(encoding="utf-8"))["scores"]
+    found = {(each["split"], each["metric"]): each for each in table}
+    splits = ("test, ko-KR", "test, en-US", "test, ja-JP, zero-shot")
+    own = json.loads((tmp_path / "runs" / "seed-0" / "scores.json").read_text(encoding="utf-8"))["by_locale"]
+    for metric in ("exact_match", "intent_accuracy", "slot_f1"):
+        assert [found[split, metric]["rows"] for split in ("test", *splits)] == [90, 30, 30, 30]
+        assert [own[split][metric] for split in splits] == [found[split, metric]["mean"] for split in splits]
+        assert all(split in done.stdout for split in splits)
+    accuracy = [found[split, "intent_accuracy"]["mean"] for split in ("test", *splits)]
+    assert accuracy[0] == pytest.approx(sum(accuracy[1:]) / 3) and accuracy[1] > 0.9
+    refused = kogpt2(*command[:-2], "task.locales=[ko-KR]", code=2).stderr
+    assert "holds a run of other settings" in refused and "task.locales: ['ko-KR', 'en-US'] -> ['ko-KR']" in refused
+    lines = left_out.read_text(encoding="utf-8").splitlines(keepends=True)
+    left_out.write_text("".join(line for line in lines if '"partition": "test"' not in line), encoding="utf-8")
+    for change, words in (
+        ("task.zero_shot=[ja-JP]", "ja-JP.jsonl: no rows for test"),
+        ("task.zero_shot=[ja-JA]", "massive has no 'ja-JA'; it has en-US, ja-JP, ko-KR"),
+        ("task.zero_shot=[fr-FR]", "has no file of the locale fr-FR"),
+    ):
+        refused = kogpt2(*command, change, f"tracking.run_dir={tmp_path / 'other'}", code=3).stderr
+        assert words in refused and refused.count("\n") == 1
 
 
 def test_the_best_checkpoint_is_judged_not_the_newest(shards, pretrained, tmp_path):

@@ -44,7 +44,7 @@ def test_memory_by_precision():
 
 def test_every_shipped_recipe_is_listed_here():
     wanted = {"demo", "debug_cpu", "small_cpu", "single_gpu", "kogpt2_base", "kogpt2_medium"}
-    wanted |= {"finetune", "kogpt2_subtasks", "lmkor", "reviews_hour"}
+    wanted |= {"finetune", "kogpt2_subtasks", "lmkor", "reviews_hour", "adapt"}
     assert set(SHIPPED) == wanted
 
 

@@ -20,6 +20,7 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.shards.segments import can_cut
 from kogpt2_gluon.tokens.bpe_dropout import BPEDropout
 from kogpt2_gluon.tokens.counts import counter_for
+from kogpt2_gluon.tokens.domain_terms import suggest_terms
 from kogpt2_gluon.tokens.renaming import rename_tokens
 from kogpt2_gluon.tokens.tokenizer import Tokenizer, frame_documents
 from tests.helpers import run
@@ -346,6 +347,8 @@ def test_what_only_sentencepiece_can_do_is_refused_by_name(tmp_path: Path) -> No
         BPEDropout(path.read_bytes(), path)
     with pytest.raises(RecipeError, match=r"tokenizer\.json: tokens can be renamed in a SentencePiece model"):
         rename_tokens(path, [("<unused0>", "리뷰어")], tmp_path / "new.json")
+    with pytest.raises(RecipeError, match=r"tokenizer\.json: tokens can be renamed in a SentencePiece model"):
+        suggest_terms(path, tmp_path, [tmp_path], 1)
     assert not can_cut(path.read_bytes())
 
 

@@ -56,7 +56,15 @@ def _row(kind: str, draw: random.Random) -> list[str]:
     return [text, "home" if verb in VERBS[:2] else "away"]
 
 
-def _records(rows: int, draw: random.Random) -> Iterator[dict[str, str]]:
+def write_locale(folder: Path, locale: str, rows: int) -> Path:
+    """Writes a file of MASSIVE in another language's name, with the same kind of rows; returns it."""
+    path = folder / f"{locale}.jsonl"
+    records = _records(rows, random.Random(locale), locale)
+    path.write_text("".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in records), encoding="utf-8")
+    return path
+
+
+def _records(rows: int, draw: random.Random, locale: str = "ko-KR") -> Iterator[dict[str, str]]:
     """Yields the records of MASSIVE's file: the verb decides the intent, and the place is a slot."""
     for partition, count in {"train": rows, **SIZES}.items():
         for number in range(count):
@@ -64,7 +72,7 @@ def _records(rows: int, draw: random.Random) -> Iterator[dict[str, str]]:
             place = next(place for place in PLACES if place in text)
             yield {
                 "id": str(number),
-                "locale": "ko-KR",
+                "locale": locale,
                 "partition": partition,
                 "intent": INTENTS[VERBS.index(text.split()[-1]) // 2],
                 "utt": text,

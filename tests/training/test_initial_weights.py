@@ -66,6 +66,34 @@ def test_a_renamed_unused_token_changes_no_id(checkpoint, tmp_path):
     find_initial_weights(recipe, renamed)  # the id had no meaning before
 
 
+def test_a_renamed_token_begins_as_the_mean_of_its_pieces(checkpoint, tmp_path):
+    names = [("<unused7>", "▁연기음악"), ("<unused2>", "음악회의"), ("<unused5>", "음악펭귄")]
+    before = Tokenizer.load(checkpoint.tokenizer_path)
+    renamed = rename_tokens(before.path, names, tmp_path / "renamed.model")
+    found = find_initial_weights(recipe_for(checkpoint, "training.init_renamed=mean"), renamed)
+    assert found.notes == [
+        "the row of each of 3 renamed tokens begins as the mean of the rows that spelled it before "
+        "(training.init_renamed=mean)"
+    ]
+    arrays, old = found.arrays(), checkpoint.model_arrays()
+    pieces = [before.encode(term.strip("▁")) for _, term in names]
+    for ids in pieces[1:]:  # no space is part of these names
+        if before.pieces[ids[0]] == "▁":
+            del ids[0]
+    assert [before.decode(ids) for ids in pieces[:2]] == ["연기음악", "음악회의"]
+    assert before.unk_id in pieces[2]  # 펭귄 has no pieces
+    pieces[2] = [piece for piece in pieces[2] if piece != before.unk_id]
+    for name in ("_embed.weight", "_logits_proj.weight"):
+        expected = old[name].copy()
+        for (_, term), ids in zip(names, pieces):
+            expected[renamed.pieces.index(term)] = sum(old[name][each] for each in ids) / len(ids)
+        assert np.allclose(arrays[name], expected, atol=1e-6)
+        assert (arrays[name] != old[name]).any(axis=1).sum() == 3  # all other rows stay
+    found = find_initial_weights(recipe_for(checkpoint), renamed)
+    assert "begins as that of an unused token (training.init_renamed=none)" in found.notes[0]
+    assert np.array_equal(found.arrays()["_embed.weight"], old["_embed.weight"])
+
+
 def test_another_tokenizer_is_refused_by_its_first_difference(checkpoint, tmp_path):
     from tests.convert.convert_helpers import OWN_SENTENCES, train
 

@@ -64,6 +64,7 @@ OTHER = {
     "training.init_from": "nowhere",
     "training.init_positions": "repeat",
     "training.init_vocabulary": "mean",
+    "training.init_renamed": "mean",
     "training.seed": 3,
     "training.precision": "auto",
     "training.ops": "stock",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import importlib.util
+import json
 import re
 import shutil
 import sys
@@ -182,6 +183,33 @@ def test_the_training_commands_of_docs_training_run(work, tmp_path, monkeypatch)
     ]
     assert "runs/slower: goes on from step 3 of runs/a" in said[6]
     assert (tmp_path / "runs" / "slower" / "recipe.yaml").is_file()
+
+
+def test_the_walk_of_docs_domain_runs(work, tmp_path, monkeypatch):
+    """The domain is made: documents of the sample's sentences with three terms in them."""
+    lines = (work / "reviews.txt").read_text(encoding="utf-8").splitlines()
+    terms, particles = ("합성곱", "역전파", "하이퍼파라미터"), ("", "을", "의", "에서")
+    documents = [
+        {"text": f"{line} {terms[number % 3]}{particles[number % 4]} {terms[number % 2]}{particles[number % 3]} 보자"}
+        for number, line in enumerate(lines[:600])
+    ]
+    (tmp_path / "manuals.jsonl").write_text("\n".join(map(json.dumps, documents)), encoding="utf-8")
+    for name in ("corpus", "tokenizer.model", "runs"):
+        (tmp_path / name).symlink_to(work / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SMALLER, "kogpt2 train", [*SMALL_RUN, "tracking.run_dir=adapted"])
+    walk = commands_of("docs/domain.md", "kogpt2 ")
+    printed = [execute(command) for command in walk[:7]]
+    assert [command.words[1] for command in walk[:7]] == ["clean", *["tokenizer"] * 3, "shard", "shard", "train"]
+    assert all(term in printed[1] for term in terms)
+    found = dict(line.split("=▁") for line in (tmp_path / "terms.txt").read_text(encoding="utf-8").splitlines())
+    assert set(terms) <= set(found.values()) and "unused left" in printed[2]
+    assert f"the row of each of {len(found)} renamed tokens begins as the mean" in printed[6]
+    monkeypatch.setitem(SMALLER, "kogpt2 evaluate", ["--ops", "stock", "--json"])
+    for command in walk[7:]:
+        command.words[2] = command.words[2].replace("runs/adapt", "adapted")
+        assert json.loads(execute(command))["bits_per_raw_byte"] > 0
+    assert len(walk) == 11
 
 
 def test_the_commands_of_docs_watching_and_search_run(work, tmp_path, monkeypatch):

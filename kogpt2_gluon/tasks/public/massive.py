@@ -1,8 +1,9 @@
-"""MASSIVE, ko-KR: what does somebody want of a voice assistant, and which words of it are the details?
+"""MASSIVE: what does somebody want of a voice assistant, and which words of it are the details? In 52 languages.
 
-An object a line; ``partition`` names its split, ``intent`` its class, and ``annot_utt`` is the utterance ``utt`` with
-``[slot : words]`` in it. The spans are places in ``utt``. The annotation may have other white space; of a row where it
-has other characters too, the words of the slots are looked up in their order.
+Each locale has a file of its own with the same utterances, translated: an object a line. ``partition`` names its split,
+``intent`` its class, and ``annot_utt`` is the utterance ``utt`` with ``[slot : words]`` in it. The spans are places in
+``utt``. The annotation may have other white space; of a row where it has other characters too, the words of the slots
+are looked up in their order.
 
 There are no published scores here. The repository has none (alexa/massive, README.md, revision f966f21), and its own
 evaluation counted slots and exact matches wrongly until 3932705 of June 2022, which metrics.py follows: a score from
@@ -12,6 +13,7 @@ before, such as those of the paper's first version (arXiv 2204.08582v1), is of a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,15 @@ from kogpt2_gluon.tasks.public.spans import moved_to, spans_of_brackets
 from kogpt2_gluon.tasks.task import JOINT, SPLITS, Row, Span, Split, Task
 from kogpt2_gluon.wording import counted
 
-LOCALE = "ko-KR"
+LOCALE = "ko-KR"  # without task.locales
 HIDDEN = "MMNLU-22"  # the partition of the contest's utterances, which have no answers
-FILES = (
-    "amazon-massive-dataset-1.1/1.1/data/ko-KR.jsonl",
-    "amazon-massive-dataset-1.0/1.0/data/ko-KR.jsonl",
-    "data/ko-KR.jsonl",
-)
+FOLDERS = ("amazon-massive-dataset-1.1/1.1/data", "amazon-massive-dataset-1.0/1.0/data", "data")
+_LOCALES = """
+af-ZA am-ET ar-SA az-AZ bn-BD ca-ES cy-GB da-DK de-DE el-GR en-US es-ES fa-IR fi-FI fr-FR he-IL hi-IN hu-HU hy-AM id-ID
+is-IS it-IT ja-JP jv-ID ka-GE km-KH kn-IN ko-KR lv-LV ml-IN mn-MN ms-MY my-MM nb-NO nl-NL pl-PL pt-PT ro-RO ru-RU sl-SL
+sq-AL sv-SE sw-KE ta-IN te-IN th-TH tl-PH tr-TR ur-PK vi-VN zh-CN zh-TW
+"""
+LOCALES = tuple(_LOCALES.split())  # of version 1.1; 1.0 has no ca-ES
 
 # 60 intents and 55 slots, as the paper counts them (FitzGerald et al., 2022), in the order of their names.
 _INTENTS = """
@@ -56,8 +60,8 @@ INTENTS, SLOTS = tuple(_INTENTS.split()), tuple(_SLOTS.split())
 _CLASSES = {intent: intent for intent in INTENTS}
 
 
-def _rows(path: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Row]]:
-    """Yields the rows of a file with their splits."""
+def _rows(locale: str, path: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Row]]:
+    """Yields the rows of the file of a locale with their splits."""
     hidden = looked_up = 0
     unlike: list[str] = []
     for where, record in read_json_lines(path):
@@ -65,7 +69,7 @@ def _rows(path: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Row]]:
         if partition == HIDDEN:
             hidden += 1
             continue
-        _check(where, record, partition)
+        _check(where, record, partition, locale)
         utterance = text_of(where, record, "utt")
         annotated, spans = spans_of_brackets(where, text_of(where, record, "annot_utt"))
         placed = moved_to(utterance, annotated, spans)
@@ -76,7 +80,7 @@ def _rows(path: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Row]]:
             unlike.append(where)
             continue
         intent = class_of(where, text_of(where, record, "intent"), _CLASSES)
-        yield partition, Row((utterance,), intent, spans=placed, where=where)
+        yield partition, Row((utterance,), intent, spans=placed, where=where, locale=locale)
     if hidden:
         say(f"{path.name}: left out {counted(hidden, 'utterance')} of {HIDDEN}, which have no answers")
     if looked_up:
@@ -86,12 +90,12 @@ def _rows(path: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Row]]:
         say(f"{path.name}: left out {rows} without the words of its annotation in the utterance, such as {unlike[0]}")
 
 
-def _check(where: str, record: dict[str, Any], partition: str) -> None:
+def _check(where: str, record: dict[str, Any], partition: str, expected: str) -> None:
     if partition not in SPLITS:
         raise DataError(f"{where}: the partition {partition!r} is none of {', '.join(SPLITS)}")
     locale = text_of(where, record, "locale")
-    if locale != LOCALE:
-        raise DataError(f"{where}: the locale {locale}, where {LOCALE} is expected; this is another language's file")
+    if locale != expected:
+        raise DataError(f"{where}: the locale {locale}, where {expected} is expected; this is another language's file")
 
 
 def _found_in(text: str, words: Sequence[str], spans: Sequence[Span]) -> tuple[Span, ...] | None:
@@ -106,14 +110,22 @@ def _found_in(text: str, words: Sequence[str], spans: Sequence[Span]) -> tuple[S
     return tuple(found)
 
 
-MASSIVE = Task(
-    name="massive",
-    about="MASSIVE (ko-KR): the intent of an utterance to a voice assistant, and its slots",
-    head=JOINT,
-    read=PartitionedReader(_rows),
-    splits={"train": Split(FILES, 11_514), "dev": Split(FILES, 2_033), "test": Split(FILES, 2_974)},
-    metrics=("exact_match", "intent_accuracy", "slot_f1"),
-    labels=INTENTS,
-    kinds=SLOTS,
-    source="https://github.com/alexa/massive, version 1.0 or 1.1 (the same for ko-KR), CC BY 4.0",
-)
+def massive_in(locale: str) -> Task:
+    """Returns the task in one of LOCALES."""
+    files = tuple(f"{folder}/{locale}.jsonl" for folder in FOLDERS)
+    return Task(
+        name="massive",
+        about="MASSIVE: the intent of an utterance to a voice assistant, and its slots",
+        head=JOINT,
+        read=PartitionedReader(partial(_rows, locale)),
+        splits={"train": Split(files, 11_514), "dev": Split(files, 2_033), "test": Split(files, 2_974)},
+        metrics=("exact_match", "intent_accuracy", "slot_f1"),
+        labels=INTENTS,
+        kinds=SLOTS,
+        source="https://github.com/alexa/massive, version 1.0 or 1.1 (the same for ko-KR), CC BY 4.0",
+        in_locale=massive_in,
+        locales=LOCALES,
+    )
+
+
+MASSIVE = massive_in(LOCALE)
