@@ -115,7 +115,7 @@ setup(
     ],
     package_dir={"kogpt2_launch": "launch", "kogpt2_recipes": "recipes"},
     package_data={
-        "kogpt2_recipes": ["*.yaml", "mixes/*.yaml"],
+        "kogpt2_recipes": ["*.yaml", "mixes/*.yaml", "chains/*.yaml"],
         "kogpt2_gluon.corpus.cleaning": ["presets/*.yaml"],
         "kogpt2_gluon.ops": ["src/*/*"],
         "kogpt2_gluon.serving.page": ["*.html", "*.css", "*.js", "*.svg"],

@@ -27,6 +27,7 @@ from kogpt2_gluon.recipe_sections import (
     AdaptationRecipe,
     CheckpointRecipe,
     DataRecipe,
+    DistillationRecipe,
     EvaluationRecipe,
     ModelRecipe,
     TaskRecipe,
@@ -47,6 +48,7 @@ class Recipe:
     task: TaskRecipe = field(default_factory=TaskRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     adaptation: AdaptationRecipe = field(default_factory=AdaptationRecipe)
+    distillation: DistillationRecipe = field(default_factory=DistillationRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
     checkpoint: CheckpointRecipe = field(default_factory=CheckpointRecipe)
     tracking: TrackingRecipe = field(default_factory=TrackingRecipe)
@@ -81,6 +83,8 @@ class Recipe:
         }
         if self.adaptation.method != "none":
             decides["adaptation"] = plain["adaptation"]
+        if self.distillation.teacher:
+            decides["distillation"] = {key: value for key, value in plain["distillation"].items() if key != "teacher"}
         if self.task.name:
             decides["task"] = Path(self.task.name).stem
             if self.task.locales:
@@ -221,6 +225,7 @@ def _cross_check(recipe: Recipe) -> Iterator[Fault]:
     yield from _shards_in_s3(data)
     yield from _unfit_task(recipe)
     yield from _unfit_adaptation(recipe)
+    yield from _unfit_distillation(recipe)
     yield from _unfit_mirrors(recipe)
     yield from _options_without_effect(data, is_task=bool(recipe.task.name))
     if data.cache != "off" and not data.cache_dir:
@@ -309,6 +314,39 @@ def _unfit_adaptation(recipe: Recipe) -> Iterator[Fault]:
                 (f"adaptation.{key}", "adaptation.method"),
                 f"adaptation.{key} is set, and adaptation.method={adaptation.method} does not use it",
             )
+
+
+def _unfit_distillation(recipe: Recipe) -> Iterator[Fault]:
+    """Yields the faults of settings that need a teacher, or do not go together with one."""
+    distillation, usual = recipe.distillation, DistillationRecipe()
+    if not distillation.teacher:
+        for key in ("temperature", "weight", "hidden_weight", "init_layers"):
+            if getattr(distillation, key) != getattr(usual, key):
+                yield Fault(
+                    (f"distillation.{key}", "distillation.teacher"),
+                    f"distillation.{key} is set, and there is no teacher: distillation.teacher=CHECKPOINT",
+                )
+        return
+    if not distillation.weight and not distillation.hidden_weight:
+        yield Fault(
+            ("distillation.weight", "distillation.hidden_weight"),
+            "distillation.weight and distillation.hidden_weight are both 0, so the teacher would have no effect",
+        )
+    for key, usual_value, why in (
+        ("task.name", "", "a teacher is one of language models; distil first, then fine-tune the student"),
+        ("adaptation.method", "none", "a student trains all its parameters; distil first, then adapt"),
+        ("training.recompute", "none", "layers are not computed again while there is a teacher; leave it out"),
+    ):
+        if value_of(recipe, key) != usual_value:
+            yield Fault(
+                (key, "distillation.teacher"),
+                f"{key}={value_of(recipe, key)} and distillation.teacher are both set: {why}",
+            )
+    if distillation.init_layers and recipe.training.init_from:
+        yield Fault(
+            ("distillation.init_layers", "training.init_from"),
+            "distillation.init_layers and training.init_from are both set: a run begins with weights of one network",
+        )
 
 
 def _unfit_mirrors(recipe: Recipe) -> Iterator[Fault]:

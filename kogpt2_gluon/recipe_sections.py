@@ -316,6 +316,26 @@ class AdaptationRecipe:
 
 
 @dataclass
+class DistillationRecipe:
+    """A teacher, from whose predictions the network learns in addition to the text; none is the usual training.
+
+    Held-out figures are those of the text alone, so they compare with those of runs without a teacher.
+    """
+
+    teacher: str = option("", "a checkpoint or a transformers folder of a GPT-2; empty: no teacher", path=True)
+    temperature: float = option(
+        2.0, "divides both logits where they are compared: the higher, the more small probabilities count", minimum=0.1
+    )
+    weight: float = option(
+        0.5, "share of the divergence from the teacher in the loss; the text has the rest", minimum=0.0, maximum=1.0
+    )
+    hidden_weight: float = option(
+        0.0, "weight of the mean squared error of the last hidden states, added to the loss", minimum=0.0
+    )
+    init_layers: bool = option(False, "begin with layers of the teacher, evenly spread, and with its embeddings")
+
+
+@dataclass
 class TrackingRecipe:
     """The record that a run writes for people to read."""
 

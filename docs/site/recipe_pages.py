@@ -21,7 +21,7 @@ FIRST = ("demo", "debug_cpu", "small_cpu", "single_gpu", "kogpt2_base", "kogpt2_
 
 def shipped_recipes(root: Path) -> str:
     """Every recipe of recipes/ as a section: what it says of itself, its keys line by line, and the file."""
-    files = [*(root / "recipes").glob("*.yaml"), *(root / "recipes").glob("*/*.yaml")]
+    files = [*(root / "recipes").glob("*.yaml"), *(root / "recipes").glob("mixes/*.yaml")]
     files.sort(key=lambda file: (FIRST.index(file.stem) if file.stem in FIRST else len(FIRST), file))
     return "\n\n".join(_section(file, root) for file in files)
 

@@ -11,6 +11,7 @@ import sys
 import click
 
 from kogpt2_gluon import __version__
+from kogpt2_gluon.cli.chain import chain
 from kogpt2_gluon.cli.clean import clean
 from kogpt2_gluon.cli.convert import convert
 from kogpt2_gluon.cli.demo import demo
@@ -84,6 +85,7 @@ for verb in (
     note,
     runs,
     search,
+    chain,
     profile,
     evaluate,
     finetune,

@@ -144,6 +144,30 @@ class OperatorSet(ABC):
         `rows` is the embedding's. With it, the projection's is the only gradient of the matrix in the graph.
         """
 
+    def distillation(
+        self,
+        F: Any,
+        hidden: Any,
+        layer: Any,
+        labels: Any,
+        states: Any,
+        matrix: Any,
+        temperature: float,
+    ) -> tuple[Any, Any]:
+        """The cross-entropy of labels (B, T), and KL(teacher || student) at a temperature: (B, T) each, float32.
+
+        `hidden` and `layer` are those of :meth:`cross_entropy`, `states` (B, T, C') and `matrix` (V, C') the teacher's,
+        which get no gradient. Both logits are divided by `temperature` for the divergence alone.
+        """
+        size = layer.weight.shape[0]
+        theirs = self._compute(F, F.FullyConnected, states, matrix, num_hidden=size, no_bias=True, flatten=False)
+        theirs = F.log_softmax(F.BlockGrad(F.cast(theirs, "float32")), axis=-1, temperature=temperature)
+        logits = F.cast(self.logits(F, hidden, layer), "float32")  # (B, T, V)
+        cross_entropy = -F.pick(F.log_softmax(logits, axis=-1), labels, axis=-1)
+        ours = F.log_softmax(logits, axis=-1, temperature=temperature)
+        divergence = F.sum(F.BlockGrad(F.exp(theirs)) * (F.BlockGrad(theirs) - ours), axis=-1)
+        return cross_entropy, divergence
+
     # ---- parts, by MXNet's own operators ---------------------------------------------------------------------------
 
     def _compute(self, F: Any, operator: Any, *inputs: Any, **attributes: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,21 @@ Array = NDArray[Any]
 FREE = ("dropout",)  # settings of `model` that no weight depends on
 # Settings of `model` that may be larger here than there: the key of `training` that says how the rows are made.
 MAY_GROW = {"max_length": "init_positions", "vocab_size": "init_vocabulary"}
+
+
+class NewWeights(Protocol):
+    """The weights that a new run begins with, made of those of another network."""
+
+    @property
+    def path(self) -> Path:
+        """The other network."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that say what was taken for granted or is new."""
+
+    def arrays(self) -> Mapping[str, Array]:
+        """{structural name: float32 array} of the new run's sizes; each is made when it is read."""
 
 
 @dataclass(frozen=True)

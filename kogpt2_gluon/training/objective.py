@@ -1,5 +1,5 @@
-"""The quantity that a run minimises: the loss of a language model (training/language_model.py) or of a task
-(training/task_objective.py).
+"""The quantity that a run minimises: the loss of a language model (training/language_model.py), of a student with a
+teacher (training/distillation.py) or of a task (training/task_objective.py).
 
 The training loop and all around it ask an Objective for data, network, loss and scores. They do not know which one it
 is. An Objective is made without MXNet, so that a dry run makes it too; its methods that need MXNet load it.
@@ -19,6 +19,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.training.initial_weights import NewWeights, find_initial_weights
 
 if TYPE_CHECKING:
     from kogpt2_gluon.training.state import TrainingRun, TrainState
@@ -141,9 +142,19 @@ class Objective(ABC):
         """(prompt, prompt with its continuation) for each of the recipe's prompts."""
         return []
 
+    # ---- its checkpoints -------------------------------------------------------------------------------------------
+
+    def initial_weights(self) -> NewWeights | None:
+        """Finds the weights that a new run begins with; None: random ones."""
+        return find_initial_weights(self.recipe, self.tokenizer) if self.recipe.training.init_from else None
+
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint holds in addition, as plain data."""
         return {}
+
+    def check_saved(self, saved: Mapping[str, Any], source: str) -> None:
+        """Raises DataError if the state of a checkpoint, `source`, is not one to go on from with this objective."""
+        return
 
 
 def open_objective(recipe: Recipe, needs_data: bool, opened: ExitStack) -> Objective:
@@ -156,6 +167,10 @@ def open_objective(recipe: Recipe, needs_data: bool, opened: ExitStack) -> Objec
         from kogpt2_gluon.training.task_objective import TaskObjective
 
         objective = TaskObjective(recipe)
+    elif recipe.distillation.teacher:
+        from kogpt2_gluon.training.distillation import Distillation
+
+        objective = Distillation(recipe, needs_data)
     else:
         from kogpt2_gluon.training.language_model import LanguageModel
 

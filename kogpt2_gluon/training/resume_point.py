@@ -14,6 +14,7 @@ from kogpt2_gluon.runs.checkpoint import WEIGHTS_ALONE, Checkpoint, go_back_to, 
 from kogpt2_gluon.runs.checkpoint_folder import committed, newest_in, step_of
 from kogpt2_gluon.training.resume_rules import FREELY, PATH, Change, refusal, rule_of
 
+SECTIONS = ("model", "training", "task", "adaptation", "distillation")  # that say what is trained, and how
 CHOICES = ("auto", "never")  # of --resume, besides a path
 
 
@@ -86,12 +87,16 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, allowed: Collection[s
         )
     saved = checkpoint.recipe()
     before, now = saved.to_dict(), recipe.to_dict()
-    keys = [f"{section}.{key}" for section in ("model", "training", "task", "adaptation") for key in now[section]]
+    keys = [f"{section}.{key}" for section in SECTIONS for key in now[section]]
     before["task"]["name"], now["task"]["name"] = (Path(each["task"]["name"]).stem for each in (before, now))
     changes: list[Change] = []
     refused: list[Change] = []
     if _shares(saved) != _shares(recipe):
         refused.append(Change("data.train", saved.data.train, recipe.data.train))
+    teachers = saved.distillation.teacher, recipe.distillation.teacher
+    if not all(teachers) and any(teachers):  # another path alone says nothing
+        keys.remove("distillation.teacher")
+        refused.append(Change("distillation.teacher", *(each or "none" for each in teachers)))
     for key in [*keys, "data.seq_length"]:
         section, _, name = key.partition(".")
         change = Change(key, before[section][name], now[section][name])

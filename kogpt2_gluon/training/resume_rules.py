@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.options import unknown_key
 from kogpt2_gluon.recipe import Recipe, known_keys
-from kogpt2_gluon.recipe_sections import INITIAL, WHEN_ODD, AdaptationRecipe
+from kogpt2_gluon.recipe_sections import INITIAL, WHEN_ODD, AdaptationRecipe, DistillationRecipe
 
 FREELY, PATH, IF_ALLOWED, NEVER = "freely", "its path", "with --allow-change", "never"
 OPTION = "--allow-change"
 
 ALLOWABLE = ("data.seq_length", "model.dropout", "training.total_batch_size")
 # Data may move to another place: what is there is compared, not its name.
-MOVABLE = ("data.train", "data.tokenizer", "task.data")
+MOVABLE = ("data.train", "data.tokenizer", "task.data", "distillation.teacher")
 # The other settings of `model`, `training` and OF_THE_TASK decide what is computed, so they make another run.
 FREE = (
     "training.num_steps",
@@ -44,7 +44,8 @@ OF_THE_ORDER = (
     "data.bpe_dropout",
 )
 OF_THE_TASK = ("task.name", "task.locales", "task.dev_share", "task.too_long")
-OF_THE_ADAPTATION = tuple(f"adaptation.{name}" for name in vars(AdaptationRecipe()))
+OF_A_TECHNIQUE = tuple(f"adaptation.{name}" for name in vars(AdaptationRecipe()))
+OF_A_TECHNIQUE += tuple(f"distillation.{name}" for name in vars(DistillationRecipe()))
 
 
 class Change(NamedTuple):
@@ -65,7 +66,7 @@ def rule_of(key: str) -> str:
     if key in MOVABLE:
         return PATH
     decides = key.startswith(("model.", "training.")) and key not in FREE
-    return NEVER if decides or key in (*OF_THE_ORDER, *OF_THE_TASK, *OF_THE_ADAPTATION) else FREELY
+    return NEVER if decides or key in (*OF_THE_ORDER, *OF_THE_TASK, *OF_A_TECHNIQUE) else FREELY
 
 
 def check_allowed(keys: Sequence[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from kogpt2_gluon.runs.checkpoint_folder import check_best_name
 from kogpt2_gluon.runs.metrics import check_record
 from kogpt2_gluon.storage.disk import FULL, disk_full, free_bytes
 from kogpt2_gluon.storage.files import try_to_make
-from kogpt2_gluon.training.initial_weights import InitialWeights, find_initial_weights
+from kogpt2_gluon.training.initial_weights import NewWeights
 from kogpt2_gluon.training.live_changes import keep_live_changes
 from kogpt2_gluon.training.mirror_start import MirrorStart, settle_mirrors
 from kogpt2_gluon.training.objective import Objective, open_objective
@@ -37,7 +37,7 @@ class Start:
     checkpoint: Checkpoint | None
     saved: dict[str, Any] | None
     changed: list[Change]  # settings that differ from the checkpoint's
-    initial: InitialWeights | None = None  # whose weights a new run begins with
+    initial: NewWeights | None = None  # whose weights a new run begins with
     to_fetch: str = ""  # the checkpoint that would be fetched from a mirror
     notes: list[str] = field(default_factory=list)
 
@@ -95,8 +95,10 @@ def check_start(
     start.to_fetch = mirrors.to_fetch
     if start.saved is not None and "reader" not in start.saved:
         start.notes.append(f"note: {start.source} does not say how much data was read, so the data begins at its start")
-    if recipe.training.init_from and not checkpoint:
-        start.initial = find_initial_weights(recipe, objective.tokenizer)
+    if saved is not None:
+        objective.check_saved(saved, start.source)
+    start.initial = None if checkpoint else objective.initial_weights()
+    if start.initial:
         start.notes += [f"begins with the weights of {start.initial.path}, as a new run", *start.initial.notes]
     start.notes += notes_on_allowed(allowed, changed, recipe)
     if worker.rank == 0 and start.step < recipe.training.num_steps:

@@ -89,9 +89,10 @@ OTHER = {
     "tracking.sample_prompts": "[오늘은]",
     "tracking.sample_length": 7,
 }
-# These have tests of their own; those of a task are in test_task_objective.py, of an adaptation in test_adaptation.py.
+# These have tests of their own; those of a task are in test_task_objective.py, of an adaptation in test_adaptation.py,
+# of a teacher in test_distillation.py.
 ELSEWHERE = ("tracking.run_dir", "checkpoint.ckpt_dir", "data.train", "data.tokenizer")
-ELSEWHERE += tuple(key for key in known_keys() if key.startswith(("task.", "adaptation.")))
+ELSEWHERE += tuple(key for key in known_keys() if key.startswith(("task.", "adaptation.", "distillation.")))
 FOR_TEXT = ("data.documents", "data.refresh", "data.encoding", "data.include", "data.exclude", "data.bpe_dropout")
 
 

@@ -11,6 +11,7 @@ import click
 import pytest
 import yaml
 
+from kogpt2_gluon.chain.chain_file import load_chain
 from kogpt2_gluon.cli.main import cli as kogpt2
 from kogpt2_gluon.corpus.cleaning.options import load_options
 from kogpt2_gluon.errors import KoGPT2Error
@@ -169,6 +170,7 @@ def test_scripts_of_the_benchmarks_have_the_options_that_the_page_gives_them():
 
 
 READERS = {  # of the YAML that has this key
+    "stages": lambda path: load_chain(str(path)),
     "data": lambda path: load_recipe(str(path), []),
     "base": lambda path: load_options(str(path)),
     "files": load_own_task,

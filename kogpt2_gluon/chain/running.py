@@ -1,0 +1,188 @@
+"""The loop of a chain: each stage is a process of an ordinary verb, which goes on by itself where it was stopped."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable
+
+from kogpt2_gluon.chain.chain_file import ASIDE, Chain, Stage
+from kogpt2_gluon.chain.planning import DONE, RESUMES, check_chain, refuse_changed, standings
+from kogpt2_gluon.chain.record import RECORD_FILE, Entry, Record
+from kogpt2_gluon.chain.stages import arguments_of, deciding_settings, inputs_of, result_of, run_dir_of
+from kogpt2_gluon.errors import KoGPT2Error, PreemptedError, RecipeError
+from kogpt2_gluon.machine import job
+from kogpt2_gluon.machine.interrupts import send_again_from_finalizer
+from kogpt2_gluon.runs.lock import RunLock, check_unlocked
+from kogpt2_gluon.storage.files import move, write_file
+from kogpt2_gluon.training.kept_scores import SCORES
+from kogpt2_gluon.wording import duration
+
+KOGPT2 = (sys.executable, "-m", "kogpt2_gluon.cli.main")
+LOOK_SECONDS = 0.2  # between looks at the lock of a run that is about to end
+MOST_SECONDS = 120.0  # that a run of before may take to save its state
+
+Say = Callable[[str], None]
+
+
+def run_chain(chain: Chain, again: Sequence[str], run_with: Sequence[str], say: Say) -> Record:
+    """Runs the stages that are not done; returns the record of all.
+
+    `again` names stages to run again, with all that depend on them. `run_with` are words before the command of a stage
+    that trains, such as ``horovodrun --gloo -np 8``.
+
+    Raises RecipeError or DataError before the first stage if something does not fit, PreemptedError if a stage was
+    stopped with its state saved, and KoGPT2Error with a stage's own exit code and last line if it failed.
+    """
+    for name in again:
+        chain.stage(name)
+    with _alone(chain.folder):
+        record = Record.load(chain.folder)
+        _move_aside(chain, record, again, say)
+        found = standings(chain, record)
+        refuse_changed(chain, found)
+        for stage in chain.stages:
+            if found[stage.name].state == RESUMES:
+                _wait_for_lock(run_dir_of(chain, stage))
+        check_chain(chain, found)
+        for stage in chain.stages:
+            entry = record.entries.get(stage.name)
+            if entry and found[stage.name].state == DONE:
+                say(f"stage {stage.name}: done before: {entry.result}")
+                continue
+            _run(chain, stage, record, run_with, say)
+    return record
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the lock of a chain's folder."""
+    try:
+        lock = RunLock(folder)
+    except RecipeError as error:
+        text = str(error).replace("tracking.run_dir=", "").replace("trains in it", "works on this chain")
+        raise RecipeError(f"{text.partition(';')[0]}; wait, or name another folder with --out") from None
+    with lock:
+        yield
+
+
+def _move_aside(chain: Chain, record: Record, again: Sequence[str], say: Say) -> None:
+    """Moves the folders of stages, and of those that depend on them, to a new one, with the record of before."""
+    names = {name for each in again for name in chain.dependents(each)}
+    begun = [stage for stage in chain.stages if stage.name in names and stage.name in record.entries]
+    if not begun:
+        return
+    for stage in begun:
+        check_unlocked(run_dir_of(chain, stage))
+    aside = chain.folder / f"{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}"
+    aside.mkdir()  # FileExistsError: twice in a second
+    shutil.copyfile(chain.folder / RECORD_FILE, aside / RECORD_FILE)
+    # The last one first: a chain that dies on the way still finds what the stages that are left depend on.
+    for stage in reversed(begun):
+        if run_dir_of(chain, stage).exists():
+            move(run_dir_of(chain, stage), aside / stage.name)
+        del record.entries[stage.name]
+        record.save()
+    say(f"{', '.join(stage.name for stage in begun)}: moved to {aside}")
+
+
+def _run(chain: Chain, stage: Stage, record: Record, run_with: Sequence[str], say: Say) -> None:
+    """Runs one stage to its end."""
+    folder = run_dir_of(chain, stage)
+    entry = record.entries.setdefault(stage.name, Entry(deciding_settings(chain, stage), inputs_of(chain, stage)))
+    record.save()  # before anything is in the folder
+    words = arguments_of(chain, stage)
+    say(f"stage {stage.name}: kogpt2 {' '.join(words)}")
+    prefix = run_with if stage.verb != "evaluate" else ()
+    began = time.monotonic()
+    try:
+        code, said = _process(stage, [*prefix, *KOGPT2, *words], folder)
+    finally:
+        entry.seconds += time.monotonic() - began
+        record.save()
+    if code in (PreemptedError.exit_code, -signal.SIGTERM):
+        raise PreemptedError(f"stage {stage.name}: stopped, and its state is saved; the same command goes on")
+    if code:
+        error = KoGPT2Error(f"stage {stage.name}: {said or f'ended with exit code {code}'}")
+        error.exit_code = code if code > 0 else 1
+        raise error
+    entry.result, entry.done = result_of(chain, stage), True
+    record.save()
+    say(f"stage {stage.name}: {entry.result}, {duration(entry.seconds)}")
+
+
+def _process(stage: Stage, argv: Sequence[str], folder: Path) -> tuple[int, str]:
+    """Runs a command; returns its exit code and the last line of its stderr. It ends with this process.
+
+    The figures of a stage that evaluates are kept in its folder; what another one prints goes to the terminal.
+    """
+    is_evaluation = stage.verb == "evaluate"
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as figures:
+        try:
+            process = subprocess.Popen(
+                [str(word) for word in argv],
+                stdin=subprocess.DEVNULL,
+                stdout=figures if is_evaluation else None,
+                stderr=errors,
+                start_new_session=True,
+                preexec_fn=job.end_with_parent(signal.SIGTERM),
+            )
+        except OSError as error:
+            raise RecipeError(f"--run-with {argv[0]}: cannot be started ({error.strerror})") from None
+        try:
+            code = process.wait()
+        finally:  # a request to stop arrives as an exception
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        if is_evaluation and not code:
+            figures.seek(0)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_file(folder / SCORES, figures.read())
+        errors.seek(0)
+        said = errors.read()[-4000:].decode("utf-8", "replace").strip().split("\n")[-1]
+    return code, said.removeprefix("kogpt2: ")
+
+
+def _wait_for_lock(folder: Path) -> None:
+    """Waits until a run of before, whose chain was killed, has saved its state. RecipeError if it does not end."""
+    deadline = time.monotonic() + MOST_SECONDS
+    while True:
+        try:
+            for each in (folder, *folder.glob("*seed-*")):  # those of a fine-tuning
+                check_unlocked(each)
+            return
+        except RecipeError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_SECONDS)
+
+
+def stop_on_signals() -> None:
+    """Makes SIGTERM, SIGHUP and Ctrl-C end a chain with exit code 75: its stage saves its state."""
+
+    def stop(number: int, frame: object) -> None:
+        if not send_again_from_finalizer(number, frame):
+            job.keep_exit_code()
+            raise PreemptedError("stopped; the stage's state is saved, and the same command goes on")
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
+            signal.signal(number, stop)
+
+
+def table(chain: Chain, record: Record) -> list[str]:
+    """Returns the lines of a table: each stage with its verb, its time and its result."""
+    rows = [("stage", "verb", "time", "result")]
+    for stage in chain.stages:
+        entry = record.entries[stage.name]
+        rows.append((stage.name, stage.verb, duration(entry.seconds), entry.result))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows]
