@@ -15,8 +15,11 @@ is named as `</s>`, and the peer has no such id. In every round each contestant 
 short generation to warm up, then timed ones, the prompt's pass included; a ratio is made within a round and the median
 of the rounds counts.
 
-Contestants: `ours`, `ours-int8` (its matrices in int8, whatever the precision), `stock` (ours by MXNet's own operators,
-in float32 whatever the precision), `hf`, `hf-huge` (with GLIBC_TUNABLES=glibc.malloc.hugetlb=1).
+Contestants: `ours`, `ours-int8` (its matrices in int8, whatever the precision), `ours-3bit` (the layers' matrices in
+binary codes of three bits, made up at random, which read as fast as others; the logits' matrix in the precision),
+`stock` (ours by MXNet's own operators, in float32 whatever the precision), `hf`, `hf-huge` (with
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1). `3bit_ratio_N` is to `hf`, as `int8_ratio_N` is, and `3bit_over_ours_N` is to
+`ours`.
 """
 
 from __future__ import annotations
@@ -50,8 +53,8 @@ from kogpt2_gluon.machine import limits, runtime
 from kogpt2_gluon.recipe import Recipe, load_recipe
 
 HERE = Path(__file__).resolve().parent
-INT8 = "ours-int8"
-PEERS = (INT8, "stock", "hf", "hf-huge")
+INT8, CODED = "ours-int8", "ours-3bit"
+PEERS = (INT8, CODED, "stock", "hf", "hf-huge")
 TOP_K = 40
 WARM_UP_TOKENS = 8
 
@@ -78,6 +81,8 @@ def our_generator(recipe: Recipe, weights: str) -> Generate:
     ctx, training = runtime.mx.cpu(), recipe.training
     ops = choose_ops(training.ops, training.precision, ctx, recipe.model.dropout, recipe.model.activation)
     net = new_network(recipe, ctx, ops).for_decoding()
+    if weights == "codes":
+        give_made_up_codes(net)
     generator, tokenizer = Generator(net, ctx, weights), made_up_tokenizer(recipe.model.vocab_size)
     never = recipe.model.vocab_size - 1
 
@@ -98,6 +103,22 @@ def our_generator(recipe: Recipe, weights: str) -> Generate:
         return list(texts.values())
 
     return Generate(same, mixed)
+
+
+def give_made_up_codes(net: Any, bits: int = 3) -> None:
+    """Gives the matrices of all layers random codes, with scales for each row."""
+    from kogpt2_gluon.binary_codes import PackedCodes
+    from kogpt2_gluon.model.coded_weights import MATRICES, give_codes
+    from kogpt2_gluon.model.gpt2 import structural_parameters
+
+    random, codes = np.random.default_rng(0), {}
+    for name, parameter in structural_parameters(net).items():
+        if any(name.endswith(each.partition("{}")[2]) for each in MATRICES):
+            rows, columns = parameter.shape
+            planes = random.integers(0, 256, (bits, rows, -(-columns // 8)), np.uint8)
+            scales = np.full((bits, rows, 1), 0.01, np.float32) / 2.0 ** np.arange(bits)[:, None, None]
+            codes[name] = PackedCodes(scales.astype(np.float32), planes, columns)
+    give_codes(net, codes)
 
 
 def made_up_tokenizer(vocab_size: int) -> Any:
@@ -226,6 +247,7 @@ def contestants(arguments: argparse.Namespace) -> list[Contestant]:
     everyone = [
         Contestant("ours", ours, variables),
         Contestant(INT8, [*ours, "--weights", "int8"], variables),
+        Contestant(CODED, [*ours, "--weights", "codes"], variables),
         Contestant("stock", stock, variables),
         Contestant("hf", peer, variables),
         Contestant("hf-huge", peer, {**variables, **HUGE_PAGES}),
@@ -240,7 +262,9 @@ def summary(arguments: argparse.Namespace, rounds: list[dict[str, Result]], stat
     shown = [*rate.values(), *(f"milliseconds_per_token_{size}" for size in arguments.batch_sizes), "peak_memory_mb"]
     return {
         **{f"ratio_{case}": ratio(rounds, "ours", "hf", rate[case]) for case in cases},
-        **{f"int8_ratio_{case}": ratio(rounds, "ours-int8", "hf", rate[case]) for case in cases if INT8 in names},
+        **{f"int8_ratio_{case}": ratio(rounds, INT8, "hf", rate[case]) for case in cases if INT8 in names},
+        **{f"3bit_ratio_{case}": ratio(rounds, CODED, "hf", rate[case]) for case in cases if CODED in names},
+        **{f"3bit_over_ours_{case}": ratio(rounds, CODED, "ours", rate[case]) for case in cases if CODED in names},
         "precision": arguments.precision,
         "prompt_tokens": arguments.prompt,
         "new_tokens": arguments.tokens,
@@ -292,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--mixed", type=int, default=32, help="prompts of mixed lengths; 0: leave that out")
     parser.add_argument("--lengths", type=int, nargs=2, default=(8, 128), help="the shortest and longest of these")
     parser.add_argument("--first", type=int, default=512, help="tokens of the prompt for one token; 0: leave that out")
-    parser.add_argument("--peers", type=names_of, default=[INT8, "stock", "hf"], help=f"of {','.join(PEERS)}")
+    parser.add_argument("--peers", type=names_of, default=[INT8, CODED, "stock", "hf"], help=f"of {','.join(PEERS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2, help="timed generations of a contestant in a round")
     parser.add_argument("--threads", type=int, default=limits.available_cores())

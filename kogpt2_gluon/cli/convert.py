@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kogpt2_gluon.convert.gguf_folder import Cost, Measure
     from kogpt2_gluon.convert.source import Source
 
-TARGETS = ("huggingface", "checkpoint", "original", "onnx", "gguf", "sagemaker")
+TARGETS = ("huggingface", "checkpoint", "codes", "original", "onnx", "gguf", "sagemaker")
 DTYPES = ("float32", "float16", "bfloat16")
 PARTS = ("body", "class", "spans")  # convert/heads.py
 
@@ -29,8 +29,14 @@ PARTS = ("body", "class", "spans")  # convert/heads.py
 )
 @click.option("--with-optimizer", is_flag=True, help="The optimizer's state too, to go on with the training.")
 @click.option(
-    "--dtype", default="float32", show_default=True, type=click.Choice(DTYPES), help="huggingface's and gguf's weights."
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(DTYPES),
+    help="huggingface's and gguf's weights; of codes what is not quantised.",
 )
+@click.option("--bits", type=click.IntRange(1, 4), help="codes': of a number. Default: the source's own, else 3.")
+@click.option("--group-size", type=click.IntRange(0), help="codes': columns that share scales; default 0: a whole row.")
 @click.option("--max-shard-size", default=0, type=click.IntRange(0), help="MB a file of huggingface's weights; 0: one.")
 @click.option("--bos", is_flag=True, help="huggingface's and onnx's tokenizer puts <s> before every text by itself.")
 @click.option("--part", type=click.Choice(PARTS), help="Of a fine-tuned network: without its head, or one head of two.")
@@ -46,6 +52,7 @@ def convert(source: Path, out: Path, target: str, part: str | None, verify: bool
     \b
     huggingface  a folder that transformers (PyTorch) can load
     checkpoint   a run that generate, evaluate and train --init-from take
+    codes        a run as above, with matrices in 1 to 4 bits
     original     the .params and .spiece files of KoGPT2 v1
     onnx         graphs for onnxruntime, with a cache and without
     gguf         a file for llama.cpp and what builds on it
@@ -114,4 +121,7 @@ def _compare(source: Source, out: Path, target: str, dtype: str, part: str) -> s
 
         with unpacked_model(out) as folder:
             return str(compare_conversion(source, folder, "checkpoint", exact=True))
-    return str(compare_conversion(source, out, target, exact=dtype == "float32"))
+    from kogpt2_gluon.convert.codes_folder import quantised_in
+
+    is_rounded = dtype != "float32" or (target == "codes" and quantised_in(source) is None)
+    return str(compare_conversion(source, out, target, exact=not is_rounded))

@@ -43,11 +43,7 @@ REFUSE, SLIDE = LONG_PROMPTS = ("refuse", "slide")
 @options.json_output
 @options.device
 @options.precision
-@click.option(
-    "--weights",
-    type=click.Choice(["float32", "bfloat16", "int8"]),
-    help="How the network's matrices are kept: int8 is read fastest; default: as --precision says.",
-)
+@options.weights
 @options.operators
 def generate(checkpoint: Path, prompt: str | None, as_json: bool, **values: Any) -> None:
     """Continue PROMPT with a checkpoint; each text ends at </s>, a stop string or its most new tokens.
@@ -106,9 +102,13 @@ def load_writer(checkpoint: Path, values: dict[str, Any]) -> TextWriter:
     runtime.wait_briefly()  # before the next lines load MXNet
     from kogpt2_gluon.inference.loading import load_checkpoint
     from kogpt2_gluon.inference.text_writer import TextWriter
+    from kogpt2_gluon.model.decoding import weights_note
 
-    net, tokenizer, _, ctx = load_checkpoint(checkpoint, values["device"], values["precision"], values["operators"])
-    return TextWriter(net, tokenizer, ctx, values["slots"], values["weights"] or "")
+    weights, how = values["weights"] or "", [values[name] for name in ("device", "precision", "operators")]
+    net, tokenizer, _, ctx = load_checkpoint(checkpoint, *how, weights=weights)
+    if note := weights_note(net, weights):
+        say(note)
+    return TextWriter(net, tokenizer, ctx, values["slots"], weights)
 
 
 def _settings(writer: TextWriter | None, plain: dict[str, Any]) -> TextSettings:

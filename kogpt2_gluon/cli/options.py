@@ -29,8 +29,9 @@ operators = click.option(
 )
 weights = click.option(
     "--weights",
-    type=click.Choice(["float32", "bfloat16", "int8"]),
-    help="In which form the matrices are kept; smaller ones are faster. Default: as --precision is.",
+    type=click.Choice(["float32", "bfloat16", "int8", "4bit", "3bit", "2bit", "1bit", "codes"]),
+    help="How the network's matrices are kept; smaller ones are read faster. codes: the checkpoint's own, see convert "
+    "--to codes. Default: as --precision says.",
 )
 encoding = click.option(
     "--encoding",

@@ -32,11 +32,7 @@ from kogpt2_gluon.cli.paths import ANY_PATH
 )
 @click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="A web page that may use it; repeatable.")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Another name of this service; repeatable.")
-@click.option(
-    "--weights",
-    type=click.Choice(["float32", "bfloat16", "int8"]),
-    help="In which form the matrices are kept; smaller ones are faster. Default: as --precision is.",
-)
+@options.weights
 @options.device
 @options.precision
 @options.operators
@@ -114,4 +110,7 @@ def serve(
         networks = {"a": Network("a", checkpoint, loading, slots)}
         if compare is not None:
             networks["b"] = Network("b", compare, loading, slots)
+        for network in networks.values():
+            if network.weights_note:
+                say(f"note: {network.path}: {network.weights_note}")
         server.serve(networks, settings, listener, say)

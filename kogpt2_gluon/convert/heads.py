@@ -103,6 +103,11 @@ class Body:
     def __init__(self, source: Source, task: SavedTask) -> None:
         self._source, self._task = source, task
 
+    @property
+    def whole(self) -> Source:
+        """The network with its heads."""
+        return self._source
+
     def verify(self, optimizer: bool = True) -> None:
         self._source.verify(optimizer=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kogpt2_gluon.convert.codes_folder import write_codes_run
 from kogpt2_gluon.convert.fine_tuned_folder import CLASSES, convert_fine_tuned
 from kogpt2_gluon.convert.gguf_folder import Measure, file_name, write_gguf
 from kogpt2_gluon.convert.heads import BODY, SPANS, Body, check_part, heads_of, task_of
@@ -29,24 +30,32 @@ def convert_to(
     bos: bool = False,
     measure: Measure | None = None,
     part: str = "",
+    bits: int | None = None,
+    group_size: int | None = None,
 ) -> str:
     """Writes `source` as folder `out`, or archive for sagemaker; returns a line that says how to use it.
 
-    `max_shard_size` is in MB; `measure` is for a GGUF file; `part` is of a fine-tuned network, one of heads.PARTS.
+    `max_shard_size` is in MB; `measure` is for a GGUF file; `part` is of a fine-tuned network, one of heads.PARTS;
+    `bits` and `group_size` are for codes.
     RecipeError for an option that the target does not have, and for a head that it has no place for.
     """
     if max_shard_size and target != "huggingface":
         raise RecipeError(f"--max-shard-size is for --to huggingface, not for {target}")
-    if dtype != "float32" and target not in ("huggingface", "gguf"):
-        raise RecipeError(f"--dtype is for --to huggingface and gguf, not for {target}")
+    if dtype != "float32" and target not in ("huggingface", "gguf", "codes"):
+        raise RecipeError(f"--dtype is for --to huggingface, gguf and codes, not for {target}")
+    if (bits is not None or group_size is not None) and target != "codes":
+        raise RecipeError(f"--bits and --group-size are for --to codes, not for {target}")
     if bos and target not in ("huggingface", "onnx"):
         raise RecipeError(f"--bos is for --to huggingface and onnx, not for {target}")
-    if target in ("original", "onnx", "gguf", "sagemaker") and with_optimizer:
+    if target in ("original", "onnx", "gguf", "sagemaker", "codes") and with_optimizer:
         raise RecipeError(f"--with-optimizer: {target} has no file for it; convert to huggingface or checkpoint")
     check_part(source, target, part)
     if task := task_of(source):
         if part == BODY:
-            done = convert_to(target, Body(source, task), out, with_optimizer, dtype, max_shard_size, bos, measure)
+            body = Body(source, task)
+            done = convert_to(
+                target, body, out, with_optimizer, dtype, max_shard_size, bos, measure, bits=bits, group_size=group_size
+            )
             return f"{done}; the head of its task {task.name} is left out"
         if target == "huggingface":
             convert_fine_tuned(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos, part)
@@ -57,6 +66,9 @@ def convert_to(
         further = f"train {out}/recipe.yaml" if with_optimizer else f"train RECIPE --init-from {out}"
         use = f"predict {out} FILE" if task else f"generate {out} PROMPT"
         return f"{out}: go on with kogpt2 {further}, or try kogpt2 {use}"
+    if target == "codes":
+        sizes = write_codes_run(source, out, bits, group_size, dtype)
+        return f"{sizes}\n{out}: try kogpt2 generate {out} PROMPT --weights codes, or kogpt2 evaluate {out}"
     if target == "onnx":
         write_onnx(source, out, bos)
         use = "model.onnx generates and logits.onnx scores, with onnxruntime"

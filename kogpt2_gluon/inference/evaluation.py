@@ -256,7 +256,7 @@ def evaluate_checkpoint(
     is_text, text = not is_shard_folder(data), text or TextOptions()
     if text != TextOptions() and not is_text:
         raise RecipeError(f"{data}: shards; --documents, --encoding, --include and --exclude are for text")
-    net, tokenizer, recipe, ctx = load_checkpoint(path, device, precision, ops)
+    net, tokenizer, recipe, ctx = load_checkpoint(path, device, precision, ops, weights)
     seq_length = seq_length or recipe.data.seq_length
     if not 1 <= seq_length <= net.max_length:
         raise RecipeError(f"seq_length={seq_length}: the network takes 1 to {net.max_length} tokens at a time")

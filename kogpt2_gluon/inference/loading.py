@@ -7,24 +7,28 @@ from typing import Any
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.runtime import context
+from kogpt2_gluon.model.coded_weights import CODED, give_codes
 from kogpt2_gluon.model.filling import fill_network
 from kogpt2_gluon.model.gpt2 import GPT2Model, build_model
 from kogpt2_gluon.model.precision import cast_network
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
+from kogpt2_gluon.runs.saved_codes import codes_of
 from kogpt2_gluon.runs.saved_task import saved_task
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
 def load_checkpoint(
-    path: Path, device: str = "auto", precision: str = "float32", ops: str = "auto"
+    path: Path, device: str = "auto", precision: str = "float32", ops: str = "auto", weights: str = ""
 ) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
     """Verifies and loads a checkpoint; returns (network, tokenizer, recipe, context). `path` may be the run's folder.
 
     `precision` and `ops` are those of a recipe's `training`. float32, whatever the run was trained in, works on any
     device and gives the numbers of a converted model. The network has no gradients and is not hybridized: it decodes as
-    it is, and its `for_decoding` and `with_ops`, which share parameters that have gradients, do not work.
+    it is, and its `for_decoding` and `with_ops`, which share parameters that have gradients, do not work. `weights` is
+    what texts will be written by (:class:`~kogpt2_gluon.model.decoding.FusedWeights`): for codes, those in the
+    checkpoint are read too.
 
     DataError if it is damaged, or fine-tuned for a task: then it has a head in the place of a language model's output.
     """
@@ -42,6 +46,8 @@ def load_checkpoint(
             checkpoint.verify(optimizer=False)  # if it is damaged, that is the reason, and the message says so
             raise
         cast_network(net, precision)
+        if weights in CODED:
+            give_codes(net, codes_of(checkpoint))
         return net, Tokenizer.load(checkpoint.tokenizer_path), recipe, ctx
 
     return use_checkpoint(path, load)

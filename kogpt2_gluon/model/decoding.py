@@ -15,10 +15,11 @@ import numpy as np
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.machine.memory import in_huge_pages, untouched
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.model.coded_weights import CODED, MATRICES, codes_for, note_on, packed
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 
-WEIGHTS = ("float32", "bfloat16", "int8")
+WEIGHTS = ("float32", "bfloat16", "int8", *CODED)
 
 
 class FusedWeights:
@@ -32,14 +33,16 @@ class FusedWeights:
     net : GPT2Model
         Initialized.
     weights : str
-        The numbers of the matrices: 'float32'; 'bfloat16'; 'int8', with a float32 scale for each row. The empty string:
-        the precision of the operator set.
+        The numbers of the matrices: 'float32'; 'bfloat16'; 'int8', with a float32 scale for each row; '1bit' to '4bit',
+        binary codes made here; 'codes', those of the network (:mod:`.coded_weights`). With codes the logits' matrix,
+        which is the embedding, has the precision of the operator set. The empty string: all have.
     """
 
     def __init__(self, net: GPT2Model, weights: str = ""):
         if weights not in ("", *WEIGHTS):
             raise RecipeError(f"weights={weights}: one of {', '.join(WEIGHTS)}")
         self.form, self.precision = weights or net.ops.precision, net.ops.precision
+        self.codes = codes_for(net, weights) if weights in CODED else {}
         self.num_heads, self.num_layers = net.num_heads, len(net._ffn_layers)
         self._settings = {"num_heads": net.num_heads, "activation": net.ops.activation, "precision": net.ops.precision}
         self.embed, self.pos_embed = net._embed.weight.data(), net._pos_embed.weight.data()
@@ -51,9 +54,28 @@ class FusedWeights:
         """The matrices in their form, made when they are first asked for."""
         if self._matrices is None:
             layers, final_ln, (logits_weight, no_bias) = self._parameters
-            projection = (*_converted([logits_weight], self.form), no_bias)
-            self._matrices = Matrices([_converted(layer, self.form) for layer in layers], final_ln, projection)
+            form = self.precision if self.codes else self.form
+            projection = (*_converted([logits_weight], form), no_bias)
+            made = [self._layer(number, layer, form) for number, layer in enumerate(layers)]
+            self._matrices = Matrices(made, final_ln, projection)
         return self._matrices
+
+    @property
+    def note(self) -> str:
+        """Says in a line how large codes are and what is not quantised; empty without codes."""
+        if not self.codes:
+            return ""
+        logits_bytes = self.embed.size * (2 if self.precision == "bfloat16" else 4)
+        return note_on(self.codes, self.num_layers * len(MATRICES), logits_bytes, self.precision)
+
+    def _layer(self, number: int, arrays: Sequence[Any], form: str) -> list[Any]:
+        """Returns the arrays of a layer, its matrices as codes where there are some, and else in a form."""
+        places = [place for place, each in enumerate(arrays) if each.ndim == 2]
+        names = {place: name.format(number) for place, name in zip(places, MATRICES)}
+        coded = {place: self.codes[name] for place, name in names.items() if name in self.codes}
+        plain = iter(_converted([each for place, each in enumerate(arrays) if place not in coded], form))
+        codes = iter(_in_huge_pages([packed(each) for each in coded.values()]))
+        return [next(codes) if place in coded else next(plain) for place in range(len(arrays))]
 
     def caches(self, num_slots: int, capacity: int) -> list[tuple[Any, Any]]:
         """Keys and values of each layer, (num_slots, H, capacity, D) each, in the precision of the operators.
@@ -128,12 +150,20 @@ def _layer_norm(layer: Any) -> tuple[Any, Any]:
 def _converted(arrays: Sequence[Any], form: str) -> list[Any]:
     """Arrays, of which those with two axes are matrices that get a form: 'float32', 'bfloat16' or 'int8'."""
     nd = mx.nd
-    if form == "float32":
+    if form == "float32" or all(each.ndim == 1 for each in arrays):
         return list(arrays)
     convert = {"bfloat16": nd.kogpt2_pack_bfloat16, "int8": nd.kogpt2_pack_int8}[form]
     shapes = [_packed_shape(each.shape, form) if each.ndim == 2 else None for each in arrays]
     places = iter(in_huge_pages([shape for shape in shapes if shape]))
     return [convert(each, out=next(places)) if shape else each for each, shape in zip(arrays, shapes)]
+
+
+def _in_huge_pages(arrays: Sequence[Any]) -> list[Any]:
+    """Returns copies of arrays of bytes that are read faster."""
+    if not arrays:
+        return []
+    places = in_huge_pages([each.shape for each in arrays])
+    return [each.copyto(place) for each, place in zip(arrays, places)]
 
 
 def _packed_shape(shape: tuple[int, int], form: str) -> tuple[int, int]:
@@ -143,6 +173,12 @@ def _packed_shape(shape: tuple[int, int], form: str) -> tuple[int, int]:
 
 
 _kept: WeakKeyDictionary[GPT2Model, dict[str, FusedWeights]] = WeakKeyDictionary()
+
+
+def weights_note(net: GPT2Model, weights: str) -> str:
+    """Says in a line how large codes are and what is not quantised; empty for weights without codes."""
+    made = weights_for(net, weights) if weights in CODED else None
+    return made.note if made else ""
 
 
 def weights_for(net: GPT2Model, weights: str = "") -> FusedWeights | None:

@@ -3,7 +3,8 @@
 ``CKPT_DIR/step-NNNNNNNN/`` holds ``model.params`` (fp32, in MXNet's format, the released files' names, but the tied
 matrix once), ``optimizer.params`` (the optimizer's arrays, likewise), ``state.json``, ``recipe.yaml`` and
 ``tokenizer.model`` or ``tokenizer.json`` (with which the folder alone is enough to generate, evaluate or convert) and
-``manifest.json`` with size and hashes of each (:mod:`.manifest`).
+``manifest.json`` with size and hashes of each (:mod:`.manifest`). In the place of ``model.params`` there may be
+``model.codes``, whose matrices are in a few bits (storage/codes_file.py).
 
 A save writes everything into a hidden folder, forces it onto the disk, and renames the folder last. Only then do two
 text files change: ``latest``, and ``best``, which names the checkpoint of the lowest held-out loss. Only after that are
@@ -44,10 +45,11 @@ from kogpt2_gluon.runs.manifest import (
     FileFacts,
     ManifestWriter,
     check_is_damage,
-    read_as_written,
     read_manifest,
     same_as_written,
 )
+from kogpt2_gluon.runs.weights import EMBEDDING, TIED_COPY, CodedWeights, Weights, damaged
+from kogpt2_gluon.storage.codes_file import CodedArrays, CodesFile, write_codes
 from kogpt2_gluon.storage.files import move, remove_folder, remove_partials, replace_folder, write_file
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.storage.links import leads_out, read_file
@@ -56,7 +58,7 @@ from kogpt2_gluon.storage.tokenizer_file import NAMES, StoredTokenizer
 
 ONLY_AS_BEST = "only_as_best"  # true in the state of a checkpoint that was saved for its held-out loss alone
 MODEL, OPTIMIZER, STATE, RECIPE = "model.params", "optimizer.params", "state.json", "recipe.yaml"
-EMBEDDING, TIED_COPY = "_embed.weight", "_logits_proj.weight"  # GPT-2's tied matrix
+CODES = "model.codes"  # in the place of MODEL
 HEADS = ("_head.weight", "_tag_head.weight", "_tag_head.bias")  # of tasks; a language model has none (model/heads.py)
 WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run can go on from
 
@@ -79,12 +81,12 @@ class Checkpoint:
 
         Without `optimizer` its arrays, the larger half of the checkpoint, are left out; without `model` the network's.
         """
-        left_out = {name for name, is_wanted in ((OPTIMIZER, optimizer), (MODEL, model)) if not is_wanted}
+        left_out = {name for name, is_wanted in ((OPTIMIZER, optimizer), (self.model_name, model)) if not is_wanted}
         for name, facts in self.files.items():
             if name in left_out:
                 continue
             if not same_as_written(self.path / name, facts):
-                raise _damaged(self.path / name)
+                raise damaged(self.path / name)
 
     def state(self) -> dict[str, Any]:
         """The content of state.json: step, schedule, reader and fingerprints. DataError if it names no step."""
@@ -93,9 +95,9 @@ class Checkpoint:
             state = json.loads(read_file(path).decode())
         except OSError as error:
             check_is_damage(error, path)
-            raise _damaged(path) from None
+            raise damaged(path) from None
         except (ValueError, RecursionError):
-            raise _damaged(path) from None
+            raise damaged(path) from None
         if not isinstance(state, dict) or type(state.get("step")) is not int or state["step"] < 0:
             raise DataError(f'{path}: it has no "step", so it is not the state of a run')
         return state
@@ -106,57 +108,37 @@ class Checkpoint:
 
     def model_arrays(self) -> Arrays:
         """{structural name: float32 array}, each read when asked for; the tied matrix is there under both its names."""
-        file = ParamsFile(self.model_path)
+        is_coded = self.model_name == CODES
+        file: ParamsFile | CodesFile = CodesFile(self.model_path) if is_coded else ParamsFile(self.model_path)
         return file if TIED_COPY in file or EMBEDDING not in file else _WithTiedCopy(file)
 
     def weights(self) -> Weights:
         """The network's arrays to be read once, straight to where they are used; they are verified on the way."""
-        return Weights(self.model_path, self.files[MODEL])
+        kind = CodedWeights if self.model_name == CODES else Weights
+        return kind(self.model_path, self.files[self.model_name])
 
     def optimizer_arrays(self) -> dict[str, NDArray[Any]]:
         """Reads {"structural name:k": array}, where k counts the optimizer's arrays of that parameter."""
         return read_params(self.path / OPTIMIZER)
 
     @property
+    def model_name(self) -> str:
+        """The name of the file with the network's arrays."""
+        return CODES if CODES in self.files else MODEL
+
+    @property
     def model_path(self) -> Path:
-        return self.path / MODEL
+        return self.path / self.model_name
 
     @property
     def tokenizer_path(self) -> Path:
         return self.path / next(name for name in NAMES if name in self.files)
 
 
-class Weights:
-    """The network's arrays in a file, each once. `path` is the file.
-
-    DataError if it is not a file of parameters, which can be the damage that its hashes find.
-    """
-
-    def __init__(self, path: Path, facts: FileFacts) -> None:
-        self.path, self._facts = path, facts
-        self._file = ParamsFile(path)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each array by its structural name; the tied matrix has the name of the embedding alone."""
-        shapes = self._file.shapes
-        if EMBEDDING in shapes:  # older checkpoints have two copies
-            shapes.pop(TIED_COPY, None)
-        return shapes
-
-    def read_into(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Reads arrays into those given, which have their shapes, and compares all of the file with its hashes.
-
-        DamagedError if it differs: nothing of it may be used then.
-        """
-        if not read_as_written(self.path, self._facts, self._file.parts(arrays)):
-            raise _damaged(self.path)
-
-
 class _WithTiedCopy(LazyArrays[str]):
     """The arrays of a file, with the tied matrix under its second name too, after all others."""
 
-    def __init__(self, file: ParamsFile) -> None:
+    def __init__(self, file: ParamsFile | CodesFile) -> None:
         super().__init__({**{name: name for name in file}, TIED_COPY: EMBEDDING})
         self._file = file
 
@@ -179,19 +161,25 @@ def save_checkpoint(
 
     Those of a step that `keep_every` divides are kept besides (0: none is).
 
-    `model_arrays` may have the tied matrix once, or under both of its names. `tokenizer` is the one of the data. `best`
-    is the step that the file ``best`` names (None: the run keeps no best one); that checkpoint is not removed. One that
-    was saved only because it was the best (ONLY_AS_BEST in its state) does not count in `keep`, and goes once it is
-    neither the best nor the newest. Returns the new folder. Only one process of a run calls this.
+    `model_arrays` may have the tied matrix once, or under both of its names; CodedArrays are written as codes.
+    `tokenizer` is the one of the data. `best` is the step that the file ``best`` names (None: the run keeps no best
+    one); that checkpoint is not removed. One that was saved only because it was the best (ONLY_AS_BEST in its state)
+    does not count in `keep`, and goes once it is neither the best nor the newest. Returns the new folder. Only one
+    process of a run calls this.
     """
     ckpt_dir.mkdir(parents=True, exist_ok=True)
     remove_partials(ckpt_dir)
     final = ckpt_dir / name_of(state["step"])
     with replace_folder(final) as folder:
         files = ManifestWriter(folder)
-        for name, arrays in ((MODEL, model_arrays), (OPTIMIZER, optimizer_arrays)):
-            with files.open(name) as file:
-                write_params(file, arrays)
+        if isinstance(model_arrays, CodedArrays):
+            with files.open(CODES) as file:
+                write_codes(file, model_arrays, without=TIED_COPY)
+        else:
+            with files.open(MODEL) as file:
+                write_params(file, model_arrays)
+        with files.open(OPTIMIZER) as file:
+            write_params(file, optimizer_arrays)
         files.write(STATE, json.dumps(dict(state), indent=1).encode())
         files.write(RECIPE, recipe.to_yaml().encode())
         files.write(tokenizer.file_name, tokenizer.content)
@@ -331,7 +319,8 @@ def newest_whole(ckpt_dir: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def _read_manifest(folder: Path) -> Checkpoint:
     files = read_manifest(folder)
-    if files.keys() not in [{MODEL, OPTIMIZER, STATE, RECIPE, name} for name in NAMES]:
+    kinds = [{model, OPTIMIZER, STATE, RECIPE, name} for model in (MODEL, CODES) for name in NAMES]
+    if files.keys() not in kinds:
         path, listed = folder / MANIFEST, ", ".join(sorted(files)) or "none"
         raise DamagedError(f"{path}: does not list a checkpoint's files, but {listed}")
     for name, facts in files.items():
@@ -341,14 +330,10 @@ def _read_manifest(folder: Path) -> Checkpoint:
             check_is_damage(error, folder / name)
             size = -1
         if size != facts.size:
-            raise _damaged(folder / name)
+            raise damaged(folder / name)
         if leads_out(folder / name):
             raise DamagedError(f"{folder / name}: a link out of the checkpoint's folder; put the file itself there")
     return Checkpoint(folder, files)
-
-
-def _damaged(file: Path) -> DamagedError:
-    return DamagedError(f"{file}: missing, truncated or damaged; an older checkpoint may be whole")
 
 
 def _remove_old(ckpt_dir: Path, newest: Path, keep: int, best: int | None, keep_every: int) -> None:

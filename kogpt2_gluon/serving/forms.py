@@ -188,7 +188,7 @@ class ModelAbout(Form):
     vocab_size: int
     end_id: int = Field(description="Of </s>, which ends a text.")
     max_length: int = Field(description="Positions: the most tokens of a text, prompt and <s> included.")
-    weights: str = Field(description="float32, bfloat16 or int8.")
+    weights: str = Field(description="float32, bfloat16, int8, 1bit to 4bit, or codes.")
     checkpoint: str = Field(description="The path as `kogpt2 generate` takes it.")
     options: dict[str, str] = Field(description="Options with which `kogpt2 generate` loads it as the service did.")
 

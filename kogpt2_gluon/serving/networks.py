@@ -16,6 +16,7 @@ from kogpt2_gluon.inference.scoring import Likelihood, Request, Scorer
 from kogpt2_gluon.inference.shared_prefixes import Ids
 from kogpt2_gluon.inference.text_engine import TextEngine
 from kogpt2_gluon.inference.token_scoring import TokenScorer
+from kogpt2_gluon.model.decoding import weights_note
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
 from kogpt2_gluon.serving.forms import ModelAbout, ModelName
@@ -55,7 +56,8 @@ class Network:
 
     def __init__(self, key: ModelName, path: Path, loading: Loading, num_slots: int) -> None:
         def load(checkpoint: Checkpoint) -> tuple[str, tuple[Any, Tokenizer, Recipe, Any]]:
-            found = load_checkpoint(checkpoint.path, loading.device, loading.precision, loading.ops)
+            how = (loading.device, loading.precision, loading.ops, loading.weights)
+            found = load_checkpoint(checkpoint.path, *how)
             return checkpoint.path.name, found
 
         step, (self._net, self.tokenizer, self.recipe, self._ctx) = use_checkpoint(path, load)
@@ -64,6 +66,7 @@ class Network:
         self.name = f"{self.recipe.name}/{step}"
         self.weights = loading.weights or loading.precision
         self._reads_as_it_is = self.weights == loading.precision
+        self.weights_note = weights_note(self._net, self.weights)
         self.max_length: int = self._net.max_length
         self.encoder = PromptEncoder(self.tokenizer)
         self._scorer = Scorer(self._net, self._ctx)

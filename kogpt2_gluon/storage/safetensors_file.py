@@ -69,6 +69,16 @@ class SafetensorsFile(LazyArrays["_Place"]):
                 raise DataError(f"{self.path}: {name!r} ends early: the file shrank")
         return widened(array) if place.dtype == "BF16" else array
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array by its name; nothing is read."""
+        return {name: place.shape for name, place in self._places.items()}
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The dtype of each array in the file, such as BF16."""
+        return {name: place.dtype for name, place in self._places.items()}
+
 
 def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, _Place]]:
     size = os.fstat(file.fileno()).st_size
@@ -97,19 +107,30 @@ def write_safetensors(
 
     The file is marked as PyTorch's, which transformers requires. DataError for a number that `dtype` cannot hold.
     """
-    item, at = DTYPES[dtype].itemsize, 0
-    described: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    with path.open("wb") as file:
+        write_arrays(file, arrays, shapes, dict.fromkeys(shapes, dtype), {"format": "pt"})
+
+
+def write_arrays(
+    file: BinaryIO,
+    arrays: Mapping[str, Array],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, str],
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes `arrays` to an open file as :func:`write_safetensors` does, each in a dtype of its own; U8 as it is."""
+    at = 0
+    described: dict[str, Any] = {"__metadata__": dict(metadata)}
     for name, shape in shapes.items():
-        end = at + math.prod(shape) * item
-        described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
+        end = at + math.prod(shape) * DTYPES[dtypes[name]].itemsize
+        described[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [at, end]}
         at = end
     encoded = json.dumps(described, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % ALIGNMENT)
-    with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for name, array in _read_ahead(arrays, list(shapes)):
-            assert array.shape == shapes[name], (name, array.shape, shapes[name])
-            file.write(np.ascontiguousarray(rounded(array, dtype, name)).reshape(-1).view(np.uint8).data)
+    file.write(len(encoded).to_bytes(8, "little") + encoded)
+    for name, array in _read_ahead(arrays, list(shapes)):
+        assert array.shape == shapes[name], (name, array.shape, shapes[name])
+        file.write(np.ascontiguousarray(rounded(array, dtypes[name], name)).reshape(-1).view(np.uint8).data)
 
 
 def _read_ahead(arrays: Mapping[str, Array], names: list[str]) -> Iterator[tuple[str, Array]]:
@@ -124,8 +145,8 @@ def _read_ahead(arrays: Mapping[str, Array], names: list[str]) -> Iterator[tuple
 
 
 def rounded(array: Array, dtype: str, name: str) -> Array:
-    """Rounds float32 to the nearest number of `dtype`, ties to even; bfloat16 as its 16 bits."""
-    if dtype == "F32":
+    """Rounds float32 to the nearest number of `dtype`, ties to even; bfloat16 as its 16 bits. U8 stays as it is."""
+    if dtype in ("F32", "U8"):
         return array
     if not np.isfinite(array).all():
         raise DataError(f"{name}: has numbers that are not finite, which cannot be rounded")

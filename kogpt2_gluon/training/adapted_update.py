@@ -13,9 +13,9 @@ from kogpt2_gluon.model.reparameterised import ReparameterisedMatrix
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import AdaptationRecipe
 from kogpt2_gluon.runs.checkpoint import HEADS
+from kogpt2_gluon.runs.saved_codes import VALUE
 from kogpt2_gluon.training.update import Update
 
-VALUE = "value"  # ends the name of a trained number's own array in a checkpoint, besides its moments
 TARGETS = {
     "attention": ("_multi_head_qkv_proj.weight", "_out_proj.weight"),
     "feed_forward": ("_hidden_map.weight", "_out_map.weight"),

@@ -15,7 +15,8 @@ from kogpt2_gluon.convert.source import Source, open_source
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import ModelRecipe
-from kogpt2_gluon.runs.checkpoint import EMBEDDING, HEADS, TIED_COPY
+from kogpt2_gluon.runs.checkpoint import EMBEDDING, HEADS, TIED_COPY, Checkpoint
+from kogpt2_gluon.runs.saved_codes import is_quantised
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
 
@@ -64,6 +65,10 @@ class InitialWeights:
         return _Extended(self.source.model_arrays(), self)
 
 
+def _is_quantised(source: Source) -> bool:
+    return is_quantised(source) if isinstance(source, Checkpoint) else source.recipe().adaptation.method == "scales"
+
+
 def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> InitialWeights:
     """Opens and verifies ``training.init_from``; `tokenizer` is the data's, None where there is no data yet.
 
@@ -75,7 +80,7 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
     source, notes = open_source(Path(training.init_from))
     source.verify(optimizer=False)
     theirs, ours = source.recipe().to_dict()["model"], recipe.to_dict()["model"]
-    if recipe.adaptation.method == source.recipe().adaptation.method == "scales":
+    if recipe.adaptation.method == "scales" and _is_quantised(source):
         raise RecipeError(
             f"training.init_from={training.init_from}: {source.path} is quantised already; begin with the network that "
             "it was made from, or go on with that run"

@@ -98,13 +98,15 @@ def test_training_speed_of_every_contestant_in_bfloat16() -> None:
 def test_generation_speed() -> None:
     size = ["--batch-sizes", "1,3", "--prompt", 5, "--tokens", 12, "--rounds", 1, "--repeats", 2, "--threads", 1]
     size += ["--mixed", 4, "--lengths", 3, 40, "--first", 20]
-    result = script("generation_speed.py", "--json", *size, "--peers", "ours-int8,hf", *TINY)
-    cases = ["1", "3", "mixed", "first"]
-    assert list(result)[:8] == [f"{ratio}_{case}" for ratio in ("ratio", "int8_ratio") for case in cases]
+    result = script("generation_speed.py", "--json", *size, "--peers", "ours-int8,ours-3bit,hf", *TINY)
+    cases, ratios = ["1", "3", "mixed", "first"], ("ratio", "int8_ratio", "3bit_ratio", "3bit_over_ours")
+    assert list(result)[:16] == [f"{ratio}_{case}" for ratio in ratios for case in cases]
     check_conditions(result, threads=1)
     (round_,) = result["rounds"]
-    assert list(round_) == list(result["contestants"]) == ["ours", "ours-int8", "hf"]
+    assert list(round_) == list(result["contestants"]) == ["ours", "ours-int8", "ours-3bit", "hf"]
     for case in cases:
+        for name, peer in (("3bit_ratio", "hf"), ("3bit_over_ours", "ours")):
+            assert result[f"{name}_{case}"] == pytest.approx(median_ratio(result, "ours-3bit", peer, f"{RATE}_{case}"))
         assert result[f"int8_ratio_{case}"] == pytest.approx(median_ratio(result, "ours-int8", "hf", f"{RATE}_{case}"))
     for case, tokens in (("mixed", 4 * 12), ("first", 1)):
         for contestant in round_.values():

@@ -165,6 +165,19 @@ def test_smaller_weights(path):
     assert 0 < abs(exact - rounded) < 0.2
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_codes(path):
+    """A note says their size; those of a checkpoint without codes are refused."""
+    done = invoke(path, "오늘은", *FEW, "--ops", "fused", "--weights", "2bit", "--json")
+    assert done.exit_code == 0, done.exception
+    assert "12 matrices in 2 bits: " in done.stderr and "not quantised: the embedding" in done.stderr
+    assert json.loads(done.stdout)["new_tokens"] == [6]
+    assert "weights=codes: the checkpoint has no codes" in refused(
+        path, "오늘은", *FEW, "--ops", "fused", "--weights", "codes"
+    )
+    assert "weights=2bit: only the fused operators" in refused(path, "오늘은", "--ops", "stock", "--weights", "2bit")
+
+
 # What the network reads
 
 

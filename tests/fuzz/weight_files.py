@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from kogpt2_gluon.binary_codes import PackedCodes
 from kogpt2_gluon.convert.names import parameters_of
 from kogpt2_gluon.convert.source import open_source
 from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY
+from kogpt2_gluon.storage.codes_file import CodedArrays, CodesFile, write_codes
 from kogpt2_gluon.storage.params_file import ParamsFile, write_params
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile, write_safetensors
 from kogpt2_gluon.storage.torch_file import OLD_MAGIC, TorchFile
@@ -51,6 +53,17 @@ def safetensors_seeds(folder: Path) -> list[bytes]:
         arrays = {"a": np.ones((3, 2), "float32"), "b": np.zeros(4, "float32")}
         write_safetensors(path, arrays, {name: array.shape for name, array in arrays.items()}, dtype)
         seeds.append(path.read_bytes())
+    return seeds
+
+
+def codes_seeds(folder: Path) -> list[bytes]:
+    seeds = []
+    for bits, rest in ((3, "float32"), (1, "bfloat16")):
+        planes, scales = np.ones((bits, 2, 2), "uint8"), np.ones((bits, 2, 3), "float32")
+        arrays = {"m": np.ones((2, 9), "float32"), "b": np.ones(3, "float32")}
+        file = io.BytesIO()
+        write_codes(file, CodedArrays(arrays, {"m": PackedCodes(scales, planes, 9)}, rest))
+        seeds.append(file.getvalue())
     return seeds
 
 
@@ -237,6 +250,7 @@ TARGETS = [
         mutate_safetensors,
         share=40,
     ),
+    Target("codes", "model.codes", codes_seeds, lambda path: read_all(CodesFile(path)), mutate_safetensors, share=20),
     Target(
         "torch-zip", "pytorch_model.bin", torch_seeds, lambda path: read_all(TorchFile(path)), mutate_torch, share=20
     ),

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kogpt2_gluon.binary_codes import pack, quantise, unpack
 from kogpt2_gluon.machine.runtime import mx
-from kogpt2_gluon.model.binary_coding import BinaryCodedMatrix, pack, quantise, unpack
+from kogpt2_gluon.model.binary_coding import BinaryCodedMatrix
 
 
 def error(matrix, codes):

@@ -25,6 +25,7 @@ VOCAB_SIZE, CAPACITY, NUM_SLOTS = 91, 240, 4
 MATRICES = ("qkv_proj", "out_proj", "hidden_map", "out_map")
 # precision of the operators, form of the weights
 FUSED = [("float32", ""), ("bfloat16", ""), ("float32", "int8"), ("bfloat16", "int8"), ("float32", "bfloat16")]
+FUSED += [("float32", "3bit"), ("bfloat16", "2bit")]
 
 
 def network(precision: str = "stock", change=lambda values: values) -> GPT2Model:
@@ -210,7 +211,9 @@ def test_weights_are_chosen_by_name():
     net = shared_network("float32")
     assert weights_for(net).form == "float32"
     assert weights_for(net, "int8").form == "int8"
-    with pytest.raises(RecipeError, match=r"^weights=int4: one of float32, bfloat16, int8$"):
+    with pytest.raises(
+        RecipeError, match=r"^weights=int4: one of float32, bfloat16, int8, 1bit, 2bit, 3bit, 4bit, codes$"
+    ):
         slots_for(net, 1, 8, weights="int4")
     with pytest.raises(RecipeError, match=r"^weights=int8: only the fused operators of CPUs have them"):
         slots_for(shared_network("stock"), 1, 8, weights="int8")

@@ -36,6 +36,10 @@ bias, values = mx.nd.zeros(70), []
 weight = mx.nd.array(rng.randn(70, 200))
 for convert in (mx.nd.array, mx.nd.kogpt2_pack_int8):
     values.append(mx.nd.kogpt2_decode_linear(mx.nd.array(rng.randn(13, 200)), convert(weight), bias))
+for bits, groups in ((1, 1), (2, 8), (3, 1), (3, 8), (4, 1), (4, 8)):
+    planes = mx.nd.array(rng.randint(0, 256, (bits, 70, 25)), dtype="uint8")
+    packed = mx.nd.kogpt2_pack_codes(planes, mx.nd.array(rng.randn(bits, 70, groups)), columns=200)
+    values.append(mx.nd.kogpt2_decode_linear(mx.nd.array(rng.randn(13, 200)), packed, bias))
 values = [v.asnumpy().ravel().tolist() for v in values]
 for kernel, precision in ((ONEDNN, "float32"), (PACKED, "float32"), (PACKED, "bfloat16")):
     ctypes.CDLL(str(library.path)).kogpt2_set_kernel(kernel)
@@ -50,7 +54,7 @@ packed = mx.nd.kogpt2_pack_bfloat16(weight)
 values.append(mx.nd.kogpt2_decode_linear(mx.nd.array(rng.randn(13, 200)), packed, bias).asnumpy().ravel().tolist())
 print(json.dumps({"isa": library.isa.name, "values": values}))
 """
-VALUES = 30
+VALUES = 36
 BFLOAT16_VALUES = 10  # the last: a last digit of float32 can decide how an activation is rounded to bfloat16
 
 

@@ -19,7 +19,7 @@ PROMPT = "오늘은 날씨가 맑아서"
 
 
 # Products of many rows in bfloat16 round their factors too, and those of one row do not: 8 bits of a log-probability.
-TOLERANCES = {"float32": 1e-4, "bfloat16": 0.02, "int8": 1e-4}
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.02, "int8": 1e-4, "4bit": 1e-4}
 
 
 @pytest.mark.parametrize("weights", TOLERANCES)

@@ -9,17 +9,19 @@
 //   (N, K) float32
 //   (N, 2 K) uint8 from kogpt2_pack_bfloat16
 //   (N + ceil(4 N / K), K) uint8 from kogpt2_pack_int8: K int8 for each row, then N float32 scales of the rows
+//   (bytes,) uint8 from kogpt2_pack_codes: binary codes of 1 to 4 bits, with float32 scales (binary_codes.h)
 // activation: none or gelu. With layer_norm=1, gamma and beta (K,) are inputs, and the data is normalised with epsilon
 // 1e-5. With has_residual=1, residual (..., N) is the last input. One operator does all this because asking MXNet for an
 // operator takes 20 us: four fewer in each layer count.
 // For up to 32 rows the product is that of few_rows.h, in which all but the weight is float32; with bfloat16 factors, where the processor is fast at them, it is for up to 128 rows. Other products are by the
-// kernel that kernels.h chooses, in the precision of the weight, or in `precision` for a weight in int8. There is no
-// gradient.
+// kernel that kernels.h chooses, in the precision of the weight, or in `precision` for a weight in int8 or in codes. There
+// is no gradient.
 #include "decode_linear.h"
 
 #include <algorithm>
 #include <optional>
 
+#include "binary_codes.h"
 #include "few_rows.h"
 #include "few_rows_dots.h"
 #include "layer_norm_row.h"
@@ -31,11 +33,21 @@ namespace kogpt2 {
 namespace {
 
 // A weight of a map from K to N, as its shape and type say.
-enum class Form { kFloat32, kBfloat16, kInt8 };
+enum class Form { kFloat32, kBfloat16, kInt8, kCodes };
+
+CodedWeight codes_of(const MXTensor& weight) {
+  if (weight.dtype != mxnet::ext::kUint8) fail("a weight with one axis is ", weight.shape[0], " numbers, not codes");
+  return coded_weight(weight.data_ptr, weight.shape[0]);
+}
 
 Form form_of(const MXTensor& weight, int64_t N, int64_t K) {
   const std::vector<int64_t>& shape = weight.shape;
   const bool in_bytes = weight.dtype == mxnet::ext::kUint8;
+  if (shape.size() == 1) {
+    const CodesLayout layout = codes_of(weight).layout;
+    if (layout.N != N || layout.K != K) fail("codes of ", layout.N, " x ", layout.K, " are no map from ", K, " to ", N);
+    return Form::kCodes;
+  }
   if (in_bytes && shape[0] == N && shape[1] == 2 * K) return Form::kBfloat16;
   if (in_bytes && shape[0] == N + scale_rows(N, K) && shape[1] == K) return Form::kInt8;
   if (in_bytes) fail("a packed weight of ", shape[0], " x ", shape[1], " bytes is no map from ", K, " to ", N);
@@ -55,38 +67,53 @@ RowWeight row_weight(Form form, const void* data, int64_t N, int64_t K) {
   return {RowWeight::kInt8, data, reinterpret_cast<const float*>(static_cast<const int8_t*>(data) + N * K)};
 }
 
-// Writes an int8 weight (N, K) into a factor of a product.
-void restore(const RowWeight& weight, int64_t N, int64_t K, Factor& factor) {
-  const int8_t* const bytes = static_cast<const int8_t*>(weight.data);
+void restore_row(const RowWeight& weight, int64_t n, int64_t K, float* values) {
+  const int8_t* const bytes = static_cast<const int8_t*>(weight.data) + n * K;
+  const float scale = weight.scales[n];
+#pragma omp simd
+  for (int64_t k = 0; k < K; ++k) values[k] = scale * static_cast<float>(bytes[k]);
+}
+
+// Makes a factor of a product of the rows (K,) of a weight, which restore_row(n, values) writes.
+template <typename RestoreRow>
+void restore(int64_t K, int64_t N, const RestoreRow& restore_row, Factor& factor) {
 #pragma omp parallel
   {
     Buffer<float> row(K);
-    float* const values = row.data();
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < N; ++n) {
-      const float scale = weight.scales[n];
-#pragma omp simd
-      for (int64_t k = 0; k < K; ++k) values[k] = scale * static_cast<float>(bytes[n * K + k]);
-      factor.store_row(n, values);
+      restore_row(n, row.data());
+      factor.store_row(n, row.data());
     }
   }
 }
 
 // out = data weight^T for each part, which has rows enough for oneDNN.
 void multiply_many_rows(const float* data, const std::vector<Part>& parts, int64_t K, int64_t N, Form form,
-                        const void* weight, Precision precision, float* out) {
-  if (form != Form::kInt8) precision = form == Form::kBfloat16 ? Precision::kBfloat16 : Precision::kFloat32;
+                        MXTensor& weight, Precision precision, float* out) {
+  const bool is_stored = form == Form::kFloat32 || form == Form::kBfloat16;
+  if (is_stored) precision = form == Form::kBfloat16 ? Precision::kBfloat16 : Precision::kFloat32;
   std::optional<Factor> unpacked;
-  Matrix matrix = {weight, form == Form::kBfloat16 ? Element::kBfloat16 : Element::kFloat, N, K, K, 1};
+  Matrix matrix = {weight.data_ptr, form == Form::kBfloat16 ? Element::kBfloat16 : Element::kFloat, N, K, K, 1};
+  if (!is_stored) unpacked.emplace(precision, N, K), matrix = unpacked->matrix();
   if (form == Form::kInt8) {
-    unpacked.emplace(precision, N, K);
-    restore(row_weight(form, weight, N, K), N, K, *unpacked);
-    matrix = unpacked->matrix();
+    const RowWeight rows = row_weight(form, weight.data_ptr, N, K);
+    restore(K, N, [&](int64_t n, float* values) { restore_row(rows, n, K, values); }, *unpacked);
+  }
+  if (form == Form::kCodes) {
+    const CodedWeight codes = codes_of(weight);
+    restore(K, N, [&](int64_t n, float* values) { restore_row(codes, n, values); }, *unpacked);
   }
   for (const Part& part : parts) {
     const Factor factor(precision, data + part.begin * K, part.count, K);
     matmul(factor.matrix(), matrix.transposed(), out + part.begin * N);
   }
+}
+
+// out (M, N) = data weight^T for few rows of data.
+void multiply_few_rows(const float* data, int64_t M, int64_t K, int64_t N, Form form, const MXTensor& weight, float* out) {
+  if (form == Form::kCodes) return multiply_by_codes(data, codes_of(weight), M, out);
+  multiply_rows(data, row_weight(form, weight.data_ptr, N, K), M, N, K, out);
 }
 
 struct DecodeLinear : NoGradient {
@@ -174,7 +201,6 @@ void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K,
     }
     data = normalized.data();
   }
-  const RowWeight rows = row_weight(form, weight.data_ptr, N, K);
   std::vector<Part> many;
   for (size_t i = 0; i < parts.size();) {
     Part together = parts[i++];
@@ -183,13 +209,14 @@ void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K,
       continue;
     }
     for (; i < parts.size() && parts[i].count <= few_rows(form); ++i) together.count += parts[i].count;
-    multiply_rows(data + together.begin * K, rows, together.count, N, K, out + together.begin * N);
+    multiply_few_rows(data + together.begin * K, together.count, K, N, form, weight, out + together.begin * N);
   }
-  if (!many.empty()) multiply_many_rows(data, many, K, N, form, weight.data_ptr, precision, out);
+  if (!many.empty()) multiply_many_rows(data, many, K, N, form, weight, precision, out);
   epilogue.apply(M, N, out);
 }
 
 void settle_weight(ShapeInference& shapes, size_t weight, unsigned N, unsigned K) {
+  if (shapes.input(weight).size() == 1) return;  // codes say themselves what they are: form_of() reads it
   const Shape& shape = shapes.input(weight, 2);
   // The two that are packed must be so by type as well: form_of() looks at that.
   const bool is_packed = shape == Shape{N, 2 * K} || shape == Shape{N + static_cast<unsigned>(scale_rows(N, K)), K};

@@ -34,11 +34,11 @@ struct Part {
 
 // out (M, N) from data (M, K), with a weight as kogpt2_decode_linear takes it. `parts`, one after another, are all M rows.
 // What a part becomes does not depend on the others, to the last bit. `precision` is that of products of many rows
-// with a weight in int8.
+// with a weight in int8 or in codes.
 void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K, int64_t N, MXTensor& weight,
                    Precision precision, const Normalization& normalization, const Epilogue& epilogue, float* out);
 
-// Refuses the shape of a weight unless it is one of the three that a map from K to N may have. It cannot be inferred.
+// Refuses the shape of a weight unless it is one that a map from K to N may have. It cannot be inferred.
 void settle_weight(ShapeInference& shapes, size_t weight, unsigned N, unsigned K);
 
 // The rows of a packed int8 weight (N, K) that hold the scales.

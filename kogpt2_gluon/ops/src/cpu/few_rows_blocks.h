@@ -72,6 +72,7 @@ struct RowProduct {
   int64_t M, N, K;
   float* out;
 
+  int64_t row_bytes() const { return K * static_cast<int64_t>(sizeof(Weight)); }  // of the weight
   void store(int64_t row, int64_t column, float sum) const {
     out[row * N + column] = scales ? scales[column] * sum : sum;
   }
@@ -87,7 +88,7 @@ void for_each_block(const Product& product, const Block& block, const One& one) 
   const int64_t M = product.M, N = product.N;
   const int64_t blocks = (M + kDataRows - 1) / kDataRows, rows = (M + blocks - 1) / blocks;
   const int64_t whole = N / W, share = whole / omp_get_max_threads() + 1;
-  const int64_t fitting = kChunkBytes / (W * product.K * static_cast<int64_t>(sizeof(*product.weight)));
+  const int64_t fitting = kChunkBytes / (W * product.row_bytes());
   const int64_t chunk = std::max<int64_t>(1, std::min(fitting, share)), chunks = (whole + chunk - 1) / chunk;
 #pragma omp parallel for schedule(static)
   for (int64_t c = 0; c < chunks; ++c) {

@@ -34,7 +34,7 @@ float float_of_bfloat16(uint16_t value) { return float_of(static_cast<uint32_t>(
 #pragma GCC push_options
 #pragma GCC target("avx512bf16")
 
-// As in few_rows.cc. This is the one place with an intrinsic: no loop that the compiler knows becomes this instruction.
+// As in few_rows.cc. There is an intrinsic because no loop that the compiler knows becomes this instruction.
 template <int R, int W>
 void multiply_block(const Product& product, int64_t row, int64_t column) {
   const int64_t K = product.K;
