@@ -36,6 +36,8 @@ from kogpt2_gluon.recipe_sections import (
 )
 from kogpt2_gluon.user_files import read_yaml
 
+OF_PROMPTS = ("prompt_length", "prompt_text", "encoder", "encoder_size")  # keys of `adaptation`
+
 
 @dataclass
 class Recipe:
@@ -82,7 +84,9 @@ class Recipe:
             "training": {key: value for key, value in plain["training"].items() if key not in apart},
         }
         if self.adaptation.method != "none":
-            decides["adaptation"] = plain["adaptation"]
+            is_prompt = self.adaptation.method == "prompt"  # other runs are from before the keys of prompts existed
+            own = {key: value for key, value in plain["adaptation"].items() if is_prompt or key not in OF_PROMPTS}
+            decides["adaptation"] = own
         if self.distillation.teacher:
             decides["distillation"] = {key: value for key, value in plain["distillation"].items() if key != "teacher"}
         if self.task.name:
@@ -307,13 +311,41 @@ def _unfit_adaptation(recipe: Recipe) -> Iterator[Fault]:
             ("adaptation.method", "training.init_from"),
             f"adaptation.method={adaptation.method} needs a network to adapt: training.init_from=CHECKPOINT",
         )
-    used = {"none": (), "lora": ("targets", "rank", "alpha"), "scales": ("targets", "bits", "group_size", "scales")}
-    for key in ("targets", "rank", "alpha", "bits", "group_size", "scales"):
+    used = {
+        "none": (),
+        "lora": ("targets", "rank", "alpha"),
+        "scales": ("targets", "bits", "group_size", "scales"),
+        "prompt": OF_PROMPTS,
+    }
+    for key in ("targets", "rank", "alpha", "bits", "group_size", "scales", *OF_PROMPTS):
         if key not in used[adaptation.method] and getattr(adaptation, key) != getattr(usual, key):
             yield Fault(
                 (f"adaptation.{key}", "adaptation.method"),
                 f"adaptation.{key} is set, and adaptation.method={adaptation.method} does not use it",
             )
+    if adaptation.method == "prompt":
+        yield from _unfit_prompt(recipe)
+
+
+def _unfit_prompt(recipe: Recipe) -> Iterator[Fault]:
+    """Yields the faults of a prompt that leaves too few positions, or of settings that an encoder changes."""
+    adaptation, length, most = recipe.adaptation, recipe.data.seq_length, recipe.model.max_length
+    if length <= most < length + adaptation.prompt_length:
+        yield Fault(
+            ("data.seq_length", "adaptation.prompt_length", "model.max_length"),
+            f"data.seq_length={length} and adaptation.prompt_length={adaptation.prompt_length} together are above "
+            f"model.max_length={most}",
+        )
+    if adaptation.encoder == "none" and adaptation.encoder_size:
+        yield Fault(
+            ("adaptation.encoder_size", "adaptation.encoder"),
+            "adaptation.encoder_size is set, and adaptation.encoder=none does not use it",
+        )
+    if adaptation.encoder != "none" and adaptation.prompt_text:
+        yield Fault(
+            ("adaptation.prompt_text", "adaptation.encoder"),
+            f"adaptation.prompt_text is set, and adaptation.encoder={adaptation.encoder} begins with random numbers",
+        )
 
 
 def _unfit_distillation(recipe: Recipe) -> Iterator[Fault]:

@@ -298,14 +298,16 @@ class CheckpointRecipe:
 class AdaptationRecipe:
     """Training of a few numbers, of which matrices of a trained network are functions; none trains all parameters.
 
-    The network comes from training.init_from. Checkpoints hold the merged network, so every tool takes them.
+    The network comes from training.init_from. Checkpoints hold the merged network, or network and prompt, so every tool
+    takes them.
     """
 
     method: str = option(
         "none",
         "none; lora: low-rank matrices are added; scales: matrices are quantised to a few bits, whose scales are "
-        "trained (AlphaTuning)",
-        choices=("none", "lora", "scales"),
+        "trained (AlphaTuning); prompt: vectors in front of each text are trained, and the network is not (prompt "
+        "tuning, p-tuning)",
+        choices=("none", "lora", "scales", "prompt"),
     )
     targets: str = option("attention", "the matrices that are adapted", choices=("attention", "feed_forward", "all"))
     rank: int = option(8, "lora: rank of what is added", minimum=1)
@@ -313,6 +315,16 @@ class AdaptationRecipe:
     bits: int = option(3, "scales: bits of a number", minimum=1, maximum=4)
     group_size: int = option(0, "scales: columns of a row that share scales; 0: the whole row", minimum=0)
     scales: str = option("first", "scales: which of a row's scales are trained", choices=("first", "all"))
+    prompt_length: int = option(20, "prompt: vectors, each of which takes a position", minimum=1)
+    prompt_text: str = option(
+        "", "prompt: words whose tokens' vectors it begins with, repeated or cut; empty: those of random tokens"
+    )
+    encoder: str = option(
+        "none",
+        "prompt: the network that makes the vectors while they are trained (p-tuning); none: they are trained directly",
+        choices=("none", "mlp", "lstm"),
+    )
+    encoder_size: int = option(0, "prompt: hidden units of the encoder; 0: those of the network", minimum=0)
 
 
 @dataclass

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kogpt2_gluon.convert.gguf_folder import Cost, Measure
     from kogpt2_gluon.convert.source import Source
 
-TARGETS = ("huggingface", "checkpoint", "codes", "original", "onnx", "gguf", "sagemaker")
+TARGETS = ("huggingface", "checkpoint", "codes", "original", "onnx", "gguf", "sagemaker", "peft")
 DTYPES = ("float32", "float16", "bfloat16")
 PARTS = ("body", "class", "spans")  # convert/heads.py
 
@@ -57,6 +57,7 @@ def convert(source: Path, out: Path, target: str, part: str | None, verify: bool
     onnx         graphs for onnxruntime, with a cache and without
     gguf         a file for llama.cpp and what builds on it
     sagemaker    an archive .tar.gz for Amazon SageMaker, with the code that serves it
+    peft         a tuned prompt alone, for peft and for kogpt2 serve --prompt
 
     A fine-tuned network becomes one that transformers' pipelines take (text-classification, token-classification), or
     a checkpoint that predict takes. The other targets have no place for its head: --part body leaves it out.
@@ -70,6 +71,8 @@ def convert(source: Path, out: Path, target: str, part: str | None, verify: bool
     from kogpt2_gluon.convert.targets import convert_to
     from kogpt2_gluon.runs.checkpoint_folder import better_one
 
+    if verify and target == "peft":
+        raise click.UsageError("--verify: not with --to peft, which copies some vectors")
     better = better_one(source)
     opened, notes = open_source(source, options.pop("tokenizer"), options.pop("num_heads"))
     for note in notes:
@@ -102,8 +105,10 @@ def _measure() -> Measure | None:
 
 
 def _compare(source: Source, out: Path, target: str, dtype: str, part: str) -> str:
-    from kogpt2_gluon.convert.heads import BODY, Body, task_of
+    from kogpt2_gluon.convert.heads import BODY, Body, has_prompt, task_of
 
+    if has_prompt(source):  # it was left out
+        source = Body(source, task_of(source))
     if task := task_of(source):
         if part != BODY:
             from kogpt2_gluon.inference.head_comparison import compare_fine_tuned

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     help="Tokens from one sequence to the next; fewer than --seq-length give each token more context. 0: --seq-length.",
 )
+@click.option(
+    "--tuned-prompt",
+    type=ANY_PATH,
+    metavar="FOLDER",
+    help="A prompt that was tuned on CHECKPOINT (convert --to peft), in front of each sequence.",
+)
 @options.device
 @options.precision
 @options.operators
@@ -48,6 +54,7 @@ def evaluate(
     batch_size: int,
     seq_length: int,
     stride: int,
+    tuned_prompt: Path | None,
     device: str,
     precision: str,
     operators: str,
@@ -79,7 +86,18 @@ def evaluate(
 
     text = TextOptions(documents, encoding, include, exclude)
     scores = evaluate_checkpoint(
-        checkpoint, data, batch_size, seq_length, device, precision, operators, text, say, stride, weights or ""
+        checkpoint,
+        data,
+        batch_size,
+        seq_length,
+        device,
+        precision,
+        operators,
+        text,
+        say,
+        stride,
+        tuned_prompt,
+        weights or "",
     )
     if as_json:
         echo_json(scores.to_dict())

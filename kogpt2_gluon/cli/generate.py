@@ -30,6 +30,12 @@ REFUSE, SLIDE = LONG_PROMPTS = ("refuse", "slide")
 @click.option(
     "--out", type=ANY_PATH, metavar="FILE", help="With --prompts: add JSON lines there; a stopped command goes on."
 )
+@click.option(
+    "--tuned-prompt",
+    type=ANY_PATH,
+    metavar="FOLDER",
+    help="A prompt that was tuned on CHECKPOINT (convert --to peft), in front of each text.",
+)
 @click.option("--interactive", "-i", is_flag=True, help="Ask for prompts, one a line.")
 @click.option("--stream", is_flag=True, help="Print a text while it is written; on a terminal one text always is.")
 @click.option(
@@ -104,7 +110,10 @@ def load_writer(checkpoint: Path, values: dict[str, Any]) -> TextWriter:
     from kogpt2_gluon.inference.text_writer import TextWriter
     from kogpt2_gluon.model.decoding import weights_note
 
-    weights, how = values["weights"] or "", [values[name] for name in ("device", "precision", "operators")]
+    weights, how = (
+        values["weights"] or "",
+        [values[name] for name in ("device", "precision", "operators", "tuned_prompt")],
+    )
     net, tokenizer, _, ctx = load_checkpoint(checkpoint, *how, weights=weights)
     if note := weights_note(net, weights):
         say(note)

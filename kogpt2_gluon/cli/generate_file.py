@@ -99,10 +99,12 @@ def _load(checkpoint: Path, values: dict[str, Any]) -> tuple[TextWriter, str]:
 
     runtime.wait_briefly()  # before the next lines load MXNet
     from kogpt2_gluon.runs.checkpoint import use_checkpoint
+    from kogpt2_gluon.runs.tuned_prompt import prompts_for
 
     def load(found: Any) -> tuple[TextWriter, str]:
         manifest = (found.path / "manifest.json").read_bytes()
-        return load_writer(found.path, values), hashlib.sha256(manifest).hexdigest()
+        prompt = prompts_for(found, [values["tuned_prompt"]])[0].tobytes() if values["tuned_prompt"] else b""
+        return load_writer(found.path, values), hashlib.sha256(manifest + prompt).hexdigest()
 
     return use_checkpoint(checkpoint, load)
 

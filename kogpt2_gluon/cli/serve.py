@@ -13,6 +13,13 @@ from kogpt2_gluon.cli.paths import ANY_PATH
 @click.command(no_args_is_help=True)
 @click.argument("checkpoint", type=ANY_PATH)
 @click.option("--compare", type=ANY_PATH, metavar="OTHER", help="A second checkpoint, which requests call b.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="A prompt that was tuned on CHECKPOINT (convert --to peft), which requests name; repeatable.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: every one.")
 @click.option("--port", default=8000, show_default=True, help="0: any free one, which is printed.")
 @click.option("--slots", default=8, show_default=True, help="Texts that are written at the same time.")
@@ -39,6 +46,7 @@ from kogpt2_gluon.cli.paths import ANY_PATH
 def serve(
     checkpoint: Path,
     compare: Path | None,
+    prompts: tuple[str, ...],
     host: str,
     port: int,
     slots: int,
@@ -65,6 +73,7 @@ def serve(
     \b
     Example: kogpt2 serve runs/demo
              kogpt2 serve runs/demo/best --compare runs/other --host 0.0.0.0 --token-file token.txt
+             kogpt2 serve runs/base --prompt reviews=prompts/reviews --prompt news=prompts/news
     """
     from kogpt2_gluon.errors import RecipeError
     from kogpt2_gluon.machine import runtime
@@ -104,13 +113,27 @@ def serve(
 
     if not settings.is_local and not settings.token:
         say(f"note: {host} can be reached from other machines, and there is no token: whoever reaches it may use it")
+    tuned = named_prompts(prompts)
     listener = server.listen(settings)
     loading = Loading(device, precision, operators, weights or "")
     with interruptible():  # the first process of a container hears no signal that it does not handle
-        networks = {"a": Network("a", checkpoint, loading, slots)}
+        networks = {"a": Network("a", checkpoint, loading, slots, tuned)}
         if compare is not None:
             networks["b"] = Network("b", compare, loading, slots)
         for network in networks.values():
             if network.weights_note:
                 say(f"note: {network.path}: {network.weights_note}")
         server.serve(networks, settings, listener, say)
+
+
+def named_prompts(given: tuple[str, ...]) -> dict[str, Path]:
+    """Returns the folders of --prompt NAME=FOLDER by their names."""
+    found: dict[str, Path] = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        if not equals or not name or not path:
+            raise click.UsageError(f"--prompt {each}: NAME=FOLDER is what it takes")
+        if name in found:
+            raise click.UsageError(f"--prompt {name}: is there twice")
+        found[name] = Path(path)
+    return found

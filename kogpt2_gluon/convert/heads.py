@@ -17,7 +17,7 @@ from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import DataRecipe
-from kogpt2_gluon.runs.checkpoint import HEADS
+from kogpt2_gluon.runs.checkpoint import HEADS, PROMPT
 from kogpt2_gluon.runs.saved_task import JOINT, TOKEN_LABELS, SavedTask, saved_task
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 
@@ -37,6 +37,14 @@ def task_of(source: Source) -> SavedTask | None:
 def check_part(source: Source, target: str, part: str) -> None:
     """Raises RecipeError, with the way out, if a target has no place for what would be converted."""
     task = task_of(source)
+    if has_prompt(source):
+        _check_prompted(source, task, target, part)
+        return
+    if target == "peft":
+        raise RecipeError(
+            f"{source.path} has no tuned prompt, which is what is written for peft; LoRA's matrices are merged: --to "
+            "huggingface"
+        )
     if task is None:
         if part:
             raise RecipeError(f"--part {part} is for fine-tuned networks; {source.path} is a language model")
@@ -56,6 +64,29 @@ def check_part(source: Source, target: str, part: str) -> None:
         raise RecipeError(
             f"{source.path} is fine-tuned for {task.name}: no class of transformers has both of its heads; convert "
             "one with --part class, the other with --part spans"
+        )
+
+
+def has_prompt(source: Source) -> bool:
+    """Returns True if a source is a network with a tuned prompt."""
+    return source.recipe().adaptation.method == "prompt"
+
+
+def _check_prompted(source: Source, task: SavedTask | None, target: str, part: str) -> None:
+    """Raises RecipeError unless a tuned prompt is left out, or goes where there is a place for it."""
+    if part == BODY and target != "peft":
+        return
+    if part:
+        raise RecipeError(f"--part {part}: {source.path} has a tuned prompt; --to peft writes that, and no part of it")
+    if target != "peft":
+        raise RecipeError(
+            f"{source.path} has a tuned prompt, and {target} has no place for it; write the prompt with --to peft, and "
+            "the network without it with --part body"
+        )
+    if task:
+        raise RecipeError(
+            f"{source.path} is fine-tuned for {task.name}: what peft loads has a place for its prompt and none for its "
+            "head; kogpt2 predict uses both"
         )
 
 
@@ -85,10 +116,10 @@ def head_arrays(source: Source, task: SavedTask) -> dict[str, Array]:
 
 
 class WithoutHeads(LazyArrays[None]):
-    """The arrays of a network but for those of its heads."""
+    """The arrays of a network but for those of its heads and its tuned prompt."""
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        super().__init__(dict.fromkeys(name for name in arrays if name not in HEADS))
+        super().__init__(dict.fromkeys(name for name in arrays if name not in (*HEADS, PROMPT)))
         self._arrays = arrays
 
     def __getitem__(self, name: str) -> Array:
@@ -98,10 +129,13 @@ class WithoutHeads(LazyArrays[None]):
 
 
 class Body:
-    """A fine-tuned network without its heads, as a source: a language model that was trained for something else."""
+    """A fine-tuned network without its heads and tuned prompt, as a source: a language model that was trained for more.
 
-    def __init__(self, source: Source, task: SavedTask) -> None:
-        self._source, self._task = source, task
+    `task` is None if it has a tuned prompt only.
+    """
+
+    def __init__(self, source: Source, task: SavedTask | None) -> None:
+        self._source, self._name = source, task.name if task else "prompt"
 
     @property
     def whole(self) -> Source:
@@ -115,10 +149,10 @@ class Body:
         """Returns its sizes; how it was trained is no recipe of a language model."""
         recipe = self._source.recipe()
         data = DataRecipe(seq_length=recipe.data.seq_length)
-        return Recipe(name=f"{self._task.name}-body", model=recipe.model, data=data)
+        return Recipe(name=f"{self._name}-body", model=recipe.model, data=data)
 
     def state(self) -> dict[str, Any]:
-        return {"step": 0, BODY_OF: self._task.name}
+        return {"step": 0, BODY_OF: self._name}
 
     def model_arrays(self) -> Mapping[str, Array]:
         return WithoutHeads(self._source.model_arrays())

@@ -7,10 +7,11 @@ from pathlib import Path
 from kogpt2_gluon.convert.codes_folder import write_codes_run
 from kogpt2_gluon.convert.fine_tuned_folder import CLASSES, convert_fine_tuned
 from kogpt2_gluon.convert.gguf_folder import Measure, file_name, write_gguf
-from kogpt2_gluon.convert.heads import BODY, SPANS, Body, check_part, heads_of, task_of
+from kogpt2_gluon.convert.heads import BODY, SPANS, Body, check_part, has_prompt, heads_of, task_of
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
 from kogpt2_gluon.convert.onnx_folder import write_onnx
 from kogpt2_gluon.convert.original import write_original
+from kogpt2_gluon.convert.prompt_folder import write_prompt
 from kogpt2_gluon.convert.run_folder import write_run
 from kogpt2_gluon.convert.sagemaker_archive import write_sagemaker
 from kogpt2_gluon.convert.source import Source
@@ -47,9 +48,16 @@ def convert_to(
         raise RecipeError(f"--bits and --group-size are for --to codes, not for {target}")
     if bos and target not in ("huggingface", "onnx"):
         raise RecipeError(f"--bos is for --to huggingface and onnx, not for {target}")
-    if target in ("original", "onnx", "gguf", "sagemaker", "codes") and with_optimizer:
+    if target in ("original", "onnx", "gguf", "sagemaker", "codes", "peft") and with_optimizer:
         raise RecipeError(f"--with-optimizer: {target} has no file for it; convert to huggingface or checkpoint")
     check_part(source, target, part)
+    if target == "peft":
+        write_prompt(source, out)
+        return f"{out}: kogpt2 serve takes it with --prompt NAME={out}, and peft in front of the network (--part body)"
+    if part == BODY and has_prompt(source):
+        body = Body(source, task_of(source))
+        done = convert_to(target, body, out, with_optimizer, dtype, max_shard_size, bos, measure)
+        return f"{done}; the prompt is left out"
     if task := task_of(source):
         if part == BODY:
             body = Body(source, task)

@@ -107,7 +107,7 @@ def beam_search(
             return END
         return LENGTH if len(beam.choices) == length else None
 
-    assert num_beams <= slots.num_slots and not any(slots.lengths)
+    assert num_beams <= slots.num_slots and slots.are_ready
     try:
         for step in range(1, length + 1):
             if before_step:

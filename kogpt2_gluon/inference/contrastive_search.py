@@ -64,7 +64,7 @@ def contrastive_search(
     sampling.refuse_draws("contrastive search")
     length = room_for(len(prompt), slots.capacity, sampling.max_new_tokens)
     restrictions = Restrictions(sampling, len(prompt), eos_id, vocab_size, left_out)
-    assert num_candidates <= slots.num_slots and not any(slots.lengths)
+    assert num_candidates <= slots.num_slots and slots.are_ready
     choices: list[Choice] = []
     reason = LENGTH
     try:

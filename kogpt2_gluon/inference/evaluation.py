@@ -244,19 +244,21 @@ def evaluate_checkpoint(
     text: TextOptions | None = None,
     say: Callable[[str], None] = lambda words: None,
     stride: int = 0,
+    tuned: Path | None = None,
     weights: str = "",
 ) -> Evaluation:
     """Scores a checkpoint on shards that were made with its own tokenizer, or on text, with that tokenizer.
 
     `data` is a folder of shards; or a file, folder or S3 prefix of text, read as `text` says; or a split of a cleaned
     corpus. `say` is called with what was left out. `seq_length` 0 is the recipe's, `stride` 0 is `seq_length`.
+    `tuned` is a prompt that is put in front of each sequence.
     `weights` is the form of the matrices that texts are written by (model/decoding.py), empty for the network's own.
     DataError if the shards were made with another tokenizer, or the text cannot be read.
     """
     is_text, text = not is_shard_folder(data), text or TextOptions()
     if text != TextOptions() and not is_text:
         raise RecipeError(f"{data}: shards; --documents, --encoding, --include and --exclude are for text")
-    net, tokenizer, recipe, ctx = load_checkpoint(path, device, precision, ops, weights)
+    net, tokenizer, recipe, ctx = load_checkpoint(path, device, precision, ops, tuned, weights)
     seq_length = seq_length or recipe.data.seq_length
     if not 1 <= seq_length <= net.max_length:
         raise RecipeError(f"seq_length={seq_length}: the network takes 1 to {net.max_length} tokens at a time")

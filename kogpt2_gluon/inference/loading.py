@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.runtime import context
 from kogpt2_gluon.model.coded_weights import CODED, give_codes
-from kogpt2_gluon.model.filling import fill_network
-from kogpt2_gluon.model.gpt2 import GPT2Model, build_model
+from kogpt2_gluon.model.filling import WeightsToRead, fill_network
+from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.precision import cast_network
+from kogpt2_gluon.model.prompt import build_network
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
+from kogpt2_gluon.recipe_sections import AdaptationRecipe
+from kogpt2_gluon.runs.checkpoint import PROMPT, Checkpoint, use_checkpoint
 from kogpt2_gluon.runs.saved_codes import codes_of
 from kogpt2_gluon.runs.saved_task import saved_task
+from kogpt2_gluon.runs.tuned_prompt import prompts_for
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
 
 def load_checkpoint(
-    path: Path, device: str = "auto", precision: str = "float32", ops: str = "auto", weights: str = ""
+    path: Path,
+    device: str = "auto",
+    precision: str = "float32",
+    ops: str = "auto",
+    tuned: Path | None = None,
+    weights: str = "",
 ) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
     """Verifies and loads a checkpoint; returns (network, tokenizer, recipe, context). `path` may be the run's folder.
 
@@ -30,18 +42,23 @@ def load_checkpoint(
     what texts will be written by (:class:`~kogpt2_gluon.model.decoding.FusedWeights`): for codes, those in the
     checkpoint are read too.
 
+    `tuned` is a prompt that was tuned on this network (runs/tuned_prompt.py); the network then has it in front of each
+    text, as that of the prompt's own run has it. :func:`prompts_for` says what is refused.
+
     DataError if it is damaged, or fine-tuned for a task: then it has a head in the place of a language model's output.
     """
 
     def load(checkpoint: Checkpoint) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
         checkpoint.verify(optimizer=False, model=False)
         _refuse_fine_tuned(checkpoint)
-        recipe = checkpoint.recipe()
+        recipe, weights = checkpoint.recipe(), _weights(checkpoint, tuned)
+        if tuned:
+            recipe.adaptation = AdaptationRecipe("prompt", prompt_length=weights.shapes[PROMPT][0])
         ctx = context(device)
         model = recipe.model
-        net = build_model(model, choose_ops(ops, precision, ctx, model.dropout, model.activation))
+        net = build_network(recipe, choose_ops(ops, precision, ctx, model.dropout, model.activation))
         try:
-            fill_network(net, checkpoint.weights(), ctx, source=str(checkpoint.path))
+            fill_network(net, weights, ctx, source=str(checkpoint.path))
         except DataError:
             checkpoint.verify(optimizer=False)  # if it is damaged, that is the reason, and the message says so
             raise
@@ -51,6 +68,27 @@ def load_checkpoint(
         return net, Tokenizer.load(checkpoint.tokenizer_path), recipe, ctx
 
     return use_checkpoint(path, load)
+
+
+def _weights(checkpoint: Checkpoint, tuned: Path | None) -> WeightsToRead:
+    """The weights of a checkpoint, with those of a prompt."""
+    if not tuned:
+        return checkpoint.weights()
+    (vectors,) = prompts_for(checkpoint, [tuned])
+    return _WithPrompt(checkpoint.weights(), vectors)
+
+
+class _WithPrompt:
+    """Weights on disk, and a prompt, as one."""
+
+    def __init__(self, weights: WeightsToRead, vectors: NDArray[np.float32]) -> None:
+        self._weights, self._vectors = weights, vectors
+        self.shapes = {**weights.shapes, PROMPT: vectors.shape}
+
+    def read_into(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+        """Reads every array into the one of its name."""
+        self._weights.read_into({name: array for name, array in arrays.items() if name != PROMPT})
+        arrays[PROMPT][:] = self._vectors
 
 
 def _refuse_fine_tuned(checkpoint: Checkpoint) -> None:

@@ -175,7 +175,8 @@ class Scorer:
         for length, left in by_length.items():
             for batch in self._batches([len(answer.ids) - 1 for _, answer in left], length):
                 rows = mx.nd.array([left[member][0] for member in batch], ctx=self._ctx, dtype="int32")
-                past = [mx.nd.take(each, rows)[:, :, :length] for each in states]  # (B, H, length, D)
+                end = self._net.prompt_length + length
+                past = [mx.nd.take(each, rows)[:, :, :end] for each in states]  # (B, H, end, D)
                 answers = [left[member][1] for member in batch]
                 tokens = _padded([answer.ids[:-1] for answer in answers])
                 hidden, _ = self._read(tokens, past)

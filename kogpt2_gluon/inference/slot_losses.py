@@ -33,6 +33,7 @@ class SlotLosses:
         return mx.nd.array(np.stack([self._losses(row) for row in tokens.asnumpy()]))
 
     def _losses(self, row: np.ndarray) -> np.ndarray:
+        self._slots.begin(0, "")
         hidden = self._slots.hidden([Run(0, row[:-1].tolist())])[0]
         self._slots.clear(0)
         parts = [

@@ -12,7 +12,7 @@ same places whatever else there is to read, and its draws are its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -44,11 +44,14 @@ class TextRequest:
     sampling : Sampling
     sample : int
         Of several continuations of one prompt, which.
+    tuned : str
+        The name of the tuned prompt that the text begins after; "": the network's own one, or none.
     """
 
     prompt: Sequence[int]
     sampling: Sampling
     sample: int = 0
+    tuned: str = ""
 
 
 class Written(NamedTuple):
@@ -82,6 +85,7 @@ class _Text:
 
     number: int
     prompt: tuple[int, ...]
+    tuned: str
     sampling: Sampling
     chooser: Chooser
     stream: TextStream
@@ -96,6 +100,9 @@ class _Text:
     @property
     def is_reading(self) -> bool:
         return self.read < len(self.prompt)
+
+    def begins_like(self, other: _Text) -> bool:
+        return self.prompt == other.prompt and self.tuned == other.tuned
 
 
 class TextEngine:
@@ -114,6 +121,8 @@ class TextEngine:
         The most tokens of one prompt that are read in a step.
     weights : str
         In which form the network's matrices are kept for this: float32, bfloat16 or int8; empty: as its precision is.
+    tuned : mapping of str to NDArray, optional
+        Tuned prompts of this network that requests may name, vectors (P, C) each.
     """
 
     def __init__(
@@ -124,13 +133,15 @@ class TextEngine:
         num_slots: int = 8,
         prompt_part: int = PROMPT_PART,
         weights: str = "",
+        tuned: Mapping[str, Any] | None = None,
     ) -> None:
         assert num_slots >= 1 and prompt_part >= 1
         self.tokenizer, self.max_length, self.num_slots = tokenizer, net.max_length, num_slots
         self._vocab_size = min(tokenizer.vocab_size, net._embed.weight.shape[0])
         self._prompt_part = prompt_part
         self._left_out = {allow: tokenizer.never_written(allow) for allow in (False, True)}
-        self._slots = slots_for(net, num_slots, net.max_length, ctx, weights)
+        self._slots = slots_for(net, num_slots, net.max_length, ctx, weights, tuned)
+        self._tuned = {"", *(tuned or {})}
         self._free = list(reversed(range(num_slots)))
         self._waiting: deque[_Text] = deque()
         self._running: dict[int, _Text] = {}  # by number, so in the order of arrival
@@ -156,13 +167,16 @@ class TextEngine:
         """Puts a request into the queue; returns its number.
 
         RecipeError for a prompt without tokens, with ids that the network does not have, or one that leaves no
-        position free.
+        position free, and for a tuned prompt that the engine does not have.
         """
         prompt = tuple(map(int, request.prompt))
-        if not 0 < len(prompt) < self.max_length:
+        if request.tuned not in self._tuned:
+            raise RecipeError(f"there is no tuned prompt {request.tuned!r}")
+        most = self._slots.room(request.tuned)
+        if not 0 < len(prompt) < most:
             raise RecipeError(
-                f"the prompt has {len(prompt):,} tokens with <s>; the network's {self.max_length:,} positions "
-                f"leave room for {self.max_length - 1:,} and a new one"
+                f"the prompt has {len(prompt):,} tokens with <s>; the network's {most:,} positions "
+                f"leave room for {most - 1:,} and a new one"
             )
         if not 0 <= min(prompt) <= max(prompt) < self._vocab_size:  # MXNet would take the nearest id, in silence
             raise RecipeError(f"the prompt has ids outside 0 to {self._vocab_size - 1}, those of this tokenizer")
@@ -170,7 +184,7 @@ class TextEngine:
         left_out = self._left_out[sampling.allow_unknown]
         chooser = Chooser(sampling, prompt, self.tokenizer.eos_id, self._vocab_size, left_out, request.sample)
         stream, stops = TextStream(self.tokenizer, prompt[1:]), StopStrings(sampling.stop)
-        self._waiting.append(_Text(self._added, prompt, sampling, chooser, stream, stops))
+        self._waiting.append(_Text(self._added, prompt, request.tuned, sampling, chooser, stream, stops))
         self._added += 1
         return self._added - 1
 
@@ -205,16 +219,17 @@ class TextEngine:
         """Gives free slots to waiting texts; one whose prompt another text has read or reads need not read it."""
         while self._free and self._waiting:
             text = self._waiting.popleft()
-            same = (each for each in self._running.values() if each.leader is None and each.prompt == text.prompt)
+            same = (each for each in self._running.values() if each.leader is None and each.begins_like(text))
             leader = next(same, None)
             text.slot, self._running[text.number] = self._free.pop(), text
             if leader and leader.prompt_logits is not None:
                 self._share_prompt(leader, text)
             else:
                 text.leader = leader
+                self._slots.begin(text.slot, text.tuned)
 
     def _share_prompt(self, source: _Text, text: _Text) -> None:
-        self._slots.copy(source.slot, text.slot, len(text.prompt))
+        self._slots.copy(source.slot, text.slot, self._slots.tuned_length(text.tuned) + len(text.prompt))
         text.leader, text.read, text.prompt_logits = None, len(text.prompt), source.prompt_logits
 
     def _next_runs(self) -> list[tuple[_Text, Sequence[int]]]:
@@ -261,7 +276,7 @@ class TextEngine:
             new = text.stops.push(new)
         if text.stops.found:
             return self._end(text, choice, END, new)
-        is_full = len(text.prompt) + text.written >= self.max_length
+        is_full = len(text.prompt) + text.written >= self._slots.room(text.tuned)
         if is_full or text.written >= text.sampling.max_new_tokens:
             return self._end(text, choice, LENGTH, new)
         return Written(text.number, choice, new, None)
@@ -288,7 +303,7 @@ class TextEngine:
         If the next text that waits has the same prompt, it takes the slot over, with what was read.
         """
         del self._running[text.number]
-        if text.prompt_logits is not None and self._waiting and self._waiting[0].prompt == text.prompt:
+        if text.prompt_logits is not None and self._waiting and self._waiting[0].begins_like(text):
             successor = self._waiting.popleft()
             successor.slot, self._running[successor.number] = text.slot, successor
             self._share_prompt(text, successor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,26 +30,33 @@ class TokenScorer:
         Probabilities are those among its tokens, of which a network may have more rows.
     ctx : mx.Context
         None: the CPU.
-    weights : str
-        As :func:`~kogpt2_gluon.model.slots.slots_for` takes it.
+    weights, tuned
+        As :func:`~kogpt2_gluon.model.slots.slots_for` takes them.
     """
 
-    def __init__(self, net: GPT2Model, tokenizer: Tokenizer, ctx: Any = None, weights: str = "") -> None:
-        self.max_length: int = net.max_length
-        self._slots = slots_for(net, 1, net.max_length, ctx, weights)
+    def __init__(
+        self,
+        net: GPT2Model,
+        tokenizer: Tokenizer,
+        ctx: Any = None,
+        weights: str = "",
+        tuned: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._slots = slots_for(net, 1, net.max_length, ctx, weights, tuned)
         self._vocab_size = tokenizer.vocab_size
 
-    def score(self, ids: Sequence[int], alternatives: int = 0) -> list[Choice]:
-        """Returns one Choice for each id but the first, which nothing precedes.
+    def score(self, ids: Sequence[int], alternatives: int = 0, tuned: str = "") -> list[Choice]:
+        """Returns one Choice for each id but the first, which nothing precedes but the tuned prompt of this name.
 
         DataError if there are more ids than positions, the last id not counted, or if the network computes something
         that is not a number.
         """
-        if len(ids) - 1 > self.max_length:
-            raise DataError(f"{len(ids):,} tokens: the network has {self.max_length:,} positions")
+        if len(ids) - 1 > self._slots.room(tuned):
+            raise DataError(f"{len(ids):,} tokens: the network has {self._slots.room(tuned):,} positions")
         if len(ids) < 2:
             return []
         try:
+            self._slots.begin(0, tuned)
             hidden = self._slots.hidden([Run(0, ids[:-1])])[0]
         finally:
             self._slots.clear(0)
@@ -59,9 +66,9 @@ class TokenScorer:
             choices += _choices(logits, ids[begin + 1 : begin + 1 + len(logits)], alternatives)
         return choices
 
-    def likelihood(self, context: Ids, continuation: Ids) -> Likelihood:
-        """Returns how likely a continuation is; the arguments and errors are those of a scoring Request."""
-        choices = self.score([*context.tolist(), *continuation.tolist()], 1)[len(context) - 1 :]
+    def likelihood(self, context: Ids, continuation: Ids, tuned: str = "") -> Likelihood:
+        """Returns how likely a continuation is; the other arguments and errors are those of a scoring Request."""
+        choices = self.score([*context.tolist(), *continuation.tolist()], 1, tuned)[len(context) - 1 :]
         is_greedy = all(choice.alternatives[0][0] == choice.token for choice in choices)
         return Likelihood(sum(choice.log_probability for choice in choices), is_greedy, len(choices))
 

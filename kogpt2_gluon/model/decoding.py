@@ -95,16 +95,18 @@ class FusedWeights:
         tokens: Any,
         runs: Sequence[tuple[int, int, int]],
         last_only: bool = False,
+        embed: Any = None,
     ) -> Any:
         """Sends M tokens (M,) through the network: R runs, each of them (slot, position, number of tokens).
 
-        Returns the last layer's hidden states after the final LayerNorm, (M, C) or, of the runs' last tokens, (R, C).
+        `embed` are other vectors (rows, C) that the tokens number, in the place of the network's embedding. Returns the
+        last layer's hidden states after the final LayerNorm, (M, C) or, of the runs' last tokens, (R, C).
         """
         layers = [each for cache, layer in zip(caches, matrices.layers) for each in (*cache, *layer)]
         return mx.nd.kogpt2_decoder(
             tokens,
             mx.nd.array(np.array(runs), dtype="int32"),
-            self.embed,
+            self.embed if embed is None else embed,
             self.pos_embed,
             *matrices.final_ln,
             *layers,

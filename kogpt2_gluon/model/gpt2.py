@@ -133,6 +133,8 @@ class GPT2Model(RetracedBlock):
     A hybridized net accepts only the kind of `states`, None or list, that its first call had.
     """
 
+    prompt_length = 0  # trained vectors in front of a text; model/prompt.py has networks with some
+
     def __init__(
         self,
         units: int,
@@ -184,10 +186,16 @@ class GPT2Model(RetracedBlock):
         `choose`, if only some places are wanted, takes the hidden states after the last layer's attention to those of
         these places: from there on no place depends on another.
         """
-        ops = self.ops
-        seed = ops.dropout_seed(F)
-        past_length = _past_length(F, states)
-        hidden = ops.embedding(F, tokens, self._embed, self._pos_embed, past_length, seed, site=0, rows=rows)
+        seed = self.ops.dropout_seed(F)
+        embedded = self.embedded(F, tokens, _past_length(F, states), seed, rows)
+        return self.layers(F, embedded, seed, states, choose)
+
+    def embedded(self, F, tokens, past_length, seed, rows=None):
+        """The input of the first layer, (batch_size, length, units); the arguments are those of the operator set."""
+        return self.ops.embedding(F, tokens, self._embed, self._pos_embed, past_length, seed, site=0, rows=rows)
+
+    def layers(self, F, hidden, seed, states=None, choose=None):
+        """Returns what :meth:`hidden_states` does, given the input of the first layer."""
         new_states = []
         for i, (attention, ffn) in enumerate(zip(self._self_attention_layers, self._ffn_layers)):
             layer_states = None if states is None else states[2 * i : 2 * i + 2]
@@ -196,7 +204,7 @@ class GPT2Model(RetracedBlock):
                 hidden = choose(hidden)
             hidden = ffn(hidden, seed)
             new_states += key_value
-        return ops.layer_norm(F, hidden, self._final_ln), new_states
+        return self.ops.layer_norm(F, hidden, self._final_ln), new_states
 
     def embedding_rows(self):
         """Keeps the gradient of the embedding apart from that of the projection; see the operator set."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import FusedWeights, weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
+from kogpt2_gluon.model.prompt import own_prompt
 
 FEW_ROWS = 32  # that kogpt2_decode_linear multiplies independently of each other
 
@@ -63,20 +64,81 @@ class Slots:
         The most tokens of a text, prompt included; at most `net.max_length`.
     ctx : mx.Context or None
         None: the CPU.
+    tuned : mapping of str to NDArray, optional
+        Tuned prompts by their names, vectors (P, C) each (model/prompt.py). Their keys and values are computed here, in
+        slots of their own, and are the past of every text that begins after them. Texts begin after the one whose name
+        is "", if there is one, unless :meth:`begin` names another.
 
     Attributes
     ----------
     lengths : list of int
-        The tokens that each slot has read.
+        The vectors and tokens that each slot has read; the last ones are those of `tuned`.
     """
 
-    def __init__(self, net: GPT2Model, num_slots: int, capacity: int, ctx: Any = None) -> None:
-        assert capacity <= net.max_length
-        self.num_slots, self.capacity = num_slots, capacity
-        self.lengths = [0] * num_slots
+    def __init__(
+        self,
+        net: GPT2Model,
+        num_slots: int,
+        capacity: int,
+        ctx: Any = None,
+        tuned: Mapping[str, Any] | None = None,
+    ) -> None:
         self._net, self._ctx = net, ctx or mx.cpu()
         self._vocab_size = net._embed.weight.shape[0]
-        self._states: list[_Past | None] = [None] * num_slots
+        count = self._lay_out(num_slots, capacity, net._pos_embed.weight.shape[0], tuned or {})
+        self._states: list[_Past | None] = [None] * count
+        self._read_tuned(tuned or {})
+
+    def _lay_out(self, num_slots: int, capacity: int, positions: int, tuned: Mapping[str, Any]) -> int:
+        """Says what each slot is for; returns how many there are, those of tuned prompts included."""
+        self._tuned_lengths = {"": 0, **{name: len(vectors) for name, vectors in tuned.items()}}
+        assert capacity <= positions - self._tuned_lengths[""]
+        self.num_slots, self.capacity = num_slots, capacity
+        self._places = min(positions, capacity + max(self._tuned_lengths.values()))
+        self._tuned_slots = {name: num_slots + number for number, name in enumerate(tuned)}
+        self.lengths = [0] * (num_slots + len(tuned))
+        return len(self.lengths)
+
+    def _read_tuned(self, tuned: Mapping[str, Any]) -> None:
+        """Reads the vectors of each tuned prompt into its slot, and makes all others ready."""
+        for name, vectors in tuned.items():
+            self._read_vectors(self._tuned_slots[name], vectors)
+            self.lengths[self._tuned_slots[name]] = len(vectors)
+        for slot in range(self.num_slots if tuned else 0):
+            self.clear(slot)
+
+    def _read_vectors(self, slot: int, vectors: Any) -> None:
+        """Reads vectors (P, C) into an empty slot, in the place of tokens' embeddings."""
+        net, dtype = self._net, self._net._embed.weight.dtype
+        data = vectors.as_in_context(self._ctx).astype(dtype).expand_dims(0)
+        embedded = net.ops.vectors_embedding(mx.nd, data, net._pos_embed)
+        self._states[slot] = _Past(net.layers(mx.nd, embedded, net.ops.dropout_seed(mx.nd))[1], 0)
+
+    @property
+    def are_ready(self) -> bool:
+        """True if no slot has read a token."""
+        return all(length == self._tuned_lengths[""] for length in self.lengths[: self.num_slots])
+
+    def room(self, tuned: str = "") -> int:
+        """Returns the most tokens of a text that begins after a tuned prompt."""
+        return min(self.capacity, self._places - self._tuned_lengths[tuned])
+
+    def tuned_length(self, tuned: str = "") -> int:
+        """Returns how many vectors a tuned prompt has; 0 for "" if there is none of this name."""
+        return self._tuned_lengths[tuned]
+
+    def begin(self, slot: int, tuned: str = "") -> None:
+        """Makes a slot ready for a text after the tuned prompt of this name: its keys and values are the text's past.
+
+        "": after none, if there is no prompt of this name.
+        """
+        self._empty(slot)
+        if self._tuned_lengths[tuned]:
+            self.copy(self._tuned_slots[tuned], slot)
+
+    def clear(self, slot: int) -> None:
+        """Makes a slot ready for another text."""
+        self.begin(slot)
 
     def next_logits(self, runs: Sequence[Run]) -> Floats:
         """Reads each run into its slot, each slot at most once; returns the logits (R, V) that follow."""
@@ -137,8 +199,7 @@ class Slots:
             self._states[slot] = _Past(arrays, 0) if arrays else None
         self.lengths[slot] = length
 
-    def clear(self, slot: int) -> None:
-        """Makes a slot ready for another text."""
+    def _empty(self, slot: int) -> None:
         self._states[slot], self.lengths[slot] = None, 0
 
     def _check(self, runs: Sequence[Run]) -> None:
@@ -150,9 +211,9 @@ class Slots:
                 raise ValueError(f"there is no slot {slot}")
             if not len(tokens):
                 raise ValueError(f"a run of slot {slot} without tokens")
-            if self.lengths[slot] + len(tokens) > self.capacity:
+            if self.lengths[slot] + len(tokens) > self._places:
                 raise ValueError(
-                    f"slot {slot} has {self.lengths[slot]:,} tokens and room for {self.capacity:,}: "
+                    f"slot {slot} has {self.lengths[slot]:,} tokens and room for {self._places:,}: "
                     f"{len(tokens):,} more do not fit"
                 )
             if min(tokens) < 0 or max(tokens) >= self._vocab_size:
@@ -190,20 +251,28 @@ class FusedSlots(Slots):
     Parameters
     ----------
     weights : FusedWeights
-    num_slots, capacity : int
+    num_slots, capacity, tuned
         As in :class:`Slots`.
     """
 
-    def __init__(self, weights: FusedWeights, num_slots: int, capacity: int) -> None:
-        assert capacity <= weights.pos_embed.shape[0]
-        self.num_slots, self.capacity = num_slots, capacity
-        self.lengths = [0] * num_slots
+    def __init__(
+        self, weights: FusedWeights, num_slots: int, capacity: int, tuned: Mapping[str, Any] | None = None
+    ) -> None:
         self._weights, self._matrices = weights, weights.matrices()
         self._vocab_size = weights.embed.shape[0]
-        self._caches = weights.caches(num_slots, capacity)
+        count = self._lay_out(num_slots, capacity, weights.pos_embed.shape[0], tuned or {})
+        self._caches = weights.caches(count, self._places)
         # Each token that is read has a number of its own, and its copies in other slots have the same one.
-        self._origins: NDArray[np.int64] = np.zeros((num_slots, capacity), np.int64)
+        self._origins: NDArray[np.int64] = np.zeros((count, self._places), np.int64)
         self._num_read = 0
+        self._read_tuned(tuned or {})
+
+    def _read_vectors(self, slot: int, vectors: Any) -> None:
+        """Reads vectors (P, C) into an empty slot, as a run of tokens whose embedding they are."""
+        count = len(vectors)
+        tokens, vectors = mx.nd.arange(count, dtype="int32"), vectors.as_in_context(mx.cpu()).astype("float32")
+        runs = self._numbered([(slot, 0, count)])
+        self._weights.read(self._matrices, self._caches, tokens, runs, True, vectors).wait_to_read()
 
     def next_logits(self, runs: Sequence[Run]) -> Floats:
         """Reads each run into its slot, each slot at most once; returns the logits (R, V) that follow."""
@@ -253,9 +322,18 @@ class FusedSlots(Slots):
         assert 0 <= length <= self.lengths[slot], (length, self.lengths[slot])
         self.lengths[slot] = length
 
-    def clear(self, slot: int) -> None:
-        """Makes a slot ready for another text."""
+    def _empty(self, slot: int) -> None:
         self.lengths[slot] = 0
+
+    def _numbered(self, runs: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+        """Gives the tokens of runs (slot, position, count) numbers; returns the runs.
+
+        Call it before the pass: if that fails, these places have lost what they had.
+        """
+        for slot, begin, count in runs:
+            self._origins[slot, begin : begin + count] = np.arange(self._num_read, self._num_read + count) + 1
+            self._num_read += count
+        return runs
 
     def _read(self, runs: Sequence[Run], last_only: bool) -> tuple[list[int], Any]:
         """Sends runs through the network, short ones first, so that they are one product.
@@ -263,10 +341,8 @@ class FusedSlots(Slots):
         Returns their order, and hidden states (M, C) of all M tokens or (R, C) of the last ones, on the CPU.
         """
         order = sorted(range(len(runs)), key=lambda place: len(runs[place].tokens))
-        listed = [(runs[place].slot, self.lengths[runs[place].slot], len(runs[place].tokens)) for place in order]
-        for slot, begin, count in listed:  # before the pass: if it fails, these places have lost what they had
-            self._origins[slot, begin : begin + count] = np.arange(self._num_read, self._num_read + count) + 1
-            self._num_read += count
+        asked = [(runs[place].slot, self.lengths[runs[place].slot], len(runs[place].tokens)) for place in order]
+        listed = self._numbered(asked)
         tokens = mx.nd.array(np.concatenate([runs[place].tokens for place in order]), dtype="int32")
         hidden = self._weights.read(self._matrices, self._caches, tokens, listed, last_only)
         hidden.wait_to_read()  # an error of the operators shows here, before a slot's text counts as longer
@@ -299,12 +375,19 @@ class FusedSlots(Slots):
 
 
 def slots_for(
-    net: GPT2Model, num_slots: int, capacity: int, ctx: Any = None, weights: str | FusedWeights = ""
+    net: GPT2Model,
+    num_slots: int,
+    capacity: int,
+    ctx: Any = None,
+    weights: str | FusedWeights = "",
+    tuned: Mapping[str, Any] | None = None,
 ) -> Slots:
     """The fastest slots for the operators of a network.
 
     `weights`: those that several decoders share, or the name of a form (:class:`~.decoding.FusedWeights`). RecipeError
-    for a form that the operators do not have.
+    for a form that the operators do not have. `tuned` are prompts besides the network's own one, if it has one.
     """
     made = weights_for(net, weights) if isinstance(weights, str) else weights
-    return FusedSlots(made, num_slots, capacity) if made else Slots(net, num_slots, capacity, ctx)
+    own = own_prompt(net)
+    every = {**({} if own is None else {"": own}), **(tuned or {})}
+    return FusedSlots(made, num_slots, capacity, every) if made else Slots(net, num_slots, capacity, ctx, every)

@@ -85,12 +85,23 @@ class OperatorSet(ABC):
         ``inputs()`` of :meth:`embedding_rows` returned, or None where there is no such object.
         """
         assert rows is None
-        embedded = self._lookup(F, tokens, embed)  # (B, T, C)
         positions = F.contrib.arange_like(F.cast(tokens, "float32"), axis=1)  # (T,)
         if past_length is not None:
             positions = F.broadcast_add(positions, past_length)
-        position_rows = self._lookup(F, positions, pos_embed).expand_dims(0)  # (1, T, C)
-        return self._dropout(F, self._compute(F, F.broadcast_add, embedded, position_rows))
+        return self._positioned(F, self.lookup(F, tokens, embed), positions, pos_embed)
+
+    def vectors_embedding(self, F: Any, vectors: Any, pos_embed: Any) -> Any:
+        """Does what :meth:`embedding` does without a past, with vectors (B, T, C) in the place of the tokens' own."""
+        one_column = F.slice_axis(vectors, axis=2, begin=0, end=1)  # (B, T, 1): vectors may be float16
+        positions = F.contrib.arange_like(F.cast(one_column, "float32"), axis=1)  # (T,)
+        return self._positioned(F, vectors, positions, pos_embed)
+
+    def lookup(self, F: Any, rows: Any, layer: Any) -> Any:
+        """The rows of an embedding's matrix with these numbers."""
+        input_dim, output_dim = layer.weight.shape
+        weight = self._rounded(F, value(F, layer.weight))
+        embedded = F.Embedding(rows, weight, input_dim=input_dim, output_dim=output_dim, dtype=layer.weight.dtype)
+        return self._rounded(F, embedded)
 
     @abstractmethod
     def layer_norm(self, F: Any, data: Any, layer: Any) -> Any:
@@ -178,12 +189,10 @@ class OperatorSet(ABC):
         """`data` as it is; a set that emulates another precision rounds it here."""
         return data
 
-    def _lookup(self, F: Any, rows: Any, layer: Any) -> Any:
-        """The rows of an embedding's matrix with these numbers."""
-        input_dim, output_dim = layer.weight.shape
-        weight = self._rounded(F, value(F, layer.weight))
-        embedded = F.Embedding(rows, weight, input_dim=input_dim, output_dim=output_dim, dtype=layer.weight.dtype)
-        return self._rounded(F, embedded)
+    def _positioned(self, F: Any, embedded: Any, positions: Any, pos_embed: Any) -> Any:
+        """The sum of (B, T, C) and the embeddings of positions (T,), with dropout."""
+        position_rows = self.lookup(F, positions, pos_embed).expand_dims(0)  # (1, T, C)
+        return self._dropout(F, self._compute(F, F.broadcast_add, embedded, position_rows))
 
     def _product(self, F: Any, data: Any, layer: Any) -> Any:
         """data weight^T, over the last axis."""

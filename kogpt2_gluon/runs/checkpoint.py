@@ -60,6 +60,7 @@ ONLY_AS_BEST = "only_as_best"  # true in the state of a checkpoint that was save
 MODEL, OPTIMIZER, STATE, RECIPE = "model.params", "optimizer.params", "state.json", "recipe.yaml"
 CODES = "model.codes"  # in the place of MODEL
 HEADS = ("_head.weight", "_tag_head.weight", "_tag_head.bias")  # of tasks; a language model has none (model/heads.py)
+PROMPT = "_prompt.weight"  # vectors in front of each text, where a run has trained some (model/prompt.py)
 WEIGHTS_ALONE = "weights_alone"  # true in the state of a checkpoint that no run can go on from
 
 Arrays = Mapping[str, NDArray[Any]]

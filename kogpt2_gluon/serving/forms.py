@@ -59,6 +59,7 @@ class GenerateRequest(Form):
         description="Ids of new tokens that the text has already, such as an earlier answer's up to an alternative.",
     )
     model: ModelName = Field("a", description="'b' is the checkpoint of --compare.")
+    prompt_tuning: str = Field("", description="Name of a tuned prompt of the service (--prompt), which comes first.")
     num_samples: int = Field(1, ge=1, le=128, description="How many texts.")
     max_new_tokens: int = Field(60, ge=1, description="A text ends after so many new tokens.")
     temperature: float = Field(1.0, ge=0, le=100, description="Logits are divided by it; 0 is greedy.")
@@ -153,6 +154,7 @@ class ScoreRequest(Form):
     prompt: str
     choices: list[str] = Field(min_length=1, max_length=256)
     model: ModelName = "a"
+    prompt_tuning: str = Field("", description="As in GenerateRequest.")
 
 
 class ChoiceScore(Form):
@@ -191,6 +193,7 @@ class ModelAbout(Form):
     weights: str = Field(description="float32, bfloat16, int8, 1bit to 4bit, or codes.")
     checkpoint: str = Field(description="The path as `kogpt2 generate` takes it.")
     options: dict[str, str] = Field(description="Options with which `kogpt2 generate` loads it as the service did.")
+    tuned: list[str] = Field(description="Names of tuned prompts, for `prompt_tuning`.")
 
 
 class Limits(Form):

@@ -68,7 +68,7 @@ def native_api(service: Service) -> APIRouter:
         """Says how likely each of some choices is after a prompt."""
         network = service.network(wanted.model)
         encoded = await in_thread(_encode_choices, network, wanted)
-        work = service.do(_score_parts(service, network, encoded))
+        work = service.do(_score_parts(service, network, encoded, wanted.prompt_tuning))
         found = await unless_gone(work, request.receive)
         return gone() if found is None else JSONResponse(_score_answer(wanted, encoded, found).model_dump())
 
@@ -116,7 +116,7 @@ class Generation:
         prompt = network.encode(wanted.prompt)
         network.check_ids(wanted.written, "written")
         ids = [*prompt, *wanted.written]
-        network.check_room(ids)
+        network.check_room(ids, tuned=wanted.prompt_tuning)
         text = ""
         if wanted.written:
             before, now = (TextStream(network.tokenizer, each[1:]).prompt for each in (prompt, ids))
@@ -126,9 +126,12 @@ class Generation:
             seed=seed,
             tokens_read=len(ids),
             text=text,
-            notes=prompt_notes(network.tokenizer, wanted.prompt, network.max_length, wanted.max_new_tokens),
+            notes=prompt_notes(
+                network.tokenizer, wanted.prompt, network.room(wanted.prompt_tuning), wanted.max_new_tokens
+            ),
         )
-        return cls(network, start, [TextRequest(ids, sampling, sample) for sample in range(wanted.num_samples)])
+        samples = range(wanted.num_samples)
+        return cls(network, start, [TextRequest(ids, sampling, each, wanted.prompt_tuning) for each in samples])
 
     async def stream(self, texts: Texts) -> AsyncIterator[str]:
         """Yields the events of a stream; the first one once there is a token."""
@@ -231,11 +234,13 @@ def _encode_choices(network: Network, wanted: ScoreRequest) -> EncodedPrompt:
     for number, answer in enumerate(encoded.answers):
         if not len(answer):
             raise bad_request(f"choices[{number}]: a choice of no token", "choices")
-        network.check_room([*encoded.context, *answer], 0)
+        network.check_room([*encoded.context, *answer], 0, wanted.prompt_tuning)
     return encoded
 
 
-def _score_parts(service: Service, network: Network, encoded: EncodedPrompt) -> Iterator[list[Likelihood] | None]:
+def _score_parts(
+    service: Service, network: Network, encoded: EncodedPrompt, tuned: str
+) -> Iterator[list[Likelihood] | None]:
     """Scores some choices at a time: the prompt is read again for each part, so a part reads no less than that."""
     found: list[Likelihood] = []
     most = max(SCORED_TOKENS, len(encoded.context))
@@ -244,7 +249,7 @@ def _score_parts(service: Service, network: Network, encoded: EncodedPrompt) -> 
         part.append(answer)
         tokens = sum(map(len, part))
         if place + 1 == len(encoded.answers) or tokens >= most:
-            found += network.likelihoods(encoded.context, part)
+            found += network.likelihoods(encoded.context, part, tuned)
             service.metrics.scored(len(encoded.context) + tokens)
             part = []
             yield found if place + 1 == len(encoded.answers) else None

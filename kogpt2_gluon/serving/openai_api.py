@@ -62,12 +62,14 @@ def openai_api(service: Service) -> APIRouter:
     @router.get("/models")
     async def models() -> ModelList:
         """Lists the models."""
-        return ModelList(data=[Model(id=network.name, created=began) for network in service.networks.values()])
+        names = [name for network in service.networks.values() for name in (network.name, *network.tuned)]
+        return ModelList(data=[Model(id=name, created=began) for name in names])
 
     @router.get("/models/{name:path}")
     async def model(name: str) -> Model:
         """Says that there is a model of this name."""
-        return Model(id=service.network(name).name, created=began)
+        network, tuned = service.model(name)
+        return Model(id=tuned or network.name, created=began)
 
     return router
 
@@ -127,6 +129,8 @@ class Answer:
     prompts : sequence of Prompt
     sampling : Sampling
         With any seed.
+    tuned : str
+        The name of the tuned prompt in front of the texts; "": none.
     """
 
     def __init__(
@@ -136,8 +140,9 @@ class Answer:
         wanted: CompletionRequest,
         prompts: Sequence[Prompt],
         sampling: Sampling,
+        tuned: str = "",
     ) -> None:
-        self.network = network
+        self.network, self._tuned = network, tuned
         self._service, self._wanted, self._prompts = service, wanted, list(prompts)
         self._max_tokens = DEFAULT_MAX_TOKENS if wanted.max_tokens is None else wanted.max_tokens
         self._n, self._best_of = wanted.n or 1, wanted.best_of or wanted.n or 1
@@ -145,10 +150,10 @@ class Answer:
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
             "created": int(time.time()),
-            "model": network.name,
+            "model": tuned or network.name,
         }
         self.requests = [
-            TextRequest(prompt.ids, _with_seed(sampling, prompt.seed), sample)
+            TextRequest(prompt.ids, _with_seed(sampling, prompt.seed), sample, tuned)
             for prompt in self._prompts
             for sample in range(self._best_of)
             if self._max_tokens
@@ -157,7 +162,7 @@ class Answer:
     @classmethod
     def read(cls, service: Service, wanted: CompletionRequest) -> Answer:
         """Checks a request and encodes its prompts."""
-        network, most = service.network(wanted.model), service.settings.max_new_tokens
+        (network, tuned), most = service.model(wanted.model), service.settings.max_new_tokens
         if (wanted.max_tokens or 0) > most:
             raise bad_request(
                 f"max_tokens: {wanted.max_tokens:,} is more than the {most:,} of this service", "max_tokens"
@@ -170,8 +175,8 @@ class Answer:
             raise bad_request("stream_options: only with stream", "stream_options")
         prompts = [_prompt(network, each, wanted.seed) for each in _listed(wanted.prompt)]
         for prompt in prompts:
-            network.check_room(prompt.ids, 0 if wanted.max_tokens == 0 else 1)
-        return cls(service, network, wanted, prompts, _sampling(wanted))
+            network.check_room(prompt.ids, 0 if wanted.max_tokens == 0 else 1, tuned)
+        return cls(service, network, wanted, prompts, _sampling(wanted), tuned)
 
     async def score_prompts(self) -> bool:
         """Finds the log-probabilities of the prompts' own tokens."""
@@ -182,7 +187,7 @@ class Answer:
         return True
 
     def _score(self, prompt: Prompt) -> Iterator[list[Choice]]:
-        yield self.network.token_scorer.score(prompt.ids, self._wanted.logprobs or 0)
+        yield self.network.token_scorer.score(prompt.ids, self._wanted.logprobs or 0, self._tuned)
         self._service.metrics.scored(len(prompt.ids))
 
     # ---- the answer as a whole ---------------------------------------------------------------------------------------

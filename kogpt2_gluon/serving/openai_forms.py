@@ -63,8 +63,9 @@ class CompletionRequest(Form):
     met a text without it. With `echo` and `logprobs` the first token of the prompt has a log-probability, therefore,
     and only `<s>` itself, if it is sent, has null.
 
-    `model` is a name of GET /v1/models, or "a" or "b". `seed`: sample i of a prompt is what `kogpt2 generate` writes
-    for it. `top_k`, `min_p` and `repetition_penalty` are additions of this service, and as in POST /generate.
+    `model` is a name of GET /v1/models, that of a tuned prompt too, or "a" or "b". `seed`: sample i of a prompt is what
+    `kogpt2 generate` writes for it. `top_k`, `min_p` and `repetition_penalty` are additions of this service, and as in
+    POST /generate.
     """
 
     model: str = Field(max_length=4096)

@@ -44,8 +44,19 @@ class Service:
         for key, network in self.networks.items():
             if name in (key, network.name):
                 return network
-        names = ", ".join(f"{key} ({network.name})" for key, network in self.networks.items())
+        names = ", ".join(
+            ", ".join([f"{key} ({network.name})", *network.tuned]) for key, network in self.networks.items()
+        )
         raise Refused(404, "model_not_found", f"model: there is no {name[:80]!r}; there are: {names}", "model")
+
+    def model(self, name: str) -> tuple[Network, str]:
+        """Returns a network, and the name of the tuned prompt in front of its texts, "" for none.
+
+        `name` is that of the network or of one of its tuned prompts. Refused if there is none.
+        """
+        with_it = (network for network in self.networks.values() if name in network.tuned)
+        network = next(with_it, None)
+        return (network, name) if network else (self.network(name), "")
 
     # ---- texts -------------------------------------------------------------------------------------------------------
 

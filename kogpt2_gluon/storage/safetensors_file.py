@@ -101,14 +101,19 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, _Place]]:
 
 
 def write_safetensors(
-    path: Path, arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]], dtype: str = "F32"
+    path: Path,
+    arrays: Mapping[str, Array],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str = "F32",
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes float32 `arrays` in the order of `shapes`, one after another, rounded to `dtype`: F32, F16 or BF16.
 
-    The file is marked as PyTorch's, which transformers requires. DataError for a number that `dtype` cannot hold.
+    The file is marked as PyTorch's, which transformers requires; `metadata` are further texts by name. DataError for a
+    number that `dtype` cannot hold.
     """
     with path.open("wb") as file:
-        write_arrays(file, arrays, shapes, dict.fromkeys(shapes, dtype), {"format": "pt"})
+        write_arrays(file, arrays, shapes, dict.fromkeys(shapes, dtype), {"format": "pt", **(metadata or {})})
 
 
 def write_arrays(

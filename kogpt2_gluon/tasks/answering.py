@@ -88,7 +88,7 @@ class AnsweringOptions:
 
     def longest(self, tuned: FineTuned) -> int:
         """Returns the most tokens of a row. RecipeError if the network does not take as many."""
-        most = tuned.recipe.model.max_length
+        most = tuned.loss_block.net.max_length
         if self.seq_length > most:
             raise RecipeError(f"--seq-length={self.seq_length:,} is above the {most:,} tokens that the network takes")
         return self.seq_length or tuned.recipe.data.seq_length
@@ -111,7 +111,7 @@ def check_rows(tuned: FineTuned, rows: Iterable[NumberedRow], options: Answering
         too_long = np.flatnonzero(lengths > longest)
         if len(too_long) and options.too_long == STOP:
             row, length = window[too_long[0]][1], lengths[too_long[0]]
-            most = tuned.recipe.model.max_length
+            most = tuned.loss_block.net.max_length
             raise DataError(
                 f"{row.where}: {length:,} tokens, more than the {longest:,} of the longest row; take --seq-length (up "
                 f"to {most:,}), or --too-long cut, which cuts such rows and counts them"

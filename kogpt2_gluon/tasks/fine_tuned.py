@@ -9,8 +9,9 @@ from typing import Any
 from kogpt2_gluon.errors import DataError, KoGPT2Error
 from kogpt2_gluon.machine.runtime import context
 from kogpt2_gluon.model.filling import fill_network
-from kogpt2_gluon.model.heads import TaskLoss, build_task_model
+from kogpt2_gluon.model.heads import TaskLoss
 from kogpt2_gluon.model.precision import cast_network
+from kogpt2_gluon.model.prompt import build_network
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
@@ -45,9 +46,7 @@ def load_fine_tuned(
         checkpoint.verify(optimizer=False)
         recipe, task, ctx = checkpoint.recipe(), task_of(checkpoint), context(device, local_rank)
         model = recipe.model
-        net = build_task_model(
-            model, head_sizes(task), choose_ops(ops, precision, ctx, model.dropout, model.activation)
-        )
+        net = build_network(recipe, choose_ops(ops, precision, ctx, model.dropout, model.activation), head_sizes(task))
         fill_network(net, checkpoint.weights(), ctx, source=str(checkpoint.path))
         cast_network(net, precision)
         block = TaskLoss(net)

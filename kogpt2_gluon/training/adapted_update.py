@@ -9,10 +9,11 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.model.binary_coding import BinaryCodedMatrix
 from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
 from kogpt2_gluon.model.lora import LowRankMatrix
+from kogpt2_gluon.model.prompt_encoder import make_prompt
 from kogpt2_gluon.model.reparameterised import ReparameterisedMatrix
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import AdaptationRecipe
-from kogpt2_gluon.runs.checkpoint import HEADS
+from kogpt2_gluon.runs.checkpoint import HEADS, PROMPT
 from kogpt2_gluon.runs.saved_codes import VALUE
 from kogpt2_gluon.training.update import Update
 
@@ -26,8 +27,8 @@ class AdaptedUpdate(Update):
     """The gradients, the trained numbers and the optimizer state of an adapted network.
 
     Everything that is not a function of trained numbers, but for the heads of a task, stays as it is. `masters` are the
-    network's arrays with the adaptation merged into them, so a checkpoint is one of the plain network. The trained
-    numbers and the constants are among its moments.
+    network's arrays with the adaptation merged into them, so a checkpoint is one of the plain network, or of one with a
+    prompt. The trained numbers and the constants are among its moments.
     """
 
     def __init__(self, net: GPT2Model, recipe: Recipe, *arguments: Any, **options: Any) -> None:
@@ -91,12 +92,16 @@ class AdaptedUpdate(Update):
 
 
 def targets_of(adaptation: AdaptationRecipe) -> tuple[str, ...]:
-    """Returns the ends of the names of the matrices that are adapted."""
+    """Returns the ends of the names of the matrices that are adapted; of a prompt, the name of that."""
+    if adaptation.method == "prompt":
+        return (PROMPT,)
     chosen = TARGETS if adaptation.targets == "all" else {adaptation.targets: TARGETS[adaptation.targets]}
     return tuple(end for ends in chosen.values() for end in ends)
 
 
 def _make(adaptation: AdaptationRecipe, name: str, matrix: Any, seed: int) -> ReparameterisedMatrix:
+    if adaptation.method == "prompt":
+        return make_prompt(name, matrix, adaptation.encoder, adaptation.encoder_size, seed)
     if adaptation.method == "lora":
         return LowRankMatrix(name, matrix, adaptation.rank, adaptation.alpha, seed)
     if matrix.shape[1] % (adaptation.group_size or 1):

@@ -15,7 +15,7 @@ from kogpt2_gluon.convert.source import Source, open_source
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import ModelRecipe
-from kogpt2_gluon.runs.checkpoint import EMBEDDING, HEADS, TIED_COPY, Checkpoint
+from kogpt2_gluon.runs.checkpoint import EMBEDDING, HEADS, PROMPT, TIED_COPY, Checkpoint
 from kogpt2_gluon.runs.saved_codes import is_quantised
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
@@ -55,6 +55,7 @@ class InitialWeights:
     known: int
     notes: list[str]
     renamed: Mapping[int, list[int]] = field(default_factory=dict)
+    prompt: list[int] = field(default_factory=list)  # ids of tokens whose vectors a prompt begins with
 
     @property
     def path(self) -> Path:
@@ -62,7 +63,8 @@ class InitialWeights:
 
     def arrays(self) -> Mapping[str, Array]:
         """{structural name: float32 array} of the new run's sizes; each is made when it is read."""
-        return _Extended(self.source.model_arrays(), self)
+        arrays = _Extended(self.source.model_arrays(), self)
+        return _WithPrompt(arrays, self.prompt) if self.prompt else arrays
 
 
 def _is_quantised(source: Source) -> bool:
@@ -84,6 +86,11 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
         raise RecipeError(
             f"training.init_from={training.init_from}: {source.path} is quantised already; begin with the network that "
             "it was made from, or go on with that run"
+        )
+    if source.recipe().adaptation.method == "prompt":
+        raise RecipeError(
+            f"training.init_from={training.init_from}: {source.path} is a network with a tuned prompt, which would be "
+            f"lost; begin with the network that it was tuned on, {source.recipe().training.init_from}"
         )
     differ: list[str] = []
     grown: list[str] = []
@@ -114,8 +121,9 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
         rule = training.init_positions
         notes.append(f"{ours['max_length']:,} positions are made of {theirs['max_length']:,}: init_positions={rule}")
     notes += _note_on(renamed, training.init_renamed)
-    is_mean = training.init_renamed == "mean"
-    return InitialWeights(source, recipe.model, training.init_positions, known, notes, renamed if is_mean else {})
+    means = renamed if training.init_renamed == "mean" else {}
+    prompt = _prompt_tokens(recipe, tokenizer) if tokenizer and recipe.adaptation.method == "prompt" else []
+    return InitialWeights(source, recipe.model, training.init_positions, known, notes, means, prompt)
 
 
 def renamed_tokens(before: Tokenizer, now: Tokenizer) -> dict[int, list[int]]:
@@ -142,6 +150,33 @@ def _note_on(renamed: Mapping[int, list[int]], rule: str) -> list[str]:
         return []
     how = "the mean of the rows that spelled it before" if rule == "mean" else "that of an unused token"
     return [f"the row of each of {len(renamed):,} renamed tokens begins as {how} (training.init_renamed={rule})"]
+
+
+def _prompt_tokens(recipe: Recipe, tokenizer: Tokenizer) -> list[int]:
+    """Returns the ids of the tokens whose vectors a prompt begins with.
+
+    Those of words are repeated or cut, as in peft; without words they are drawn (Lester et al., 2021, section 3.2: both
+    ways are better than random numbers).
+    """
+    wanted = recipe.adaptation
+    if wanted.prompt_text:
+        ids = tokenizer.encode(wanted.prompt_text)
+        if not ids:
+            raise RecipeError(f"adaptation.prompt_text={wanted.prompt_text!r}: the tokenizer finds no token in it")
+        return [ids[place % len(ids)] for place in range(wanted.prompt_length)]
+    usual = [token for token in range(tokenizer.vocab_size) if not tokenizer.is_special(token)]
+    return np.random.RandomState(recipe.training.seed).choice(usual, wanted.prompt_length).tolist()  # type: ignore[no-any-return]
+
+
+class _WithPrompt(LazyArrays[None]):
+    """Arrays of a network, and a prompt of some of its tokens' vectors."""
+
+    def __init__(self, arrays: Mapping[str, Array], tokens: list[int]) -> None:
+        super().__init__(dict.fromkeys([*arrays, PROMPT]))
+        self._arrays, self._tokens = arrays, tokens
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[EMBEDDING][self._tokens] if name == PROMPT else self._arrays[name]
 
 
 def _check_tokenizer(source: Source, tokenizer: Tokenizer, may_grow: bool) -> int:

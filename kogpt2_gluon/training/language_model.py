@@ -57,9 +57,9 @@ class LanguageModel(Objective):
         return state.tokens(self.recipe)
 
     def build_model(self, ops: Any) -> Any:
-        from kogpt2_gluon.model.gpt2 import build_model
+        from kogpt2_gluon.model.prompt import build_network
 
-        return build_model(self.recipe.model, ops)
+        return build_network(self.recipe, ops)
 
     def loss_block(self, net: Any) -> Any:
         from kogpt2_gluon.model.recompute import LOSS_BLOCKS

@@ -131,10 +131,10 @@ class TaskObjective(Objective):
         return flops_per_token(model, round(float(self.train.lengths.mean()))) - language_model_head
 
     def build_model(self, ops: Any) -> Any:
-        from kogpt2_gluon.model.heads import build_task_model
+        from kogpt2_gluon.model.prompt import build_network
         from kogpt2_gluon.tasks.prediction import head_sizes
 
-        return build_task_model(self.recipe.model, head_sizes(self.task), ops)
+        return build_network(self.recipe, ops, head_sizes(self.task))
 
     def loss_block(self, net: Any) -> Any:
         from kogpt2_gluon.model.heads import TaskLoss

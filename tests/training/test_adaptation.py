@@ -97,7 +97,7 @@ def test_every_tool_takes_the_checkpoint(tiny, pretrained, shards, tmp_path):
         ({"method": "lora"}, "needs a network to adapt"),
         ({"rank": 3}, "does not use it"),
         ({"method": "lora", "bits": 2}, "adaptation.method=lora does not use it"),
-        ({"method": "prompt"}, "adaptation.method"),
+        ({"method": "prefix"}, "adaptation.method"),
     ],
 )
 def test_settings_without_effect_are_refused(settings, words):
