@@ -124,12 +124,12 @@ def _codes_of(values: NDArray[np.float64], bits: int, rounds: int) -> tuple[NDAr
         positive = rest >= 0
         scales[k] = np.abs(rest).mean(axis=1)
         rest -= np.where(positive, scales[k, :, None], -scales[k, :, None])
-        codes |= positive.astype(np.uint8) << k
+        codes += positive.astype(np.uint8) * np.uint8(1 << k)
     signs = 2.0 * (np.arange(2**bits)[:, None] >> np.arange(bits) & 1) - 1  # (2^bits, bits), those of each code
     if rounds:
-        chosen = [codes == code for code in range(len(signs))]
-        counts = np.stack([each.sum(axis=1, dtype=np.float64) for each in chosen], axis=1)
-        sums = np.stack([(values * each).sum(axis=1) for each in chosen], axis=1)
+        masks = [codes == code for code in range(len(signs))]
+        counts = np.stack([mask.sum(axis=1, dtype=np.float64) for mask in masks], axis=1)
+        sums = np.stack([(values * mask).sum(axis=1) for mask in masks], axis=1)
         scales = _least_squares(counts, sums, signs)
         for _ in range(rounds):
             new, counts, sums = _nearest(values, (signs @ scales).T)
@@ -153,9 +153,9 @@ def _nearest(
     counts, sums = np.zeros((len(levels), levels.shape[1] + 1)), np.zeros((len(levels), levels.shape[1] + 1))
     counts[:, 0], sums[:, 0] = values.shape[1], values.sum(axis=1)  # of numbers of this rank or a higher one
     for rank in range(1, levels.shape[1]):
-        above = values > borders[:, rank - 1 : rank]
-        ranks += above
-        counts[:, rank], sums[:, rank] = above.sum(axis=1), (values * above).sum(axis=1)
+        is_above = values > borders[:, rank - 1 : rank]
+        ranks += is_above
+        counts[:, rank], sums[:, rank] = is_above.sum(axis=1), (values * is_above).sum(axis=1)
     of_level = [np.empty_like(levels), np.empty_like(levels)]
     for there, above in zip(of_level, (counts, sums)):
         np.put_along_axis(there, order, above[:, :-1] - above[:, 1:], axis=1)

@@ -110,11 +110,9 @@ def load_writer(checkpoint: Path, values: dict[str, Any]) -> TextWriter:
     from kogpt2_gluon.inference.text_writer import TextWriter
     from kogpt2_gluon.model.decoding import weights_note
 
-    weights, how = (
-        values["weights"] or "",
-        [values[name] for name in ("device", "precision", "operators", "tuned_prompt")],
-    )
-    net, tokenizer, _, ctx = load_checkpoint(checkpoint, *how, weights=weights)
+    how = [values[name] for name in ("device", "precision", "operators", "tuned_prompt")]
+    weights = values["weights"] or ""
+    net, tokenizer, _, ctx = load_checkpoint(checkpoint, *how, weights)
     if note := weights_note(net, weights):
         say(note)
     return TextWriter(net, tokenizer, ctx, values["slots"], weights)

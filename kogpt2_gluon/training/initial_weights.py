@@ -165,7 +165,7 @@ def _prompt_tokens(recipe: Recipe, tokenizer: Tokenizer) -> list[int]:
             raise RecipeError(f"adaptation.prompt_text={wanted.prompt_text!r}: the tokenizer finds no token in it")
         return [ids[place % len(ids)] for place in range(wanted.prompt_length)]
     usual = [token for token in range(tokenizer.vocab_size) if not tokenizer.is_special(token)]
-    return np.random.RandomState(recipe.training.seed).choice(usual, wanted.prompt_length).tolist()  # type: ignore[no-any-return]
+    return np.random.RandomState(recipe.training.seed).choice(usual, wanted.prompt_length).tolist()
 
 
 class _WithPrompt(LazyArrays[None]):
