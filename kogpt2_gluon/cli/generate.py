@@ -110,9 +110,8 @@ def load_writer(checkpoint: Path, values: dict[str, Any]) -> TextWriter:
     from kogpt2_gluon.inference.text_writer import TextWriter
     from kogpt2_gluon.model.decoding import weights_note
 
-    how = [values[name] for name in ("device", "precision", "operators", "tuned_prompt")]
-    weights = values["weights"] or ""
-    net, tokenizer, _, ctx = load_checkpoint(checkpoint, *how, weights)
+    how, weights = (values["device"], values["precision"], values["operators"]), values["weights"] or ""
+    net, tokenizer, _, ctx = load_checkpoint(checkpoint, *how, values["tuned_prompt"], weights)
     if note := weights_note(net, weights):
         say(note)
     return TextWriter(net, tokenizer, ctx, values["slots"], weights)
