@@ -61,6 +61,14 @@ TECHNIQUES = {
     "LoRA, all matrices": Technique(
         ("adaptation.method=lora", "adaptation.targets=all", "training.learning_rate=2e-3")
     ),
+    "a prompt of 20": Technique(
+        ("adaptation.method=prompt", "training.learning_rate=1e-2"),
+        "close to full fine-tuning above 10 billion parameters, far below it under a billion (Lester et al., 2021)",
+    ),
+    "a prompt of 20, LSTM": Technique(
+        ("adaptation.method=prompt", "adaptation.encoder=lstm", "training.learning_rate=2e-3"),
+        "GPT-2 base as good as BERT of its size, its weights tuned too (Liu et al., 2021)",
+    ),
     **{f"scales, {bits} bits": _scales(bits) for bits in (4, 3, 2, 1)},
 }
 
