@@ -67,7 +67,7 @@ TECHNIQUES = {
     ),
     "a prompt of 20, LSTM": Technique(
         ("adaptation.method=prompt", "adaptation.encoder=lstm", "training.learning_rate=2e-3"),
-        "GPT-2 base as good as BERT of its size, its weights tuned too (Liu et al., 2021)",
+        "better than BERT of the same size or comparable to it, its weights tuned too (Liu et al., 2021)",
     ),
     **{f"scales, {bits} bits": _scales(bits) for bits in (4, 3, 2, 1)},
 }
