@@ -133,6 +133,7 @@ def test_what_does_not_fit_is_one_line(work: Path, tmp_path: Path) -> None:
 # ---- the statistics -----------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(500, 10_000), st.integers(0, 400), st.integers(500, 10_000))
 def test_the_ratio_is_that_of_scipy(count: int, words: int, base_count: int, base_words: int) -> None:
     table = [[count, words - count], [base_count, base_words - base_count]]
@@ -143,6 +144,7 @@ def test_the_ratio_is_that_of_scipy(count: int, words: int, base_count: int, bas
 WORDS = st.lists(st.text("가나다라", min_size=1, max_size=3), max_size=60)
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=12), st.integers(2, 8))
 def test_counts_are_too_small_by_no_more_than_they_say(documents: list[list[str]], most: int) -> None:
     bounded, exact = BoundedCounts(most), Counter(word for words in documents for word in words)
