@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from tests.helpers import ROOT
+from tests.helpers import ROOT, run
 from tests.tokens.morpheme_helpers import SENTENCES
 from tests.tokens.tokenizer_helpers import make_corpus
 
@@ -28,8 +28,7 @@ def test_the_table_is_of_the_tokenizers_that_it_made(tmp_path: Path, monkeypatch
     corpus = make_corpus(tmp_path, documents, test_share=0.1)
     words = [corpus, "--dir", tmp_path / "made", "--vocab-size", 480, "--updates", 2, "--rounds", 1, "--json"]
     words += ["--encode-mb", 0.01, *(word for each in SMALL for word in ("--set", each))]
-    done = CliRunner().invoke(program.main, [str(word) for word in words])
-    assert done.exit_code == 0, (done.output, done.exception)
+    done = run(sys.executable, ROOT / "benchmarks" / "morphemes.py", *words)
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     assert list(rows) == list(program.CONTESTANTS)
     texts = list(Corpus.open(corpus).documents("test"))
