@@ -185,7 +185,7 @@ def test_a_fine_tuned_teacher_is_refused(tiny, shards, tmp_path):
         ({"distillation": {"teacher": "x"}, "training": {"recompute": "layer"}}, "training.recompute=layer and"),
         (
             {"distillation": {"teacher": "x", "init_layers": True}, "training": {"init_from": "y"}},
-            "begins with the weights of one network",
+            "begins with weights of one network",
         ),
         ({"distillation": {"teacher": "x", "temperature": 0}}, "distillation.temperature"),
         ({"distillation": {"teacher": "x", "alpha": 0.5}}, "unknown key distillation.alpha"),
