@@ -122,7 +122,7 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
         notes.append(f"{ours['max_length']:,} positions are made of {theirs['max_length']:,}: init_positions={rule}")
     notes += _note_on(renamed, training.init_renamed)
     means = renamed if training.init_renamed == "mean" else {}
-    prompt = _prompt_tokens(recipe, tokenizer) if tokenizer and recipe.adaptation.method == "prompt" else []
+    prompt = prompt_tokens(recipe, tokenizer) if tokenizer and recipe.adaptation.method == "prompt" else []
     return InitialWeights(source, recipe.model, training.init_positions, known, notes, means, prompt)
 
 
@@ -152,7 +152,7 @@ def _note_on(renamed: Mapping[int, list[int]], rule: str) -> list[str]:
     return [f"the row of each of {len(renamed):,} renamed tokens begins as {how} (training.init_renamed={rule})"]
 
 
-def _prompt_tokens(recipe: Recipe, tokenizer: Tokenizer) -> list[int]:
+def prompt_tokens(recipe: Recipe, tokenizer: Tokenizer) -> list[int]:
     """Returns the ids of the tokens whose vectors a prompt begins with.
 
     Those of words are repeated or cut, as in peft; without words they are drawn (Lester et al., 2021, section 3.2: both

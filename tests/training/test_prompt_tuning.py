@@ -14,6 +14,8 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import load_recipe, parse_recipe
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint
 from kogpt2_gluon.runs.tuned_prompt import body_fingerprint, read_tuned_prompt
+from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
+from kogpt2_gluon.training.initial_weights import prompt_tokens
 from kogpt2_gluon.training.loop import train
 from tests.helpers import kogpt2, run, tiny_settings
 from tests.training.task_helpers import write_task
@@ -174,6 +176,7 @@ def test_networks_without_a_prompt_have_none_for_peft(pretrained, tmp_path):
 @pytest.mark.parametrize("method", ["none", "lora", "scales", "prompt"])
 def test_no_run_begins_with_a_tuned_network(tiny, done, tmp_path, method):
     settings = [*tiny, "data.seq_length=28", f"training.init_from={done}", f"adaptation.method={method}"]
+    settings += ["adaptation.prompt_length=4"] * (method == "prompt")
     refused = kogpt2("train", "demo", *settings, code=2)
     assert "tuned prompt, which would be lost" in refused.stderr
 
@@ -181,11 +184,11 @@ def test_no_run_begins_with_a_tuned_network(tiny, done, tmp_path, method):
 def test_a_task_is_learned_with_the_network_as_it_was(pretrained, tmp_path):
     """`kogpt2 finetune` trains prompt and head alone; predict uses both, and has no place for longer rows."""
     task = write_task(tmp_path / "task", rows=200)
-    small = ["data.seq_length=24", "training.batch_size=8", "training.total_batch_size=16", "task.epochs=12"]
-    own = ["adaptation.method=prompt", "adaptation.prompt_length=8", "training.learning_rate=3e-2"]
-    options = ["--task", task, "--data", tmp_path / "task", "--out", tmp_path / "runs", "--no-baselines"]
+    small = ["data.seq_length=26", "training.batch_size=8", "training.total_batch_size=16", "task.epochs=12"]
+    own = ["adaptation.method=prompt", "adaptation.prompt_length=6", "training.learning_rate=3e-2"]
+    options = ["--task", task, "--data", tmp_path / "task", "--no-baselines", f"tracking.run_dir={tmp_path / 'runs'}"]
     kogpt2("finetune", pretrained, *options, *small, *own, "training.threads=1")
-    (folder,) = (tmp_path / "runs").glob("**/checkpoints")
+    folder = tmp_path / "runs" / "seed-0" / "checkpoints"
     before, after = newest_checkpoint(pretrained / "checkpoints").model_arrays(), newest_checkpoint(folder)
     arrays = after.model_arrays()
     assert set(arrays) - set(before) == {PROMPT, "_head.weight"}
@@ -193,8 +196,8 @@ def test_a_task_is_learned_with_the_network_as_it_was(pretrained, tmp_path):
     (tmp_path / "rows.txt").write_text("나는 학교에 간다\n나는 오늘 시장에 없다\n", encoding="utf-8")
     answers = kogpt2("predict", folder.parent, tmp_path / "rows.txt", "--json").stdout.splitlines()
     assert [json.loads(each)["label"] for each in answers] == ["home", "away"]
-    refused = kogpt2("predict", folder.parent, tmp_path / "rows.txt", "--seq-length", 25, code=2)
-    assert "above the 24 tokens" in refused.stderr
+    refused = kogpt2("predict", folder.parent, tmp_path / "rows.txt", "--seq-length", 27, code=2)
+    assert "above the 26 tokens" in refused.stderr
     kept = kogpt2("convert", folder.parent, tmp_path / "out", "--to", "peft", code=2)
     assert "none for its head" in kept.stderr
 
@@ -218,9 +221,10 @@ def test_settings_that_do_not_go_together(settings, more, words):
         parse_recipe({**plain, "adaptation": adaptation, **more})
 
 
-def test_words_without_a_token(tiny, pretrained):
-    refused = kogpt2("train", "demo", *tuned(tiny, pretrained, "none", "adaptation.prompt_text=' '"), code=2)
-    assert "the tokenizer finds no token in it" in refused.stderr
+def test_words_without_a_token(small_tokenizer):
+    recipe = parse_recipe({"training": {"init_from": "x"}, "adaptation": {"method": "prompt", "prompt_text": " "}})
+    with pytest.raises(RecipeError, match="the tokenizer finds no token in it"):
+        prompt_tokens(recipe, SentencePieceTokenizer(small_tokenizer, Path("small.model")))
 
 
 def test_runs_of_other_methods_keep_their_fingerprint():
