@@ -195,7 +195,10 @@ def test_a_task_is_learned_with_the_network_as_it_was(pretrained, tmp_path):
     assert all((np.array(before[name]) == np.array(arrays[name])).all() for name in before)
     (tmp_path / "rows.txt").write_text("나는 학교에 간다\n나는 오늘 시장에 없다\n", encoding="utf-8")
     answers = kogpt2("predict", folder.parent, tmp_path / "rows.txt", "--json").stdout.splitlines()
-    assert [json.loads(each)["label"] for each in answers] == ["home", "away"]
+    assert [set(json.loads(each)["probabilities"]) for each in answers] == [{"home", "away"}] * 2
+    lines = [json.loads(line) for line in (folder.parent / "metrics.jsonl").read_text().splitlines()]
+    first, *losses = [line["loss"] for line in lines if line["kind"] == "evaluation"]
+    assert min(losses) < first
     refused = kogpt2("predict", folder.parent, tmp_path / "rows.txt", "--seq-length", 27, code=2)
     assert "above the 26 tokens" in refused.stderr
     kept = kogpt2("convert", folder.parent, tmp_path / "out", "--to", "peft", code=2)
@@ -222,7 +225,8 @@ def test_settings_that_do_not_go_together(settings, more, words):
 
 
 def test_words_without_a_token(small_tokenizer):
-    recipe = parse_recipe({"training": {"init_from": "x"}, "adaptation": {"method": "prompt", "prompt_text": " "}})
+    plain = {"training": {"init_from": "x"}, "data": {"seq_length": 32}}
+    recipe = parse_recipe({**plain, "adaptation": {"method": "prompt", "prompt_text": " "}})
     with pytest.raises(RecipeError, match="the tokenizer finds no token in it"):
         prompt_tokens(recipe, SentencePieceTokenizer(small_tokenizer, Path("small.model")))
 
