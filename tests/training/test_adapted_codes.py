@@ -92,7 +92,7 @@ def test_what_is_refused(run, shards, tmp_path):
     convert_to("checkpoint", source, tmp_path / "merged")
     for use in (
         lambda: convert_to("codes", open_source(tmp_path / "merged")[0], tmp_path / "codes2"),
-        lambda: load_checkpoint(tmp_path / "merged", "cpu", weights="3bit"),
+        lambda: load_checkpoint(tmp_path / "merged", "cpu", ops="stock", weights="3bit"),
     ):
         with pytest.raises(RecipeError, match="its codes are not there"):
             use()
