@@ -157,8 +157,8 @@ def _nearest(
         ranks += is_above
         counts[:, rank], sums[:, rank] = is_above.sum(axis=1), (values * is_above).sum(axis=1)
     of_level = [np.empty_like(levels), np.empty_like(levels)]
-    for there, above in zip(of_level, (counts, sums)):
-        np.put_along_axis(there, order, above[:, :-1] - above[:, 1:], axis=1)
+    for there, totals in zip(of_level, (counts, sums)):
+        np.put_along_axis(there, order, totals[:, :-1] - totals[:, 1:], axis=1)
     return np.take_along_axis(order.astype(np.uint8), ranks, axis=1), of_level[0], of_level[1]
 
 
