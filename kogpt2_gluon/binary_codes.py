@@ -124,7 +124,7 @@ def _codes_of(values: NDArray[np.float64], bits: int, rounds: int) -> tuple[NDAr
         positive = rest >= 0
         scales[k] = np.abs(rest).mean(axis=1)
         rest -= np.where(positive, scales[k, :, None], -scales[k, :, None])
-        codes += positive.astype(np.uint8) * np.uint8(1 << k)
+        codes[positive] |= 1 << k
     signs = 2.0 * (np.arange(2**bits)[:, None] >> np.arange(bits) & 1) - 1  # (2^bits, bits), those of each code
     if rounds:
         masks = [codes == code for code in range(len(signs))]
