@@ -51,13 +51,14 @@ def load_checkpoint(
     def load(checkpoint: Checkpoint) -> tuple[GPT2Model, Tokenizer, Recipe, Any]:
         checkpoint.verify(optimizer=False, model=False)
         _refuse_fine_tuned(checkpoint)
-        recipe, to_read = checkpoint.recipe(), _weights(checkpoint, tuned)
-        if tuned:
-            recipe.adaptation = AdaptationRecipe("prompt", prompt_length=to_read.shapes[PROMPT][0])
-        ctx = context(device)
+        recipe, ctx = checkpoint.recipe(), context(device)
         model = recipe.model
-        net = build_network(recipe, choose_ops(ops, precision, ctx, model.dropout, model.activation))
+        chosen = choose_ops(ops, precision, ctx, model.dropout, model.activation)
         try:
+            to_read = _weights(checkpoint, tuned)
+            if tuned:
+                recipe.adaptation = AdaptationRecipe("prompt", prompt_length=to_read.shapes[PROMPT][0])
+            net = build_network(recipe, chosen)
             fill_network(net, to_read, ctx, source=str(checkpoint.path))
         except DataError:
             checkpoint.verify(optimizer=False)  # if it is damaged, that is the reason, and the message says so

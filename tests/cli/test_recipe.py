@@ -14,7 +14,7 @@ from kogpt2_gluon.options import to_yaml
 from kogpt2_gluon.recipe import Recipe, changed_keys, differences, load_recipe, parse_recipe
 from tests.cli.test_cli import kogpt2, refused
 
-SHIPPED = sorted(Path("recipes").rglob("*.yaml"))
+SHIPPED = [path for path in sorted(Path("recipes").rglob("*.yaml")) if path.parent.name != "chains"]
 CHANGES = st.fixed_dictionaries(
     {},
     optional={

@@ -323,7 +323,7 @@ def test_files_of_a_size(checkpoint, tmp_path, transformers):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--to", "original", "--dtype", "float16"), "is for --to huggingface and gguf, not for original"),
+        (("--to", "original", "--dtype", "float16"), "is for --to huggingface, gguf and codes, not for original"),
         (("--to", "checkpoint", "--max-shard-size", "5"), "is for --to huggingface, not for checkpoint"),
         (("--to", "original", "--with-optimizer"), "original has no file for it"),
         (("--to", "checkpoint", "--with-optimizer"), "there is no state of an optimizer"),
