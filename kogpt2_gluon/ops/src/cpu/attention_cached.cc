@@ -24,6 +24,7 @@
 #include <cmath>
 #include <memory>
 
+#include "threads.h"
 #include "vector_math.h"
 
 namespace kogpt2 {
@@ -193,14 +194,21 @@ void attend_all(Precision precision, const Packed& packed, const std::vector<Run
   for (int64_t r = 0; r < R; ++r) {
     for (int64_t head = 0; is_few(runs[r]) && head < H; ++head) items.push_back({r, head, nullptr, 0});
   }
-  for_each_in_parallel(static_cast<int64_t>(items.size()), [&](int64_t i) {
+  const auto attend = [&](int64_t i) {
     const Item& item = items[i];
     const Run& run = runs[item.run];
     if (item.many) return item.many->attend(item.head, item.block, out);
     append(packed, run, item.head, cache);
     const bool last = rows == Rows::kLast;
     attend_few(packed, run, last ? 1 : run.count, item.head, cache, out, last ? item.run : run.begin);
-  });
+  };
+  int64_t products = 0, bytes = 0;
+  for (const Run& run : runs) {
+    const int64_t read = 2 * (run.position + run.count) * H * packed.D;  // of keys and values
+    products += run.count * read;
+    bytes += static_cast<int64_t>(sizeof(T)) * read;
+  }
+  for_each_in_parallel(static_cast<int64_t>(items.size()), attend, worth_threads(products, bytes));
 }
 
 // ---- the operators --------------------------------------------------------------------------------------------------

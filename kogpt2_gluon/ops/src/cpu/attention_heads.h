@@ -20,11 +20,11 @@ AttentionSizes attention_sizes(const Shape& qkv, int64_t num_heads);
 AttentionSizes attention_sizes(const MXTensor& qkv, int64_t num_heads);
 
 // Runs body(i) for i = 0 .. count - 1, each in one thread, with products that use only that thread. An exception of
-// body is thrown again after the loop.
+// body is thrown again after the loop. What is not much work stays in the calling thread.
 template <typename Body>
-void for_each_in_parallel(int64_t count, const Body& body) {
+void for_each_in_parallel(int64_t count, const Body& body, bool is_much = true) {
   std::exception_ptr error;
-#pragma omp parallel
+#pragma omp parallel if (is_much)
   {
     omp_set_num_threads(1);  // for this thread, until the region ends
 #pragma omp for schedule(dynamic)

@@ -27,6 +27,7 @@
 #include "layer_norm_row.h"
 #include "matmul.h"
 #include "scratch.h"
+#include "threads.h"
 #include "vector_math.h"
 
 namespace kogpt2 {
@@ -168,7 +169,7 @@ struct DecodeLinear : NoGradient {
 
 void Epilogue::apply(int64_t M, int64_t N, float* product) const {
   constexpr int64_t kStrip = 512;
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) if (worth_threads(M * N * kElementary))
   for (int64_t m = 0; m < M; ++m) {
     for (int64_t begin = 0; begin < N; begin += kStrip) {
       apply_strip(begin, std::min(kStrip, N - begin), m * N + begin, product + m * N + begin);
@@ -195,7 +196,7 @@ void decode_linear(const float* data, const std::vector<Part>& parts, int64_t K,
   const bool normalizes = normalization.gamma != nullptr;
   Buffer<float> normalized(normalizes ? M * K : 1);
   if (normalizes) {
-#pragma omp parallel for schedule(static) if (M > 8)
+#pragma omp parallel for schedule(static) if (worth_threads(M * K * kElementary))
     for (int64_t m = 0; m < M; ++m) {
       normalize_row(data + m * K, normalization.gamma, normalization.beta, K, kEpsilon, normalized.data() + m * K);
     }

@@ -29,6 +29,7 @@
 #include "decode_linear.h"
 #include "layer_norm_row.h"
 #include "scratch.h"
+#include "threads.h"
 
 namespace kogpt2 {
 namespace {
@@ -180,7 +181,7 @@ struct Decoder : NoGradient {
     const int64_t W = rows == Rows::kLast ? pass.R() : M;
     const float *const gamma = floats(call.input(kFinalGamma)), *const beta = floats(call.input(kFinalBeta));
     float* const out = floats(call.output(kOut));
-#pragma omp parallel for schedule(static) if (W > 8)
+#pragma omp parallel for schedule(static) if (worth_threads(W * C * kElementary))
     for (int64_t m = 0; m < W; ++m) normalize_row(hidden + m * C, gamma, beta, C, kEpsilon, out + m * C);
   }
 
