@@ -69,7 +69,7 @@ def packed(codes: PackedCodes) -> Any:
     return mx.nd.kogpt2_pack_codes(planes, scales, columns=codes.columns)
 
 
-def note_on(codes: Mapping[str, PackedCodes], num_matrices: int, logits_bytes: int, precision: str) -> str:
+def note_on(codes: Mapping[str, PackedCodes], num_matrices: int, logits: str, precision: str) -> str:
     """Says in a line how large the matrices are and what is not quantised.
 
     Parameters
@@ -77,18 +77,17 @@ def note_on(codes: Mapping[str, PackedCodes], num_matrices: int, logits_bytes: i
     codes : mapping
     num_matrices : int
         Of all layers.
-    logits_bytes : int
-        Of the embedding as the logits' matrix.
+    logits : str
+        The form and size of the logits' matrix.
     precision : str
-        Of the logits' matrix, and of matrices without codes.
+        Of matrices without codes.
     """
     bits = "/".join(map(str, sorted({each.bits for each in codes.values()})))
     size, plain = (sum(values) / 1e6 for values in zip(*((each.nbytes, 2 * _count(each)) for each in codes.values())))
     others = f"{num_matrices - len(codes)} other matrices ({precision}), " if num_matrices > len(codes) else ""
     return (
         f"{len(codes)} matrices in {bits} bits: {size:,.1f} MB, in bfloat16 {plain:,.1f}; not quantised: {others}the "
-        f"embedding and the logits' matrix, which is the same ({precision}, {logits_bytes / 1e6:,.1f} MB), positions, "
-        "biases and LayerNorms"
+        f"embedding and the logits' matrix, which is the same ({logits}), positions, biases and LayerNorms"
     )
 
 

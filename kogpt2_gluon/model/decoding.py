@@ -35,7 +35,8 @@ class FusedWeights:
     weights : str
         The numbers of the matrices: 'float32'; 'bfloat16'; 'int8', with a float32 scale for each row; '1bit' to '4bit',
         binary codes made here; 'codes', those of the network (:mod:`.coded_weights`). With codes the logits' matrix,
-        which is the embedding, has the precision of the operator set. The empty string: all have.
+        which is the embedding, is int8 if the operator set's precision is bfloat16, and float32 if it is that. The
+        empty string: all have that precision.
     """
 
     def __init__(self, net: GPT2Model, weights: str = ""):
@@ -55,18 +56,26 @@ class FusedWeights:
         if self._matrices is None:
             layers, final_ln, (logits_weight, no_bias) = self._parameters
             form = self.precision if self.codes else self.form
-            projection = (*_converted([logits_weight], form), no_bias)
+            projection = (*_converted([logits_weight], self._logits_form), no_bias)
             made = [self._layer(number, layer, form) for number, layer in enumerate(layers)]
             self._matrices = Matrices(made, final_ln, projection)
         return self._matrices
+
+    @property
+    def _logits_form(self) -> str:
+        """The form of the logits' matrix, which with codes takes the most time: int8 unless all is to be float32."""
+        if not self.codes:
+            return self.form
+        return "int8" if self.precision == "bfloat16" else self.precision
 
     @property
     def note(self) -> str:
         """Says in a line how large codes are and what is not quantised; empty without codes."""
         if not self.codes:
             return ""
-        logits_bytes = self.embed.size * (2 if self.precision == "bfloat16" else 4)
-        return note_on(self.codes, self.num_layers * len(MATRICES), logits_bytes, self.precision)
+        logits_bytes = self.embed.size * {"int8": 1, "float32": 4}[self._logits_form]
+        logits = f"{self._logits_form}, {logits_bytes / 1e6:,.1f} MB"
+        return note_on(self.codes, self.num_layers * len(MATRICES), logits, self.precision)
 
     def _layer(self, number: int, arrays: Sequence[Any], form: str) -> list[Any]:
         """Returns the arrays of a layer, its matrices as codes where there are some, and else in a form."""

@@ -202,13 +202,13 @@ void attend_all(Precision precision, const Packed& packed, const std::vector<Run
     const bool last = rows == Rows::kLast;
     attend_few(packed, run, last ? 1 : run.count, item.head, cache, out, last ? item.run : run.begin);
   };
-  int64_t products = 0, bytes = 0;
+  int64_t products = 0, numbers = 0;
   for (const Run& run : runs) {
     const int64_t read = 2 * (run.position + run.count) * H * packed.D;  // of keys and values
     products += run.count * read;
-    bytes += static_cast<int64_t>(sizeof(T)) * read;
+    numbers += read;
   }
-  for_each_in_parallel(static_cast<int64_t>(items.size()), attend, worth_threads(products, bytes));
+  for_each_in_parallel(static_cast<int64_t>(items.size()), attend, worth_threads(products, numbers));
 }
 
 // ---- the operators --------------------------------------------------------------------------------------------------

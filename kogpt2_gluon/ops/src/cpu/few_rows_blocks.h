@@ -91,7 +91,7 @@ void for_each_block(const Product& product, const Block& block, const One& one) 
   const int64_t whole = N / W, share = whole / omp_get_max_threads() + 1;
   const int64_t fitting = kChunkBytes / (W * product.row_bytes());
   const int64_t chunk = std::max<int64_t>(1, std::min(fitting, share)), chunks = (whole + chunk - 1) / chunk;
-#pragma omp parallel for schedule(static) if (worth_threads(M * N * product.K, N * product.row_bytes()))
+#pragma omp parallel for schedule(static) if (worth_threads(M * N * product.K, N * product.K))
   for (int64_t c = 0; c < chunks; ++c) {
     const int64_t end = std::min(whole, (c + 1) * chunk);
     for (int64_t row = 0; row < M; row += rows) {

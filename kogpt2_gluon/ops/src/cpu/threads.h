@@ -5,11 +5,11 @@
 namespace kogpt2 {
 
 constexpr int64_t kManyProducts = 4 << 20;  // multiply-adds that a core makes in about 0.1 ms
-constexpr int64_t kManyBytes = 1 << 20;     // that it reads from memory meanwhile
+constexpr int64_t kManyNumbers = 1 << 18;   // of a matrix or a cache, in any form, that are read once
 constexpr int64_t kElementary = 64;         // multiply-adds that take as long as a function such as GELU
 
-inline bool worth_threads(int64_t products, int64_t bytes = 0) {
-  return products > kManyProducts || bytes > kManyBytes;
+inline bool worth_threads(int64_t products, int64_t numbers = 0) {
+  return products > kManyProducts || numbers > kManyNumbers;
 }
 
 }  // namespace kogpt2
