@@ -89,9 +89,8 @@ def run_technique(name: str, seed: int, wanted: argparse.Namespace, data: Path, 
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name}: exit code {done.returncode}: {(done.stderr or done.stdout)[-1500:]}")
-    (score,) = (
-        each for each in json.loads((run_dir / "scores.json").read_text())["scores"] if each["kind"] == "system"
-    )
+    scores = json.loads((run_dir / "scores.json").read_text())["scores"]
+    score = next(each for each in scores if each["system"] == "fine-tuned" and each["split"] == "test")
     (folder,) = run_dir.glob("seed-*")
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in records if record["kind"] == "train"]

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("mxnet") is None, reaso
 SMALL = ["model.units=16", "training.batch_size=2", "training.total_batch_size=2", "training.ops=stock"]
 
 
+@pytest.mark.slow
 def test_the_table_is_of_the_tokenizers_that_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("kiwipiepy", reason="cuts at morphemes")
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
