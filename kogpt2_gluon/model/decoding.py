@@ -63,7 +63,7 @@ class FusedWeights:
 
     @property
     def _logits_form(self) -> str:
-        """The form of the logits' matrix, which with codes takes the most time: int8 unless the operators compute in float32."""
+        """The form of the logits' matrix, which takes the most time of a step with codes."""
         if not self.codes:
             return self.form
         return "int8" if self.precision == "bfloat16" else self.precision
