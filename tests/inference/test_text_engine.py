@@ -382,6 +382,7 @@ def test_a_pass_that_fails_ends_its_texts_and_not_those_that_wait(stock, tokeniz
     assert found[numbers[2]][0] == alone(stock, tokenizer, good)
 
 
+@pytest.mark.filterwarnings("ignore")  # pytest keeps those that MXNet gives
 def test_memory_stays_flat(stock, tokenizer):
     """Texts that are written, some of them cancelled, leave nothing behind."""
     engine = TextEngine(stock, tokenizer, num_slots=8)

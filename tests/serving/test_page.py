@@ -247,7 +247,8 @@ def test_parts_of_characters_and_the_end_are_tokens(
 
 
 def test_a_service_that_refuses_is_busy_or_goes_away(page_networks: tuple[Path, Path], tab: Any) -> None:
-    with serve(page_networks[0], "--slots", 1, "--queue", 0, token=TOKEN) as service:
+    slow = ("--ops", "stock")  # else a text is done before the others have asked
+    with serve(page_networks[0], "--slots", 1, "--queue", 0, *slow, token=TOKEN) as service:
         writing, refused = tab(service), tab(service, 390, "dark")
         for window in (writing, refused):
             page = window.page
