@@ -17,7 +17,6 @@ result is there is not run again.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,9 +25,10 @@ from typing import Any
 import click
 from conditions import conditions
 from pictures import dot_plot, standalone
+from verbs import kogpt2
 
 from kogpt2_gluon.corpus.store import CORPUS_FILE, Corpus
-from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.shards.format import MANIFEST, Manifest
@@ -85,16 +85,6 @@ class Question:
     draws: int
     rows: int
     way: str
-
-
-def kogpt2(*arguments: object) -> str:
-    """Runs a verb; returns what it prints. RecipeError, with its own words, if it fails."""
-    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RecipeError(f"kogpt2 {arguments[0]} ended with exit code {done.returncode}: {words[0]}")
-    return done.stdout
 
 
 def prepare(folder: Path, work: Path, vocab_size: int) -> dict[str, Path]:

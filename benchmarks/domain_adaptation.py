@@ -17,7 +17,6 @@ between tokenizers. Forgetting is what a row has above the first one on reviews.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,10 +24,11 @@ from pathlib import Path
 
 import click
 from conditions import conditions
+from verbs import kogpt2
 
 from kogpt2_gluon.convert.source import open_source
 from kogpt2_gluon.corpus.store import CORPUS_FILE
-from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.errors import KoGPT2Error
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.shards.format import MANIFEST
@@ -62,16 +62,6 @@ class Row:
     share: float | None
     domain: float
     general: float
-
-
-def kogpt2(*arguments: object) -> str:
-    """Runs a verb; returns what it prints. RecipeError, with its own words, if it fails."""
-    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RecipeError(f"kogpt2 {arguments[0]} ended with exit code {done.returncode}: {words[0]}")
-    return done.stdout
 
 
 def say(line: str) -> None:
