@@ -10,6 +10,7 @@ In the comments P is the length of the prompt, C `units`, and H the encoder's hi
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,12 +83,13 @@ class EncodedPrompt(ReparameterisedMatrix):
         for part, parameter in self._parts.items():
             parameter.grad()[:] = arrays[part].grad
 
+    @abstractmethod
     def _first_values(self, units: int, size: int, draw: np.random.RandomState) -> dict[str, Any]:
-        raise NotImplementedError
+        """Returns the values that training begins with, by their names."""
 
+    @abstractmethod
     def _encode(self, arrays: Mapping[str, Any]) -> Any:
         """Returns the prompt (P, C)."""
-        raise NotImplementedError
 
 
 class MlpPrompt(EncodedPrompt):
