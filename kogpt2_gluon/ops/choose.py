@@ -12,7 +12,8 @@ from kogpt2_gluon.machine import cuda, job
 from kogpt2_gluon.ops.build import OperatorsUnavailable, load_cpu_operators
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
 from kogpt2_gluon.ops.fused_cuda import FusedCudaOps, load_cuda_operators
-from kogpt2_gluon.ops.kernels import Network, faster_precision, use_default_kernels
+from kogpt2_gluon.ops.kernel_times import Network
+from kogpt2_gluon.ops.kernels import faster_precision, use_default_kernels
 from kogpt2_gluon.ops.operator_set import OperatorSet
 from kogpt2_gluon.ops.stock import StockOps
 

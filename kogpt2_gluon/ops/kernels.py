@@ -3,10 +3,11 @@
 The CPU operators have three kernels: oneDNN's, and two ways of their own (ops/src/cpu/packed_matmul.h). Which one is
 the fastest depends on the processor. On an Intel Xeon with AVX-512 BF16 and without AMX, oneDNN multiplies bfloat16
 factors at half the rate of float32 ones; rounding the factors while they are packed for a float32 product gives sums of
-the same products at float32's speed. So every kernel is timed once, on the products that the network at hand consists
-of, and the result is kept in a file next to the compiled library.
+the same products at float32's speed. So every kernel is timed on the products that the network at hand consists of
+(ops/kernel_times.py), and the result is kept in a file next to the compiled library.
 
 KOGPT2_KERNELS=onednn or KOGPT2_KERNELS=packed takes one kernel for all products, and measures nothing.
+KOGPT2_KERNELS=measured takes what was measured on this machine where a resumed run would keep to its checkpoint's.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,58 +34,34 @@ from kogpt2_gluon.ops.build import (
     load_cpu_operators,
     one_at_a_time,
 )
+from kogpt2_gluon.ops.kernel_times import (
+    KERNELS,
+    ONEDNN,
+    SHARED_LEFT,
+    SHARED_RIGHT,
+    Network,
+    Times,
+    logits_columns,
+    measure,
+    opened,
+    times_of,
+)
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.storage.files import write_file
 
-TRIALS = 3  # of each kernel; they take turns
-ROWS = 512  # more tokens take longer to measure and change no choice
+MEASUREMENTS = 3  # by as many processes, since other programs may slow one of them down
+WORTH_CHANGING = 1.05  # kept kernels are changed where others are that much faster: sums differ in their last digits
+MUCH_FASTER = 1.25  # a resumed run, which keeps to its kernels, says that others are that much faster
 WORTH_MEASURING = 1e9  # operations in a pass over a batch; below that the products are not what takes the time
 WORTH_BFLOAT16 = 1.1  # `auto` takes bfloat16 where its products are at least that much faster
 
 PRECISIONS = ("bfloat16", "float32")
 
-# Kernel, in ops/src/cpu/kernels.h
-BY_RULE, ONEDNN, SHARED_LEFT, SHARED_RIGHT, PACKED = range(5)
+BY_RULE, PACKED = 0, 4  # further kernels of ops/src/cpu/kernels.h; one product has one of KERNELS
 FORCED = {"onednn": ONEDNN, "packed": PACKED}
+MEASURED = "measured"
 
-
-class Product(NamedTuple):
-    """A product of (M, K) and (K, N). `layout` says how its factors lie in memory: Layout in kernels.cc."""
-
-    layout: int
-    M: int
-    N: int
-    K: int
-
-    @property
-    def operations(self) -> float:
-        return 2.0 * self.M * self.N * self.K
-
-
-@dataclass(frozen=True)
-class Network:
-    """The sizes that the products of a training step depend on. tokens : of a micro step."""
-
-    units: int
-    num_layers: int
-    vocab_size: int
-    tokens: int
-
-    def products(self, columns: tuple[int, int], tokens: int) -> Iterator[tuple[Product, float]]:
-        """Yields each product of a step with `tokens`, and how often it is made.
-
-        `columns` are those of the vocabulary that are in one product of the forward and of the backward pass.
-        """
-        C = self.units
-        maps = [(3 * C, C), (C, C), (4 * C, C), (C, 4 * C)]  # (out, in)
-        for out, data in maps:
-            for product in _products_of_a_map(tokens, out, data):
-                yield product, float(self.num_layers)
-        forward, backward = (min(count, self.vocab_size) for count in columns)
-        for product in _products_of_a_map(tokens, forward, C)[:1]:
-            yield product, self.vocab_size / forward
-        for product in _products_of_a_map(tokens, backward, C)[1:]:
-            yield product, self.vocab_size / backward
+_measured_here: set[str] = set()  # keys of what this process has measured
 
 
 def network_of(recipe: Recipe) -> Network:
@@ -95,12 +71,7 @@ def network_of(recipe: Recipe) -> Network:
     return Network(model.units, model.num_layers, model.vocab_size, tokens)
 
 
-BASE = Network(units=768, num_layers=12, vocab_size=50_000, tokens=ROWS)  # KoGPT-2
-
-
-def _products_of_a_map(tokens: int, out: int, data: int) -> list[Product]:
-    """Returns the products of y = x W^T: of the forward pass, of the data's gradient, of the weight's gradient."""
-    return [Product(0, tokens, out, data), Product(1, tokens, data, out), Product(2, out, data, tokens)]
+BASE = Network(units=768, num_layers=12, vocab_size=50_000, tokens=512)  # KoGPT-2
 
 
 @dataclass(frozen=True)
@@ -142,42 +113,73 @@ class Choice:
         )
 
 
-def choose_kernels(network: Network, precision: str) -> Choice:
-    """Returns the fastest kernels for a network in 'float32' or 'bfloat16'; measures, unless that was done before.
+class Kept(NamedTuple):
+    """What the file holds for a network and a precision."""
 
-    The operators must be available. Nothing is set: see :func:`use_kernels`.
+    choice: Choice
+    times: Times
+
+
+def choose_kernels(network: Network, precision: str) -> Choice:
+    """Returns the fastest kernels for a network in 'float32' or 'bfloat16'.
+
+    The first MEASUREMENTS processes measure, and the best time of each kernel counts. The operators must be available.
+    Nothing is set: see :func:`use_kernels`.
     """
     library = load_cpu_operators()
-    columns = _logits_columns(library)
+    columns = logits_columns(library)
     work = sum(product.operations * count for product, count in network.products(columns, network.tokens))
-    if _forced() or work < WORTH_MEASURING:
+    if _forced() in FORCED or work < WORTH_MEASURING:
         return _by_rule(precision)
-    file = library.path.with_suffix(".kernels.json")
+    file = _file(library)
     key = _key(network, precision)
     try:
-        with one_at_a_time(library.path):  # one process of this machine measures, and the others take what it found
+        with one_at_a_time(library.path):  # one process of this machine measures, and the others wait for it
             known = _read(file)
-            if key not in known:
-                known[key] = vars(_measure(library, network, precision, columns))
+            kept = known.get(key)
+            if kept is None or (kept.times.measurements < MEASUREMENTS and key not in _measured_here):
+                known[key] = _measure_again(kept, measure(library, network, precision, columns), precision)
+                _measured_here.add(key)
                 with suppress(OSError):  # the folder is full: the next process measures again
-                    write_file(file, json.dumps(known, indent=1).encode())
-            return Choice(**known[key])
+                    write_file(file, _text(known))
+            return known[key].choice
     except OperatorsUnavailable:  # the library is in a folder that only another user may write to
-        return _measure(library, network, precision, columns)
+        return _fastest(measure(library, network, precision, columns), precision)
+
+
+def _measure_again(kept: Kept | None, times: Times, precision: str) -> Kept:
+    """Returns the choice by the best of all times so far; the kept one, unless another is worth a change."""
+    if kept is None:
+        return Kept(_fastest(times, precision), times)
+    times = times.best_of(kept.times)
+    fastest = _fastest(times, precision)
+    before = replace(kept.choice, gflops=times.gflops([row[4] for row in kept.choice.kernels]))
+    return Kept(fastest if fastest.gflops >= WORTH_CHANGING * before.gflops else before, times)
 
 
 def still_holds(choice: Choice, network: Network, precision: str) -> bool:
     """Returns True if `choice` was measured for this network by a process like this one, and nothing else is forced."""
-    columns = _logits_columns(load_cpu_operators())
+    columns = logits_columns(load_cpu_operators())
     products = [list(product) for product, _ in network.products(columns, network.tokens)]
     measured = choice.gflops > 0 and [row[:4] for row in choice.kernels] == products
     here = (choice.processor, choice.threads, choice.precision) == (processor_name(), num_threads(), precision)
     return measured and here and not _forced()
 
 
+def note_of_faster(choice: Choice, network: Network) -> str:
+    """Says that a choice that is kept for its sums is slow, by what was measured since; '' if it is not."""
+    kept = _read(_file(load_cpu_operators())).get(_key(network, choice.precision))
+    if kept is None or kept.choice.gflops < MUCH_FASTER * choice.gflops or kept.choice.kernels == choice.kernels:
+        return ""
+    return (
+        f"note: the checkpoint's kernels were measured at {choice.gflops:,.0f} GFLOP/s, others since at "
+        f"{kept.choice.gflops:,.0f}; KOGPT2_KERNELS={MEASURED} takes those, and sums differ in their last digits"
+    )
+
+
 def use_kernels(choice: Choice) -> None:
     """Sets the kernels of all later products in this process, which may run on a lesser processor than rank 0."""
-    library = _open(load_cpu_operators())
+    library = opened(load_cpu_operators())
     library.kogpt2_set_kernel(FORCED.get(_forced(), BY_RULE))
     library.kogpt2_set_bfloat16_kernel(int(choice.onednn_bfloat16 and instruction_set().has_bfloat16))
     for layout, M, N, K, kernel in choice.kernels:
@@ -190,8 +192,7 @@ def best_gflops(processor: str, threads: int, precision: str) -> float:
 
     Other programs slow a measurement down, and nothing makes one faster than the processor is.
     """
-    known = _read(load_cpu_operators().path.with_suffix(".kernels.json"))
-    found = [Choice(**each) for each in known.values()]
+    found = [kept.choice for kept in _read(_file(load_cpu_operators())).values()]
     alike = [
         each for each in found if (each.processor, each.threads, each.precision) == (processor, threads, precision)
     ]
@@ -229,8 +230,8 @@ def known_precision(network: Network) -> str:
     for file in files:
         known = _read(file)
         for name in PRECISIONS:
-            if measured := known.get(_key(network, name)):
-                rates[name] = measured["gflops"]
+            if kept := known.get(_key(network, name)):
+                rates[name] = kept.choice.gflops
     if len(rates) < len(PRECISIONS):
         return ""
     return f"{_faster(rates)}, because {_reason(rates)}"
@@ -266,40 +267,42 @@ def _by_rule(precision: str) -> Choice:
     return Choice(processor_name(), num_threads(), precision, 0.0, _onednn_by_rule(), [])
 
 
-def _measure(library: Library, network: Network, precision: str, columns: tuple[int, int]) -> Choice:
-    opened, in_bfloat16 = _open(library), precision == "bfloat16"
-    tokens = min(network.tokens, ROWS)
-    seconds = (ctypes.c_double * 3)()
-    measured: list[tuple[Product, float, list[float]]] = []
-    products = zip(network.products(columns, tokens), network.products(columns, network.tokens))
-    for (sample, _), (product, count) in products:
-        sizes = map(ctypes.c_int64, sample[1:])
-        opened.kogpt2_time_product(sample.layout, *sizes, int(in_bfloat16), TRIALS, seconds)
-        scale = product.operations / sample.operations
-        measured.append((product, count, [each * scale for each in seconds]))
-    # Stored as bfloat16, factors are multiplied by oneDNN alone.
-    by_onednn = sum(count * times[0] for _, count, times in measured)
-    packed = sum(count * min(times[1:]) for _, count, times in measured)
-    onednn_bfloat16 = by_onednn <= packed if in_bfloat16 else _onednn_by_rule()
-    usable: tuple[int, ...] = (ONEDNN, SHARED_LEFT, SHARED_RIGHT)
-    if in_bfloat16:
+def _fastest(times: Times, precision: str) -> Choice:
+    usable: tuple[int, ...] = KERNELS
+    onednn_bfloat16 = _onednn_by_rule()
+    if precision == "bfloat16":  # stored as bfloat16, factors are multiplied by oneDNN alone
+        onednn_bfloat16 = times.total([ONEDNN]) <= times.total([SHARED_LEFT, SHARED_RIGHT])
         usable = (ONEDNN,) if onednn_bfloat16 else (SHARED_LEFT, SHARED_RIGHT)
-    kernels, total = [], 0.0
-    for product, count, times in measured:
-        best = min(usable, key=lambda kernel: times[kernel - ONEDNN])
-        kernels.append([*product, best])
-        total += count * times[best - ONEDNN]
-    work = sum(product.operations * count for product, count, _ in measured)
-    return Choice(processor_name(), num_threads(), precision, round(work / total / 1e9, 1), onednn_bfloat16, kernels)
+    kernels = times.fastest(usable)
+    rows = [[*product, kernel] for product, kernel in zip(times.products, kernels)]
+    return Choice(processor_name(), num_threads(), precision, times.gflops(kernels), onednn_bfloat16, rows)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _file(library: Library) -> Path:
+    return library.path.with_suffix(".kernels.json")
+
+
+def _text(known: dict[str, Kept]) -> bytes:
+    plain = {key: {"choice": vars(kept.choice), "times": kept.times.state()} for key, kept in known.items()}
+    return json.dumps(plain, indent=1).encode()
+
+
+def _read(file: Path) -> dict[str, Kept]:
     """Returns what was measured before; nothing if the file is missing or is not what this module writes."""
     try:
-        known = json.loads(file.read_bytes())
-        return {key: value for key, value in known.items() if _is_choice(value)}
+        plain = json.loads(file.read_bytes())
+        found = {
+            key: (choice_of(each.get("choice")), times_of(each.get("times")))
+            for key, each in plain.items()
+            if isinstance(each, dict)
+        }
     except (OSError, ValueError, AttributeError):
         return {}
+    return {
+        key: Kept(choice, times)
+        for key, (choice, times) in found.items()
+        if choice and times and [row[:4] for row in choice.kernels] == [list(each) for each in times.products]
+    }
 
 
 def _is_choice(value: Any) -> bool:
@@ -317,8 +320,8 @@ def _is_choice(value: Any) -> bool:
 
 def _forced() -> str:
     forced = os.environ.get("KOGPT2_KERNELS", "")
-    if forced and forced not in FORCED:
-        raise RecipeError(f"KOGPT2_KERNELS={forced}: {' or '.join(FORCED)}, or nothing, which measures")
+    if forced and forced not in (*FORCED, MEASURED):
+        raise RecipeError(f"KOGPT2_KERNELS={forced}: {', '.join(FORCED)} or {MEASURED}, or nothing, which measures")
     return forced
 
 
@@ -332,18 +335,8 @@ def _onednn_by_rule() -> bool:
     if forced == "onednn":
         return best.has_bfloat16
     is_fast = best.name == "amx" or (best.name == "avx512_bf16" and processor_name().startswith("AMD"))
-    return not forced and is_fast
+    return forced != "packed" and is_fast
 
 
 def _forced_or_rule() -> str:
-    return f"KOGPT2_KERNELS={_forced()}" if _forced() else "too few to measure, kernels by rule"
-
-
-def _open(library: Library) -> Any:
-    return ctypes.CDLL(str(library.path))
-
-
-def _logits_columns(library: Library) -> tuple[int, int]:
-    function = _open(library).kogpt2_logits_columns
-    function.restype = ctypes.c_int64
-    return function(0), function(1)
+    return f"KOGPT2_KERNELS={_forced()}" if _forced() in FORCED else "too few to measure, kernels by rule"

@@ -9,12 +9,13 @@ import numpy as np
 
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.ops.choose import choose_ops, resolve_precision
+from kogpt2_gluon.ops.kernel_times import Network
 from kogpt2_gluon.ops.kernels import (
     Choice,
-    Network,
     choice_of,
     choose_kernels,
     network_of,
+    note_of_faster,
     processor_name,
     still_holds,
     use_kernels,
@@ -74,9 +75,11 @@ def _settle_kernels(
     has_kernels = ops.name == "fused"
     mine: Choice | None = None
     if has_kernels and worker.rank == 0:
-        mine = (
-            before if before and still_holds(before, network, ops.precision) else choose_kernels(network, ops.precision)
-        )
+        if before and still_holds(before, network, ops.precision):
+            mine = before
+            notes += [note] if (note := note_of_faster(before, network)) else []
+        else:
+            mine = choose_kernels(network, ops.precision)
     kernels = choice_of(worker.broadcast(vars(mine) if mine else None))
     if kernels and has_kernels:
         use_kernels(kernels)

@@ -14,7 +14,7 @@ from kogpt2_gluon.ops import choose
 from kogpt2_gluon.ops.build import OperatorsUnavailable
 from kogpt2_gluon.ops.choose import choose_ops
 from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
-from kogpt2_gluon.ops.kernels import Network
+from kogpt2_gluon.ops.kernel_times import Network
 from kogpt2_gluon.ops.stock import StockOps
 from tests.helpers import run
 

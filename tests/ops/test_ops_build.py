@@ -22,7 +22,8 @@ COMPUTE = """
 import ctypes, json
 import numpy as np
 from kogpt2_gluon.ops.build import load_cpu_operators
-from kogpt2_gluon.ops.kernels import ONEDNN, PACKED
+from kogpt2_gluon.ops.kernel_times import ONEDNN
+from kogpt2_gluon.ops.kernels import PACKED
 library = load_cpu_operators()
 from kogpt2_gluon.machine.runtime import mx
 rng = np.random.RandomState(0)

@@ -10,6 +10,7 @@ import pytest
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.ops import kernels
+from kogpt2_gluon.ops.kernel_times import SHARED_LEFT
 from kogpt2_gluon.ops.kernels import Choice
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.training import products
@@ -38,7 +39,7 @@ def faster(monkeypatch):
             precision,
             machine["gflops"],
             False,
-            [[*product, kernels.SHARED_LEFT] for product, _ in network.products((3072, 1536), network.tokens)],
+            [[*product, SHARED_LEFT] for product, _ in network.products((3072, 1536), network.tokens)],
         ),
     )
     return machine
@@ -80,12 +81,16 @@ def test_all_ranks_take_what_rank_0_has_measured(faster):
     assert any("rank(s) 1 have another processor" in note and "Another CPU" in note for note in settled.notes)
 
 
-def test_a_resumed_run_keeps_its_kernels_and_says_what_changes(faster):
+def test_a_resumed_run_keeps_its_kernels_and_says_what_changes(faster, monkeypatch):
     before = settle(**{"training.precision": "float32"})
     saved = json.loads(json.dumps({"products": before.state()}))
     faster["gflops"] = 50.0  # another measurement would choose otherwise
     again = settle(saved)
     assert again.kernels == before.kernels and len(again.notes) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(products, "note_of_faster", lambda choice, network: "note: others are faster")
+        again = settle(saved)
+        assert again.kernels == before.kernels and again.notes[0] == "note: others are faster"
 
     other = {"products": {"precision": "float32", "kernels": {**vars(before.kernels), "processor": "another"}}}
     moved = settle(other)
