@@ -114,7 +114,7 @@ class Choice:
 
 
 class Kept(NamedTuple):
-    """What the file holds for a network and a precision."""
+    """Holds what the file says of a network and a precision."""
 
     choice: Choice
     times: Times
