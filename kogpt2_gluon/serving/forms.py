@@ -175,6 +175,14 @@ class ScoreAnswer(Form):
     notes: list[str]
 
 
+class TunedAbout(Form):
+    """A tuned prompt that requests may name."""
+
+    name: str = Field(description="For `prompt_tuning`.")
+    positions: int = Field(description="How many of the network's positions it takes.")
+    folder: str = Field(description="The path as `kogpt2 generate --tuned-prompt` takes it.")
+
+
 class ModelAbout(Form):
     """A network that the service has.
 
@@ -193,7 +201,7 @@ class ModelAbout(Form):
     weights: str = Field(description="float32, bfloat16, int8, 1bit to 4bit, or codes.")
     checkpoint: str = Field(description="The path as `kogpt2 generate` takes it.")
     options: dict[str, str] = Field(description="Options with which `kogpt2 generate` loads it as the service did.")
-    tuned: list[str] = Field(description="Names of tuned prompts, for `prompt_tuning`.")
+    tuned: list[TunedAbout]
 
 
 class Limits(Form):

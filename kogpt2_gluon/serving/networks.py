@@ -22,7 +22,7 @@ from kogpt2_gluon.model.decoding import weights_note
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.checkpoint import Checkpoint, use_checkpoint
 from kogpt2_gluon.runs.tuned_prompt import prompts_for
-from kogpt2_gluon.serving.forms import ModelAbout, ModelName
+from kogpt2_gluon.serving.forms import ModelAbout, ModelName, TunedAbout
 from kogpt2_gluon.serving.refusals import bad_request
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
@@ -90,7 +90,7 @@ class Network:
 
         step, self.tuned, (self._net, self.tokenizer, self.recipe, self._ctx) = use_checkpoint(path, load)
         self.key, self.path, self.num_slots = key, path, num_slots
-        self._options = loading.options
+        self._options, self._folders = loading.options, dict(tuned or {})
         self.name = f"{self.recipe.name}/{step}"
         self.weights = loading.weights or loading.precision
         self._reads_as_it_is = self.weights == loading.precision
@@ -165,7 +165,10 @@ class Network:
             weights=self.weights,
             checkpoint=str(self.path),
             options=self._options,
-            tuned=list(self.tuned),
+            tuned=[
+                TunedAbout(name=name, positions=len(vectors), folder=str(self._folders[name]))
+                for name, vectors in self.tuned.items()
+            ],
         )
 
 

@@ -136,7 +136,7 @@ def test_two_settings_and_two_checkpoints_are_compared(page_service: Served, tab
     page = window.page
     window.set({"Seed": 5, "Most new tokens": 20})
     page.click("#compare")
-    page.select_option(SECOND + "select", "a")
+    page.select_option(SECOND + ".checkpoint", "a")
     window.set({"Temperature": 0, "Seed": 5, "Most new tokens": 20}, SECOND)
     page.fill("#prompt", PROMPT)
     window.write()
@@ -147,7 +147,7 @@ def test_two_settings_and_two_checkpoints_are_compared(page_service: Served, tab
         assert "".join(window.text(column)) == text["text"]
     assert window.text(FIRST) != window.text(SECOND)
 
-    page.select_option(SECOND + "select", "b")
+    page.select_option(SECOND + ".checkpoint", "b")
     window.write()
     text = page_service.post(prompt=PROMPT, model="b", seed=5, max_new_tokens=20, temperature=0)["texts"][0]["text"]
     assert "".join(window.text(SECOND)) == text
@@ -210,7 +210,7 @@ def test_parts_of_characters_and_the_end_are_tokens(
     )
     window = tab(page_service).open()
     page = window.page
-    page.select_option(FIRST + "select", "b")
+    page.select_option(FIRST + ".checkpoint", "b")
     window.set({"Seed": seed, "Most new tokens": 40})
     page.fill("#prompt", PROMPT)
     window.write()

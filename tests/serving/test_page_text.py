@@ -141,7 +141,7 @@ def test_the_address_keeps_prompt_and_settings(page_service: Served, tab: Any) -
     assert page.locator(SECOND).get_by_label("Top-k, as a number").input_value() == "7"
     assert page.locator(FIRST).get_by_label("Top-k, as a number").input_value() == "0"
     assert page.locator(SECOND + ".stop textarea").input_value() == "끝\n\\n"
-    assert page.locator(SECOND + "select").input_value() == "b"
+    assert page.locator(SECOND + ".checkpoint").input_value() == "b"
     assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
     window.check()
 
@@ -188,7 +188,7 @@ PROMPTS = ["", "-", "--help", "it's", "''", '"', "a\nb\n", "한글 (글)", SIGNS
 def test_shells_read_every_prompt_as_it_is(page_service: Served, tab: Any, tmp_path: Path) -> None:
     make = """async (prompts) => {
       const { commandLine } = await import("/page/commands.js");
-      const model = { checkpoint: "it's/a run", options: { "--weights": "int8" } };
+      const model = { checkpoint: "it's/a run", options: { "--weights": "int8" }, tuned: [] };
       return prompts.map((prompt) => commandLine({ prompt, top_k: 0, seed: 7, stop: [prompt + "'"] }, model));
     }"""
     commands = tab(page_service).open().page.evaluate(make, PROMPTS)

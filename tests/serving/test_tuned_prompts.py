@@ -14,10 +14,12 @@ from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
 from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.inference.scoring import Request, Scorer
 from kogpt2_gluon.recipe_sections import AdaptationRecipe
-from kogpt2_gluon.runs.checkpoint import PROMPT, open_checkpoint, save_checkpoint
+from kogpt2_gluon.runs.checkpoint import PROMPT as VECTORS
+from kogpt2_gluon.runs.checkpoint import open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 from tests.helpers import kogpt2
-from tests.serving.page_helpers import POSITIONS, make_network
+from tests.serving.page_helpers import CHROMIUM, POSITIONS, make_network
+from tests.serving.page_tab import FIRST, PROMPT, SECOND, expect
 from tests.serving.service_helpers import at_once, serving
 
 LENGTHS = {"reviews": 5, "news": 12}
@@ -36,7 +38,7 @@ def runs(body, tmp_path_factory) -> dict[str, Path]:
         vectors = np.random.RandomState(number).normal(0, 0.5, (length, 96)).astype(np.float32)
         recipe = replace(source.recipe(), name=name, adaptation=AdaptationRecipe("prompt", prompt_length=length))
         recipe.training.init_from = str(body)
-        arrays, tokenizer = {**source.model_arrays(), PROMPT: vectors}, stored_tokenizer(source.tokenizer_path)
+        arrays, tokenizer = {**source.model_arrays(), VECTORS: vectors}, stored_tokenizer(source.tokenizer_path)
         found[name] = save_checkpoint(tmp_path_factory.mktemp(name), source.state(), arrays, {}, recipe, tokenizer)
     return found
 
@@ -82,12 +84,44 @@ def test_texts_of_several_prompts_at_once(service, body, runs):
 def test_a_prompt_is_a_model_of_the_other_api(service, body, runs):
     listed = [each["id"] for each in service.get("/v1/models")["data"]]
     assert listed[1:] == list(runs) and service.get("/v1/models/news")["id"] == "news"
-    assert service.get("/about")["models"][0]["tuned"] == list(runs)
+    described = service.get("/about")["models"][0]["tuned"]
+    assert [(each["name"], each["positions"]) for each in described] == list(LENGTHS.items())
     answer = service.post("/v1/completions", model="news", prompt="오늘은", temperature=0, max_tokens=8)
     assert answer["model"] == "news"
     assert answer["choices"][0]["text"] == alone(runs["news"], "오늘은", Sampling(8, temperature=0))
     refused = service.post("/v1/completions", 404, model="weather", prompt="오늘은")
     assert "reviews, news" in refused["error"]["message"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: Debian's chromium-headless-shell is one")
+def test_the_page_offers_the_prompts_of_a_checkpoint(service, prompts, tab):
+    """Chosen, kept in the address, compared with none, and in the copied command."""
+    window = tab(service, permissions=["clipboard-read", "clipboard-write"]).open("#prompt_tuning=%22news%22")
+    page, sampling = window.page, {"Seed": 3, "Most new tokens": 8}
+    chosen = page.locator(FIRST).get_by_label("Tuned prompt")
+    assert chosen.input_value() == "news" and chosen.locator("option").all_text_contents() == ["none", *prompts]
+    page.fill("#prompt", PROMPT)
+    chosen.select_option("reviews")
+    window.set(sampling)
+    page.click("#compare")
+    page.locator(SECOND).get_by_label("Tuned prompt").select_option("none")
+    window.write()
+    for column, name in ((FIRST, "reviews"), (SECOND, "")):
+        wanted = {"prompt": PROMPT, "seed": 3, "max_new_tokens": 8, "prompt_tuning": name}
+        assert "".join(window.text(column)) == service.post("/generate", **wanted)["texts"][0]["text"]
+    assert window.text(FIRST) != window.text(SECOND)
+    page.locator(FIRST).get_by_text("Copy as command line").click()
+    command = page.locator(FIRST + ".command pre").inner_text()
+    assert f"--tuned-prompt {prompts['reviews']} " in command
+    page.locator(SECOND).get_by_text("Copy as command line").click()
+    assert "--tuned-prompt" not in page.locator(SECOND + ".command pre").inner_text()
+    page.wait_for_function("location.hash.includes('prompt_tuning=%22reviews%22')")
+    page.reload()
+    expect(page.locator(FIRST).get_by_label("Tuned prompt")).to_have_value("reviews")
+    expect(page.locator(SECOND).get_by_label("Tuned prompt")).to_have_value("")
+
+    window.check_access(("dark",))
+    window.check()
 
 
 def test_scores_are_those_after_the_prompt(service, runs):

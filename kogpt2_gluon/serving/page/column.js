@@ -1,6 +1,6 @@
 // A column of the page: a checkpoint, settings, and the text that they wrote.
 
-import { commandLine, curlCommand } from "./commands.js";
+import { commandLine, curlCommand, tunedOf } from "./commands.js";
 import { generate, ServiceError } from "./service.js";
 import { Settings } from "./settings.js";
 import { TokenText } from "./tokens.js";
@@ -17,7 +17,7 @@ export class Column {
     this.element = document.querySelector("#column").content.cloneNode(true).firstElementChild;
     const part = (selector) => this.element.querySelector(selector);
     this.parts = {
-      title: part("h2"), select: part("select"), text: part(".text"), prompt: part(".prompt"),
+      title: part("h2"), select: part(".checkpoint"), tuned: part(".tuned"), text: part(".text"), prompt: part(".prompt"),
       nothing: part(".nothing"),
       outcome: part(".outcome"), notes: part(".notes"), trouble: part(".trouble"), after: part(".after"),
       command: part(".command"), again: part("[data-do=continue]"),
@@ -25,8 +25,13 @@ export class Column {
     this.parts.title.id = `title-${number}`;
     this.element.setAttribute("aria-labelledby", this.parts.title.id);
     for (const each of app.about.models) this.parts.select.append(new Option(nameOf(each, app.about), each.model));
-    part(".of").hidden = app.about.models.length < 2;
-    this.parts.select.addEventListener("change", app.changed);
+    this.parts.select.closest(".of").hidden = app.about.models.length < 2;
+    this.parts.select.addEventListener("change", () => {
+      this.offerTuned(this.parts.tuned.value);
+      app.changed();
+    });
+    this.parts.tuned.addEventListener("change", app.changed);
+    this.offerTuned("");
     this.settings = new Settings(part(".settings"), app.about.defaults, app.about.limits, app.changed);
     part(".settings").open = !matchMedia(NARROW).matches;
     this.text = new TokenText(this.element, (place, alternative) => this.rewrite(place, alternative));
@@ -42,15 +47,26 @@ export class Column {
     return Boolean(this.writing);
   }
 
-  /** The checkpoint and the settings that are not the defaults, for the address; and back. */
-  get state() {
-    const { model } = this.model;
-    return model === this.app.about.models[0].model ? this.settings.changes : { model, ...this.settings.changes };
+  /** Lists the tuned prompts of the chosen checkpoint, which fit no other one, and chooses `name` if it is among them. */
+  offerTuned(name) {
+    const { tuned } = this.model;
+    this.parts.tuned.replaceChildren(new Option("none", ""), ...tuned.map((each) => new Option(each.name, each.name)));
+    this.parts.tuned.value = tuned.some((each) => each.name === name) ? name : "";
+    this.parts.tuned.closest(".of").hidden = !tuned.length;
   }
 
-  set state({ model, ...changes }) {
+  /** Checkpoint, tuned prompt, and the settings that are not the defaults, for the address; and back. */
+  get state() {
+    const state = { ...this.settings.changes };
+    if (this.model !== this.app.about.models[0]) state.model = this.model.model;
+    if (this.parts.tuned.value) state.prompt_tuning = this.parts.tuned.value;
+    return state;
+  }
+
+  set state({ model, prompt_tuning: tuned, ...changes }) {
     const isKnown = this.app.about.models.some((each) => each.model === model);
     this.parts.select.value = isKnown ? model : this.app.about.models[0].model;
+    this.offerTuned(tuned);
     this.settings.values = changes;
   }
 
@@ -109,6 +125,7 @@ export class Column {
     const alternatives = Math.min(ALTERNATIVES, this.app.about.limits.alternatives);
     const request = { prompt, ...settings, seed, alternatives, stream: true };
     if (this.app.about.models.length > 1) request.model = this.model.model;
+    if (this.parts.tuned.value) request.prompt_tuning = this.parts.tuned.value;
     if (tokens.length) request.written = tokens.map(({ id }) => id);
     return request;
   }
@@ -143,7 +160,8 @@ export class Column {
 
   end({ text, finish_reason: reason, tokens_read: read, tokens_written: written }, seconds) {
     const { tokens } = this.text;
-    const isFull = read + written >= this.model.max_length;
+    const taken = tunedOf(this.shown.request, this.model)?.positions ?? 0;
+    const isFull = read + written >= this.model.max_length - taken;
     const why = {
       stop: tokens.at(-1)?.id === this.model.end_id ? "ended by itself" : "ended at a stop string",
       length: isFull ? "the network has no position left" : "as many as asked for",

@@ -8,6 +8,11 @@ export function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+/** The tuned prompt of a request, as the service described it; undefined if it has none. */
+export function tunedOf(request, model) {
+  return model.tuned.find(({ name }) => name === request.prompt_tuning);
+}
+
 /** `kogpt2 generate` with what the text of `request` was written with. */
 export function commandLine(request, model) {
   const words = ["kogpt2", "generate"];
@@ -16,6 +21,8 @@ export function commandLine(request, model) {
   }
   for (const stop of request.stop ?? []) words.push(STOP.flag, quoted(stop));
   for (const [flag, value] of Object.entries(model.options)) words.push(flag, quoted(value));
+  const tuned = tunedOf(request, model);
+  if (tuned) words.push("--tuned-prompt", quoted(tuned.folder));
   if (request.prompt === "-") words.unshift("printf", "%s", "-", "|"); // a prompt - is standard input
   else if (request.prompt.startsWith("-")) words.push("--"); // or it would be taken for an option
   return [...words, quoted(model.checkpoint), quoted(request.prompt)].join(" ");

@@ -92,7 +92,7 @@ class Page {
     while (this.columns.length < count) {
       const column = new Column(this, this.columns.length);
       const other = this.about.models[this.columns.length] ?? this.about.models[0];
-      column.state = this.columns.length ? { ...this.columns[0].settings.changes, model: other.model } : {};
+      column.state = this.columns.length ? { ...this.columns[0].state, model: other.model } : {};
       this.columns.push(column);
       this.parts.columns.append(column.element);
     }
