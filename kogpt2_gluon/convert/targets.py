@@ -54,21 +54,15 @@ def convert_to(
     if target == "peft":
         write_prompt(source, out)
         return f"{out}: kogpt2 serve takes it with --prompt NAME={out}, and peft in front of the network (--part body)"
-    if part == BODY and has_prompt(source):
-        body = Body(source, task_of(source))
-        done = convert_to(target, body, out, with_optimizer, dtype, max_shard_size, bos, measure)
-        return f"{done}; the prompt is left out"
-    if task := task_of(source):
-        if part == BODY:
-            body = Body(source, task)
-            done = convert_to(
-                target, body, out, with_optimizer, dtype, max_shard_size, bos, measure, bits=bits, group_size=group_size
-            )
-            return f"{done}; the head of its task {task.name} is left out"
-        if target == "huggingface":
-            convert_fine_tuned(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos, part)
-            loading = CLASSES[(part or heads_of(task)[0]) == SPANS]
-            return f"{out}: load it with {loading}; README.md shows how{_cutting(out)}"
+    task = task_of(source)
+    if part == BODY and (task or has_prompt(source)):
+        body, left_out = Body(source, task), f"head of its task {task.name}" if task else "prompt"
+        done = convert_to(target, body, out, with_optimizer, dtype, max_shard_size, bos, measure, "", bits, group_size)
+        return f"{done}; the {left_out} is left out"
+    if task and target == "huggingface":
+        convert_fine_tuned(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos, part)
+        loading = CLASSES[(part or heads_of(task)[0]) == SPANS]
+        return f"{out}: load it with {loading}; README.md shows how{_cutting(out)}"
     if target == "checkpoint":
         write_run(source, out, with_optimizer)
         further = f"train {out}/recipe.yaml" if with_optimizer else f"train RECIPE --init-from {out}"

@@ -50,7 +50,10 @@ class Generator:
         Ids from `vocab_size` on are never chosen (0: all may be), because a network may have more rows than its
         tokenizer has pieces; nor are the ids in `left_out`. The prompt goes through the network once, then one token a
         step for all samples together. A sample is finished once it has met `</s>`, or the end of the positions.
+        RecipeError for stop strings: ids are not texts.
         """
+        if sampling.stop:
+            raise RecipeError("Sampling.stop: only TextEngine and `kogpt2 generate` look for stop strings")
         net = self._net
         prompt = list(prompt)[-(net.max_length - 1) :]  # leave a position for at least one new token
         length = min(net.max_length - len(prompt), sampling.max_new_tokens)

@@ -51,8 +51,7 @@ class TokenScorer:
         DataError if there are more ids than positions, the last id not counted, or if the network computes something
         that is not a number.
         """
-        if len(ids) - 1 > self._slots.room(tuned):
-            raise DataError(f"{len(ids):,} tokens: the network has {self._slots.room(tuned):,} positions")
+        self._check_room(len(ids), tuned)
         if len(ids) < 2:
             return []
         try:
@@ -60,17 +59,43 @@ class TokenScorer:
             hidden = self._slots.hidden([Run(0, ids[:-1])])[0]
         finally:
             self._slots.clear(0)
+        return self._choices(hidden, ids[1:], alternatives)
+
+    def likelihoods(self, context: Ids, continuations: Sequence[Ids], tuned: str = "") -> list[Likelihood]:
+        """Returns how likely each continuation is after a context, which is read once.
+
+        The other arguments and errors are those of a scoring Request and of :meth:`score`.
+        """
+        self._check_room(len(context) + max(map(len, continuations), default=0), tuned)
+        found = []
+        try:
+            self._slots.begin(0, tuned)
+            last = self._slots.hidden([Run(0, context.tolist())])[0][-1:]
+            read = self._slots.lengths[0]
+            for continuation in continuations:
+                tokens = continuation.tolist()
+                hidden = last
+                if len(tokens) > 1:
+                    hidden = np.concatenate([last, self._slots.hidden([Run(0, tokens[:-1])])[0]])
+                    self._slots.truncate(0, read)
+                choices = self._choices(hidden, tokens, 1)
+                is_greedy = all(choice.alternatives[0][0] == choice.token for choice in choices)
+                found.append(Likelihood(sum(each.log_probability for each in choices), is_greedy, len(choices)))
+        finally:
+            self._slots.clear(0)
+        return found
+
+    def _check_room(self, tokens: int, tuned: str) -> None:
+        if tokens - 1 > self._slots.room(tuned):
+            raise DataError(f"{tokens:,} tokens: the network has {self._slots.room(tuned):,} positions")
+
+    def _choices(self, hidden: NDArray[np.float32], tokens: Sequence[int], alternatives: int) -> list[Choice]:
+        """Returns a Choice for each token, given the hidden states (R, C) before them."""
         choices: list[Choice] = []
         for begin in range(0, len(hidden), ROWS):
             logits = self._slots.logits(hidden[begin : begin + ROWS])[:, : self._vocab_size]
-            choices += _choices(logits, ids[begin + 1 : begin + 1 + len(logits)], alternatives)
+            choices += _choices(logits, tokens[begin : begin + len(logits)], alternatives)
         return choices
-
-    def likelihood(self, context: Ids, continuation: Ids, tuned: str = "") -> Likelihood:
-        """Returns how likely a continuation is; the other arguments and errors are those of a scoring Request."""
-        choices = self.score([*context.tolist(), *continuation.tolist()], 1, tuned)[len(context) - 1 :]
-        is_greedy = all(choice.alternatives[0][0] == choice.token for choice in choices)
-        return Likelihood(sum(choice.log_probability for choice in choices), is_greedy, len(choices))
 
 
 def _choices(logits: NDArray[np.float32], tokens: Sequence[int], alternatives: int) -> list[Choice]:

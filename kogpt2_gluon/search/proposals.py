@@ -44,6 +44,8 @@ def propose(space: Space, recipe: Recipe, tried: Sequence[Tried], sampler: str, 
             return random.Random(hash_of(seed, len(tried), MOST_DRAWS)).choice(left)
         if used:
             return None
+    if not refused:  # only settings that were tried: what is left cannot be listed, and is rarely drawn
+        return None
     raise RecipeError(f"the recipe admits no settings of the space that were drawn; of the last ones: {refused[-1]}")
 
 

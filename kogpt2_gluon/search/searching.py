@@ -34,6 +34,7 @@ def search(
     way. The other trials are then asked to save their state, and the same command goes on.
     """
     running: dict[int, Slice] = {}
+    next_look = 0.0  # for something to begin: to look means to read all trials
     extra, shares = _settings_of_places(study, workers), shares_of_gpus(workers)
     try:
         while True:
@@ -41,12 +42,10 @@ def search(
                 if slice_.has_ended():
                     del running[place]
                     _end(study, slice_, say)
-            for place in range(workers):
-                if place not in running:
-                    begun = _begin(study, [command, extra, shares[place]], say, start)
-                    if begun is None:
-                        break
-                    running[place] = begun
+                    next_look = 0.0
+            if len(running) < workers and time.monotonic() >= next_look:
+                _begin_some(study, running, [[command, extra, shares[place]] for place in range(workers)], say, start)
+                next_look = time.monotonic() + ELSEWHERE_SECONDS
             if not running:
                 with study.deciding():
                     trials = study.trials()
@@ -68,6 +67,18 @@ def _settings_of_places(study: Study, workers: int) -> list[str]:
     if workers > 1 and not plan.recipe.training.threads:
         settings.append(f"training.threads={max(1, len(os.sched_getaffinity(0)) // workers)}")
     return settings
+
+
+def _begin_some(
+    study: Study, running: dict[int, Slice], places: Sequence[Any], say: Callable[[str], None], start: Any
+) -> None:
+    """Starts what should run next in the places that are free."""
+    for place, more in enumerate(places):
+        if place not in running:
+            begun = _begin(study, more, say, start)
+            if begun is None:
+                return
+            running[place] = begun
 
 
 def _begin(study: Study, more: Sequence[Any], say: Callable[[str], None], start: Callable[..., Slice]) -> Slice | None:

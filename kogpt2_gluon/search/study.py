@@ -203,7 +203,11 @@ class Study:
                 if step not in frozen.intermediate_values:
                     optuna.trial.Trial(self._study, frozen._trial_id).report(value, step)
             if trial.standing.state == DONE:
-                self._study.tell(trial.number, trial.values[max(trial.values)])
+                value = trial.values[max(trial.values)]
+                if math.isfinite(value):
+                    self._study.tell(trial.number, value)
+                else:  # Optuna would call it failed without a reason
+                    self.fail(trial.number, f"its held-out figure is {value} at the end")
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """Returns the best trial that went to the end; None if there is none."""

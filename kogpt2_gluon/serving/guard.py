@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kogpt2_gluon.serving.refusals import Refused
 from kogpt2_gluon.serving.service import Service
+from kogpt2_gluon.serving.worker import ENDED
 
 # Whoever watches the service asks by whatever name or address it has; a browser asks for the page without a token.
 WATCHED = ("/health", "/ready")
@@ -61,7 +62,7 @@ class Guard:
                 return
             body = await self._body(scope, receive)
             if body is not None:
-                self._refuse_if_draining(scope)  # the body may have taken a while
+                self._refuse_if_ending(scope)  # the body may have taken a while
                 with exchange.answering():
                     await self._app(scope, _Replay(body, receive), exchange.send)
         except Refused as refused:
@@ -86,12 +87,16 @@ class Guard:
         is_free = is_get and (path in FREE or path.startswith(FREE_FOLDER))
         if self._token and not is_free and not (method == "OPTIONS" and origin):
             self._check_token(headers)
-        self._refuse_if_draining(scope)
+        self._refuse_if_ending(scope)
         return origin
 
-    def _refuse_if_draining(self, scope: Scope) -> None:
-        if self._service.is_draining and scope["method"] == "POST":
+    def _refuse_if_ending(self, scope: Scope) -> None:
+        if scope["method"] != "POST":
+            return
+        if self._service.is_draining:
             raise Refused(503, "draining", "the service is stopping", retry_after=5, headers={"Connection": "close"})
+        if not self._service.worker.is_alive:
+            raise Refused(503, "broken", ENDED)
 
     def _origin(self, headers: Headers, host: str) -> str:
         origin = headers.get("origin")

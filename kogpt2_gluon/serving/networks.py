@@ -113,7 +113,7 @@ class Network:
         """Returns how likely each of some answers is after a context, by the weights that texts are written by."""
         if self._reads_as_it_is and not tuned:
             return self._scorer.log_likelihoods([Request(context, answer) for answer in answers])
-        return [self.token_scorer.likelihood(context, answer, tuned) for answer in answers]
+        return self.token_scorer.likelihoods(context, answers, tuned)
 
     def spelling(self, token: int) -> str:
         r"""Returns a token as text: with its space, specials by their names, parts of characters as ``bytes:\xed``."""

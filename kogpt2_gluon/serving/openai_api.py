@@ -187,8 +187,9 @@ class Answer:
         return True
 
     def _score(self, prompt: Prompt) -> Iterator[list[Choice]]:
-        yield self.network.token_scorer.score(prompt.ids, self._wanted.logprobs or 0, self._tuned)
+        found = self.network.token_scorer.score(prompt.ids, self._wanted.logprobs or 0, self._tuned)
         self._service.metrics.scored(len(prompt.ids))
+        yield found
 
     # ---- the answer as a whole ---------------------------------------------------------------------------------------
 

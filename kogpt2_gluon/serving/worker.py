@@ -15,12 +15,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kogpt2_gluon.inference.text_engine import CANCELLED, TextEngine, TextRequest, Written
 
 GONE, TIME, SHUTDOWN = "gone", "time", "shutdown"  # why a text was cancelled
+ENDED = "the service can compute no more; its log has the reason, and a restart mends it"
 
 
 class Broken(Exception):  # noqa: N818 - no fault of the request
@@ -128,7 +130,7 @@ class Worker:
         self._jobs: deque[Job] = deque()
         self._inbox: list[Callable[[], None]] = []
         self._wakes = threading.Condition()
-        self._stops = False
+        self._stops = self._has_failed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # ---- for any thread ----------------------------------------------------------------------------------------------
@@ -139,8 +141,8 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """False if the thread has ended."""
-        return self._thread.is_alive()
+        """False if the thread has ended, or will in a moment."""
+        return self._thread.is_alive() and not self._has_failed
 
     def stop(self, seconds: float = 5) -> None:
         """Ends the thread after the step that it is in; what it had is left as it is."""
@@ -168,20 +170,40 @@ class Worker:
 
     def _leave(self, task: Callable[[], Any]) -> None:
         with self._wakes:
+            if self._has_failed:
+                raise Broken(ENDED)
             self._inbox.append(task)
             self._wakes.notify()
 
     # ---- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while self._take():
-            for name, engine in self._engines.items():
-                if not engine.is_idle:
-                    self._expire(name)
-                    self._step(name)
-            if self._jobs:
-                self._work()
-            self._count()
+        try:
+            while self._take():
+                for name, engine in self._engines.items():
+                    if not engine.is_idle:
+                        self._expire(name)
+                        self._step(name)
+                if self._jobs:
+                    self._work()
+                self._count()
+        except BaseException:
+            traceback.print_exc()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Answers all that waits, when the thread ends by a fault: nobody waits for it in vain."""
+        with self._wakes:
+            self._has_failed = True
+            inbox, self._inbox = self._inbox, []
+        for task in inbox:
+            with suppress(Exception):
+                task()
+        for tickets in self._tickets.values():
+            for ticket in tickets.values():
+                ticket.reply.deliver([Event(ticket, None, Broken(ENDED))])
+        for job in self._jobs:
+            self._finish(job, error=Broken(ENDED))
 
     def _take(self) -> bool:
         """Takes what was left, and waits for it if there is nothing else to do; returns False at the end."""
@@ -266,10 +288,10 @@ class Worker:
         lost = list(self._tickets[name].values())
         for ticket in lost:
             self._forget(ticket)
-        self._engines[name] = self._make_engines[name]()
         error = Broken("the network could not compute this; the service's log has the reason")
         for ticket in lost:
             ticket.reply.deliver([Event(ticket, None, error)])
+        self._engines[name] = self._make_engines[name]()  # if that fails, too, the thread ends
 
     def _work(self) -> None:
         """Does one part of the oldest job; jobs take turns."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.inference.generation import generate, generate_from_checkpoint, generate_ids, prompt_notes
 from kogpt2_gluon.inference.sampling import Chooser, Sampling, draw
 from kogpt2_gluon.machine.runtime import mx
@@ -55,6 +56,11 @@ def test_seeds_repeat_and_samples_differ(net):
     # A sample does not depend on how many are drawn with it.
     assert generate_ids(net, [1, 7], EOS, sampling, num_samples=1) == first[:1]
     assert first != generate_ids(net, [1, 7], EOS, Sampling(15, 1.5, seed=4), num_samples=4)
+
+
+def test_stop_strings_are_not_for_ids(net):
+    with pytest.raises(RecipeError, match="stop strings"):
+        generate_ids(net, [5], EOS, Sampling(stop=("끝",)))
 
 
 def test_the_end_of_the_positions_ends_a_text(net):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -10,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.cli.main import cli
 from kogpt2_gluon.errors import DataError, KoGPT2Error, PreemptedError, RecipeError
+from kogpt2_gluon.search import proposals
 from kogpt2_gluon.search.page import importance, render_page
 from kogpt2_gluon.search.searching import search
 from kogpt2_gluon.search.study import Study
@@ -79,6 +82,25 @@ def test_a_diverged_trial_fails_and_the_search_goes_on(study_of):
     assert {trial.settings["model.dropout"] for trial in failed} == {0.5, 0.6}
     assert all("loss is nan" in trial.reason for trial in failed)
     assert study.best(trials).settings == {"model.dropout": 0.0}
+
+
+def test_a_trial_that_ends_with_no_number_says_so(study_of):
+    study = study_of("model.dropout: [0.0, 0.1]\n")
+    trials = search_here(study)
+    best = study.best(trials)
+    values = dict.fromkeys(best.values, math.nan)
+    again = study_of("model.dropout: [0.0, 0.1]\n", "other")
+    again.begin()
+    again.note([replace(best, number=0, values=values)])
+    (failed,) = again.trials()
+    assert failed.standing.state == "failed" and "held-out figure is nan at the end" in failed.reason
+
+
+def test_a_space_of_which_everything_drawn_was_tried_ends_the_search(study_of, monkeypatch):
+    """Some numbers are drawn again and again, as those of a choice between a few are in a space that has too many."""
+    study = study_of("training.learning_rate: {low: 1e-4, high: 1e-2, log: true}\n")
+    monkeypatch.setattr(proposals, "_draw", lambda *_: {"training.learning_rate": 1e-3})
+    assert study.begin() == 0 and study.begin() is None
 
 
 def test_settings_that_do_not_go_together_are_not_tried(study_of):

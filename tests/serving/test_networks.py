@@ -39,6 +39,10 @@ def test_what_is_scored_is_what_is_written(checkpoint: Path, weights: str):
     (whole,) = network.likelihoods(np.array(prompt, np.int32), [np.array(ids, np.int32)])
     assert whole.log_likelihood == pytest.approx(sum(written), abs=len(ids) * TOLERANCES[weights])
     assert whole.tokens == len(ids)
+    parts = network.likelihoods(np.array(prompt, np.int32), [np.array(ids[:end], np.int32) for end in (1, 4, 2)])
+    sums = [sum(each.log_probability for each in scored[:end]) for end in (1, 4, 2)]
+    assert [each.log_likelihood for each in parts] == pytest.approx(sums, abs=4 * TOLERANCES[weights])
+    assert [each.tokens for each in parts] == [1, 4, 2], "the context is read once, for all of them"
     if weights != "bfloat16":  # in which two nearly equal tokens can change places
         listed = [[token for token, _ in each.alternatives] for each in choices]
         assert [[token for token, _ in each.alternatives] for each in scored] == listed

@@ -148,6 +148,28 @@ def test_a_broken_engine_loses_its_texts_and_begins_again(worker, loaded, capfd)
     assert kept.reply.events[-1].written.finish_reason == "length"
 
 
+def test_nobody_waits_for_a_thread_that_has_ended(worker, loaded, capfd, monkeypatch):
+    """A new engine in the place of a broken one may not fit into memory."""
+
+    def no_room() -> TextEngine:
+        raise MemoryError("for another engine")
+
+    monkeypatch.setitem(worker._make_engines, "a", no_room)
+    lost, kept = tickets(loaded, "a", "b", sampling=MANY)
+    job = Job(iter([None] * 1_000_000))
+    worker.add([lost, kept])
+    assert lost.reply.began.wait(60) and kept.reply.began.wait(60)
+    worker.do(job)
+    Fragile.breaks = True
+    kept.reply.wait()
+    assert isinstance(kept.reply.events[-1].error, Broken)
+    with pytest.raises(Broken, match="a restart mends it"):
+        job.done.result(60)
+    assert not worker.is_alive and "for another engine" in capfd.readouterr().err
+    with pytest.raises(Broken, match="can compute no more"):
+        worker.add(tickets(loaded, "b"))
+
+
 def test_time_ends_what_runs_and_what_waits(worker, loaded):
     texts = tickets(loaded, *["a"] * 60, sampling=MANY, deadline=time.monotonic() + 0.5)
     worker.add(texts)
