@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SentencePiece: with byte_fallback, a model that has seen no space gives spaces back as U+2581 (▁).
 #
-# Guess: with byte_fallback every text comes back as it was, a character that is no piece by way of its bytes.
+# Guess: with byte_fallback every text comes back as it was; a character without a piece goes by its bytes.
 # What happens: before anything else a space becomes SentencePiece's own sign U+2581. If that sign is no piece, because
 # the training text had one word a line and add_dummy_prefix was off, it is written as its three bytes. Decoding puts
 # the bytes together again, after the step that would turn the sign into a space: ▁ stays in the text. A tab or a rare

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from kogpt2_gluon.inference.text_engine import CANCELLED, TextEngine, TextRequest, Written
 
 GONE, TIME, SHUTDOWN = "gone", "time", "shutdown"  # why a text was cancelled
-ENDED = "the service can compute no more; its log has the reason, and a restart mends it"
+ENDED = "the service can compute no more: restart it; its log has the reason"
 
 
 class Broken(Exception):  # noqa: N818 - no fault of the request

@@ -163,7 +163,7 @@ def test_nobody_waits_for_a_thread_that_has_ended(worker, loaded, capfd, monkeyp
     Fragile.breaks = True
     kept.reply.wait()
     assert isinstance(kept.reply.events[-1].error, Broken)
-    with pytest.raises(Broken, match="a restart mends it"):
+    with pytest.raises(Broken, match="restart it; its log"):
         job.done.result(60)
     assert not worker.is_alive and "for another engine" in capfd.readouterr().err
     with pytest.raises(Broken, match="can compute no more"):
