@@ -73,14 +73,14 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    for path, file in page_files().items():
-
-        async def page(request: Request) -> Response:
-            file = files[request.url.path]
-            return Response(file.content, headers=dict(HEADERS), media_type=file.content_type)
-
-        app.add_api_route(path, page, methods=["GET", "HEAD"], include_in_schema=False)
     files = page_files()
+
+    async def page(request: Request) -> Response:
+        file = files[request.url.path]
+        return Response(file.content, headers=dict(HEADERS), media_type=file.content_type)
+
+    for path in files:
+        app.add_api_route(path, page, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:

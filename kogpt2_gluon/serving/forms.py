@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LARGEST_SEED = 2**53 - 1  # the largest integer that JavaScript has
-MOST_ALTERNATIVES = 20
+MOST_ALTERNATIVES, MOST_SAMPLES = 20, 128
 MOST_STOPS, LONGEST_STOP, MOST_BAD_WORDS = 16, 200, 64
 ModelName = Literal["a", "b"]
 # (text, log-probability, id); a token that is a part of a character is spelled as in "bytes:\xed\x95".
@@ -60,7 +60,7 @@ class GenerateRequest(Form):
     )
     model: ModelName = Field("a", description="'b' is the checkpoint of --compare.")
     prompt_tuning: str = Field("", description="Name of a tuned prompt of the service (--prompt), which comes first.")
-    num_samples: int = Field(1, ge=1, le=128, description="How many texts.")
+    num_samples: int = Field(1, ge=1, le=MOST_SAMPLES, description="How many texts.")
     max_new_tokens: int = Field(60, ge=1, description="A text ends after so many new tokens.")
     temperature: float = Field(1.0, ge=0, le=100, description="Logits are divided by it; 0 is greedy.")
     top_k: int = Field(0, ge=0, le=2**31 - 1, description="Keep the k likeliest tokens; 0: all.")

@@ -274,13 +274,14 @@ def _score_answer(wanted: ScoreRequest, encoded: EncodedPrompt, found: Sequence[
 
 def _about(service: Service) -> About:
     settings = service.settings
+    most_at_once = min(network.num_slots for network in service.networks.values()) + settings.queue
     return About(
         version=__version__,
         models=[network.about() for network in service.networks.values()],
         defaults=GenerateRequest.model_validate({"prompt": ""}).model_dump(exclude={"prompt", "written"}),
         limits=forms.Limits(
             max_new_tokens=settings.max_new_tokens,
-            num_samples=min(128, *(each.num_slots + settings.queue for each in service.networks.values())),
+            num_samples=min(forms.MOST_SAMPLES, most_at_once),
             alternatives=forms.MOST_ALTERNATIVES,
             stop=forms.MOST_STOPS,
             seconds=settings.request_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from kogpt2_gluon.convert.targets import convert_to
 from kogpt2_gluon.errors import DamagedError, DataError, RecipeError
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.model.gpt2 import structural_parameters
-from kogpt2_gluon.recipe_sections import ModelRecipe
-from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.recipe_sections import AdaptationRecipe, ModelRecipe
+from kogpt2_gluon.runs.checkpoint import PROMPT, open_checkpoint, save_checkpoint
 from kogpt2_gluon.runs.saved_codes import codes_of
+from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 from tests.shards.shard_helpers import flip
 
 MATRICES = ("qkv_proj.weight", "_out_proj.weight", "_map.weight")
@@ -78,6 +80,19 @@ def test_the_codes_are_those_of_the_matrices(source, in_codes):
         else:
             assert np.array_equal(ours[name], theirs[name])
     assert len(codes) == 12 and checkpoint.state()["step"] == source.state()["step"]
+
+
+def test_the_body_of_a_tuned_network_has_the_bits_that_were_asked_for(source, tmp_path):
+    recipe = replace(source.recipe(), adaptation=AdaptationRecipe("prompt", prompt_length=3))
+    recipe.training.init_from = str(source.path)
+    arrays = {**source.model_arrays(), PROMPT: np.zeros((3, recipe.model.units), "f")}
+    tokenizer = stored_tokenizer(source.tokenizer_path)
+    tuned = open_checkpoint(save_checkpoint(tmp_path / "tuned", source.state(), arrays, {}, recipe, tokenizer))
+    checkpoint, done = coded(tuned, tmp_path / "out", part="body", bits=2, group_size=32)
+    assert done.endswith("; the prompt is left out") and PROMPT not in checkpoint.model_arrays()
+    assert {each.scales.shape for each in codes_of(checkpoint).values()} == {
+        (2, rows, columns // 32) for rows, columns in ((288, 96), (96, 96), (384, 96), (96, 384))
+    }
 
 
 def test_everything_that_loads_it_gets_the_restored_numbers(source, in_codes, tmp_path):
