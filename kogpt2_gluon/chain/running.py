@@ -19,7 +19,6 @@ from kogpt2_gluon.chain.record import RECORD_FILE, Entry, Record
 from kogpt2_gluon.chain.stages import arguments_of, deciding_settings, inputs_of, result_of, run_dir_of
 from kogpt2_gluon.errors import KoGPT2Error, PreemptedError, RecipeError
 from kogpt2_gluon.machine import job
-from kogpt2_gluon.machine.interrupts import send_again_from_finalizer
 from kogpt2_gluon.runs.lock import RunLock, check_unlocked
 from kogpt2_gluon.storage.files import move, write_file
 from kogpt2_gluon.training.kept_scores import SCORES
@@ -163,19 +162,6 @@ def _wait_for_lock(folder: Path) -> None:
             if time.monotonic() > deadline:
                 raise
         time.sleep(LOOK_SECONDS)
-
-
-def stop_on_signals() -> None:
-    """Makes SIGTERM, SIGHUP and Ctrl-C end a chain with exit code 75: its stage saves its state."""
-
-    def stop(number: int, frame: object) -> None:
-        if not send_again_from_finalizer(number, frame):
-            job.keep_exit_code()
-            raise PreemptedError("stopped; the stage's state is saved, and the same command goes on")
-
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
-            signal.signal(number, stop)
 
 
 def table(chain: Chain, record: Record) -> list[str]:

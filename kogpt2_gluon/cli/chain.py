@@ -45,8 +45,9 @@ def chain(
     from kogpt2_gluon.chain.chain_file import load_chain
     from kogpt2_gluon.chain.planning import describe, refuse_changed, standings
     from kogpt2_gluon.chain.record import Record
-    from kogpt2_gluon.chain.running import run_chain, stop_on_signals, table
+    from kogpt2_gluon.chain.running import run_chain, table
     from kogpt2_gluon.errors import RecipeError
+    from kogpt2_gluon.machine.interrupts import preempted_on_signals
 
     loaded = load_chain(chain_file, overrides, out)
     try:
@@ -60,7 +61,7 @@ def chain(
             echo(line)
         refuse_changed(loaded, found)
         return
-    stop_on_signals()
+    preempted_on_signals("stopped; the stage's state is saved, and the same command goes on")
     record = run_chain(loaded, again, words, click.echo)
     for line in table(loaded, record):
         echo(line)

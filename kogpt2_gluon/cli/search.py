@@ -73,8 +73,9 @@ def search(
         import optuna  # noqa: F401  # which the modules below import where they need it
     except ImportError as error:
         raise RecipeError(f"a search needs Optuna ({error}): pip install 'kogpt2-gluon[search]'") from None
-    from kogpt2_gluon.search import searching
+    from kogpt2_gluon.machine.interrupts import preempted_on_signals
     from kogpt2_gluon.search.page import write_page
+    from kogpt2_gluon.search.searching import search as run_search
     from kogpt2_gluon.search.slices import TRAIN
     from kogpt2_gluon.search.space import read_space
     from kogpt2_gluon.search.study import Plan, Study
@@ -95,8 +96,8 @@ def search(
     for note in plan.space.notes:
         click.echo(note, err=True)
     study = Study(out or Path("runs") / f"{loaded.name}-search", plan)
-    searching.stop_on_signals()
-    found = searching.search(study, workers, command, lambda line: click.echo(line, err=as_json))
+    preempted_on_signals("stopped; the trials are saved, and the same command goes on")
+    found = run_search(study, workers, command, lambda line: click.echo(line, err=as_json))
     page = write_page(study, found)
     _show(study, plan, found, page, as_json)
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP as interrupts: what a process has half-written is removed before it ends."""
+"""SIGTERM and SIGHUP as interrupts: what a process has half-written is removed, or saved, before it ends."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kogpt2_gluon.errors import PreemptedError
 from kogpt2_gluon.machine import job
 
 AGAIN_SECONDS = 0.01
@@ -61,3 +62,29 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def preempted_on_signals(message: str) -> None:
+    """Makes SIGTERM, SIGHUP and Ctrl-C raise PreemptedError(message), for a command whose children save their state.
+
+    The first one raises it, and the command waits for its children in a ``finally``. Another one within ECHO_SECONDS is
+    the same request again and does not disturb that. A later one, and a second Ctrl-C at any time, ends the wait:
+    KeyboardInterrupt, because nobody knows then whether the state is saved. A signal that is ignored (nohup) stays so.
+    """
+    first = 0.0
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal first
+        if send_again_from_finalizer(number, frame):
+            return
+        now = time.monotonic()
+        if not first:
+            first = now
+            job.keep_exit_code()
+            raise PreemptedError(message)
+        if number == signal.SIGINT or now - first >= job.ECHO_SECONDS:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)

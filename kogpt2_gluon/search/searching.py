@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from kogpt2_gluon.errors import PreemptedError
-from kogpt2_gluon.machine.interrupts import send_again_from_finalizer
 from kogpt2_gluon.search.rungs import BUSY, next_slice
 from kogpt2_gluon.search.slices import TRAIN, Slice, shares_of_gpus, why_it_failed
 from kogpt2_gluon.search.study import Study, Trial
@@ -122,14 +119,3 @@ def _end(study: Study, slice_: Slice, say: Callable[[str], None]) -> None:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def stop_on_signals() -> None:
-    """Makes SIGTERM and SIGHUP end a search as Ctrl-C does, with exit code 75: its trials save their state."""
-
-    def stop(number: int, frame: object) -> None:
-        if not send_again_from_finalizer(number, frame):
-            raise PreemptedError("stopped; the trials are saved, and the same command goes on")
-
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, stop)

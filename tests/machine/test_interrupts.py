@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -41,3 +44,68 @@ def test_a_signal_elsewhere_acts_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), interruptible():
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal was late")
+
+
+WAITING = """
+import subprocess, sys
+from kogpt2_gluon.errors import one_line
+from kogpt2_gluon.machine.interrupts import preempted_on_signals
+saves = "import signal, sys, time; signal.signal(15, lambda *_: None); print('begun', flush=True); signal.pause(); "
+saves += "time.sleep(1); print('saved', flush=True)"
+with one_line("test"):
+    preempted_on_signals("saved")
+    child = subprocess.Popen([sys.executable, "-c", saves], start_new_session=True)
+    try:
+        child.wait()
+    finally:
+        child.terminate()
+        print("asked", flush=True)
+        child.wait()
+"""
+
+
+@contextmanager
+def waiting(*prefix: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that waits for its child, which takes a second to save its state; both write to one pipe."""
+    command = [*prefix, sys.executable, "-c", WAITING]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "begun\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def ask(process: subprocess.Popen[str], numbers: Sequence[int]) -> tuple[int, list[str]]:
+    """Sends a first signal, and the others once it was obeyed; returns the exit code and the lines of both by then."""
+    assert process.stdout is not None
+    process.send_signal(numbers[0])
+    lines = [process.stdout.readline()]
+    for number in numbers[1:]:
+        process.send_signal(number)
+    code = process.wait(timeout=30)
+    os.set_blocking(process.stdout.fileno(), False)
+    return code, [*lines, *process.stdout.readlines()]
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_request_that_comes_again_does_not_disturb_the_wait_for_the_child(first: int) -> None:
+    """A scheduler's SIGTERM may arrive twice: saved is said after the child has saved."""
+    with waiting() as process:
+        assert ask(process, [first, signal.SIGTERM, signal.SIGHUP]) == (75, ["asked\n", "saved\n"])
+
+
+def test_a_second_ctrl_c_ends_the_wait_and_does_not_say_saved() -> None:
+    with waiting() as process:
+        code, lines = ask(process, [signal.SIGINT, signal.SIGINT])
+        assert (code, lines) == (130, ["asked\n"])
+        assert process.stderr is not None and process.stderr.readline() == "test: interrupted\n"
+
+
+def test_nohup_is_respected() -> None:
+    with waiting("nohup") as process:
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.3)
+        assert ask(process, [signal.SIGTERM]) == (75, ["asked\n", "saved\n"])

@@ -177,11 +177,15 @@ def test_a_search_that_is_killed_again_and_again_ends_with_the_same_trials(tmp_p
 
 
 def test_sigterm_stops_the_search_and_its_trials(tmp_path, tiny):
-    """By the command itself, with a real training: exit code 75, the trial saved, no process left."""
+    """By the command itself, with a real training: exit code 75, the trial saved, no process left.
+
+    It is a SIGTERM that comes twice, after a hang-up that nohup ignores.
+    """
     space = tmp_path / "space.yaml"
     space.write_text("training.learning_rate: [1e-3, 1e-2]\n")
     out = tmp_path / "study"
-    argv = [sys.executable, "-m", "kogpt2_gluon.cli.main", "search", "demo", str(space), *tiny, f"--out={out}"]
+    argv = ["nohup", sys.executable, "-m", "kogpt2_gluon.cli.main", "search", "demo", str(space), *tiny]
+    argv.append(f"--out={out}")
     process = subprocess.Popen([*argv, "training.num_steps=200000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     run = out / "trials" / "0000"
     try:
@@ -189,6 +193,11 @@ def test_sigterm_stops_the_search_and_its_trials(tmp_path, tiny):
         while not (run / "metrics.jsonl").is_file():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=120)
     finally:

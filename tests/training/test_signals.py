@@ -77,6 +77,11 @@ TERMINATED = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); time.slee
         ("from kogpt2_gluon.training.signals import StopRequest", "StopRequest()", SAVED),
         ("from kogpt2_gluon.cli.stopping import stoppable", "stoppable(lambda: True, 'part')", TERMINATED),
         ("from kogpt2_launch.run.stopping import stop_signals", "stop_signals()", TERMINATED),
+        (
+            "from contextlib import nullcontext; from kogpt2_gluon.machine.interrupts import preempted_on_signals",
+            "nullcontext(preempted_on_signals('saved'))",
+            TERMINATED,
+        ),
     ],
 )
 def test_sigterm_does_not_take_the_exit_code_of_a_process_that_is_ending(imports, block, body):
