@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Callable
 
@@ -17,8 +15,8 @@ from kogpt2_gluon.chain.chain_file import ASIDE, Chain, Stage
 from kogpt2_gluon.chain.planning import DONE, RESUMES, check_chain, refuse_changed, standings
 from kogpt2_gluon.chain.record import RECORD_FILE, Entry, Record
 from kogpt2_gluon.chain.stages import arguments_of, deciding_settings, inputs_of, result_of, run_dir_of
-from kogpt2_gluon.errors import KoGPT2Error, PreemptedError, RecipeError
-from kogpt2_gluon.machine import job
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.child_verb import ChildVerb, error_of
 from kogpt2_gluon.runs.lock import RunLock, check_unlocked
 from kogpt2_gluon.storage.files import move, write_file
 from kogpt2_gluon.training.kept_scores import SCORES
@@ -106,48 +104,33 @@ def _run(chain: Chain, stage: Stage, record: Record, run_with: Sequence[str], sa
     finally:
         entry.seconds += time.monotonic() - began
         record.save()
-    if code in (PreemptedError.exit_code, -signal.SIGTERM):
-        raise PreemptedError(f"stage {stage.name}: stopped, and its state is saved; the same command goes on")
     if code:
-        error = KoGPT2Error(f"stage {stage.name}: {said or f'ended with exit code {code}'}")
-        error.exit_code = code if code > 0 else 1
-        raise error
+        said = said or f"ended with exit code {code}"
+        raise error_of(code, f"stage {stage.name}", said, "stopped, and its state is saved")
     entry.result, entry.done = result_of(chain, stage), True
     record.save()
     say(f"stage {stage.name}: {entry.result}, {duration(entry.seconds)}")
 
 
 def _process(stage: Stage, argv: Sequence[str], folder: Path) -> tuple[int, str]:
-    """Runs a command; returns its exit code and the last line of its stderr. It ends with this process.
+    """Runs a command; returns its exit code and the last line of its stderr.
 
     The figures of a stage that evaluates are kept in its folder; what another one prints goes to the terminal.
     """
     is_evaluation = stage.verb == "evaluate"
-    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as figures:
-        try:
-            process = subprocess.Popen(
-                [str(word) for word in argv],
-                stdin=subprocess.DEVNULL,
-                stdout=figures if is_evaluation else None,
-                stderr=errors,
-                start_new_session=True,
-                preexec_fn=job.end_with_parent(signal.SIGTERM),
-            )
-        except OSError as error:
-            raise RecipeError(f"--run-with {argv[0]}: cannot be started ({error.strerror})") from None
-        try:
-            code = process.wait()
-        finally:  # a request to stop arrives as an exception
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-        if is_evaluation and not code:
-            figures.seek(0)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_file(folder / SCORES, figures.read())
-        errors.seek(0)
-        said = errors.read()[-4000:].decode("utf-8", "replace").strip().split("\n")[-1]
-    return code, said.removeprefix("kogpt2: ")
+    with tempfile.TemporaryFile() as figures:
+        verb = ChildVerb([str(word) for word in argv], figures if is_evaluation else None)
+        with closing(verb):
+            try:
+                code = verb.wait()
+            finally:  # a request to stop arrives as an exception
+                verb.stop()
+                verb.wait()
+            if is_evaluation and not code:
+                figures.seek(0)
+                folder.mkdir(parents=True, exist_ok=True)
+                write_file(folder / SCORES, figures.read())
+            return code, verb.last_line()
 
 
 def _wait_for_lock(folder: Path) -> None:

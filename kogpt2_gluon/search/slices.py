@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kogpt2_gluon.errors import DivergedError, KoGPT2Error, PreemptedError, RecipeError
-from kogpt2_gluon.machine import job
+from kogpt2_gluon.errors import DivergedError, PreemptedError, RecipeError
+from kogpt2_gluon.machine.child_verb import ChildVerb, error_of
 from kogpt2_gluon.runs.lock import RunLock
 from kogpt2_gluon.search.space import Setting, overrides
 
@@ -19,7 +17,7 @@ TRAIN = (sys.executable, "-m", "kogpt2_gluon.cli.main", "train")
 
 
 class Slice:
-    """A process that trains a trial to a step. It ends with this one: with its state saved, as after any SIGTERM.
+    """A process that trains a trial to a step.
 
     `place` of `places` says which share of this machine is its own: of the GPUs, and of the CPU's cores if the recipe
     leaves the number of threads open.
@@ -38,51 +36,36 @@ class Slice:
         devices: str | None = None,
     ) -> None:
         self.number, self.until, self._claim = number, until, claim
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed at the end of the slice
         own = [*overrides(settings), f"tracking.run_dir={run_dir}", *extra]
         environment = {**os.environ, **({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices})}
         argv = [*command, str(recipe_file), *own, "--until", str(until)]
         try:
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # RUN/log.txt has it
-                stderr=self._errors,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=job.end_with_parent(signal.SIGTERM),
-            )
-        except OSError as error:
-            self._close()
-            raise RecipeError(f"--run-with {command[0]}: cannot be started ({error.strerror})") from None
+            self._verb = ChildVerb(argv, subprocess.DEVNULL, environment)  # RUN/log.txt has what it prints
+        except RecipeError:
+            claim.close()
+            raise
 
     def has_ended(self) -> bool:
         """Returns True once the process is gone."""
-        return self._process.poll() is not None
+        return self._verb.has_ended()
 
     def stop(self) -> None:
         """Asks the process to save its state and end."""
-        if not self.has_ended():
-            self._process.terminate()
+        self._verb.stop()
 
     def wait(self) -> None:
         """Waits for the end."""
-        self._process.wait()
+        self._verb.wait()
         self._close()
 
     def end(self) -> tuple[int, str]:
         """Gives the trial free, once the process is gone; returns its exit code and the last line of its stderr."""
-        code, said = self._process.returncode, self._last_words()
+        code, said = self._verb.wait(), self._verb.last_line()
         self._close()
         return code, said
 
-    def _last_words(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read()[-4000:].decode("utf-8", "replace").strip().split("\n")
-        return lines[-1].removeprefix("kogpt2: ")
-
     def _close(self) -> None:
-        self._errors.close()
+        self._verb.close()
         self._claim.close()
 
 
@@ -96,11 +79,8 @@ def why_it_failed(code: int, said: str, reached: bool, run_dir: Path) -> str:
         return ""
     if code == DivergedError.exit_code:
         return said
-    if code in (PreemptedError.exit_code, -signal.SIGTERM):
-        raise PreemptedError(f"{run_dir}: was stopped on the way; the same command goes on")
-    error = KoGPT2Error(f"{run_dir}: {said or f'ended with exit code {code} and without the result of a rung'}")
-    error.exit_code = code if code > 0 else 1
-    raise error
+    said = said or f"ended with exit code {code} and without the result of a rung"
+    raise error_of(code, str(run_dir), said, "was stopped on the way")
 
 
 def shares_of_gpus(places: int) -> list[str | None]:
