@@ -11,7 +11,7 @@ from typing import Any
 import xxhash
 
 from kogpt2_gluon.chain.chain_file import Chain, Stage
-from kogpt2_gluon.convert.source import open_source
+from kogpt2_gluon.convert.source import network_fingerprint
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import Recipe, known_keys, load_recipe, value_of
 from kogpt2_gluon.recipe_sections import WHERE_IT_RUNS
@@ -19,7 +19,6 @@ from kogpt2_gluon.runs.checkpoint_folder import BEST, named_in
 from kogpt2_gluon.runs.run_folder import open_run
 from kogpt2_gluon.shards.format import MANIFEST, Manifest
 from kogpt2_gluon.tasks.score_table import SYSTEM
-from kogpt2_gluon.training.distillation import fingerprint_of
 from kogpt2_gluon.training.finetune_plan import TUNED
 from kogpt2_gluon.training.kept_scores import SCORES
 
@@ -146,11 +145,6 @@ def _paths(chain: Chain, stage: Stage) -> Iterator[tuple[str, str, bool]]:
             yield key, path, False
     if Path(recipe.task.name).suffix.lower() in (".yaml", ".yml"):
         yield "task.name", recipe.task.name, False
-
-
-def network_fingerprint(path: str) -> str:
-    """Returns a fingerprint of a network's weights."""
-    return fingerprint_of(open_source(Path(path))[0])
 
 
 def data_fingerprint(path: str) -> str:

@@ -169,5 +169,9 @@ class Body:
         return self._source.model_path
 
     @property
+    def model_files(self) -> list[Path]:
+        return self._source.model_files
+
+    @property
     def tokenizer_path(self) -> Path:
         return self._source.tokenizer_path

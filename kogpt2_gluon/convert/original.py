@@ -45,6 +45,7 @@ class OriginalFiles:
 
     def __init__(self, path: Path, tokenizer: Path | None = None, num_heads: int = 0) -> None:
         self.path = self.model_path = path
+        self.model_files = [path]
         if not is_params_file(path):
             raise DataError(
                 f"{path}: not a .params file of MXNet; PyTorch's weights go into a folder, as pytorch_model.bin with "

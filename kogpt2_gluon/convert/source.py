@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import xxhash
 from numpy.typing import NDArray
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import open_checkpoint
+from kogpt2_gluon.runs.checkpoint import Checkpoint, open_checkpoint
 
 Arrays = Mapping[str, NDArray[Any]]
+
+READ_BYTES = 1 << 24
 
 
 class Source(Protocol):
@@ -43,7 +46,11 @@ class Source(Protocol):
 
     @property
     def model_path(self) -> Path:
-        """The file of the arrays, for messages."""
+        """The file of the arrays, for messages; the first of several."""
+
+    @property
+    def model_files(self) -> list[Path]:
+        """All files of the arrays, in an order that is always the same."""
 
     @property
     def tokenizer_path(self) -> Path:
@@ -77,6 +84,29 @@ def open_source(path: Path, tokenizer: Path | None = None, num_heads: int = 0) -
         return files, files.notes
     _refuse(path, tokenizer, num_heads, "a checkpoint has its tokenizer and sizes")
     return open_checkpoint(path), []
+
+
+def fingerprint_of(source: Source) -> str:
+    """Returns a hash (xxh3, 128 bits, in hex) of the content of all files of a network's weights."""
+    digest = xxhash.xxh3_128()
+    for path in source.model_files:
+        with path.open("rb") as file:
+            while block := file.read(READ_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def verified_fingerprint_of(source: Source) -> str:
+    """Verifies a network without its optimizer's state; returns what `fingerprint_of` does. Each file is read once."""
+    if isinstance(source, Checkpoint):
+        return source.verified_fingerprint()
+    source.verify(optimizer=False)
+    return fingerprint_of(source)
+
+
+def network_fingerprint(path: str) -> str:
+    """Returns the fingerprint of the network that `path` is. RecipeError or DataError if it is none."""
+    return fingerprint_of(open_source(Path(path))[0])
 
 
 def _refuse(path: Path, tokenizer: Path | None, num_heads: int, why: str) -> None:

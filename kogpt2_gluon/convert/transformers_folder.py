@@ -81,6 +81,10 @@ class TransformersFolder:
         return self._files.first
 
     @property
+    def model_files(self) -> list[Path]:
+        return self._files.paths
+
+    @property
     def tokenizer_path(self) -> Path:
         for name in (SPIECE, TOKENIZER_JSON):
             if (self.path / name).is_file():
@@ -167,9 +171,9 @@ class _Weights(LazyArrays[tuple[Mapping[str, Array], str]]):
 
     def __init__(self, folder: Path) -> None:
         files: dict[str, tuple[Mapping[str, Array], str]] = {}  # name -> (its file, the name there)
-        paths = _weight_files(folder)
-        self.first = paths[0]  # for messages
-        for path in paths:
+        self.paths = _weight_files(folder)
+        self.first = self.paths[0]  # for messages
+        for path in self.paths:
             opened = SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
             for name in opened:
                 full = name if name.startswith((PREFIX, "lm_head.")) or not _of_body(name) else PREFIX + name

@@ -45,6 +45,7 @@ from kogpt2_gluon.runs.manifest import (
     FileFacts,
     ManifestWriter,
     check_is_damage,
+    digest_as_written,
     read_manifest,
     same_as_written,
 )
@@ -89,6 +90,17 @@ class Checkpoint:
             if not same_as_written(self.path / name, facts):
                 raise damaged(self.path / name)
 
+    def verified_fingerprint(self) -> str:
+        """Verifies all but the optimizer's arrays; returns the hash of the network's file, which is read once for both.
+
+        DamagedError names the first file that differs.
+        """
+        self.verify(optimizer=False, model=False)
+        digest = digest_as_written(self.model_path, self.files[self.model_name])
+        if not digest:
+            raise damaged(self.model_path)
+        return digest
+
     def state(self) -> dict[str, Any]:
         """The content of state.json: step, schedule, reader and fingerprints. DataError if it names no step."""
         path = self.path / STATE
@@ -130,6 +142,10 @@ class Checkpoint:
     @property
     def model_path(self) -> Path:
         return self.path / self.model_name
+
+    @property
+    def model_files(self) -> list[Path]:
+        return [self.model_path]
 
     @property
     def tokenizer_path(self) -> Path:

@@ -167,6 +167,28 @@ def read_as_written(path: Path, facts: FileFacts, parts: Sequence[Part]) -> bool
         return False
 
 
+def digest_as_written(path: Path, facts: FileFacts) -> str:
+    """Returns the hash (xxh3, 128 bits, in hex) of a whole file, which is compared with its blocks' on the way.
+
+    Every byte is read once. "" if the file differs or is lost; DataError if it cannot be read now.
+    """
+    length, whole = facts.block_bytes or max(1, facts.size), xxhash.xxh3_128()
+    try:
+        with path.open("rb") as file:
+            for number, expected in enumerate(facts.hashes):
+                block, left = xxhash.xxh3_128(), min(length, facts.size - number * length)
+                while left and (piece := file.read(min(PIECE_BYTES, left))):
+                    block.update(piece)
+                    whole.update(piece)
+                    left -= len(piece)
+                if left or block.hexdigest() != expected:
+                    return ""
+            return "" if file.read(1) else whole.hexdigest()
+    except OSError as error:
+        check_is_damage(error, path)
+        return ""
+
+
 def _read_block(file: FileIO, start: int, end: int, parts: Sequence[Part]) -> str:
     """Reads the bytes from `start` to `end`, those of `parts` into their memory; returns their hash."""
     digest, at = xxhash.xxh3_128(), start

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from numpy.typing import NDArray
 
-from kogpt2_gluon.convert.source import Source, open_source
+from kogpt2_gluon.convert.source import Source, open_source, verified_fingerprint_of
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.estimate import FLOAT_BYTES, count_parameters, flops_per_token
 from kogpt2_gluon.recipe import Recipe
@@ -24,7 +23,6 @@ from kogpt2_gluon.training.teacher_layers import TeacherLayers
 from kogpt2_gluon.wording import gib
 
 TEACHER = "teacher"  # its place in the state of a checkpoint
-READ_BYTES = 1 << 24
 
 
 class Distillation(LanguageModel):
@@ -39,12 +37,11 @@ class Distillation(LanguageModel):
         path = Path(recipe.distillation.teacher)
         try:
             self._teacher, notes = open_source(path)
-            self._teacher.verify(optimizer=False)
+            self._fingerprint = verified_fingerprint_of(self._teacher)
         except (DataError, RecipeError) as error:
             raise type(error)(f"distillation.teacher={path}: {error}") from None
         self._model = self._teacher.recipe().model
         check_teacher(self._teacher, recipe, self.tokenizer)
-        self._fingerprint = fingerprint_of(self._teacher)
         self.notes += [*notes, self._described()]
 
     def _described(self) -> str:
@@ -115,12 +112,3 @@ def check_teacher(teacher: Source, recipe: Recipe, tokenizer: Tokenizer | None) 
             f"{named}: {tokenizer.path}, the tokenizer of the data, is not the teacher's; shard the text with "
             f"{teacher.tokenizer_path}"
         )
-
-
-def fingerprint_of(source: Source) -> str:
-    """Returns a hash (hex) of the file of a network's weights."""
-    digest = xxhash.xxh3_128()
-    with source.model_path.open("rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 
-from kogpt2_gluon.convert.source import open_source
+from kogpt2_gluon.convert.source import network_fingerprint, open_source
 from kogpt2_gluon.convert.targets import convert_to
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
@@ -19,6 +20,7 @@ from kogpt2_gluon.storage.params_file import read_params, write_params
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile
 from tests.convert.convert_helpers import ORIGINAL
 from tests.helpers import kogpt2
+from tests.shards.shard_helpers import flip
 
 torch = pytest.importorskip("torch", reason="makes and runs the networks on the other side")
 HEADS = 6
@@ -225,6 +227,21 @@ def test_every_form_of_weights_is_the_same_network(theirs, tmp_path, how):
     expected = open_source(folder)[0].model_arrays()
     assert all(source.model_arrays()[name].tobytes() == expected[name].tobytes() for name in expected)
     assert bool(notes) == (how == "another head") and all("score.weight left out" in note for note in notes)
+
+
+def test_a_network_is_known_by_all_of_its_files(theirs, tmp_path):
+    """Of one in several files the last one counts too; one in one file has the hash of that."""
+    net, folder = theirs
+    whole = xxhash.xxh3_128_hexdigest((folder / "model.safetensors").read_bytes())
+    assert network_fingerprint(str(folder)) == whole
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    save_as(net, copy, "sharded safetensors")
+    (copy / "model.safetensors").unlink(missing_ok=True)
+    found = {network_fingerprint(str(copy))}
+    for path in sorted(copy.glob("*.safetensors")):
+        flip(path, path.stat().st_size - 1)
+        found.add(network_fingerprint(str(copy)))
+    assert len(found) == 1 + len(list(copy.glob("*.safetensors"))) > 4
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -10,10 +10,13 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import DamagedError, DataError
 from kogpt2_gluon.runs import manifest as manifest_module
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint, open_checkpoint
+from kogpt2_gluon.runs.manifest import FileFacts, digest_as_written
 from kogpt2_gluon.storage.params_file import write_params
 from tests.runs.checkpoint_helpers import FILES, check_whole, save
 from tests.shards.shard_helpers import flip as flip_at
@@ -137,3 +140,51 @@ def test_parts_are_read_on_the_way_and_every_byte_once(tmp_path: Path, monkeypat
     flip_at(tmp_path / "f", 4321)
     assert not manifest_module.read_as_written(tmp_path / "f", whole, [])
     assert not manifest_module.read_as_written(tmp_path / "f", whole, [(0, memoryview(bytearray(10)))])
+
+
+@settings(max_examples=60, deadline=None)
+@given(content=st.binary(max_size=70), block_bytes=st.sampled_from([0, 1, 7, 32, 64, 100]), data=st.data())
+def test_the_hash_of_a_whole_file_is_made_while_its_blocks_are_compared(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, block_bytes: int, data: st.DataObject
+) -> None:
+    path, digest = tmp_path_factory.mktemp("file") / "a", xxhash.xxh3_128_hexdigest
+    length = block_bytes or max(1, len(content))
+    blocks = [content[start : start + length] for start in range(0, max(1, len(content)), length)]
+    facts = FileFacts(len(content), [digest(block) for block in blocks], block_bytes)
+    path.write_bytes(content)
+    assert digest_as_written(path, facts) == digest(content)
+    path.write_bytes(content + b"x")
+    assert digest_as_written(path, facts) == ""
+    if content:
+        at = data.draw(st.integers(0, len(content) - 1))
+        path.write_bytes(content[:at])
+        assert digest_as_written(path, facts) == ""
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert digest_as_written(path, facts) == ""
+    path.unlink()
+    assert digest_as_written(path, facts) == ""
+
+
+def test_a_verified_fingerprint_reads_the_network_once(ckpt_dir: Path) -> None:
+    found = open_checkpoint(save(ckpt_dir, 10))
+    write_with_manifest(found.path, found.model_name, bytes(3 << 20))
+    found = open_checkpoint(found.path)
+    before = bytes_read()
+    assert found.verified_fingerprint() == xxhash.xxh3_128_hexdigest(bytes(3 << 20))
+    assert bytes_read() - before < 4 << 20
+    flip_at(found.model_path, 2 << 20)
+    with pytest.raises(DamagedError, match=r"model\.params: missing, truncated or damaged"):
+        found.verified_fingerprint()
+
+
+def bytes_read() -> int:
+    """Bytes that this process has asked the kernel for so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def write_with_manifest(folder: Path, name: str, content: bytes) -> None:
+    """Replaces a file of a checkpoint by another one, as if it had been saved so."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    (folder / name).write_bytes(content)
+    manifest["files"][name] = {"bytes": len(content), "xxh3_128": [xxhash.xxh3_128_hexdigest(content)]}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
