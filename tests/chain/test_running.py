@@ -14,7 +14,7 @@ import pytest
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from tests.helpers import kogpt2
-from tests.training.test_training import kill_all, parameters, wait_for
+from tests.training.run_helpers import kill_all, parameters, wait_for
 
 ALL = ["pretrain", "adapt", "distil", "score", "tune"]
 

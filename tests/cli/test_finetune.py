@@ -11,8 +11,8 @@ import pytest
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.training.loop import train
 from tests.helpers import kogpt2, run, tiny_settings
+from tests.training.run_helpers import HORUN
 from tests.training.task_helpers import INTENTS, settings, write_locale, write_task
-from tests.training.test_training import HORUN
 
 
 @pytest.fixture(scope="module")

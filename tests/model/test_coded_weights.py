@@ -14,7 +14,7 @@ from kogpt2_gluon.model.coded_weights import give_codes
 from kogpt2_gluon.model.decoding import weights_for, weights_note
 from kogpt2_gluon.model.gpt2 import structural_parameters
 from kogpt2_gluon.model.slots import Run, slots_for
-from tests.model.test_slots import CAPACITY, MATRICES, needs_bfloat16, network, random_tokens, shared_network
+from tests.model.slot_helpers import CAPACITY, MATRICES, needs_bfloat16, network, random_tokens, shared_network
 
 BY_HAND = {"3bit": 3, "1bit": 1}
 

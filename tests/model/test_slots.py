@@ -16,54 +16,27 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.decoding import weights_for
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.slots import FusedSlots, Run, Slots, slots_for
-from kogpt2_gluon.ops.build import instruction_set
-from kogpt2_gluon.ops.stock import StockOps
+from tests.model.slot_helpers import (
+    CAPACITY,
+    NUM_SLOTS,
+    VOCAB_SIZE,
+    needs_bfloat16,
+    network,
+    random_tokens,
+    shared_network,
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
-VOCAB_SIZE, CAPACITY, NUM_SLOTS = 91, 240, 4
-MATRICES = ("qkv_proj", "out_proj", "hidden_map", "out_map")
 # precision of the operators, form of the weights
 FUSED = [("float32", ""), ("bfloat16", ""), ("float32", "int8"), ("bfloat16", "int8"), ("float32", "bfloat16")]
 FUSED += [("float32", "3bit"), ("bfloat16", "2bit")]
-
-
-def network(precision: str = "stock", change=lambda values: values) -> GPT2Model:
-    """A network of 72 units; `change` is applied to the matrices of its layers."""
-    from kogpt2_gluon.ops.build import load_cpu_operators
-    from kogpt2_gluon.ops.fused_cpu import FusedCpuOps
-
-    load_cpu_operators()
-    ops = StockOps() if precision == "stock" else FusedCpuOps(precision)
-    net = GPT2Model(units=72, vocab_size=VOCAB_SIZE, max_length=CAPACITY, num_layers=2, num_heads=4, ops=ops)
-    net.initialize()
-    random = np.random.RandomState(3)
-    for name, parameter in net.collect_params().items():
-        offset = parameter.data().asnumpy() if len(parameter.shape) == 1 else 0
-        values = (offset + random.randn(*parameter.shape) * 0.2).astype("f")
-        is_matrix = name.endswith("weight") and any(part in name for part in MATRICES)
-        parameter.set_data(mx.nd.array(change(values) if is_matrix else values))
-    return net
-
-
-def needs_bfloat16(precision: str) -> None:
-    if precision == "bfloat16" and not instruction_set().has_bfloat16:
-        pytest.skip("oneDNN has bfloat16 products from AVX-512 on")
-
-
-@cache
-def shared_network(precision: str) -> GPT2Model:
-    return network(precision)
 
 
 @cache
 def whole_logits(text: tuple) -> np.ndarray:
     """The logits after a text, by MXNet's own operators, which read all of it at once."""
     return shared_network("stock")(mx.nd.array([text], dtype="int32"))[0][0, -1].asnumpy()
-
-
-def random_tokens(count: int, seed: int = 0) -> list:
-    return np.random.RandomState(seed).randint(0, VOCAB_SIZE, count).tolist()
 
 
 # ---- any order of reading, copying and cutting ----------------------------------------------------------------------

@@ -7,11 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from kogpt2_gluon.recipe import Recipe, parse_recipe
-from kogpt2_gluon.runs.checkpoint import Checkpoint, save_checkpoint
+from kogpt2_gluon.runs import checkpoint as module
+from kogpt2_gluon.runs.checkpoint import ONLY_AS_BEST, Checkpoint, save_checkpoint
+from kogpt2_gluon.storage import files as files_module
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 
 FILES = ["model.params", "optimizer.params", "recipe.yaml", "state.json", "tokenizer.model"]
 RECIPE = parse_recipe({"name": "a test", "about": "한국어", "model": {"units": 16, "num_heads": 2, "num_layers": 1}})
+
+# Calls of a save at which a test may let it fail.
+OPERATIONS = [
+    (module, "write_params"),
+    (module.shutil, "copyfile"),
+    (Path, "write_text"),
+    (Path, "rename"),
+    (Path, "replace"),
+    (files_module.os, "fsync"),
+    (module, "_remove_old"),
+]
 
 
 def arrays(seed: int) -> dict[str, np.ndarray]:
@@ -35,6 +48,17 @@ def save(ckpt_dir: Path, step: int, keep: int = 0, recipe: Recipe = RECIPE, keep
     state = {"step": step, "loss_scale": 0.1 + 0.2, "reader": {"consumed": step * 8}, "evaluation": None}
     stored = stored_tokenizer(tokenizer)
     return save_checkpoint(ckpt_dir, state, arrays(step), moments(step), recipe, stored, keep, keep_every=keep_every)
+
+
+def save_best(ckpt_dir: Path, step: int, best: int | None, keep: int = 2, only: bool = False, course: int = 0) -> Path:
+    """Saves a step; the best one is `best`. `only`: for no other reason. `course` marks the state."""
+    ckpt_dir.mkdir(parents=True, exist_ok=True)
+    tokenizer = ckpt_dir.parent / "source.model"
+    tokenizer.write_bytes(b"a tokenizer")
+    state = {"step": step, "course": course, ONLY_AS_BEST: only}
+    return save_checkpoint(
+        ckpt_dir, state, arrays(step), moments(step), RECIPE, stored_tokenizer(tokenizer), keep, best
+    )
 
 
 def steps(ckpt_dir: Path) -> list[int]:

@@ -15,10 +15,9 @@ from kogpt2_gluon.errors import DataError, KoGPT2Error
 from kogpt2_gluon.recipe import parse_recipe
 from kogpt2_gluon.runs import checkpoint as module
 from kogpt2_gluon.runs.checkpoint import Checkpoint, newest_checkpoint, open_checkpoint, save_checkpoint
-from kogpt2_gluon.storage import files as files_module
 from kogpt2_gluon.storage.params_file import read_params
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
-from tests.runs.checkpoint_helpers import FILES, RECIPE, arrays, check_whole, moments, same, save, steps
+from tests.runs.checkpoint_helpers import FILES, OPERATIONS, RECIPE, arrays, check_whole, moments, same, save, steps
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
 
 # --- what is saved
@@ -183,17 +182,6 @@ def test_a_state_without_a_step(ckpt_dir: Path, text: str) -> None:
 
 
 # --- crashes
-
-
-OPERATIONS = [
-    (module, "write_params"),
-    (module.shutil, "copyfile"),
-    (Path, "write_text"),
-    (Path, "rename"),
-    (Path, "replace"),
-    (files_module.os, "fsync"),
-    (module, "_remove_old"),
-]
 
 
 def count_calls(tmp_path: Path) -> int:

@@ -13,8 +13,8 @@ from kogpt2_gluon.errors import DataError, DiskFullError, KoGPT2Error
 from kogpt2_gluon.runs import mirror_places
 from kogpt2_gluon.runs.mirror import Mirror
 from tests.helpers import enlarge, small_disk
+from tests.runs.checkpoint_helpers import save_best
 from tests.runs.mirror_helpers import Shelf, fetched, requests, update
-from tests.runs.test_best import save
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
 
 pytest.importorskip("boto3", reason="reads from S3")
@@ -31,9 +31,9 @@ AFTER = pytest.mark.parametrize("after", [False, True])
 def prepare(ckpt_dir: Path, shelf: Shelf) -> dict[str, bytes]:
     """Makes a mirror with steps 10, the best one, and 20, and a run with a better step 30; returns the mirror."""
     for step in (10, 20):
-        save(ckpt_dir, step, best=10)
+        save_best(ckpt_dir, step, best=10)
         update(Mirror(shelf.address), ckpt_dir)
-    save(ckpt_dir, 30, best=30)
+    save_best(ckpt_dir, 30, best=30)
     return shelf.content()
 
 
@@ -99,13 +99,13 @@ def test_a_connection_lost_at_any_request_leaves_a_whole_one(
 def test_a_full_disk_keeps_what_was_there(ckpt_dir: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 200_000) as disk:
         mirror = Mirror(str(disk / "mirror"))
-        save(ckpt_dir, 10, best=None)
+        save_best(ckpt_dir, 10, best=None)
         update(mirror, ckpt_dir)
         (disk / "ballast").write_bytes(bytes(100_000))
         with contextlib.suppress(OSError), (disk / "ballast2").open("wb", buffering=0) as file:
             while file.write(bytes(4096)):
                 pass
-        save(ckpt_dir, 20, best=None)
+        save_best(ckpt_dir, 20, best=None)
         with pytest.raises((DiskFullError, OSError)):
             update(mirror, ckpt_dir)
         assert fetched(str(disk / "mirror"), tmp_path / "new") == (10, [])
@@ -118,7 +118,7 @@ def test_a_full_disk_keeps_what_was_there(ckpt_dir: Path, tmp_path: Path) -> Non
 def test_too_little_room_is_known_before_anything_is_written(
     ckpt_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(ckpt_dir, 10, best=None)
+    save_best(ckpt_dir, 10, best=None)
     monkeypatch.setattr(mirror_places, "free_bytes", lambda path: 5)
     with pytest.raises(DiskFullError, match=r"mirror: step-00000010 needs 0\.0 MB more, and 0\.0 MB are free there"):
         update(Mirror(str(tmp_path / "mirror")), ckpt_dir)
@@ -129,11 +129,11 @@ def test_a_mirror_that_is_unmounted_is_not_made_again(ckpt_dir: Path, tmp_path: 
     """Otherwise the copies would fill the disk below the mount point."""
     mount = tmp_path / "mount"
     mirror = Mirror(str(mount / "run"))
-    save(ckpt_dir, 10, best=None)
+    save_best(ckpt_dir, 10, best=None)
     update(mirror, ckpt_dir)
     mount.rename(tmp_path / "elsewhere")
     mount.mkdir()
-    save(ckpt_dir, 20, best=None)
+    save_best(ckpt_dir, 20, best=None)
     with pytest.raises(DataError, match="its checkpoints are gone; is it still mounted"):
         update(mirror, ckpt_dir)
     assert list(mount.iterdir()) == []
@@ -144,7 +144,7 @@ def test_a_mirror_that_is_unmounted_is_not_made_again(ckpt_dir: Path, tmp_path: 
 
 
 def test_only_what_is_missing_is_copied_again(ckpt_dir: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(ckpt_dir, 10, best=None)
+    path = save_best(ckpt_dir, 10, best=None)
     whole, sizes = sum(file.stat().st_size for file in path.iterdir()), (path / "optimizer.params").stat().st_size
     manifest = (path / "manifest.json").stat().st_size
     write, broken = type(Mirror(shelf.address)._place), [True]

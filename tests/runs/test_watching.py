@@ -19,7 +19,7 @@ from kogpt2_gluon.runs import watching
 from kogpt2_gluon.runs.logbook import add_note
 from kogpt2_gluon.runs.watching import GrowingFile, follow, how_it_ended
 from tests.helpers import kogpt2
-from tests.training.test_training import kill_all, wait_for
+from tests.training.run_helpers import kill_all, wait_for
 
 NOW = "2026-11-30 03:18:35"
 

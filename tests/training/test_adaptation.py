@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import load_recipe, parse_recipe
-from kogpt2_gluon.runs.checkpoint import newest_checkpoint
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.training.loop import train
-from tests.helpers import kogpt2, run
+from tests.helpers import kogpt2
+from tests.training.run_helpers import assert_resumes_exactly, assert_two_workers_agree, pretrain
 
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
 METHODS = {
     "lora": ["adaptation.method=lora", "adaptation.rank=2", "adaptation.targets=all"],
     "scales": ["adaptation.method=scales", "adaptation.bits=2", "adaptation.group_size=16"],
 }
-FILES = ("model.params", "optimizer.params", "state.json")
 
 
 @pytest.fixture(scope="module")
 def pretrained(shards, tmp_path_factory):
     """The folder of a run of 60 steps."""
-    from tests.helpers import tiny_settings
-
-    folder = tmp_path_factory.mktemp("pretrained") / "run"
-    more = ["training.num_steps=60", "training.learning_rate=1e-2", "checkpoint.interval=0"]
-    train(load_recipe("demo", [*tiny_settings(shards, folder), *more]))
-    return folder
+    return pretrain(shards, tmp_path_factory.mktemp("pretrained") / "run")
 
 
 def adapted(tiny, pretrained, method, *more):
@@ -44,16 +35,8 @@ def adapted(tiny, pretrained, method, *more):
 def test_resume_is_exact_and_only_what_is_adapted_changes(tiny, pretrained, tmp_path, method, accumulate):
     batch = f"training.batch_size={8 // accumulate}"
     options = adapted(tiny, pretrained, method, batch, "data.test=", "checkpoint.interval=1", "checkpoint.keep=0")
-    straight = load_recipe("demo", options)
-    train(straight)
-    folders = sorted(straight.ckpt_dir.glob("step-*"))
-    again = load_recipe("demo", [*options, f"tracking.run_dir={tmp_path / 'again'}"])
-    shutil.copytree(folders[2], again.ckpt_dir / folders[2].name)
-    train(again)
-    for name in FILES:
-        assert (again.ckpt_dir / folders[-1].name / name).read_bytes() == (folders[-1] / name).read_bytes(), name
-    before, after = newest_checkpoint(pretrained / "checkpoints"), newest_checkpoint(straight.ckpt_dir)
-    old, new = before.model_arrays(), after.model_arrays()
+    folders = assert_resumes_exactly(options, tmp_path / "again", 2)
+    old, new = (open_checkpoint(path).model_arrays() for path in (pretrained, folders[-1]))
     for name in old:
         is_target = name.endswith(("qkv_proj.weight", "_out_proj.weight", "_map.weight"))
         is_target &= method == "lora" or "_map" not in name
@@ -71,13 +54,7 @@ def test_it_learns(tiny, pretrained, tmp_path, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_workers_equal_two_micro_steps(tiny, pretrained, tmp_path, method):
-    settings = adapted(tiny, pretrained, method, "model.dropout=0")
-    train_ = [sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "demo", *settings]
-    run(*train_, f"tracking.run_dir={tmp_path / 'one'}")
-    run(HORUN, "--gloo", "-np", 2, *train_, f"tracking.run_dir={tmp_path / 'two'}")
-    one, two = (newest_checkpoint(tmp_path / name / "checkpoints").model_arrays() for name in ("one", "two"))
-    for name in one:
-        np.testing.assert_allclose(np.array(one[name]), np.array(two[name]), atol=1e-5)
+    assert_two_workers_agree(adapted(tiny, pretrained, method, "model.dropout=0"), tmp_path)
 
 
 def test_every_tool_takes_the_checkpoint(tiny, pretrained, shards, tmp_path):

@@ -20,7 +20,7 @@ from kogpt2_gluon.training.resume_rules import check_allowed
 from kogpt2_gluon.training.saved_records import check_records
 from kogpt2_gluon.training.state import TrainState
 from tests.helpers import kogpt2, run
-from tests.training.test_training import HORUN, kill_all, wait_for
+from tests.training.run_helpers import HORUN, kill_all, log_of, losses_by_step, parameters, wait_for
 
 LENGTH, DROPOUT, BATCH = "data.seq_length", "model.dropout", "training.total_batch_size"
 ALL = (LENGTH, DROPOUT, BATCH)
@@ -42,19 +42,6 @@ def trained(tiny: list[str], *options: str, allow: tuple[str, ...] = (), resume:
 def copy_of(run_dir: Path, name: str) -> tuple[Path, str]:
     folder = Path(shutil.copytree(run_dir, run_dir.with_name(name)))
     return folder, f"tracking.run_dir={folder}"
-
-
-def files(run_dir: Path, step: int) -> bytes:
-    checkpoint = open_checkpoint(run_dir / "checkpoints" / f"step-{step:08d}")
-    return b"".join((checkpoint.path / name).read_bytes() for name in ("model.params", "optimizer.params"))
-
-
-def log_of(run_dir: Path) -> str:
-    return (run_dir / "log.txt").read_text(encoding="utf-8")
-
-
-def losses(run_dir: Path) -> dict[int, float]:
-    return {line["step"]: line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"}
 
 
 def test_a_change_is_refused_by_name_then_allowed_and_recorded(begun: Path, tiny: list[str]) -> None:
@@ -107,7 +94,7 @@ def test_two_runs_that_change_alike_are_alike(begun: Path, tiny: list[str], chan
     stop_after(recipe, 5, allowed)
     assert open_checkpoint(other).state()["step"] == 5
     trained(tiny, *options, *learning)
-    assert files(other, 8) == files(begun, 8) and losses(other) == losses(begun)
+    assert parameters(other, 8) == parameters(begun, 8) and losses_by_step(other) == losses_by_step(begun)
     ours, theirs = (open_checkpoint(each).state() for each in (begun, other))
     assert {**ours, "evaluation": None} == {**theirs, "evaluation": None} and ours["changes"]
 
@@ -135,7 +122,7 @@ def test_a_change_of_dropout_alone_changes_the_draws_alone(begun: Path, tiny: li
     trained(tiny, "training.num_steps=5")
     trained(tiny, "training.num_steps=5", f"{DROPOUT}=0", there, allow=(DROPOUT,))
     first, second = (open_checkpoint(each).state() for each in (begun, other))
-    assert first["reader"] == second["reader"] and losses(begun)[4] != losses(other)[4]
+    assert first["reader"] == second["reader"] and losses_by_step(begun)[4] != losses_by_step(other)[4]
     assert "order of sequences" not in log_of(other)
 
 
@@ -166,7 +153,7 @@ def test_a_run_killed_before_it_saved_changes_again_or_not_at_all(begun: Path, t
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: max(losses(begun), default=0) > 5, process)
+    wait_for(lambda: max(losses_by_step(begun), default=0) > 5, process)
     kill_all(process)
     assert [line["to"] for line in read_metrics(begun) if line["kind"] == "change"] == [16]
     trained(tiny, f"{BATCH}=32", "training.num_steps=4", allow=(BATCH,))
@@ -195,8 +182,8 @@ def test_killed_after_the_change_it_goes_on_exactly(tiny: list[str], tmp_path: P
     done = run(*command, *later, f"tracking.run_dir={broken}").stdout
     for key, value in ((LENGTH, 16), (DROPOUT, 0.3), (BATCH, 16)):
         assert f"note: --allow-change {key}: nothing to allow, it does not change from {value}" in done
-    assert files(broken, 12) == files(straight, 12)
-    assert losses(broken) == losses(straight)
+    assert parameters(broken, 12) == parameters(straight, 12)
+    assert losses_by_step(broken) == losses_by_step(straight)
 
 
 @pytest.mark.parametrize("size", [1, 2])

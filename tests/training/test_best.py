@@ -20,7 +20,7 @@ from kogpt2_gluon.training.dry_run import check
 from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.saved_records import check_records
 from tests.helpers import kogpt2, run
-from tests.training.test_training import HORUN, kill_all, wait_for
+from tests.training.run_helpers import HORUN, kill_all, log_of, wait_for
 
 WORSE = "training.learning_rate=3"  # each step makes the network worse
 STILL = ("training.learning_rate=0", "training.final_learning_rate=0")
@@ -46,10 +46,6 @@ def held_out(run_dir: Path) -> dict[int, float]:
 
 def best(run_dir: Path) -> dict:
     return open_checkpoint(run_dir / "best").state()["best"]
-
-
-def log_of(run_dir: Path) -> str:
-    return (run_dir / "log.txt").read_text(encoding="utf-8")
 
 
 @pytest.fixture()

@@ -13,15 +13,23 @@ import pytest
 
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.recipe import load_recipe, parse_recipe
-from kogpt2_gluon.runs.checkpoint import newest_checkpoint, open_checkpoint
+from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.training.dry_run import check
 from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.teacher_layers import spread
-from tests.helpers import CHUNK_BYTES, kogpt2, run, tiny_settings
-from tests.training.test_training import HORUN, kill_all, parameters, wait_for
+from tests.helpers import CHUNK_BYTES, kogpt2, run
+from tests.training.run_helpers import (
+    ARRAYS,
+    HORUN,
+    assert_resumes_exactly,
+    assert_two_workers_agree,
+    kill_all,
+    parameters,
+    pretrain,
+    wait_for,
+)
 
-FILES = ("model.params", "optimizer.params", "state.json")
 LARGER = ["model.units=48", "model.num_layers=3", "model.max_length=40"]
 
 
@@ -29,9 +37,7 @@ LARGER = ["model.units=48", "model.num_layers=3", "model.max_length=40"]
 def teacher(shards, tmp_path_factory) -> Path:
     """The folder of a run of a larger network than the student."""
     folder = tmp_path_factory.mktemp("teacher") / "run"
-    more = ["training.num_steps=40", "training.learning_rate=1e-2", "checkpoint.interval=0", "model.dropout=0"]
-    train(load_recipe("demo", [*tiny_settings(shards, folder), *more, *LARGER]))
-    return folder
+    return pretrain(shards, folder, "training.num_steps=40", "model.dropout=0", *LARGER)
 
 
 def taught(tiny, teacher, *more):
@@ -44,14 +50,7 @@ def test_resume_is_exact(tiny, teacher, tmp_path, accumulate):
     """With dropout, at a step before which the held-out text was scored."""
     batch = [f"training.batch_size={8 // accumulate}", "evaluation.interval=2"]
     options = taught(tiny, teacher, *batch, "checkpoint.interval=1", "checkpoint.keep=0", "checkpoint.keep_best=false")
-    straight = load_recipe("demo", options)
-    train(straight)
-    folders = sorted(straight.ckpt_dir.glob("step-*"))
-    again = load_recipe("demo", [*options, f"tracking.run_dir={tmp_path / 'again'}"])
-    shutil.copytree(folders[3], again.ckpt_dir / folders[3].name)
-    train(again)
-    for name in FILES[:2]:
-        assert (again.ckpt_dir / folders[-1].name / name).read_bytes() == (folders[-1] / name).read_bytes(), name
+    assert_resumes_exactly(options, tmp_path / "again", 3, files=ARRAYS)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -75,13 +74,7 @@ def test_kill_and_resume_is_bit_exact(tiny, teacher, tmp_path, size):
 
 
 def test_two_workers_equal_one_that_accumulates(tiny, teacher, tmp_path):
-    settings = taught(tiny, teacher, "model.dropout=0", "data.test=")
-    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "demo", *settings]
-    run(*command, f"tracking.run_dir={tmp_path / 'one'}")
-    run(HORUN, "--gloo", "-np", 2, *command, f"tracking.run_dir={tmp_path / 'two'}")
-    one, two = (newest_checkpoint(tmp_path / name / "checkpoints").model_arrays() for name in ("one", "two"))
-    for name in one:
-        np.testing.assert_allclose(np.array(one[name]), np.array(two[name]), atol=1e-5)
+    assert_two_workers_agree(taught(tiny, teacher, "model.dropout=0", "data.test="), tmp_path)
 
 
 def test_a_run_learns_and_its_figures_are_those_of_the_text_alone(tiny, teacher, shards, tmp_path):
@@ -98,7 +91,7 @@ def test_a_run_learns_and_its_figures_are_those_of_the_text_alone(tiny, teacher,
     assert abs(scored["loss"] - last["loss"]) < 1e-4
 
 
-def test_the_teacher_helps_no_other_way_than_by_the_weight(tiny, teacher, tmp_path):
+def test_a_student_learns_from_the_teacher_alone(tiny, teacher, tmp_path):
     """With all of the weight on the divergence the text has no part in the gradient, and the student learns."""
     options = taught(tiny, teacher, "training.num_steps=60", "training.learning_rate=1e-2", "distillation.weight=1.0")
     train(load_recipe("demo", options))

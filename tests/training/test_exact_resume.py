@@ -15,9 +15,9 @@ from kogpt2_gluon.shards.sharding import shard_corpus
 from kogpt2_gluon.training.loop import train
 from tests.helpers import CHUNK_BYTES
 from tests.ops.ops_helpers import PRECISIONS
+from tests.training.run_helpers import FILES
 
 STEPS = 12
-FILES = ("model.params", "optimizer.params", "state.json")
 
 
 @pytest.mark.parametrize("precision", [*PRECISIONS, "float16"])

@@ -18,8 +18,7 @@ from kogpt2_gluon.runs.run_folder import find_runs, open_run
 from kogpt2_gluon.training.fork import fork
 from kogpt2_gluon.training.loop import train
 from tests.helpers import kogpt2, run
-from tests.training.test_allow_change import files, losses
-from tests.training.test_training import HORUN
+from tests.training.run_helpers import HORUN, losses_by_step, parameters
 
 
 @pytest.fixture
@@ -40,7 +39,8 @@ def test_a_fork_without_changes_ends_with_its_parent_s_bytes(parent: Path, tmp_p
     before = content(parent)
     said = kogpt2("runs", "fork", parent, tmp_path / "fork", "--at", 2).stdout
     assert said.startswith(f"{tmp_path / 'fork'}: goes on from step 2 of {parent}\n")
-    assert losses(tmp_path / "fork") == {step: loss for step, loss in losses(parent).items() if step <= 2}
+    theirs = losses_by_step(parent)
+    assert losses_by_step(tmp_path / "fork") == {step: loss for step, loss in theirs.items() if step <= 2}
     if size == 1:
         train(load_recipe(str(tmp_path / "fork" / "recipe.yaml")))
     else:  # two workers, each with half of every batch
@@ -50,9 +50,10 @@ def test_a_fork_without_changes_ends_with_its_parent_s_bytes(parent: Path, tmp_p
         command = [HORUN, "--gloo", "-np", 2, sys.executable, "-m", "kogpt2_gluon.cli.main", "train"]
         run(*command, tmp_path / "twice.yaml")
         run(*command, tmp_path / "fork" / "recipe.yaml")
-        assert files(tmp_path / "fork", 6) == files(tmp_path / "twice", 6)
+        assert parameters(tmp_path / "fork", 6) == parameters(tmp_path / "twice", 6)
         return
-    assert files(tmp_path / "fork", 6) == files(parent, 6) and losses(tmp_path / "fork") == losses(parent)
+    assert parameters(tmp_path / "fork", 6) == parameters(parent, 6)
+    assert losses_by_step(tmp_path / "fork") == theirs
     assert content(parent) == before
     origin = json.loads((tmp_path / "fork" / "parent.json").read_text())
     assert origin == {"run": str(parent.resolve()), "step": 2, "settings": []}

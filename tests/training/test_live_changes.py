@@ -20,8 +20,7 @@ from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.saved_records import check_records
 from kogpt2_gluon.training.signals import StopRequest
 from tests.helpers import kogpt2, run
-from tests.training.test_allow_change import files, log_of, losses
-from tests.training.test_training import HORUN, kill_all, wait_for
+from tests.training.run_helpers import HORUN, kill_all, log_of, losses_by_step, parameters, wait_for
 
 RATE, DECAY = "training.learning_rate=0.02", "training.weight_decay=0.3"
 STEPS = "training.num_steps=6"
@@ -49,7 +48,7 @@ def test_a_change_is_a_stop_and_a_resume(tiny: list[str], tmp_path: Path) -> Non
     options = prepared(tiny, other)
     stopped_after_one_step(options)
     train(load_recipe("debug_cpu", [*options, DECAY, "training.learning_rate=0.01"]))
-    assert files(live, 6) == files(other, 6) and losses(live) == losses(other)
+    assert parameters(live, 6) == parameters(other, 6) and losses_by_step(live) == losses_by_step(other)
     assert not waiting(live)
     state = open_checkpoint(live).state()
     expected = [
@@ -89,7 +88,7 @@ def test_two_workers_take_a_change_at_the_same_step(tiny: list[str], tmp_path: P
     assert held_out == [0, 1, 6] and "step 1: kim@node1 asks for an evaluation" in log_of(live)
     shutil.copytree(live / "checkpoints" / "step-00000001", killed / "checkpoints" / "step-00000001")
     run(*command, *prepared(tiny, other), f"tracking.run_dir={killed}", STEPS)
-    assert files(killed, 6) == files(live, 6)
+    assert parameters(killed, 6) == parameters(live, 6)
 
 
 def test_saving_and_evaluating_change_nothing(tiny: list[str], tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_saving_and_evaluating_change_nothing(tiny: list[str], tmp_path: Path) -
         f"step-{step:08d}" for step in (0, 1, 3, 6)
     }
     assert {path.name for path in (plain / "checkpoints").glob("step-*")} == {f"step-{step:08d}" for step in (0, 3, 6)}
-    assert files(live, 6) == files(plain, 6)
+    assert parameters(live, 6) == parameters(plain, 6)
 
 
 def test_a_run_that_is_asked_for_more_steps_at_its_last_one_goes_on(tiny: list[str], tmp_path: Path) -> None:
@@ -141,7 +140,7 @@ def test_a_run_that_is_killed_after_the_change_has_saved_it(tiny: list[str], tmp
     command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "debug_cpu", *prepared(tiny, live), *wait]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: (live / "metrics.jsonl").exists() and max(losses(live), default=0) > 2, process)
+        wait_for(lambda: (live / "metrics.jsonl").exists() and max(losses_by_step(live), default=0) > 2, process)
         asked = kogpt2("set", live, RATE, "--wait", 60).stdout
         assert asked == f"asked: {RATE}\n"
         wait_for(lambda: "going on from" in log_of(live), process)

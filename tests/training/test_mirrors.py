@@ -22,7 +22,7 @@ from kogpt2_gluon.training.rollback import RollBack
 from tests.helpers import kogpt2
 from tests.runs.checkpoint_helpers import flip
 from tests.storage.s3_helpers import BUCKET
-from tests.training.test_training import losses, parameters
+from tests.training.run_helpers import losses, parameters
 
 pytest.importorskip("moto", reason="plays S3")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,8 +31,8 @@ from kogpt2_gluon.training.resume import restore_state
 from kogpt2_gluon.training.schedule import learning_rate
 from kogpt2_gluon.training.update import Update
 from tests.helpers import ROOT, kogpt2, run
+from tests.training.run_helpers import HORUN
 
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
 SHIPPED = sorted(file.stem for file in (ROOT / "recipes").glob("*.yaml"))
 HALF = "training.precision=float16"
 

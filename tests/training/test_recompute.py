@@ -22,8 +22,8 @@ from kogpt2_gluon.training import loop
 from tests.helpers import run
 from tests.model.model_helpers import gradients_of, make_net, tokens_of
 from tests.ops.ops_helpers import needs_bfloat16
+from tests.training.run_helpers import HORUN
 
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
 DROPOUT = 0.3
 SETS: dict[str, Callable[[], OperatorSet]] = {
     "fused": lambda: FusedCpuOps("float32", DROPOUT),

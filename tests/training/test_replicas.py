@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,8 +19,7 @@ from kogpt2_gluon.recipe_sections import OPTIMIZERS
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint, open_checkpoint
 from kogpt2_gluon.training.replicas import Replicas, describe_difference, hashes_of
 from tests.helpers import run
-
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
+from tests.training.run_helpers import HORUN
 
 # Trains the cases one after the other on two workers. After a step, one bit flips on one of them.
 FLIPPING = """

@@ -22,7 +22,7 @@ from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.resume_point import find_resume_point
 from tests.helpers import kogpt2
 from tests.runs.checkpoint_helpers import flip, save, shorten
-from tests.training.test_training import losses, wait_for
+from tests.training.run_helpers import losses, wait_for
 
 LONG = ("training.num_steps=5000", "checkpoint.interval=0")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.training import stopwatch
 from kogpt2_gluon.training.stopwatch import Stopwatch
 from tests.helpers import run
-
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
+from tests.training.run_helpers import HORUN
 
 
 class OneOfTwo(Worker):

@@ -21,8 +21,8 @@ from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.saved_records import check_records
 from kogpt2_gluon.training.steps_of_task import with_steps
 from tests.helpers import kogpt2, run
+from tests.training.run_helpers import HORUN, kill_all, losses, parameters, wait_for
 from tests.training.task_helpers import TASKS, settings, write_task
-from tests.training.test_training import HORUN, kill_all, losses, parameters, wait_for
 
 
 @pytest.fixture

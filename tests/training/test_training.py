@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from kogpt2_gluon.reading.open_sets import training_mix
@@ -24,28 +20,11 @@ from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.params_file import read_params
 from tests.helpers import kogpt2, run
-
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
-
-
-def losses(run_dir: Path) -> list[float]:
-    return [line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"]
+from tests.training.run_helpers import HORUN, kill_all, losses, parameters, wait_for
 
 
 def evaluations(run_dir: Path) -> list[dict]:
     return [line for line in read_metrics(run_dir) if line["kind"] == "evaluation"]
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def parameters(run_dir: Path) -> bytes:
-    checkpoint = open_checkpoint(run_dir)
-    return b"".join((checkpoint.path / name).read_bytes() for name in ("model.params", "optimizer.params"))
 
 
 def test_a_run_leaves_its_record(tiny, tmp_path):
@@ -70,19 +49,6 @@ def test_training_learns(tiny, tmp_path):
     before, after = evaluations(tmp_path / "run")[0], evaluations(tmp_path / "run")[-1]
     assert abs(before["loss"] - np.log(1200)) < 0.3  # an untrained network knows nothing
     assert after["loss"] < before["loss"] - 1
-
-
-def kill_all(process: subprocess.Popen) -> None:
-    """SIGKILL to a process and all that descend from it, at once; waits until none is left."""
-    everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for each in everyone:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.send_signal(signal.SIGSTOP)  # so that no parent ends its children politely
-    for each in everyone:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.kill()
-    process.wait(30)
-    assert not psutil.wait_procs(everyone, timeout=30)[1]
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,8 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.inference.evaluation import evaluate_checkpoint
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
-from kogpt2_gluon.runs.metrics import read_metrics
 from tests.helpers import CHUNK_BYTES, kogpt2, run
-
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
-
-
-def losses(run_dir: Path) -> list[float]:
-    return [line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"]
+from tests.training.run_helpers import HORUN, losses
 
 
 def parameters(run_dir: Path) -> bytes:

@@ -14,33 +14,19 @@ from kogpt2_gluon.errors import DataError, DivergedError, PreemptedError
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
-from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.training import batches as made
 from kogpt2_gluon.training import loop
 from kogpt2_gluon.training.rollback import RollBack, merged
 from kogpt2_gluon.training.saved_records import check_records
 from tests.helpers import run
+from tests.training.run_helpers import HORUN, log_of, losses, parameters
 
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
 OPTIONS = ["training.num_steps=26", "training.learning_rate=1e-2", "training.warmup_ratio=0.1", "data.test="]
 OPTIONS += ["checkpoint.interval=8", "training.spike_window=16", "training.spike_sigmas=5"]
 
 
 def train(tiny: list[str], run_dir: Path, *options: str):
     return loop.train(load_recipe("debug_cpu", [*tiny, *OPTIONS, *options, f"tracking.run_dir={run_dir}"]))
-
-
-def arrays(run_dir: Path) -> bytes:
-    checkpoint = open_checkpoint(run_dir)
-    return b"".join((checkpoint.path / name).read_bytes() for name in ("model.params", "optimizer.params"))
-
-
-def log(run_dir: Path) -> str:
-    return (run_dir / "log.txt").read_text(encoding="utf-8")
-
-
-def losses(run_dir: Path) -> list[float]:
-    return [line["loss"] for line in read_metrics(run_dir) if line["kind"] == "train"]
 
 
 @pytest.fixture
@@ -82,9 +68,9 @@ def test_by_default_a_spike_is_a_line_in_the_log(tiny, tmp_path, odd_batches):
     odd_batches(21)
     assert train(tiny, tmp_path / "log").skipped == 0
     assert train(tiny, tmp_path / "off", "training.on_spike=off").recent == []
-    line = next(line for line in log(tmp_path / "log").splitlines() if "above the mean" in line)
+    line = next(line for line in log_of(tmp_path / "log").splitlines() if "above the mean" in line)
     assert " step 21: loss " in line and line.endswith("; sequences 160 to 167 of the reading order")
-    assert arrays(tmp_path / "log") == arrays(tmp_path / "off")
+    assert parameters(tmp_path / "log") == parameters(tmp_path / "off")
 
 
 def test_a_rollback_ends_where_skipping_does(tiny, tmp_path, odd_batches):
@@ -93,9 +79,9 @@ def test_a_rollback_ends_where_skipping_does(tiny, tmp_path, odd_batches):
     skipping = train(tiny, tmp_path / "skip", "training.on_spike=skip")
     rolled = train(tiny, tmp_path / "rollback", "training.on_spike=rollback")
     assert (skipping.skipped, rolled.skipped) == (2, 2) and rolled.left_out == [[21, 21], [22, 22]]
-    assert arrays(tmp_path / "rollback") == arrays(tmp_path / "skip")
+    assert parameters(tmp_path / "rollback") == parameters(tmp_path / "skip")
     assert losses(tmp_path / "rollback") == losses(tmp_path / "skip") and len(losses(tmp_path / "skip")) == 26
-    lines = log(tmp_path / "rollback").splitlines()
+    lines = log_of(tmp_path / "rollback").splitlines()
     assert sum("going on from" in line and "step-00000016" in line for line in lines) == 2
     first = next(line for line in lines if "rolled back from update 21: loss " in line)
     assert "update 21 is left out from here on; sequences 160 to 167 of the reading order" in first
@@ -118,7 +104,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_start(tiny, tmp_path, odd_batc
     options = ["checkpoint.interval=0", "training.on_spike=rollback"]
     train(tiny, tmp_path / "rollback", *options)
     train(tiny, tmp_path / "skip", "training.on_spike=skip")
-    assert arrays(tmp_path / "rollback") == arrays(tmp_path / "skip")
+    assert parameters(tmp_path / "rollback") == parameters(tmp_path / "skip")
 
 
 @pytest.mark.parametrize("action", [pytest.param("skip", marks=pytest.mark.slow), "rollback"])
@@ -139,7 +125,8 @@ def test_resuming_is_exact_around_an_odd_update(tiny, tmp_path, monkeypatch, odd
             patch.setattr(loop, "run_step", stop_after_it)
             train(tiny, folder, f"training.on_spike={action}")
         state = train(tiny, folder, f"training.on_spike={action}")
-        assert arrays(folder) == arrays(tmp_path / "straight") and losses(folder) == losses(tmp_path / "straight")
+        assert parameters(folder) == parameters(tmp_path / "straight")
+        assert losses(folder) == losses(tmp_path / "straight")
         assert (state.recent, state.skipped, state.odd) == (straight.recent, straight.skipped, straight.odd)
 
 
@@ -161,8 +148,8 @@ def test_a_run_that_dies_after_a_rollback_ends_the_same(tiny, tmp_path, monkeypa
             patch.setattr(loop, "run_step", dies)
             train(tiny, tmp_path / str(attempt), "training.on_spike=rollback", "checkpoint.interval=4")
         train(tiny, tmp_path / str(attempt), "training.on_spike=rollback", "checkpoint.interval=4")
-        assert arrays(tmp_path / str(attempt)) == arrays(tmp_path / "skip")
-        assert log(tmp_path / str(attempt)).count("rolled back from update 21: loss") == {22: 4, 26: 2}[attempt]
+        assert parameters(tmp_path / str(attempt)) == parameters(tmp_path / "skip")
+        assert log_of(tmp_path / str(attempt)).count("rolled back from update 21: loss") == {22: 4, 26: 2}[attempt]
 
 
 def test_a_request_to_stop_survives_a_rollback(tiny, tmp_path, monkeypatch, odd_batches):
@@ -192,8 +179,8 @@ def test_what_is_not_finite_may_be_skipped_or_rolled_back(tiny, tmp_path, odd_gr
     for action in ("skip", "rollback"):
         state = train(tiny, tmp_path / action, f"training.on_nonfinite={action}")
         assert (state.skipped, state.odd, state.odd_in_a_row) == (1, 1, 0)
-    assert arrays(tmp_path / "skip") == arrays(tmp_path / "rollback")
-    assert "update 12 skipped, 1 so far: loss " in log(tmp_path / "skip")
+    assert parameters(tmp_path / "skip") == parameters(tmp_path / "rollback")
+    assert "update 12 skipped, 1 so far: loss " in log_of(tmp_path / "skip")
 
 
 @pytest.mark.parametrize("action", ["skip", pytest.param("rollback", marks=pytest.mark.slow)])
@@ -234,8 +221,8 @@ for action in ("skip", "rollback"):
 def test_two_workers_roll_back_together(tiny, tmp_path):
     done = run(HORUN, "--gloo", "-np", 2, sys.executable, "-c", TWICE, tmp_path, *tiny, *OPTIONS)
     assert done.stdout.count("DONE skip 26 1") == done.stdout.count("DONE rollback 26 1") == 2, done.stdout
-    assert arrays(tmp_path / "rollback") == arrays(tmp_path / "skip")
-    assert "going on from" in log(tmp_path / "rollback")
+    assert parameters(tmp_path / "rollback") == parameters(tmp_path / "skip")
+    assert "going on from" in log_of(tmp_path / "rollback")
 
 
 def test_a_state_with_other_records_is_refused():

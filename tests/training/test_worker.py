@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.helpers import run
-
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
+from tests.training.run_helpers import HORUN
 
 # Two workers do the same things over and over; each time one of them, in turn, meets an error at another place.
 MEETING = """

@@ -15,8 +15,8 @@ from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.training.phases import PHASES
 from kogpt2_gluon.training.profile.trace import IDLE, Span, covered, operator_times, read_spans, write_trace
 from tests.helpers import run
+from tests.training.run_helpers import HORUN
 
-HORUN = str(Path(sys.executable).with_name("horovodrun"))
 VERB = """
 from kogpt2_gluon.cli import main as cli
 from kogpt2_gluon.cli.profile import profile
