@@ -1,10 +1,8 @@
-"""Finding hosts: moto plays EC2 and Auto Scaling, a Stubber plays the rest of AWS, a fake scontrol plays Slurm."""
+"""Finding hosts: moto plays EC2 and Auto Scaling, a Stubber plays the rest of AWS."""
 
 from __future__ import annotations
 
 import os
-import stat
-from pathlib import Path
 
 import pytest
 
@@ -12,13 +10,12 @@ boto3 = pytest.importorskip("boto3", reason="asks EC2")
 moto = pytest.importorskip("moto", reason="plays EC2")
 
 from botocore.stub import Stubber  # noqa: E402
-from click.testing import CliRunner  # noqa: E402
 
 from kogpt2_gluon.errors import DataError, RecipeError  # noqa: E402
-from kogpt2_launch.cli.main import main  # noqa: E402
 from kogpt2_launch.hosts import FileSystem, Host  # noqa: E402
-from kogpt2_launch.plan.discovery import file_system, from_auto_scaling_group, from_ec2, from_slurm  # noqa: E402
+from kogpt2_launch.plan.discovery import file_system, from_auto_scaling_group, from_ec2  # noqa: E402
 from kogpt2_launch.plan.plan_file import load_plan  # noqa: E402
+from tests.launch.plan.discovery_helpers import plan  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -262,13 +259,6 @@ def test_file_systems_that_are_none(ec2, name, told):
 
 # ---- the command line -----------------------------------------------------------------------------------------------
 
-
-def plan(tmp_path, *options: str):
-    recipe = tmp_path / "tiny.yaml"
-    recipe.write_text("data: {seq_length: 32}\ntraining: {batch_size: 2, total_batch_size: 32}\n", encoding="utf-8")
-    return CliRunner().invoke(main, ["plan", str(recipe), "--network-interface", "eth0", *options])
-
-
 VERSIONS = ("--plugin-version", "1.6.0", "--libfabric-version", "1.17.1")
 
 
@@ -299,105 +289,3 @@ def test_a_type_that_contradicts_ec2(ec2, tmp_path):
     result = plan(tmp_path, "--ec2-tag", "job=kogpt2", "--instance-type", "p3dn.24xlarge", *VERSIONS)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].endswith("p3dn.24xlarge: the hosts found are of type p4d.24xlarge")
-
-
-def test_plan_of_slurm_nodes(scontrol, tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[1-2]")
-    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "8")
-    result = plan(tmp_path, "--slurm", "--instance-type", "p3.16xlarge", "--preset", "period-2019")
-    assert result.exit_code == 0, result.stderr
-    assert "node1: 8 slots, ranks 0-7" in result.stdout and "<- preset: period-2019" in result.stdout
-
-
-# ---- Slurm ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def scontrol(tmp_path, monkeypatch):
-    """Expands no ranges: it answers with what its first two arguments and the list ask for, or fails."""
-    program = tmp_path / "bin" / "scontrol"
-    program.parent.mkdir()
-    program.write_text(
-        """#!/bin/sh
-[ "$1 $2" = "show hostnames" ] || exit 9
-case "$3" in
-    "node[1-2]") printf "node1\\nnode2\\n" ;;
-    "node[1-4]") printf "node1\\nnode2\\nnode3\\nnode4\\n" ;;
-    silent) exit 3 ;;
-    none) ;;
-    *) echo "scontrol: error: Invalid hostlist: $3" >&2; exit 1 ;;
-esac
-"""
-    )
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"SLURM_GPUS_PER_NODE": "8", "SLURM_GPUS_ON_NODE": "8", "SLURM_NTASKS_PER_NODE": "1"},
-        {"SLURM_GPUS_PER_NODE": "a100:8", "SLURM_GPUS_ON_NODE": "16"},
-        {"SLURM_NTASKS_PER_NODE": "8", "SLURM_GPUS_ON_NODE": "16"},  # --exclusive, and no word about GPUs
-        {"SLURM_NTASKS_PER_NODE": "8"},
-        {"SLURM_GPUS_ON_NODE": "8"},
-    ],
-)
-def test_slurm(scontrol, sizes):
-    found = from_slurm({"SLURM_JOB_NODELIST": "node[1-2]", **sizes})
-    assert found.hosts == (Host("node1", 8), Host("node2", 8)) and found.instance_type is None
-
-
-@pytest.mark.parametrize(
-    ("sizes", "slots"),
-    [
-        ({"SLURM_NTASKS": "8", "SLURM_TASKS_PER_NODE": "2(x2),4,0"}, None),
-        ({"SLURM_NTASKS": "12", "SLURM_TASKS_PER_NODE": "2(x2),4(x2)"}, (2, 2, 4, 4)),
-        ({"SLURM_NTASKS": "7", "SLURM_TASKS_PER_NODE": "1,2(x3)"}, (1, 2, 2, 2)),
-        ({"SLURM_NTASKS": "8", "SLURM_TASKS_PER_NODE": "2(x4)", "SLURM_GPUS_ON_NODE": "8"}, (2, 2, 2, 2)),
-        ({"SLURM_TASKS_PER_NODE": "48(x4)", "SLURM_GPUS_ON_NODE": "8"}, (8, 8, 8, 8)),  # all cores: nobody asked
-        ({"SLURM_GPUS_PER_NODE": "a100:4,v100:2", "SLURM_NTASKS_PER_NODE": "1"}, (6, 6, 6, 6)),
-        ({"SLURM_GPUS_PER_NODE": "gpu:a100:4(S:0-1)"}, (4, 4, 4, 4)),
-        ({"SLURM_NTASKS": "2", "SLURM_TASKS_PER_NODE": "1(x2)"}, None),  # of other nodes
-        ({"SLURM_NTASKS": "9", "SLURM_TASKS_PER_NODE": "1(x999999)"}, None),
-        ({"SLURM_GPUS_PER_NODE": "many"}, None),
-        ({"SLURM_NTASKS_PER_NODE": "0"}, None),
-    ],
-)
-def test_counts_of_slurm(scontrol, sizes, slots):
-    environment = {"SLURM_JOB_NODELIST": "node[1-4]", **sizes}
-    if slots is None:
-        with pytest.raises(RecipeError, match=r"does not say how many workers each of 4 nodes gets; allocate with"):
-            from_slurm(environment)
-    else:
-        assert tuple(host.slots for host in from_slurm(environment).hosts) == slots
-
-
-def test_the_cores_of_a_node_are_no_tasks(scontrol):
-    with pytest.raises(RecipeError, match="none of SLURM_GPUS_PER_NODE"):
-        from_slurm({"SLURM_JOB_NODELIST": "node[1-4]", "SLURM_TASKS_PER_NODE": "48(x4)"})
-
-
-@pytest.mark.parametrize(
-    ("nodes", "told"),
-    [
-        ("node[9", r"exit code 1: scontrol: error: Invalid hostlist: node\[9$"),
-        ("silent", r"scontrol show hostnames silent: exit code 3: it said nothing$"),
-        ("none", r"exit code 0: it said nothing$"),
-    ],
-)
-def test_scontrol_is_quoted(scontrol, nodes, told):
-    with pytest.raises(DataError, match=told):
-        from_slurm({"SLURM_JOB_NODELIST": nodes, "SLURM_GPUS_ON_NODE": "8"})
-
-
-def test_slurm_faults(scontrol, monkeypatch):
-    with pytest.raises(RecipeError, match="SLURM_JOB_NODELIST is not set; run this inside sbatch"):
-        from_slurm({})
-    with pytest.raises(RecipeError, match="--gpus-per-node=N"):
-        from_slurm({"SLURM_JOB_NODELIST": "node[1-2]"})
-    with pytest.raises(DataError, match=r"scontrol show hostnames elsewhere"):
-        from_slurm({"SLURM_JOB_NODELIST": "elsewhere", "SLURM_GPUS_ON_NODE": "8"})
-    monkeypatch.setenv("PATH", str(Path("/nowhere")))
-    with pytest.raises(DataError, match="No such file"):
-        from_slurm({"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "8"})
