@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -266,3 +267,11 @@ def product_kernels(contestant: Contestant) -> list[str]:
         if kind in ("matmul", "inner_product", "gemm_api"):
             kernels.add(kernel)
     return sorted(kernels)
+
+
+def names_of(known: Collection[str], text: str) -> list[str]:
+    """Splits `hf,stock`, the value of an option; raises argparse's error for a name that is not a known one."""
+    names = [name for name in text.split(",") if name]
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(known)}")
+    return names

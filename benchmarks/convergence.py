@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -29,7 +28,9 @@ import click
 import numpy as np
 from conditions import conditions
 from pictures import standalone
+from verbs import kogpt2
 
+from kogpt2_gluon.errors import one_line
 from kogpt2_gluon.pages.plot import Series, line_plot
 from kogpt2_gluon.runs.metrics import read_metrics
 
@@ -113,10 +114,8 @@ def trained(shards: Path, folder: Path, contestant: str, seed: int, updates: int
         "tracking.sample_prompts": "[]",
         "tracking.tensorboard": "false",
     }
-    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "small_cpu"]
-    command += [f"{key}={value}" for key, value in settings.items()] + list(overrides)
     if not finished(run_dir, updates):
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        kogpt2("train", "small_cpu", *(f"{key}={value}" for key, value in settings.items()), *overrides, is_shown=True)
     lines = [line for line in read_metrics(run_dir) if line["kind"] == "evaluation"]
     skipped = [int(line.get("skipped", 0)) for line in read_metrics(run_dir) if line["kind"] == "train"]
     steps, losses = [int(line["step"]) for line in lines], [float(line["loss"]) for line in lines]
@@ -153,4 +152,5 @@ def draw(runs: list[Run]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line("convergence.py"):
+        main()

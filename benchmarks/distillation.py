@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from contestants import speed_conditions
+from verbs import kogpt2
 
-from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.errors import one_line
 from kogpt2_gluon.runs.run_folder import RunFolder, open_run
 
 VARIANTS = {
@@ -40,13 +39,8 @@ class Row(NamedTuple):
 
 
 def train(recipe: str, settings: Sequence[str], run_dir: Path) -> RunFolder:
-    """Trains one run to its end; KoGPT2Error, with its last line, if it fails."""
-    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "train", recipe, *settings]
-    done = subprocess.run(
-        [*command, f"tracking.run_dir={run_dir}"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        raise KoGPT2Error(f"{run_dir}: {done.stderr.strip().splitlines()[-1:]}")
+    """Trains one run to its end. RecipeError, with its own words, if it fails."""
+    kogpt2("train", recipe, *settings, f"tracking.run_dir={run_dir}")
     return open_run(run_dir)
 
 
@@ -88,4 +82,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line("distillation.py"):
+        main()

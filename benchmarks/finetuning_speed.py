@@ -48,6 +48,7 @@ from contestants import (
     Turns,
     announce,
     hand_over,
+    names_of,
     peak_memory_mb,
     speed_conditions,
 )
@@ -262,14 +263,6 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     result = summary(arguments, measure(arguments, chosen, facts), facts)
     state.update({name: getattr(arguments, name) for name in ("length", "batch_size", "warmup", "overrides")})
     return {**result, "conditions": state}
-
-
-def names_of(known: Sequence[str], text: str) -> list[str]:
-    """Splits `trainer,grouped`; raises an error for an unknown name."""
-    names = [name for name in text.split(",") if name]
-    if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(known)}")
-    return names
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -42,6 +42,7 @@ from contestants import (
     ContestantError,
     Result,
     figures,
+    names_of,
     peak_memory_mb,
     ratio,
     run_rounds,
@@ -298,14 +299,6 @@ def table(result: dict[str, Any], cases: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def names_of(text: str) -> list[str]:
-    """Splits `hf,stock` into names of contestants; raises an error for an unknown one."""
-    names = [name for name in text.split(",") if name]
-    if unknown := [name for name in names if name not in PEERS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(PEERS)}")
-    return names
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -316,7 +309,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--mixed", type=int, default=32, help="prompts of mixed lengths; 0: leave that out")
     parser.add_argument("--lengths", type=int, nargs=2, default=(8, 128), help="the shortest and longest of these")
     parser.add_argument("--first", type=int, default=512, help="tokens of the prompt for one token; 0: leave that out")
-    parser.add_argument("--peers", type=names_of, default=[INT8, CODED, "stock", "hf"], help=f"of {','.join(PEERS)}")
+    parser.add_argument(
+        "--peers",
+        type=lambda text: names_of(PEERS, text),
+        default=[INT8, CODED, "stock", "hf"],
+        help=f"of {','.join(PEERS)}",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2, help="timed generations of a contestant in a round")
     parser.add_argument("--threads", type=int, default=limits.available_cores())

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from statistics import median
 
 import click
 from conditions import conditions
+from verbs import kogpt2
 
+from kogpt2_gluon.errors import one_line
 from kogpt2_gluon.runs.metrics import read_metrics
 
 VOCABULARY, RATE = "model.vocab_size", "training.learning_rate"
@@ -117,9 +117,9 @@ def shards_of(corpus: Path, folder: Path, pieces: int) -> Path:
     """Returns a folder of train/ and test/ shards by a tokenizer with so many pieces; makes both if need be."""
     model, shards = folder / f"tokenizer-{pieces}.model", folder / f"shards-{pieces}"
     if not model.is_file():
-        kogpt2("tokenizer", corpus, "--vocab-size", pieces, "--out", model)
+        kogpt2("tokenizer", corpus, "--vocab-size", pieces, "--out", model, is_shown=True)
     if not shards.is_dir():
-        kogpt2("shard", corpus, "--tokenizer", model, "--out", shards)
+        kogpt2("shard", corpus, "--tokenizer", model, "--out", shards, is_shown=True)
     return shards
 
 
@@ -188,14 +188,9 @@ def train(corpus: Path, folder: Path, name: str, run_dir: Path, updates: int, mo
         "tracking.run_dir": run_dir,
     }
     click.echo(f"{name}: {updates:,} updates", err=True)
-    kogpt2("train", "small_cpu", *(f"{key}={value}" for key, value in settings.items()))
-
-
-def kogpt2(*words: object) -> None:
-    """Runs a command of the product; what it says goes to standard error."""
-    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", *map(str, words)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    kogpt2("train", "small_cpu", *(f"{key}={value}" for key, value in settings.items()), is_shown=True)
 
 
 if __name__ == "__main__":
-    main()
+    with one_line("hour_trials.py"):
+        main()

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import click
 from conditions import conditions
+from verbs import kogpt2
 
 from kogpt2_gluon.corpus.store import Corpus
 from kogpt2_gluon.errors import DataError, KoGPT2Error
@@ -63,25 +63,18 @@ class Row:
     same_time_bits_per_raw_byte: float | None = None
 
 
-def kogpt2(*words: object) -> None:
-    """Runs the command; its output goes to standard error."""
-    subprocess.run(
-        [sys.executable, "-m", "kogpt2_gluon.cli.main", *map(str, words)], check=True, stdout=sys.stderr, timeout=86400
-    )
-
-
 def made(folder: Path, corpus: Path, name: str, vocab_size: int) -> tuple[Tokenizer, Path]:
     """Returns a contestant's tokenizer and the folder of its shards, made if they are missing."""
     options, file_name = CONTESTANTS[name]
     path, shards = folder / file_name, folder / "shards"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        kogpt2("tokenizer", corpus, "--vocab-size", vocab_size, "--out", path, *options)
+        kogpt2("tokenizer", corpus, "--vocab-size", vocab_size, "--out", path, *options, is_shown=True)
     tokenizer = Tokenizer.load(path)
     if tokenizer.vocab_size != vocab_size:
         raise DataError(f"{path}: has {tokenizer.vocab_size} tokens; give --vocab-size so, or another --dir")
     if not (shards / "test").exists():
-        kogpt2("shard", corpus, "--tokenizer", path, "--out", shards)
+        kogpt2("shard", corpus, "--tokenizer", path, "--out", shards, is_shown=True)
     return tokenizer, shards
 
 
@@ -115,7 +108,7 @@ def trained(shards: Path, run: Path, vocab_size: int, updates: int, overrides: S
             "tracking.sample_prompts": "[]",
             "tracking.tensorboard": "false",
         }
-        kogpt2("train", "small_cpu", *(f"{key}={value}" for key, value in settings.items()), *overrides)
+        kogpt2("train", "small_cpu", *(f"{key}={value}" for key, value in settings.items()), *overrides, is_shown=True)
         lines = read_metrics(run)
     steps = [line for line in lines if line["kind"] == "train"]
     tokens = float(steps[-1]["tokens"])

@@ -142,7 +142,7 @@ READ: dict[str, Callable[..., Iterator[np.ndarray]]] = {
 }
 
 
-def resident_mb() -> float:
+def own_memory_mb() -> float:
     """Resident memory that belongs to this process and its children alone (mapped files left out), in MB."""
     total = 0
     for process in [str(os.getpid()), *_children()]:
@@ -169,7 +169,11 @@ def measure(batches: Iterator[np.ndarray], seconds: float, began: float) -> dict
             checksum += int(batch[0, 0])  # so that every array is really read
         now = time.perf_counter()
     assert first.dtype == np.int32 and checksum >= 0
-    return {"tokens_per_second": tokens / (now - started), "start_seconds": started - began, "memory_mb": resident_mb()}
+    return {
+        "tokens_per_second": tokens / (now - started),
+        "start_seconds": started - began,
+        "memory_mb": own_memory_mb(),
+    }
 
 
 def main() -> None:

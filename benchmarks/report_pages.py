@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import click
+from browser import CHROMIUM
 from conditions import conditions
 
 from kogpt2_gluon.recipe import load_recipe
@@ -90,10 +90,7 @@ def written(path: Path, points: int, number: int) -> Path:
 
 def seconds_to_open(path: Path) -> float:
     """Returns the time from asking for a page to its painting, in a new browser."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from playwright.sync_api import sync_playwright
-
-    from tests.serving.page_helpers import CHROMIUM
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

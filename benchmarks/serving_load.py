@@ -129,7 +129,7 @@ def make_requests(new_tokens: int) -> list[dict[str, Any]]:
 class Service:
     """A running `kogpt2 serve`."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     port: int
 
     def memory(self) -> int:
@@ -141,25 +141,33 @@ def serving(checkpoint: Path, slots: int, clients: int) -> Iterator[Service]:
     """Starts a service with room for all clients, and ends it by SIGTERM. RuntimeError if it does not start or end."""
     options = ["--port", "0", "--slots", str(slots), "--queue", str(clients), "--connections", str(clients + 64)]
     verb = [sys.executable, "-m", "kogpt2_gluon.cli.main", "serve", str(checkpoint), *options]
-    process = subprocess.Popen(verb, stderr=subprocess.PIPE, text=True)
-    try:
-        said = ""
-        assert process.stderr
-        for line in process.stderr:
-            said += line
-            if found := re.search(r"serving at http://127\.0\.0\.1:(\d+)", line):
-                break
-        else:
-            raise RuntimeError(f"the service did not start: {said}")
-        yield Service(process, int(found[1]))
-        process.send_signal(signal.SIGTERM)
-        if code := process.wait(60):
-            raise RuntimeError(f"the service ended with {code}: {process.stderr.read()[-2000:]}")
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stderr.close()
+    with tempfile.NamedTemporaryFile() as errors:  # a pipe that nobody reads would fill, and hold the service up
+        process = subprocess.Popen(verb, stderr=errors)
+        try:
+            yield Service(process, port_of(process, Path(errors.name)))
+            process.send_signal(signal.SIGTERM)
+            if code := process.wait(60):
+                raise RuntimeError(f"the service ended with {code}: {said(Path(errors.name))[-2000:]}")
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def port_of(process: subprocess.Popen[bytes], errors: Path) -> int:
+    """Waits until a service says where it serves; returns the port. RuntimeError if it ends before."""
+    while True:
+        has_ended = process.poll() is not None  # before the look, so that its last line is seen
+        if found := re.search(r"serving at http://127\.0\.0\.1:(\d+)\s", said(errors)):
+            return int(found[1])
+        if has_ended:
+            raise RuntimeError(f"the service did not start: {said(errors)}")
+        time.sleep(0.05)
+
+
+def said(errors: Path) -> str:
+    """Returns what a process has written so far."""
+    return errors.read_text("utf-8", "replace")
 
 
 # ---- clients --------------------------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from contestants import announce, speed_conditions
+from verbs import kogpt2
 
 from kogpt2_gluon.convert.source import open_source
+from kogpt2_gluon.errors import one_line
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.weights import TIED_COPY
 from kogpt2_gluon.tasks.loading import find_split, open_task
@@ -85,11 +87,7 @@ def run_technique(name: str, seed: int, wanted: argparse.Namespace, data: Path, 
         f"tracking.run_dir={run_dir}",
         "tracking.tensorboard=false",
     ]
-    command = [sys.executable, "-m", "kogpt2_gluon.cli.main", "finetune", wanted.checkpoint, "--task", wanted.task]
-    command += ["--data", data, "--no-baselines", *settings]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{name}: exit code {done.returncode}: {(done.stderr or done.stdout)[-1500:]}")
+    kogpt2("finetune", wanted.checkpoint, "--task", wanted.task, "--data", data, "--no-baselines", *settings)
     scores = json.loads((run_dir / "scores.json").read_text())["scores"]
     score = next(each for each in scores if each["system"] == "fine-tuned" and each["split"] == "test")
     (folder,) = run_dir.glob("seed-*")
@@ -112,21 +110,14 @@ def body_bytes(name: str, recipe: Recipe, shapes: dict[str, tuple[int, ...]]) ->
     """Returns the bytes of the body that a technique leaves: quantised matrices in bits and scales."""
     adaptation = dict(each.split("=") for each in TECHNIQUES[name].settings)
     if adaptation.get("adaptation.method") != "scales":
-        return NUMBER * sum(_size(shape) for shape in shapes.values())
+        return NUMBER * sum(math.prod(shape) for shape in shapes.values())
     bits = int(adaptation["adaptation.bits"])
     recipe.adaptation.targets = adaptation["adaptation.targets"]
     ends, total = targets_of(recipe.adaptation), 0
     for parameter, shape in shapes.items():
         quantised = parameter.endswith(ends)
-        total += bits * (_size(shape) // 8 + NUMBER * shape[0]) if quantised else NUMBER * _size(shape)
+        total += bits * (math.prod(shape) // 8 + NUMBER * shape[0]) if quantised else NUMBER * math.prod(shape)
     return total
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for each in shape:
-        size *= each
-    return size
 
 
 def some_rows(task: str, data: Path, rows: int, work: Path) -> Path:
@@ -202,4 +193,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line("techniques.py"):
+        main()

@@ -44,6 +44,7 @@ from contestants import (
     ContestantError,
     Result,
     figures,
+    names_of,
     peak_memory_mb,
     product_kernels,
     ratio,
@@ -268,21 +269,16 @@ def shape_of(text: str) -> tuple[int, int]:
     return batch_size, seq_length
 
 
-def names_of(text: str) -> list[str]:
-    """Splits `hf,stock` into names of contestants; raises an error for an unknown one."""
-    names = [name for name in text.split(",") if name]
-    if unknown := [name for name in names if name not in PEERS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(PEERS)}")
-    return names
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line that the module's docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=shape_of, default=(2, 256), help="batch_size x seq_length; default 2x256")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
-        "--peers", type=names_of, default=list(DEFAULT_PEERS), help=f"of {','.join(PEERS)}; default: the first six"
+        "--peers",
+        type=lambda text: names_of(PEERS, text),
+        default=list(DEFAULT_PEERS),
+        help=f"of {','.join(PEERS)}; default: the first six",
     )
     parser.add_argument("--model", metavar="RECIPE", help="a recipe whose model is trained, instead of kogpt2_base")
     parser.add_argument("--before", type=Path, metavar="DIR", help="a checkout of this repository, for peer `before`")

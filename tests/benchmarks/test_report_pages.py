@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("playwright", reason="opens pages in a browser")
 
+from benchmarks.browser import CHROMIUM
 from tests.helpers import ROOT, run
-from tests.serving.page_helpers import CHROMIUM
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

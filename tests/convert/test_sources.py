@@ -230,7 +230,7 @@ def test_every_form_of_weights_is_the_same_network(theirs, tmp_path, how):
 
 
 def test_a_network_is_known_by_all_of_its_files(theirs, tmp_path):
-    """Of one in several files the last one counts too; one in one file has the hash of that."""
+    """The last of several counts too; a network in one file has the hash of that."""
     net, folder = theirs
     whole = xxhash.xxh3_128_hexdigest((folder / "model.safetensors").read_bytes())
     assert network_fingerprint(str(folder)) == whole

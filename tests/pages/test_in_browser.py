@@ -14,6 +14,7 @@ pytest.importorskip("axe_playwright_python", reason="checks accessibility")
 
 from axe_playwright_python.sync_playwright import Axe
 
+from benchmarks.browser import CHROMIUM
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.comparison import write_comparison
 from kogpt2_gluon.runs.logbook import add_note
@@ -26,7 +27,6 @@ from kogpt2_gluon.search.study import Plan, Study
 from tests.runs.test_comparison import make_run
 from tests.search.conftest import PLANTED
 from tests.serving.conftest import browser
-from tests.serving.page_helpers import CHROMIUM
 
 __all__ = ["browser"]
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.browser import CHROMIUM
 from kogpt2_gluon.inference.generation import generate
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.sampling import Sampling
-from tests.serving.page_helpers import CHROMIUM, Served, make_network, serve
+from tests.serving.page_helpers import Served, make_network, serve
 from tests.serving.service_helpers import Service, serving
 
 TOKEN = "the-token-of-these-tests"

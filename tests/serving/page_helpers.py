@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,8 +20,6 @@ import numpy as np
 
 from tests.convert.convert_helpers import OWN_SENTENCES, make_checkpoint, train
 
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((found for found in map(shutil.which, NAMES) if found), None)
 POSITIONS = 400  # so that a text can be stopped long before it is full
 PIECES = 450
 

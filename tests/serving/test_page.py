@@ -15,8 +15,9 @@ pytest.importorskip("fastapi", reason="the service needs it")
 pytest.importorskip("playwright", reason="drives the browser")
 pytest.importorskip("axe_playwright_python", reason="checks accessibility")
 
+from benchmarks.browser import CHROMIUM
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from tests.serving.page_helpers import CHROMIUM, POSITIONS, Served, serve
+from tests.serving.page_helpers import POSITIONS, Served, serve
 from tests.serving.page_tab import FIRST, PROMPT, SECOND, expect
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: Debian's chromium-headless-shell is one")

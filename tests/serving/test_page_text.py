@@ -18,7 +18,8 @@ pytest.importorskip("fastapi", reason="the service needs it")
 pytest.importorskip("playwright", reason="drives the browser")
 pytest.importorskip("axe_playwright_python", reason="checks accessibility")
 
-from tests.serving.page_helpers import CHROMIUM, Served
+from benchmarks.browser import CHROMIUM
+from tests.serving.page_helpers import Served
 from tests.serving.page_tab import FIRST, PROMPT, SECOND, expect
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: Debian's chromium-headless-shell is one")

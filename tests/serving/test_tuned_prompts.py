@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.browser import CHROMIUM
 from kogpt2_gluon.inference.generation import generate
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
@@ -18,7 +19,7 @@ from kogpt2_gluon.runs.checkpoint import PROMPT as VECTORS
 from kogpt2_gluon.runs.checkpoint import open_checkpoint, save_checkpoint
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
 from tests.helpers import kogpt2
-from tests.serving.page_helpers import CHROMIUM, POSITIONS, make_network
+from tests.serving.page_helpers import POSITIONS, make_network
 from tests.serving.page_tab import FIRST, PROMPT, SECOND, expect
 from tests.serving.service_helpers import at_once, serving
 

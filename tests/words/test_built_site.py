@@ -16,8 +16,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 
+from benchmarks.browser import CHROMIUM
 from tests.helpers import ROOT, run
-from tests.serving.page_helpers import CHROMIUM
 from tests.words import documents
 
 pytest.importorskip("mkdocs", reason="`make docs` installs it")
