@@ -27,11 +27,12 @@ from pathlib import Path
 import click
 import numpy as np
 from conditions import conditions
-from pictures import standalone
+from pictures import COLOURS
 from verbs import kogpt2
 
 from kogpt2_gluon.errors import one_line
 from kogpt2_gluon.pages.plot import Series, line_plot
+from kogpt2_gluon.pages.standalone import standalone
 from kogpt2_gluon.runs.metrics import read_metrics
 
 CONTESTANTS = {
@@ -148,7 +149,7 @@ def draw(runs: list[Run]) -> str:
         mean = np.mean([run.losses for run in mine], axis=0)
         series.append(Series(np.array(mine[0].steps, float), np.asarray(mean, float), f"c{number}", contestant))
     plot = line_plot(series, title="held-out loss", unit="nats a token", width=760, height=380)
-    return standalone(plot)
+    return standalone(plot, COLOURS)
 
 
 if __name__ == "__main__":

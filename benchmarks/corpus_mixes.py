@@ -24,11 +24,12 @@ from typing import Any
 
 import click
 from conditions import conditions
-from pictures import dot_plot, standalone
+from pictures import COLOURS, dot_plot
 from verbs import kogpt2
 
 from kogpt2_gluon.corpus.store import CORPUS_FILE, Corpus
 from kogpt2_gluon.errors import KoGPT2Error
+from kogpt2_gluon.pages.standalone import standalone
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.shards.format import MANIFEST, Manifest
@@ -189,7 +190,7 @@ def draw(rows: list[Row]) -> str:
     picture = dot_plot(
         {row.mix: row.bits_per_raw_byte for row in rows}, title="corpus mixes", unit="bits per raw byte, held-out"
     )
-    return standalone(picture)
+    return standalone(picture, COLOURS)
 
 
 @click.command()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from ngram_baseline import score_shards
-from pictures import standalone
+from pictures import COLOURS
 
 from kogpt2_gluon.pages.plot import Series, line_plot
+from kogpt2_gluon.pages.standalone import standalone
 from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.metrics import read_metrics
 
@@ -33,7 +34,7 @@ def main() -> None:
     ]
     title = "held-out bits per byte against minutes of training"
     picture = line_plot([*runs, *ngrams], title=title, unit="bits per byte", width=760, height=380)
-    options.out.write_text(standalone(picture), encoding="utf-8")
+    options.out.write_text(standalone(picture, COLOURS), encoding="utf-8")
     for run in runs:
         print(f"{run.label}: {run.y[-1]:.4f} bits per byte after {run.x[-1]:.1f} minutes of training")
 

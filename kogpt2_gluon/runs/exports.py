@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.errors import RecipeError
-from kogpt2_gluon.pages.page import STYLE
+from kogpt2_gluon.pages.standalone import standalone
 from kogpt2_gluon.runs.logbook import read_logbook
 from kogpt2_gluon.runs.report import unit_of_loss
 from kogpt2_gluon.runs.report_plots import plots_of
@@ -19,9 +19,6 @@ from kogpt2_gluon.storage.files import write_file
 
 FOLDER = "report"  # in the run folder
 SCALE = 2  # pixels of a PNG for each unit of its SVG
-LABEL_ROOM = 60  # units at the right, for end labels
-# The style sheet's variables, on light paper: outside of a page there is nobody to set them.
-LIGHT = dict(re.findall(r"--(\w+): (#\w+)", STYLE.partition("@media")[0]))
 
 
 def write_csv(runs: Sequence[RunFolder], names: Sequence[str], path: Path) -> Path:
@@ -57,21 +54,6 @@ def write_pictures(run: RunFolder, kind: str) -> list[Path]:
             write_file(path, svg.encode() if kind == "svg" else to_png(svg))
             paths.append(path)
     return paths
-
-
-def standalone(plot: str) -> str:
-    """Returns the text of an .svg file for a plot of a page: with its colours, a white ground, and room for labels."""
-    style = re.sub(r"@media.*?\} \}", "", STYLE, flags=re.DOTALL)
-    rules = [
-        rule for rule in re.findall(r"[^{}]+\{[^{}]*\}", style) if re.search(r"svg|path|circle|\.grid|\.event", rule)
-    ]
-    sheet = re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], " ".join(" ".join(rules).split()))
-    box = re.search(r'viewBox="0 0 (\d+) (\d+)"', plot)
-    assert box
-    width, height = int(box[1]) + LABEL_ROOM, int(box[2])
-    head = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-    ground = f'<style>text {{ font-family: sans-serif; }} {sheet}</style><rect width="100%" height="100%" fill="#fff"/>'
-    return re.sub(r'viewBox="[^"]*"([^>]*)>', lambda found: f"{head}{found[1]}>{ground}", plot, count=1) + "\n"
 
 
 def to_png(svg: str) -> bytes:
