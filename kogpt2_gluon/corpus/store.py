@@ -9,7 +9,7 @@ layouts of `kogpt2_gluon.corpus.layout`. ``corpus.json`` says which layout, from
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from kogpt2_gluon.corpus.layout import LAYOUTS, Layout
 from kogpt2_gluon.corpus.not_a_corpus import not_a_corpus
-from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.storage.files import fsync_stream
 from kogpt2_gluon.storage.links import file_in, leads_out, read_file
 
@@ -177,6 +177,20 @@ class Corpus:
         """Yields every line of a split in order, without regard to documents."""
         for document in self.documents(split):
             yield from document.split("\n")
+
+
+def open_train_splits(folders: Sequence[Path]) -> list[Corpus]:
+    """Opens corpora that something is learnt from.
+
+    Raises DataError if one is none or its train split is empty, RecipeError if one is named twice.
+    """
+    corpora = [Corpus.open(folder) for folder in folders]
+    for corpus in corpora:
+        if not corpus.count("train"):
+            raise DataError(f"{corpus.folder}: its train split is empty; clean it again with a smaller --test-share")
+    if len({corpus.folder.resolve() for corpus in corpora}) < len(corpora):
+        raise RecipeError(f"{', '.join(map(str, folders))}: one corpus is named twice; name each once")
+    return corpora
 
 
 def split_layout(folder: Path) -> Layout | None:

@@ -26,7 +26,15 @@ from kogpt2_gluon.machine.process_pool import start_processes
 from kogpt2_gluon.storage.tokenizer_file import MORPHEMES
 from kogpt2_gluon.tokens.morphemes import ANALYZER, Cutter, MorphemeError, installed
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.tokens.training import SAMPLE_MB, Sentences, check_room, check_sizes, write_tokenizer
+from kogpt2_gluon.tokens.training import (
+    SAMPLE_MB,
+    Sentences,
+    check_room,
+    check_sizes,
+    too_many,
+    unused_names,
+    write_tokenizer,
+)
 from kogpt2_gluon.wording import counted
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>")
@@ -50,35 +58,20 @@ def train_byte_level(
 ) -> Tokenizer:
     """Trains a byte-level BPE on the train splits of cleaned corpora and writes it to `out`, a tokenizer.json.
 
+    Parameters and errors are those of :func:`~kogpt2_gluon.tokens.training.train_tokenizer` but for these:
+
     Parameters
     ----------
-    corpora : Path, or sequence of Path
-        Folders of `kogpt2 clean`.
-    out : Path
-        The file, written whole or not at all.
     vocab_size : int
         The number of all pieces: the four special ones, the unused ones, 256 bytes, and the learnt ones.
-    unused : int
-        Pieces ``<unusedN>`` for later use.
     morphemes : str or None
         ``kiwi``: text is cut at morphemes first. The file then names the version of kiwipiepy, and wants that one.
-    sample_mb : float
-        Megabytes (10^6 bytes) to learn from, drawn as `train_tokenizer` does.
     processes : int
         Processes that cut; 0: one a core. The file is the same for any number.
     verbose : bool
         True: the trainer shows its progress.
-    say : callable
-        Called with one line about how much of the text is used.
 
-    Raises
-    ------
-    RecipeError
-        An argument cannot work, or kiwipiepy is not installed.
-    DataError
-        A corpus is bad.
-    DiskFullError
-        There is no room for the file.
+    RecipeError also if kiwipiepy is not installed.
     """
     check_sizes(vocab_size, unused, sample_mb)
     analyzer = _analyzer(morphemes)
@@ -99,7 +92,7 @@ def train_byte_level(
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[*SPECIAL, *_unused(unused)],
+        special_tokens=[*SPECIAL, *unused_names(unused)],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=verbose,
     )
@@ -112,9 +105,7 @@ def train_byte_level(
             raise
         raise DataError(f"{names}: the tokenizers library cannot train on it: {error}") from None
     if (learnt := trained.get_vocab_size()) < vocab_size:
-        raise RecipeError(
-            f"--vocab-size {vocab_size}: too high for {names}, whose text yields {learnt} pieces; give at most that"
-        )
+        raise too_many(vocab_size, names, learnt)
     with interruptible():  # not before: while the library trains, it hears no signal of Python's
         return write_tokenizer(out, _content(trained, unused, analyzer))
 
@@ -129,10 +120,6 @@ def _analyzer(morphemes: str | None) -> dict[str, Any] | None:
         return installed()
     except MorphemeError as error:
         raise RecipeError(f"--morphemes {morphemes}: {error}") from None
-
-
-def _unused(count: int) -> list[str]:
-    return [f"<unused{number}>" for number in range(count)]
 
 
 def _cut(sentences: Iterator[str], analyzer: dict[str, Any] | None, processes: int) -> Iterator[str]:
@@ -161,7 +148,7 @@ def _content(trained: tokenizers.Tokenizer, unused: int, analyzer: dict[str, Any
     model = json.loads(trained.to_str())["model"]
     plain = json.loads(tokenizers.Tokenizer(models.BPE()).to_str())
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    names = [(name, True) for name in SPECIAL] + [(name, False) for name in _unused(unused)]
+    names = [(name, True) for name in SPECIAL] + [(name, False) for name in unused_names(unused)]
     plain["added_tokens"] = [
         {"id": token, "content": name, **flags, "special": special} for token, (name, special) in enumerate(names)
     ]

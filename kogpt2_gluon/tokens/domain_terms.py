@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kogpt2_gluon.corpus.store import Corpus
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.corpus.store import Corpus, open_train_splits
+from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tokens.bounded_counts import MOST_WORDS, BoundedCounts
@@ -133,7 +133,7 @@ def suggest_terms(
         raise RecipeError(f"{model}: tokens can be renamed in a SentencePiece model, and this is a tokenizer.json")
     if count > len(tokenizer.unused):
         raise RecipeError(f"--count {count}: {model} has {len(tokenizer.unused)} unused tokens (left)")
-    corpora = _open([domain, *base])
+    corpora = open_train_splits([domain, *base])
     progress = _Progress(show, sum(corpus.size("train") for corpus in corpora))
     words, documents = BoundedCounts(most_words), 0
     for block in progress.blocks(corpora[0]):
@@ -189,16 +189,6 @@ def write_renamings(suggestion: Suggestion, out: Path) -> None:
     lines = [f"{token}={term.piece}\n" for token, term in zip(suggestion.tokens, suggestion.terms)]
     with full_disk_named(out.parent, lambda: "the list of terms needs room; make some"):
         write_file(out, "".join(lines).encode())
-
-
-def _open(folders: Sequence[Path]) -> list[Corpus]:
-    corpora = [Corpus.open(folder) for folder in folders]
-    for corpus in corpora:
-        if not corpus.count("train"):
-            raise DataError(f"{corpus.folder}: its train split is empty; clean it again with a smaller --test-share")
-    if len({corpus.folder.resolve() for corpus in corpora}) < len(corpora):
-        raise RecipeError(f"{', '.join(map(str, folders))}: one corpus is named twice; name each once")
-    return corpora
 
 
 class _Progress:

@@ -1,6 +1,10 @@
 """The profiles of a tokenizer: how it normalises text before it cuts it into pieces.
 
-KoGPT-2's own, ``nmt_nfkc``, folds single Korean letters too: ㅋ (U+314B, what a keyboard types) becomes U+110F, a
+``nmt_nfkc`` is KoGPT-2's own: NFKC, and a line end or a run of spaces becomes one space. ``lossless`` keeps every
+character except U+2581, SentencePiece's own sign for a space; what is not in the vocabulary becomes bytes, for example
+a line end <0x0A>.
+
+``nmt_nfkc`` folds single Korean letters too: ㅋ (U+314B, what a keyboard types) becomes U+110F, a
 letter that is meant to be part of a syllable. ``nmt_nfkc_jamo`` is the same without that.
 """
 

@@ -16,7 +16,7 @@ import numpy as np
 import sentencepiece
 import xxhash
 
-from kogpt2_gluon.corpus.store import Corpus
+from kogpt2_gluon.corpus.store import open_train_splits
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.machine.interrupts import interruptible
 from kogpt2_gluon.storage.disk import disk_full, free_bytes, full_disk_named
@@ -25,9 +25,6 @@ from kogpt2_gluon.tokens.profiles import PROFILES, name_profile, trainer_options
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
 from kogpt2_gluon.wording import gib, gigabytes
 
-# How text is normalised before it is cut into pieces. `nmt_nfkc` is KoGPT-2's way: NFKC, and a line end or a run of
-# spaces becomes one space. `lossless` keeps every character except U+2581, SentencePiece's own sign for a space; what
-# is not in the vocabulary becomes bytes, for example a line end <0x0A>.
 # SentencePiece skips longer sentences, and counts positions in a word with 16 bits. NFKC makes at most 18 characters
 # from the 3 bytes of one (U+FDFA), so a piece without a space, cut at this length, still fits: 8192 / 3 * 18 < 65,536.
 MAX_SENTENCE_BYTES = 8192
@@ -103,7 +100,7 @@ def train_tokenizer(
     sentences = Sentences(folders, int(sample_mb * 1e6))
     if say:
         say(sentences.summary())
-    symbols = [f"<unused{number}>" for number in range(unused)] + [NEWLINE] * keep_newlines
+    symbols = unused_names(unused) + [NEWLINE] * keep_newlines
     model = io.BytesIO()
     try:
         with trainer_options(profile) as options:
@@ -165,6 +162,18 @@ def check_sizes(vocab_size: int, unused: int, sample_mb: float) -> None:
         raise RecipeError(f"--sample-mb {sample_mb:g}: must be above 0 (megabytes of text)")
 
 
+def unused_names(count: int) -> list[str]:
+    """Returns the names of the pieces for later use."""
+    return [f"<unused{number}>" for number in range(count)]
+
+
+def too_many(vocab_size: int, corpora: str, most: int) -> RecipeError:
+    """Returns the error for a vocabulary larger than the `most` pieces that a text yields."""
+    return RecipeError(
+        f"--vocab-size {vocab_size}: too high for {corpora}, whose text yields {most} pieces; give at most that"
+    )
+
+
 def _explain(error: RuntimeError, corpora: str, vocab_size: int) -> Exception:
     """Turns SentencePiece's complaint into one line that says what to do."""
     message = " ".join(str(error).split())
@@ -176,10 +185,7 @@ def _explain(error: RuntimeError, corpora: str, vocab_size: int) -> Exception:
         )
     too_high = re.search(r"set it to a value <= (\d+)", message)
     if too_high:
-        return RecipeError(
-            f"--vocab-size {vocab_size}: too high for {corpora}, whose text yields {too_high[1]} pieces; "
-            "give at most that"
-        )
+        return too_many(vocab_size, corpora, int(too_high[1]))
     return DataError(f"{corpora}: SentencePiece cannot train on it: {message}")
 
 
@@ -192,14 +198,7 @@ class Sentences:
     """
 
     def __init__(self, folders: Sequence[Path], limit: int) -> None:
-        self._corpora = [Corpus.open(folder) for folder in folders]
-        for corpus in self._corpora:
-            if not corpus.count("train"):
-                raise DataError(
-                    f"{corpus.folder}: its train split is empty; clean it again with a smaller --test-share"
-                )
-        if len({corpus.folder.resolve() for corpus in self._corpora}) < len(self._corpora):
-            raise RecipeError(f"{', '.join(map(str, folders))}: one corpus is named twice; name each once")
+        self._corpora = open_train_splits(folders)
         self.error: DataError | None = None
         self.total = self.used = sum(corpus.size("train") for corpus in self._corpora)
         self._below = 1 << BUCKET_BITS  # values of the hash that are drawn
