@@ -20,7 +20,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,8 +36,7 @@ from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-
-Say = Callable[[str], None]
+from kogpt2_gluon.wording import Say
 
 
 @dataclass(frozen=True)

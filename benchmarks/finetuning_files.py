@@ -25,6 +25,7 @@ from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.tokens.training import train_tokenizer
 from kogpt2_gluon.training.finetune_plan import TUNED, Plan
 from kogpt2_gluon.training.task_objective import training_rows
+from kogpt2_gluon.wording import silent
 
 TASK = "nsmc"
 CHECKPOINT, FOLDER, WHOLE, RUN = "checkpoint", "transformers", "data", "run"  # below the folder of the benchmark
@@ -35,7 +36,7 @@ DEVIATION, OF_POSITIONS = 0.02, 0.01  # of random weights
 def recipe_of(work: Path, data: Path, overrides: Sequence[str]) -> Recipe:
     """The recipe that `kogpt2 finetune` makes of the same arguments."""
     plan = Plan(work / CHECKPOINT, TASK, str(data), overrides=[*overrides, f"tracking.run_dir={work / RUN}"])
-    (recipe,) = plan.recipes(lambda line: None)[TUNED]
+    (recipe,) = plan.recipes(silent)[TUNED]
     return recipe
 
 

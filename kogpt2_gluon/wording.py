@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from typing import Callable
+
+Say = Callable[[str], None]  # is given a line for people
+
+
+def silent(line: str) -> None:
+    """A `Say` for nobody."""
 
 
 def gib(size: float) -> str:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Callable
 
 from kogpt2_gluon.chain.chain_file import ASIDE, Chain, Stage
 from kogpt2_gluon.chain.planning import DONE, RESUMES, check_chain, refuse_changed, standings
@@ -20,13 +19,11 @@ from kogpt2_gluon.machine.child_verb import ChildVerb, error_of
 from kogpt2_gluon.runs.lock import RunLock, check_unlocked
 from kogpt2_gluon.storage.files import move, write_file
 from kogpt2_gluon.training.kept_scores import SCORES
-from kogpt2_gluon.wording import duration
+from kogpt2_gluon.wording import Say, duration
 
 KOGPT2 = (sys.executable, "-m", "kogpt2_gluon.cli.main")
 LOOK_SECONDS = 0.2  # between looks at the lock of a run that is about to end
 MOST_SECONDS = 120.0  # that a run of before may take to save its state
-
-Say = Callable[[str], None]
 
 
 def run_chain(chain: Chain, again: Sequence[str], run_with: Sequence[str], say: Say) -> Record:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kogpt2_gluon.cli.paths import ANY_PATH
+from kogpt2_gluon.wording import silent
 
 
 @click.command(no_args_is_help=True)
@@ -60,7 +61,7 @@ def finetune(
     plan = Plan(checkpoint, task, data, recipe, overrides, seeds, untrained)
     from kogpt2_gluon.machine import job, runtime
 
-    runs = plan.recipes(click.echo if not job.rank() else lambda line: None)
+    runs = plan.recipes(click.echo if not job.rank() else silent)
 
     runtime.prepare(next(iter(runs.values()))[0].training.threads)
     from kogpt2_gluon.training.finetune import fine_tune_all

@@ -15,6 +15,7 @@ from kogpt2_gluon.cli.paths import FOLDER
 from kogpt2_gluon.cli.progress_bar import progress_bar
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.machine.interrupts import interruptible
+from kogpt2_gluon.wording import silent
 
 if TYPE_CHECKING:
     from kogpt2_gluon.shards.verify import VerifyReport
@@ -46,7 +47,7 @@ def verify(folder: Path, as_json: bool, repair: bool, processes: int) -> None:
         with progress_bar(title) as bar:
             return run(folder, processes or available_cores(), bar.show)
 
-    say: Callable[[str], object] = (lambda line: None) if as_json else click.echo
+    say: Callable[[str], object] = silent if as_json else click.echo
     report = check("verifying")
     plain = report.to_dict()
     for line in report.lines():

@@ -37,7 +37,7 @@ from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.shards.verify import REPAIRED, SetReport, VerifyReport
 from kogpt2_gluon.storage.files import move, write_file
 from kogpt2_gluon.storage.tokenizer_file import NAMES, tokenizer_in
-from kogpt2_gluon.wording import counted
+from kogpt2_gluon.wording import counted, silent
 
 NUMBERED = re.compile(rf"(.+)-([0-9]{{5}}){re.escape(SUFFIX)}")
 MOST_GAPS = 1000  # if more numbers than these are left out between names, they do not number shards
@@ -83,7 +83,7 @@ class Repairs:
 
 
 def repair_sets(
-    report: VerifyReport, verify_again: Callable[[], VerifyReport], say: Callable[[str], object] = lambda line: None
+    report: VerifyReport, verify_again: Callable[[], VerifyReport], say: Callable[[str], object] = silent
 ) -> Repairs:
     """Repairs every set of a report that has faults and can be repaired, and checks all of them again.
 

@@ -36,7 +36,7 @@ from kogpt2_gluon.storage.lustre import SHARD_BYTES, prepare_folder
 from kogpt2_gluon.storage.work_folder import open_work, work_folder
 from kogpt2_gluon.tokens.counts import Counter, counter_for
 from kogpt2_gluon.tokens.tokenizer import Tokenizer, border_tokens
-from kogpt2_gluon.wording import counted, gigabytes
+from kogpt2_gluon.wording import counted, gigabytes, silent
 
 BYTES_PER_TOKEN = 8.0  # more than tokens have, so that chunks are small enough for every lane to get enough of them
 
@@ -65,7 +65,7 @@ def shard_corpus(
     processes: int = 1,
     chunk_bytes: int = 0,
     progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = silent,
     restart: bool = False,
 ) -> Manifest:
     """Tokenizes one split of a corpus into `out`, which appears whole; every document becomes ``<s> text </s>``

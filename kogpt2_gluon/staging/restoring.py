@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.lustre import Lustre, show
-from kogpt2_gluon.wording import counted, gigabytes, rough_duration
+from kogpt2_gluon.wording import Say, counted, gigabytes, rough_duration
 
 BATCH = 16  # files restored at once
 ATTEMPTS = 2  # for a restore that ends without data
@@ -20,7 +20,6 @@ SAY_EVERY = 30.0  # seconds between two status lines
 LOST = "its data is lost from the archive; write the file again"
 
 Progress = Callable[[int, int], None]  # called with (bytes done, bytes in all)
-Say = Callable[[str], None]  # called with a status line
 
 
 class DataFile(NamedTuple):

@@ -17,10 +17,10 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.shards.folders import MANIFEST, set_folders
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.staging.report import FolderReport
-from kogpt2_gluon.staging.restoring import BATCH, LOST, DataFile, Progress, Restoring, Say
+from kogpt2_gluon.staging.restoring import BATCH, LOST, DataFile, Progress, Restoring
 from kogpt2_gluon.storage.lustre import Lustre, find_mount, mount_advice, show
 from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
-from kogpt2_gluon.wording import gigabytes
+from kogpt2_gluon.wording import Say, gigabytes
 
 ASK_AT_ONCE = 256  # files in one question to lfs
 

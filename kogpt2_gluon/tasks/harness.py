@@ -13,7 +13,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -34,14 +34,12 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.tasks.harness_tasks import is_task_file, read_task_file
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
-from kogpt2_gluon.wording import counted
+from kogpt2_gluon.wording import Say, counted, silent
 
 RESAMPLES = 1000  # for a standard error that has no formula
 TEXTS_AT_ONCE = 8
 NEW_TOKENS = 256  # of a generated text, where a task does not say: the harness's own default
 GENERATION = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty"}
-
-Say = Callable[[str], None]
 
 
 class HarnessModel(LM):
@@ -58,7 +56,7 @@ class HarnessModel(LM):
         Is called with what was computed otherwise than it was asked for.
     """
 
-    def __init__(self, net: GPT2Model, tokenizer: Tokenizer, ctx: Any = None, say: Say = lambda line: None) -> None:
+    def __init__(self, net: GPT2Model, tokenizer: Tokenizer, ctx: Any = None, say: Say = silent) -> None:
         super().__init__()
         self._net, self._tokenizer, self._ctx, self._say = net, tokenizer, ctx or mx.cpu(), say
         self._scorer, self._encoder = Scorer(net, self._ctx), PromptEncoder(tokenizer)

@@ -22,7 +22,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,13 @@ from kogpt2_gluon.tasks.prompts.prompts import Prompt, open_prompt
 from kogpt2_gluon.tasks.shots import REFUSE, TOO_LONG, Asked, Asker, ShotPool
 from kogpt2_gluon.tasks.task import Row, Task
 from kogpt2_gluon.tasks.text_score import TextScore, score_texts
-from kogpt2_gluon.wording import counted
+from kogpt2_gluon.wording import Say, counted, silent
 
 LIKELIHOOD, PER_TOKEN, PER_BYTE, NEUTRAL = "likelihood", "per token", "per byte", "against neutral"
 WAYS = (LIKELIHOOD, PER_TOKEN, PER_BYTE, NEUTRAL)
 ROUNDING = 1e-5  # what likelihoods differ by if they are computed in other batches
 ROWS = 1000  # whose prompts are in memory
 
-Say = Callable[[str], None]
 Floats = NDArray[np.float64]
 
 
@@ -194,7 +193,7 @@ class InContext:
         options: InContextOptions,
         rows: Sequence[Row],
         train: Sequence[Row] = (),
-        say: Say = lambda line: None,
+        say: Say = silent,
     ) -> None:
         self._scorer, self._encoder, self._task, self._prompt = scorer, encoder, task, prompt
         self._options, self._say = options, say
@@ -308,7 +307,7 @@ def score_checkpoint(
     precision: str = "float32",
     ops: str = "auto",
     export: Path | None = None,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> InContextScores:
     """Scores a checkpoint on a task; see :class:`InContext`.
 

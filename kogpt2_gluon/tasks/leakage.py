@@ -20,8 +20,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from kogpt2_gluon.tasks.metrics import Predictions, Say, be_silent, evaluate_predictions
+from kogpt2_gluon.tasks.metrics import Predictions, evaluate_predictions
 from kogpt2_gluon.tasks.task import Row, Task
+from kogpt2_gluon.wording import Say, silent
 
 EXAMPLES = 3
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]")
@@ -112,7 +113,7 @@ def check_splits(task: Task, splits: Mapping[str, Sequence[Row]]) -> Leakage:
 
 
 def evaluate_clean(
-    task: Task, rows: Sequence[Row], predicted: Predictions, clean: Sequence[int], say: Say = be_silent
+    task: Task, rows: Sequence[Row], predicted: Predictions, clean: Sequence[int], say: Say = silent
 ) -> dict[str, float]:
     """Returns the scores of the rows with the numbers `clean` alone; NaN if there are none."""
     return evaluate_predictions(task, [rows[number] for number in clean], predicted.at(clean), say)

@@ -18,9 +18,7 @@ from kogpt2_gluon.tasks.public.json_records import check_text
 from kogpt2_gluon.tasks.public.partitions import PartitionedReader
 from kogpt2_gluon.tasks.public.text_lines import shown
 from kogpt2_gluon.tasks.task import CLASSIFICATION, JOINT, REGRESSION, SPLITS, TOKEN_LABELS, Row, Split, Task
-from kogpt2_gluon.wording import counted
-
-Say = Callable[[str], None]
+from kogpt2_gluon.wording import Say, counted
 
 _NAMED = 8  # files of a folder that a message names
 _HASHES = 2**64  # how many values a hash has

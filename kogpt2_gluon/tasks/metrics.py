@@ -19,7 +19,7 @@ import numpy as np
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.tasks.task import CLASSIFICATION, JOINT, REGRESSION, TOKEN_LABELS, Row, Span, Task
-from kogpt2_gluon.wording import counted
+from kogpt2_gluon.wording import Say, counted, silent
 
 HIGHER_IS_BETTER = True  # of every metric here
 INSTALL = "pip install --use-pep517 'kogpt2-gluon[tasks]'"  # without the option seqeval does not build everywhere
@@ -28,12 +28,7 @@ BY_CHARACTER = ("ja-JP", "zh-CN", "zh-TW")  # of MASSIVE: languages that are wri
 SPACES = -1  # no chunk of a text
 _SHOWN = 5  # names in a message
 
-Say = Callable[[str], None]
 Compute = Callable[["Task", "Sequence[Row]", "Predictions", str], Any]  # a number of whichever type
-
-
-def be_silent(line: str) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class Metric:
 
 
 def evaluate_predictions(
-    task: Task, rows: Sequence[Row], predicted: Predictions, say: Say = be_silent
+    task: Task, rows: Sequence[Row], predicted: Predictions, say: Say = silent
 ) -> dict[str, float]:
     """Returns the scores named in ``task.metrics``, in that order; NaN where one does not exist.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
@@ -32,14 +32,12 @@ from kogpt2_gluon.tasks.public.tables import read_table
 from kogpt2_gluon.tasks.public.text_lines import shown
 from kogpt2_gluon.tasks.task import CLASSIFICATION, REGRESSION, SPLITS, TOKEN_LABELS, Row, Span, Split, Task
 from kogpt2_gluon.user_files import read_yaml
-from kogpt2_gluon.wording import counted
+from kogpt2_gluon.wording import Say, counted
 
 TABLE, JSON_LINES, CHARACTERS, WORDS = "table", "json lines", "characters", "words"
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 METRICS = {CLASSIFICATION: "accuracy", REGRESSION: "spearman", TOKEN_LABELS: "entity_f1"}
 _LABELLED = (CHARACTERS, WORDS)  # formats that have a piece of a text and its label in each line
-
-Say = Callable[[str], None]
 
 
 @dataclass

@@ -34,10 +34,9 @@ from kogpt2_gluon.shards.shard_set import ShardSet
 from kogpt2_gluon.storage.tokenizer_file import tokenizer_in
 from kogpt2_gluon.tasks.leakage import EXAMPLES, normalize
 from kogpt2_gluon.tasks.loading import is_there
-from kogpt2_gluon.tasks.metrics import Say, be_silent
 from kogpt2_gluon.tasks.task import Row
 from kogpt2_gluon.tokens.tokenizer import NEWLINE, Tokenizer
-from kogpt2_gluon.wording import counted
+from kogpt2_gluon.wording import Say, counted, silent
 
 NGRAM = 13  # tokens
 SHORTEST = 6  # tokens
@@ -115,7 +114,7 @@ def find_pretraining_overlap(
     threshold: float = 0.0,
     shortest: int = SHORTEST,
     progress: Callable[[int, int], None] | None = None,
-    say: Say = be_silent,
+    say: Say = silent,
 ) -> PretrainingOverlap:
     """Returns how much of each row is in sets of shards.
 

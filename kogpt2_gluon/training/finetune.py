@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,10 @@ from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.signals import StopRequest
 from kogpt2_gluon.training.task_objective import judged_split, task_tokenizer, training_rows
 from kogpt2_gluon.training.worker import start_worker
+from kogpt2_gluon.wording import Say, silent
 
 # Settings of `training` that change no more than the last digits of a score.
 MAY_DIFFER = (*WHERE_IT_RUNS, "batch_size")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def fine_tune_all(
 
     Every worker calls this; rank 0 speaks and writes.
     """
-    say = say if not job.rank() else _say_nothing
+    say = say if not job.rank() else silent
     first = runs[TUNED][0]
     for recipe in (each for recipes in runs.values() for each in recipes):
         check_same_settings(recipe)
@@ -155,10 +154,6 @@ def _add(
         if 0 < len(chosen) < len(rows.judged):
             scores = [evaluate_clean(rows.task, rows.judged, each.predicted, chosen) for each in scored]
             table.add_runs(system, name, scores, len(chosen), kind=kind)
-
-
-def _say_nothing(line: str) -> None:
-    pass
 
 
 def _stop_if(wanted: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,13 +13,12 @@ from kogpt2_gluon.machine.job import job_size
 from kogpt2_gluon.recipe import Recipe, find_recipe, load_recipe
 from kogpt2_gluon.training.steps_of_task import with_steps
 from kogpt2_gluon.user_files import read_yaml
+from kogpt2_gluon.wording import Say
 
 ARGUMENTS = {"training.init_from": "CHECKPOINT", "task.name": "--task", "task.data": "--data"}
 NOT_COPIED = ("dropout",)  # settings of `model` that are the recipe's, not the checkpoint's
 TUNED, UNTRAINED = "fine-tuned", "the same network, not pretrained"
 FOLDERS = {TUNED: "seed-{}", UNTRAINED: "untrained-seed-{}"}
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

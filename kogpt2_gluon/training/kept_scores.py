@@ -5,20 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import move, write_file
 from kogpt2_gluon.tasks.score_table import PUBLISHED, SYSTEM, ScoreTable
-from kogpt2_gluon.wording import counted
+from kogpt2_gluon.wording import Say, counted
 
 SCORES, MARKDOWN = "scores.json", "scores.md"
 ROUNDING = 1e-6  # a GPU may add in another order each time; a table has four digits
 NAMED = 3  # things that a message names
-
-Say = Callable[[str], None]
 
 
 def keep_table(table: ScoreTable, folder: Path, say: Say) -> None:

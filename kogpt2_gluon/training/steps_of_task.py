@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
+from kogpt2_gluon.wording import silent
 
 
 def with_steps(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
@@ -23,7 +24,7 @@ def with_steps(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
     from kogpt2_gluon.tasks.locales import task_of_recipe
     from kogpt2_gluon.training.task_objective import training_rows
 
-    rows, _ = training_rows(task_of_recipe(recipe.task), recipe, lambda line: None)
+    rows, _ = training_rows(task_of_recipe(recipe.task), recipe, silent)
     epoch = len(rows) / recipe.training.total_batch_size
     training = replace(recipe.training, num_steps=max(1, math.ceil(recipe.task.epochs * epoch)))
     evaluation = replace(recipe.evaluation, interval=recipe.evaluation.interval or math.ceil(epoch))

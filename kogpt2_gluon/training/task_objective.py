@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,12 @@ from kogpt2_gluon.tasks.reader import ExampleReader, consumed_of
 from kogpt2_gluon.tasks.task import REGRESSION, Row, Task
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.objective import Objective
+from kogpt2_gluon.wording import Say
 
 if TYPE_CHECKING:
     from kogpt2_gluon.model.heads import TaskLoss
     from kogpt2_gluon.training.state import TrainingRun
 
-Say = Callable[[str], None]
 
 DEV_SEED = 0  # the held-out rows are the same for all seeds of training
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kogpt2_gluon.tasks.baselines import majority, ngrams, overlap, words
-from kogpt2_gluon.tasks.metrics import Predictions, Say
+from kogpt2_gluon.tasks.metrics import Predictions
 from kogpt2_gluon.tasks.task import Row, Task
+from kogpt2_gluon.wording import Say
 
 
 @dataclass(frozen=True)

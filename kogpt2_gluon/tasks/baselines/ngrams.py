@@ -17,8 +17,9 @@ import numpy as np
 
 from kogpt2_gluon.tasks.baselines import majority, words
 from kogpt2_gluon.tasks.baselines.overlap import MOST_CHARACTERS, dice, ngrams_of
-from kogpt2_gluon.tasks.metrics import Predictions, Say, be_silent, import_library
+from kogpt2_gluon.tasks.metrics import Predictions, import_library
 from kogpt2_gluon.tasks.task import JOINT, REGRESSION, TOKEN_LABELS, Row, Task
+from kogpt2_gluon.wording import Say, silent
 
 ABOUT = (
     "logistic regression or ridge over character 1- to 4-grams within words, weighted by TF-IDF; slots by tags of words"
@@ -40,7 +41,7 @@ def suits(task: Task) -> bool:
     return task.head != TOKEN_LABELS
 
 
-def answer(task: Task, train: Sequence[Row], test: Sequence[Row], seed: int = 0, say: Say = be_silent) -> Predictions:
+def answer(task: Task, train: Sequence[Row], test: Sequence[Row], seed: int = 0, say: Say = silent) -> Predictions:
     """Returns what a linear model says that was fitted to the train rows.
 
     Of many rows it takes as many, drawn by `seed`, as have MOST_IN_ALL characters. Of a text it reads the first 1,000

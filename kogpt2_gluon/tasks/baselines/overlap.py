@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.tasks.metrics import Predictions, Say, be_silent
+from kogpt2_gluon.tasks.metrics import Predictions
 from kogpt2_gluon.tasks.task import CLASSIFICATION, REGRESSION, Row, Task
+from kogpt2_gluon.wording import Say, silent
 
 ABOUT = "the share of character bigrams that two texts have in common, with a threshold (or a line) learned from train"
 MOST_CHARACTERS = 1000  # of a text
@@ -24,7 +25,7 @@ def suits(task: Task) -> bool:
     return task.is_pair and (task.head == REGRESSION or (task.head == CLASSIFICATION and len(task.labels) == 2))
 
 
-def answer(task: Task, train: Sequence[Row], test: Sequence[Row], seed: int = 0, say: Say = be_silent) -> Predictions:
+def answer(task: Task, train: Sequence[Row], test: Sequence[Row], seed: int = 0, say: Say = silent) -> Predictions:
     """Returns the class on either side of the threshold that is right for most train rows, or a line's value."""
     known, asked = (np.array([bigram_overlap(*row.texts) for row in rows]) for rows in (train, test))
     if task.head == REGRESSION:

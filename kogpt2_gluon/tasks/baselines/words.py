@@ -6,8 +6,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from kogpt2_gluon.tasks.metrics import OUTSIDE, Predictions, Say, be_silent
+from kogpt2_gluon.tasks.metrics import OUTSIDE, Predictions
 from kogpt2_gluon.tasks.task import TOKEN_LABELS, Row, Span, Task
+from kogpt2_gluon.wording import Say, silent
 
 ABOUT = "the most frequent labels that a word's characters have in the train rows, none for a word that is not there"
 _WORD = re.compile(r"\S+")
@@ -20,7 +21,7 @@ def suits(task: Task) -> bool:
     return task.head == TOKEN_LABELS
 
 
-def answer(task: Task, train: Sequence[Row], test: Sequence[Row], seed: int = 0, say: Say = be_silent) -> Predictions:
+def answer(task: Task, train: Sequence[Row], test: Sequence[Row], seed: int = 0, say: Say = silent) -> Predictions:
     """Returns the spans that the words of the test rows have."""
     tags = learn(train)
     return Predictions(spans=[find_spans(row.texts[0], tags) for row in test])

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kogpt2_gluon.tasks.task import Row
-
-Say = Callable[[str], None]
+from kogpt2_gluon.wording import Say
 
 
 @dataclass(frozen=True)

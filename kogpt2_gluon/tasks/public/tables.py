@@ -9,15 +9,13 @@ therefore a character as any other, but for a field that only a writer of CSV ca
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.tasks.public.text_lines import read_lines, shown
-from kogpt2_gluon.wording import counted
-
-Say = Callable[[str], None]
+from kogpt2_gluon.wording import Say, counted
 
 # Columns that only one public task has, to say whose file was given. The first that fits is named.
 FILES_OF = (
