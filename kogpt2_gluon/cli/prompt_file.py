@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kogpt2_gluon.corpus.sources import local_source
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.text_settings import TextSettings, text_settings
 from kogpt2_gluon.storage.read_again import readable_again
+from kogpt2_gluon.tasks.line_file import JSON_SUFFIXES, LineFile
 from kogpt2_gluon.tasks.public.json_records import object_of, text_of
-from kogpt2_gluon.tasks.public.text_lines import read_lines
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 
-JSON_SUFFIXES, TEXT_SUFFIX = (".jsonl", ".ndjson", ".json"), ".txt"
+TEXT_SUFFIX = ".txt"
 PROMPT, ID = "prompt", "id"
 
 
@@ -53,7 +52,7 @@ class Found(NamedTuple):
     empty_lines: int
 
 
-class PromptFile:
+class PromptFile(LineFile):
     """The prompts of a file, in its order; they can be iterated over more than once.
 
     Parameters
@@ -69,34 +68,41 @@ class PromptFile:
     """
 
     def __init__(self, path: Path, name: str, plain: dict[str, Any], tokenizer: Tokenizer) -> None:
-        self._path, self.name, self._plain, self._tokenizer = path, name, plain, tokenizer
+        super().__init__(path, name)
+        self._plain, self._tokenizer = plain, tokenizer
         self._settings = text_settings(plain, tokenizer)
-        with self._named_errors():
+        with self.named_errors():
             self._is_json = self._has_json()
 
     def __iter__(self) -> Iterator[Prompt]:
-        with self._named_errors():
-            for number, line in read_lines(self._path):
+        with self.named_errors():
+            for number, line in self.lines():
                 if line.strip():
                     yield self._prompt(number, line)
 
     def check(self) -> Found:
         """Reads all of it. DataError for a bad line, an id that comes twice, or a file without prompts."""
         lines: dict[bytes, int] = {}
-        count = 0
-        for prompt in self:
-            count += 1
-            if prompt.id is not None:
-                key = hashlib.blake2b(repr(prompt.id).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-                if key in lines:
-                    raise DataError(
-                        f"{self.name}, line {prompt.line}: the id {prompt.id!r} is that of line {lines[key]} too"
-                    )
-                lines[key] = prompt.line
-        if not count:
+        prompts = empty_lines = 0
+        with self.named_errors():
+            for number, line in self.lines():
+                if not line.strip():
+                    empty_lines += 1
+                    continue
+                prompts += 1
+                self._check_id(self._prompt(number, line), lines)
+        if not prompts:
             raise DataError(f"{self.name}: has no prompt")
-        with self._named_errors():
-            return Found(count, sum(1 for _, line in read_lines(self._path) if not line.strip()))
+        return Found(prompts, empty_lines)
+
+    def _check_id(self, prompt: Prompt, lines: dict[bytes, int]) -> None:
+        """Raises DataError if a prompt's id came before; `lines` has the lines of hashed ids, and gets this one."""
+        if prompt.id is None:
+            return
+        key = hashlib.blake2b(repr(prompt.id).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if key in lines:
+            raise DataError(f"{self.name}, line {prompt.line}: the id {prompt.id!r} is that of line {lines[key]} too")
+        lines[key] = prompt.line
 
     def _prompt(self, number: int, line: str) -> Prompt:
         where = f"{self.name}, line {number}"
@@ -119,19 +125,10 @@ class PromptFile:
         return Prompt(number, identity, text, settings, own)
 
     def _has_json(self) -> bool:
-        suffix = local_source(self._path).suffix
+        suffix = self.suffix()
         if suffix in (*JSON_SUFFIXES, TEXT_SUFFIX):
             return suffix != TEXT_SUFFIX
-        first = next((line for _, line in read_lines(self._path) if line.strip()), "")
-        return first.lstrip().startswith("{")
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """Calls the temporary file of a pipe by the pipe's name."""
-        try:
-            yield
-        except DataError as error:
-            raise DataError(str(error).replace(str(self._path), self.name)) from None
+        return self.first_line().lstrip().startswith("{")
 
 
 @contextmanager

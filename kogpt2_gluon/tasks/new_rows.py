@@ -12,24 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kogpt2_gluon.corpus.sources import local_source
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.read_again import readable_again
+from kogpt2_gluon.tasks.line_file import JSON_SUFFIXES, LineFile
 from kogpt2_gluon.tasks.loading import check_row
 from kogpt2_gluon.tasks.public.json_records import object_of, text_of
-from kogpt2_gluon.tasks.public.text_lines import read_lines
 from kogpt2_gluon.tasks.task import CLASSIFICATION, JOINT, Row, Task
 from kogpt2_gluon.wording import counted
 
 TEXT, JSON_LINES = "text", "json-lines"
 FORMATS = (TEXT, JSON_LINES)
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TABLE_SUFFIX = ".csv"  # its columns and its heading would be taken for texts
 KEYS = ("text", "text_2")
 TAB = "\t"
 
 
-class NewRows:
+class NewRows(LineFile):
     """The rows of a file, without answers; they can be iterated over more than once.
 
     Parameters
@@ -47,13 +45,14 @@ class NewRows:
     """
 
     def __init__(self, path: Path, task: Task, form: str = "", name: str = "") -> None:
-        self._path, self._task, self.name = path, task, name or str(path)
-        with self._named_errors():
+        super().__init__(path, name)
+        self._task = task
+        with self.named_errors():
             self.form = form or self._form()
 
     def __iter__(self) -> Iterator[tuple[int, Row]]:
-        with self._named_errors():
-            for number, line in read_lines(self._path):
+        with self.named_errors():
+            for number, line in self.lines():
                 where = f"{self.name}, line {number}"
                 if self.form == TEXT:
                     texts = self._of_line(where, line)
@@ -67,7 +66,7 @@ class NewRows:
                 yield number, row
 
     def _form(self) -> str:
-        suffix = local_source(self._path).suffix
+        suffix = self.suffix()
         if suffix == TABLE_SUFFIX:
             raise DataError(
                 f"{self.name}: a table by its name; give the texts alone, a row a line, or JSON lines (--format text "
@@ -76,13 +75,8 @@ class NewRows:
         return JSON_LINES if suffix in JSON_SUFFIXES or self._begins_with_json() else TEXT
 
     def _begins_with_json(self) -> bool:
-        for _, line in read_lines(self._path):
-            if line.strip():
-                break
-        else:
-            return False
         try:
-            found = json.loads(line)  # one that is refused, as for a key twice, is no text either
+            found = json.loads(self.first_line())  # one that is refused, as for a key twice, is no text either
         except (ValueError, RecursionError):
             return False
         return isinstance(found, dict) and KEYS[0] in found
@@ -101,14 +95,6 @@ class NewRows:
         if not self._task.is_pair and KEYS[1] in record:
             raise DataError(f"{where}: {KEYS[1]}, and {self._task.name} takes one text")
         return tuple(text_of(where, record, key) for key in KEYS[: 1 + self._task.is_pair])
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        """Calls the temporary file of a pipe by the pipe's name."""
-        try:
-            yield
-        except DataError as error:
-            raise DataError(str(error).replace(str(self._path), self.name)) from None
 
 
 @contextmanager

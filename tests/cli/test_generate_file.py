@@ -16,9 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from kogpt2_gluon.cli.main import cli
+from kogpt2_gluon.cli.prompt_file import PromptFile
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.generation import generate_from_checkpoint
 from kogpt2_gluon.inference.sampling import Sampling
+from kogpt2_gluon.tasks import line_file
+from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
 from tests.convert.convert_helpers import make_checkpoint
 from tests.helpers import enlarge, small_disk
 
@@ -254,3 +257,13 @@ def test_controls_of_terminals_are_escaped(path, tmp_path):
     raw = out.read_text(encoding="utf-8")
     assert "\\u009b2J\\u001b[2J" in raw and not {"\x9b", "\x1b"} & set(raw)
     assert lines_of(out)[0]["prompt"] == "가\x9b2J\x1b[2J"
+
+
+def test_a_check_reads_the_file_once_and_counts_its_empty_lines(small_tokenizer, tmp_path, monkeypatch):
+    passes = []
+    read_lines = line_file.read_lines
+    monkeypatch.setattr(line_file, "read_lines", lambda path: passes.append(path) or read_lines(path))
+    path = write(tmp_path / "prompts.jsonl", {"prompt": "가"}, "", {"prompt": "나", "id": 1}, " ")
+    file = PromptFile(path, "", {}, SentencePieceTokenizer(small_tokenizer, Path("small.model")))
+    assert file.check() == (2, 2) and passes == [path]
+    assert [(prompt.line, prompt.text, prompt.id) for prompt in file] == [(1, "가", None), (3, "나", 1)]
