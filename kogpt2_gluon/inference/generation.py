@@ -29,7 +29,8 @@ class Generator:
     ctx : mx.Context
         None: the CPU.
     weights : str
-        In which form the network's matrices are kept for this: float32, bfloat16 or int8; empty: as its precision is.
+        In which form the network's matrices are kept for this: float32, bfloat16, int8, 1bit to 4bit, or codes, as in
+        :class:`~kogpt2_gluon.model.decoding.FusedWeights`; empty: as its precision is.
     """
 
     def __init__(self, net: GPT2Model, ctx: Any = None, weights: str = ""):

@@ -120,7 +120,8 @@ class TextEngine:
     prompt_part : int
         The most tokens of one prompt that are read in a step.
     weights : str
-        In which form the network's matrices are kept for this: float32, bfloat16 or int8; empty: as its precision is.
+        In which form the network's matrices are kept for this: float32, bfloat16, int8, 1bit to 4bit, or codes, as in
+        :class:`~kogpt2_gluon.model.decoding.FusedWeights`; empty: as its precision is.
     tuned : mapping of str to NDArray, optional
         Tuned prompts of this network that requests may name, vectors (P, C) each.
     """

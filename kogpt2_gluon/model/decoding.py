@@ -83,7 +83,7 @@ class FusedWeights:
         names = {place: name.format(number) for place, name in zip(places, MATRICES)}
         coded = {place: self.codes[name] for place, name in names.items() if name in self.codes}
         plain = iter(_converted([each for place, each in enumerate(arrays) if place not in coded], form))
-        codes = iter(_in_huge_pages([packed(each) for each in coded.values()]))
+        codes = iter(_copied_to_huge_pages([packed(each) for each in coded.values()]))
         return [next(codes) if place in coded else next(plain) for place in range(len(arrays))]
 
     def caches(self, num_slots: int, capacity: int) -> list[tuple[Any, Any]]:
@@ -169,7 +169,7 @@ def _converted(arrays: Sequence[Any], form: str) -> list[Any]:
     return [convert(each, out=next(places)) if shape else each for each, shape in zip(arrays, shapes)]
 
 
-def _in_huge_pages(arrays: Sequence[Any]) -> list[Any]:
+def _copied_to_huge_pages(arrays: Sequence[Any]) -> list[Any]:
     """Returns copies of arrays of bytes that are read faster."""
     if not arrays:
         return []
