@@ -186,9 +186,10 @@ def _check_tokenizer(source: Source, tokenizer: Tokenizer, may_grow: bool) -> in
         return 0
     for token, (before, now) in enumerate(zip(theirs.pieces, tokenizer.pieces)):
         if before != now and not UNUSED.fullmatch(before):
-            raise _other_tokenizer(source, tokenizer, f"id {token} is {now!r} there and {before!r} here")
+            meanings = f"id {token} is {now!r} in the data's, {before!r} in the network's"
+            raise _other_tokenizer(source, tokenizer, meanings)
     if theirs.vocab_size != tokenizer.vocab_size and not (may_grow and tokenizer.vocab_size > theirs.vocab_size):
-        sizes = f"{tokenizer.vocab_size:,} pieces there and {theirs.vocab_size:,} here"
+        sizes = f"{tokenizer.vocab_size:,} pieces in the data's, {theirs.vocab_size:,} in the network's"
         raise _other_tokenizer(source, tokenizer, sizes)
     return tokenizer.vocab_size - theirs.vocab_size
 

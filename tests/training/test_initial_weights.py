@@ -97,7 +97,10 @@ def test_a_renamed_token_begins_as_the_mean_of_its_pieces(checkpoint, tmp_path):
 def test_another_tokenizer_is_refused_by_its_first_difference(checkpoint, tmp_path):
     from tests.convert.convert_helpers import OWN_SENTENCES, train
 
-    for size, message in ((300, "id [0-9]+ is '.*' there and '.*' here"), (380, "has another tokenizer than")):
+    for size, message in (
+        (300, "id [0-9]+ is '.*' in the data's, '.*' in the network's"),
+        (380, "has another tokenizer than"),
+    ):
         path = tmp_path / f"{size}.model"
         path.write_bytes(train([line[::-1] for line in OWN_SENTENCES] * 20, size))
         with pytest.raises(RecipeError, match=message) as caught:
@@ -146,7 +149,7 @@ def test_more_pieces_need_rows_and_keep_the_ids_of_the_others(checkpoint, tmp_pa
     proto.pieces.add(piece="리뷰어", score=0.0, type=4)
     (tmp_path / "more.model").write_bytes(proto.SerializeToString())
     more = Tokenizer.load(tmp_path / "more.model")
-    with pytest.raises(RecipeError, match=f"{known + 1:,} pieces there and {known:,} here"):
+    with pytest.raises(RecipeError, match=f"{known + 1:,} pieces in the data's, {known:,} in the network's"):
         find_initial_weights(recipe_for(checkpoint), more)
     found = find_initial_weights(recipe_for(checkpoint, "training.init_vocabulary=mean"), more)
     assert found.notes == [f"rows of 1 new pieces: the mean of the {known} others"]
