@@ -169,8 +169,7 @@ def load_chain(name: str, overrides: Sequence[str] = (), folder: Path | None = N
     given = _by_stage(path, names, overrides)
     stages: list[Stage] = []
     for stage_name, content in listed.items():
-        before = [each.name for each in stages]
-        stages.append(_stage(path, str(stage_name), content, given.get(str(stage_name), []), before))
+        stages.append(_stage(path, str(stage_name), content, given.get(str(stage_name), []), stages))
     chosen = plain.get("name") or path.stem
     folder = folder or Path(plain.get("folder") or f"runs/{chosen}")
     return Chain(chosen, plain.get("about") or "", folder, stages, path)
@@ -189,7 +188,7 @@ def _by_stage(path: Path, names: Sequence[str], overrides: Sequence[str]) -> dic
     return found
 
 
-def _stage(path: Path, name: str, content: Any, overrides: Sequence[str], before: Sequence[str]) -> Stage:
+def _stage(path: Path, name: str, content: Any, overrides: Sequence[str], before: Sequence[Stage]) -> Stage:
     where = f"{path}: stages.{name}"
     if not NAME.fullmatch(name) or name.startswith(ASIDE):
         raise RecipeError(f"{where}: a stage's name has up to 40 lower-case letters, digits, _ and -, a letter first")
@@ -220,9 +219,14 @@ def _stage(path: Path, name: str, content: Any, overrides: Sequence[str], before
             faults_of.append(f"{entry.name} is missing: {entry.metadata['help']}")
     faults_of += [f"{key}: the chain sets it; leave it out" for key in settings if key in OWN]
     stage = Stage(name, verbs[0], options, settings)
+    verbs_before = {each.name: each.verb for each in before}
     for reference in stage.references:
-        if reference not in before:
-            faults_of.append(_unknown("earlier stage", reference, before))
+        if reference not in verbs_before:
+            faults_of.append(_unknown("earlier stage", reference, list(verbs_before)))
+        elif verbs_before[reference] == "evaluate":
+            faults_of.append(
+                f"{{{reference}}}: stage {reference} evaluates, and leaves no network; name one that trains"
+            )
     if faults_of:
         raise RecipeError(f"{where}: {'; '.join(faults_of)}")
     return stage

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from kogpt2_gluon.chain.chain_file import ASIDE, REFERENCE, Chain, Stage
+from kogpt2_gluon.chain.chain_file import ASIDE, Chain, Stage
+from kogpt2_gluon.chain.networks import Known, check_networks
 from kogpt2_gluon.chain.record import Record
 from kogpt2_gluon.chain.stages import (
     arguments_of,
+    data_of,
     deciding_settings,
+    has_result,
     inputs_of,
     is_empty,
+    networks_of,
     placed,
     recipe_of,
     run_dir_of,
     same_but_for,
 )
+from kogpt2_gluon.convert.source import open_source
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.estimate import count_parameters
-from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.training.dry_run import check
 from kogpt2_gluon.training.steps_of_task import with_steps
 from kogpt2_gluon.wording import duration
 
 DONE, RESUMES, WAITS, CHANGED, STALE = "done", "goes on", "waits", "changed", "stale"
-# For a key that names the network of an earlier stage: the settings of `model` that must be the same there.
-SAME_MODEL = {
-    "training.init_from": ("units", "num_layers", "num_heads", "activation"),
-    "distillation.teacher": ("vocab_size",),
-}
+GONE = "its result is gone"
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ def standings(chain: Chain, record: Record) -> dict[str, Standing]:
                 raise DataError(f"{folder}: holds files, and {record.folder} has no record of them; move them away")
             found[stage.name] = Standing(WAITS)
             continue
-        differ = same_but_for(entry.settings, deciding_settings(chain, stage))
-        before = next((name for name in stage.references if found[name].state != DONE), "")
-        if not differ and not before:
-            differ = same_but_for(entry.inputs, inputs_of(chain, stage))
+        with of_stage(stage):
+            differ = same_but_for(entry.settings, deciding_settings(chain, stage))
+            differ += [GONE] * (entry.done and not has_result(chain, stage))
+            before = next((name for name in stage.references if found[name].state != DONE), "")
+            if not differ and not before:
+                differ = same_but_for(entry.inputs, inputs_of(chain, stage, record.known))
         if differ:
             found[stage.name] = Standing(CHANGED, ", ".join(differ))
         elif before:
@@ -88,16 +92,13 @@ def check_chain(chain: Chain, found: dict[str, Standing]) -> dict[str, list[str]
 
     Raises the error of the first fault, with the stage's name.
     """
-    recipes: dict[str, Recipe | None] = {}
+    networks: Known = {}
     lines: dict[str, list[str]] = {}
     for stage in chain.stages:
-        try:
-            recipes[stage.name] = recipe_of(chain, stage)
-            _check_sizes(stage, recipes)
+        with of_stage(stage):
+            check_networks(chain, stage, networks)
             if all(found[name].state == DONE for name in stage.references):
                 lines[stage.name] = _checked(chain, stage, found[stage.name].state)
-        except (RecipeError, DataError) as error:
-            raise type(error)(f"stage {stage.name}: {error}") from None
     return lines
 
 
@@ -105,25 +106,22 @@ def _checked(chain: Chain, stage: Stage, state: str) -> list[str]:
     """Makes the checks of a run of a stage whose inputs are all there."""
     if state == DONE:
         return []
-    inputs_of(chain, stage)
-    recipe = recipe_of(chain, placed(chain, stage)) if stage.verb == "train" else None
+    there = placed(chain, stage)
+    for data in data_of(chain, there).values():
+        data.check()
+    for path in networks_of(chain, there).values():
+        open_source(Path(path))
+    recipe = recipe_of(chain, there) if stage.verb == "train" else None
     return check(with_steps(recipe, ())) if recipe else []
 
 
-def _check_sizes(stage: Stage, recipes: dict[str, Recipe | None]) -> None:
-    """RecipeError if a stage begins with, or is taught by, a network of an earlier stage that cannot fit."""
-    ours = recipes[stage.name]
-    if ours is None or stage.verb != "train":
-        return
-    for key, names in SAME_MODEL.items():
-        reference = REFERENCE.fullmatch(str(stage.settings.get(key, "")))
-        theirs = recipes.get(reference[1]) if reference else None
-        if not theirs or theirs.task.name:
-            continue
-        for name in names:
-            before, now = getattr(theirs.model, name), getattr(ours.model, name)
-            if before != now:
-                raise RecipeError(f"{key}={reference and reference[0]}: model.{name} is {before} there and {now} here")
+@contextmanager
+def of_stage(stage: Stage) -> Iterator[None]:
+    """Puts the name of a stage before the errors of the block."""
+    try:
+        yield
+    except (RecipeError, DataError) as error:
+        raise type(error)(f"stage {stage.name}: {error}") from None
 
 
 def describe(chain: Chain, record: Record, found: dict[str, Standing], run_with: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kogpt2_gluon.chain.data_files import KnownData
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.storage.links import read_file
@@ -39,10 +40,14 @@ class Entry:
 
 @dataclass
 class Record:
-    """The entries of a chain's folder, by the names of stages."""
+    """The entries of a chain's folder, by the names of stages.
+
+    `known` has fingerprints of large data, which is not read again as long as its files are as they were.
+    """
 
     folder: Path
     entries: dict[str, Entry] = field(default_factory=dict)
+    known: KnownData = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> Record:
@@ -54,17 +59,26 @@ class Record:
             plain = json.loads(read_file(path).decode())
             entries = {name: Entry(**each) for name, each in plain["stages"].items()}
             is_right = plain["version"] == VERSION and all(_is_right(each) for each in entries.values())
+            known = plain.get("known", {})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             is_right = False
         if not is_right:
             raise DataError(f"{path}: is not the record of a chain; name another folder with --out") from None
-        return cls(folder, entries)
+        return cls(folder, entries, known if _is_known(known) else {})
 
     def save(self) -> None:
         """Writes the record, durably."""
         plain = {"version": VERSION, "stages": {name: asdict(each) for name, each in self.entries.items()}}
+        plain |= {"known": self.known} if self.known else {}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_file(self.folder / RECORD_FILE, json.dumps(plain, ensure_ascii=False, indent=1).encode())
+
+
+def _is_known(known: Any) -> bool:
+    return isinstance(known, dict) and all(
+        isinstance(each, list) and len(each) == 2 and all(isinstance(text, str) for text in each)
+        for each in known.values()
+    )
 
 
 def _is_right(entry: Entry) -> bool:

@@ -8,10 +8,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 
 from kogpt2_gluon.chain.chain_file import ASIDE, Chain, Stage
-from kogpt2_gluon.chain.planning import DONE, RESUMES, check_chain, refuse_changed, standings
+from kogpt2_gluon.chain.planning import DONE, RESUMES, check_chain, of_stage, refuse_changed, standings
 from kogpt2_gluon.chain.record import RECORD_FILE, Entry, Record
 from kogpt2_gluon.chain.stages import arguments_of, deciding_settings, inputs_of, result_of, run_dir_of
 from kogpt2_gluon.errors import RecipeError
@@ -75,8 +76,9 @@ def _move_aside(chain: Chain, record: Record, again: Sequence[str], say: Say) ->
         return
     for stage in begun:
         check_unlocked(run_dir_of(chain, stage))
-    aside = chain.folder / f"{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}"
-    aside.mkdir()  # FileExistsError: twice in a second
+    name = f"{ASIDE}{time.strftime('%Y%m%d-%H%M%S')}"
+    aside = next(path for n in count(1) if not (path := chain.folder / f"{name}{f'.{n}' * (n > 1)}").exists())
+    aside.mkdir()
     shutil.copyfile(chain.folder / RECORD_FILE, aside / RECORD_FILE)
     # The last one first: a chain that dies on the way still finds what the stages that are left depend on.
     for stage in reversed(begun):
@@ -90,7 +92,11 @@ def _move_aside(chain: Chain, record: Record, again: Sequence[str], say: Say) ->
 def _run(chain: Chain, stage: Stage, record: Record, run_with: Sequence[str], say: Say) -> None:
     """Runs one stage to its end."""
     folder = run_dir_of(chain, stage)
-    entry = record.entries.setdefault(stage.name, Entry(deciding_settings(chain, stage), inputs_of(chain, stage)))
+    if stage.name not in record.entries:
+        with of_stage(stage):
+            inputs = inputs_of(chain, stage, record.known)
+        record.entries[stage.name] = Entry(deciding_settings(chain, stage), inputs)
+    entry = record.entries[stage.name]
     record.save()  # before anything is in the folder
     words = arguments_of(chain, stage)
     say(f"stage {stage.name}: kogpt2 {' '.join(words)}")
@@ -104,7 +110,8 @@ def _run(chain: Chain, stage: Stage, record: Record, run_with: Sequence[str], sa
     if code:
         said = said or f"ended with exit code {code}"
         raise error_of(code, f"stage {stage.name}", said, "stopped, and its state is saved")
-    entry.result, entry.done = result_of(chain, stage), True
+    with of_stage(stage):
+        entry.result, entry.done = result_of(chain, stage), True
     record.save()
     say(f"stage {stage.name}: {entry.result}, {duration(entry.seconds)}")
 

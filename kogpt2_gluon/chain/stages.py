@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from kogpt2_gluon.chain.chain_file import Chain, Stage
+from kogpt2_gluon.chain.data_files import Data, KnownData
 from kogpt2_gluon.convert.source import network_fingerprint
-from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import Recipe, known_keys, load_recipe, value_of
 from kogpt2_gluon.recipe_sections import WHERE_IT_RUNS
-from kogpt2_gluon.runs.checkpoint_folder import BEST, named_in
+from kogpt2_gluon.runs.checkpoint_folder import BEST, named_in, newest_in
 from kogpt2_gluon.runs.run_folder import open_run
-from kogpt2_gluon.shards.format import MANIFEST, Manifest
+from kogpt2_gluon.tasks.loading import find_split
+from kogpt2_gluon.tasks.locales import task_of_recipe
 from kogpt2_gluon.tasks.score_table import SYSTEM
 from kogpt2_gluon.training.finetune_plan import TUNED
 from kogpt2_gluon.training.kept_scores import SCORES
@@ -27,7 +25,6 @@ DATA = ("data.train", "data.test", "data.tokenizer", "task.data", "task.name")  
 # Sections and keys that do not decide what is trained.
 WHERE = [f"training.{key}" for key in WHERE_IT_RUNS]
 NOT_DECIDING = ("name", "about", "tracking.", "checkpoint.", "data.cache", *WHERE)
-READ_WHOLE = 64 << 20  # bytes; of a larger file, size and time of change count
 
 
 def run_dir_of(chain: Chain, stage: Stage) -> Path:
@@ -120,55 +117,65 @@ def deciding_settings(chain: Chain, stage: Stage) -> dict[str, Any]:
     return plain
 
 
-def inputs_of(chain: Chain, stage: Stage) -> dict[str, str]:
-    """Returns {key: fingerprint} of the networks and the data that a stage reads. DataError if one is not there."""
-    found: dict[str, str] = {}
-    for key, path, is_network in _paths(chain, placed(chain, stage)):
-        found[key] = network_fingerprint(path) if is_network else data_fingerprint(path)
+def inputs_of(chain: Chain, stage: Stage, known: KnownData) -> dict[str, str]:
+    """Returns {key: fingerprint} of the networks and the data that a stage reads. DataError if one is not there.
+
+    `known` has fingerprints of large data, and gets those that are found.
+    """
+    there = placed(chain, stage)
+    found = {key: network_fingerprint(path) for key, path in networks_of(chain, there).items()}
+    return found | {key: data.fingerprint(known) for key, data in data_of(chain, there).items()}
+
+
+def networks_of(chain: Chain, stage: Stage) -> dict[str, str]:
+    """Returns {key: path} of the networks that a placed stage reads."""
+    recipe = recipe_of(chain, stage)
+    if recipe is None:
+        return {"evaluate": stage.options.evaluate}
+    return {key: path for key in NETWORKS if (path := value_of(recipe, key))}
+
+
+def data_of(chain: Chain, stage: Stage) -> dict[str, Data]:
+    """Returns {key: data} of a placed stage, each with the files that its reader chooses.
+
+    Text that may grow while the stage trains on it (data.refresh=epoch) is not among them: the run itself refuses files
+    that have changed.
+    """
+    recipe = recipe_of(chain, stage)
+    if recipe is None:
+        return {"data": Data(stage.options.data)}
+    rules, found = recipe.data, {}
+    if rules.refresh == "never":
+        sets, is_text = rules.train_sets, rules.source == "text"
+        for number, path in enumerate(sets):
+            key = "data.train" + f"[{number}]" * (len(sets) > 1)
+            found[key] = Data(path, not is_text, rules.include, rules.exclude)
+    found |= {key: Data(path) for key in ("data.test", "data.tokenizer") if (path := value_of(recipe, key))}
+    if recipe.task.name:
+        found["task.data"] = Data(recipe.task.data, named=_files_of_task(recipe))
+    if Path(recipe.task.name).suffix.lower() in (".yaml", ".yml"):
+        found["task.name"] = Data(recipe.task.name)
     return found
 
 
-def _paths(chain: Chain, stage: Stage) -> Iterator[tuple[str, str, bool]]:
-    """Yields (key, path, True for a network) of the inputs of a placed stage."""
-    recipe = recipe_of(chain, stage)
-    if recipe is None:
-        yield "evaluate", stage.options.evaluate, True
-        yield "data", stage.options.data, False
-        return
-    for key in NETWORKS:
-        if path := value_of(recipe, key):
-            yield key, path, True
-    sets = recipe.data.train_sets
-    yield from (("data.train" + f"[{number}]" * (len(sets) > 1), path, False) for number, path in enumerate(sets))
-    for key in ("data.test", "data.tokenizer", "task.data"):
-        if path := value_of(recipe, key):
-            yield key, path, False
-    if Path(recipe.task.name).suffix.lower() in (".yaml", ".yml"):
-        yield "task.name", recipe.task.name, False
+def _files_of_task(recipe: Recipe) -> tuple[Path, ...]:
+    """The files that a task names below the folder of its data."""
+    task, folder = task_of_recipe(recipe.task), Path(recipe.task.data)
+    named = (find_split(part, folder, split) for part in task.parts or (task,) for split in part.splits)
+    return tuple(dict.fromkeys(filter(None, named)))
 
 
-def data_fingerprint(path: str) -> str:
-    """Returns a fingerprint of data: of shards that of their manifest, else of names and contents.
-
-    For files above 64 MiB size and time of change count instead of contents; for S3 its address is all.
-    """
-    if path.startswith("s3:/"):
-        return path
-    root = Path(path)
-    if (root / MANIFEST).is_file():
-        return Manifest.load(root).fingerprint()
-    if not root.exists():
-        raise DataError(f"{path}: no such file or folder")
-    digest = xxhash.xxh3_128()
-    files = [root] if root.is_file() else sorted(each for each in root.rglob("*") if each.is_file())
-    for file in files:
-        facts = file.stat()
-        digest.update(f"{file.relative_to(root)}\0{facts.st_size}\0".encode("utf-8", "surrogateescape"))
-        digest.update(file.read_bytes() if facts.st_size <= READ_WHOLE else str(facts.st_mtime_ns).encode())
-    return digest.hexdigest()
 
 
 # ---- its result -----------------------------------------------------------------------------------------------------
+
+
+def has_result(chain: Chain, stage: Stage) -> bool:
+    """Returns True if what a stage has left is there: a checkpoint, or the scores of its kind."""
+    folder = run_dir_of(chain, stage)
+    if stage.verb == "train":
+        return newest_in(folder / "checkpoints") is not None
+    return (folder / SCORES).is_file()
 
 
 def result_of(chain: Chain, stage: Stage) -> str:

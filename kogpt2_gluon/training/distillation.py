@@ -15,10 +15,10 @@ from kogpt2_gluon.convert.source import Source, open_source, verified_fingerprin
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.estimate import FLOAT_BYTES, count_parameters, flops_per_token
 from kogpt2_gluon.recipe import Recipe
-from kogpt2_gluon.runs.checkpoint import HEADS
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.initial_weights import NewWeights
 from kogpt2_gluon.training.language_model import LanguageModel
+from kogpt2_gluon.training.network_rules import Network, check_can_teach
 from kogpt2_gluon.training.teacher_layers import TeacherLayers
 from kogpt2_gluon.wording import gib
 
@@ -94,21 +94,9 @@ class Distillation(LanguageModel):
 
 def check_teacher(teacher: Source, recipe: Recipe, tokenizer: Tokenizer | None) -> None:
     """Raises RecipeError if a network cannot teach a recipe's; `tokenizer` is the data's, None where there is none."""
-    named, model = f"distillation.teacher={recipe.distillation.teacher}", teacher.recipe().model
-    if any(name in HEADS for name in teacher.model_arrays()):
-        raise RecipeError(f"{named}: {teacher.path} is fine-tuned for a task; name a language model")
-    if model.vocab_size != recipe.model.vocab_size:
-        raise RecipeError(
-            f"{named}: {teacher.path} has {model.vocab_size} rows of pieces and model.vocab_size is "
-            f"{recipe.model.vocab_size}; both predict the same pieces, so set model.vocab_size={model.vocab_size}"
-        )
-    if recipe.data.seq_length > model.max_length:
-        raise RecipeError(
-            f"{named}: {teacher.path} has {model.max_length} positions, and data.seq_length={recipe.data.seq_length}; "
-            f"take data.seq_length={model.max_length} or less"
-        )
+    check_can_teach(Network.of_source(teacher), recipe)
     if tokenizer and Tokenizer.load(teacher.tokenizer_path).sha256 != tokenizer.sha256:
         raise RecipeError(
-            f"{named}: {tokenizer.path}, the tokenizer of the data, is not the teacher's; shard the text with "
-            f"{teacher.tokenizer_path}"
+            f"distillation.teacher={recipe.distillation.teacher}: {tokenizer.path}, the tokenizer of the data, is not "
+            f"the teacher's; shard the text with {teacher.tokenizer_path}"
         )

@@ -11,6 +11,7 @@ from kogpt2_gluon.convert.source import open_source
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.machine.job import job_size
 from kogpt2_gluon.recipe import Recipe, find_recipe, load_recipe
+from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.training.steps_of_task import with_steps
 from kogpt2_gluon.user_files import read_yaml
 from kogpt2_gluon.wording import Say
@@ -53,18 +54,10 @@ class Plan:
 
         RecipeError or DataError if checkpoint, recipe or data do not fit.
         """
-        for key, argument in ARGUMENTS.items():
-            if any(override.startswith(f"{key}=") for override in self.overrides):
-                raise RecipeError(f"{key} is {argument} here; leave it out")
         source, notes = open_source(self.checkpoint)
         for note in notes:
             say(note)
-        model = source.recipe().to_dict()["model"]
-        sizes = [f"model.{key}={value}" for key, value in model.items() if key not in NOT_COPIED]
-        given = [f"task.name={self.task}", f"task.data={self.data}", *sizes, *self._length(model["max_length"], say)]
-        first = load_recipe(self.recipe, [*given, f"training.init_from={self.checkpoint}", *self.overrides])
-        given += self._batch(first, say)
-        first = load_recipe(self.recipe, [*given, f"training.init_from={self.checkpoint}", *self.overrides])
+        first, given = self.over(source.recipe().model, say)
         first.accumulate(job_size())
         first = with_steps(first, self.overrides)  # the same for all seeds
         folder = self.folder(first)
@@ -81,6 +74,20 @@ class Plan:
                 recipe.evaluation.interval = first.evaluation.interval
                 runs.setdefault(kind, []).append(recipe)
         return runs
+
+    def over(self, model: ModelRecipe, say: Say) -> tuple[Recipe, list[str]]:
+        """The recipe of the first seed over a network of these sizes, and the overrides that make it one of them.
+
+        RecipeError if they do not go together.
+        """
+        for key, argument in ARGUMENTS.items():
+            if any(override.startswith(f"{key}=") for override in self.overrides):
+                raise RecipeError(f"{key} is {argument} here; leave it out")
+        sizes = [f"model.{key}={value}" for key, value in vars(model).items() if key not in NOT_COPIED]
+        given = [f"task.name={self.task}", f"task.data={self.data}", *sizes, *self._length(model.max_length, say)]
+        start = f"training.init_from={self.checkpoint}"
+        given += self._batch(load_recipe(self.recipe, [*given, start, *self.overrides]), say)
+        return load_recipe(self.recipe, [*given, start, *self.overrides]), given
 
     def folder(self, recipe: Recipe) -> Path:
         """The folder of the runs: as the user names it, else one of the task's name in the recipe's."""

@@ -15,16 +15,12 @@ from kogpt2_gluon.convert.source import Source, open_source
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import ModelRecipe
-from kogpt2_gluon.runs.checkpoint import EMBEDDING, HEADS, PROMPT, TIED_COPY, Checkpoint
-from kogpt2_gluon.runs.saved_codes import is_quantised
+from kogpt2_gluon.runs.checkpoint import EMBEDDING, HEADS, PROMPT, TIED_COPY
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.tokens.tokenizer import SPACE, UNUSED, Tokenizer
+from kogpt2_gluon.training.network_rules import Network, check_can_begin
 
 Array = NDArray[Any]
-
-FREE = ("dropout",)  # settings of `model` that no weight depends on
-# Settings of `model` that may be larger here than there: the key of `training` that says how the rows are made.
-MAY_GROW = {"max_length": "init_positions", "vocab_size": "init_vocabulary"}
 
 
 class NewWeights(Protocol):
@@ -67,10 +63,6 @@ class InitialWeights:
         return _WithPrompt(arrays, self.prompt) if self.prompt else arrays
 
 
-def _is_quantised(source: Source) -> bool:
-    return is_quantised(source) if isinstance(source, Checkpoint) else source.recipe().adaptation.method == "scales"
-
-
 def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> InitialWeights:
     """Opens and verifies ``training.init_from``; `tokenizer` is the data's, None where there is no data yet.
 
@@ -81,45 +73,19 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
     training = recipe.training
     source, notes = open_source(Path(training.init_from))
     source.verify(optimizer=False)
-    theirs, ours = source.recipe().to_dict()["model"], recipe.to_dict()["model"]
-    if recipe.adaptation.method == "scales" and _is_quantised(source):
-        raise RecipeError(
-            f"training.init_from={training.init_from}: {source.path} is quantised already; begin with the network that "
-            "it was made from, or go on with that run"
-        )
-    if source.recipe().adaptation.method == "prompt":
-        raise RecipeError(
-            f"training.init_from={training.init_from}: {source.path} is a network with a tuned prompt, which would be "
-            f"lost; begin with the network that it was tuned on, {source.recipe().training.init_from}"
-        )
-    differ: list[str] = []
-    grown: list[str] = []
-    ways: list[str] = []
-    for key in ours:
-        if key in FREE or theirs[key] == ours[key]:
-            continue
-        way = MAY_GROW.get(key) if ours[key] > theirs[key] else None
-        if way and getattr(training, way) != "none":
-            grown.append(key)
-        else:
-            differ.append(f"model.{key}: {theirs[key]} -> {ours[key]}")
-            ways += [f"training.{way}"] * bool(way)
-    if differ:
-        more = f", or say how to make more rows with {' and '.join(ways)}" if ways else ""
-        raise RecipeError(
-            f"training.init_from={training.init_from}: {source.path} is of another network ({', '.join(differ)}); take "
-            f"its sizes{more}"
-        )
-    known = int(theirs["vocab_size"])
+    network = Network.of_source(source)
+    grown = check_can_begin(network, recipe)
+    theirs = network.recipe.model
+    known = theirs.vocab_size
     renamed = renamed_tokens(Tokenizer.load(source.tokenizer_path), tokenizer) if tokenizer else {}
     if tokenizer and (new := _check_tokenizer(source, tokenizer, may_grow=training.init_vocabulary != "none")):
         known = tokenizer.vocab_size - new
         notes.append(f"rows of {new:,} new pieces: the mean of the {known:,} others")
-    if any(name in HEADS for name in source.model_arrays()):
+    if network.has_head:
         notes.append(f"{source.path} is fine-tuned; the head of its task is left out")
     if "max_length" in grown:
         rule = training.init_positions
-        notes.append(f"{ours['max_length']:,} positions are made of {theirs['max_length']:,}: init_positions={rule}")
+        notes.append(f"{recipe.model.max_length:,} positions are made of {theirs.max_length:,}: init_positions={rule}")
     notes += _note_on(renamed, training.init_renamed)
     means = renamed if training.init_renamed == "mean" else {}
     prompt = prompt_tokens(recipe, tokenizer) if tokenizer and recipe.adaptation.method == "prompt" else []

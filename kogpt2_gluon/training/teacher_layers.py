@@ -9,13 +9,11 @@ from pathlib import Path
 
 from kogpt2_gluon.convert.names import POSITIONS
 from kogpt2_gluon.convert.source import Source
-from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.storage.lazy_arrays import LazyArrays
 from kogpt2_gluon.training.initial_weights import Array
 
 OF_A_LAYER = re.compile(r"(_self_attention_layers|_ffn_layers|_attn_ln|_ffn_ln)\.(\d+)\.(.+)")
-SAME = ("units", "num_heads", "activation")  # settings of `model` in which layers must agree
 
 
 @dataclass(frozen=True)
@@ -29,22 +27,11 @@ class TeacherLayers:
 
     @classmethod
     def of(cls, source: Source, recipe: Recipe) -> TeacherLayers:
-        """RecipeError if the teacher's layers do not fit into the recipe's network."""
-        ours, theirs = recipe.to_dict()["model"], source.recipe().to_dict()["model"]
-        faults = [f"model.{key}: {theirs[key]} -> {ours[key]}" for key in SAME if ours[key] != theirs[key]]
-        faults += [
-            f"model.{key}: {theirs[key]} -> {ours[key]}, which is more"
-            for key in ("num_layers", "max_length")
-            if ours[key] > theirs[key]
-        ]
-        if faults:
-            raise RecipeError(
-                f"distillation.init_layers: layers of {source.path} do not fit ({', '.join(faults)}); take its sizes, "
-                "or begin with random weights"
-            )
-        layers = spread(ours["num_layers"], theirs["num_layers"])
-        note = f"layers {', '.join(map(str, layers))} of the teacher's {theirs['num_layers']}, counted from 0"
-        return cls(source, layers, ours["max_length"], [note])
+        """The layers of a teacher for a recipe's network, in which they fit (training/network_rules.py)."""
+        ours, theirs = recipe.model, source.recipe().model
+        layers = spread(ours.num_layers, theirs.num_layers)
+        note = f"layers {', '.join(map(str, layers))} of the teacher's {theirs.num_layers}, counted from 0"
+        return cls(source, layers, ours.max_length, [note])
 
     @property
     def path(self) -> Path:
