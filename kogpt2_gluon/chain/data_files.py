@@ -106,7 +106,7 @@ class Data:
 
 
 def _mark(source: Source) -> str:
-    """What changes when a source changes, without a look at its content."""
+    """A text that changes when a source does, without a look at its content."""
     if source.path is None:
         return source.mark
     facts = source.path.stat()

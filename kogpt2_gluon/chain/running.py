@@ -14,8 +14,8 @@ from pathlib import Path
 from kogpt2_gluon.chain.chain_file import ASIDE, Chain, Stage
 from kogpt2_gluon.chain.planning import DONE, RESUMES, check_chain, of_stage, refuse_changed, standings
 from kogpt2_gluon.chain.record import RECORD_FILE, Entry, Record
-from kogpt2_gluon.chain.stages import arguments_of, deciding_settings, inputs_of, result_of, run_dir_of
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.chain.stages import arguments_of, deciding_settings, has_result, inputs_of, result_of, run_dir_of
+from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_gluon.machine.child_verb import ChildVerb, error_of
 from kogpt2_gluon.runs.lock import RunLock, check_unlocked
 from kogpt2_gluon.storage.files import move, write_file
@@ -110,6 +110,11 @@ def _run(chain: Chain, stage: Stage, record: Record, run_with: Sequence[str], sa
     if code:
         said = said or f"ended with exit code {code}"
         raise error_of(code, f"stage {stage.name}", said, "stopped, and its state is saved")
+    if not has_result(chain, stage):
+        raise KoGPT2Error(
+            f"stage {stage.name}: ended without an error and left no result in {folder}; what is started by --run-with "
+            "must run the words after it"
+        )
     with of_stage(stage):
         entry.result, entry.done = result_of(chain, stage), True
     record.save()

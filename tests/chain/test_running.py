@@ -10,7 +10,10 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
+from kogpt2_gluon.chain import running
+from kogpt2_gluon.chain.record import Record
 from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from tests.helpers import kogpt2
@@ -90,6 +93,98 @@ def test_a_folder_that_is_not_the_chains_is_refused(run_here, tmp_path):
         (tmp_path / "chain" / "chain.json").write_text(damaged)
         with pytest.raises(DataError, match="is not the record of a chain"):
             run_here()
+
+
+@pytest.fixture
+def two_stages(chain_file):
+    """Leaves of the chain what takes a second: pretrain, and score, of its network."""
+    plain = yaml.safe_load(chain_file.read_text())
+    plain["stages"] = {name: plain["stages"][name] for name in ("pretrain", "score")}
+    plain["stages"]["score"]["evaluate"] = "{pretrain}"
+    chain_file.write_text(yaml.safe_dump(plain, sort_keys=False))
+    return plain
+
+
+def test_a_stage_whose_result_is_gone_is_not_done(two_stages, run_here, tmp_path):
+    folder = tmp_path / "chain"
+    run_here()
+    shutil.move(folder / "score", tmp_path / "elsewhere")
+    with pytest.raises(RecipeError, match=r"stage score has changed \(its result is gone\)\. Restore.*--again score"):
+        run_here()
+    shutil.move(tmp_path / "elsewhere", folder / "score")
+    assert run_here()[0] == []
+    shutil.rmtree(folder / "pretrain" / "checkpoints")
+    with pytest.raises(RecipeError, match=r"stage pretrain has changed \(its result is gone\); stage score follows"):
+        run_here()
+    assert run_here(again=["pretrain"])[0] == ["pretrain", "score"]
+
+
+@pytest.mark.parametrize("saves", [0, 1])
+def test_again_that_dies_after_any_move_is_given_again(two_stages, run_here, tmp_path, monkeypatch, saves):
+    run_here()
+    left = iter(range(saves))
+    real = Record.save
+
+    def save(record):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        real(record)
+
+    monkeypatch.setattr(Record, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        run_here(again=["pretrain"])
+    monkeypatch.setattr(Record, "save", real)
+    gone = ("score", "pretrain")[saves]  # its folder has moved, and the record still has it
+    with pytest.raises(RecipeError, match=rf"stage {gone} has changed \(its result is gone\)"):
+        run_here()
+    assert run_here(again=["pretrain"])[0] == ["pretrain", "score"]
+    assert run_here()[0] == []
+    moved = [each.relative_to(tmp_path / "chain").parts[1:] for each in (tmp_path / "chain").glob("before-*/*")]
+    assert sorted(moved).count(("pretrain",)) == 1 and sorted(moved).count(("score",)) == 1  # nothing is lost
+
+
+def test_what_is_no_change_of_a_chain(two_stages, run_here, chain_file, tmp_path):
+    """A folder that was moved, a stage that was taken out for a time, and a new one in between."""
+    _, table = run_here()
+    (tmp_path / "chain").rename(tmp_path / "moved")
+    here = {**two_stages, "folder": str(tmp_path / "moved")}
+    chain_file.write_text(yaml.safe_dump(here, sort_keys=False))
+    assert run_here() == ([], table)
+    first, score = here["stages"].items()
+    chain_file.write_text(yaml.safe_dump({**here, "stages": dict([first])}, sort_keys=False))
+    assert run_here()[0] == []
+    again = ("again", score[1])
+    chain_file.write_text(yaml.safe_dump({**here, "stages": dict([first, again, score])}, sort_keys=False))
+    assert run_here()[0] == ["again"]
+
+
+def test_a_renamed_stage_is_another_one(two_stages, run_here, chain_file):
+    """Its name is that of its folder. What follows from it is refused, not silently kept."""
+    run_here()
+    first, score = two_stages["stages"].values()
+    renamed = {**two_stages, "stages": {"base": first, "score": {**score, "evaluate": "{base}"}}}
+    chain_file.write_text(yaml.safe_dump(renamed, sort_keys=False))
+    with pytest.raises(RecipeError, match="stage score follows from base"):
+        run_here()
+    assert run_here(again=["score"])[0] == ["base", "score"]
+
+
+def test_an_input_that_is_gone_is_named_with_its_stage(two_stages, run_here, tmp_path, shards):
+    there = shutil.copytree(shards / "test", tmp_path / "there")
+    run_here(f"score.data={there}")
+    shutil.rmtree(there)
+    with pytest.raises(DataError, match=rf"^stage score: {there}: no such file or folder"):
+        run_here(f"score.data={there}")
+
+
+def test_a_stage_that_ends_well_and_leaves_nothing_is_not_done(two_stages, run_here, monkeypatch):
+    """A command before the run may not start it: `--run-with true`."""
+    real = running._process
+    monkeypatch.setattr(running, "_process", lambda stage, argv, folder: (0, ""))
+    with pytest.raises(KoGPT2Error, match=r"^stage pretrain: ended without an error and left no result in "):
+        run_here()
+    monkeypatch.setattr(running, "_process", real)
+    assert run_here()[0] == ["pretrain", "score"]
 
 
 def start(chain_file, out, *more):

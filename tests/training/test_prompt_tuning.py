@@ -14,6 +14,7 @@ from kogpt2_gluon.recipe import load_recipe, parse_recipe
 from kogpt2_gluon.runs.checkpoint import newest_checkpoint, open_checkpoint
 from kogpt2_gluon.runs.tuned_prompt import body_fingerprint, read_tuned_prompt
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
+from kogpt2_gluon.training.dry_run import check
 from kogpt2_gluon.training.initial_weights import prompt_tokens
 from kogpt2_gluon.training.loop import train
 from tests.helpers import kogpt2, run, tiny_settings
@@ -203,6 +204,18 @@ def test_settings_that_do_not_go_together(settings, more, words):
     plain = {"training": {"init_from": "x"}, "model": {"max_length": 32}, "data": {"seq_length": 24}}
     with pytest.raises(RecipeError, match=words):
         parse_recipe({**plain, "adaptation": adaptation, **more})
+
+
+def test_a_network_with_a_prompt_teaches_nobody_until_that_is_left_out(tiny, pretrained, done, tmp_path):
+    """It is refused before anything is computed, and both ways out are ones."""
+    taught = [*tiny, "data.seq_length=28"]
+    way = f"kogpt2 convert {done} OUT --to checkpoint --part body"
+    with pytest.raises(RecipeError, match=rf"has a tuned prompt, .* tuned on, {pretrained}, or .*: {way}$"):
+        check(load_recipe("demo", [*taught, f"distillation.teacher={done}"]))
+    kogpt2("convert", done, tmp_path / "body", "--to", "checkpoint", "--part", "body")
+    for teacher in (pretrained, tmp_path / "body"):
+        lines = check(load_recipe("demo", [*taught, f"distillation.teacher={teacher}"]))
+        assert any("more operations a step" in line for line in lines)
 
 
 def test_words_without_a_token(small_tokenizer):
