@@ -13,8 +13,8 @@ from kogpt2_gluon.chain.networks import Known, check_networks
 from kogpt2_gluon.chain.record import Record
 from kogpt2_gluon.chain.stages import (
     arguments_of,
+    changed_settings,
     data_of,
-    deciding_settings,
     has_result,
     inputs_of,
     is_empty,
@@ -57,7 +57,7 @@ def standings(chain: Chain, record: Record) -> dict[str, Standing]:
             found[stage.name] = Standing(WAITS)
             continue
         with of_stage(stage):
-            differ = same_but_for(entry.settings, deciding_settings(chain, stage))
+            differ = changed_settings(chain, stage, entry.settings)
             differ += [GONE] * (entry.done and not has_result(chain, stage))
             before = next((name for name in stage.references if found[name].state != DONE), "")
             if not differ and not before:

@@ -41,7 +41,10 @@ def run_chain(chain: Chain, again: Sequence[str], run_with: Sequence[str], say: 
     with _alone(chain.folder):
         record = Record.load(chain.folder)
         _move_aside(chain, record, again, say)
+        known = dict(record.known)
         found = standings(chain, record)
+        if record.known != known:
+            record.save()
         refuse_changed(chain, found)
         for stage in chain.stages:
             if found[stage.name].state == RESUMES:

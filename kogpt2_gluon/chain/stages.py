@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,17 @@ def deciding_settings(chain: Chain, stage: Stage) -> dict[str, Any]:
         found["task.name"] = Path(recipe.task.name).stem
     plain: dict[str, Any] = json.loads(json.dumps({"verb": stage.verb, **found}))  # as it comes back from a record
     return plain
+
+
+def changed_settings(chain: Chain, stage: Stage, before: Mapping[str, Any]) -> list[str]:
+    """Returns the keys in which a stage's deciding settings differ from those on record.
+
+    A key that is not on record is of a later version of the program than the record; it was at its default then.
+    """
+    usual = {entry.name: entry.default for entry in dataclasses.fields(stage.options)}
+    usual |= {key: value_of(Recipe(), key) for key in known_keys()}
+    now = deciding_settings(chain, stage)
+    return same_but_for({**{key: usual[key] for key in now if key in usual}, **before}, now)
 
 
 def inputs_of(chain: Chain, stage: Stage, known: KnownData) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Networks that a stage may begin with, be taught by, or score: the rules of a run, applied before anything is trained."""
+"""Networks that a stage may begin with, be taught by, or score: the rules of a run, before anything is trained."""
 
 from __future__ import annotations
 

@@ -158,6 +158,19 @@ def test_what_is_no_change_of_a_chain(two_stages, run_here, chain_file, tmp_path
     assert run_here()[0] == ["again"]
 
 
+def test_a_record_from_before_a_setting_existed_is_none_of_a_change(two_stages, run_here, tmp_path):
+    """It was at its default then. Another value now is a change."""
+    run_here()
+    path = tmp_path / "chain" / "chain.json"
+    plain = json.loads(path.read_text())
+    for stage, key in (("pretrain", "training.spike_sigmas"), ("pretrain", "data.include"), ("score", "stride")):
+        del plain["stages"][stage]["settings"][key]
+    path.write_text(json.dumps(plain))
+    assert run_here()[0] == []
+    with pytest.raises(RecipeError, match=r"stage pretrain has changed \(training\.spike_sigmas\)"):
+        run_here("pretrain.training.spike_sigmas=9")
+
+
 def test_a_renamed_stage_is_another_one(two_stages, run_here, chain_file):
     """Its name is that of its folder. What follows from it is refused, not silently kept."""
     run_here()
