@@ -21,10 +21,11 @@ import json
 import os
 import re
 import secrets
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import chain, repeat
+from itertools import chain, repeat, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,22 @@ def for_library(file: TokenizerJson, hidden: dict[str, str], spelling: Spelling)
         "added_tokens": [{**token, "normalized": False} if token["content"] in hidden else token for token in added],
         "model": model,
     }
+
+
+def with_what_joined(offsets: Sequence[tuple[int, int]], text: str) -> list[tuple[int, int]]:
+    """Returns the characters (first, last + 1) of tokens, with those that a normalizer joined to the character before.
+
+    The library gives a composed character, such as a syllable of three letters of Hangul, the place of the first one
+    only (findings/tokenizers_composed_character_has_the_place_of_its_first.sh). So a token ends where the next one
+    begins, or at white space, which a pre-tokenizer may drop.
+    """
+    begins = sorted({begin for begin, end in offsets if begin < end})
+    ends: dict[int, int] = {}
+    for last in {end for begin, end in offsets if begin < end}:
+        place = bisect_left(begins, last)
+        gap = text[last : begins[place] if place < len(begins) else len(text)]
+        ends[last] = last + len("".join(takewhile(lambda sign: not sign.isspace(), gap)))
+    return [(begin, ends[end] if begin < end else end) for begin, end in offsets]
 
 
 def _makes_any(merge: Any, names: dict[str, str]) -> bool:
@@ -291,7 +308,7 @@ class JsonTokenizer(Tokenizer):
             return []
         with self._usable([text]):
             encoding = self._library.encode(text, add_special_tokens=False)
-        pairs = zip(encoding.ids, encoding.offsets)
+        pairs = zip(encoding.ids, with_what_joined(encoding.offsets, text))
         return [text[start:end] for token, (start, end) in pairs if token == self.unk_id]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -303,7 +320,9 @@ class JsonTokenizer(Tokenizer):
         """Returns the ids of each text and the characters that each id stands for; see Tokenizer."""
         with self._usable(texts):
             encodings = self._library.encode_batch(list(texts), add_special_tokens=False)
-        return [(list(encoding.ids), list(encoding.offsets)) for encoding in encodings]
+        return [
+            (list(encoding.ids), with_what_joined(encoding.offsets, text)) for encoding, text in zip(encodings, texts)
+        ]
 
     def encode_flat(self, texts: Sequence[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Returns the ids of many texts in one array, and the number of ids of each."""
