@@ -3,7 +3,7 @@
 A term is the beginning of words of the domain, after a space, where :mod:`kogpt2_gluon.tokens.stems` finds that a stem
 ends, and which the tokenizer cuts into several pieces. It is a term of the domain if it is more frequent there than in
 a base corpus: by the log-likelihood ratio of two binomials (Dunning, 1993), and at least LEAST_RATIO times. Terms are
-ordered by the tokens that they save, their count times the pieces less one.
+ordered by the tokens that they save, which :mod:`kogpt2_gluon.tokens.savings` finds by encoding the words.
 
 Words with a digit, and addresses, paths and names in code (``tf.data``, ``a@b.org``, ``my_model``) have no terms, and
 neither has what fewer than LEAST_DOCUMENTS documents have. Names of people are words: look through the list.
@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kogpt2_gluon.corpus.store import Corpus, open_train_splits
@@ -24,8 +24,9 @@ from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import write_file
 from kogpt2_gluon.tokens.bounded_counts import MOST_WORDS, BoundedCounts
 from kogpt2_gluon.tokens.renaming import possible_names
+from kogpt2_gluon.tokens.savings import Savings
 from kogpt2_gluon.tokens.sentencepiece_tokenizer import SentencePieceTokenizer
-from kogpt2_gluon.tokens.stems import SHORTEST, count_longest, find_stems
+from kogpt2_gluon.tokens.stems import SHORTEST, count_longest, find_stems, longest_beginning
 from kogpt2_gluon.tokens.tokenizer import SPACE, Tokenizer
 
 LEAST_COUNT = 20  # times that the domain has a term
@@ -46,13 +47,15 @@ class Term:
     ----------
     text : str
     count : int
-        Times in the domain, at the beginning of a word and without longer terms.
+        Times in the domain, at the beginning of a word and without longer stems.
     per_million, base_per_million : float
         Times in a million words of the domain and of the base.
     likelihood : float
         Dunning's ratio, G squared.
     pieces : tuple of str
         What the tokenizer cuts it into.
+    saved : int
+        Tokens of the domain that the term saves if it and the other terms of the suggestion are one token each.
     """
 
     text: str
@@ -61,11 +64,7 @@ class Term:
     base_per_million: float
     likelihood: float
     pieces: tuple[str, ...]
-
-    @property
-    def saved(self) -> int:
-        """Tokens of the domain that the term saves if it is one token."""
-        return self.count * (len(self.pieces) - 1)
+    saved: int = 0
 
     @property
     def piece(self) -> str:
@@ -111,7 +110,7 @@ def suggest_terms(
     model : Path
         A SentencePiece model with unused tokens.
     domain, base : Path, sequence of Path
-        Folders of `kogpt2 clean`, whose train splits are read once each, in pieces.
+        Folders of `kogpt2 clean`, whose train splits are read in pieces: the domain's twice, the others once.
     count : int
         Terms at most.
     least_count : int
@@ -134,7 +133,7 @@ def suggest_terms(
     if count > len(tokenizer.unused):
         raise RecipeError(f"--count {count}: {model} has {len(tokenizer.unused)} unused tokens (left)")
     corpora = open_train_splits([domain, *base])
-    progress = _Progress(show, sum(corpus.size("train") for corpus in corpora))
+    progress = _Progress(show, sum(corpus.size("train") for corpus in (corpora[0], *corpora)))
     words, documents = BoundedCounts(most_words), 0
     for block in progress.blocks(corpora[0]):
         for document in block:
@@ -142,21 +141,35 @@ def suggest_terms(
         documents += len(block)
     frequent = {word: times for word, times in words.counts.items() if word}
     stems = set(find_stems(frequent, least_count))
-    candidates = _in_enough(words.documents, stems, min(LEAST_DOCUMENTS, documents))
-    candidates = {name[len(SPACE) :] for name in possible_names(tokenizer, (SPACE + text for text in candidates))}
-    in_domain = count_longest(frequent, candidates)
-    in_base, base_words = _count_in(corpora[1:], tokenizer, candidates, progress)
-    terms = []
-    for text, times in in_domain.items():
-        pieces = _pieces(tokenizer, text)
-        likelihood = log_likelihood_ratio(times, words.total, in_base[text], base_words)
-        rates = times / words.total, in_base[text] / base_words
-        if len(pieces) > 1 and likelihood >= LEAST_LIKELIHOOD and rates[0] >= LEAST_RATIO * rates[1]:
-            terms.append(Term(text, times, rates[0] * 1e6, rates[1] * 1e6, likelihood, pieces))
-    terms = [term for term in terms if term.count >= least_count]
-    terms.sort(key=lambda term: (-term.saved, -term.likelihood, term.text))
-    chosen = terms[:count]
-    return Suggestion(chosen, tokenizer.unused[: len(chosen)], words.total, base_words, words.missed)
+    stems = _in_enough(words.documents, stems, min(LEAST_DOCUMENTS, documents))
+    candidates = {name[len(SPACE) :] for name in possible_names(tokenizer, (SPACE + text for text in stems))}
+    near = {text for text in stems if longest_beginning(text, candidates)}  # a longer piece has its words for itself
+    in_base, base_words = _count_in(corpora[1:], tokenizer, near, progress)
+    in_domain = {text: times for text, times in count_longest(frequent, near).items() if times >= least_count}
+    found = _terms(tokenizer, in_domain.keys() & candidates, (in_domain, words.total), (in_base, base_words))
+    terms = {term.text: term for term in found}
+    beginning = _words_with(corpora[0], tokenizer, set(terms), most_words, progress)
+    ordered = sorted(terms, key=lambda text: (-terms[text].likelihood, text))
+    best = Savings(tokenizer, beginning.counts).best(ordered, count)
+    chosen = [replace(terms[text], saved=saved) for text, saved in best.items()]
+    missed = max(words.missed, beginning.missed)
+    return Suggestion(chosen, tokenizer.unused[: len(chosen)], words.total, base_words, missed)
+
+
+def _terms(
+    tokenizer: SentencePieceTokenizer,
+    texts: Iterable[str],
+    domain: tuple[Mapping[str, int], int],
+    base: tuple[Mapping[str, int], int],
+) -> Iterator[Term]:
+    """Yields those of the texts that are cut into pieces and are frequent; of domain and base: counts, words in all."""
+    (counts, words), (base_counts, base_words) = domain, base
+    for text in texts:
+        pieces, times, base_times = _pieces(tokenizer, text), counts[text], base_counts[text]
+        likelihood = log_likelihood_ratio(times, words, base_times, base_words)
+        rate, base_rate = times / words, base_times / base_words
+        if len(pieces) > 1 and likelihood >= LEAST_LIKELIHOOD and rate >= LEAST_RATIO * base_rate:
+            yield Term(text, times, rate * 1e6, base_rate * 1e6, likelihood, pieces)
 
 
 def letters_of(words: Mapping[str, int]) -> Counter[str]:
@@ -218,6 +231,19 @@ def _count_in(
             near = Counter(word for word in words if word[:SHORTEST] in begins)
             found.update(count_longest(letters_of(near), terms))
     return found, total
+
+
+def _words_with(
+    corpus: Corpus, tokenizer: SentencePieceTokenizer, terms: set[str], most: int, progress: _Progress
+) -> BoundedCounts:
+    """Returns how often each word that begins with a term is met, from one space to the next."""
+    found = BoundedCounts(most)
+    for documents in progress.blocks(corpus):
+        for document in documents:
+            words = tokenizer.normalize(document.decode()).split(" ")
+            after_space = words if tokenizer.adds_space else words[1:]
+            found.add(Counter(word for word in after_space if longest_beginning(word, terms)))
+    return found
 
 
 def _in_enough(documents: Mapping[str, int], terms: set[str], least: int) -> set[str]:

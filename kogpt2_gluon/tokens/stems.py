@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 END = ""  # follows a stem that is the whole word
@@ -161,8 +161,14 @@ def count_longest(words: Mapping[str, int], stems: Mapping[str, Stem] | set[str]
     """Returns how often each stem begins a word of which no longer stem is the beginning."""
     found: Counter[str] = Counter()
     for word, times in words.items():
-        for size in range(min(len(word), LONGEST), SHORTEST - 1, -1):
-            if word[:size] in stems:
-                found[word[:size]] += times
-                break
+        if stem := longest_beginning(word, stems):
+            found[stem] += times
     return found
+
+
+def longest_beginning(word: str, stems: Container[str]) -> str:
+    """Returns the longest of the stems with which a word begins, "" if there is none."""
+    for size in range(min(len(word), LONGEST), SHORTEST - 1, -1):
+        if word[:size] in stems:
+            return word[:size]
+    return ""

@@ -38,10 +38,7 @@ def table(found: Suggestion) -> str:
 
 def plain(found: Suggestion) -> dict[str, Any]:
     """Returns a suggestion as plain data, for JSON."""
-    terms = [
-        {"token": token, "name": term.piece, **asdict(term), "saved": term.saved}
-        for token, term in zip(found.tokens, found.terms)
-    ]
+    terms = [{"token": token, "name": term.piece, **asdict(term)} for token, term in zip(found.tokens, found.terms)]
     return {"terms": terms, "words": found.words, "base_words": found.base_words, "missed": found.missed}
 
 

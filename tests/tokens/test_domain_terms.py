@@ -93,7 +93,7 @@ def test_the_tokens_saved_are_those_of_the_renamed_tokenizer(work: Path, tmp_pat
     now = rename_tokens(before.path, renamings, tmp_path / "named.model")
     text = list(Corpus.open(work / "domain" / "corpus").documents("train"))
     less = sum(map(len, before.encode_batch(text))) - sum(map(len, now.encode_batch(text)))
-    assert less == pytest.approx(sum(term.saved for term in found.terms), rel=0.02)  # a piece may cross a term's end
+    assert less == sum(term.saved for term in found.terms) > 0
 
 
 def test_both_commands_chain(work: Path, tmp_path: Path) -> None:

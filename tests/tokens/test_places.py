@@ -26,6 +26,9 @@ SENTENCES = (
     "நாளை காலை கொச்சி போகும் பேருந்து எப்போ",
     "നാളെ കൊച്ചിയിലേക്ക് പോകാൻ ടാക്സി വേണം പോ",
     "réveille-moi à sept heures café",
+    "마실까해요",  # huggingface/tokenizers, issue 1201
+    "明日の朝7時にアラームをかけて",
+    "поставь песню завтра вечером",
 )
 JOINED = [unicodedata.normalize("NFC", sentence) for sentence in SENTENCES]
 APART = [unicodedata.normalize("NFD", sentence) for sentence in SENTENCES]
