@@ -155,8 +155,31 @@ def _unfit_adaptation(recipe: Sections) -> Iterator[Fault]:
                 (f"adaptation.{key}", "adaptation.method"),
                 f"adaptation.{key} is set, and adaptation.method={adaptation.method} does not use it",
             )
+    yield from _rows_that_stay(recipe)
+    yield from _unfit_groups(recipe)
     if adaptation.method == "prompt":
         yield from _unfit_prompt(recipe)
+
+
+def _rows_that_stay(recipe: Sections) -> Iterator[Fault]:
+    """Yields the fault of new pieces that would all keep one and the same row: an adaptation trains no embedding."""
+    method = recipe.adaptation.method
+    if method != "none" and recipe.training.init_vocabulary == "mean":
+        yield Fault(
+            ("training.init_vocabulary", "adaptation.method"),
+            f"training.init_vocabulary=mean gives all new pieces one row, and adaptation.method={method} would not "
+            "train it: train all parameters first (adaptation.method=none), then adapt",
+        )
+
+
+def _unfit_groups(recipe: Sections) -> Iterator[Fault]:
+    """Yields the fault of groups of columns that do not divide a row; the longer rows are four times as long."""
+    adaptation, units = recipe.adaptation, recipe.model.units
+    if adaptation.method == "scales" and units % (adaptation.group_size or units):
+        yield Fault(
+            ("adaptation.group_size", "model.units"),
+            f"adaptation.group_size={adaptation.group_size} does not divide model.units={units}",
+        )
 
 
 def _unfit_prompt(recipe: Sections) -> Iterator[Fault]:

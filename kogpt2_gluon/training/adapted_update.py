@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.model.binary_coding import BinaryCodedMatrix
 from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
 from kogpt2_gluon.model.lora import LowRankMatrix
@@ -104,10 +103,6 @@ def _make(adaptation: AdaptationRecipe, name: str, matrix: Any, seed: int) -> Re
         return make_prompt(name, matrix, adaptation.encoder, adaptation.encoder_size, seed)
     if adaptation.method == "lora":
         return LowRankMatrix(name, matrix, adaptation.rank, adaptation.alpha, seed)
-    if matrix.shape[1] % (adaptation.group_size or 1):
-        raise RecipeError(
-            f"adaptation.group_size={adaptation.group_size} does not divide {matrix.shape[1]}, the columns of {name}"
-        )
     return BinaryCodedMatrix(name, matrix, adaptation.bits, adaptation.group_size, adaptation.scales)
 
 

@@ -86,7 +86,7 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
     if "max_length" in grown:
         rule = training.init_positions
         notes.append(f"{recipe.model.max_length:,} positions are made of {theirs.max_length:,}: init_positions={rule}")
-    notes += _note_on(renamed, training.init_renamed)
+    notes += _note_on(renamed, training.init_renamed, recipe.adaptation.method)
     means = renamed if training.init_renamed == "mean" else {}
     prompt = prompt_tokens(recipe, tokenizer) if tokenizer and recipe.adaptation.method == "prompt" else []
     return InitialWeights(source, recipe.model, training.init_positions, known, notes, means, prompt)
@@ -111,11 +111,15 @@ def renamed_tokens(before: Tokenizer, now: Tokenizer) -> dict[int, list[int]]:
     return found
 
 
-def _note_on(renamed: Mapping[int, list[int]], rule: str) -> list[str]:
+def _note_on(renamed: Mapping[int, list[int]], rule: str, adaptation: str) -> list[str]:
     if not renamed:
         return []
     how = "the mean of the rows that spelled it before" if rule == "mean" else "that of an unused token"
-    return [f"the row of each of {len(renamed):,} renamed tokens begins as {how} (training.init_renamed={rule})"]
+    line = f"the row of each of {len(renamed):,} renamed tokens begins as {how} (training.init_renamed={rule})"
+    if adaptation == "none":
+        return [line]
+    way = "" if rule == "mean" else "; training.init_renamed=mean gives it a meaning"
+    return [f"{line} and stays so: adaptation.method={adaptation} trains no embedding{way}"]
 
 
 def prompt_tokens(recipe: Recipe, tokenizer: Tokenizer) -> list[int]:

@@ -85,7 +85,22 @@ def test_settings_without_effect_are_refused(settings, words):
 
 def test_groups_that_do_not_divide_the_columns(tiny, pretrained):
     settings = adapted(tiny, pretrained, "scales", "adaptation.group_size=5")
-    assert "does not divide 32" in kogpt2("train", "demo", *settings, code=2).stderr
+    refused = kogpt2("train", "demo", *settings, "--dry-run", code=2).stderr
+    assert "adaptation.group_size=5 does not divide model.units=32" in refused
+    adaptation = {"method": "scales", "group_size": 1536}
+    for targets in ("attention", "feed_forward", "all"):  # a row of the last matrix has 3,072 columns
+        with pytest.raises(RecipeError, match=r"group_size=1536 does not divide model\.units=768"):
+            parse_recipe({"adaptation": {**adaptation, "targets": targets}, "training": {"init_from": "x"}})
+    for fits in (0, 1, 384, 768):
+        parse_recipe({"adaptation": {**adaptation, "group_size": fits}, "training": {"init_from": "x"}})
+
+
+@pytest.mark.parametrize("method", ["lora", "scales", "prompt"])
+def test_new_pieces_need_a_training_of_their_rows(method):
+    training = {"init_from": "x", "init_vocabulary": "mean"}
+    with pytest.raises(RecipeError, match=f"all new pieces one row, and adaptation.method={method} would not train it"):
+        parse_recipe({"adaptation": {"method": method}, "training": training, "data": {"seq_length": 512}})
+    parse_recipe({"training": training})
 
 
 def test_a_quantised_network_is_not_quantised_again(tiny, pretrained, tmp_path):

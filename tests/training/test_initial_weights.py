@@ -94,6 +94,17 @@ def test_a_renamed_token_begins_as_the_mean_of_its_pieces(checkpoint, tmp_path):
     assert np.array_equal(found.arrays()["_embed.weight"], old["_embed.weight"])
 
 
+def test_rows_of_renamed_tokens_that_an_adaptation_leaves_are_noted(checkpoint, tmp_path):
+    renamed = rename_tokens(checkpoint.tokenizer_path, [("<unused7>", "▁연기음악")], tmp_path / "renamed.model")
+    for method, seq_length in (("lora", 64), ("scales", 64), ("prompt", 40)):
+        settings = (f"adaptation.method={method}", f"data.seq_length={seq_length}")
+        (note,) = find_initial_weights(recipe_for(checkpoint, *settings), renamed).notes
+        assert f"and stays so: adaptation.method={method} trains no embedding; training.init_renamed=mean" in note
+        settings += ("training.init_renamed=mean",)
+        (note,) = find_initial_weights(recipe_for(checkpoint, *settings), renamed).notes
+        assert note.endswith(f"and stays so: adaptation.method={method} trains no embedding")
+
+
 def test_another_tokenizer_is_refused_by_its_first_difference(checkpoint, tmp_path):
     from tests.convert.convert_helpers import OWN_SENTENCES, train
 
