@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kogpt2_gluon.errors import DataError
+
 MAX_BITS = 4  # of packed codes
 ROUNDS = 15  # of the alternation
 AT_ONCE = 1 << 18  # numbers that are worked on at a time, so that they stay in the processor's cache
@@ -97,6 +99,16 @@ class PackedCodes(NamedTuple):
                 total = total + np.where(grouped, scales[:, :, None], -scales[:, :, None])
         found: Float32Array = total.reshape(rows, self.columns)
         return found
+
+
+def check_finite(matrix: NDArray[Any], where: str) -> None:
+    """Raises DataError if a matrix has NaN or infinity, of which no scales can be made; `where` names it."""
+    bad = int(matrix.size - np.isfinite(matrix).sum())
+    if bad:
+        raise DataError(
+            f"{where}: {bad:,} of its {matrix.size:,} numbers are NaN or infinite, so it cannot be quantised; take an "
+            "earlier checkpoint"
+        )
 
 
 def quantise(matrix: Float32Array, bits: int, group_size: int = 0, rounds: int = ROUNDS) -> Codes:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from kogpt2_gluon.binary_codes import PackedCodes, quantise
+from kogpt2_gluon.binary_codes import PackedCodes, check_finite, quantise
 from kogpt2_gluon.convert.heads import Body
 from kogpt2_gluon.convert.names import bytes_of, checked, parameters_of
 from kogpt2_gluon.convert.run_folder import CHECKPOINTS, RECIPE
@@ -88,7 +88,8 @@ def write_codes_run(
     dtype : str
         Of what is not quantised: float32 or bfloat16.
 
-    RecipeError for codes other than those of a quantised source, and for groups that do not divide a row.
+    RecipeError for codes other than those of a quantised source, and for groups that do not divide a row; DataError for
+    a matrix with NaN or infinity.
     """
     if dtype not in REST_DTYPES:
         raise RecipeError(f"--dtype {dtype}: with --to codes it is {' or '.join(REST_DTYPES)}")
@@ -102,7 +103,9 @@ def write_codes_run(
     matrices = [] if codes else _matrices(recipe.model, group_size or 0)
     with target_folder(out, bytes_of(recipe.model)) as folder:
         for name in matrices:
-            codes[name] = PackedCodes.of(quantise(arrays[name], bits or DEFAULT_BITS, group_size or 0))
+            matrix = arrays[name]
+            check_finite(matrix, f"{source.model_path}: {name}")
+            codes[name] = PackedCodes.of(quantise(matrix, bits or DEFAULT_BITS, group_size or 0))
         network = CodedArrays(arrays, codes, dtype)
         save_checkpoint(folder / CHECKPOINTS, state, network, {}, recipe, stored_tokenizer(source.tokenizer_path))
         (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kogpt2_gluon.binary_codes import pack, quantise, unpack
+from kogpt2_gluon.binary_codes import check_finite, pack, quantise, unpack
 from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.reparameterised import ReparameterisedMatrix, trained_parameter
 
@@ -31,11 +31,15 @@ class BinaryCodedMatrix(ReparameterisedMatrix):
         As for :func:`quantise`.
     trains : str
         FIRST or ALL: which scales.
+
+    DataError for a matrix with NaN or infinity.
     """
 
     def __init__(self, name: str, matrix: Any, bits: int, group_size: int, trains: str) -> None:
         super().__init__()
-        codes = quantise(matrix.asnumpy().astype(np.float32), bits, group_size)
+        numbers = matrix.asnumpy().astype(np.float32)
+        check_finite(numbers, name)
+        codes = quantise(numbers, bits, group_size)
         self._name, self._shape, self._ctx = name, codes.signs.shape, matrix.context
         self._signs = mx.nd.array(codes.signs, dtype="int8", ctx=self._ctx)
         trained = 1 if trains == FIRST else bits

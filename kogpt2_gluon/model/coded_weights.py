@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from kogpt2_gluon.binary_codes import MAX_BITS, PackedCodes, quantise
+from kogpt2_gluon.binary_codes import MAX_BITS, PackedCodes, check_finite, quantise
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.machine.runtime import mx, num_threads
 from kogpt2_gluon.model.gpt2 import GPT2Model, structural_parameters
@@ -36,7 +36,8 @@ def give_codes(net: GPT2Model, codes: Mapping[str, PackedCodes]) -> None:
 def codes_for(net: GPT2Model, form: str) -> Mapping[str, PackedCodes]:
     """Returns the codes of a network's matrices for a form of CODED.
 
-    RecipeError for codes that it does not have, and for a network that is quantised already and would be again.
+    RecipeError for codes that it does not have, and for a network that is quantised already and would be again;
+    DataError for a matrix with NaN or infinity.
     """
     given = _given.get(net)
     if form == CODES:
@@ -59,6 +60,8 @@ def codes_for(net: GPT2Model, form: str) -> Mapping[str, PackedCodes]:
         return PackedCodes.of(quantise(matrix, IN_BITS[form]))
 
     matrices = [every[name].data().asnumpy().astype(np.float32, copy=False) for name in names]
+    for name, matrix in zip(names, matrices):
+        check_finite(matrix, f"weights={form}: {name}")
     with ThreadPoolExecutor(num_threads()) as pool:
         return dict(zip(names, pool.map(coded, matrices)))
 

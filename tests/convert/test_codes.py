@@ -23,6 +23,7 @@ from kogpt2_gluon.recipe_sections import AdaptationRecipe, ModelRecipe
 from kogpt2_gluon.runs.checkpoint import PROMPT, open_checkpoint, save_checkpoint
 from kogpt2_gluon.runs.saved_codes import codes_of
 from kogpt2_gluon.storage.tokenizer_file import stored_tokenizer
+from tests.convert.convert_helpers import make_checkpoint
 from tests.shards.shard_helpers import flip
 
 MATRICES = ("qkv_proj.weight", "_out_proj.weight", "_map.weight")
@@ -140,6 +141,21 @@ def test_options_that_do_not_fit(source, tmp_path, options, words):
     assert not (tmp_path / "out").exists()
     with pytest.raises(RecipeError, match="--bits and --group-size are for --to codes, not for onnx"):
         convert_to("onnx", source, tmp_path / "out", bits=2)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["_ffn_layers.1._out_map.weight", "_self_attention_layers.2._out_proj.weight"])
+def test_a_matrix_that_diverged_is_refused_by_its_name(tmp_path, small_tokenizer, name, number):
+    """Its scales would be no numbers, and a checkpoint with those is refused when it is read."""
+    diverged = make_checkpoint(
+        tmp_path / "source", small_tokenizer, lambda arrays: arrays[name].__setitem__((3, 5), number)
+    )
+    refused = verb("convert", diverged.path, tmp_path / "out", "--to", "codes")
+    assert isinstance(refused.exception, DataError)
+    size = diverged.model_arrays()[name].size
+    words = f"{name}: 1 of its {size:,} numbers are NaN or infinite, so it cannot be quantised"
+    assert str(refused.exception).endswith(f"{words}; take an earlier checkpoint")
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_codes_of_a_quantised_one_are_refused(in_codes, tmp_path):

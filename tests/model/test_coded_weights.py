@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from kogpt2_gluon.binary_codes import PackedCodes, quantise
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.generation import Generator
 from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.machine.runtime import mx
+from kogpt2_gluon.model.binary_coding import BinaryCodedMatrix
 from kogpt2_gluon.model.coded_weights import give_codes
 from kogpt2_gluon.model.decoding import weights_for, weights_note
 from kogpt2_gluon.model.gpt2 import structural_parameters
@@ -122,3 +123,15 @@ def test_the_note_has_the_sizes():
     assert note.startswith("8 matrices in 2 bits: 0.0 MB, in bfloat16 0.2;") and "(float32, 0.0 MB)" in note
     assert weights_note(net, "int8") == ""
     assert np.isfinite(slots_for(net, 1, 8, weights="2bit").next_logits([Run(0, [1])])).all()
+
+
+@pytest.mark.parametrize("form", ["1bit", "4bit"])
+def test_a_matrix_that_diverged_has_no_codes(form):
+    name = "_self_attention_layers.1._multi_head_qkv_proj.weight"
+    net = network("float32")
+    matrix = structural_parameters(net)[name].data()
+    matrix[2, 3] = np.nan
+    with pytest.raises(DataError, match=rf"^weights={form}: {name}: 1 of its [0-9,]+ numbers are NaN or infinite"):
+        weights_for(net, form)
+    with pytest.raises(DataError, match=rf"^{name}: 1 of its"):
+        BinaryCodedMatrix(name, matrix, 2, 0, "first")
