@@ -13,11 +13,12 @@ from kogpt2_gluon.convert.huggingface import write_json
 from kogpt2_gluon.convert.source import Source
 from kogpt2_gluon.convert.target import refuse_occupied, target_folder
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import PROMPT
 from kogpt2_gluon.runs.tuned_prompt import WEIGHTS, body_fingerprint, write_tuned_prompt
 
-CONFIG = "adapter_config.json"
+CONFIG, CARD = "adapter_config.json", "README.md"
 
 
 def write_prompt(source: Source, out: Path) -> None:
@@ -32,9 +33,11 @@ def write_prompt(source: Source, out: Path) -> None:
     if PROMPT not in arrays or arrays[PROMPT].shape != shape:
         raise DataError(f"{source.model_path}: has no {PROMPT} of shape {shape}, as its recipe says")
     tuned_by = f"{recipe.name}/step-{source.state()['step']:08d}"
+    body = body_fingerprint(arrays)
     with target_folder(out, 4 * shape[0] * shape[1]) as folder:
-        write_tuned_prompt(folder / WEIGHTS, arrays[PROMPT], body_fingerprint(arrays), tuned_by)
+        write_tuned_prompt(folder / WEIGHTS, arrays[PROMPT], body, tuned_by)
         write_json(folder / CONFIG, peft_config(recipe.model, shape[0]))
+        (folder / CARD).write_text(prompt_card(recipe, tuned_by, body), encoding="utf-8")
 
 
 def peft_config(model: ModelRecipe, prompt_length: int) -> dict[str, Any]:
@@ -49,5 +52,52 @@ def peft_config(model: ModelRecipe, prompt_length: int) -> dict[str, Any]:
         "num_layers": model.num_layers,
         "prompt_tuning_init": "RANDOM",  # peft needs a word; the vectors are in the file
         "inference_mode": True,
-        "base_model_name_or_path": None,
+        "base_model_name_or_path": None,  # wherever the network was converted to; the card says which one it is
     }
+
+
+def prompt_card(recipe: Recipe, tuned_by: str, body: str) -> str:
+    """Returns the card (README.md) of the folder; `body` is the fingerprint of the network that it was tuned on."""
+    model, tuned = recipe.model, recipe.adaptation
+    encoder = "" if tuned.encoder == "none" else f", which an encoder ({tuned.encoder}) made while they were trained"
+    return f"""---
+language: ko
+library_name: peft
+tags: [gpt2, korean, prompt-tuning]
+---
+
+# {recipe.name}
+
+{tuned.prompt_length} vectors of {model.units} numbers that go in front of each text{encoder}: a prompt that was tuned
+with KoGPT-2 on Gluon (Apache MXNet), as peft's prompt tuning reads it. It was tuned by `{tuned_by}`.
+
+## Its network
+
+It was tuned on `{recipe.training.init_from}`: a GPT-2 of {model.num_layers} layers, {model.num_heads} heads,
+{model.units} units and {model.max_length} positions. In front of any other network the vectors mean nothing. The
+network is not in this folder. Convert it from the run that tuned the prompt (or, without `--part`, from what that run
+began with):
+
+```
+kogpt2 convert RUN my-body --part body
+```
+
+```python
+from peft import PeftModel
+from transformers import AutoTokenizer, GPT2LMHeadModel
+
+network = GPT2LMHeadModel.from_pretrained("my-body")
+model = PeftModel.from_pretrained(network, ".").eval()
+tokenizer = AutoTokenizer.from_pretrained("my-body", add_bos_token=True)
+ids = tokenizer("이 영화는", return_tensors="pt", return_token_type_ids=False)
+found = model.generate(**ids, max_new_tokens=8)
+print(tokenizer.decode(found[0], skip_special_tokens=True))
+```
+
+- peft does not check the network. `kogpt2 generate NETWORK TEXT --tuned-prompt FOLDER` does, and so does
+  `kogpt2 serve`: its fingerprint is `{body}`, as in the metadata of
+  `{WEIGHTS}`.
+- `AutoPeftModelForCausalLM` looks for the network by itself. Before you use it, write the folder of the network into
+  `{CONFIG}`, as `base_model_name_or_path`.
+- The prompt takes {tuned.prompt_length} positions: {model.max_length - tuned.prompt_length} are left for a text.
+"""

@@ -112,7 +112,7 @@ def test_the_folder_for_peft_gives_the_same_logits(done, tmp_path):
     from kogpt2_gluon.machine.runtime import mx
 
     kogpt2("convert", done, tmp_path / "prompt", "--to", "peft")
-    assert sum(path.stat().st_size for path in (tmp_path / "prompt").iterdir()) < 3000
+    assert sum(path.stat().st_size for path in (tmp_path / "prompt").iterdir()) < 6000
     kogpt2("convert", done, tmp_path / "body", "--part", "body")
     tokens = np.random.RandomState(0).randint(3, 1000, (2, 11))
     base = GPT2LMHeadModel.from_pretrained(tmp_path / "body")
@@ -121,6 +121,29 @@ def test_the_folder_for_peft_gives_the_same_logits(done, tmp_path):
         theirs = model(input_ids=torch.tensor(tokens)).logits[:, LENGTH:].numpy()
     net, *_ = load_checkpoint(done, ops="stock")
     np.testing.assert_allclose(net(mx.nd.array(tokens, dtype="int32"))[0].asnumpy(), theirs, atol=1e-4)
+
+
+def test_the_program_of_the_folder_puts_the_prompt_in_front_of_its_network(done, pretrained, tmp_path, monkeypatch):
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    kogpt2("convert", done, tmp_path / "prompt", "--to", "peft")
+    kogpt2("convert", pretrained, tmp_path / "prompt" / "my-body")
+    card = (tmp_path / "prompt" / "README.md").read_text(encoding="utf-8")
+    assert f"It was tuned on `{pretrained}`" in card and "28 are left for a text" in card
+    assert read_tuned_prompt(tmp_path / "prompt").body in card
+    monkeypatch.chdir(tmp_path / "prompt")
+    defined: dict = {}
+    exec(compile(card.split("```python\n")[1].split("```")[0], "README.md", "exec"), defined)
+    ids, found = defined["ids"]["input_ids"], defined["found"]
+    assert ids[0, 0] == 1 and (found[0, : ids.shape[1]] == ids[0]).all() and found.shape[1] > ids.shape[1]
+    arrays = newest_checkpoint(done / "checkpoints").model_arrays()
+    vectors = torch.cat([torch.tensor(np.array(arrays[PROMPT])), defined["network"].get_input_embeddings()(ids[0])])
+    plain = defined["network"](inputs_embeds=vectors[None]).logits[0, -1]
+    assert found[0, ids.shape[1]] == plain.argmax() and isinstance(defined["model"], peft.PeftModel)
+    config = json.loads((tmp_path / "prompt" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "my-body"  # as the card says
+    (tmp_path / "prompt" / "adapter_config.json").write_text(json.dumps(config))
+    again = peft.AutoPeftModelForCausalLM.from_pretrained(".").eval()
+    assert (again.generate(**defined["ids"], max_new_tokens=8) == found).all()
 
 
 def test_a_prompt_knows_the_network_that_it_was_tuned_on(done, pretrained, tmp_path):
