@@ -127,7 +127,9 @@ def serve(
 
 
 def named_prompts(given: tuple[str, ...]) -> dict[str, Path]:
-    """Returns the folders of --prompt NAME=FOLDER by their names."""
+    """Returns the folders of --prompt NAME=FOLDER by their names; a shell expands no ~ in the middle of a word."""
+    from kogpt2_gluon.options import expand_home  # --help does not read YAML
+
     found: dict[str, Path] = {}
     for each in given:
         name, equals, path = each.partition("=")
@@ -135,5 +137,8 @@ def named_prompts(given: tuple[str, ...]) -> dict[str, Path]:
             raise click.UsageError(f"--prompt {each}: NAME=FOLDER is what it takes")
         if name in found:
             raise click.UsageError(f"--prompt {name}: is there twice")
-        found[name] = Path(path)
+        try:
+            found[name] = Path(expand_home(path))
+        except ValueError as error:
+            raise click.UsageError(f"--prompt {name}: {error}") from None
     return found

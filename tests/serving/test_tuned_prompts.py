@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click import UsageError
 
 from benchmarks.browser import CHROMIUM
+from kogpt2_gluon.cli.serve import named_prompts
 from kogpt2_gluon.inference.generation import generate
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.inference.prompt_encoding import PromptEncoder
@@ -50,6 +52,15 @@ def prompts(runs, tmp_path_factory) -> dict[str, Path]:
     for name, run in runs.items():
         kogpt2("convert", run, folder / name, "--to", "peft")
     return {name: folder / name for name in runs}
+
+
+def test_a_home_is_expanded_in_the_name_of_a_folder(monkeypatch) -> None:
+    """A shell expands ~ at the beginning of a word only, and --prompt NAME=~/FOLDER is one word."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    given = ("reviews=~/prompts/reviews", "news=prompts/~/news")
+    assert named_prompts(given) == {"reviews": Path("/home/somebody/prompts/reviews"), "news": Path("prompts/~/news")}
+    with pytest.raises(UsageError, match="--prompt news: ~nobody-of-this-name/x: no such user here"):
+        named_prompts(("news=~nobody-of-this-name/x",))
 
 
 @pytest.fixture(scope="module")
