@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ Setting = Union[bool, int, float, str]
 
 RANGE = ("low", "high", "log", "step")
 MOST_COMBINATIONS = 100_000  # that are listed; a larger space is drawn from
+MOST_WHOLE = 1 << 53  # Optuna keeps each number as a double
+FINEST = 1e-7  # a step, as a share of the largest number: with less, rounding hides which step a number is
 # Keys that the search itself sets, or that make figures which do not compare.
 OWN = (
     ("name", "about", "training.num_steps", "task.epochs", "task.name", "task.data", "task.dev_share", "data.test"),
@@ -66,14 +69,32 @@ class Dimension:
         return distributions.FloatDistribution(self.low, self.high, self.log, self.step)
 
     @property
+    def size(self) -> float:
+        """The number of values; infinite if they cannot be counted."""
+        if self.choices:
+            return len(self.choices)
+        step = self._step
+        return math.inf if step is None else round((self._last - self.low) / step) + 1
+
+    @property
     def values(self) -> list[Setting] | None:
-        """All values; None if they cannot be counted."""
+        """All values, the same numbers that Optuna draws; None if they cannot be counted."""
         if self.choices:
             return list(self.choices)
-        step = self.step or (1 if isinstance(self.low, int) else None)
+        step, last = self._step, self._last
         if step is None:
             return None
-        return [self.low + number * step for number in range(math.floor((self.high - self.low) / step + 1e-9) + 1)]
+        # Sums of decimals end beyond the last one: 3 * 0.1 is above 0.3. Optuna cuts them off there.
+        return [min(self.low + number * step, last) for number in range(int(self.size))]
+
+    @property
+    def _step(self) -> float | None:
+        return self.step or (1 if isinstance(self.low, int) else None)
+
+    @property
+    def _last(self) -> Any:
+        """The largest value, which is `high` if the steps end there."""
+        return getattr(self.distribution, "high", None)
 
 
 class Space:
@@ -93,8 +114,7 @@ class Space:
     @property
     def size(self) -> float:
         """The number of combinations; infinite if a dimension has all numbers of a range."""
-        values = [each.values for each in self.dimensions]
-        return math.prod(math.inf if each is None else len(each) for each in values)
+        return math.prod(each.size for each in self.dimensions)
 
     def combinations(self) -> Iterator[dict[str, Setting]]:
         """Yields every combination of a finite space."""
@@ -170,12 +190,18 @@ def _range(where: str, key: str, values: Mapping[str, Any]) -> Dimension:
     log, step = values.get("log", False), values.get("step")
     if not isinstance(log, bool):
         raise RecipeError(f"{where}: log is true or false")
-    if step is not None and (isinstance(step, bool) or not isinstance(step, (int, float)) or not step > 0):
+    is_number = isinstance(step, (int, float)) and not isinstance(step, bool)
+    if step is not None and not (is_number and 0 < step <= sys.float_info.max):
         raise RecipeError(f"{where}: step must be a number above 0")
     if isinstance(low, int) and step is not None and step != int(step):
         raise RecipeError(f"{where}: takes whole numbers, so its step is one too")
     if not low < high:
         raise RecipeError(f"{where}: low={low} is not below high={high}")
+    largest = max(abs(low), abs(high))
+    if isinstance(low, int) and largest > MOST_WHOLE:
+        raise RecipeError(f"{where}: whole numbers up to {MOST_WHOLE:,} can be searched")
+    if isinstance(low, float) and step is not None and step < largest * FINEST:
+        raise RecipeError(f"{where}: step={step} is too fine for numbers up to {largest}; leave it out")
     if log and (step is not None or low <= 0):
         raise RecipeError(f"{where}: log needs low > 0 and no step")
     return Dimension(key, low=low, high=high, log=log, step=None if step is None else type(low)(step))

@@ -103,6 +103,13 @@ def test_a_space_of_which_everything_drawn_was_tried_ends_the_search(study_of, m
     assert study.begin() == 0 and study.begin() is None
 
 
+def test_a_range_of_decimals_is_tried_completely(study_of):
+    """Three times 0.1 is above 0.3, which Optuna does not take."""
+    study = study_of("model.dropout: {low: 0, high: 0.3, step: 0.1}\n")
+    trials = search_here(study)
+    assert sorted(trial.settings["model.dropout"] for trial in trials) == [0.0, 0.1, 0.2, 0.3]
+
+
 def test_settings_that_do_not_go_together_are_not_tried(study_of):
     study = study_of("model.units: [64, 96]\nmodel.num_heads: [4, 12, 32]\n")
     trials = search_here(study)
