@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -13,6 +14,12 @@ from typing import BinaryIO
 from kogpt2_gluon.errors import RecipeError
 
 LOCK_FILE = "lock"
+PATIENCE_SECONDS = 0.3  # who only looks at a lock holds it for a moment
+AGAIN_SECONDS = 0.01
+
+
+class HeldError(RecipeError):
+    """Another process holds the lock of a run folder."""
 
 
 class RunLock:
@@ -20,41 +27,50 @@ class RunLock:
 
     The lock is the operating system's (flock), so a dead process leaves none behind; the file says who holds it. Where
     a file system has no such locks (Lustre mounted without flock) it protects nothing. A folder that was made for the
-    lock, and got nothing else, goes with it. RecipeError if another process holds it.
+    lock, and got nothing else, goes with it. HeldError if another process holds it, RecipeError if the folder cannot be
+    written.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / LOCK_FILE
-        self._made = not run_dir.exists()
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO | None = self._open()
-        except BlockingIOError:
-            raise _refusal(run_dir) from None
-        except OSError as error:
-            raise RecipeError(f"tracking.run_dir={run_dir}: cannot be written ({error.strerror})") from None
-
-    def _open(self) -> BinaryIO | None:
-        """Returns the locked file; None where there are no locks. BlockingIOError if another process has it."""
+        self._path, self._made = run_dir / LOCK_FILE, False
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            file = self._path.open("a+b")
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
-                    break
-                file.close()  # its holder removed it in between
-            except FileNotFoundError:
-                file.close()
-            except BlockingIOError:
-                file.close()
+                self._file: BinaryIO | None = self._open(run_dir)
+                return
+            except OSError as error:
+                is_held = isinstance(error, BlockingIOError)
+                may_pass = is_held or isinstance(error, FileNotFoundError)
+                if not may_pass or time.monotonic() >= deadline:
+                    raise (_held(run_dir) if is_held else _unwritable(run_dir, error)) from None
+            time.sleep(AGAIN_SECONDS)
+
+    def _open(self, run_dir: Path) -> BinaryIO | None:
+        """Returns the locked file; None where there are no locks.
+
+        BlockingIOError if another process has it, FileNotFoundError if its holder removed it, or its folder, meanwhile.
+        """
+        self._made = self._made or not run_dir.exists()
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            if isinstance(error, BlockingIOError):
                 raise
-            except OSError:
+            return None
+        try:
+            if not os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            file.truncate(0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since},\n".encode())
+            file.flush()
+        except OSError:
+            with contextlib.suppress(OSError):  # it tries to write again
                 file.close()
-                return None
-        file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since},\n".encode())
-        file.flush()
+            raise
         return file
 
     def __enter__(self) -> RunLock:
@@ -77,20 +93,24 @@ class RunLock:
 
 
 def check_unlocked(run_dir: Path) -> None:
-    """Raises RecipeError if a training holds the lock of a run folder; writes nothing."""
+    """Raises HeldError if a training holds the lock of a run folder; writes nothing."""
     try:
         with (run_dir / LOCK_FILE).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _refusal(run_dir) from None
+        raise _held(run_dir) from None
     except OSError:
         pass  # no lock, or a file system without locks
 
 
-def _refusal(run_dir: Path) -> RecipeError:
+def _held(run_dir: Path) -> HeldError:
     holder = ""
     with contextlib.suppress(OSError):
         holder = (run_dir / LOCK_FILE).read_bytes()[:200].decode("utf-8", "replace").strip()
-    return RecipeError(
+    return HeldError(
         f"{run_dir}: {holder or 'another process'} trains in it; stop that one, or set another tracking.run_dir"
     )
+
+
+def _unwritable(run_dir: Path, error: OSError) -> RecipeError:
+    return RecipeError(f"tracking.run_dir={run_dir}: cannot be written ({error.strerror})")
