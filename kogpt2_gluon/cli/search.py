@@ -95,7 +95,7 @@ def search(
     plan = Plan(loaded, read_space(space, loaded), rule, eta, first, sampler, seed, journal, trials)
     for note in plan.space.notes:
         click.echo(note, err=True)
-    study = Study(out or Path("runs") / f"{loaded.name}-search", plan)
+    study = Study(out or Path("runs") / f"{loaded.name}-search", plan, lambda line: click.echo(line, err=True))
     preempted_on_signals("stopped; the trials are saved, and the same command goes on")
     found = run_search(study, workers, command, lambda line: click.echo(line, err=as_json))
     page = write_page(study, found)

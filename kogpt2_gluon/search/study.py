@@ -9,27 +9,30 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
-from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.options import to_yaml
 from kogpt2_gluon.recipe import Recipe, differences, load_recipe, parse_recipe
-from kogpt2_gluon.runs.lock import RunLock, check_unlocked
+from kogpt2_gluon.runs.lock import HeldError, RunLock, check_unlocked
+from kogpt2_gluon.runs.logbook import LOG_FILE
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.runs.run_folder import NO_SCORES
 from kogpt2_gluon.runs.watching import how_it_ended
 from kogpt2_gluon.search.proposals import Tried, propose
 from kogpt2_gluon.search.rungs import BUSY, DONE, FAILED, WAITS, Standing, rungs_of
 from kogpt2_gluon.search.space import Setting, Space, overrides
-from kogpt2_gluon.storage.files import write_file
+from kogpt2_gluon.search.study_file import open_study
+from kogpt2_gluon.storage.files import PARTIAL, write_file
 from kogpt2_gluon.user_files import read_yaml
 
 PLAN_FILE, RECIPE_FILE, BEST_FILE = "search.yaml", "base.yaml", "best.yaml"
-SQLITE, JOURNAL = "study.db", "study.log"
+DECIDING = "deciding"  # the folder of the lock of the decisions
 LOOK_SECONDS = 0.05  # between attempts at the lock of the decisions
 REASON = "reason"  # a user attribute of a trial that failed
 
@@ -109,22 +112,26 @@ class Trial:
 
 
 class Study:
-    """The folder of a search. RecipeError if it holds another search."""
+    """The folder of a search. RecipeError if it holds another search.
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    `say` gets a line about what had to be mended.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, say: Callable[[str], None] = print) -> None:
         self.folder, self.plan = folder, plan
         self.measure = ""  # the figure's name, once a trial has one
         self.best_is_low = not plan.recipe.task.name
-        if (folder / PLAN_FILE).is_file():
-            self._check_same()
-        elif folder.exists() and any(folder.iterdir()):
-            raise RecipeError(f"{folder}: holds files, and no {PLAN_FILE}; name a new folder with --out")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_file(folder / RECIPE_FILE, plan.recipe.to_yaml().encode())
-            write_file(folder / PLAN_FILE, to_yaml(plan.to_dict()).encode())  # the last: with it the folder is a study
-        with self.deciding():
-            self._study = self._open()
+        self._kept: dict[Path, tuple[Any, tuple[dict[int, float], int, bool]]] = {}  # what _reached has read
+        folder.mkdir(parents=True, exist_ok=True)
+        self._check_it_is_one()
+        with self.deciding():  # another host may make the same folder
+            if (folder / PLAN_FILE).is_file():
+                self._check_same()
+            else:  # the plan is the last: with it the folder is a study
+                write_file(folder / RECIPE_FILE, plan.recipe.to_yaml().encode())
+                write_file(folder / PLAN_FILE, to_yaml(plan.to_dict()).encode())
+            direction = "minimize" if self.best_is_low else "maximize"
+            self._study = open_study(folder, plan.recipe.name, direction, plan.journal, say)
 
     @property
     def recipe_file(self) -> Path:
@@ -136,9 +143,9 @@ class Study:
         """Holds the lock under which trials are chosen and begun; waits for another process that holds it."""
         while True:
             try:
-                lock = RunLock(self.folder / "deciding")
+                lock = RunLock(self.folder / DECIDING)
                 break
-            except RecipeError:
+            except HeldError:
                 time.sleep(LOOK_SECONDS)
         with lock:
             yield
@@ -147,7 +154,7 @@ class Study:
         """Returns the lock of a trial while it trains; None if another process has it."""
         try:
             return RunLock(self.folder / "claims" / f"{number:04}")
-        except RecipeError:
+        except HeldError:
             return None
 
     def begin(self) -> int | None:
@@ -167,10 +174,12 @@ class Study:
         return len(tried)
 
     def fail(self, number: int, reason: str) -> None:
-        """Notes that a trial cannot go on."""
+        """Notes that a trial cannot go on, unless it is noted already how it ended."""
         from optuna.trial import TrialState
 
         frozen = self._study.get_trials(deepcopy=False)[number]
+        if frozen.state.is_finished():
+            return
         self._study._storage.set_trial_user_attr(frozen._trial_id, REASON, reason)
         self._study.tell(number, state=TrialState.FAIL)
 
@@ -222,7 +231,17 @@ class Study:
         return path
 
     def _reached(self, path: Path) -> tuple[dict[int, float], int, bool]:
-        """Returns the figure at each rung, the last step on record, and whether the run is done."""
+        """Returns the figure at each rung, the last step on record, and whether the run is done.
+
+        They are read again only if the run has written since.
+        """
+        now = [_state_of(path / name) for name in ("metrics.jsonl", LOG_FILE)]  # before they are read
+        kept = self._kept.get(path)
+        if kept is None or kept[0] != now:
+            kept = self._kept[path] = now, self._read(path)
+        return kept[1]
+
+    def _read(self, path: Path) -> tuple[dict[int, float], int, bool]:
         try:
             lines = read_metrics(path)
         except DataError:
@@ -248,11 +267,18 @@ class Study:
 
     def _is_busy(self, number: int, path: Path) -> bool:
         try:
+            check_unlocked(self.folder / "claims" / f"{number:04}")  # the first: a look can hold up the run's own start
             check_unlocked(path)
-            check_unlocked(self.folder / "claims" / f"{number:04}")
-        except RecipeError:
+        except HeldError:
             return True
         return False
+
+    def _check_it_is_one(self) -> None:
+        """Raises RecipeError if the folder is somebody's, and no search; a kill can leave one without a plan."""
+        own = (PLAN_FILE, RECIPE_FILE, DECIDING)
+        others = [each for each in self.folder.iterdir() if each.name not in own and not PARTIAL.fullmatch(each.name)]
+        if others and not (self.folder / PLAN_FILE).is_file():
+            raise RecipeError(f"{self.folder}: holds files, and no {PLAN_FILE}; name a new folder with --out")
 
     def _check_same(self) -> None:
         kept, mine = read_yaml(self.folder / PLAN_FILE, "search"), self.plan.to_dict()
@@ -264,29 +290,16 @@ class Study:
                 "with --out"
             )
 
-    def _open(self) -> Any:
-        import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage: Any
-        try:
-            if self.plan.journal:
-                from optuna.storages import JournalStorage
-                from optuna.storages.journal import JournalFileBackend
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    """Returns what differs once a file was written to; None if there is none.
 
-                storage = JournalStorage(JournalFileBackend(str(self.folder / JOURNAL)))
-            else:
-                storage = f"sqlite:///{(self.folder / SQLITE).absolute()}"
-            return optuna.create_study(
-                storage=storage,
-                study_name=self.plan.recipe.name,
-                direction="minimize" if self.best_is_low else "maximize",
-                load_if_exists=True,
-            )
-        except Exception as error:  # of SQLAlchemy, SQLite or the journal, at a file that is damaged
-            if isinstance(error, KoGPT2Error):
-                raise
-            raise DataError(
-                f"{self.folder}: its study cannot be opened ({' '.join(str(error).split())[:200]}); the runs are in "
-                "trials/ all the same"
-            ) from None
+    The file is opened for it: on NFS that asks the server, where a look at its name may get an answer of before.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    found = os.fstat(descriptor)
+    os.close(descriptor)
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,102 @@
+"""The file of a study, as Optuna keeps it: SQLite, or a journal for several hosts on a shared file system."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any, Callable
+
+from kogpt2_gluon.errors import DataError, KoGPT2Error
+
+SQLITE, JOURNAL = "study.db", "study.log"
+TAIL = 1 << 16  # bytes that are searched at a time
+
+
+def open_study(folder: Path, name: str, direction: str, journal: bool, say: Callable[[str], None]) -> Any:
+    """Opens the study in a folder, or makes it; returns Optuna's Study.
+
+    Call it, and whatever writes to the study, while the lock of the study's decisions is held. DataError if the file is
+    damaged.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        storage = _journal(folder / JOURNAL, say) if journal else _sqlite(folder / SQLITE)
+        return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    except Exception as error:  # of SQLAlchemy, SQLite or the journal, at a file that is damaged
+        if isinstance(error, KoGPT2Error):
+            raise
+        raise DataError(
+            f"{folder}: its study cannot be opened ({' '.join(str(error).split())[:200]}); the runs are in trials/ all "
+            "the same"
+        ) from None
+
+
+def _sqlite(path: Path) -> Any:
+    """Returns Optuna's storage in a SQLite file, whatever is in its path.
+
+    No address holds every path: SQLAlchemy ends one at a question mark and decodes %41, Optuna fills in what stands in
+    braces. So the file is opened here, and the address only says which database it is.
+    """
+    from optuna.storages import RDBStorage
+    from sqlalchemy.pool import QueuePool  # that of files; for an address without one it would be another
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path.absolute(), check_same_thread=False)
+
+    return RDBStorage("sqlite://", {"creator": connect, "poolclass": QueuePool})
+
+
+def _journal(path: Path, say: Callable[[str], None]) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    lock: Any = DecisionsLock(path, say)
+    lock.acquire()  # it reads before it writes
+    return JournalStorage(JournalFileBackend(str(path), lock))
+
+
+class DecisionsLock:
+    """What Optuna takes around each write to a journal, where the lock of the study's decisions is held already.
+
+    Optuna's own lock is a symbolic link, which a kill leaves there: the next start waits half a minute for it, and for
+    ever if the path of the journal is relative. The lock of the decisions goes with its process.
+
+    A full disk or a power cut leaves half a line, after which the next one would make the journal unreadable. So each
+    write begins with a look at the end of the file.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path, self._say = path, say
+
+    def acquire(self) -> bool:
+        """Removes half a line at the end of the journal."""
+        if removed := cut_half_line(self._path):
+            self._say(f"{self._path}: a full disk or a power cut has left half a line; its {removed:,} bytes are removed")
+        return True
+
+    def release(self) -> None:
+        """Does nothing."""
+
+
+def cut_half_line(path: Path) -> int:
+    """Cuts a file to its last line end; returns how many bytes that removed. There need not be a file."""
+    try:
+        file = path.open("r+b")
+    except FileNotFoundError:
+        return 0
+    with file:
+        size = keep = file.seek(0, os.SEEK_END)
+        while keep:
+            begin = max(0, keep - TAIL)
+            file.seek(begin)
+            last = file.read(keep - begin).rfind(b"\n")
+            keep = begin + last + 1
+            if last >= 0:
+                break
+        if keep < size:
+            file.truncate(keep)
+            os.fsync(file.fileno())
+        return size - keep
