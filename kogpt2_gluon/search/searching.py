@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
+from kogpt2_gluon.search.failures import Judge, failure_of
 from kogpt2_gluon.search.rungs import BUSY, next_slice
-from kogpt2_gluon.search.slices import TRAIN, Slice, shares_of_gpus, why_it_failed
+from kogpt2_gluon.search.slices import TRAIN, Slice, shares_of_gpus
 from kogpt2_gluon.search.study import Study, Trial
 
 POLL_SECONDS = 0.1
@@ -27,10 +28,11 @@ def search(
     `workers` trials train at the same time here, each begun by `start`, which takes the arguments of Slice; other
     processes, on other hosts too, may work on the same study.
 
-    Raises the KoGPT2Error that stopped a trial if it would stop all of them, PreemptedError if one was stopped on the
-    way. The other trials are then asked to save their state, and the same command goes on.
+    Raises the KoGPT2Error that stopped a trial if it may stop all of them (failures.Judge), PreemptedError if one was
+    stopped on the way. The other trials are then asked to save their state, and the same command goes on.
     """
     running: dict[int, Slice] = {}
+    judge = Judge()
     next_look = 0.0  # for something to begin: to look means to read all trials
     extra, shares = _settings_of_places(study, workers), shares_of_gpus(workers)
     try:
@@ -38,7 +40,7 @@ def search(
             for place, slice_ in list(running.items()):
                 if slice_.has_ended():
                     del running[place]
-                    _end(study, slice_, say)
+                    _end(study, slice_, judge, bool(running), say)
                     next_look = 0.0
             if len(running) < workers and time.monotonic() >= next_look:
                 _begin_some(study, running, [[command, extra, shares[place]] for place in range(workers)], say, start)
@@ -100,15 +102,19 @@ def _begin(study: Study, more: Sequence[Any], say: Callable[[str], None], start:
     return start(number, until, trial.settings, study.recipe_file, trial.path, claim, *more)
 
 
-def _end(study: Study, slice_: Slice, say: Callable[[str], None]) -> None:
+def _end(study: Study, slice_: Slice, judge: Judge, are_others_busy: bool, say: Callable[[str], None]) -> None:
     """Takes the result of a slice."""
-    before = study.trials()[slice_.number]
-    reached = slice_.until in before.values
-    reason = why_it_failed(*slice_.end(), reached, before.path)
-    with study.deciding():
-        if reason:
-            study.fail(slice_.number, reason)
-            say(f"trial {slice_.number}: failed: {reason}")
+    with study.deciding():  # until its end is noted: without its claim the trial looks as if it could go on
+        trials = study.trials()
+        before = trials[slice_.number]
+        failure = failure_of(*slice_.end(), slice_.until in before.values, before.path)
+        if failure is None or failure.has_diverged:
+            judge.succeeded()
+        else:
+            judge.check(failure, before.path, trials, are_others_busy)
+        if failure:
+            study.fail(slice_.number, failure.reason)
+            say(f"trial {slice_.number}: failed: {failure.reason}")
             return
         trials = study.trials()
         study.note(trials)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kogpt2_gluon.errors import DivergedError, PreemptedError, RecipeError
-from kogpt2_gluon.machine.child_verb import ChildVerb, error_of
+from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.machine.child_verb import ChildVerb
 from kogpt2_gluon.runs.lock import RunLock
 from kogpt2_gluon.search.space import Setting, overrides
 
@@ -67,20 +67,6 @@ class Slice:
     def _close(self) -> None:
         self._verb.close()
         self._claim.close()
-
-
-def why_it_failed(code: int, said: str, reached: bool, run_dir: Path) -> str:
-    """Returns why a trial cannot go on, "" if it can, by the exit code and the last words of a slice of it.
-
-    `reached` says that the trial has its result. Raises PreemptedError if somebody stopped it on the way, and otherwise
-    the KoGPT2Error of what would stop every other trial too.
-    """
-    if reached and code in (0, PreemptedError.exit_code):
-        return ""
-    if code == DivergedError.exit_code:
-        return said
-    said = said or f"ended with exit code {code} and without the result of a rung"
-    raise error_of(code, str(run_dir), said, "was stopped on the way")
 
 
 def shares_of_gpus(places: int) -> list[str | None]:
