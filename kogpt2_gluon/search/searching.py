@@ -43,14 +43,12 @@ def search(
                     _end(study, slice_, judge, bool(running), say)
                     next_look = 0.0
             if len(running) < workers and time.monotonic() >= next_look:
-                _begin_some(study, running, [[command, extra, shares[place]] for place in range(workers)], say, start)
-                next_look = time.monotonic() + ELSEWHERE_SECONDS
-            if not running:
-                with study.deciding():
-                    trials = study.trials()
-                if not any(trial.standing.state == BUSY for trial in trials):
+                places = [[command, extra, shares[place]] for place in range(workers)]
+                trials = _begin_some(study, running, places, say, start)
+                # One that trains on another host may make one of ours worth going on.
+                if not running and trials is not None and not any(trial.standing.state == BUSY for trial in trials):
                     return trials
-                time.sleep(ELSEWHERE_SECONDS)  # a trial of another host may make one of ours worth going on
+                next_look = time.monotonic() + ELSEWHERE_SECONDS
             time.sleep(POLL_SECONDS)
     finally:
         for slice_ in running.values():
@@ -70,22 +68,28 @@ def _settings_of_places(study: Study, workers: int) -> list[str]:
 
 def _begin_some(
     study: Study, running: dict[int, Slice], places: Sequence[Any], say: Callable[[str], None], start: Any
-) -> None:
-    """Starts what should run next in the places that are free."""
+) -> list[Trial] | None:
+    """Starts what should run next in the places that are free; returns all trials if there was too little to start."""
     for place, more in enumerate(places):
         if place not in running:
-            begun = _begin(study, more, say, start)
+            begun, trials = _begin(study, more, say, start)
             if begun is None:
-                return
+                return trials
             running[place] = begun
+    return None
 
 
-def _begin(study: Study, more: Sequence[Any], say: Callable[[str], None], start: Callable[..., Slice]) -> Slice | None:
-    """Starts what should run next; None if nothing should now."""
+def _begin(
+    study: Study, more: Sequence[Any], say: Callable[[str], None], start: Callable[..., Slice]
+) -> tuple[Slice | None, list[Trial] | None]:
+    """Starts what should run next; returns it, None if nothing should now, and the trials by which that was decided.
+
+    They are None if another process was about to start the same.
+    """
     plan = study.plan
     with study.deciding():
+        study.note(study.trials())
         trials = study.trials()
-        study.note(trials)
         standings = [trial.standing for trial in trials]
         chosen = next_slice(standings, plan.rungs, plan.rule, plan.eta, len(trials) < plan.trials)
         number, until = chosen or (None, 0)
@@ -93,13 +97,15 @@ def _begin(study: Study, more: Sequence[Any], say: Callable[[str], None], start:
             number = study.begin()
             if number is None:  # all combinations were tried
                 number, until = next_slice(standings, plan.rungs, plan.rule, plan.eta, False) or (None, 0)
-        claim = None if number is None else study.claim(number)
-    if number is None or claim is None:
-        return None
-    trial = study.trials()[number]
+        if number is None:
+            return None, trials
+        claim = study.claim(number)
+        if claim is None:
+            return None, None
+        trial = study.trials()[number]
     shown = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in trial.settings.items())
     say(f"trial {number}: {'to' if trial.steps else 'begins, to'} step {until:,}: {shown}")
-    return start(number, until, trial.settings, study.recipe_file, trial.path, claim, *more)
+    return start(number, until, trial.settings, study.recipe_file, trial.path, claim, *more), trials
 
 
 def _end(study: Study, slice_: Slice, judge: Judge, are_others_busy: bool, say: Callable[[str], None]) -> None:

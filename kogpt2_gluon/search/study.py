@@ -114,7 +114,7 @@ class Trial:
 class Study:
     """The folder of a search. RecipeError if it holds another search.
 
-    `say` gets a line about what had to be mended.
+    `say` gets a line about a file that had to be repaired.
     """
 
     def __init__(self, folder: Path, plan: Plan, say: Callable[[str], None] = print) -> None:

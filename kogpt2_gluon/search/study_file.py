@@ -37,7 +37,7 @@ def open_study(folder: Path, name: str, direction: str, journal: bool, say: Call
 def _sqlite(path: Path) -> Any:
     """Returns Optuna's storage in a SQLite file, whatever is in its path.
 
-    No address holds every path: SQLAlchemy ends one at a question mark and decodes %41, Optuna fills in what stands in
+    No address holds every path: SQLAlchemy ends one at a question mark and decodes %41, Optuna fills in what is in
     braces. So the file is opened here, and the address only says which database it is.
     """
     from optuna.storages import RDBStorage
@@ -59,7 +59,7 @@ def _journal(path: Path, say: Callable[[str], None]) -> Any:
 
 
 class DecisionsLock:
-    """What Optuna takes around each write to a journal, where the lock of the study's decisions is held already.
+    """Takes the place of Optuna's lock around each write to a journal; the lock of the decisions is held already.
 
     Optuna's own lock is a symbolic link, which a kill leaves there: the next start waits half a minute for it, and for
     ever if the path of the journal is relative. The lock of the decisions goes with its process.
@@ -74,7 +74,9 @@ class DecisionsLock:
     def acquire(self) -> bool:
         """Removes half a line at the end of the journal."""
         if removed := cut_half_line(self._path):
-            self._say(f"{self._path}: a full disk or a power cut has left half a line; its {removed:,} bytes are removed")
+            self._say(
+                f"{self._path}: a full disk or a power cut has left half a line; its {removed:,} bytes are removed"
+            )
         return True
 
     def release(self) -> None:

@@ -5,7 +5,8 @@
 A curve falls from 5 to a floor, which is lowest at a learning rate of 1e-3 without dropout. PLANTED_SECONDS is what a
 slice takes; dropout above 0.4 diverges. It goes on from its own record, as a training does from its checkpoint.
 PLANTED_ENDS, in JSON, says for which dropout it ends at once: {"0.1": [3, "kogpt2: data/x: is damaged"]}; a negative
-number is a signal. PLANTED_STARTS is a file that gets a line for each start.
+number is a signal. PLANTED_STARTS is a file that gets a line for each start, and PLANTED_TOGETHER the number of lines
+that the first ones wait for.
 """
 
 import contextlib
@@ -56,8 +57,10 @@ def main(arguments):
     recipe, until = load_recipe(settings[0], settings[1:]), int(until)
     training, run_dir = recipe.training, recipe.run_dir
     if starts := os.environ.get("PLANTED_STARTS"):
-        with open(starts, "a") as file:
+        with Path(starts).open("a") as file:
             file.write(f"{run_dir.name} {until}\n")
+        while len(Path(starts).read_text().splitlines()) < int(os.environ.get("PLANTED_TOGETHER", "1")):
+            time.sleep(0.05)
     ends = json.loads(os.environ.get("PLANTED_ENDS", "{}"))
     if str(recipe.model.dropout) in ends:
         code, said = ends[str(recipe.model.dropout)]

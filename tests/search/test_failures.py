@@ -70,7 +70,7 @@ def test_a_search_stops_at_the_third_failure_in_a_row_and_the_same_command_passe
 
 def test_the_first_failure_stops_a_search_and_costs_no_trial(study_of, end_at):
     end_at(dict.fromkeys((0.0, 0.1, 0.2, 0.3), OUT_OF_MEMORY))
-    with pytest.raises(KoGPT2Error, match="trials/0000: out of memory: .* no trial has a result yet"):
+    with pytest.raises(KoGPT2Error, match=r"trials/0000: out of memory: .* no trial has a result yet"):
         run(study_of(DROPOUTS))
     assert states(study_of(DROPOUTS)) == ["waits"]
     end_at({})
@@ -122,7 +122,7 @@ def test_a_trial_that_has_diverged_is_not_begun_again_by_another_host(study_of):
     begun = []
 
     def look():
-        begun.append(_begin(peers, ["", []], lambda line: None, lambda *arguments: arguments))
+        begun.append(_begin(peers, ["", []], lambda line: None, lambda *arguments: arguments)[0])
 
     class Watched(Here):
         def end(self):

@@ -75,7 +75,9 @@ def test_the_values_of_a_stepped_range_are_those_that_optuna_draws_and_takes(dec
 
 
 def test_a_range_with_more_values_than_memory_holds_is_counted_and_not_listed(tmp_path):
-    space = read(tmp_path, "training.seed: {low: 0, high: 1000000000000}\nmodel.dropout: {low: 0, high: 1, step: 0.1}\n")
+    space = read(
+        tmp_path, "training.seed: {low: 0, high: 1000000000000}\nmodel.dropout: {low: 0, high: 1, step: 0.1}\n"
+    )
     assert space.size == 11 * 1_000_000_000_001
 
 

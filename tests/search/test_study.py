@@ -41,7 +41,7 @@ def test_a_lock_that_a_kill_left_does_not_hold_up_a_journal(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     plan = plan_of(journal=True)
     Study(Path("study"), plan).begin()
-    os.symlink("study/study.log", "study/study.log.lock")
+    Path("study/study.log.lock").symlink_to("study/study.log")
     again = Study(Path("study"), plan)
     again.begin()
     assert [trial.number for trial in again.trials()] == [0, 1]
@@ -63,7 +63,9 @@ def test_half_a_line_of_a_journal_is_removed_before_the_next_one(tmp_path, plan_
     cut_power()  # of another host, while these two have it open
     first.begin()
     assert len(said) == 2
-    assert len(first.trials()) == len(second.trials()) == len(Study(tmp_path / "study", plan, said.append).trials()) == 2
+    assert (
+        len(first.trials()) == len(second.trials()) == len(Study(tmp_path / "study", plan, said.append).trials()) == 2
+    )
     assert all(json.loads(line) for line in journal.read_text().splitlines()) and len(said) == 2
 
 
@@ -128,12 +130,16 @@ def test_two_commands_work_on_one_search(tmp_path):
     argv = [sys.executable, "-m", "kogpt2_gluon.cli.main", "search", "demo", str(tmp_path / "space.yaml")]
     argv += ["data.test=shards/test", "training.num_steps=90", "training.final_learning_rate=0", "--first=10"]
     argv += ["--trials=9", "--journal", "--json", f"--run-with={' '.join(PLANTED)}", f"--out={tmp_path / 'study'}"]
-    environment = {**os.environ, "PLANTED_STARTS": str(starts), "PLANTED_SECONDS": "0.2"}
+    environment = {**os.environ, "PLANTED_STARTS": str(starts), "PLANTED_TOGETHER": "2"}
     hosts = [
         subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    outputs = [host.communicate(timeout=300) for host in hosts]
+    try:
+        outputs = [host.communicate(timeout=300) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
     assert [host.returncode for host in hosts] == [0, 0], outputs
     found = [json.loads(output) for output, _ in outputs]
     assert found[0]["best"] == found[1]["best"] and found[0]["trials"] == found[1]["trials"]
