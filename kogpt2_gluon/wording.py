@@ -12,6 +12,8 @@ Say = Callable[[str], None]  # is given a line for people
 def silent(line: str) -> None:
     """A `Say` for nobody."""
 
+OPERATIONS = ((1e21, "ZFLOP"), (1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"))  # the largest first
+
 
 def gib(size: float) -> str:
     """Writes bytes of memory in GiB, or in MiB below one: ``1.50 GiB``, ``512 MiB``."""
@@ -48,6 +50,14 @@ def duration(seconds: float) -> str:
 def counted(count: int, noun: str) -> str:
     """Writes a count with its noun, in the plural if it is not one: ``1 slot``, ``8 slots``, ``0 slots``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def operations(count: float) -> str:
+    """Writes a count of floating-point operations with three digits: ``1.94 PFLOP``; ``--`` if it is not finite."""
+    if not math.isfinite(count):
+        return "--"
+    factor, unit = next((pair for pair in OPERATIONS if count >= 0.9995 * pair[0]), OPERATIONS[-1])
+    return f"{count / factor:.3g} {unit}"
 
 
 def width_of(text: str) -> int:

@@ -35,8 +35,8 @@ from kogpt2_gluon.storage.s3_url import is_s3_url
 def report(paths: tuple[Path, ...], out: Path | None, kind: str, dollars_per_hour: float | None) -> None:
     """A run's folder -> RUN/report.html: its curves, recipe, samples and logbook on one page.
 
-    Several runs -> one page with their curves over each other, by tokens, time, operations and cost, and the settings
-    in which they differ.
+    Several runs -> one page with their curves over each other, by tokens, time, operations and cost, the settings and
+    data in which they differ, and a note if not all of them compare. A folder of runs counts as the runs in it.
 
     \b
     Example: kogpt2 report runs/demo
@@ -57,22 +57,32 @@ def report(paths: tuple[Path, ...], out: Path | None, kind: str, dollars_per_hou
 
 
 def _write(paths: tuple[Path, ...], out: Path | None, kind: str, dollars_per_hour: float | None) -> list[Path]:
-    from kogpt2_gluon.runs.comparison import names_of, write_comparison
+    from kogpt2_gluon.runs.comparison import write_comparison
     from kogpt2_gluon.runs.exports import write_csv, write_pictures
     from kogpt2_gluon.runs.metrics import read_metrics
+    from kogpt2_gluon.runs.names import names_of
     from kogpt2_gluon.runs.remote import opened
     from kogpt2_gluon.runs.report import write_report
 
-    if kind == "html" and len(paths) == 1 and not is_s3_url(paths[0]):
+    if kind == "html" and len(paths) == 1 and _is_one_run(paths[0]):
         return [write_report(paths[0], out)]
-    with opened(paths) as runs:
+    with opened(paths, lambda line: click.echo(f"kogpt2: {line}", err=True)) as runs:
         for run in runs:
             read_metrics(run.path)  # a damaged record is named, not left out
         if kind == "html" and len(runs) == 1:
-            return [write_report(runs[0].path, out or Path("report.html"))]
+            return [write_report(runs[0].path, out or Path("report.html") if is_s3_url(paths[0]) else out)]
         if kind == "html":
             prices = None if dollars_per_hour is None else [dollars_per_hour] * len(runs)
             return [write_comparison(runs, out or Path("comparison.html"), prices)]
         if kind == "csv":
             return [write_csv(runs, names_of(runs), out or Path("figures.csv"))]
         return [path for run in runs for path in write_pictures(run, kind)]
+
+
+def _is_one_run(path: Path) -> bool:
+    """Returns False for what must be opened first: an address in S3, or a folder that is not a run but holds runs."""
+    from kogpt2_gluon.runs.run_folder import find_runs
+
+    if is_s3_url(path):
+        return False
+    return any((path / name).exists() for name in ("metrics.jsonl", "recipe.yaml")) or not any(find_runs(path))

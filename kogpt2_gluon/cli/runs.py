@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,14 @@ from kogpt2_gluon.cli import options
 from kogpt2_gluon.cli.group import Group, echo, echo_json
 from kogpt2_gluon.cli.paths import FOLDER
 from kogpt2_gluon.machine.interrupts import interruptible
+from kogpt2_gluon.pages.labels import elided
+from kogpt2_gluon.wording import width_of
 
 if TYPE_CHECKING:
     from kogpt2_gluon.runs.run_folder import RunFolder
+
+COLUMNS = ("state", "step", "best", "started", "time")  # of a run, in a table
+WIDEST = 48  # columns of a terminal that a setting's value takes
 
 
 @click.group(cls=Group, no_args_is_help=True)
@@ -31,7 +37,7 @@ def runs() -> None:
 @click.argument("folder", type=FOLDER, default=Path("runs"), required=False)
 @options.json_output
 def list_(folder: Path, as_json: bool) -> None:
-    """List the runs in FOLDER and below: how far each is, its best held-out figure, and whether it trains.
+    """List the runs in FOLDER and below: how far each is, its best held-out figure, when it began, how long it took.
 
     FOLDER may be a prefix of S3, s3://bucket/runs, of which only the records are read.
 
@@ -46,10 +52,7 @@ def list_(folder: Path, as_json: bool) -> None:
     if as_json:
         echo_json({"runs": figures, "faults": [str(fault) for fault in faults]})
     elif found:
-        _table(
-            ["run", "state", "step", "best", "of", "hours"],
-            [[each["run"], *_shown(each)] for each in figures],
-        )
+        _table(["run", *COLUMNS], [[each["run"], *_shown(each)] for each in figures])
     for fault in faults:
         click.echo(f"kogpt2: {' '.join(str(fault).split())}", err=True)
     if faults or not found:
@@ -62,27 +65,39 @@ def list_(folder: Path, as_json: bool) -> None:
 @click.argument("paths", nargs=-1, required=True, metavar="RUN...", type=FOLDER)
 @options.json_output
 def compare(paths: tuple[Path, ...], as_json: bool) -> None:
-    """Print the settings in which runs differ, and what each reached, one column a run.
+    """Print the settings and the data in which runs differ, what each reached, and whether they compare.
+
+    One column a run. A folder that is not a run but holds runs counts as these.
 
     \b
     Example: kogpt2 runs compare runs/a runs/b runs/c
     """
     from kogpt2_gluon.cli.recipe_keys import written
-    from kogpt2_gluon.recipe import known_keys, value_of
+    from kogpt2_gluon.runs.comparability import notes_on
+    from kogpt2_gluon.runs.differences import differences_of
+    from kogpt2_gluon.runs.names import names_of
     from kogpt2_gluon.runs.remote import opened
 
-    with opened(paths) as found:
-        settings = {key: [value_of(run.recipe, key) for run in found] for key in known_keys() if key != "about"}
+    with opened(paths, lambda line: click.echo(f"kogpt2: {line}", err=True)) as found:
+        differ = differences_of(found)
         reached = [_figures(run) for run in found]
-    differ = {key: values for key, values in settings.items() if any(value != values[0] for value in values)}
-    differ.pop("tracking.run_dir", None)  # of course
+        names = names_of(found)
+        notes = notes_on(found, names)
     if as_json:
-        echo_json({"runs": reached, "differ": differ})
+        settings = {**differ.settings, **differ.noise}
+        plain = [f"{note.heading}: {note.text}" for note in notes]
+        echo_json({"runs": reached, "differ": settings, "data": differ.data, "notes": plain})
         return
-    rows = [[key, *map(written, values)] for key, values in differ.items()]
-    figures = [dict(zip(("state", "step", "best held-out", "of", "hours"), _shown(each))) for each in reached]
-    rows += [[name, *(each[name] for each in figures)] for name in figures[0]]
-    _table(["", *(each["run"] for each in reached)], rows)
+    rows = [[key, *map(written, values)] for key, values in differ.settings.items()]
+    rows += [[name, *("-" if each is None else each for each in values)] for name, values in differ.data.items()]
+    shown = [dict(zip(COLUMNS, _shown(each))) for each in reached]
+    gap = [[""] * (len(found) + 1)]
+    rows += gap * bool(rows)
+    rows += [["best held-out" if name == "best" else name, *(each[name] for each in shown)] for name in COLUMNS]
+    rows += gap * bool(differ.noise) + [[key, *map(written, values)] for key, values in differ.noise.items()]
+    _table(["", *names], [[elided(cell, WIDEST) for cell in row] for row in rows])
+    for note in notes:
+        echo(f"\n{note.heading}:\n  {note.text}")
 
 
 @runs.command()
@@ -117,12 +132,12 @@ def leaderboard(folder: Path, as_json: bool) -> None:
             [
                 f"{each['figure']:.4f}{'*' * (each['state'] != 'done')}",
                 f"{each['step']:,}",
-                _shown(each)[4],
+                _shown(each)[COLUMNS.index("time")],
                 each["run"],
             ]
             for _, each in ranked
         ]
-        _table([ranked[0][0].replace("_", " "), "step", "hours", "run"], rows)
+        _table([ranked[0][0].replace("_", " "), "step", "time", "run"], rows)
 
 
 @runs.command(no_args_is_help=True)
@@ -181,6 +196,7 @@ def prune(paths: tuple[Path, ...], keep: int, aside: bool, yes: bool) -> None:
 
 def _figures(run: RunFolder) -> dict[str, Any]:
     """Returns what a run reached, as plain data."""
+    step, best = run.best_of(run.measure)
     return {
         "run": run.place or str(run.path),
         "name": run.recipe.name,
@@ -188,25 +204,35 @@ def _figures(run: RunFolder) -> dict[str, Any]:
         "step": run.step,
         "num_steps": run.recipe.training.num_steps,
         "measure": run.measure,
-        "best": None if math.isnan(run.best) else run.best,
-        "seconds": None if math.isnan(run.seconds) else run.seconds,
+        "best": _known(best),
+        "best_step": None if math.isnan(best) else step,
+        "start": run.start,
+        "started": _known(run.started),
+        "seconds": _known(run.seconds),
         "parent": run.parent or None,
     }
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def _shown(figures: dict[str, Any]) -> list[str]:
-    """Returns state, step, best figure, its name and hours in words."""
-    best, seconds = figures["best"], figures["seconds"]
+    """Returns the COLUMNS in words. The best figure has its name, and the word ``untrained`` if step 0 has it."""
+    from kogpt2_gluon.wording import duration
+
+    best, started, seconds = figures["best"], figures["started"], figures["seconds"]
+    start = f"{figures['start']} " if figures["best_step"] == 0 else ""
     return [
         figures["state"],
         f"{figures['step']:,}/{figures['num_steps']:,}",
-        "-" if best is None else f"{best:.4f}",
-        figures["measure"].replace("_", " "),
-        "-" if seconds is None else f"{seconds / 3600:.2f}",
+        "-" if best is None else f"{start}{best:.4f} {figures['measure'].replace('_', ' ')}",
+        "-" if started is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(started)),
+        "-" if seconds is None else duration(seconds),
     ]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    widths = [max(map(width_of, column)) for column in zip(head, *rows)]
     for row in (head, *rows):
-        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        echo("  ".join(cell + " " * (width - width_of(cell)) for cell, width in zip(row, widths)).rstrip())

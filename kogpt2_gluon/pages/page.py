@@ -46,7 +46,8 @@ rect.bar { fill: var(--train); } .half { max-width: 620px; }
 circle.mark { fill: var(--paper); stroke: var(--heldout); stroke-width: 2; }
 .event { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 3 3; }
 circle.dot { fill: var(--train); } circle.raw.dot { opacity: 0.3; }
-svg .end { font-size: 13px; font-weight: 620; } svg .end.train { fill: var(--train); }
+svg .end { font-size: 13px; font-weight: 620; paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
+svg .end.train { fill: var(--train); }
 svg .end.heldout { fill: var(--heldout); } svg .end.name { font-size: 11.5px; font-weight: 400; }
 .scroll { overflow-x: auto; }
 pre, .samples, .groups > div { background: var(--panel); border-radius: 8px; }

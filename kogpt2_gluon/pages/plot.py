@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kogpt2_gluon.pages.labels import NAME_COLUMN, Label, elided, place
+
 Array = npt.NDArray[np.float64]
 
 LEFT, RIGHT, TOP, BOTTOM = 58, 66, 24, 40  # around the frame: tick labels, end labels, unit of y, unit of x
-LABEL = 30  # height of an end label, which has two lines
+MOST_RIGHT = 0.25  # of the width, for long end labels
 MOST_MARKS = 1000  # points of a series that are ringed
 SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -26,7 +28,8 @@ class Series:
     """A line, or `marks`, over steps.
 
     `x` float64 ascending, shape (n,); `y` float64, shape (n,), NaN where there is no value (the line breaks there).
-    `style` is a CSS class; `label`, if any, is written at the right end; `notes` are the marks' tooltips.
+    `style` is a CSS class; `label`, if any, is written where the line ends, with its last value; `notes` are the marks'
+    tooltips.
     """
 
     x: Array
@@ -65,13 +68,16 @@ def line_plot(
     log: bool = False,
     from_zero: bool = False,
     top: float | None = None,
+    bottom: float | None = None,
     across_unit: str = "step",
     events: Sequence[tuple[float, str]] = (),
+    style: str = "",
 ) -> str:
     """Draws the series over steps as one <svg>; "" if there is no finite value at all.
 
-    `top` cuts the y axis there (larger values leave the frame); `from_zero` makes it start at 0. `across_unit` is the
-    unit of x where it is not steps. `events` are places on x that are marked, with their tooltips.
+    `top` and `bottom` cut the y axis there (values beyond leave the frame); `from_zero` makes it start at 0.
+    `across_unit` is the unit of x where it is not steps. `events` are places on x that are marked, with their tooltips.
+    `style` is a CSS class of the whole; two plots of one page have different titles or styles.
     """
     series = [_finite(one, log) for one in series]
     values = np.concatenate([one.y[np.isfinite(one.y)] for one in series] or [np.empty(0)])
@@ -85,11 +91,13 @@ def line_plot(
     across.ticks = [tick for tick in across.ticks if tick <= across.high]
     high = min(float(values.max()), top) if top is not None else float(values.max())
     low = min(0.0, float(values.min())) if from_zero else min(float(values.min()), high)
+    low = min(max(low, bottom), high) if bottom is not None else low
     up = log_axis(low, high) if log else linear_axis(low, high, height // 45)
-    frame = _Frame(width, height, across, up)
-    name = "frame-" + "".join(letter if letter.isalnum() else "-" for letter in title)
+    frame = _Frame(width, height, across, up, _room_for(series, width))
+    name = "-".join("".join(letter if letter.isalnum() else "-" for letter in part) for part in ("frame", style, title))
+    kind = f' class="{style}"' if style else ""
     parts = [
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">',
+        f'<svg{kind} viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">',
         f'<clipPath id="{name}"><rect x="{LEFT}" y="{TOP - 2}" width="{frame.inner_width + 4}" '
         f'height="{frame.inner_height + 3}"/></clipPath>',
         *frame.draw(unit, across_unit),
@@ -141,15 +149,11 @@ def downsample(x: Array, y: Array, columns: int) -> tuple[Array, Array]:
     if len(x) <= 2 * columns:
         return x, y
     edges = np.searchsorted(x, np.linspace(x[0], x[-1], columns + 1)[1:-1])
-    keep: list[int] = []
-    for begin, end in zip([0, *edges], [*edges, len(x)]):
-        if begin == end:
-            continue
-        strip = y[begin:end]
-        if np.isnan(strip).all():
-            keep.append(begin)
-        else:
-            keep += sorted({begin + int(np.nanargmin(strip)), begin + int(np.nanargmax(strip))})
+    strips = np.searchsorted(edges, np.arange(len(x)), side="right")
+    order = np.lexsort((y, strips))  # by strip, and by value in each: the smallest first, NaN last
+    begins = np.flatnonzero(np.diff(strips, prepend=-1))
+    known = np.add.reduceat(~np.isnan(y), begins, dtype=np.int64)
+    keep = np.unique(np.concatenate([order[begins], order[begins + np.maximum(known - 1, 0)]]))
     return x[keep], y[keep]
 
 
@@ -193,10 +197,10 @@ def rounded(value: float) -> str:
 class _Frame:
     """The rectangle of a plot, which draws axes and series in SVG coordinates."""
 
-    def __init__(self, width: int, height: int, across: Axis, up: Axis) -> None:
-        self.across, self.up = across, up
-        self.inner_width, self.inner_height = width - LEFT - RIGHT, height - TOP - BOTTOM
-        self.right, self.bottom = width - RIGHT, height - BOTTOM
+    def __init__(self, width: int, height: int, across: Axis, up: Axis, room: int) -> None:
+        self.across, self.up, self.width, self.room = across, up, width, room
+        self.inner_width, self.inner_height = width - LEFT - room, height - TOP - BOTTOM
+        self.right, self.bottom = width - room, height - BOTTOM
 
     def points(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Returns SVG coordinates; NaN stays NaN."""
@@ -253,7 +257,7 @@ class _Frame:
 
     def draw_marks(self, one: Series) -> str:
         """Draws a thin line through ringed points, each with its tooltip; of very many points, the line alone."""
-        seen = np.isfinite(one.y) & (one.y <= self.up.high)
+        seen = np.isfinite(one.y) & (one.y <= self.up.high) & (one.y >= self.up.low)
         if seen.sum() > MOST_MARKS:
             return self.draw_line(Series(one.x, one.y, f"{one.style} thread"))
         notes = [note for note, shown in zip(one.notes or [""] * len(one.y), seen) if shown]
@@ -268,33 +272,26 @@ class _Frame:
         return f'<path class="{one.style} thread" d="{path}"/>{dots}'
 
     def draw_labels(self, series: Sequence[Series]) -> list[str]:
-        """Writes the last value of each labelled series at the right end, moved apart where they would overlap."""
-        ends = []
-        for one in series:
+        """Writes the last value and the name of each labelled series where it ends, with a dot if that is early."""
+        labels, parts = [], []
+        columns = max(int((self.room - 8) / NAME_COLUMN), 3)
+        for number, one in enumerate(series):
             known = np.flatnonzero(np.isfinite(one.y))
-            if one.label and known.size:
-                last = one.y[known[-1:]]
-                y = float(np.clip(self.points(one.x[:1], last)[1][0], TOP, self.bottom - 12))
-                ends.append((y, one, float(last[0])))
-        ends.sort(key=lambda end: end[0])
-        parts = []
-        for y, (_, one, value) in zip(apart([end[0] for end in ends], self.bottom - 12), ends):
+            if not one.label or not known.size:
+                continue
+            last = slice(known[-1], known[-1] + 1)
+            x, y = (float(place[0]) for place in self.points(one.x[last], one.y[last]))
+            shown = float(np.clip(y, TOP, self.bottom - 12))
+            labels.append(Label(x, shown, rounded(float(one.y[last][0])), elided(one.label, columns), number))
+            if not one.marks and x < self.right - 8 and y == np.clip(y, TOP - 2, self.bottom):
+                parts.append(f'<circle class="{one.style} dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+        for label in place(labels, LEFT, self.right, self.width, self.bottom - 12):
+            x, style = f"{label.x:.1f}".removesuffix(".0"), series[label.number].style
             parts.append(
-                f'<text class="end {one.style}" x="{self.right + 8}" y="{y + 1:.1f}">{rounded(value)}</text>'
-                f'<text class="end name" x="{self.right + 8}" y="{y + 14:.1f}">{html.escape(one.label)}</text>'
+                f'<text class="end {style}" x="{x}" y="{label.y + 1:.1f}">{label.value}</text>'
+                f'<text class="end name" x="{x}" y="{label.y + 14:.1f}">{html.escape(label.name)}</text>'
             )
         return parts
-
-
-def apart(places: Sequence[float], lowest: float) -> list[float]:
-    """Moves ascending places of labels apart, so that none overlaps another one or is below `lowest`."""
-    moved: list[float] = []
-    for place in places:
-        moved.append(max(place, moved[-1] + LABEL) if moved else place)
-    for number in reversed(range(len(moved))):  # below `lowest` are the labels of the x axis
-        moved[number] = min(moved[number], lowest)
-        lowest = moved[number] - LABEL
-    return moved
 
 
 def tick_texts(axis: Axis) -> list[str]:
@@ -309,6 +306,12 @@ def tick_texts(axis: Axis) -> list[str]:
     factor, suffix = next(((factor, suffix) for factor, suffix in suffixes if largest >= factor), (1.0, ""))
     decimals = max(0, -math.floor(math.log10(step / factor) + 1e-9))
     return ["0" if abs(tick) < step / 2 else f"{tick / factor:,.{decimals}f}{suffix}" for tick in axis.ticks]
+
+
+def _room_for(series: Sequence[Series], width: int) -> int:
+    """Returns the room right of the frame that the labels need."""
+    widest = max((Label(0, 0, "", one.label, 0).width for one in series), default=0.0)
+    return int(min(max(RIGHT, widest + 12), max(RIGHT, MOST_RIGHT * width)))
 
 
 def _finite(one: Series, log: bool) -> Series:

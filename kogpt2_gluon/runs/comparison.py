@@ -1,4 +1,5 @@
-"""Makes one HTML page about several runs: curves over tokens, time, operations and cost, and a table of differences.
+"""Makes one HTML page about several runs: curves over tokens, time, operations and cost, and tables of results and
+differences.
 
 The page needs nothing else, and no script: which axis is shown is a radio button's business, and CSS does the rest.
 """
@@ -8,56 +9,62 @@ from __future__ import annotations
 import html
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from kogpt2_gluon.estimate import flops_per_token, gpu_named
-from kogpt2_gluon.pages.page import PAGE, STYLE, figure, scrolling
-from kogpt2_gluon.pages.plot import Array, Series, downsample, line_plot, rounded, short, smooth
-from kogpt2_gluon.recipe import known_keys, value_of
+from kogpt2_gluon.pages.page import PAGE, STYLE, scrolling
+from kogpt2_gluon.pages.plot import rounded, short
+from kogpt2_gluon.runs.comparability import Kind, held_out_of, kind_of, notes_on
+from kogpt2_gluon.runs.comparison_plots import axes_of, curves, styles, swatch
+from kogpt2_gluon.runs.differences import differences_of
 from kogpt2_gluon.runs.metrics import printable
-from kogpt2_gluon.runs.report_plots import column, number_in, smoothing_window
-from kogpt2_gluon.runs.run_folder import RunFolder
+from kogpt2_gluon.runs.names import names_of
+from kogpt2_gluon.runs.report_plots import number_in
+from kogpt2_gluon.runs.run_folder import LOW_IS_BEST, RunFolder
 from kogpt2_gluon.storage.files import write_file
-from kogpt2_gluon.wording import duration
+from kogpt2_gluon.wording import counted, duration, operations
 
-COLOURS = 8  # that readers tell apart; later runs have them again, in another dash
-STRIPS = 240  # of an axis, each with two points at most: 50 runs fit into a page of a few MB
 OWN_STYLE = """
-.axes { margin-top: 40px; } .axes > input { position: absolute; opacity: 0; }
-.axes > label { display: inline-block; margin-right: 8px; padding: 6px 14px; border: 1px solid var(--edge);
-  border-radius: 999px; cursor: pointer; font-size: 14px; }
-.axes > input:checked + label { background: var(--ink); color: var(--paper); border-color: var(--ink); }
-.axes > input:focus-visible + label { outline: 3px solid var(--train); outline-offset: 2px; }
-.axes > .plots { display: none; }
-path.run { stroke-width: 1.6; } path.run:hover { stroke-width: 4; } .plots figure { grid-column: 1 / -1; }
-td.key { white-space: nowrap; } .swatch { display: inline-block; width: 18px; height: 0;
-  margin-right: 8px; vertical-align: middle; border-top: 3px solid; }
+.caveat { margin-top: 32px; padding: 14px 22px 16px; background: var(--panel); border-left: 4px solid var(--heldout);
+  border-radius: 0 8px 8px 0; }
+.caveat h2 { margin: 0 0 6px; font-size: 16px; } .caveat ul { margin: 0; padding-left: 18px; max-width: 110ch; }
+.caveat li { margin-top: 4px; overflow-wrap: anywhere; }
+.runs th[scope=row] { position: sticky; left: 0; min-width: 110px; max-width: 340px; background: var(--paper);
+  color: var(--ink); font-weight: 400; text-align: left; overflow-wrap: anywhere; }
+.runs thead th:first-child { position: sticky; left: 0; background: var(--paper); }
+.runs td { white-space: nowrap; } .runs td strong { font-weight: 680; }
+.runs th[scope=rowgroup] { padding-top: 20px; color: var(--ink); font-weight: 620; text-align: left; }
+.runs th[scope=rowgroup] span { position: sticky; left: 0; }
+.differ td { min-width: 12ch; max-width: 32ch; white-space: normal; overflow-wrap: anywhere; }
+.differ td, .differ th { text-align: left; vertical-align: top; } .differ th[scope=row] { min-width: 210px; }
+@media (max-width: 760px) { .runs th[scope=row] { min-width: 130px; max-width: 150px; }
+  .runs th[scope=rowgroup] span { display: block; width: calc(100vw - 36px); overflow-wrap: anywhere; } }
 """
-PALETTE = (  # Okabe and Ito's, which colour-blind readers tell apart: on light and on dark paper
-    ("#0067a3", "#5bb8ee"),
-    ("#bf4f00", "#f0a83c"),
-    ("#00735a", "#3cc9a3"),
-    ("#9c4f86", "#e59ccb"),
-    ("#7a6a00", "#e8dc4a"),
-    ("#4b5563", "#b6bec8"),
-    ("#a3203a", "#ff8a9b"),
-    ("#3f4fb5", "#a5b0ff"),
-)
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "1 5", "12 4", "4 2 1 2")
 
 
 @dataclass(frozen=True)
-class Axis:
-    """A quantity that curves are drawn over: its name, its unit, and what a token or a second is worth in each run."""
+class Row:
+    """A run's results.
 
-    name: str
-    unit: str
-    factors: Sequence[float]  # what one token, or one second, is worth
-    key: str  # of a record: "tokens" or "seconds"
+    Attributes
+    ----------
+    number : int
+        Of the run, which has its colour.
+    figures : mapping
+        Titles of columns and numbers, NaN if not known.
+    texts : mapping
+        The same columns in words, and those of the state and the step.
+    trained : bool
+        False if nothing was evaluated after the first update.
+    """
+
+    number: int
+    figures: Mapping[str, float]
+    texts: Mapping[str, str]
+    trained: bool
 
 
 def write_comparison(runs: Sequence[RunFolder], path: Path, dollars_per_hour: Sequence[float] | None = None) -> Path:
@@ -72,31 +79,16 @@ def write_comparison(runs: Sequence[RunFolder], path: Path, dollars_per_hour: Se
 def render_comparison(runs: Sequence[RunFolder], dollars_per_hour: Sequence[float] | None = None) -> str:
     """Returns the page as text."""
     names, prices = names_of(runs), list(dollars_per_hour or map(price_of, runs))
-    measure = measure_of(runs)
     body = [
         f'<header><p class="eyebrow">Comparison</p><h1>{len(runs)} runs</h1><p class="meta">'
         f"written {time.strftime('%Y-%m-%d %H:%M')}</p></header>",
-        _results(runs, names, prices, measure),
-        _curves(runs, names, axes_of(runs, prices), measure),
+        _notes(runs, names),
+        _results(runs, names, prices),
+        curves(runs, names, axes_of(runs, prices)),
         _differences(runs, names),
     ]
-    return PAGE.format(title=f"{len(runs)} runs", style=STYLE + OWN_STYLE + _styles(len(runs)), body="\n".join(body))
-
-
-def names_of(runs: Sequence[RunFolder]) -> list[str]:
-    """Returns the shortest ends of the runs' paths that differ."""
-    paths = [Path(run.place).parts if run.place.startswith("s3:") else run.path.resolve().parts for run in runs]
-    for parts in range(1, max(map(len, paths), default=1) + 1):
-        names = ["/".join(path[-parts:]) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [run.place for run in runs]
-
-
-def measure_of(runs: Sequence[RunFolder]) -> str:
-    """Returns the held-out figure that all runs have: bits per byte, a task's score, or the loss."""
-    measures = {run.measure for run in runs if not math.isnan(run.final)}
-    return measures.pop() if len(measures) == 1 else "loss"
+    style = STYLE + OWN_STYLE + styles(len(runs))
+    return PAGE.format(title=f"{len(runs)} runs", style=style, body="\n".join(part for part in body if part))
 
 
 def price_of(run: RunFolder) -> float:
@@ -108,124 +100,135 @@ def price_of(run: RunFolder) -> float:
     return device.dollars_per_hour * run.workers if device and run.workers else math.nan
 
 
-def axes_of(runs: Sequence[RunFolder], prices: Sequence[float]) -> list[Axis]:
-    """Returns the axes for which every run has what they need."""
-    flops = [flops_per_token(run.recipe.model, run.recipe.data.seq_length) for run in runs]
-    axes = [
-        Axis("tokens", "tokens", [1.0] * len(runs), "tokens"),
-        Axis("time", "hours", [1 / 3600] * len(runs), "seconds"),
-        Axis("operations", "floating-point operations", flops, "tokens"),
-    ]
-    if all(math.isfinite(price) for price in prices):
-        axes.append(Axis("cost", "dollars", [price / 3600 for price in prices], "seconds"))
-    return axes
+def _notes(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
+    """Says in which ways the runs do not compare; "" if they all do."""
+    notes = notes_on(runs, names)
+    if not notes:
+        return ""
+    items = "".join(f"<li><b>{_safe(note.heading)}.</b> {_safe(note.text)}.</li>" for note in notes)
+    return f'<section class="caveat"><h2>Not all of these runs compare</h2><ul>{items}</ul></section>'
 
 
-def _results(runs: Sequence[RunFolder], names: Sequence[str], prices: Sequence[float], measure: str) -> str:
-    titles = ("run", "state", "step", f"last {measure.replace('_', ' ')}", "best", "tokens", "time", "operations", "$")
-    rows = []
-    for number, (run, name, price) in enumerate(zip(runs, names, prices)):
-        tokens = number_in(run.last.get("tokens"))
-        flops = tokens * flops_per_token(run.recipe.model, run.recipe.data.seq_length)
-        values = [number_in(line.get(measure)) for line in run.evaluations]
-        known = [value for value in values if math.isfinite(value)]
-        best = (max if measure not in ("bits_per_byte", "loss") else min)(known, default=math.nan)
-        cells = [
-            run.state,
-            f"{run.step:,}",
-            rounded(known[-1] if known else math.nan),
-            rounded(best),
-            short(tokens),
-            duration(run.seconds),
-            short(flops),
-            rounded(run.seconds * price / 3600),
-        ]
-        swatch = f'<span class="swatch r{number}"></span>'
-        rows.append(f"<tr><td>{swatch}{_safe(name)}</td>{''.join(f'<td>{_safe(cell)}</td>' for cell in cells)}</tr>")
-    head = "".join(f"<th>{_safe(title)}</th>" for title in titles)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f"<section><h2>Results</h2>{scrolling(table, 'Results')}</section>"
+def _results(runs: Sequence[RunFolder], names: Sequence[str], prices: Sequence[float]) -> str:
+    """Returns the table of results: a group of rows for each held-out data and figure, since these alone compare."""
+    kinds, held_out = [kind_of(run) for run in runs], held_out_of(runs)
+    groups: dict[tuple[Kind, str], list[Row]] = {}
+    for number, (run, kind) in enumerate(zip(runs, kinds)):
+        groups.setdefault((kind, held_out[number]), []).append(_row(run, number, prices[number], kind))
+    rows = [row for group in groups.values() for row in group]
+    titles = [title for title in rows[0].figures if any(math.isfinite(row.figures[title]) for row in rows)]
+    one = kinds[0].measure.replace("_", " ") if len(set(kinds)) == 1 else ""
+    heads = {title: f"{title} {one or 'held-out'}" for title in ("last", "best")}
+    head = "".join(
+        f'<th scope="col">{_safe(heads.get(title, title))}</th>' for title in ("run", "state", "step", *titles)
+    )
+    parts = []
+    for (kind, data), group in groups.items():
+        above = _group_head(kind, data, len(titles) + 3) if len(groups) > 1 else ""
+        parts.append(f"<tbody>{above}{_group(group, names, titles, kind)}</tbody>")
+    body = "".join(parts)
+    table = f'<table class="runs"><thead><tr>{head}</tr></thead>{body}</table>'
+    remarks = ["Bold: the best of the runs that compare."] if "<strong>" in body else []
+    if not any(map(math.isfinite, prices)):
+        remarks.append("Cost is not known: --dollars-per-hour adds it, as a column and an axis.")
+    note = f'<p class="meta">{" ".join(remarks)}</p>' if remarks else ""
+    return f"<section><h2>Results</h2>{scrolling(table, 'Results')}{note}</section>"
 
 
-def _curves(runs: Sequence[RunFolder], names: Sequence[str], axes: Sequence[Axis], measure: str) -> str:
-    """Returns both plots for each axis; a radio button chooses the axis."""
-    buttons, panels = [], []
-    for place, axis in enumerate(axes):
-        checked = " checked" if place == 0 else ""
-        button = f'<input type="radio" name="axis" id="axis-{place}"{checked}>'
-        buttons.append(f'{button}<label for="axis-{place}">by {axis.name}</label>')
-        held_out = _overlaid(runs, names, axis, "evaluation", measure, f"Held-out, by {axis.name}")
-        training = _overlaid(runs, names, axis, "train", "loss", f"Training loss, by {axis.name}")
-        panels.append(f'<div class="plots" id="panel-{place}">{held_out}{training}</div>')
-    return f'<section class="axes">{"".join(buttons)}{"".join(panels)}</section>'
+def _row(run: RunFolder, number: int, price: float, kind: Kind) -> Row:
+    tokens = number_in(run.last.get("tokens"))
+    flops = tokens * flops_per_token(run.recipe.model, run.recipe.data.seq_length)
+    written: dict[str, tuple[float, Callable[[float], str]]] = {
+        "tokens": (tokens, short),
+        "time": (run.seconds, duration),
+        "operations": (flops, operations),
+        "$": (run.seconds * price / 3600, rounded),
+    }
+    figures, texts = {}, {"state": run.state, "step": f"{run.step:,}"}
+    for title, (step, value) in (("last", run.last_of(kind.measure)), ("best", run.best_of(kind.measure))):
+        figures[title] = value
+        texts[title] = f"{run.start} {rounded(value)}" if step == 0 and math.isfinite(value) else rounded(value)
+    for title, (value, write) in written.items():
+        figures[title], texts[title] = value, write(value)
+    return Row(number, figures, texts, run.last_of(kind.measure)[0] > 0)
 
 
-def _overlaid(runs: Sequence[RunFolder], names: Sequence[str], axis: Axis, kind: str, key: str, title: str) -> str:
-    series, tails = [], []
-    for number, (run, name, factor) in enumerate(zip(runs, names, axis.factors)):
-        x, y = _curve(run, axis, factor, kind, key)
-        if not np.isfinite(y).any():
-            continue
-        label = name if len(runs) <= COLOURS else ""
-        series.append(Series(*downsample(x, y, STRIPS), f"run r{number}", label[:14], notes=[name]))
-        tails.append(y[len(y) // 10 :])
-    everything = np.concatenate(tails) if tails else np.empty(0)
-    top = float(np.nanmax(everything)) if np.isfinite(everything).any() else None
-    unit = key.replace("_", " ")
-    svg = line_plot(series, title=title, unit=unit, width=1072, height=380, top=top, across_unit=axis.unit)
-    return figure(title, svg, wide=True)
+def _group_head(kind: Kind, held_out: str, columns: int) -> str:
+    words = f"{kind.measure.replace('_', ' ')} on {held_out or 'unknown data'}" if kind.measure else "not evaluated"
+    return f'<tr><th scope="rowgroup" colspan="{columns}"><span>{_safe(words)}</span></th></tr>'
 
 
-def _curve(run: RunFolder, axis: Axis, factor: float, kind: str, key: str) -> tuple[Array, Array]:
-    """Returns x and y of a run's curve; evaluations have the tokens of the last record of training before them."""
-    lines = [line for line in run.lines if line["kind"] == kind]
-    steps, y = column(lines, key)
-    train = [line for line in run.lines if line["kind"] == "train"]
-    known_steps, worth = column(train, axis.key)
-    if axis.key == "seconds":
-        _, x = column(lines, "seconds")
+def _group(rows: Sequence[Row], names: Sequence[str], titles: Sequence[str], kind: Kind) -> str:
+    """Returns the rows of runs that compare, with the best figure of each column marked."""
+    best = {title: _best(rows, title, kind) for title in titles}
+    parts = []
+    for row in rows:
+        cells = [row.texts["state"], row.texts["step"]]
+        cells = [f"<td>{_safe(cell)}</td>" for cell in cells]
+        for title in titles:
+            text = _safe(row.texts[title])
+            cells.append(f"<td><strong>{text}</strong></td>" if row.number in best[title] else f"<td>{text}</td>")
+        name = f"{swatch(row.number)}{_safe(names[row.number])}"
+        parts.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>')
+    return "".join(parts)
+
+
+def _best(rows: Sequence[Row], title: str, kind: Kind) -> set[int]:
+    """Returns the numbers of the runs that are best in a column; none where its figures do not rank runs.
+
+    Time and cost rank runs over the same number of tokens.
+    """
+    if title in ("last", "best"):
+        low, known = kind.measure in LOW_IS_BEST, [row for row in rows if row.trained]
+    elif title in ("time", "$") and len({row.figures["tokens"] for row in rows}) == 1:
+        low, known = True, list(rows)
     else:
-        known = np.isfinite(worth)
-        points = np.concatenate([[0.0], known_steps[known]]), np.concatenate([[0.0], worth[known]])
-        x = np.interp(steps, *points)
-    if kind == "train":
-        y = smooth(y, smoothing_window(len(y)))
-    placed = np.isfinite(x)
-    x, y = x[placed], y[placed]
-    order = np.argsort(x, kind="stable")
-    return x[order] * factor, y[order]
+        return set()
+    values = {row.number: row.figures[title] for row in known if math.isfinite(row.figures[title])}
+    if len(values) < 2 or len(set(values.values())) < 2:
+        return set()
+    best = (min if low else max)(values.values())
+    return {number for number, value in values.items() if value == best}
 
 
 def _differences(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
-    """Returns a table of the settings in which the runs differ, a column for each run."""
-    settings = {key: [value_of(run.recipe, key) for run in runs] for key in known_keys() if key != "about"}
-    differ = {key: values for key, values in settings.items() if any(value != values[0] for value in values)}
-    differ.pop("tracking.run_dir", None)
-    if not differ:
-        return '<section><h2>Differences</h2><p class="nothing">the recipes are the same</p></section>'
-    head = "".join(f"<th>{_safe(name)}</th>" for name in ("setting", *names))
-    rows = "".join(
-        f'<tr><td class="key">{_safe(key)}</td>{"".join(f"<td>{_safe(str(value))}</td>" for value in values)}</tr>'
-        for key, values in differ.items()
+    """Returns a table of the settings and the data in which runs differ, a column for each run."""
+    found = differences_of(runs)
+    shown = {**{key: list(map(_shown, values)) for key, values in found.settings.items()}, **found.data}
+    noise = {key: list(map(_shown, values)) for key, values in found.noise.items()}
+    table = _table(shown, names, "Differences") if shown else ""
+    if noise:
+        words = f"{counted(len(noise), 'setting')} that change nothing of what is learned"
+        table += f"<details><summary>{words}</summary>{_table(noise, names, words)}</details>"
+    nothing = '<p class="nothing">the recipes and the data are the same</p>'
+    return f"<section><h2>Differences</h2>{table or nothing}</section>"
+
+
+def _table(rows: Mapping[str, Sequence[Any]], names: Sequence[str], label: str) -> str:
+    head = "".join(f'<th scope="col">{_safe(name)}</th>' for name in ("setting", *names))
+    body = "".join(
+        f'<tr><th scope="row">{_safe(key)}</th>'
+        + "".join(f"<td>{_safe('–' if value is None else str(value))}</td>" for value in values)
+        + "</tr>"
+        for key, values in rows.items()
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<section><h2>Differences</h2>{scrolling(table, 'Differences')}</section>"
+    table = f'<table class="runs differ"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return scrolling(table, label)
 
 
-def _styles(count: int) -> str:
-    """Returns the colours and dashes of so many runs, and what the radio buttons show."""
-    light, dark = [], []
-    for number in range(count):
-        colours = PALETTE[number % COLOURS]
-        dash = DASHES[number // COLOURS % len(DASHES)]
-        light.append(f".r{number} {{ stroke: {colours[0]}; border-color: {colours[0]}; }}")
-        dark.append(f".r{number} {{ stroke: {colours[1]}; border-color: {colours[1]}; }}")
-        light.append(f"svg .end.r{number} {{ fill: {colours[0]}; stroke: none; }}")
-        dark.append(f"svg .end.r{number} {{ fill: {colours[1]}; }}")
-        if dash:
-            light.append(f"path.r{number} {{ stroke-dasharray: {dash}; }}")
-    shown = [f"#axis-{place}:checked ~ #panel-{place} {{ display: grid; }}" for place in range(4)]
-    return "\n".join([*light, *shown, "@media (prefers-color-scheme: dark) {", *dark, "}", ""])
+def _shown(value: Any) -> str:
+    """Returns the value of a setting as a reader of tables wants it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {each}" for key, each in value.items())
+    return str(value) or "–"
 
 
 def _safe(text: str) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.runs.run_folder import RunFolder, find_runs, open_run
+from kogpt2_gluon.runs.run_folder import RECIPE_FILE, RunFolder, find_runs, open_run
 from kogpt2_gluon.storage.s3_prefix import S3Prefix
 from kogpt2_gluon.storage.s3_url import is_s3_url
+from kogpt2_gluon.wording import counted
 
 RECORD = ("recipe.yaml", "metrics.jsonl", "log.txt", "env.json", "data.json", "parent.json")
+MOST_NAMED = 6  # runs, in a line about a folder of them
 MOST_BYTES = 1 << 30  # of one file; a longer record is refused by name
 
 
@@ -57,21 +59,52 @@ def runs_below(place: Path) -> Iterator[tuple[list[RunFolder], list[RecipeError]
             if isinstance(each, RecipeError):
                 faults.append(each)
             else:
-                found.append(each if root == place else replace(each, place=_place(each.path, root, place)))
+                found.append(replace(each, place=_place(each.path, root, place)))
         yield found, faults
 
 
 @contextmanager
-def opened(places: Sequence[Path]) -> Iterator[list[RunFolder]]:
-    """Yields runs by their folders, or by their addresses in S3."""
+def opened(places: Sequence[Path], say: Callable[[str], None] = lambda line: None) -> Iterator[list[RunFolder]]:
+    """Yields runs by their folders, or by their addresses in S3, each once.
+
+    A folder that is not a run but holds runs is taken for these, and `say` is called with a line about it. RecipeError
+    for places that are no runs and hold none, all of them, or for a run whose recipe cannot be read.
+    """
     with ExitStack() as copies:
-        roots = [copies.enter_context(local_copy(place)) for place in places]
-        yield [
-            open_run(root, str(place) if root == place else S3Prefix(str(place)).url)
-            for root, place in zip(roots, places)
-        ]
+        found: dict[Path, RunFolder] = {}
+        faults: list[RecipeError] = []
+        for place in places:
+            root = copies.enter_context(local_copy(place))
+            for run in _runs_in(root, place, faults, say):
+                found.setdefault(run.path.resolve(), run)
+        if faults:
+            more = f"; and {counted(len(faults) - 1, 'more fault')}: " if faults[1:] else ""
+            raise RecipeError(f"{faults[0]}{more}{'; '.join(map(str, faults[1:]))}")
+        yield list(found.values())
+
+
+def _runs_in(root: Path, place: Path, faults: list[RecipeError], say: Callable[[str], None]) -> Iterator[RunFolder]:
+    """Yields the run in a folder, or those below it; what cannot be opened is appended to `faults`."""
+    below = [] if (root / RECIPE_FILE).is_file() else list(find_runs(root))
+    runs = [replace(each, place=_place(each.path, root, place)) for each in below if isinstance(each, RunFolder)]
+    faults += [each for each in below if isinstance(each, RecipeError)]
+    if below:
+        names = [str(run.path.relative_to(root)) for run in runs]
+        shown = ", ".join(names if len(names) <= MOST_NAMED + 1 else [*names[:MOST_NAMED], "..."])
+        say(f"{place}: not a run itself; it holds {counted(len(below), 'run')}, which are taken: {shown}")
+        yield from runs
+    elif (root / RECIPE_FILE).is_file():
+        try:
+            yield open_run(root, _place(root, root, place))
+        except RecipeError as error:
+            faults.append(error)
+    else:
+        faults.append(RecipeError(f"{place}: no {RECIPE_FILE} there, nor a run below; is this the folder of a run?"))
 
 
 def _place(path: Path, root: Path, place: Path) -> str:
+    """Returns where a run is in the user's words, by its path below the copy `root` of `place`."""
+    if root == place:
+        return str(path)
     rest = str(path.relative_to(root))
     return S3Prefix(str(place)).url + (f"/{rest}" if rest != "." else "")

@@ -14,6 +14,7 @@ from typing import Any
 
 from kogpt2_gluon.errors import KoGPT2Error, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
+from kogpt2_gluon.runs.data_record import DATA_FILE
 from kogpt2_gluon.runs.lock import check_unlocked
 from kogpt2_gluon.runs.logbook import read_logbook
 from kogpt2_gluon.runs.metrics import read_metrics
@@ -21,6 +22,7 @@ from kogpt2_gluon.runs.watching import how_it_ended
 from kogpt2_gluon.storage.links import read_file
 
 DEEPEST = 5  # levels of folders below the one that is searched
+RECIPE_FILE = "recipe.yaml"
 PARENT_FILE = "parent.json"  # of a run that began as a fork
 
 
@@ -62,21 +64,53 @@ class RunFolder:
     @property
     def measure(self) -> str:
         """The figure that runs on the same held-out data are compared by: bits_per_byte, or a task's score."""
-        names = [name for name in (self.evaluations[-1] if self.evaluations else {}) if name not in NO_SCORES]
-        return "bits_per_byte" if "bits_per_byte" in names or not names else names[0]
+        for line in reversed(self.evaluations):
+            if names := [name for name in line if name not in NO_SCORES and _is_number(line[name])]:
+                return "bits_per_byte" if "bits_per_byte" in names else names[0]
+        return "bits_per_byte"
 
     @property
     def best(self) -> float:
         """The best held-out figure on record: the lowest bits_per_byte, or the highest score; NaN if there is none."""
-        values = [float(line[self.measure]) for line in self.evaluations if _is_number(line.get(self.measure))]
-        choose = min if self.measure == "bits_per_byte" else max
-        return choose(values, default=math.nan)
+        return self.best_of(self.measure)[1]
 
     @property
     def final(self) -> float:
         """The last held-out figure on record, which a run that is done has made over the whole set; NaN without one."""
-        values = [float(line[self.measure]) for line in self.evaluations if _is_number(line.get(self.measure))]
-        return values[-1] if values else math.nan
+        return self.last_of(self.measure)[1]
+
+    def best_of(self, measure: str) -> tuple[int, float]:
+        """Returns the step and the value of the best held-out figure of a name; 0 and NaN if there is none.
+
+        Step 0 is the evaluation before the first update.
+        """
+        choose = min if measure in LOW_IS_BEST else max
+        return choose(self._figures(measure), key=lambda figure: figure[1], default=(0, math.nan))
+
+    def last_of(self, measure: str) -> tuple[int, float]:
+        """Returns the step and the value of the last held-out figure of a name; 0 and NaN if there is none."""
+        return (self._figures(measure) or [(0, math.nan)])[-1]
+
+    def _figures(self, measure: str) -> list[tuple[int, float]]:
+        return [(line["step"], float(line[measure])) for line in self.evaluations if _is_number(line.get(measure))]
+
+    @property
+    def start(self) -> str:
+        """A word for what was evaluated at step 0: ``untrained``, or ``start`` if that network was trained before."""
+        return "start" if self.recipe.training.init_from or self.recipe.distillation.init_layers else "untrained"
+
+    @property
+    def started(self) -> float:
+        """When the run began, in seconds since 1970, and a fork when it went on; NaN if not on record."""
+        step, spent = self.parent.get("step"), 0.0
+        for line in self.lines:
+            if not _is_number(line.get("seconds")) or not _is_number(line.get("time")):
+                continue
+            if isinstance(step, int) and line["step"] <= step:
+                spent = float(line["seconds"])
+            else:
+                return float(line["time"]) - max(float(line["seconds"]) - spent, 0.0)
+        return math.nan
 
     @property
     def last(self) -> Mapping[str, Any]:
@@ -99,6 +133,12 @@ class RunFolder:
         return self._plain("env.json")
 
     @property
+    def data(self) -> list[dict[str, Any]]:
+        """The facts of each set that the run reads, as its data.json has them; empty if they are not on record."""
+        sets = self._plain(DATA_FILE).get("sets")
+        return [each for each in sets if isinstance(each, dict)] if isinstance(sets, list) else []
+
+    @property
     def workers(self) -> int:
         """The number of workers of the last start; 0 if that is not on record."""
         starts = [entry.text for entry in read_logbook(self.path) if entry.kind == "start"]
@@ -118,14 +158,15 @@ class RunFolder:
         return plain if isinstance(plain, dict) else {}
 
 
+LOW_IS_BEST = ("bits_per_byte", "loss", "perplexity")  # of a task's scores the highest is the best
 NO_SCORES = ("kind", "step", "time", "seconds", "loss", "perplexity")
 
 
 def open_run(path: Path, place: str = "") -> RunFolder:
     """Opens the folder of a run. RecipeError if it has no recipe that can be read."""
-    if not (path / "recipe.yaml").is_file():
+    if not (path / RECIPE_FILE).is_file():
         raise RecipeError(f"{path}: no recipe.yaml there; is this the folder of a run?")
-    recipe, lines = load_recipe(str(path / "recipe.yaml")), []
+    recipe, lines = load_recipe(str(path / RECIPE_FILE)), []
     with contextlib.suppress(KoGPT2Error):  # it has not begun, or its record is damaged, which `kogpt2 report` says
         lines = read_metrics(path)
     return RunFolder(path, recipe, lines, place or str(path))
@@ -135,7 +176,7 @@ def find_runs(root: Path) -> Iterator[RunFolder | RecipeError]:
     """Yields the runs in a folder and below, in the order of their paths; an error for one that cannot be read."""
     for folder, names, files in os.walk(root):
         path = Path(folder)
-        if "recipe.yaml" in files and ("metrics.jsonl" in files or "checkpoints" in names or "log.txt" in files):
+        if RECIPE_FILE in files and ("metrics.jsonl" in files or "checkpoints" in names or "log.txt" in files):
             names.clear()  # its checkpoints have recipes too
             try:
                 yield open_run(path)
