@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kogpt2_gluon.pages.labels import elided
 from kogpt2_gluon.pages.plot import rounded, short
 
 SIDE, TOP, BOTTOM = 70, 44, 26
@@ -110,9 +111,8 @@ def _axis(x: float, quantity: Quantity, height: int) -> list[str]:
         y, anchor, shift = _down(place, height) + 4, "start", 8
         if quantity.has_numbers:
             anchor, shift, y = "middle", 0, y + (12 if place == 0 else -12 if place == 1 else 0)
-        parts.append(
-            f'<text class="tick" text-anchor="{anchor}" x="{x + shift:.1f}" y="{y:.1f}">{html.escape(text[:24])}</text>'
-        )
+        shown = html.escape(elided(text, 24))
+        parts.append(f'<text class="tick" text-anchor="{anchor}" x="{x + shift:.1f}" y="{y:.1f}">{shown}</text>')
     return parts
 
 

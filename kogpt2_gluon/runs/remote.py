@@ -68,7 +68,7 @@ def opened(places: Sequence[Path], say: Callable[[str], None] = lambda line: Non
     """Yields runs by their folders, or by their addresses in S3, each once.
 
     A folder that is not a run but holds runs is taken for these, and `say` is called with a line about it. RecipeError
-    for places that are no runs and hold none, all of them, or for a run whose recipe cannot be read.
+    that names all places without a run, and all runs whose recipe cannot be read.
     """
     with ExitStack() as copies:
         found: dict[Path, RunFolder] = {}

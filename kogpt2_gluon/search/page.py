@@ -96,7 +96,8 @@ def _curves(study: Study, trials: Sequence[Trial], best: Trial | None) -> str:
         series.append(Series(x, y, "heldout solid" if is_best else "raw", f"trial {trial.number}" if is_best else ""))
     drawn = [one for one in series if len(one.x)]
     unit = study.measure.replace("_", " ")
-    tops = [float(np.nanmax(one.y[1:])) for one in drawn if len(one.y) > 1 and np.isfinite(one.y[1:]).any()]
+    later = [one.y[1:][np.isfinite(one.y[1:])] for one in drawn]
+    rest = np.concatenate(later) if drawn else np.empty(0)  # the frame leaves out where the trials begin
     plot = (
         line_plot(
             drawn,
@@ -104,7 +105,8 @@ def _curves(study: Study, trials: Sequence[Trial], best: Trial | None) -> str:
             unit=unit,
             width=1072,
             height=380,
-            top=max(tops) if tops and study.best_is_low else None,
+            top=float(rest.max()) if rest.size and study.best_is_low else None,
+            bottom=float(rest.min()) if rest.size and not study.best_is_low else None,
         )
         if drawn
         else ""

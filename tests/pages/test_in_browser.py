@@ -24,7 +24,7 @@ from kogpt2_gluon.search.page import write_page
 from kogpt2_gluon.search.searching import search
 from kogpt2_gluon.search.space import read_space
 from kogpt2_gluon.search.study import Plan, Study
-from tests.runs.test_comparison import make_run
+from tests.runs.test_comparison import make_run, make_task_run
 from tests.search.conftest import PLANTED
 from tests.serving.conftest import browser
 
@@ -33,7 +33,7 @@ __all__ = ["browser"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 SIZES = [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
-PAGES = ("report", "comparison", "search")
+PAGES = ("report", "comparison", "mixed", "search")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The files of the pages, with something in every section of them."""
     work = tmp_path_factory.mktemp("pages")
     runs = [
-        make_run(work / f"run-{n}", 200, 2 + n / 5, (f"training.learning_rate={1e-3 * (n + 1)}",)) for n in range(3)
+        make_run(work / f"run-{n}", steps, 2 + n / 50, (f"training.learning_rate={1e-3 * (n + 1)}",))
+        for n, steps in enumerate((200, 200, 60))
     ]
+    tasks = [make_task_run(work / f"of-films-{n}", "nsmc", "accuracy", 0.5, 0.8 + n / 50) for n in range(2)]
     (runs[0] / "samples").mkdir()
     for step in (20, 40, 60):
         (runs[0] / "samples" / f"step-{step:08}.txt").write_text(f"step {step}\n\n> 오늘은\n오늘은 날씨가 맑다.\n")
@@ -65,6 +67,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "report": write_report(runs[0]),
         "comparison": write_comparison([open_run(run) for run in runs], work / "comparison.html", [1.0] * 3),
+        "mixed": write_comparison([open_run(run) for run in (*runs[1:], *tasks)], work / "mixed.html"),
         "search": write_page(study, trials),
     }
 
@@ -132,3 +135,53 @@ def test_labels_at_the_right_end_do_not_overlap_ticks(show: Any) -> None:
                 for other in plot[number + 1 :]:
                     apart = right <= other[0] or other[2] <= left or bottom <= other[1] + 2 or other[3] <= top + 2
                     assert apart, (name, (left, top, right, bottom), other)
+
+
+def test_on_a_phone_plots_are_drawn_for_it_and_names_stay_in_sight(show: Any) -> None:
+    page = show("comparison", 390)
+    assert page.locator("#panel-0 svg.narrow").first.is_visible()
+    assert not page.locator("#panel-0 svg.broad").first.is_visible()
+    size = page.evaluate("document.querySelector('#panel-0 svg.narrow').getBoundingClientRect().width / 354")
+    assert size == pytest.approx(1, abs=0.05), "its letters are not made smaller"
+    box = page.get_by_role("region", name="Results")
+    name = box.locator("tbody th[scope=row]").first
+    before = name.bounding_box()["x"]
+    box.evaluate("box => box.scrollTo(1000, 0)")
+    assert box.evaluate("box => box.scrollLeft") > 0 and name.bounding_box()["x"] == before
+    wide = show("comparison", 1280)
+    assert wide.locator("#panel-0 svg.broad").first.is_visible()
+    assert not wide.locator("#panel-0 svg.narrow").first.is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_labels_are_in_the_picture_and_next_to_the_ends_of_their_lines(show: Any, width: int) -> None:
+    page = show("comparison", width)
+    plots = page.evaluate(
+        """() => [...document.querySelectorAll("#panel-0 svg[role=img]")].filter(svg => svg.clientWidth).map(svg => ({
+            right: svg.getBoundingClientRect().right,
+            labels: [...svg.querySelectorAll("text.end:not(.name)")].map(text => ({
+                run: text.getAttribute("class").match(/r[0-9]/)[0], left: text.getBoundingClientRect().left})),
+            rights: [...svg.querySelectorAll("text.end")].map(text => text.getBoundingClientRect().right),
+            ends: Object.fromEntries([...svg.querySelectorAll("path.run")].map(path => {
+                const at = path.getPointAtLength(path.getTotalLength()).matrixTransform(path.getScreenCTM());
+                return [path.getAttribute("class").match(/r[0-9]/)[0], at.x]}))}))"""
+    )
+    assert len(plots) == 2
+    for plot in plots:
+        assert len(plot["labels"]) == 3 and max(plot["rights"]) <= plot["right"] + 1
+        for label in plot["labels"]:
+            assert 0 < label["left"] - plot["ends"][label["run"]] < 20
+        early, late = plot["ends"]["r2"], plot["ends"]["r0"]
+        assert early < late - 50
+
+
+def test_what_does_not_compare_is_said_first(show: Any) -> None:
+    page = show("mixed")
+    note = page.locator(".caveat")
+    assert note.is_visible() and "accuracy of nsmc: of-films-0, of-films-1" in note.inner_text()
+    results = page.get_by_role("region", name="Results")
+    assert note.bounding_box()["y"] < results.bounding_box()["y"]
+    assert page.locator(".differ").first.is_visible() and not page.get_by_text("tracking.sample_prompts").is_visible()
+    page.locator("summary").last.focus()
+    page.keyboard.press("Enter")
+    assert page.get_by_text("tracking.sample_prompts").is_visible()

@@ -45,6 +45,35 @@ def make_run(path: Path, steps: int = 60, floor: float = 3.0, settings: tuple[st
     return path
 
 
+def make_task_run(path: Path, task: str, metric: str, start: float, end: float) -> Path:
+    """A folder with the record of a task's run, written by hand."""
+    without_text = ("data.train=", "data.test=", "tracking.sample_prompts=[]")
+    make_run(path, 40, settings=(f"task.name={task}", "task.data=rows", *without_text))
+    lines = [line for line in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())]
+    scores = [
+        {"kind": "evaluation", "step": step, "time": 1.7e9 + step, "seconds": step / 2, "loss": 0.5, metric: score}
+        for step, score in ((0, start), (20, end - 0.01), (40, end))
+    ]
+    kept = [line for line in lines if line["kind"] == "train"]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*kept, *scores]))
+    return path
+
+
+def add_data(path: Path, documents: int = 100, size: int = 5000, tokenizer: str = "a", prints: str = "f") -> Path:
+    """Adds a data.json to the folder of a run."""
+    vocabulary = {"tokenizer": f"4,000 tokens, sha256 {tokenizer * 16}"}
+    train = {"role": "train", "path": "shards/train", "documents": 900, "cleaning": f"{documents} read", **vocabulary}
+    held_out = {"role": "held-out", "path": "shards/test", "documents": documents, "bytes_of_text": size}
+    facts = {"fingerprint": "order", "sets": [train, {**held_out, **vocabulary, "fingerprint": prints}]}
+    (path / "data.json").write_text(json.dumps(facts))
+    return path
+
+
+def plots_in(text: str, style: str = "broad") -> list[str]:
+    """The titles of the plots of a page that have a style."""
+    return re.findall(rf'<svg class="{style}"[^>]*aria-label="([^"]*)"', text)
+
+
 def test_curves_over_each_other_and_what_differs(tmp_path):
     runs = [
         open_run(make_run(tmp_path / "a")),
@@ -53,13 +82,92 @@ def test_curves_over_each_other_and_what_differs(tmp_path):
     text = render_comparison(runs)
     page = Page(text)
     words = " ".join(page.texts)
-    assert page.tags.count("svg") == 6  # held-out and training, by tokens, time and operations; no price is known
+    # held-out and training, by tokens, time and operations; no price is known
+    assert len(plots_in(text)) == len(plots_in(text, "narrow")) == 6
     assert page.references == [] and "script" not in page.tags
     assert not any(re.search("nan|inf", numbers) for numbers in numbers_in_svg(text))
     assert "model.dropout" in words and "0.25" in words and "tracking.log_interval" in words
     assert "training.learning_rate" not in words and "run_dir" not in words
     assert f"{(2 + 7 / 60) / 3:#.4g}" in words  # the last of b
-    assert render_comparison(runs, [12.0, 12.0]).count("<svg") == 8
+    assert "--dollars-per-hour" in words and "$" not in page.texts
+    assert len(plots_in(render_comparison(runs, [12.0, 12.0]))) == 8
+    assert "--dollars-per-hour" not in render_comparison(runs, [12.0, 12.0])
+    assert "caveat" not in text.partition("<body>")[2], "these runs compare"
+
+
+def test_figures_of_another_kind_have_axes_of_their_own(tmp_path):
+    paths = [
+        make_run(tmp_path / "text"),
+        make_task_run(tmp_path / "films", "nsmc", "accuracy", 0.5, 0.85),
+        make_task_run(tmp_path / "films-2", "nsmc", "accuracy", 0.48, 0.84),
+        make_task_run(tmp_path / "likeness", "korsts", "spearman", 0.0, 0.7),
+    ]
+    text = render_comparison([open_run(path) for path in paths])
+    titles = [title.removesuffix(", by tokens") for title in plots_in(text) if title.endswith("by tokens")]
+    assert titles == [
+        "Held-out bits per byte",
+        "Held-out accuracy of nsmc",
+        "Held-out spearman of korsts",
+        "Training loss, vocabulary of 4,000 tokens",
+        "Training loss of nsmc",
+        "Training loss of korsts",
+    ]
+    note = " ".join(Page(text.partition('class="caveat"')[2].partition("</section>")[0].partition(">")[2]).texts)
+    assert "accuracy of nsmc: films, films-2; spearman of korsts: likeness" in note
+    best = re.findall(r"<strong>([^<]*)</strong>", text)
+    assert best == ["0.8500", "0.8500"], "only the two of nsmc compare, and the higher accuracy is the best"
+    accuracies = [plot for plot in text.split("<figure>") if "Held-out accuracy of nsmc, by tokens" in plot]
+    ticks = [float(tick) for tick in re.findall(r'class="tick" text-anchor="end"[^>]*>([\d.]+)<', accuracies[0])]
+    assert min(ticks) >= 0.8 and "below the frame: beginnings from 0.4800 on" in accuracies[0]
+
+
+def test_a_frame_without_the_untrained_beginning_shows_small_differences(tmp_path):
+    paths = []
+    for name, floor in (("a", 1.445), ("b", 1.463)):
+        paths.append(make_run(tmp_path / name, 200))
+        with (paths[-1] / "metrics.jsonl").open("w") as file:
+            for step in range(0, 201, 20):
+                bits = 2.57 if step == 0 else floor + 2 / step
+                line = {"kind": "evaluation", "step": step, "time": 1.0, "seconds": step, "bits_per_byte": bits}
+                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps({"kind": "train", "step": step, "tokens": 100 * step, "loss": 5.0}) + "\n")
+    text = render_comparison([open_run(path) for path in paths])
+    (plot,) = [each for each in text.split("<svg ") if 'broad"' in each and "Held-out bits per byte, by tokens" in each]
+    ends = [float(path.rpartition(" ")[2]) for path in re.findall(r'<path class="run r\d" d="([^"]*)"', plot)]
+    assert abs(ends[0] - ends[1]) > 30, "pixels, of 316"
+    assert "above the frame: beginnings of up to 2.570" in text
+
+
+def test_results_are_grouped_by_held_out_data(tmp_path):
+    paths = [
+        add_data(make_run(tmp_path / name, floor=floor, settings=("data.test=shards/test",)), size=size)
+        for name, floor, size in (("a", 3.0, 5000), ("b", 2.0, 5000), ("c", 1.0, 6000))
+    ]
+    text = render_comparison([open_run(path) for path in paths])
+    groups = re.findall(r'scope="rowgroup"[^>]*><span>([^<]*)<', text)
+    assert groups == ["bits per byte on 100 documents of 5,000 bytes", "bits per byte on 100 documents of 6,000 bytes"]
+    assert set(re.findall(r"<strong>([^<]*)</strong>", text)) == {f"{(2 + 7 / 60) / 3:#.4g}"}, "of a and b alone"
+    words = " ".join(Page(text).texts)
+    assert "Different held-out data" in words and "held-out: bytes of text" in words and "6,000" in words
+    assert [title for title in plots_in(text) if "Held-out" in title and "by time" in title] == [
+        f"Held-out {group.replace(' on ', ': ')}, by time" for group in groups
+    ]
+
+
+def test_what_does_not_matter_is_folded(tmp_path):
+    runs = [
+        open_run(make_run(tmp_path / "a")),
+        open_run(make_run(tmp_path / "b", settings=("tracking.log_interval=7", "model.dropout=0.3", "name=x"))),
+    ]
+    shown, _, folded = render_comparison(runs).partition("<h2>Differences</h2>")[2].partition("<details>")
+    assert "model.dropout" in shown and "tracking.log_interval" not in shown and "tracking.log_interval" in folded
+
+
+def test_operations_have_their_unit(tmp_path):
+    run = make_run(tmp_path / "a")
+    text = render_comparison([open_run(run), open_run(make_run(tmp_path / "b"))])
+    assert re.search(r"<td>[\d.]+ [GT]FLOP</td>", text) and "FLOP, floating-point operations</text>" in text
+    assert ">seconds</text>" in text, "30 of them are no hours"
 
 
 def test_fifty_runs_of_many_points_make_a_small_page(tmp_path):
@@ -130,6 +238,21 @@ def test_the_command(tmp_path, monkeypatch):
     assert "takes no --out" in refused.stderr
     (tmp_path / "b" / "metrics.jsonl").write_text("not json\nat all\n")
     assert "line 1 is not a JSON object" in kogpt2("report", "a", "b", code=3).stderr
+
+
+def test_a_folder_of_runs_counts_as_these(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("seeds/seed-0", "seeds/seed-1", "alone"):
+        make_run(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    shown = kogpt2("runs", "compare", "seeds", "alone", "alone", "--json")
+    assert [run["run"] for run in json.loads(shown.stdout)["runs"]] == ["seeds/seed-0", "seeds/seed-1", "alone"]
+    assert shown.stderr == "kogpt2: seeds: not a run itself; it holds 2 runs, which are taken: seed-0, seed-1\n"
+    made = kogpt2("report", "seeds")
+    assert made.stdout == "comparison.html\n" and "seed-0, seed-1" in made.stderr
+    assert "2 runs" in (tmp_path / "comparison.html").read_text()
+    refused = kogpt2("report", "empty", "alone", "nowhere", code=2).stderr
+    assert "empty: no recipe.yaml there, nor a run below" in refused and "nowhere: no recipe.yaml there" in refused
 
 
 def upload(store, folder: Path, prefix: str) -> None:
