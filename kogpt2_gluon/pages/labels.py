@@ -10,7 +10,7 @@ from kogpt2_gluon.wording import width_of
 LABEL = 30  # height of a label, which has two lines: the last value, and the line's name
 GAP = 8  # between the end of a line and its label
 NEAR = 0.06  # of the frame's width: a line that ends so near to its right edge has its label right of the frame
-VALUE_COLUMN, NAME_COLUMN = 8.2, 6.4  # width of a column of text in its two sizes, 13 bold and 11.5 pixels
+VALUE_COLUMN, NAME_COLUMN = 8.4, 6.9  # width of a column of text in its two sizes, 13 bold and 11.5 pixels
 
 
 @dataclass(frozen=True)

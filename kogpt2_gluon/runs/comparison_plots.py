@@ -21,6 +21,7 @@ from kogpt2_gluon.wording import OPERATIONS, counted
 COLOURS = 8  # that readers tell apart; later runs have them again, in another dash
 MOST_DATA = 8  # held-out data that have axes of their own
 BEGINNING = 0.05  # of a run's steps, which the frame leaves out: the fall from the untrained network flattens the rest
+TIMES = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 PALETTE = (  # Okabe and Ito's, which colour-blind readers tell apart: on light and on dark paper
     ("#0067a3", "#5bb8ee"),
     ("#bf4f00", "#f0a83c"),
@@ -99,9 +100,6 @@ def axes_of(runs: Sequence[RunFolder], prices: Sequence[float]) -> list[Axis]:
     if all(math.isfinite(price) for price in prices):
         axes.append(Axis("cost", "dollars", [price / 3600 for price in prices], "seconds"))
     return axes
-
-
-TIMES = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 
 def curves(runs: Sequence[RunFolder], names: Sequence[str], axes: Sequence[Axis]) -> str:

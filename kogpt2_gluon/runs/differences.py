@@ -46,7 +46,7 @@ def differences_of(runs: Sequence[RunFolder]) -> Differences:
 
 
 def _data(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
-    """Returns the facts about the runs' data that differ between the runs that have data on record.
+    """Returns the facts about the runs' data that differ between the runs that have them on record.
 
     A fingerprint is left out where something else of its set differs, and a held-out set's fact where it is that of the
     set to train on.
@@ -55,7 +55,7 @@ def _data(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
     facts = [_facts(each) for each in sets]
     names = list(dict.fromkeys(name for each in facts for name in each))
     found = {name: [each.get(name) for each in facts] for name in names}
-    differ = {name: values for name, values in found.items() if _differ([v for v, own in zip(values, sets) if own])}
+    differ = {name: values for name, values in found.items() if _differ([each for each in values if each is not None])}
     for name, values in list(differ.items()):
         role, _, fact = name.partition(": ")
         others = [other for other in differ if other.startswith(f"{role}: ") and other != name]

@@ -77,9 +77,10 @@ def opened(places: Sequence[Path], say: Callable[[str], None] = lambda line: Non
             root = copies.enter_context(local_copy(place))
             for run in _runs_in(root, place, faults, say):
                 found.setdefault(run.path.resolve(), run)
+        if len(faults) == 1:
+            raise faults[0]
         if faults:
-            more = f"; and {counted(len(faults) - 1, 'more fault')}: " if faults[1:] else ""
-            raise RecipeError(f"{faults[0]}{more}{'; '.join(map(str, faults[1:]))}")
+            raise RecipeError("; ".join(map(str, faults)))
         yield list(found.values())
 
 
