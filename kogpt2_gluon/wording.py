@@ -12,6 +12,7 @@ Say = Callable[[str], None]  # is given a line for people
 def silent(line: str) -> None:
     """A `Say` for nobody."""
 
+
 OPERATIONS = ((1e21, "ZFLOP"), (1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"))  # the largest first
 
 

@@ -178,8 +178,6 @@ def _files_of_task(recipe: Recipe) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(filter(None, named)))
 
 
-
-
 # ---- its result -----------------------------------------------------------------------------------------------------
 
 
