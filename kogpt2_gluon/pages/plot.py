@@ -311,7 +311,7 @@ def tick_texts(axis: Axis) -> list[str]:
 def _room_for(series: Sequence[Series], width: int) -> int:
     """Returns the room right of the frame that the labels need."""
     widest = max((Label(0, 0, "", one.label, 0).width for one in series), default=0.0)
-    return int(min(max(RIGHT, widest + 12), max(RIGHT, MOST_RIGHT * width)))
+    return int(min(max(RIGHT, widest + 10), max(RIGHT, MOST_RIGHT * width)))
 
 
 def _finite(one: Series, log: bool) -> Series:
