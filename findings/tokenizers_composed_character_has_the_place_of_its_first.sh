@@ -2,7 +2,7 @@
 # tokenizers: a character that a normalizer composes has the place of its first letter only, so the end of a text is cut.
 #
 # Guess: `offsets` of a token are the characters of the given text that it stands for. "말" in decomposed form (NFD, as
-# macOS names files and as many input methods and texts of India are stored) is three letters, so its offsets are (0, 3).
+# in names of files from macOS) is three letters, so its offsets are (0, 3).
 # What happens: NFC and NFKC give the composed syllable the place of the first letter, (0, 1). text[0:1] is "ᄆ". The same
 # goes for a vowel sign of two parts (Bengali, Tamil, Malayalam) and for a letter with an accent. Ids are right, and in
 # composed text so are offsets, so a test on ordinary text passes.
