@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -176,7 +177,8 @@ def fork(
 def prune(paths: tuple[Path, ...], keep: int, aside: bool, yes: bool) -> None:
     """List the checkpoints of runs that are not needed to go on, and remove them with --yes.
 
-    The newest one stays, and the best one in addition to --keep. A run that is training is refused.
+    The newest one stays, and the best one in addition to --keep. If the newest is damaged, the newest whole one stays
+    too. A run that is training is refused, and so is a copy whose checkpoints are those of the original.
 
     \b
     Example: kogpt2 runs prune runs/* --keep 2
@@ -188,7 +190,7 @@ def prune(paths: tuple[Path, ...], keep: int, aside: bool, yes: bool) -> None:
 
     total = 0
     for run in [open_run(path) for path in paths]:
-        for path, size in remove(run, keep, aside) if yes else to_prune(run, keep, aside):
+        for path, size in (remove if yes else to_prune)(run, keep, aside, functools.partial(click.echo, err=True)):
             echo(f"{path}  {gigabytes(size)}")
             total += size
     echo(f"{gigabytes(total)} {'removed' if yes else 'would go; --yes removes them'}" if total else "nothing to remove")
