@@ -65,10 +65,15 @@ def write_environment(run_dir: Path) -> Path:
 def select_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """Selects the variables that shape a run, by an allowlist of prefixes, without those named like a secret."""
     return {
-        name: USER_IN_URL.sub(HIDDEN, value)
+        name: hide_users(value)
         for name, value in sorted(variables.items())
         if name.startswith(VARIABLES) and not SECRET_VARIABLE.search(name)
     }
+
+
+def hide_users(text: str) -> str:
+    """Returns a text without the names and passwords in its addresses: ``http://name:password@host``."""
+    return USER_IN_URL.sub(HIDDEN, text)
 
 
 def hide_secrets(arguments: Sequence[str]) -> list[str]:
@@ -83,7 +88,7 @@ def hide_secrets(arguments: Sequence[str]) -> list[str]:
         elif equals and secret:
             argument = f"{name}={HIDDEN}"
         hide_next = not hide_next and secret and not equals and argument.startswith("-")
-        shown.append(USER_IN_URL.sub(HIDDEN, argument))
+        shown.append(hide_users(argument))
     return shown
 
 

@@ -72,7 +72,7 @@ class Tracker(NullTracker):
 
     `step` is the step to go on from. Records that a killed run made after it are removed, so that no step is recorded
     twice; None starts the record again from nothing (log.txt is only ever appended to). A terminal shows live progress
-    below the lines, other outputs get plain lines only. Use it as a context manager.
+    below the lines, other outputs get plain lines only. Use it as a context manager, which starts `followers`.
 
     RecipeError if RUN_DIR cannot be made, DataError if its metrics.jsonl is damaged.
     """
@@ -84,12 +84,12 @@ class Tracker(NullTracker):
         step: int | None = None,
         tensorboard: bool = True,
         console: Console | None = None,
-        followers: Sequence[Background] = (),
+        followers: Callable[[], Sequence[Background]] = tuple,
     ) -> None:
         self.run_dir, self.num_steps = Path(run_dir), num_steps
         self._is_new, self._start_step = step is None, step or 0
         self._tensorboard, self._console = tensorboard, console
-        self._followers = list(followers)
+        self._start_followers, self._followers = followers, list[Background]()
         self._eta = Eta()
         self._seconds_before = 0.0
         self._recorded: set[tuple[str, int]] = set()  # records that the file has already of the step to go on from
@@ -106,11 +106,13 @@ class Tracker(NullTracker):
         self._rewind()
         self._metrics = (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8")
         self._log = _open_log(self.run_dir / "log.txt")
-        if self._tensorboard:
-            folder, begun = self.run_dir / "tensorboard", None if self._is_new else self._start_step
-            self._followers.append(Background("tracking.tensorboard", lambda: TensorBoard(folder, begun)))
         self._display = Display(self._console, self.num_steps, self._start_step)
         self._began = time.monotonic()
+        # Last, since a run that some server got to know must be closed there.
+        self._followers += self._start_followers()
+        if self._tensorboard:
+            folder, begun = self.run_dir / "tensorboard", None if self._is_new else self._start_step
+            self._followers.append(Background("tracking.tensorboard", lambda _: TensorBoard(folder, begun)))
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -249,7 +251,7 @@ def tracker_for(
     followers: Callable[[], Sequence[Background]] = tuple,
 ) -> NullTracker:
     """The tracker of worker `rank`: a `Tracker` for rank 0, which alone writes files, else a `NullTracker`."""
-    return Tracker(run_dir, num_steps, step, tensorboard, console, followers()) if rank == 0 else NullTracker()
+    return Tracker(run_dir, num_steps, step, tensorboard, console, followers) if rank == 0 else NullTracker()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

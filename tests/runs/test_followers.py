@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -13,11 +12,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.recipe import load_recipe
-from kogpt2_gluon.runs.followers import background
+from kogpt2_gluon.runs.followers import background, chosen
 from kogpt2_gluon.runs.followers.background import Background, Figures, close_all
 from kogpt2_gluon.runs.followers.chosen import followers_of
-from kogpt2_gluon.runs.metrics import Tracker, read_metrics
+from kogpt2_gluon.runs.metrics import Tracker, read_metrics, tracker_for
 from tests.helpers import small_disk
 from tests.runs.tracking_helpers import log
 
@@ -52,7 +52,7 @@ def impatient(monkeypatch):
 
 def test_every_record_arrives_once_and_in_order():
     kept = Kept()
-    follower = Background("kept", lambda: kept)
+    follower = Background("kept", lambda _: kept)
     for step in range(5000):
         follower.put(figures(step))
     assert close_all([follower], done=True) == []
@@ -62,13 +62,45 @@ def test_every_record_arrives_once_and_in_order():
 def test_what_fails_for_a_while_gets_the_same_records_again(impatient):
     kept = Kept()
     kept.fails = 1
-    follower = Background("tracking.kept", lambda: kept)
+    follower = Background("tracking.kept", lambda _: kept)
     follower.put(figures(1))
     while not kept.steps:
         time.sleep(0.01)
     notes = close_all([follower], done=False)
     assert kept.steps == [1] and kept.closed is False
     assert "ConnectionError: no route to host; the run goes on" in notes[0] and notes[1] == "tracking.kept: works again"
+
+
+def test_loss_of_records_is_said_while_the_run_goes_on(impatient, monkeypatch):
+    monkeypatch.setattr(background, "MOST_WAITING", 10)
+    release = threading.Event()
+
+    class Slow(Kept):
+        def add(self, records) -> None:
+            release.wait()
+            super().add(records)
+
+    follower = Background("tracking.slow", lambda _: Slow())
+    for step in range(1000):
+        follower.put(figures(step))
+    assert follower.take_notes() == [
+        "WARNING tracking.slow: 10 records wait for it already; from here on some are lost"
+    ]
+    assert follower.take_notes() == []
+    release.set()
+    (note,) = close_all([follower], done=True)
+    assert "of 1,000 records did not arrive" in note
+
+
+def test_a_tracker_that_cannot_begin_starts_no_follower(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("damage\n{}\n")
+    started = []
+    with (
+        pytest.raises(DataError),
+        tracker_for(0, tmp_path, 20, 5, tensorboard=False, followers=lambda: started.append(1) or []),
+    ):
+        pass
+    assert started == []
 
 
 def test_what_hangs_costs_its_records_and_nothing_else(impatient, monkeypatch):
@@ -79,72 +111,43 @@ def test_what_hangs_costs_its_records_and_nothing_else(impatient, monkeypatch):
         def add(self, records) -> None:
             release.wait()
 
-    follower = Background("tracking.hangs", Hangs)
+    follower = Background("tracking.hangs", lambda _: Hangs())
     began = time.monotonic()
     for step in range(100_000):
         follower.put(figures(step))
     assert time.monotonic() - began < 30  # it would be for ever
     notes = close_all([follower], done=True)
     release.set()
-    assert notes == ["WARNING tracking.hangs: 100,000 of 100,000 records did not arrive"]
+    assert notes == [
+        "WARNING tracking.hangs: 10 records wait for it already; from here on some are lost",
+        "WARNING tracking.hangs: 100,000 of 100,000 records did not arrive",
+    ]
 
 
 def test_a_package_that_is_not_installed_is_one_line(monkeypatch, tmp_path):
     for name in ("mlflow.tracking", "wandb"):
         monkeypatch.setitem(sys.modules, name, None)
     settings = [f"tracking.run_dir={tmp_path}", "tracking.mlflow=http://localhost:1", "tracking.wandb=offline"]
-    chosen = followers_of(load_recipe("demo", settings), is_new=True)
-    notes = close_all(chosen, done=True)
+    notes = close_all(followers_of(load_recipe("demo", settings), is_new=True), done=True)
     assert len(notes) == 2 and "pip install mlflow-skinny" in notes[0] and "pip install wandb" in notes[1]
 
 
-def recipe_with(run_dir, **tracking):
-    return load_recipe("demo", [f"tracking.run_dir={run_dir}", *(f"tracking.{k}={v}" for k, v in tracking.items())])
+def test_a_password_in_an_address_reaches_no_server_and_no_log(tmp_path, monkeypatch):
+    address, given = "http://kim:geheim@127.0.0.1:1", []
 
+    class Refused(Kept):
+        def __init__(self, where, name, run_dir, settings, is_new) -> None:
+            super().__init__()
+            given.append(settings)
 
-def test_mlflow_gets_figures_and_settings_and_goes_on_with_the_same_run(tmp_path):
-    from mlflow.tracking import MlflowClient
+        def open(self, say) -> None:
+            raise ConnectionError(f"API request to {address}/api/2.0 failed")
 
-    run_dir, uri = tmp_path / "run", (tmp_path / "mlruns").as_uri()
-    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-    recipe = recipe_with(run_dir, mlflow=uri)
-    run_dir.mkdir()
-    with Tracker(run_dir, 20, tensorboard=False, followers=followers_of(recipe, is_new=True)) as tracker:
-        for step in (5, 10):
-            log(tracker, step, loss=10.0 / step)
-        tracker.log_evaluation(10, {"loss": 1.5, "bits_per_byte": 0.5})
-    with Tracker(run_dir, 20, 10, tensorboard=False, followers=followers_of(recipe, is_new=False)) as tracker:
-        log(tracker, 15, loss=0.5)
-    client = MlflowClient(tracking_uri=uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("demo").experiment_id])
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "train/loss")] == [
-        (5, 2.0),
-        (10, 1.0),
-        (15, 0.5),
-    ]
-    assert run.data.metrics["evaluation/bits_per_byte"] == 0.5 and run.info.status == "FINISHED"
-    assert run.data.params["tracking.run_dir"] == str(run_dir)
-    assert "WARNING" not in (run_dir / "log.txt").read_text()
-
-
-def test_wandb_keeps_figures_offline(tmp_path):
-    """In a process of its own: the client stays in the one that has used it."""
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from kogpt2_gluon.recipe import load_recipe\n"
-        "from kogpt2_gluon.runs.followers.chosen import followers_of\n"
-        "from kogpt2_gluon.runs.metrics import Tracker\n"
-        "from tests.runs.tracking_helpers import log\n"
-        "run_dir = Path(sys.argv[1])\n"
-        "recipe = load_recipe('demo', [f'tracking.run_dir={run_dir}', 'tracking.wandb=offline'])\n"
-        "with Tracker(run_dir, 20, tensorboard=False, followers=followers_of(recipe, True)) as tracker:\n"
-        "    log(tracker, 5, loss=2.5)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "wandb" not in done.stdout, done.stderr
-    assert "WARNING" not in (tmp_path / "log.txt").read_text()
-    (kept,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    assert b"train/loss" in kept.read_bytes() and b"2.5" in kept.read_bytes()
+    monkeypatch.setattr(chosen, "MLflow", Refused)
+    monkeypatch.setattr(background, "LONGEST_PAUSE", 0.02)
+    notes = close_all(followers_of(load_recipe("demo", [f"tracking.mlflow={address}"]), is_new=True), done=True)
+    assert given[0]["tracking.mlflow"] == "http://(hidden)@127.0.0.1:1"
+    assert notes and "geheim" not in " ".join(notes) and "http://(hidden)@127.0.0.1:1/api" in notes[0]
 
 
 class Broken(BaseHTTPRequestHandler):
@@ -179,8 +182,8 @@ def test_a_dead_server_costs_the_run_nothing(tmp_path, kind):
             "background.CLOSE_SECONDS = 1.0\n"
             "run_dir = Path(sys.argv[1])\n"
             "settings = [f'tracking.run_dir={run_dir}', f'tracking.mlflow=http://127.0.0.1:{sys.argv[2]}']\n"
-            "chosen = followers_of(load_recipe('demo', settings), True)\n"
-            "with Tracker(run_dir, 2000, tensorboard=False, followers=chosen) as tracker:\n"
+            "recipe = load_recipe('demo', settings)\n"
+            "with Tracker(run_dir, 2000, tensorboard=False, followers=lambda: followers_of(recipe, True)) as tracker:\n"
             "    for step in range(1, 2001):\n"
             "        log(tracker, step)\n"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
 import threading
@@ -9,14 +10,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Callable, NamedTuple, Protocol, TypeVar
 
+from kogpt2_gluon.runs.environment import hide_users
+
 MOST_WAITING = 20_000  # records that wait for a slow follower; later ones are lost, and counted
 BATCH = 500  # records that a follower takes at once
 LONGEST_PAUSE = 60.0  # seconds between attempts at a follower that fails
 CLOSE_SECONDS = 10.0  # that the end of a run waits for its followers, all together
 
-
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
+Say = Callable[[str], None]
 
 
 class Figures(NamedTuple):
@@ -41,14 +44,16 @@ class Follower(Protocol):
 class Background:
     """A thread that opens a follower, and gives it what :meth:`put` gets, as long as it takes to take it.
 
-    `open_follower` may raise: ImportError if its package is not installed, and anything else for what may go away.
+    `open_follower` gets a function that takes a line for the log. It may raise: ImportError if its package is not
+    installed, and anything else for what may go away.
     """
 
-    def __init__(self, name: str, open_follower: Callable[[], Follower]) -> None:
-        self.name, self._open = name, open_follower
+    def __init__(self, name: str, open_follower: Callable[[Say], Follower]) -> None:
+        self.name, self._open = name, functools.partial(open_follower, self._warn)
         self._records: queue.Queue[Figures] = queue.Queue(MOST_WAITING)
-        self._lost, self._taken, self._put = 0, 0, 0
-        self._notes: list[str] = []
+        self._taken, self._put = 0, 0
+        self._losing = False  # it has been said
+        self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()  # the run takes what the thread adds
         self._closing, self._done = threading.Event(), False
         self._gone = False  # it can never take anything
         self._thread = threading.Thread(target=self._work, name=f"follower {name}", daemon=True)
@@ -60,11 +65,16 @@ class Background:
         try:
             self._records.put_nowait(record)
         except queue.Full:
-            self._lost += 1
+            if not self._losing and not self._gone:
+                self._losing = True
+                self._warn(f"{self._records.maxsize:,} records wait for it already; from here on some are lost")
 
     def take_notes(self) -> list[str]:
         """Returns the lines for the log since the last call."""
-        notes, self._notes = self._notes, []
+        notes = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                notes.append(self._notes.get_nowait())
         return notes
 
     def ask_to_close(self, done: bool) -> None:
@@ -77,7 +87,10 @@ class Background:
         self._thread.join(max(0.0, deadline - time.monotonic()))
         missing = self._put - self._taken
         if missing and not self._gone:
-            self._notes.append(f"WARNING {self.name}: {missing:,} of {self._put:,} records did not arrive")
+            self._warn(f"{missing:,} of {self._put:,} records did not arrive")
+
+    def _warn(self, words: str) -> None:
+        self._notes.put(f"WARNING {self.name}: {hide_users(words)}")
 
     def _work(self) -> None:
         follower = self._try_until_it_works(self._open)
@@ -110,21 +123,26 @@ class Background:
                 result = work()
             except ImportError as error:
                 self._gone = True
-                self._notes.append(f"WARNING {self.name}: {error}; the run goes on without it")
+                self._warn(f"{error}; the run goes on without it")
                 return None
             except Exception as error:  # of a server, a disk, a library: the run goes on
+                ends = self._closing.is_set()
                 if not failed:
                     failed = True
-                    words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                    self._notes.append(f"WARNING {self.name}: {words}; the run goes on, and tries again meanwhile")
-                if self._closing.is_set():
+                    self._warn(in_words(error) + "; the run goes on, and tries again meanwhile" * (not ends))
+                if ends:
                     return None
                 self._closing.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             if failed:
-                self._notes.append(f"{self.name}: works again")
+                self._notes.put(f"{self.name}: works again")
             return result
+
+
+def in_words(error: Exception) -> str:
+    """Returns an error of a client, whose text may be a page, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _done(work: Callable[[Argument], None], argument: Argument) -> bool:
