@@ -64,7 +64,7 @@ def _show(run_dir: Path, last: int) -> None:
                 display.print(printable(text))
                 continue
             for record in [each for each in map(_record, records) if each]:
-                eta.mark(record["step"], record["time"])
+                eta.mark(record["step"], record["seconds"])  # without the time between a stop and a start
                 rate = f"{_number(record.get('tokens_per_second')):,.0f} tok/s"
                 loss = record.get("smoothed_loss", record.get("loss"))
                 display.update(record["step"], _number(loss), rate, eta.seconds(num_steps))
@@ -88,13 +88,13 @@ def _perhaps_gone(run_dir: Path) -> str:
 
 
 def _record(line: str) -> dict[str, Any] | None:
-    """Returns a record of training with a step and a time; None for any other line."""
+    """Returns a record of training with a step and the seconds spent; None for any other line."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
     known = isinstance(record, dict) and record.get("kind") == "train" and type(record.get("step")) is int
-    return record if known and isinstance(record.get("time"), (int, float)) else None
+    return record if known and isinstance(record.get("seconds"), (int, float)) else None
 
 
 def _number(value: object) -> float:

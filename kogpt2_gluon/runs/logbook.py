@@ -19,7 +19,7 @@ TIMED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (.*)")
 FIGURES = re.compile(r"step +\d+/\d+ \| +[\d.]+% \| (?:loss |held-out \||samples \|)")  # metrics.jsonl has them
 KINDS = {  # the first that fits
     "end": re.compile(rf"\A{re.escape(ENDED)}"),
-    "note": re.compile(r"\Anote by \S+: "),
+    "note": re.compile(r"\Anote by [^:\n]+: "),
     "start": re.compile(r"\A.*: [\d,]+ parameters; \d+ worker"),
     "warning": re.compile("WARNING"),
 }
@@ -44,11 +44,15 @@ class Entry(NamedTuple):
 
 
 def add_note(run_dir: Path, text: str, by: str) -> None:
-    """Adds an operator's note to the log of a run, also while it trains. RecipeError for a note without text."""
+    """Adds an operator's note to the log of a run, also while it trains. RecipeError for a note without text.
+
+    A colon ends the name `by` in the log, so one in it becomes a space.
+    """
     words = " ".join(printable(text).split())
     if not words:
         raise RecipeError("the note is empty")
     if len(words) > LONGEST_NOTE:
+    by = " ".join(printable(by).replace(":", " ").split()) or "somebody"
         raise RecipeError(f"the note has {len(words):,} characters; at most {LONGEST_NOTE:,} fit")
     path = run_dir / LOG_FILE
     line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} note by {by}: {words}\n".encode()

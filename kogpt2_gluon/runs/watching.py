@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,12 +19,12 @@ SEARCHED = 100  # last lines among which one says whether the run has ended
 class GrowingFile:
     """A text file that another process writes to, line by line.
 
-    A file that is shorter than what was read is another one, and is read from its beginning: a run that goes on from an
-    earlier checkpoint writes metrics.jsonl again.
+    A run that goes on from an earlier checkpoint puts a new metrics.jsonl in the place of the old one. A file with
+    another inode, or shorter than what was read, is read from its beginning.
     """
 
     def __init__(self, path: Path, last: int) -> None:
-        self._path, self._place, self._rest = path, 0, b""
+        self._path, self._place, self._rest, self._inode = path, 0, b"", -1
         self.first = self._skip_to_last(last)
 
     def _skip_to_last(self, count: int) -> list[str]:
@@ -37,9 +38,9 @@ class GrowingFile:
         """Returns the whole lines that were added since the last look; none if there is no file."""
         try:
             with self._path.open("rb") as file:
-                size = file.seek(0, 2)
-                if size < self._place:
-                    self._place, self._rest = 0, b""
+                facts = os.fstat(file.fileno())
+                if facts.st_ino != self._inode or facts.st_size < self._place:
+                    self._place, self._rest, self._inode = 0, b"", facts.st_ino
                 file.seek(self._place)
                 data = file.read(MOST)
         except OSError:

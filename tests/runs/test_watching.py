@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from kogpt2_gluon.cli.watch import _show
 from kogpt2_gluon.errors import DataError
-from kogpt2_gluon.runs import watching
+from kogpt2_gluon.runs import display, watching
 from kogpt2_gluon.runs.logbook import add_note
 from kogpt2_gluon.runs.watching import GrowingFile, follow, how_it_ended
 from tests.helpers import kogpt2
@@ -49,6 +50,39 @@ def test_a_file_that_begins_anew_is_read_from_its_beginning(tmp_path: Path) -> N
     assert file.new_lines() == ["1", "2", "3"]
     path.write_text("1\n")
     assert file.new_lines() == ["1"]
+
+
+def test_a_file_that_was_replaced_by_a_longer_one_is_read_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("1\n2\n")
+    file = GrowingFile(path, 0)
+    (tmp_path / "new").write_text("a first line\nand a second\n")
+    (tmp_path / "new").replace(path)
+    assert file.new_lines() == ["a first line", "and a second"]
+
+
+def test_the_time_left_is_without_the_time_between_two_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps a second, and a night between the steps 2 and 3."""
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.01)
+    estimates: list[float] = []
+
+    class Shown(display.Display):
+        def update(self, step: int, loss: float, figures: str, eta: float) -> None:
+            estimates.append(eta)
+            if step == 4:
+                with (tmp_path / "log.txt").open("a") as file:
+                    file.write(f"{NOW} ended: done\n")
+
+    monkeypatch.setattr(display, "Display", Shown)
+    records = [
+        {"kind": "train", "step": step, "time": 1.7e9 + step + 40_000 * (step > 2), "seconds": step / 2}
+        for step in (1, 2, 3, 4)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "recipe.yaml").write_text("name: x\ntraining: {num_steps: 10}\n")
+    (tmp_path / "log.txt").write_text(f"{NOW} first\n")
+    _show(tmp_path, 0)
+    assert estimates[-1] == 3.0
 
 
 def test_a_run_is_followed_to_its_end(tiny: list[str], tmp_path: Path) -> None:
@@ -101,6 +135,16 @@ def test_how_a_run_ended(tmp_path: Path) -> None:
         (tmp_path / "log.txt").write_text(f"{NOW} {line}\n{NOW} note by kim@host: ended: not\n")
         assert how_it_ended(tmp_path) == how
     assert how_it_ended(tmp_path / "none") == ""
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@given(st.text(max_size=30))
+@example("Kim Min Su@host")
+@example("kim: ended@host")
+def test_a_note_of_anybody_is_not_the_end(tmp_path: Path, by: str) -> None:
+    (tmp_path / "log.txt").write_text(f"{NOW} ended: done\n")
+    add_note(tmp_path, "all well", by)
+    assert how_it_ended(tmp_path) == "done"
 
 
 def test_a_folder_that_is_no_run_s(tmp_path: Path) -> None:
