@@ -16,7 +16,7 @@ from kogpt2_gluon.storage.links import read_file
 LOG_FILE = "log.txt"
 LONGEST_NOTE = 4000  # characters
 TIMED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (.*)")
-FIGURES = re.compile(r"step +\d+/\d+ \| +[\d.]+% \| (?:loss |held-out \||samples \|)")  # metrics.jsonl has them
+FIGURES = re.compile(r"step +(\d+)/\d+ \| +[\d.]+% \| (?:loss |held-out \||samples \|)")  # metrics.jsonl has them
 KINDS = {  # the first that fits
     "end": re.compile(rf"\A{re.escape(ENDED)}"),
     "note": re.compile(r"\Anote by [^:\n]+: "),
@@ -36,11 +36,14 @@ class Entry(NamedTuple):
         ``start``, ``end``, ``warning``, ``note`` (of an operator) or ``event``.
     text : str
         One or more lines.
+    step : int
+        Of the last figures in the log before it; 0 if there are none.
     """
 
     time: str
     kind: str
     text: str
+    step: int = 0
 
 
 def add_note(run_dir: Path, text: str, by: str) -> None:
@@ -49,10 +52,10 @@ def add_note(run_dir: Path, text: str, by: str) -> None:
     A colon ends the name `by` in the log, so one in it becomes a space.
     """
     words = " ".join(printable(text).split())
+    by = " ".join(printable(by).replace(":", " ").split()) or "somebody"
     if not words:
         raise RecipeError("the note is empty")
     if len(words) > LONGEST_NOTE:
-    by = " ".join(printable(by).replace(":", " ").split()) or "somebody"
         raise RecipeError(f"the note has {len(words):,} characters; at most {LONGEST_NOTE:,} fit")
     path = run_dir / LOG_FILE
     line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} note by {by}: {words}\n".encode()
@@ -76,7 +79,13 @@ def read_logbook(run_dir: Path) -> list[Entry]:
         lines = read_file(run_dir / LOG_FILE).decode("utf-8", "replace").split("\n")
     except OSError:
         return []
-    return [Entry(moment, _kind(text), text) for moment, text in _messages(lines) if not FIGURES.match(text)]
+    entries, step = [], 0
+    for moment, text in _messages(lines):
+        if figures := FIGURES.match(text):
+            step = int(figures[1])
+        else:
+            entries.append(Entry(moment, _kind(text), text, step))
+    return entries
 
 
 def _messages(lines: Sequence[str]) -> list[tuple[str, str]]:

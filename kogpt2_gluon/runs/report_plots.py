@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from kogpt2_gluon.runs.logbook import Entry
 LANGUAGE_MODEL = "nats per token"  # the loss of one
 BOOKKEEPING = ("kind", "step", "time", "seconds")  # fields of a record that are not results
 NAN = float("nan")
+GOES_ON = re.compile(r"^going on from (?:.*/step-(\d+)$)?", re.MULTILINE)  # training/setup.py says it at a start
 
 
 @dataclass
@@ -65,7 +66,7 @@ def plots_of(
     where the speed is shown.
     """
     drawn = [_loss_plot(train, evaluations, unit)]
-    restarts = _restarts(train, logbook)
+    restarts = _restarts(logbook)
     for small in SMALL_PLOTS:
         steps, values = column(train, small.key)
         if not small.always and not np.isfinite(values).any():
@@ -151,17 +152,17 @@ def _loss_ceiling(steps: Array, smoothed: Array, eval_steps: Array, eval_loss: A
     return float(rest.max() + 0.05 * (rest.max() - rest.min()))
 
 
-def _restarts(train: Sequence[Mapping[str, Any]], logbook: Sequence[Entry]) -> list[tuple[float, str]]:
-    """Returns the steps at which the run began again, by the times of its log, with words."""
-    timed = [(number_in(line.get("time")), line["step"]) for line in train]
+def _restarts(logbook: Sequence[Entry]) -> list[tuple[float, str]]:
+    """Returns the steps from which the run went on, with words.
+
+    The log names the checkpoint of each start; if its folder has a name of its own, the last figures before count. The
+    times of the log are those of the host that trained, so they place nothing.
+    """
     places = []
-    for entry in [each for each in logbook if each.kind == "start"][1:]:
-        try:
-            moment = time.mktime(time.strptime(entry.time, "%Y-%m-%d %H:%M:%S"))
-        except (ValueError, OverflowError):
-            continue
-        if before := [step for seconds, step in timed if seconds < moment]:
-            places.append((float(max(before)), f"started again {entry.time}"))
+    for entry in logbook:
+        if entry.kind == "start" and (found := GOES_ON.search(entry.text)):
+            step = int(found[1]) if found[1] else entry.step
+            places.append((float(step), f"started again {entry.time}"))
     return places
 
 

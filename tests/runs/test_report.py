@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 
 from kogpt2_gluon.errors import DataError
+from kogpt2_gluon.runs.logbook import read_logbook
 from kogpt2_gluon.runs.metrics import Tracker
 from kogpt2_gluon.runs.report import write_report
+from kogpt2_gluon.runs.report_plots import _restarts
 from tests.runs.tracking_helpers import HOSTILE, log
 
 
@@ -123,6 +126,32 @@ class TestReport:
                 )
         text, _ = self.report(tmp_path)
         assert len(text) < 200_000
+
+    def test_restarts_are_marked_wherever_the_page_is_made(self, tmp_path, monkeypatch):
+        """The times of the log are those of the host that trained, in another time zone than this one."""
+        self.train(tmp_path, 40)
+        (tmp_path / "log.txt").write_text(
+            "2020-01-01 00:00:00 demo: 5 parameters; 1 worker(s) on cpu(0)\n"
+            "2020-01-01 00:00:30 step 30/40 |  75.00% | loss  2.5\n"
+            "2020-01-01 00:01:00 demo: 5 parameters; 1 worker(s) on cpu(0)\n"
+            "going on from run/checkpoints/step-00000020\n"
+            "2020-01-01 00:01:30 step 35/40 |  87.50% | loss  2.5\n"
+            "2020-01-01 00:02:00 demo: 5 parameters; 1 worker(s) on cpu(0)\ngoing on from elsewhere/kept\n"
+        )
+        marks = []
+        for zone in ("UTC", "Asia/Seoul"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            text, _ = self.report(tmp_path)
+            assert "2 restarts" in text
+            marks.append(re.findall(r'class="event"[^>]*>', text))
+        monkeypatch.undo()
+        time.tzset()
+        assert marks[0] == marks[1]
+        assert _restarts(read_logbook(tmp_path)) == [
+            (20.0, "started again 2020-01-01 00:01:00"),
+            (35.0, "started again 2020-01-01 00:02:00"),
+        ]
 
     def test_damage_is_not_hidden(self, tmp_path):
         with pytest.raises(DataError):
