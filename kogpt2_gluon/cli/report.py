@@ -50,6 +50,8 @@ def report(paths: tuple[Path, ...], out: Path | None, kind: str, dollars_per_hou
         raise RecipeError(
             f"--format {kind} writes RUN/report/, a folder of the run on this machine, and takes no --out"
         )
+    if dollars_per_hour is not None and (kind != "html" or len(paths) == 1):
+        raise RecipeError("--dollars-per-hour is for the axis of cost on a page of several runs; leave it out here")
     place = out.parent if out else paths[0] if paths[0].is_dir() else Path()
     with full_disk_named(place, lambda: "the page is not written; make room"):
         for path in _write(paths, out, kind, dollars_per_hour):

@@ -54,12 +54,9 @@ def list_(folder: Path, as_json: bool) -> None:
         echo_json({"runs": figures, "faults": [str(fault) for fault in faults]})
     elif found:
         _table(["run", *COLUMNS], [[each["run"], *_shown(each)] for each in figures])
-    for fault in faults:
-        click.echo(f"kogpt2: {' '.join(str(fault).split())}", err=True)
-    if faults or not found:
-        raise DataError(
-            f"{folder}: {len(faults)} runs cannot be read" if faults else f"{folder}: no run there or below"
-        )
+    _say_faults(folder, faults)
+    if not found:
+        raise DataError(f"{folder}: no run there or below")
 
 
 @runs.command(no_args_is_help=True)
@@ -117,17 +114,14 @@ def leaderboard(folder: Path, as_json: bool) -> None:
     from kogpt2_gluon.runs.remote import runs_below
     from kogpt2_gluon.training.leaderboard import rank
 
-    with runs_below(folder) as (found, _):
+    with runs_below(folder) as (found, faults):
         boards = {
             board: [(ranked[0].measure, {**_figures(run), "figure": run.final}) for run in ranked]
             for board, ranked in rank(found).items()
         }
-    if not boards:
-        raise DataError(f"{folder}: no run there or below that was evaluated")
-    if as_json:
+    if as_json and boards:
         echo_json({board: [figures for _, figures in ranked] for board, ranked in boards.items()})
-        return
-    for number, (board, ranked) in enumerate(boards.items()):
+    for number, (board, ranked) in enumerate(() if as_json else boards.items()):
         echo("\n" * bool(number) + board)
         rows = [
             [
@@ -139,6 +133,9 @@ def leaderboard(folder: Path, as_json: bool) -> None:
             for _, each in ranked
         ]
         _table([ranked[0][0].replace("_", " "), "step", "time", "run"], rows)
+    _say_faults(folder, faults)
+    if not boards:
+        raise DataError(f"{folder}: no run there or below that was evaluated")
 
 
 @runs.command(no_args_is_help=True)
@@ -194,6 +191,17 @@ def prune(paths: tuple[Path, ...], keep: int, aside: bool, yes: bool) -> None:
             echo(f"{path}  {gigabytes(size)}")
             total += size
     echo(f"{gigabytes(total)} {'removed' if yes else 'would go; --yes removes them'}" if total else "nothing to remove")
+
+
+def _say_faults(folder: Path, faults: Sequence[Exception]) -> None:
+    """Prints what is wrong with runs that cannot be read. DataError if there are any."""
+    from kogpt2_gluon.errors import DataError
+    from kogpt2_gluon.wording import counted
+
+    for fault in faults:
+        click.echo(f"kogpt2: {' '.join(str(fault).split())}", err=True)
+    if faults:
+        raise DataError(f"{folder}: {counted(len(faults), 'run')} cannot be read")
 
 
 def _figures(run: RunFolder) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from kogpt2_gluon.errors import DataError, RecipeError
+from kogpt2_gluon.errors import DataError, KoGPT2Error, RecipeError
+from kogpt2_gluon.runs.environment import hide_users
 from kogpt2_gluon.runs.run_folder import RECIPE_FILE, RunFolder, find_runs, open_run
 from kogpt2_gluon.storage.s3_prefix import S3Prefix
 from kogpt2_gluon.storage.s3_url import is_s3_url
@@ -50,16 +51,21 @@ def local_copy(place: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def runs_below(place: Path) -> Iterator[tuple[list[RunFolder], list[RecipeError]]]:
-    """Yields the runs in a folder or below a prefix of S3, and an error for each that cannot be read."""
+def runs_below(place: Path) -> Iterator[tuple[list[RunFolder], list[KoGPT2Error]]]:
+    """Yields the runs in a folder or below a prefix of S3, and an error for each that cannot be read.
+
+    A run whose record alone is damaged is among both.
+    """
     with local_copy(place) as root:
         found: list[RunFolder] = []
-        faults: list[RecipeError] = []
+        faults: list[KoGPT2Error] = []
         for each in find_runs(root):
             if isinstance(each, RecipeError):
                 faults.append(each)
-            else:
-                found.append(replace(each, place=_place(each.path, root, place)))
+                continue
+            if each.fault:
+                faults.append(each.fault)
+            found.append(replace(each, place=_place(each.path, root, place)))
         yield found, faults
 
 
@@ -67,8 +73,11 @@ def runs_below(place: Path) -> Iterator[tuple[list[RunFolder], list[RecipeError]
 def opened(places: Sequence[Path], say: Callable[[str], None] = lambda line: None) -> Iterator[list[RunFolder]]:
     """Yields runs by their folders, or by their addresses in S3, each once.
 
-    A folder that is not a run but holds runs is taken for these, and `say` is called with a line about it. RecipeError
-    that names all places without a run, and all runs whose recipe cannot be read.
+    A folder that is not a run but holds runs is taken for these, and `say` is called with a line about it. The names
+    and passwords in the addresses of recipes are hidden, since what is made of these runs is shown.
+
+    RecipeError that names all places without a run, and all runs whose recipe cannot be read; DataError if the record
+    of one is damaged.
     """
     with ExitStack() as copies:
         found: dict[Path, RunFolder] = {}
@@ -81,6 +90,10 @@ def opened(places: Sequence[Path], say: Callable[[str], None] = lambda line: Non
             raise faults[0]
         if faults:
             raise RecipeError("; ".join(map(str, faults)))
+        for run in found.values():
+            if run.fault:
+                raise run.fault
+            run.recipe.tracking.mlflow = hide_users(run.recipe.tracking.mlflow)
         yield list(found.values())
 
 

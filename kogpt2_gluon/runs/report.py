@@ -20,6 +20,7 @@ from kogpt2_gluon.pages.page import PAGE, STYLE, figure, scrolling
 from kogpt2_gluon.pages.plot import Array, rounded, short, smooth
 from kogpt2_gluon.recipe import differences, load_recipe, parse_recipe
 from kogpt2_gluon.runs.data_record import DATA_FILE
+from kogpt2_gluon.runs.environment import hide_users
 from kogpt2_gluon.runs.logbook import Entry, read_logbook
 from kogpt2_gluon.runs.metrics import CHANGE, printable, read_metrics
 from kogpt2_gluon.runs.report_plots import (
@@ -339,5 +340,5 @@ def _parse_mapping(text: str, parse: Any) -> dict[str, Any]:
 
 
 def _safe(text: str) -> str:
-    """Escapes text for HTML, and removes control characters."""
-    return html.escape(printable(text))
+    """Escapes text for HTML, and removes control characters, and names and passwords in addresses."""
+    return html.escape(hide_users(printable(text)))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kogpt2_gluon.errors import KoGPT2Error, RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.data_record import DATA_FILE
 from kogpt2_gluon.runs.lock import check_unlocked
@@ -35,7 +35,9 @@ class RunFolder:
     path : Path
     recipe : Recipe
     lines : list of dict
-        The records of metrics.jsonl; none if they cannot be read.
+        The records of metrics.jsonl; none if it is not there or cannot be read.
+    fault : DataError or None
+        What is wrong with a metrics.jsonl that cannot be read.
     place : str
         Where the run is in the user's words: its address in S3, if `path` is a copy of its record.
     """
@@ -44,6 +46,7 @@ class RunFolder:
     recipe: Recipe
     lines: list[dict[str, Any]]
     place: str = ""
+    fault: DataError | None = None
 
     @property
     def step(self) -> int:
@@ -166,25 +169,48 @@ def open_run(path: Path, place: str = "") -> RunFolder:
     """Opens the folder of a run. RecipeError if it has no recipe that can be read."""
     if not (path / RECIPE_FILE).is_file():
         raise RecipeError(f"{path}: no recipe.yaml there; is this the folder of a run?")
-    recipe, lines = load_recipe(str(path / RECIPE_FILE)), []
-    with contextlib.suppress(KoGPT2Error):  # it has not begun, or its record is damaged, which `kogpt2 report` says
-        lines = read_metrics(path)
-    return RunFolder(path, recipe, lines, place or str(path))
+    recipe, place = load_recipe(str(path / RECIPE_FILE)), place or str(path)
+    if not (path / "metrics.jsonl").exists():  # it has not begun
+        return RunFolder(path, recipe, [], place)
+    try:
+        return RunFolder(path, recipe, read_metrics(path), place)
+    except DataError as error:
+        return RunFolder(path, recipe, [], place, error)
 
 
 def find_runs(root: Path) -> Iterator[RunFolder | RecipeError]:
-    """Yields the runs in a folder and below, in the order of their paths; an error for one that cannot be read."""
+    """Yields the runs in a folder and below, in the order of their paths; an error for one that cannot be read.
+
+    Links to folders are followed after all else, and a folder is looked into once.
+    """
+    seen: set[tuple[int, int]] = set()
+    places = deque([root])
+    while places:
+        for path, names, files in _walk(places.popleft(), seen):
+            if RECIPE_FILE in files and ("metrics.jsonl" in files or "checkpoints" in names or "log.txt" in files):
+                names.clear()  # its checkpoints have recipes too
+                try:
+                    yield open_run(path)
+                except RecipeError as error:
+                    yield error
+            elif len(path.relative_to(root).parts) >= DEEPEST:
+                names.clear()
+            names.sort()
+            places.extend(path / name for name in names if (path / name).is_symlink())
+
+
+def _walk(root: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yields the folders from `root` downwards that are not in `seen`, as os.walk does, and adds them to it."""
     for folder, names, files in os.walk(root):
-        path = Path(folder)
-        if RECIPE_FILE in files and ("metrics.jsonl" in files or "checkpoints" in names or "log.txt" in files):
-            names.clear()  # its checkpoints have recipes too
-            try:
-                yield open_run(path)
-            except RecipeError as error:
-                yield error
-        elif len(path.relative_to(root).parts) >= DEEPEST:
+        try:
+            facts = Path(folder).stat()
+        except OSError:  # it was removed meanwhile
+            facts = None
+        if facts is None or (facts.st_dev, facts.st_ino) in seen:
             names.clear()
-        names.sort()
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        yield Path(folder), names, files
 
 
 def _is_number(value: object) -> bool:

@@ -26,11 +26,14 @@ def fork(
 
     With the same settings it ends with the bytes of its parent. `settings` (``section.key=value``) are those that a
     resume may change; those of `allow_change` in addition. The parent is read, never written. Returns the step, and
-    what changes. RecipeError if `target` exists, for a change that makes another run, or if there is no such step.
+    what changes. RecipeError if `target` exists, for a change that makes another run, or if there is no such step;
+    DataError if the parent's record or the checkpoint is damaged.
     """
     if os.path.lexists(target):
         raise RecipeError(f"{target}: exists already; name a new folder for the fork")
     parent = open_run(run_dir)
+    if parent.fault:
+        raise parent.fault
     checkpoint = _checkpoint_of(parent, step)
     checkpoint.verify()
     own = [f"tracking.run_dir={target}", "checkpoint.ckpt_dir=", "checkpoint.mirrors=[]"]

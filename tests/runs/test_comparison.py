@@ -15,6 +15,7 @@ from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.comparison import render_comparison
 from kogpt2_gluon.runs.exports import write_csv, write_pictures
 from kogpt2_gluon.runs.remote import opened, runs_below
+from kogpt2_gluon.runs.report import render_report
 from kogpt2_gluon.runs.run_folder import open_run
 from tests.helpers import kogpt2
 from tests.runs.test_report import Page, numbers_in_svg
@@ -236,6 +237,9 @@ def test_the_command(tmp_path, monkeypatch):
     assert "a/report/loss.svg" in kogpt2("report", "a", "--format", "svg").stdout
     refused = kogpt2("report", "a", "--format", "png", "--out", "x", code=2)
     assert "takes no --out" in refused.stderr
+    for words in (["a"], ["a", "b", "--format", "csv"], ["a", "b", "--format", "svg"]):
+        refused = kogpt2("report", *words, "--dollars-per-hour", "3", code=2)
+        assert "--dollars-per-hour is for the axis of cost" in refused.stderr
     (tmp_path / "b" / "metrics.jsonl").write_text("not json\nat all\n")
     assert "line 1 is not a JSON object" in kogpt2("report", "a", "b", code=3).stderr
 
@@ -253,6 +257,16 @@ def test_a_folder_of_runs_counts_as_these(tmp_path, monkeypatch):
     assert "2 runs" in (tmp_path / "comparison.html").read_text()
     refused = kogpt2("report", "empty", "alone", "nowhere", code=2).stderr
     assert "empty: no recipe.yaml there, nor a run below" in refused and "nowhere: no recipe.yaml there" in refused
+
+
+def test_passwords_in_addresses_are_on_no_page(tmp_path):
+    for name in ("a", "b"):
+        make_run(tmp_path / name, settings=(f"tracking.mlflow=http://kim:geheim@{name}:5000",))
+    with opened([tmp_path / "a", tmp_path / "b"]) as runs:
+        text = render_comparison(runs)
+    assert "geheim" not in text and "http://(hidden)@b:5000" in text
+    page = render_report(tmp_path / "a")
+    assert "geheim" not in page and "http://(hidden)@a:5000" in page
 
 
 def upload(store, folder: Path, prefix: str) -> None:
