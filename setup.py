@@ -58,7 +58,7 @@ SEARCH = ["optuna>=5"]
 # kogpt2 tokenizer --morphemes kiwi. A tokenizer's file names the exact versions, and says so where others are there.
 MORPHEMES = ["kiwipiepy>=0.24,<0.25", "kiwipiepy_model>=0.24,<0.25"]
 PICTURES = ["resvg-py>=0.3; python_version >= '3.10'"]  # kogpt2 report --format png
-TRACKERS = ["mlflow-skinny>=3; python_version >= '3.10'", "wandb>=0.20; python_version >= '3.10'"]
+TRACKERS = ["mlflow-skinny>=3; python_version >= '3.10'", "wandb>=0.31; python_version >= '3.10'"]
 LAUNCH = ["py-spy>=0.4"]  # where a worker hangs
 # ijson: a second reader of the JSON corpora, to compare ours with
 # kubernetes-validate: the published schemas of pods
