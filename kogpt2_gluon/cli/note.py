@@ -20,7 +20,8 @@ def note(run_dir: Path, text: tuple[str, ...]) -> None:
     \b
     Example: kogpt2 note runs/mine "node3 was changed; the loss looks right again"
     """
-    from kogpt2_gluon.runs.logbook import add_note
+    from kogpt2_gluon.runs.logbook import LOG_FILE, add_note
     from kogpt2_gluon.runs.requests import me
 
     add_note(run_dir, " ".join(text), me())
+    click.echo(f"written into {run_dir / LOG_FILE}; kogpt2 report {run_dir} shows it on the run's page")

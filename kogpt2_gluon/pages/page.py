@@ -41,9 +41,11 @@ path { fill: none; stroke-linejoin: round; stroke-linecap: round; }
 path.train, path.raw { stroke: var(--train); stroke-width: 2; }
 path.raw { stroke-width: 1; opacity: 0.3; }
 path.heldout { stroke: var(--heldout); stroke-width: 1.5; stroke-dasharray: 1 5; }
+path.spike { stroke: var(--heldout); stroke-width: 1; } svg.narrow { display: none; }
 path.solid { stroke-dasharray: none; stroke-width: 2.5; }
 rect.bar { fill: var(--train); } .half { max-width: 620px; }
 circle.mark { fill: var(--paper); stroke: var(--heldout); stroke-width: 2; }
+circle.whole { fill: var(--heldout); }
 .event { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 3 3; }
 circle.dot { fill: var(--train); } circle.raw.dot { opacity: 0.3; }
 svg .end { font-size: 13px; font-weight: 620; paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
@@ -71,7 +73,8 @@ details { margin-top: 10px; } summary { padding: 4px 0; cursor: pointer; color: 
 .facts dt { color: var(--soft); } .facts dd { margin: 0; overflow-wrap: anywhere; }
 .nothing { margin: 0; padding: 20px 0; color: var(--soft); }
 @media (max-width: 760px) { body { padding: 32px 18px 56px; } h1 { font-size: 30px; }
-  figure.wide { overflow-x: auto; } figure.wide svg { min-width: 720px; }
+  figure.wide { overflow-x: auto; } figure.wide > svg { min-width: 720px; }
+  figure.fits > svg { display: none; } figure.fits > svg.narrow { display: block; min-width: 0; max-width: 560px; }
   .cards, .plots, .groups { grid-template-columns: 1fr; } .cards > div { padding-left: 0; border-left: 0; } }
 @media print { body { padding: 0; max-width: none; } section, figure { break-inside: avoid; } }
 """
@@ -95,12 +98,19 @@ PAGE = """<!doctype html>
 """
 
 
-def figure(title: str, drawn: str, remark: str = "", wide: bool = False) -> str:
-    """Returns a plot with its caption, or words if there is no plot; a wide one can be scrolled, by keyboard too."""
+def figure(title: str, drawn: str, remark: str = "", wide: bool = False, narrow: str = "", about: str = "") -> str:
+    """Returns a plot with its caption, or words if there is no plot; a wide one can be scrolled, by keyboard too.
+
+    `narrow` is the same plot of the class ``narrow``, which is shown instead in a narrow window, where nothing is
+    scrolled then. `about` is a line below the plot.
+    """
     note = f" <span>{html.escape(remark)}</span>" if remark else ""
     attributes = f' class="wide" tabindex="0" aria-label="{html.escape(title)}"' if wide else ""
-    shown = drawn or '<p class="nothing">no values</p>'
-    return f"<figure{attributes}><figcaption>{html.escape(title)}{note}</figcaption>{shown}</figure>"
+    if narrow:
+        attributes = f' class="{"wide " * wide}fits"'
+    shown = drawn + narrow or '<p class="nothing">no values</p>'
+    below = f'<p class="explained">{html.escape(about)}</p>' if about else ""
+    return f"<figure{attributes}><figcaption>{html.escape(title)}{note}</figcaption>{shown}{below}</figure>"
 
 
 def scrolling(content: str, label: str) -> str:

@@ -29,7 +29,7 @@ class Series:
 
     `x` float64 ascending, shape (n,); `y` float64, shape (n,), NaN where there is no value (the line breaks there).
     `style` is a CSS class; `label`, if any, is written where the line ends, with its last value; `notes` are the marks'
-    tooltips.
+    tooltips. `unit` is that of the value at the end, where the axis alone does not say it.
     """
 
     x: Array
@@ -38,6 +38,7 @@ class Series:
     label: str = ""
     marks: bool = False
     notes: Sequence[str] = ()
+    unit: str = ""
 
 
 @dataclass
@@ -71,13 +72,15 @@ def line_plot(
     bottom: float | None = None,
     across_unit: str = "step",
     events: Sequence[tuple[float, str]] = (),
+    ticks: Sequence[float] = (),
     style: str = "",
 ) -> str:
     """Draws the series over steps as one <svg>; "" if there is no finite value at all.
 
     `top` and `bottom` cut the y axis there (values beyond leave the frame); `from_zero` makes it start at 0.
-    `across_unit` is the unit of x where it is not steps. `events` are places on x that are marked, with their tooltips.
-    `style` is a CSS class of the whole; two plots of one page have different titles or styles.
+    `across_unit` is the unit of x where it is not steps. `events` are places on x that are marked, with their tooltips;
+    `ticks` are places that get a short line at the upper edge. `style` is a CSS class of the whole; two plots of one
+    page have different titles or styles.
     """
     series = [_finite(one, log) for one in series]
     values = np.concatenate([one.y[np.isfinite(one.y)] for one in series] or [np.empty(0)])
@@ -102,6 +105,7 @@ def line_plot(
         f'height="{frame.inner_height + 3}"/></clipPath>',
         *frame.draw(unit, across_unit),
         *frame.draw_events(events),
+        frame.draw_ticks(ticks),
         f'<g clip-path="url(#{name})">',
         *(frame.draw_line(one) for one in series if not one.marks),
         "</g>",
@@ -194,6 +198,13 @@ def rounded(value: float) -> str:
     return f"{value:#.4g}" if 0.001 <= abs(value) < 1000 else short(value, 4)
 
 
+def with_unit(value: float, unit: str) -> str:
+    """Writes a result with its unit: 0.05%, 41.7%, 558 MiB; as `rounded` does where the unit is ""."""
+    if unit == "%":
+        return f"{value:.2f}%" if abs(value) < 10 else f"{value:.1f}%"
+    return f"{value:,.0f}{unit}" if unit else rounded(value)
+
+
 class _Frame:
     """The rectangle of a plot, which draws axes and series in SVG coordinates."""
 
@@ -236,6 +247,13 @@ class _Frame:
             for x, note in ((LEFT + place / self.across.high * self.inner_width, note) for place, note in events)
         ]
 
+    def draw_ticks(self, places: Sequence[float]) -> str:
+        """Draws a short line at the upper edge for each place, one at most in each unit of the width."""
+        inside = [place for place in places if 0 <= place <= self.across.high]
+        columns = sorted({round(LEFT + place / self.across.high * self.inner_width) for place in inside})
+        drawn = "".join(f"M{x} {TOP}v8" for x in columns)
+        return f'<path class="spike" d="{drawn}"/>' if drawn else ""
+
     def draw_line(self, one: Series) -> str:
         """Draws one path, broken where values are missing; a value between two gaps becomes a dot.
 
@@ -266,7 +284,8 @@ class _Frame:
         path = "".join(f"{'L' if index else 'M'}{px:.1f} {py:.1f}" for index, (px, py) in enumerate(zip(x, y)))
         dots = "".join(
             f'<circle class="{one.style} mark" cx="{px:.1f}" cy="{py:.1f}" r="{radius}">'
-            f"<title>{html.escape(note)}</title></circle>"
+            + (f"<title>{html.escape(note)}</title>" if note else "")
+            + "</circle>"
             for px, py, note in zip(x, y, notes)
         )
         return f'<path class="{one.style} thread" d="{path}"/>{dots}'
@@ -282,14 +301,15 @@ class _Frame:
             last = slice(known[-1], known[-1] + 1)
             x, y = (float(place[0]) for place in self.points(one.x[last], one.y[last]))
             shown = float(np.clip(y, TOP, self.bottom - 12))
-            labels.append(Label(x, shown, rounded(float(one.y[last][0])), elided(one.label, columns), number))
+            value = with_unit(float(one.y[last][0]), one.unit)
+            labels.append(Label(x, shown, value, elided(one.label, columns), number))
             if not one.marks and x < self.right - 8 and y == np.clip(y, TOP - 2, self.bottom):
                 parts.append(f'<circle class="{one.style} dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
         for label in place(labels, LEFT, self.right, self.width, self.bottom - 12):
-            x, style = f"{label.x:.1f}".removesuffix(".0"), series[label.number].style
+            at, style = f"{label.x:.1f}".removesuffix(".0"), series[label.number].style
             parts.append(
-                f'<text class="end {style}" x="{x}" y="{label.y + 1:.1f}">{label.value}</text>'
-                f'<text class="end name" x="{x}" y="{label.y + 14:.1f}">{html.escape(label.name)}</text>'
+                f'<text class="end {style}" x="{at}" y="{label.y + 1:.1f}">{label.value}</text>'
+                f'<text class="end name" x="{at}" y="{label.y + 14:.1f}">{html.escape(label.name)}</text>'
             )
         return parts
 
@@ -317,4 +337,4 @@ def _room_for(series: Sequence[Series], width: int) -> int:
 def _finite(one: Series, log: bool) -> Series:
     """Returns the series with NaN for values that cannot be drawn: infinite, absurdly large, or <= 0 on a log axis."""
     y = np.where(np.abs(one.y) < 1e100, one.y, np.nan)
-    return Series(one.x, np.where(y > 0, y, np.nan) if log else y, one.style, one.label, one.marks, one.notes)
+    return Series(one.x, np.where(y > 0, y, np.nan) if log else y, one.style, one.label, one.marks, one.notes, one.unit)

@@ -60,9 +60,9 @@ def held_out_of(runs: Sequence[RunFolder], look_up: Callable[[RunFolder], str] |
             words.append(_rows_of(run))
         elif record:
             documents, size = (record[name] for name in TEXT_FACTS)
-            text = text_in_words(documents, size)
+            shown = text_in_words(documents, size)
             doubt = (documents, size) in doubtful
-            words.append(f"{text}, fingerprint {record.get('fingerprint')}" if doubt else text)
+            words.append(f"{shown}, fingerprint {record.get('fingerprint')}" if doubt else shown)
         else:
             path = run.recipe.data.test
             words.append((look_up(run) if look_up else "") or (f"{path} {NOT_ON_RECORD}" if path else ""))

@@ -123,7 +123,8 @@ def swatch(number: int) -> str:
 
 def styles(count: int) -> str:
     """Returns the colours and dashes of so many runs, and what the radio buttons show."""
-    light, dark = [], []
+    light: list[str] = []
+    dark: list[str] = []
     for number in range(count):
         colours = PALETTE[number % COLOURS]
         dash = DASHES[number // COLOURS % len(DASHES)]

@@ -12,7 +12,6 @@ from typing import Any
 from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.pages.standalone import standalone
 from kogpt2_gluon.runs.logbook import read_logbook
-from kogpt2_gluon.runs.report import unit_of_loss
 from kogpt2_gluon.runs.report_plots import plots_of
 from kogpt2_gluon.runs.run_folder import RunFolder
 from kogpt2_gluon.storage.files import write_file
@@ -44,7 +43,7 @@ def write_pictures(run: RunFolder, kind: str) -> list[Path]:
     RecipeError for PNG if the package that draws it is not installed.
     """
     train = [line for line in run.lines if line["kind"] == "train"]
-    plots = plots_of(train, run.evaluations, unit_of_loss(run.recipe.to_dict()), read_logbook(run.path))
+    plots = plots_of(train, run.evaluations, run.recipe.to_dict(), read_logbook(run.path))
     folder, paths = run.path / FOLDER, []
     folder.mkdir(exist_ok=True)
     for plot in plots:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Eta", "NullTracker", "StepRecord", "Tracker", "read_metrics", "tracker_for", "write_environment"]
 
 CHANGE = "change"  # the kind of a record that is about a setting
+SEQUENCES = ("sequences", "sequences_in_all")  # of an evaluation: those that it is over, and the whole held-out set's
 SMOOTHED = 20  # records, whose mean is the smoothed loss
 ENDED = "ended: "  # begins the last line of log.txt, after the time
 
@@ -54,8 +55,11 @@ class NullTracker:
     def log_step(self, record: StepRecord) -> None:
         """Records training after ``record.step`` updates."""
 
-    def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records held-out figures at `step`, by name: loss (nats per token), perplexity, bits_per_byte, ..."""
+    def log_evaluation(self, step: int, metrics: Mapping[str, float], sequences: tuple[int, int] | None = None) -> None:
+        """Records held-out figures at `step`, by name: loss (nats per token), perplexity, bits_per_byte, ...
+
+        `sequences` is how many they were measured over, and how many the whole held-out set has.
+        """
 
     def log_changes(self, step: int, changes: Sequence[Mapping[str, Any]]) -> None:
         """Records the settings, {step, key, from, to}, that the run changed at `step` when it resumed."""
@@ -140,8 +144,8 @@ class Tracker(NullTracker):
         figures = " | ".join(filter(None, [" ".join(record.speed().split()), record.waits()]))
         self._display.update(step, smoothed, figures, eta)
 
-    def log_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._record("evaluation", step, metrics)
+    def log_evaluation(self, step: int, metrics: Mapping[str, float], sequences: tuple[int, int] | None = None) -> None:
+        self._record("evaluation", step, metrics, **dict(zip(SEQUENCES, sequences or ())))
         figures = [f"{name.replace('_', ' ')} {value:,.4f}" for name, value in metrics.items()]
         self._say(" | ".join([self._place(step), "held-out", *figures]))
 

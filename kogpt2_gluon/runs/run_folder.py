@@ -17,7 +17,7 @@ from kogpt2_gluon.recipe import Recipe, load_recipe
 from kogpt2_gluon.runs.data_record import DATA_FILE
 from kogpt2_gluon.runs.lock import check_unlocked
 from kogpt2_gluon.runs.logbook import read_logbook
-from kogpt2_gluon.runs.metrics import read_metrics
+from kogpt2_gluon.runs.metrics import SEQUENCES, read_metrics
 from kogpt2_gluon.runs.watching import how_it_ended
 from kogpt2_gluon.storage.links import read_file
 
@@ -162,7 +162,7 @@ class RunFolder:
 
 
 LOW_IS_BEST = ("bits_per_byte", "loss", "perplexity")  # of a task's scores the highest is the best
-NO_SCORES = ("kind", "step", "time", "seconds", "loss", "perplexity")
+NO_SCORES = ("kind", "step", "time", "seconds", "loss", "perplexity", *SEQUENCES)
 
 
 def open_run(path: Path, place: str = "") -> RunFolder:

@@ -130,8 +130,7 @@ class Study:
             else:  # the plan is the last: with it the folder is a study
                 write_file(folder / RECIPE_FILE, plan.recipe.to_yaml().encode())
                 write_file(folder / PLAN_FILE, to_yaml(plan.to_dict()).encode())
-            direction = "minimize" if self.best_is_low else "maximize"
-            self._study = open_study(folder, plan.recipe.name, direction, plan.journal, say)
+            self._study = open_study(folder, plan.recipe.name, self.best_is_low, plan.journal, say)
 
     @property
     def recipe_file(self) -> Path:

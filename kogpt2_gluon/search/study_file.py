@@ -13,7 +13,7 @@ SQLITE, JOURNAL = "study.db", "study.log"
 TAIL = 1 << 16  # bytes that are searched at a time
 
 
-def open_study(folder: Path, name: str, direction: str, journal: bool, say: Callable[[str], None]) -> Any:
+def open_study(folder: Path, name: str, best_is_low: bool, journal: bool, say: Callable[[str], None]) -> Any:
     """Opens the study in a folder, or makes it; returns Optuna's Study.
 
     Call it, and whatever writes to the study, while the lock of the study's decisions is held. DataError if the file is
@@ -24,6 +24,7 @@ def open_study(folder: Path, name: str, direction: str, journal: bool, say: Call
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         storage = _journal(folder / JOURNAL, say) if journal else _sqlite(folder / SQLITE)
+        direction = optuna.study.StudyDirection.MINIMIZE if best_is_low else optuna.study.StudyDirection.MAXIMIZE
         return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
     except Exception as error:  # of SQLAlchemy, SQLite or the journal, at a file that is damaged
         if isinstance(error, KoGPT2Error):

@@ -14,11 +14,11 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.shards.format import Manifest
 from kogpt2_gluon.storage.links import read_file
 
+MOST_SOURCES = 20  # that a record names; it counts all
+
 
 def facts_of_data(recipe: Recipe) -> list[dict[str, Any]]:
-    """Returns the facts of each set that a recipe names, as plain data; less of those that are not shards."""
-    if recipe.task.name:
-        return [{"role": "task", "path": recipe.task.data, "name": recipe.task.name}]
+    """Returns the facts of each set of text that a recipe names, as plain data; less of those that are not shards."""
     data = recipe.data
     weights: Sequence[float | None] = data.train_weights or [None] * len(data.train_sets)
     train = [
@@ -45,11 +45,28 @@ def _facts(path: str, source: str) -> dict[str, Any]:
     return {}
 
 
-def _cleaning(corpus: Path) -> dict[str, str]:
+def _cleaning(corpus: Path) -> dict[str, Any]:
     """Returns what cleaning read, kept and dropped, if the corpus is still where the shards were made from."""
     try:
-        counts = json.loads(read_file(corpus / CORPUS_FILE, 16 << 20))["counts"]["documents"]
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in counts["dropped"].items() if count)
-        return {"cleaning": f"{counts['read']:,} documents read; dropped: {dropped or 'none'}"}
+        about = json.loads(read_file(corpus / CORPUS_FILE, 16 << 20))
+        counts, sources = about["counts"]["documents"], about["sources"]
+        cleaning = {
+            "corpus": str(corpus),
+            "read": counts["read"],
+            "dropped": {reason: count for reason, count in counts["dropped"].items() if count},
+            "kept": counts["kept"],
+            "changed": about["counts"]["changed"],
+            "test_share": about.get("test_share"),
+            "filters": {name: own for name, each in about["options"].items() if (own := _in_use(each)) is not None},
+            "sources": [{key: one.get(key) for key in ("path", "bytes")} for one in sources[:MOST_SOURCES]],
+            "num_sources": len(sources),
+        }
+        return {"cleaning": cleaning}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _in_use(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the settings of a step of cleaning, without long lists of phrases; None if it was switched off."""
+    own = {key: value for key, value in settings.items() if key != "enabled" and not isinstance(value, list)}
+    return own if settings.get("enabled", bool(own)) else None

@@ -50,7 +50,8 @@ def run_evaluation(recipe: Recipe, run: TrainingRun, tracker: NullTracker, max_s
     if not math.isfinite(scores.loss):
         raise DivergedError(f"step {state.step}: held-out loss {scores.loss:g}; nothing was saved for this step")
     state.evaluation = {"step": state.step, "attempt": state.attempt, **scores.to_dict()}
-    tracker.log_evaluation(state.step, scores.shown)
+    sequences = run.objective.sequences
+    tracker.log_evaluation(state.step, scores.shown, (sequences(max_sequences), sequences(0)))
     if worker.rank == 0 and recipe.tracking.sample_prompts:
         tracker.log_samples(state.step, run.objective.samples(run))
     # Random weights are not worth a checkpoint; those of a task's head are random at step 0 whatever they begin with.
@@ -74,7 +75,10 @@ def compare_with_best(
     if objective.sequences(max_sequences) != measure["sequences"]:
         scores = objective.score(run, rules.max_sequences)
         name, value = scores.chooses
-        tracker.message(f"held-out {name} over evaluation.max_sequences={measure['sequences']:,} of them: {value:.4f}")
+        tracker.message(
+            f"held-out {name} over the {measure['sequences']:,} sequences of the earlier evaluations "
+            f"(evaluation.max_sequences): {value:.4f}; by these the best checkpoint is chosen"
+        )
     note_best(state, scores, measure, tracker.message)
     state.not_best_in_a_row = 0 if is_best(state) else state.not_best_in_a_row + 1
     if rules.patience and state.not_best_in_a_row >= rules.patience:

@@ -28,7 +28,6 @@ from kogpt2_gluon.runs.metrics import StepRecord, tracker_for, write_environment
 from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import remove_partials, write_file
-from kogpt2_gluon.training.data_sets import facts_of_data
 from kogpt2_gluon.training.evaluation import evaluate_if_due, is_due
 from kogpt2_gluon.training.live_changes import Asked, LiveRequests
 from kogpt2_gluon.training.out_of_memory import memory_named
@@ -125,7 +124,7 @@ def _train(
         if worker.rank == 0:
             write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
             write_environment(recipe.run_dir)
-            write_data_record(recipe.run_dir, run.reader.fingerprint, facts_of_data(recipe))
+            write_data_record(recipe.run_dir, run.reader.fingerprint, run.objective.facts_of_data())
             tracker.message(describe(recipe, run))
             tracker.log_changes(state.step, state.changes)
         stopwatch = Stopwatch(worker)

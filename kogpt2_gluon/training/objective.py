@@ -19,6 +19,7 @@ from kogpt2_gluon.machine.worker import Worker
 from kogpt2_gluon.reading.reader import Reader
 from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
+from kogpt2_gluon.training.data_sets import facts_of_data
 from kogpt2_gluon.training.initial_weights import NewWeights, find_initial_weights
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ class Objective(ABC):
         self.notes: list[str] = []
 
     # ---- the data --------------------------------------------------------------------------------------------------
+
+    def facts_of_data(self) -> list[dict[str, Any]]:
+        """Returns the facts of each set that is trained or scored on, as plain data, for the page of the run."""
+        return facts_of_data(self.recipe)
 
     @abstractmethod
     def open_reader(

@@ -24,7 +24,7 @@ from kogpt2_gluon.tasks.encoding import Examples, describe_lengths, encode
 from kogpt2_gluon.tasks.loading import find_split, read_split, split_dev
 from kogpt2_gluon.tasks.locales import task_of_recipe
 from kogpt2_gluon.tasks.reader import ExampleReader, consumed_of
-from kogpt2_gluon.tasks.task import REGRESSION, Row, Task
+from kogpt2_gluon.tasks.task import CLASSIFICATION, REGRESSION, Row, Task
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.objective import Objective
 from kogpt2_gluon.wording import Say
@@ -90,6 +90,27 @@ class TaskObjective(Objective):
         examples = encode(self.task, rows, self.tokenizer, most, cut=self.recipe.task.too_long == "cut")
         describe_lengths(split, examples, most, self.notes.append)
         return examples
+
+    def facts_of_data(self) -> list[dict[str, Any]]:
+        return [self._facts("train", self.train), self._facts("held-out", self.held_out)]
+
+    def _facts(self, role: str, examples: Examples) -> dict[str, Any]:
+        """Returns the counts of rows; of classes also the share of the largest, which guessing that one would reach."""
+        facts = {
+            "role": role,
+            "path": self.recipe.task.data,
+            "name": self.task.name,
+            "rows": len(examples),
+            "tokens": len(examples.tokens),
+            "tokens_a_row": round(float(examples.lengths.mean()), 1),
+            "longest": int(examples.lengths.max()),
+            "cut": examples.cut,
+        }
+        if self.task.head == CLASSIFICATION:
+            counts = np.bincount(examples.answers.astype(np.int64), minlength=len(self.task.labels))
+            facts["most_frequent_label"] = self.task.labels[int(counts.argmax())]
+            facts["share_of_most_frequent_label"] = float(counts.max() / counts.sum())
+        return facts
 
     def open_reader(
         self, worker: Worker, saved: dict[str, Any] | None, source: str, changed: Mapping[str, Any]

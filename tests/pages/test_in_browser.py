@@ -53,8 +53,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             file.write(f"2026-11-30 00:01:{step:02} step {step}: gradient norm {step}.5 is high\n")
         file.write("2026-11-30 00:02:00 demo: 1,000 parameters; 2 worker(s) on cpu(0)\n")
         file.write("2026-11-30 00:02:01 WARNING: a chunk is damaged\n")
+        for step in range(10, 40):
+            spike = f"gradient norm {step}.5 is 7.{step} deviations above the mean of the last 128, 1.1 (+-0.02)"
+            file.write(f"2026-11-30 00:02:{step} step {step}: {spike}; sequences 1 to 8 of the reading order\n")
     add_note(runs[0], "the disk was changed", "kim@host")
-    data = {"role": "train", "path": "shards/train", "documents": 3, "cleaning": "5 read"}
+    cleaning = {"corpus": "corpus", "read": 5, "dropped": {"empty": 2}, "kept": {"train": 3}}
+    data = {"role": "train", "path": "shards/train", "documents": 3, "cleaning": cleaning}
     (runs[0] / "data.json").write_text(json.dumps({"fingerprint": "f00", "sets": [data]}))
     (runs[0] / "env.json").write_text('{"command": ["kogpt2"], "host": {"name": "h", "gpus": []}}')
     recipe = load_recipe("demo", ["data.test=x", "training.num_steps=90", "training.final_learning_rate=0"])
@@ -115,11 +119,40 @@ def test_the_axis_is_chosen_by_keyboard(show: Any) -> None:
 
 def test_what_is_folded_opens_by_keyboard(show: Any) -> None:
     page = show("report")
-    assert page.locator("details").count() == 3  # two earlier samples, and notes of one kind
-    assert not page.get_by_text("step 7: gradient norm").is_visible()
-    page.locator("summary").last.focus()
-    page.keyboard.press("Enter")
-    assert page.get_by_text("step 7: gradient norm").is_visible()
+    assert page.locator("details").count() == 5  # two earlier samples, events of one kind, spikes, and the recipe
+    for number, text in ((2, "step 7: gradient norm"), (3, "step 39")):
+        assert not page.get_by_text(text, exact=number == 3).is_visible()
+        page.locator("summary").nth(number).focus()
+        page.keyboard.press("Enter")
+        assert page.get_by_text(text, exact=number == 3).is_visible()
+    spikes = page.get_by_label("Spikes of the gradient norm")
+    assert spikes.locator("tbody tr").count() == 30 and spikes.bounding_box()["height"] < 400
+
+
+def test_the_head_answers_in_the_first_window(show: Any) -> None:
+    page = show("report")
+    for question in ("Did it learn?", "How fast?", "Trained on", "Changed", "What went wrong"):
+        answer = page.get_by_role("link", name=question).bounding_box()
+        assert answer["y"] + answer["height"] < 900, question
+    page.get_by_role("link", name="What went wrong").click()
+    assert page.get_by_role("heading", name="Logbook").bounding_box()["y"] < 900
+
+
+def test_on_a_phone_plots_fit_and_names_are_above_values(show: Any) -> None:
+    page = show("report", 390)
+    shown = page.locator("#curves svg:visible")
+    assert shown.count() == page.locator("#curves figure:has(svg)").count() > 0
+    for box in (shown.nth(number).bounding_box() for number in range(shown.count())):
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["height"] > 200
+    size = page.evaluate("() => document.querySelector('svg.narrow text.tick').getBoundingClientRect().height")
+    assert size >= 11  # a viewBox that shrinks would shrink its letters
+    rows = page.locator(".logbook > tbody > tr")
+    date, text = (rows.first.locator("td").nth(place).bounding_box() for place in (0, 2))
+    assert date["y"] + date["height"] <= text["y"] + 2 and text["width"] > 300
+    name, value = page.locator(".facts dt").first.bounding_box(), page.locator(".facts dd").first.bounding_box()
+    assert name["y"] + name["height"] <= value["y"] + 1
+    wide = show("report", 1280)
+    assert wide.locator("svg.narrow:visible").count() == 0
 
 
 def test_labels_at_the_right_end_do_not_overlap_ticks(show: Any) -> None:

@@ -25,7 +25,8 @@ def run_dir(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("noted") / "run"
     options = [*tiny_settings(shards, folder), "tracking.sample_prompts=[가]"]
     train(load_recipe("debug_cpu", [*options, "training.num_steps=3"]))
-    assert kogpt2("note", folder, "the", "first <b>half</b>\nis done").stdout == ""
+    said = kogpt2("note", folder, "the", "first <b>half</b>\nis done").stdout
+    assert said.startswith(f"written into {folder}/log.txt; ") and said.count("\n") == 1
     train(load_recipe("debug_cpu", [*options, "training.num_steps=5"]))
     return folder
 

@@ -182,7 +182,10 @@ def test_the_last_evaluation_compares_by_the_same_sequences(tiny: list[str]) -> 
     losses = held_out(run_dir)
     assert best(run_dir)["step"] == 3 and best(run_dir)["sequences"] == 4
     assert abs(best(run_dir)["loss"] - losses[3]) > 1e-4  # the whole set has another loss
-    assert f"held-out loss over evaluation.max_sequences=4 of them: {best(run_dir)['loss']:.4f}" in log_of(run_dir)
+    assert (
+        f"the 4 sequences of the earlier evaluations (evaluation.max_sequences): {best(run_dir)['loss']:.4f}"
+        in log_of(run_dir)
+    )
 
 
 def test_a_finetuning_that_only_gets_worse_keeps_where_it_began(spoilt: Path, tiny: list[str], tmp_path: Path) -> None:
