@@ -47,7 +47,7 @@ def interruptible() -> Iterator[None]:
         if send_again_from_finalizer(number, frame):
             return
         now = time.monotonic()
-        if not first or now - first >= job.ECHO_SECONDS:
+        if number == signal.SIGINT or not first or now - first >= job.ECHO_SECONDS:
             first = now
             raise KeyboardInterrupt
 
@@ -55,6 +55,8 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which a finalizer would lose
+            before[signal.SIGINT] = signal.default_int_handler
     try:
         for number in before:
             signal.signal(number, interrupt)

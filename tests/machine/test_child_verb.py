@@ -40,7 +40,7 @@ def test_the_last_line_of_stderr_without_the_commands_name(tmp_path, written, li
 def test_it_is_asked_to_save_and_gets_the_time_for_it():
     saves = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(0.3), sys.exit(75))); "
     with closing(
-        ChildVerb([sys.executable, "-c", saves + "print('.', flush=True); signal.pause()"], subprocess.PIPE)
+        ChildVerb([sys.executable, "-c", saves + "print('.', flush=True); time.sleep(60)"], subprocess.PIPE)
     ) as verb:
         verb._process.stdout.read(1)
         assert not verb.has_ended()
