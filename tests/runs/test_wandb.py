@@ -100,11 +100,12 @@ def test_a_server_that_does_not_answer_does_not_keep_the_process(tmp_path, kind)
         process = start_runs(tmp_path / "run", "online", "0:5,10", seconds=seconds, env=fake.variables(tmp_path))
         try:
             assert "logged\n" in iter(process.stdout.readline, "")
+            assert fake.asked.wait(120)
             if kind == "falls silent":
                 while not fake.history:
                     assert process.poll() is None
                 fake.silent.set()
-            process.communicate("\n", timeout=120)  # it would be for ever
+            process.communicate("\n", timeout=80)  # W&B's own patience is longer
         finally:
             process.kill()
     assert process.returncode == 0

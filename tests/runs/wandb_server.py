@@ -19,6 +19,8 @@ class FakeWandB:
 
     Attributes
     ----------
+    asked : threading.Event
+        Set by the first request.
     silent : threading.Event
         Once it is set, requests are taken and never answered.
     history : list of dict
@@ -30,7 +32,7 @@ class FakeWandB:
     """
 
     def __init__(self) -> None:
-        self.silent, self.ended = threading.Event(), threading.Event()
+        self.asked, self.silent, self.ended = threading.Event(), threading.Event(), threading.Event()
         self.history: list[dict[str, Any]] = []
         self.files: list[dict[str, Any]] = []
         self.runs: list[dict[str, Any]] = []
@@ -91,6 +93,7 @@ def fake_wandb() -> Iterator[FakeWandB]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fake.asked.set()
             if fake.silent.is_set():
                 fake.ended.wait()
                 return

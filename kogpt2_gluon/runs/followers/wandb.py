@@ -49,6 +49,7 @@ class WandB:
                 disable_git=True,
                 x_disable_stats=True,
                 x_disable_meta=hide_secrets(sys.argv) != sys.argv,  # its record of the machine has the command line
+                init_timeout=CLOSE_SECONDS,  # of an attempt, which Python waits for at its end; there are others
                 finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
             ),
