@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -23,7 +24,6 @@ Setting = Union[bool, int, float, str]
 
 RANGE = ("low", "high", "log", "step")
 MOST_COMBINATIONS = 100_000  # that are listed; a larger space is drawn from
-MOST_WHOLE = 1 << 53  # Optuna keeps each number as a double
 FINEST = 1e-7  # a step, as a share of the largest number: with less, rounding hides which step a number is
 # Keys that the search itself sets, or that make figures which do not compare.
 OWN = (
@@ -190,6 +190,9 @@ def _range(where: str, key: str, values: Mapping[str, Any]) -> Dimension:
     log, step = values.get("log", False), values.get("step")
     if not isinstance(log, bool):
         raise RecipeError(f"{where}: log is true or false")
+    if isinstance(step, str):  # 1e-3, which is none in YAML 1.1
+        with contextlib.suppress(ValueError):
+            step = float(step)
     is_number = isinstance(step, (int, float)) and not isinstance(step, bool)
     if step is not None and not (is_number and 0 < step <= sys.float_info.max):
         raise RecipeError(f"{where}: step must be a number above 0")
@@ -198,8 +201,6 @@ def _range(where: str, key: str, values: Mapping[str, Any]) -> Dimension:
     if not low < high:
         raise RecipeError(f"{where}: low={low} is not below high={high}")
     largest = max(abs(low), abs(high))
-    if isinstance(low, int) and largest > MOST_WHOLE:
-        raise RecipeError(f"{where}: whole numbers up to {MOST_WHOLE:,} can be searched")
     if isinstance(low, float) and step is not None and step < largest * FINEST:
         raise RecipeError(f"{where}: step={step} is too fine for numbers up to {largest}; leave it out")
     if log and (step is not None or low <= 0):

@@ -29,9 +29,9 @@ def open_study(folder: Path, name: str, best_is_low: bool, journal: bool, say: C
     except Exception as error:  # of SQLAlchemy, SQLite or the journal, at a file that is damaged
         if isinstance(error, KoGPT2Error):
             raise
+        reason = " ".join(str(error.__cause__ or error).split())[:200]  # Optuna's own words hide that of SQLite
         raise DataError(
-            f"{folder}: its study cannot be opened ({' '.join(str(error).split())[:200]}); the runs are in trials/ all "
-            "the same"
+            f"{folder}: its study cannot be opened ({reason}); the runs are in trials/ all the same"
         ) from None
 
 
