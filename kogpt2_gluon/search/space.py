@@ -187,15 +187,9 @@ def _range(where: str, key: str, values: Mapping[str, Any]) -> Dimension:
     low, high = (_admitted(where, key, values[name]) for name in ("low", "high"))
     if isinstance(low, (bool, str)) or isinstance(high, (bool, str)):
         raise RecipeError(f"{where}: is not a number; give a list of values")
-    log, step = values.get("log", False), values.get("step")
+    log, step = values.get("log", False), _step(where, values.get("step"))
     if not isinstance(log, bool):
         raise RecipeError(f"{where}: log is true or false")
-    if isinstance(step, str):  # 1e-3, which is none in YAML 1.1
-        with contextlib.suppress(ValueError):
-            step = float(step)
-    is_number = isinstance(step, (int, float)) and not isinstance(step, bool)
-    if step is not None and not (is_number and 0 < step <= sys.float_info.max):
-        raise RecipeError(f"{where}: step must be a number above 0")
     if isinstance(low, int) and step is not None and step != int(step):
         raise RecipeError(f"{where}: takes whole numbers, so its step is one too")
     if not low < high:
@@ -206,6 +200,18 @@ def _range(where: str, key: str, values: Mapping[str, Any]) -> Dimension:
     if log and (step is not None or low <= 0):
         raise RecipeError(f"{where}: log needs low > 0 and no step")
     return Dimension(key, low=low, high=high, log=log, step=None if step is None else type(low)(step))
+
+
+def _step(where: str, value: Any) -> float | None:
+    if isinstance(value, str):  # 1e-3, which is none in YAML 1.1
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if value is None:
+        return None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and 0 < value <= sys.float_info.max):
+        raise RecipeError(f"{where}: step must be a number above 0")
+    return value
 
 
 def _admitted(where: str, key: str, value: Any) -> Setting:

@@ -10,6 +10,7 @@ from typing import Any, Callable
 from kogpt2_gluon.errors import DataError, KoGPT2Error
 
 SQLITE, JOURNAL = "study.db", "study.log"
+BUSY_SECONDS = 60.0  # that SQLite waits for another tool which has the study open
 TAIL = 1 << 16  # bytes that are searched at a time
 
 
@@ -45,7 +46,7 @@ def _sqlite(path: Path) -> Any:
     from sqlalchemy.pool import QueuePool  # that of files; for an address without one it would be another
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path.absolute(), check_same_thread=False)
+        return sqlite3.connect(path.absolute(), timeout=BUSY_SECONDS, check_same_thread=False)
 
     return RDBStorage("sqlite://", {"creator": connect, "poolclass": QueuePool})
 

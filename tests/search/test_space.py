@@ -69,7 +69,9 @@ def test_the_values_of_a_stepped_range_are_those_that_optuna_draws_and_takes(dec
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         drawn = {study.ask(kinds).params["x"] for _ in range(20)}
         for value in values:
-            create_trial(value=0.0, params={"x": value}, distributions=kinds)  # ValueError for one that it does not take
+            create_trial(
+                value=0.0, params={"x": value}, distributions=kinds
+            )  # ValueError for one that it does not take
     assert len(set(values)) == len(values) == dimension.size and max(values) <= high and values[0] == low
     assert drawn <= set(values)
 
