@@ -46,28 +46,31 @@ def test_a_signal_elsewhere_acts_at_once() -> None:
         raise AssertionError("the signal was late")
 
 
-WAITING = '''
-import subprocess, sys
+WAITING = r'''
+import os, subprocess, sys
 from kogpt2_gluon.errors import one_line
+from kogpt2_gluon.machine import job
 from kogpt2_gluon.machine.interrupts import preempted_on_signals
-saves = """
-import signal, sys, time
+saves = r"""
+import os, signal, sys, time
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-print("begun", flush=True)
+os.write(1, b"begun\n")
 while not asked:
     time.sleep(0.02)
 sys.stdin.readline()
-print("saved", flush=True)
+os.write(1, b"saved\n")
 """
 with one_line("test"):
     preempted_on_signals("saved")
-    child = subprocess.Popen([sys.executable, "-c", saves], start_new_session=True)
+    ends = job.end_with_parent(15)
+    child = subprocess.Popen([sys.executable, "-c", saves], start_new_session=True, preexec_fn=ends)
     try:
+        os.write(1, b"waiting\n")
         child.wait()
     finally:
         child.terminate()
-        print("asked", flush=True)
+        os.write(1, b"asked\n")
         child.wait()
 '''
 
@@ -79,7 +82,8 @@ def waiting(*prefix: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     with process:
         try:
-            assert process.stdout is not None and process.stdout.readline() == "begun\n"
+            assert process.stdout is not None
+            assert {process.stdout.readline() for _ in range(2)} == {"begun\n", "waiting\n"}
             yield process
         finally:
             process.kill()
