@@ -16,7 +16,8 @@ from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.runs.logbook import read_logbook
 from kogpt2_gluon.runs.metrics import Tracker
 from kogpt2_gluon.runs.report import write_report
-from kogpt2_gluon.runs.report_plots import _restarts
+from kogpt2_gluon.runs.report_health import health_of
+from kogpt2_gluon.runs.report_plots import _places_of
 from tests.runs.tracking_helpers import HOSTILE, log
 
 
@@ -153,7 +154,7 @@ class TestReport:
         monkeypatch.undo()
         time.tzset()
         assert marks[0] == marks[1]
-        assert _restarts(read_logbook(tmp_path)) == [
+        assert _places_of(health_of(read_logbook(tmp_path)).restarts) == [
             (20.0, "started again 2020-01-01 00:01:00"),
             (35.0, "started again 2020-01-01 00:02:00"),
         ]

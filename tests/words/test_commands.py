@@ -66,7 +66,17 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         ours = commands_of("README.md", "kogpt2 ")
         verbs = [command.words[1] for command in ours]
-        assert verbs == ["clean", "tokenizer", "shard", "train", "evaluate", "generate", "convert", "finetune"]
+        assert verbs == [
+            "clean",
+            "tokenizer",
+            "shard",
+            "train",
+            "evaluate",
+            "generate",
+            "report",
+            "convert",
+            "finetune",
+        ]
         _write_nsmc(folder / "nsmc", (folder / "reviews.txt").read_text(encoding="utf-8").splitlines())
         printed = {command.words[1]: execute(command) for command in ours}
     assert "kept: train" in printed["clean"]
