@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +65,11 @@ class Dimension:
 
         if self.choices:
             return distributions.CategoricalDistribution(self.choices)
-        if isinstance(self.low, int):
-            return distributions.IntDistribution(self.low, int(self.high), self.log, int(self.step or 1))
-        return distributions.FloatDistribution(self.low, self.high, self.log, self.step)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # at steps that do not end at `high`; the space has a note then
+            if isinstance(self.low, int):
+                return distributions.IntDistribution(self.low, int(self.high), self.log, int(self.step or 1))
+            return distributions.FloatDistribution(self.low, self.high, self.log, self.step)
 
     @property
     def size(self) -> float:
@@ -100,7 +103,8 @@ class Dimension:
 class Space:
     """The dimensions of a search over one recipe.
 
-    `notes` say which values the recipe does not admit as it is: they can be tried only together with others.
+    `notes` say which values the recipe does not admit as it is: they can be tried only together with others. They also
+    say where a range ends before its `high`.
     """
 
     def __init__(self, dimensions: Sequence[Dimension], notes: Sequence[str] = ()) -> None:
@@ -164,6 +168,9 @@ def read_space(path: Path, recipe: Recipe) -> Space:
 
 def _notes(recipe: Recipe, dimensions: Sequence[Dimension]) -> Iterator[str]:
     for each in dimensions:
+        if each.step and not each.choices and each._last < each.high:
+            ends = f"steps of {each.step:g} do not end at {each.high:g}"
+            yield f"note: {each.key}: its largest value is {each._last:g}; {ends}"
         for value in each.choices or (each.low, each.high):
             try:
                 parse_recipe(recipe.to_dict(), overrides({each.key: value}))

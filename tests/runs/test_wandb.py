@@ -90,6 +90,7 @@ def test_figures_after_a_roll_back_arrive_too(tmp_path):
     assert out.count("logged\n") == 2 and "wandb" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["was never there", "falls silent"])
 def test_a_server_that_does_not_answer_does_not_keep_the_process(tmp_path, kind):
     with fake_wandb() as fake:

@@ -45,6 +45,14 @@ def test_values_are_those_of_a_recipe(tmp_path):
     assert recipe.data.train == {"a": 1.0, "b": 3.0} and recipe.training.learning_rate == 1e-5
 
 
+def test_a_range_that_ends_before_its_high_says_so(tmp_path, recwarn):
+    path = tmp_path / "space.yaml"
+    path.write_text("model.dropout: {low: 0, high: 0.35, step: 0.1}\n")
+    space = read_space(path, load_recipe("demo"))
+    assert space.notes == ("note: model.dropout: its largest value is 0.3; steps of 0.1 do not end at 0.35",)
+    assert not recwarn, "Optuna's own warning is silent"
+
+
 def test_a_finite_space_knows_its_combinations(tmp_path):
     space = read(tmp_path, "model.num_layers: {low: 1, high: 3}\ntraining.schedule: [linear, cosine]\n")
     assert space.size == 6 == len(list(space.combinations()))
