@@ -101,7 +101,7 @@ class _StudentLoss(RetracedBlock):
         # The memory for logits, the third of `rows`, is for the fused cross-entropy.
         hidden, _ = net.hidden_states(F, inputs, rows=(*rows, None) if rows else None)
         cross_entropy, divergence = net.ops.distillation(
-            F, hidden, net._logits_proj, labels, states, matrix, terms.temperature
+            F, hidden, net._logits_proj, labels, states, matrix, terms.temperature, rows
         )  # (B, T) each
         loss = (1 - terms.weight) * cross_entropy + terms.weight * terms.temperature**2 * divergence
         if terms.hidden_weight:

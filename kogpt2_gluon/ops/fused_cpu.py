@@ -124,3 +124,27 @@ class FusedCpuOps(OperatorSet):
             )
         req = requests("write", shared_request(layer.weight), "null")
         return F.kogpt2_cross_entropy(hidden, weight, labels, precision=self.precision, req=req)
+
+    def distillation(
+        self,
+        F: Any,
+        hidden: Any,
+        layer: Any,
+        labels: Any,
+        states: Any,
+        matrix: Any,
+        temperature: float,
+        rows: Any = None,
+    ) -> tuple[Any, Any]:
+        own = layer.weight if rows else shared_request(layer.weight)
+        found = F.kogpt2_distillation(
+            hidden,
+            value(F, layer.weight),
+            labels,
+            states,
+            matrix,
+            temperature=temperature,
+            precision=self.precision,
+            req=requests("write", own, "null", "null", "null"),
+        )
+        return found[0], found[1]

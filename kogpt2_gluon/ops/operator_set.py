@@ -164,11 +164,12 @@ class OperatorSet(ABC):
         states: Any,
         matrix: Any,
         temperature: float,
+        rows: Any = None,
     ) -> tuple[Any, Any]:
         """The cross-entropy of labels (B, T), and KL(teacher || student) at a temperature: (B, T) each, float32.
 
-        `hidden` and `layer` are those of :meth:`cross_entropy`, `states` (B, T, C') and `matrix` (V, C') the teacher's,
-        which get no gradient. Both logits are divided by `temperature` for the divergence alone.
+        `hidden`, `layer` and `rows` are those of :meth:`cross_entropy`, `states` (B, T, C') and `matrix` (V, C') the
+        teacher's, which get no gradient. Both logits are divided by `temperature` for the divergence alone.
         """
         size = layer.weight.shape[0]
         theirs = self._compute(F, F.FullyConnected, states, matrix, num_hidden=size, no_bias=True, flatten=False)
