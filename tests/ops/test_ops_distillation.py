@@ -64,7 +64,7 @@ def fused(inputs: Arrays, temperature: float, req: str = REQUESTS, **attributes)
 
 
 def exact(inputs: Arrays, temperature: float) -> Arrays:
-    """The same in float64, by the definitions."""
+    """Returns the same in float64, by the definitions."""
     hidden, weight, labels, states, matrix = (each.astype(np.float64) for each in inputs)
     ours, theirs = hidden @ weight.T, states @ matrix.T
     labels, above = labels.astype(int), from_above(labels.shape)
