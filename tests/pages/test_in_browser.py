@@ -24,7 +24,7 @@ from kogpt2_gluon.search.page import write_page
 from kogpt2_gluon.search.searching import search
 from kogpt2_gluon.search.space import read_space
 from kogpt2_gluon.search.study import Plan, Study
-from tests.runs.test_comparison import make_run, make_task_run
+from tests.runs.report_helpers import make_run, make_task_run
 from tests.search.conftest import PLANTED
 from tests.serving.conftest import browser
 

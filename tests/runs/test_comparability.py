@@ -11,7 +11,7 @@ from kogpt2_gluon.runs.names import names_of
 from kogpt2_gluon.runs.run_folder import open_run
 from kogpt2_gluon.training.leaderboard import rank
 from tests.helpers import kogpt2
-from tests.runs.test_comparison import add_data, make_run, make_task_run
+from tests.runs.report_helpers import add_data, make_run, make_task_run
 
 TEST = "data.test=shards/test"
 

@@ -11,63 +11,18 @@ from pathlib import Path
 import pytest
 
 from kogpt2_gluon.errors import DataError, RecipeError
-from kogpt2_gluon.recipe import load_recipe
 from kogpt2_gluon.runs.comparison import render_comparison
 from kogpt2_gluon.runs.exports import write_csv, write_pictures
 from kogpt2_gluon.runs.remote import opened, runs_below
 from kogpt2_gluon.runs.report import render_report
 from kogpt2_gluon.runs.run_folder import open_run
 from tests.helpers import kogpt2
-from tests.runs.test_report import Page, numbers_in_svg
+from tests.runs.report_helpers import Page, add_data, make_run, make_task_run, numbers_in_svg
 from tests.runs.tracking_helpers import HOSTILE
 from tests.storage.conftest import no_real_account, store
 from tests.storage.s3_helpers import BUCKET
 
 __all__ = ["no_real_account", "store"]
-
-
-def make_run(path: Path, steps: int = 60, floor: float = 3.0, settings: tuple[str, ...] = ()) -> Path:
-    """A folder with the record of a run, written by hand."""
-    recipe = load_recipe("demo", [f"tracking.run_dir={path}", f"training.num_steps={steps}", *settings])
-    path.mkdir(parents=True)
-    (path / "recipe.yaml").write_text(recipe.to_yaml())
-    with (path / "metrics.jsonl").open("w") as file:
-        for step in range(1, steps + 1):
-            common = {"step": step, "time": 1.7e9 + step, "seconds": 0.5 * step}
-            figures = {"loss": floor + 6 / step, "tokens": 100 * step, "tokens_per_second": 200.0, "data_wait": 0.01}
-            file.write(json.dumps({"kind": "train", **common, **figures}) + "\n")
-            if step % 20 == 0:
-                figures = {"loss": floor + 7 / step, "perplexity": 9.0, "bits_per_byte": (floor + 7 / step) / 3}
-                file.write(json.dumps({"kind": "evaluation", **common, **figures}) + "\n")
-    (path / "log.txt").write_text(
-        f"2026-11-30 00:00:00 demo: {recipe.model.units:,} parameters; 4 worker(s) on gpu(0)\n"
-        "2026-11-30 00:00:30 ended: done\n"
-    )
-    return path
-
-
-def make_task_run(path: Path, task: str, metric: str, start: float, end: float) -> Path:
-    """A folder with the record of a task's run, written by hand."""
-    without_text = ("data.train=", "data.test=", "tracking.sample_prompts=[]")
-    make_run(path, 40, settings=(f"task.name={task}", "task.data=rows", *without_text))
-    lines = [line for line in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())]
-    scores = [
-        {"kind": "evaluation", "step": step, "time": 1.7e9 + step, "seconds": step / 2, "loss": 0.5, metric: score}
-        for step, score in ((0, start), (20, end - 0.01), (40, end))
-    ]
-    kept = [line for line in lines if line["kind"] == "train"]
-    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*kept, *scores]))
-    return path
-
-
-def add_data(path: Path, documents: int = 100, size: int = 5000, tokenizer: str = "a", prints: str = "f") -> Path:
-    """Adds a data.json to the folder of a run."""
-    vocabulary = {"tokenizer": f"4,000 tokens, sha256 {tokenizer * 16}"}
-    train = {"role": "train", "path": "shards/train", "documents": 900, "cleaning": f"{documents} read", **vocabulary}
-    held_out = {"role": "held-out", "path": "shards/test", "documents": documents, "bytes_of_text": size}
-    facts = {"fingerprint": "order", "sets": [train, {**held_out, **vocabulary, "fingerprint": prints}]}
-    (path / "data.json").write_text(json.dumps(facts))
-    return path
 
 
 def plots_in(text: str, style: str = "broad") -> list[str]:

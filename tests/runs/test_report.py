@@ -6,7 +6,6 @@ import json
 import math
 import re
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -18,41 +17,8 @@ from kogpt2_gluon.runs.metrics import Tracker
 from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.runs.report_health import health_of
 from kogpt2_gluon.runs.report_plots import _places_of
+from tests.runs.report_helpers import Page, numbers_in_svg
 from tests.runs.tracking_helpers import HOSTILE, log
-
-
-class Page(HTMLParser):
-    """Tags, texts and outside references of a page; fails on tags closed out of order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.references: list[str] = []
-        self.places: list[str] = []
-        self.feed(text)
-        assert self.open == [] and len(set(self.places)) == len(self.places)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
-        self.places += [value for name, value in attrs if name == "id"]
-        if tag not in ("meta", "input"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def numbers_in_svg(text: str) -> list[str]:
-    return re.findall(r'(?: d| cx| cy| x| y| x1| x2| y1| y2)="([^"]*)"', text)
 
 
 class TestReport:

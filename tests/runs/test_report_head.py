@@ -16,8 +16,7 @@ from kogpt2_gluon.runs.report import render_report
 from kogpt2_gluon.runs.report_head import promised_rows
 from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.steps_of_task import with_steps
-from tests.runs.test_comparison import make_run
-from tests.runs.test_report import Page
+from tests.runs.report_helpers import Page, make_run
 from tests.runs.test_report_health import glance
 from tests.training.task_helpers import settings as task_settings
 from tests.training.task_helpers import write_task

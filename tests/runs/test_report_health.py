@@ -16,8 +16,7 @@ from kogpt2_gluon.runs.report import render_report
 from kogpt2_gluon.runs.report_health import health_of, in_a_line, spike_in
 from kogpt2_gluon.training.loop import train
 from kogpt2_gluon.training.spikes import remember, spike_of
-from tests.runs.test_comparison import make_run
-from tests.runs.test_report import Page
+from tests.runs.report_helpers import Page, make_run
 
 START = "demo: 1,000 parameters; 1 worker(s) on cpu(0); 64 tokens a step; 60 steps"
 LOG_SPIKES = {"training": {"on_spike": "log", "clip_norm": 1.0, "spike_sigmas": 6.0, "spike_window": 128}}

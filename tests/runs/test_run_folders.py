@@ -12,7 +12,7 @@ from kogpt2_gluon.runs.remote import opened, runs_below
 from kogpt2_gluon.runs.run_folder import find_runs, open_run
 from kogpt2_gluon.training.fork import fork
 from tests.helpers import kogpt2
-from tests.runs.test_comparison import make_run
+from tests.runs.report_helpers import make_run
 
 
 def test_linked_runs_are_found_once(tmp_path: Path) -> None:
