@@ -58,7 +58,7 @@ def in_a_sentence(changes: Changes, on_the_way: Sequence[Mapping[str, Any]]) -> 
     if not changes.shipped:
         text = changes.why
     elif not changes.rows:
-        text = f"nothing: all settings are those of the shipped recipe {changes.shipped}"
+        text = f"nothing: all settings are those of the shipped recipe {changes.shipped}, as this program has it now"
     else:
         shown = [f"{key} is {_brief(own)}, not {_brief(value)}" for key, value, own in changes.rows[:SHOWN]]
         more = len(changes.rows) - len(shown)

@@ -85,7 +85,7 @@ def cards(train: Records, evaluations: Records, recipe: Mapping[str, Any], sets:
             continue
         best = known[better(values[known])]
         is_best = best == known[-1]
-        remarks = ["the best so far" if is_best else f"best {rounded(values[best])} at step {int(steps[best]):,}"]
+        remarks = ["the best of this run" if is_best else f"best {rounded(values[best])} at step {int(steps[best]):,}"]
         if known[0] != known[-1]:
             remarks.append(f"{beginning(int(steps[known[0]]), recipe)}: {rounded(values[known[0]])}")
         remarks.append(_guess(key, evaluations, recipe, sets))

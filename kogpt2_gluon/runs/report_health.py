@@ -199,7 +199,7 @@ def what_spikes_are(recipe: Mapping[str, Any]) -> str:
 def _clipping(training: Mapping[str, Any]) -> str:
     norm = training.get("clip_norm")
     return (
-        f"with gradients scaled down to a norm of {norm:g}"
+        f"with gradients scaled down to a norm of {norm:g}, as all above that are"
         if isinstance(norm, (int, float)) and 0 < norm < LARGEST
         else ""
     )

@@ -96,8 +96,8 @@ def _folded_spikes(spikes: Sequence[Spike], recipe: Mapping[str, Any]) -> str:
     """Returns spikes of one figure as one line, and a compact table that is folded."""
     largest = max(spikes, key=lambda spike: spike.deviations)
     summary = (
-        f"{len(spikes):,} spikes of the {spikes[0].figure}, {spikes[0].name} to {spikes[-1].name}; the largest: "
-        f"{largest.value} at {largest.name}, {largest.deviations:g} standard deviations above the mean"
+        f"{len(spikes):,} spikes of the {spikes[0].figure}, {spikes[0].name} to {spikes[-1].name}; furthest above the "
+        f"mean of its time, by {largest.deviations:g} standard deviations: {largest.value} at {largest.name}"
     )
     shown, note = list(spikes), what_spikes_are(recipe)
     if len(shown) > MOST_FOLDED:

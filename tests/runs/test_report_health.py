@@ -163,7 +163,8 @@ def test_many_events_of_a_kind_are_folded_in_their_place(tmp_path):
     write_log(run, [START, *spikes, "WARNING: disk nearly full", EVENTS["spike"].format(n=1600), "ended: done"])
     page = render_report(run)
     kept = html.unescape(page.partition('<section id="logbook"')[2].partition("</section>")[0])
-    summary = "1,500 spikes of the gradient norm, step 1 to step 1,500; the largest: 1.43 at step 1,500, 157 standard"
+    above = "furthest above the mean of its time, by 157 standard deviations: 1.43 at step 1,500"
+    summary = f"1,500 spikes of the gradient norm, step 1 to step 1,500; {above}"
     assert summary in kept
     assert kept.index(summary) < kept.index("disk nearly full") < kept.index("step 1600: gradient norm")
     assert kept.count("<tr>") <= 201 and "log.txt has all" in kept
