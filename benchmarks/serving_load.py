@@ -158,7 +158,7 @@ def port_of(process: subprocess.Popen[bytes], errors: Path) -> int:
     """Waits until a service says where it serves; returns the port. RuntimeError if it ends before."""
     while True:
         has_ended = process.poll() is not None  # before the look, so that its last line is seen
-        if found := re.search(r"serving at http://127\.0\.0\.1:(\d+)\s", said(errors)):
+        if found := re.search(r"serving at http://127\.0\.0\.1:(\d+);", said(errors)):
             return int(found[1])
         if has_ended:
             raise RuntimeError(f"the service did not start: {said(errors)}")
