@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from conditions import conditions
-from reader_peers import READ, measure, resident_mb
+from reader_peers import READ, measure, own_memory_mb
 from reader_sets import CHUNK_BYTES, make_tokenizer, recipe_for, write_random, write_sparse
 
 from kogpt2_gluon.machine.worker import Worker
@@ -116,12 +116,12 @@ def child_sparse(folder: Path, seq_length: int, warm: bool) -> dict[str, float]:
     """
     if warm:
         np.empty(WARM_BYTES, np.uint8)[::4096] = 1
-    recipe, base = recipe_for(folder, 8, seq_length, 512), resident_mb()
+    recipe, base = recipe_for(folder, 8, seq_length, 512), own_memory_mb()
     began = time.perf_counter()
     reader = open_training_reader(recipe, OneOf(64))
     next(iter(reader))
     start = time.perf_counter() - began
-    memory = resident_mb()
+    memory = own_memory_mb()
     state = reader.state()
     per_epoch = reader.mix.sequences_per_epoch
     reader.close()
@@ -130,7 +130,7 @@ def child_sparse(folder: Path, seq_length: int, warm: bool) -> dict[str, float]:
     resumed = open_training_reader(recipe, OneOf(64), state)
     next(iter(resumed))
     resume = time.perf_counter() - began
-    after = max(memory, resident_mb())
+    after = max(memory, own_memory_mb())
     resumed.close()
     return {
         "start_seconds": start,
