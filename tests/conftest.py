@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.helpers import MARK, make_shards, tiny_settings
+from tests.process_memory import give_back_memory
 
 if TYPE_CHECKING:
     from kogpt2_gluon.runs.checkpoint import Checkpoint
@@ -87,6 +89,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.scheduler import FileScheduling
 
     return FileScheduling(config, log, lambda nodeid: GROUPS.get(_file_of(nodeid), _file_of(nodeid)))
+
+
+def pytest_collection_finish() -> None:
+    """Takes what every test needs, a million objects, out of what the garbage collector walks through."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Gives memory back that a test's networks took; see tests/process_memory.py."""
+    give_back_memory()
 
 
 def _file_of(nodeid: str) -> str:

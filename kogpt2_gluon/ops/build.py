@@ -139,8 +139,9 @@ def build_cpu_operators(force: bool = False) -> Library:
         if path.is_file() and not force:
             return Library(path, isa, built=False)
         mxnet_folder = Path(runtime.mx.__file__).parent
-        includes = [f"-I{mxnet_folder / 'include'}", f"-I{onednn.include}"]
-        _compile(command, includes, mxnet_folder / "src" / "lib_api.cc", onednn.library, path)
+        # MXNet's folder itself for common/lib_api.cc, which includes a source of MXNet's.
+        includes = [f"-I{mxnet_folder / 'include'}", f"-I{mxnet_folder}", f"-I{onednn.include}"]
+        _compile(command, includes, onednn.library, path)
     return Library(path, isa, built=True)
 
 
@@ -188,7 +189,7 @@ def cache_folder() -> Path:
 
 def source_files() -> list[Path]:
     """Returns the C++ files to compile, in a fixed order."""
-    return sorted((SOURCES / "cpu").glob("*.cc"))
+    return sorted([*(SOURCES / "cpu").glob("*.cc"), *(SOURCES / "common").glob("*.cc")])
 
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
@@ -285,9 +286,9 @@ def one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def _compile(command: list[str], includes: list[str], lib_api: Path, onednn: Path, path: Path) -> None:
+def _compile(command: list[str], includes: list[str], onednn: Path, path: Path) -> None:
     """Compiles the sources in parallel, links them, and moves the library to `path` once it is complete."""
-    sources = [*source_files(), lib_api]
+    sources = source_files()
     print(f"compiling the fused operators ({len(sources)} files, about half a minute, once)", file=sys.stderr)
     _remove_abandoned(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=BUILDING) as folder:

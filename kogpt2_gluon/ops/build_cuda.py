@@ -156,11 +156,11 @@ def _compile_all(nvcc: Path, version: str, folder: Path, architectures: list[str
     kernels = [path for path in sources if not path.name.startswith("mxnet_")]
     jobs = {path: [*FLAGS, *KERNEL_FLAGS, *code] for path in kernels}
     if mxnet:
-        wrappers = [path for path in sources if path not in kernels] + [mxnet / "src" / "lib_api.cc"]
+        wrappers = [path for path in sources if path not in kernels] + [SOURCES / "common" / "lib_api.cc"]
         # These contain no kernels, so one architecture is enough. With __NVCC__ MXNet's source includes cuRAND, which
         # is not used.
-        include = f"-I{mxnet / 'include'}"
-        jobs.update({path: [*FLAGS, "-O1", include, "-Xcompiler", "-U__NVCC__", *code[:1]] for path in wrappers})
+        includes = f"-I{mxnet / 'include'}", f"-I{mxnet}"
+        jobs.update({path: [*FLAGS, "-O1", *includes, "-Xcompiler", "-U__NVCC__", *code[:1]] for path in wrappers})
 
     def compile_one(path: Path) -> str:
         flags = jobs[path]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import sys
 
-import pytest
-
-pytest.importorskip("mlflow", reason="logs to MLflow")
-pytest.importorskip("wandb", reason="logs to Weights & Biases")
-
 from tests.helpers import ROOT, run
+from tests.lazy_modules import needed
+
+needed("mlflow", reason="logs to MLflow")
+needed("wandb", reason="logs to Weights & Biases")
 
 
 def test_logging_cost() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -39,6 +40,7 @@ class Terminal:
             os.environ["TERM"] = "dumb"
             os.execv(sys.executable, command)
         self.text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end inside a syllable
         self._seen = 0
 
     def type(self, keys: str | bytes) -> None:
@@ -51,7 +53,7 @@ class Terminal:
             ready, _, _ = select.select([self._end], [], [], 0.2)
             assert time.monotonic() < end, self.text
             if ready:
-                self.text += os.read(self._end, 4096).decode(errors="replace").replace("\r", "")
+                self.text += self._decoder.decode(os.read(self._end, 4096)).replace("\r", "")
         shown, self._seen = self.text[self._seen : found.end()], found.end()
         return shown
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-ort = pytest.importorskip("onnxruntime", reason="runs the graphs")
+from tests.lazy_modules import needed
+
+ort = needed("onnxruntime", reason="runs the graphs")
 
 NAMES = ["logits.onnx", "model.onnx"]
 EXACT = 1e-5  # of the largest logit

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.convert import torch_helpers
 from tests.convert.kinds_of_lines import LINES
 from tests.convert.tool_helpers import MAX_LENGTH, convert_profile, my_model, program, run_command, some_ids
+from tests.lazy_modules import needed
 
-ctranslate2 = pytest.importorskip("ctranslate2", reason="a peer of the test")
-torch_helpers = pytest.importorskip("tests.convert.torch_helpers", reason="compares with transformers")
+ctranslate2 = needed("ctranslate2", reason="a peer of the test")
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,11 @@ from kogpt2_gluon.tasks.task import Row
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from tests.convert.head_helpers import SENTENCES, make_fine_tuned, task_named
 from tests.helpers import kogpt2
+from tests.lazy_modules import needed
 from tests.tokens.json_helpers import byte_level, llama
 from tests.tokens.json_helpers import kogpt2 as kogpt2_json
 
-torch = pytest.importorskip("torch", reason="runs the converted network")
+torch = needed("torch", reason="runs the converted network")
 
 PAIRS = tuple(zip(SENTENCES, SENTENCES[1:] + SENTENCES[:1]))
 

@@ -14,11 +14,12 @@ from kogpt2_gluon.convert.source import open_source
 from kogpt2_gluon.convert.targets import convert_to
 from kogpt2_gluon.inference.loading import load_checkpoint
 from kogpt2_gluon.model.slots import Run, slots_for
+from tests.convert import onnx_helpers
 from tests.convert.convert_helpers import OWN_SENTENCES, make_checkpoint, varied
+from tests.lazy_modules import needed
 
-torch = pytest.importorskip("torch", reason="a peer of the test")
-ctranslate2 = pytest.importorskip("ctranslate2", reason="a peer of the test")
-onnx_helpers = pytest.importorskip("tests.convert.onnx_helpers", reason="a peer of the test")
+torch = needed("torch", reason="a peer of the test")
+ctranslate2 = needed("ctranslate2", reason="a peer of the test")
 
 PROMPTS, NEW = 100, 16
 

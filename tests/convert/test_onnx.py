@@ -13,8 +13,9 @@ from kogpt2_gluon.recipe_sections import ModelRecipe
 from kogpt2_gluon.runs.checkpoint import EMBEDDING, TIED_COPY, Checkpoint
 from tests.convert.convert_helpers import make_checkpoint
 from tests.convert.onnx_helpers import NAMES, assert_close, empty_past, logits_of, random_ids, session, step
+from tests.lazy_modules import needed
 
-onnx = pytest.importorskip("onnx", reason="makes the graphs")
+onnx = needed("onnx", reason="makes the graphs")
 
 
 def gluon_network(checkpoint: Checkpoint) -> Any:

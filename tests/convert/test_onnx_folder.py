@@ -15,10 +15,11 @@ from kogpt2_gluon.errors import DataError, DiskFullError, RecipeError
 from kogpt2_gluon.runs.checkpoint import Checkpoint
 from tests.convert.onnx_helpers import NAMES, assert_close, logits_of, ort, random_ids, session
 from tests.helpers import ROOT, enlarge, kogpt2, run, small_disk
+from tests.lazy_modules import needed
 from tests.shards.shard_helpers import flip
 from tests.storage.crash_helpers import FILE_OPERATIONS, Crash, PowerCut, count_operations, without_clean_up
 
-onnx = pytest.importorskip("onnx", reason="makes the graphs")
+onnx = needed("onnx", reason="makes the graphs")
 
 
 @pytest.mark.parametrize("name", NAMES)

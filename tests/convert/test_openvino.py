@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from tests.convert import torch_helpers
 from tests.convert.kinds_of_lines import LINES
 from tests.convert.tool_helpers import (
     PROFILES,
@@ -25,11 +26,11 @@ from tests.convert.tool_helpers import (
     run_command,
     some_ids,
 )
+from tests.lazy_modules import needed
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # else it reports each use to Intel
-openvino = pytest.importorskip("openvino", reason="a peer of the test")
-openvino_tokenizers = pytest.importorskip("openvino_tokenizers", reason="a peer of the test")
-torch_helpers = pytest.importorskip("tests.convert.torch_helpers", reason="compares with transformers")
+openvino = needed("openvino", reason="a peer of the test")
+openvino_tokenizers = needed("openvino_tokenizers", reason="a peer of the test")
 
 
 class SignalStack(ctypes.Structure):
@@ -70,6 +71,7 @@ def encode(tokenizer, lines: list[str]) -> list[list[int]]:
     return [ids[mask == 1].tolist() for ids, mask in zip(results["input_ids"], results["attention_mask"])]
 
 
+@pytest.mark.skipif(not REVIEWS.is_file(), reason="the tokenizer's words are from the reviews")
 def test_ids_are_those_of_sentencepiece(pair):
     model, tokenizer, _, profile = pair
     ids = encode(tokenizer, [line for _, line in LINES])

@@ -20,9 +20,10 @@ from kogpt2_gluon.storage.params_file import read_params, write_params
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile
 from tests.convert.convert_helpers import ORIGINAL
 from tests.helpers import kogpt2
+from tests.lazy_modules import needed
 from tests.shards.shard_helpers import flip
 
-torch = pytest.importorskip("torch", reason="makes and runs the networks on the other side")
+torch = needed("torch", reason="makes and runs the networks on the other side")
 HEADS = 6
 
 

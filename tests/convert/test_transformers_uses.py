@@ -6,12 +6,13 @@ import json
 
 import pytest
 
+from tests.convert import torch_helpers
 from tests.convert.kinds_of_lines import LINES
 from tests.convert.tool_helpers import MAX_LENGTH, Converted, convert_profile, my_model, program, some_ids
 from tests.helpers import kogpt2
+from tests.lazy_modules import needed
 
-torch = pytest.importorskip("torch", reason="transformers runs on it")
-torch_helpers = pytest.importorskip("tests.convert.torch_helpers", reason="the converted folder is made for it")
+torch = needed("torch", reason="transformers runs on it")
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from transformers import GPT2LMHeadModel
+
+from tests.lazy_modules import needed
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+torch = needed("torch", reason="transformers runs on it")
+transformers = needed("transformers", reason="the other side")
 
 
 def network(folder: Path) -> GPT2LMHeadModel:
-    return GPT2LMHeadModel.from_pretrained(folder).eval()
+    return transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
 
 
 def logits_of(net: GPT2LMHeadModel, ids: list[int]) -> np.ndarray:

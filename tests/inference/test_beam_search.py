@@ -17,8 +17,9 @@ from kogpt2_gluon.machine.runtime import mx
 from kogpt2_gluon.model.gpt2 import GPT2Model
 from kogpt2_gluon.model.slots import slots_for
 from tests.inference.search_helpers import Pair, draw_prompts, log_probabilities
+from tests.lazy_modules import needed
 
-torch = pytest.importorskip("torch", reason="a peer of the test")
+torch = needed("torch", reason="a peer of the test")
 
 NEW = 10
 PLAIN = Sampling(NEW)

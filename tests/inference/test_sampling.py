@@ -13,8 +13,9 @@ from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.inference.sampling import Choice, Chooser, Restrictions, Sampling, draw
 from kogpt2_gluon.model.slots import Run
 from tests.inference.search_helpers import Pair, draw_prompts, make_pair
+from tests.lazy_modules import needed
 
-torch = pytest.importorskip("torch", reason="a peer of the test")
+torch = needed("torch", reason="a peer of the test")
 
 
 @pytest.fixture(scope="module")

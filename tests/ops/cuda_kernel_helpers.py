@@ -149,11 +149,11 @@ def build_for_host(folder: Path, mxnet: Path | None = None) -> Path:
     """Compiles the kernels with g++; with MXNet's folder, its operators for "cpu" too."""
     library = folder / "libkogpt2_cuda_on_host.so"
     sources = sorted(path for path in CUDA_SOURCES.glob("*.cu") if mxnet or not path.name.startswith("mxnet_"))
-    sources += [ON_HOST / "threads.cc", *([mxnet / "src" / "lib_api.cc"] if mxnet else [])]
+    sources += [ON_HOST / "threads.cc", *([CUDA_SOURCES.parent / "common" / "lib_api.cc"] if mxnet else [])]
     flags = ["-std=c++17", "-O1", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-Wall"]
     flags += ["-Wno-unknown-pragmas"]
     if mxnet:
-        flags += ['-DKOGPT2_DEVICE="cpu"', f"-I{mxnet / 'include'}"]
+        flags += ['-DKOGPT2_DEVICE="cpu"', f"-I{mxnet / 'include'}", f"-I{mxnet}"]
 
     def compile_one(source: Path) -> str:
         to = str(folder / f"{source.stem}.o")

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the service needs it: the extra serve")
-pytest.importorskip("openai", reason="the client that /v1 is for")
-
-import openai
 
 from kogpt2_gluon.inference.sampling import Sampling
 from kogpt2_gluon.inference.scoring import Request, Scorer
 from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from tests.convert.convert_helpers import OWN_SENTENCES
+from tests.lazy_modules import needed
 from tests.serving.conftest import TOKEN, Loaded
 from tests.serving.service_helpers import Service
+
+openai = needed("openai", reason="the client that /v1 is for")
 
 PROMPT = "오늘은 날씨가 맑아서"
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from kogpt2_gluon.errors import DataError
 from kogpt2_gluon.storage.safetensors_file import SafetensorsFile, rounded, widened, write_safetensors
 from kogpt2_gluon.storage.torch_file import TorchFile
+from tests.lazy_modules import needed
 
-torch = pytest.importorskip("torch", reason="writes the files")
+torch = needed("torch", reason="writes the files")
 ZIP = pytest.mark.parametrize("in_zip", [True, False], ids=["zip", "older"])
 
 

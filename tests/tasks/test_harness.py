@@ -6,14 +6,12 @@ import json
 import math
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: the extra harness")
 pytest.importorskip("sklearn", reason="the metrics of tasks")
-
-from lm_eval.api.instance import Instance
 
 from kogpt2_gluon.cli.main import main
 from kogpt2_gluon.convert.huggingface import convert_checkpoint
@@ -28,7 +26,13 @@ from kogpt2_gluon.tasks.harness_tasks import read_task_file
 from kogpt2_gluon.tasks.in_context import LIKELIHOOD, PER_BYTE, InContext, InContextOptions
 from tests.convert.convert_helpers import make_checkpoint
 from tests.helpers import small_disk
+from tests.lazy_modules import needed
 from tests.tasks.in_context_helpers import PROMPT, TASK, make_tokenizer, rows
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+needed("lm_eval", reason="lm-evaluation-harness is not installed: the extra harness")
 
 POSITIONS = 256
 SHOTS = 5
@@ -68,6 +72,8 @@ def roads(tmp_path_factory: pytest.TempPathFactory) -> Roads:
 
 def request(*arguments: object) -> Instance:
     """A request as the harness hands it to a model."""
+    from lm_eval.api.instance import Instance
+
     return Instance("loglikelihood", {}, arguments, 0)
 
 

@@ -18,8 +18,9 @@ from kogpt2_gluon.runs.checkpoint import open_checkpoint
 from kogpt2_gluon.runs.metrics import read_metrics
 from kogpt2_gluon.training.torch_optimizer import load_optimizer, save_optimizer
 from tests.helpers import kogpt2
+from tests.lazy_modules import needed
 
-torch = pytest.importorskip("torch", reason="the other side")
+torch = needed("torch", reason="the other side")
 STOP, MORE, BOS = 6, 20, 1
 NO_DROPOUT = ["model.dropout=0", f"training.num_steps={STOP + MORE}", "evaluation.interval=0", "checkpoint.keep=0"]
 

@@ -23,6 +23,8 @@
 #include "mxnet/lib_api.h"
 #pragma pop_macro("__NVCC__")
 
+#include "failure.h"
+
 namespace kogpt2 {
 
 using mxnet::ext::MXReturnValue;
@@ -45,11 +47,12 @@ template <typename... Parts>
 
 template <typename Body>
 MXReturnValue guarded(const Body& body) {
+  failure().clear();
   try {
     body();
     return mxnet::ext::MX_SUCCESS;
   } catch (const std::exception& error) {
-    MX_ERROR_MSG << error.what();
+    failure() = error.what();
     return mxnet::ext::MX_FAIL;
   }
 }

@@ -318,9 +318,9 @@ bool define_operator(const char* name) {
 
 // What the library answers when MXNet loads it.
 inline MXReturnValue check_version(int version) {
-  if (version >= 10900 && version < 20000) return mxnet::ext::MX_SUCCESS;
-  MX_ERROR_MSG << "these operators are for MXNet 1.9, not " << version;
-  return mxnet::ext::MX_FAIL;
+  return guarded([&] {
+    if (version < 10900 || version >= 20000) fail("these operators are for MXNet 1.9, not ", version);
+  });
 }
 
 }  // namespace kogpt2
