@@ -161,7 +161,7 @@ def test_a_run_killed_before_it_saved_changes_again_or_not_at_all(begun: Path, t
     assert [change["to"] for change in open_checkpoint(begun).state()["changes"]] == [32]
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_after_the_change_it_goes_on_exactly(tiny: list[str], tmp_path: Path, size: int) -> None:
     """Real processes: each resume is the same command, as a scheduler gives it."""
     launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
@@ -186,7 +186,7 @@ def test_killed_after_the_change_it_goes_on_exactly(tiny: list[str], tmp_path: P
     assert losses_by_step(broken) == losses_by_step(straight)
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_launcher_passes_it_on(begun: Path, tiny: list[str], size: int) -> None:
     command = [sys.executable, "-m", "launch", "run", "debug_cpu", *tiny, f"{BATCH}=16", "training.num_steps=4"]
     refused = run(*command, "--np", size, code=2)

@@ -53,7 +53,7 @@ def test_resume_is_exact(tiny, teacher, tmp_path, accumulate):
     assert_resumes_exactly(options, tmp_path / "again", 3, files=ARRAYS)
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_kill_and_resume_is_bit_exact(tiny, teacher, tmp_path, size):
     launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
     options = taught(tiny, teacher, "training.num_steps=30", "checkpoint.interval=3", "data.test=")

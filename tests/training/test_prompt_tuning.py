@@ -73,7 +73,7 @@ def test_it_begins_with_the_vectors_of_words(tiny, pretrained, tmp_path):
     np.testing.assert_allclose(after.model_arrays()[PROMPT], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("encoder", ["none", "lstm"])
+@pytest.mark.parametrize("encoder", ["none", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_two_workers_equal_two_micro_steps_and_resume_exactly(tiny, pretrained, tmp_path, encoder):
     settings = tuned(tiny, pretrained, encoder, "model.dropout=0", "data.test=", "checkpoint.interval=4")
     settings += ["checkpoint.keep=0"]
