@@ -84,8 +84,11 @@ def find_initial_weights(recipe: Recipe, tokenizer: Tokenizer | None) -> Initial
     if network.has_head:
         notes.append(f"{source.path} is fine-tuned; the head of its task is left out")
     if "max_length" in grown:
-        rule = training.init_positions
-        notes.append(f"{recipe.model.max_length:,} positions are made of {theirs.max_length:,}: init_positions={rule}")
+        rule, method = training.init_positions, recipe.adaptation.method
+        stays = "" if method == "none" else f"; the new ones stay so: adaptation.method={method} trains no embedding"
+        notes.append(
+            f"{recipe.model.max_length:,} positions are made of {theirs.max_length:,}: init_positions={rule}{stays}"
+        )
     notes += _note_on(renamed, training.init_renamed, recipe.adaptation.method)
     means = renamed if training.init_renamed == "mean" else {}
     prompt = prompt_tokens(recipe, tokenizer) if tokenizer and recipe.adaptation.method == "prompt" else []

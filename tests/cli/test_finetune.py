@@ -165,7 +165,7 @@ def at_the_end(recipe, run, *more, before=evaluation.run_evaluation):
 evaluation.run_evaluation = at_the_end
 main()
 """
-    launch = [HORUN, "--gloo", "-np", 2, sys.executable, "-c", program]
+    launch = [*HORUN, "--gloo", "-np", 2, sys.executable, "-c", program]
     command = ["finetune", pretrained, "--task", task, "--data", task.parent, *options]
     run(*launch, *command, "training.batch_size=4", code=1)  # horovodrun's own
     assert (tmp_path / "runs" / "seed-0" / "scores.json").is_file()

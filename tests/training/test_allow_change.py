@@ -164,7 +164,7 @@ def test_a_run_killed_before_it_saved_changes_again_or_not_at_all(begun: Path, t
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_after_the_change_it_goes_on_exactly(tiny: list[str], tmp_path: Path, size: int) -> None:
     """Real processes: each resume is the same command, as a scheduler gives it."""
-    launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
+    launch = [] if size == 1 else [*HORUN, "--gloo", "-np", size]
     command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "debug_cpu", *tiny]
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     run(*command, "training.num_steps=3", f"tracking.run_dir={straight}")

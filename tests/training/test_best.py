@@ -236,7 +236,7 @@ def test_a_run_that_diverges_keeps_its_best(spoilt: Path, tiny: list[str]) -> No
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_again_and_again_it_comes_to_the_same_best(tiny: list[str], tmp_path: Path, size: int) -> None:
     """Killed (-9) as soon as `best` has changed, which is in the middle of a save; a straight run has the same."""
-    launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
+    launch = [] if size == 1 else [*HORUN, "--gloo", "-np", size]
     options = ["training.num_steps=12", "evaluation.interval=2", "checkpoint.interval=5", "checkpoint.keep=1"]
     command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "debug_cpu", *tiny, *options]
     straight, broken = tmp_path / "straight", tmp_path / "broken"

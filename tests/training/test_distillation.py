@@ -55,7 +55,7 @@ def test_resume_is_exact(tiny, teacher, tmp_path, accumulate):
 
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_kill_and_resume_is_bit_exact(tiny, teacher, tmp_path, size):
-    launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
+    launch = [] if size == 1 else [*HORUN, "--gloo", "-np", size]
     options = taught(tiny, teacher, "training.num_steps=30", "checkpoint.interval=3", "data.test=")
     command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "demo", *options]
     run(*command, f"tracking.run_dir={tmp_path / 'straight'}")

@@ -47,7 +47,7 @@ def test_a_fork_without_changes_ends_with_its_parent_s_bytes(parent: Path, tmp_p
         twice = load_recipe(str(parent / "recipe.yaml"), [f"tracking.run_dir={tmp_path / 'twice'}"])
         shutil.copytree(parent / "checkpoints" / "step-00000002", twice.ckpt_dir / "step-00000002")
         (tmp_path / "twice.yaml").write_text(twice.to_yaml(), encoding="utf-8")
-        command = [HORUN, "--gloo", "-np", 2, sys.executable, "-m", "kogpt2_gluon.cli.main", "train"]
+        command = [*HORUN, "--gloo", "-np", 2, sys.executable, "-m", "kogpt2_gluon.cli.main", "train"]
         run(*command, tmp_path / "twice.yaml")
         run(*command, tmp_path / "fork" / "recipe.yaml")
         assert parameters(tmp_path / "fork", 6) == parameters(tmp_path / "twice", 6)

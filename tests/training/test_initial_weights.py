@@ -147,6 +147,8 @@ def test_longer_and_larger_are_refused_unless_it_is_said_how(checkpoint):
     assert arrays["_pos_embed.weight"].shape == (100, 96) and arrays["_logits_proj.weight"].shape == (600, 96)
     assert np.array_equal(arrays["_embed.weight"][:501], before["_embed.weight"])
     assert np.allclose(arrays["_embed.weight"][501:], before["_embed.weight"].mean(axis=0), atol=1e-7)
+    adapted = find_initial_weights(recipe_for(checkpoint, longer, rules[0], "adaptation.method=lora"), None)
+    assert adapted.notes[0].endswith("the new ones stay so: adaptation.method=lora trains no embedding")
     with pytest.raises(RecipeError, match=r"max_length: 64 -> 32\); take its sizes$"):  # shorter is not longer
         find_initial_weights(recipe_for(checkpoint, "model.max_length=32", "data.seq_length=32", *rules), None)
 

@@ -80,7 +80,7 @@ def test_a_later_start_keeps_the_change_unless_its_recipe_has_another_value(tiny
 
 def test_two_workers_take_a_change_at_the_same_step(tiny: list[str], tmp_path: Path) -> None:
     """Started again from the change's checkpoint with the same command, the run ends as one that went on."""
-    launch = [HORUN, "--gloo", "-np", 2]
+    launch = [*HORUN, "--gloo", "-np", 2]
     live, other, killed = (tmp_path / name for name in ("live", "other", "killed"))
     command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "debug_cpu"]
     run(*command, *prepared(tiny, live, Request([RATE], evaluate=True, by="kim@node1")))

@@ -361,7 +361,7 @@ print("ended", state.step, state.skipped, runs[0].loss_scale.state(), digest)
 def two_workers(script, tmp_path, *arguments):
     path = tmp_path / "script.py"
     path.write_text(script)
-    done = run(HORUN, "--gloo", "-np", 2, sys.executable, path, *arguments)
+    done = run(*HORUN, "--gloo", "-np", 2, sys.executable, path, *arguments)
     return sorted(line.partition(":")[2] for line in done.stdout.splitlines() if "<stdout>" in line)
 
 

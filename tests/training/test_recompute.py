@@ -255,5 +255,5 @@ for recompute in ("none", "layer"):
 
 def test_whole_runs_of_two_workers(tiny: list[str], tmp_path: Path) -> None:
     settings = [*tiny, "training.ops=fused", "training.num_steps=3"]
-    run(HORUN, "--gloo", "-np", 2, sys.executable, "-c", BOTH, tmp_path, *settings)
+    run(*HORUN, "--gloo", "-np", 2, sys.executable, "-c", BOTH, tmp_path, *settings)
     assert_same_run(tmp_path / "none", tmp_path / "layer")

@@ -69,7 +69,7 @@ def test_one_flipped_bit_of_one_worker_is_found(tiny, tmp_path):
         {**exponent, "options": [*quiet, "training.compare_interval=0"]},
     ]
     cases = [{**case, "run_dir": str(tmp_path / str(number))} for number, case in enumerate(cases)]
-    done = run(HORUN, "--gloo", "-np", 2, sys.executable, "-c", FLIPPING, json.dumps(cases), *tiny)
+    done = run(*HORUN, "--gloo", "-np", 2, sys.executable, "-c", FLIPPING, json.dumps(cases), *tiny)
     results = [json.loads(line.partition("RESULT ")[2]) for line in done.stdout.splitlines() if "RESULT" in line]
     said = {number: [(code, text) for each, code, text in results if each == number] for number in range(5)}
     assert all(len(both) == 2 and both[0] == both[1] for both in said.values()), (seed, results)
@@ -96,7 +96,7 @@ def test_of_four_workers_the_wrong_one_is_named(tiny, tmp_path):
     flip = {"array": "_ffn_layers.1._hidden_map.weight", "place": 77, "bit": 4, "rank": 2, "after": 4}
     case = {**flip, "options": ["training.compare_interval=4", "data.test="], "run_dir": str(tmp_path / "run")}
     options = [*tiny, "training.batch_size=2"]
-    done = run(HORUN, "--gloo", "-np", 4, sys.executable, "-c", FLIPPING, json.dumps([case]), *options)
+    done = run(*HORUN, "--gloo", "-np", 4, sys.executable, "-c", FLIPPING, json.dumps([case]), *options)
     results = [json.loads(line.partition("RESULT ")[2]) for line in done.stdout.splitlines() if "RESULT" in line]
     assert len(results) == 4 and all(each == results[0] for each in results), results
     _, code, text = results[0]
@@ -127,7 +127,7 @@ def test_workers_agree_whatever_computes(tiny, tmp_path):
     cases += [["training.precision=float16", "training.ops=stock"], ["training.precision=bfloat16"]]
     cases += [["training.recompute=layer"], ["training.batch_size=2", "training.total_batch_size=16"]]
     options = [*tiny, "data.test=", "checkpoint.interval=0", "training.compare_interval=1"]
-    command = [HORUN, "--gloo", "-np", 2, sys.executable, "-c", AGREEING]
+    command = [*HORUN, "--gloo", "-np", 2, sys.executable, "-c", AGREEING]
     done = run(*command, tmp_path, json.dumps(cases), *options)
     for number in range(len(cases)):
         assert done.stdout.count(f"AGREED {number} 8 9") == 2, (cases[number], done.stdout)

@@ -58,7 +58,7 @@ def test_a_step_is_sampled_now_and_then(monkeypatch):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_in_the_record_of_a_run(tiny, tmp_path, workers):
     settings = [*tiny, "training.num_steps=8", "evaluation.interval=0", "tracking.log_interval=2"]
-    before = [HORUN, "--gloo", "-np", 2] if workers == 2 else []
+    before = [*HORUN, "--gloo", "-np", 2] if workers == 2 else []
     run(*before, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "demo", *settings)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     train = [line for line in lines if line["kind"] == "train"]

@@ -67,7 +67,7 @@ def test_the_record_of_a_run(shards, task, tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_kill_and_resume_is_bit_exact(shards, task, tmp_path, size):
-    launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
+    launch = [] if size == 1 else [*HORUN, "--gloo", "-np", size]
     options = [*settings(shards, task, tmp_path / "straight"), "task.epochs=2", "checkpoint.interval=3"]
     options.append("evaluation.patience=0")  # the interrupted run evaluates more often
     command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "finetune", *options]
@@ -94,7 +94,7 @@ def test_two_workers_equal_one_that_accumulates(shards, task, tmp_path):
     options = [*settings(shards, task, tmp_path / "one"), "task.epochs=1", "model.dropout=0"]
     kogpt2("train", "finetune", *options)
     run(
-        HORUN,
+        *HORUN,
         "--gloo",
         "-np",
         2,
@@ -239,7 +239,7 @@ def test_workers_with_different_rows_are_told(shards, task, tmp_path):
     for rank in range(2):
         write_task(tmp_path / f"task{rank}", rows=90 + rank)
     options = [*settings(shards, task, tmp_path / "run"), "task.epochs=0", "training.num_steps=4"]
-    launch = [HORUN, "--gloo", "-np", 2, sys.executable, "-c", DIFFERENT, "train", "finetune"]
+    launch = [*HORUN, "--gloo", "-np", 2, sys.executable, "-c", DIFFERENT, "train", "finetune"]
     done = run(*launch, *options, f"task.data={task.parent}", code=1)
     assert "the workers see different rows there" in done.stdout + done.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()

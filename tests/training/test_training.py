@@ -61,7 +61,7 @@ def test_training_learns(tiny, tmp_path):
 )
 def test_kill_and_resume_is_bit_exact(tiny, tmp_path, optimizer, size):
     """Straight, and killed (-9, all at once) after a checkpoint then resumed: equal bits, dropout on."""
-    launch = [] if size == 1 else [HORUN, "--gloo", "-np", size]
+    launch = [] if size == 1 else [*HORUN, "--gloo", "-np", size]
     options = [f"training.optimizer={optimizer}", "training.total_batch_size=16", "training.num_steps=12"]
     command = [*launch, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", "debug_cpu", *tiny, *options]
     run(*command, f"tracking.run_dir={tmp_path / 'straight'}")
@@ -95,7 +95,7 @@ def test_two_workers_equal_one_that_accumulates(tiny, tmp_path):
     ]
     kogpt2("train", *common, f"tracking.run_dir={tmp_path / 'one'}")
     run(
-        HORUN,
+        *HORUN,
         "--gloo",
         "-np",
         2,

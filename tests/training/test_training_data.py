@@ -31,7 +31,9 @@ def mixed(tiny: list[str], shards: Path) -> list[str]:
 
 
 def two_workers(*arguments: object, code: int = 0) -> str:
-    done = run(HORUN, "--gloo", "-np", 2, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", *arguments, code=code)
+    done = run(
+        *HORUN, "--gloo", "-np", 2, sys.executable, "-m", "kogpt2_gluon.cli.main", "train", *arguments, code=code
+    )
     return done.stdout + done.stderr
 
 

@@ -219,7 +219,7 @@ for action in ("skip", "rollback"):
 
 
 def test_two_workers_roll_back_together(tiny, tmp_path):
-    done = run(HORUN, "--gloo", "-np", 2, sys.executable, "-c", TWICE, tmp_path, *tiny, *OPTIONS)
+    done = run(*HORUN, "--gloo", "-np", 2, sys.executable, "-c", TWICE, tmp_path, *tiny, *OPTIONS)
     assert done.stdout.count("DONE skip 26 1") == done.stdout.count("DONE rollback 26 1") == 2, done.stdout
     assert parameters(tmp_path / "rollback") == parameters(tmp_path / "skip")
     assert "going on from" in log_of(tmp_path / "rollback")

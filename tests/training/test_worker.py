@@ -70,7 +70,7 @@ PLACES += ["the gradients of step 1", "the sum of step 1", "the gradients of ste
 def test_a_worker_that_meets_an_error_informs_the_others_wherever_they_are(last):
     """No operation of the others fails: all continue with the same Horovod, and leave in the end as they please."""
     places = [*PLACES, last] if last == "the barrier between steps" else ["the sum of step 2", "nowhere", last]
-    done = run(HORUN, "--gloo", "-np", 2, sys.executable, "-c", MEETING, *places, code=1, timeout=90)
+    done = run(*HORUN, "--gloo", "-np", 2, sys.executable, "-c", MEETING, *places, code=1, timeout=90)
     for number, place in enumerate(places):
         ours, theirs = f"met before {place}", "another worker has ended"
         ours, theirs = ("saved", "saved") if place == "nowhere" else (ours, theirs)

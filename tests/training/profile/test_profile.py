@@ -131,7 +131,7 @@ def test_a_profile_of_random_tokens(tiny, tmp_path):
 
 
 def test_a_profile_of_real_tokens_by_two_workers(tiny, tmp_path):
-    workers = (HORUN, "--gloo", "-np", 2, *COMMAND)
+    workers = (*HORUN, "--gloo", "-np", 2, *COMMAND)
     options = ["training.total_batch_size=16", "training.ops=stock", "--steps", 2, "--warmup", 1]
     done = run(*workers, "debug_cpu", *tiny, *options)
     assert done.stdout.count("RANDOM") == 0 and done.stdout.count("2 worker(s) on cpu(0)") == 1

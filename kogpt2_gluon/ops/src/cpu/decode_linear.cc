@@ -13,9 +13,9 @@
 // activation: none or gelu. With layer_norm=1, gamma and beta (K,) are inputs, and the data is normalised with epsilon
 // 1e-5. With has_residual=1, residual (..., N) is the last input. One operator does all this because asking MXNet for an
 // operator takes 20 us: four fewer in each layer count.
-// For up to 32 rows the product is that of few_rows.h, in which all but the weight is float32; with bfloat16 factors, where the processor is fast at them, it is for up to 128 rows. Other products are by the
-// kernel that kernels.h chooses, in the precision of the weight, or in `precision` for a weight in int8 or in codes. There
-// is no gradient.
+// For up to 32 rows the product is that of few_rows.h, in which all but the weight is float32; with bfloat16 factors, where
+// the processor is fast at them, it is for up to 128 rows. Other products are by the kernel that kernels.h chooses, in the
+// precision of the weight, or in `precision` for a weight in int8 or in codes. There is no gradient.
 #include "decode_linear.h"
 
 #include <algorithm>
