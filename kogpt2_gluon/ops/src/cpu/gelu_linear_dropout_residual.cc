@@ -56,7 +56,7 @@ struct GeluLinearDropoutResidual : LinearResidual {
   void forward(const ForwardCall& call) const {
     MXTensor& out = call.output(kOut);
     const int64_t M = num_rows(out), H = call.input(kData).shape.back(), N = out.shape.back();
-    Factor activation(precision, M, H);
+    Factor activation(precision, M, H, Side::kLeft);
     const auto activate_as = tanh_form ? activate<Activation::kGeluTanh> : activate<Activation::kGelu>;
     activate_as(floats(call.input(kData)), activation);
     const Factor weight(precision, floats(call.input(kWeight)), N, H);

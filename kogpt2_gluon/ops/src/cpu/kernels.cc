@@ -68,6 +68,10 @@ class Sample {
       : layout_(layout), M_(M), N_(N), K_(K), left_(M * K), right_(K * N), product_(M * N) {
     for (int64_t i = 0; i < M * K; ++i) left_.data()[i] = static_cast<float>(i % 251) - 125.0f;
     for (int64_t i = 0; i < K * N; ++i) right_.data()[i] = static_cast<float>(i % 241) - 120.0f;
+    if (layout == kWeightGradient) {
+      apart_.emplace(Precision::kFloat32, K, N);
+      for (int64_t k = 0; k < K; ++k) apart_->store_row(k, right_.data() + k * N);
+    }
   }
 
   // Seconds of the product by a kernel, with the rounding of its factors.
@@ -76,8 +80,12 @@ class Sample {
     const bool left_across = layout_ == kWeightGradient, right_across = layout_ == kForward;
     const Factor a(element, left_.data(), left_across ? K_ : M_, left_across ? M_ : K_);
     const Factor b(element, right_.data(), right_across ? N_ : K_, right_across ? K_ : N_);
-    multiply_by(kernel, left_across ? a.transposed() : a.matrix(), right_across ? b.transposed() : b.matrix(),
-                product_.data(), N_, false, nullptr);
+    Matrix right = right_across ? b.transposed() : b.matrix();
+    if (apart_ && element != Element::kBfloat16) {
+      right = apart_->matrix();
+      right.element = element;
+    }
+    multiply_by(kernel, left_across ? a.transposed() : a.matrix(), right, product_.data(), N_, false, nullptr);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - began;
     return taken.count();
   }
@@ -86,6 +94,7 @@ class Sample {
   Layout layout_;
   int64_t M_, N_, K_;
   Buffer<float> left_, right_, product_;
+  std::optional<Factor> apart_;  // the right factor of a weight's gradient as operators make it, where it stays float32
 };
 
 }  // namespace

@@ -102,7 +102,7 @@ Factor::Factor(Element element, const float* data, int64_t rows, int64_t columns
     matrix_ = {data, element, rows, columns, stride, 1};
     return;
   }
-  allocate(element, rows, columns);
+  allocate(element, rows, columns, Side::kRight);
   if (stride == columns && matrix_.row_stride == columns) {
     round_to_bfloat16(data, memory_->as<uint16_t>(), rows * columns);
     return;
@@ -111,10 +111,10 @@ Factor::Factor(Element element, const float* data, int64_t rows, int64_t columns
   for (int64_t row = 0; row < rows; ++row) store_row(row, data + row * stride);
 }
 
-void Factor::allocate(Element element, int64_t rows, int64_t columns) {
+void Factor::allocate(Element element, int64_t rows, int64_t columns, Side side) {
   matrix_ = {nullptr, element, rows, columns, columns, 1};
   const size_t size = matrix_.element_bytes();
-  if (lies_badly(columns * size)) matrix_.row_stride += 64 / size;
+  if (side == Side::kRight && lies_badly(columns * size)) matrix_.row_stride += 64 / size;
   memory_.emplace(static_cast<size_t>(rows * matrix_.row_stride) * size);
   matrix_.data = memory_->as<void>();
 }

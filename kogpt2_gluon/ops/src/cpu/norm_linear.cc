@@ -52,7 +52,7 @@ struct NormLinear {
   void forward(const ForwardCall& call) const {
     const int64_t M = num_rows(call.input(kData)), K = call.input(kData).shape.back();
     const int64_t N = call.input(kWeight).shape[0];
-    Factor normalized(precision, M, K);
+    Factor normalized(precision, M, K, Side::kLeft);
     normalize(call, normalized);
     const Factor weight(precision, floats(call.input(kWeight)), N, K);
     matmul(normalized.matrix(), weight.transposed(), floats(call.output(kOut)), 0, false, floats(call.input(kBias)));
