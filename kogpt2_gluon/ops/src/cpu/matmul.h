@@ -28,8 +28,8 @@ Element element_of(Precision precision);
 // right factor that is not transposed.
 inline bool lies_badly(size_t row_bytes) { return row_bytes % 4096 == 0; }
 
-// Where a factor that is not transposed stands in its product. Only on the right its rows must not lie badly. On the left
-// they have no gaps: oneDNN takes another kernel for rows with gaps, which is a quarter slower in float32 on AMD.
+// The side of its product that a factor is on, if it is not transposed. On the right its rows must not lie badly. On the
+// left they have no gaps: oneDNN takes another kernel for rows with gaps, which is a quarter slower in float32 on AMD.
 enum class Side { kLeft, kRight };
 
 // float32 rows as a factor in a given precision: in place, or rounded into memory of its own, where they do not lie
