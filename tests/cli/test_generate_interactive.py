@@ -57,6 +57,19 @@ class Terminal:
         shown, self._seen = self.text[self._seen : found.end()], found.end()
         return shown
 
+    def press(self, key: bytes) -> None:
+        """Types a key once the program waits for one, as it does long before a person's next key.
+
+        Python's `input` looks at signals when they end its wait: one that comes while readline still shows the letter
+        before is heard at the next line's end only.
+        """
+        state = Path(f"/proc/{self._pid}/stat")
+        end = time.monotonic() + 60
+        while state.read_text().rpartition(") ")[2][0] != "S":
+            assert time.monotonic() < end, state.read_text()
+            time.sleep(0.01)
+        self.type(key)
+
     def leave(self) -> int:
         """Waits for its end; returns its exit code."""
         _, status = os.waitpid(self._pid, 0)
@@ -75,7 +88,7 @@ def test_a_conversation_on_a_terminal(path):
     assert first in terminal.wait_for(f"{re.escape(first)}\n{ASK}")
     terminal.type("가나")
     terminal.wait_for("가나")
-    terminal.type(CTRL_C)  # of a line that is being typed
+    terminal.press(CTRL_C)  # of a line that is being typed
     terminal.wait_for(f"\n{ASK}")
     terminal.type("가 나 " * 60 + "\n")
     terminal.wait_for("kogpt2: the prompt has [0-9]+ tokens with <s>")
