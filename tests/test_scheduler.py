@@ -33,6 +33,7 @@ ALONE = "import os\n\ndef test_alone(): os.kill(os.getpid(), 9)\n"
 PLAIN = "def test_one(): pass\ndef test_fails(): assert 0\n"
 
 
+@pytest.mark.slow
 def test_killed_processes(tmp_path: Path) -> None:
     files = {"conftest": CONFTEST, "test_a": KILLED, "test_b": KILLED, "test_c": PLAIN, "test_d": ALONE}
     for name, text in files.items():

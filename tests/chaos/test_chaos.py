@@ -30,10 +30,13 @@ SAMPLES = {  # how many scenarios of those that follow
     "stop": (1, ["stop"]),
     "starts": (1, ["starts"]),
 }
+BY_OTHERS = ("relaunch", "stop")  # tests/launch/run/test_job.py and tests/training/test_training.py have such too
 LONG = {"memory", "record-fails"}  # tests/training/test_replicas.py; of the others, `record` comes nearest
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in BY_OTHERS)) for name in SAMPLES]
+)
 def test_a_sample(world, name):
     seed = 26  # a sample drawn again each time would now and then show a rare fault to somebody else
     count, names = SAMPLES[name]

@@ -173,7 +173,8 @@ OTHER_ENGINE = pytest.mark.slow  # each fault with the engine that it has not me
 @pytest.mark.parametrize(
     ("engine", "kind"),
     [
-        *[("horovodrun", "kill a worker"), ("mpirun", "cut the link"), ("horovodrun", "freeze a rank")],
+        *[("horovodrun", "kill a worker"), ("mpirun", "cut the link")],
+        pytest.param("horovodrun", "freeze a rank", marks=pytest.mark.slow),
         pytest.param("mpirun", "kill a worker", marks=OTHER_ENGINE),
         pytest.param("horovodrun", "cut the link", marks=OTHER_ENGINE),
         pytest.param("mpirun", "freeze a rank", marks=OTHER_ENGINE),
@@ -201,7 +202,8 @@ def test_a_fault_is_named_and_mended_by_a_restart(launch, engine, kind, undistur
 @pytest.mark.parametrize(
     ("engine", "how"),
     [
-        *[("mpirun", "SIGKILL"), ("horovodrun", "SIGTERM")],
+        ("mpirun", "SIGKILL"),
+        pytest.param("horovodrun", "SIGTERM", marks=pytest.mark.slow),
         pytest.param("horovodrun", "SIGKILL", marks=OTHER_ENGINE),
         pytest.param("mpirun", "SIGTERM", marks=OTHER_ENGINE),
     ],

@@ -150,6 +150,7 @@ def test_another_setting_does_not_take_over_a_score(shards, pretrained, tmp_path
     kogpt2(*command, "training.batch_size=2")
 
 
+@pytest.mark.slow
 def test_a_stop_at_the_end_of_a_seed_is_obeyed(shards, pretrained, tmp_path):
     """SIGTERM while the last evaluation of the first seed is made."""
     task = write_task(tmp_path / "task", rows=100)

@@ -62,6 +62,12 @@ def cutter() -> Cutter:
     return Cutter(installed(), ["<unused1>", "<unused10>"])
 
 
+@pytest.fixture(scope="module")
+def kiwi() -> kiwipiepy.Kiwi:
+    """Loaded once: that takes seconds."""
+    return kiwipiepy.Kiwi(num_workers=1)
+
+
 # ---- where the cuts are ----------------------------------------------------------------------------------------------
 
 
@@ -87,9 +93,9 @@ def test_known_cuts(cutter: Cutter, pieces: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", SENTENCES)
-def test_cuts_are_where_no_morpheme_is_open_and_one_begins(cutter: Cutter, text: str) -> None:
+def test_cuts_are_where_no_morpheme_is_open_and_one_begins(cutter: Cutter, kiwi: kiwipiepy.Kiwi, text: str) -> None:
     """Counted in another way: how many morphemes lie on both sides of each place."""
-    found = [(each.start, each.start + each.len) for each in kiwipiepy.Kiwi(num_workers=1).tokenize(text) if each.len]
+    found = [(each.start, each.start + each.len) for each in kiwi.tokenize(text) if each.len]
     crossing = np.zeros(len(text) + 1, int)
     for start, end in found:
         crossing[start + 1 : end] += 1

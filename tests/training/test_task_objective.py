@@ -65,7 +65,7 @@ def test_the_record_of_a_run(shards, task, tmp_path):
     assert "accuracy" in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_kill_and_resume_is_bit_exact(shards, task, tmp_path, size):
     launch = [] if size == 1 else [*HORUN, "--gloo", "-np", size]
     options = [*settings(shards, task, tmp_path / "straight"), "task.epochs=2", "checkpoint.interval=3"]

@@ -249,6 +249,7 @@ def fake_ssh(folder: Path, monkeypatch, script: str) -> Path:
     return program
 
 
+@pytest.mark.slow
 def test_512_hosts(tmp_path, monkeypatch, plan):
     """Planned and asked through the command line; findings that are alike are one line."""
     facts = {**good(), "time": "NOW", "peers": {}, "manifests": {}}
