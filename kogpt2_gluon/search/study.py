@@ -27,7 +27,7 @@ from kogpt2_gluon.runs.watching import how_it_ended
 from kogpt2_gluon.search.proposals import Tried, propose
 from kogpt2_gluon.search.rungs import BUSY, DONE, FAILED, WAITS, Standing, rungs_of
 from kogpt2_gluon.search.space import Setting, Space, overrides
-from kogpt2_gluon.search.study_file import open_study
+from kogpt2_gluon.search.study_file import in_use, open_study
 from kogpt2_gluon.storage.files import PARTIAL, write_file
 from kogpt2_gluon.user_files import read_yaml
 
@@ -157,7 +157,10 @@ class Study:
             return None
 
     def begin(self) -> int | None:
-        """Adds a trial with new settings; returns its number, None if all combinations were tried."""
+        """Adds a trial with new settings; returns its number, None if all combinations were tried.
+
+        DataError if the study does not know a trial that is there.
+        """
         from optuna.trial import TrialState, create_trial
 
         tried = [
@@ -169,26 +172,33 @@ class Study:
         if settings is None:
             return None
         new = create_trial(state=TrialState.RUNNING, params=settings, distributions=plan.space.distributions)
-        self._study.add_trial(new)  # one transaction: a kill leaves a whole trial or none
+        if (left := self._path_of(len(tried))).exists():
+            raise DataError(
+                f"{left}: is a run, and the study in {self.folder} knows {len(tried)} trials only: it is an older copy, "
+                "or was removed; put the newest one back, or begin another search with --out"
+            )
+        with in_use(self.folder):
+            self._study.add_trial(new)  # one transaction: a kill leaves a whole trial or none
         return len(tried)
 
     def fail(self, number: int, reason: str) -> None:
         """Notes that a trial cannot go on, unless it is noted already how it ended."""
         from optuna.trial import TrialState
 
-        frozen = self._study.get_trials(deepcopy=False)[number]
+        frozen = self._frozen()[number]
         if frozen.state.is_finished():
             return
-        self._study._storage.set_trial_user_attr(frozen._trial_id, REASON, reason)
-        self._study.tell(number, state=TrialState.FAIL)
+        with in_use(self.folder):
+            self._study._storage.set_trial_user_attr(frozen._trial_id, REASON, reason)
+            self._study.tell(number, state=TrialState.FAIL)
 
     def trials(self) -> list[Trial]:
         """Returns all trials as they are now."""
         from optuna.trial import TrialState
 
         found = []
-        for frozen in self._study.get_trials(deepcopy=False):
-            path = self.folder / "trials" / f"{frozen.number:04}"
+        for frozen in self._frozen():
+            path = self._path_of(frozen.number)
             values, steps, done = self._reached(path)
             sign = 1 if self.best_is_low else -1
             costs = {step: sign * value if math.isfinite(value) else math.inf for step, value in values.items()}
@@ -204,16 +214,18 @@ class Study:
         """Gives Optuna's study the results that it has not had."""
         import optuna
 
-        for trial, frozen in zip(trials, self._study.get_trials(deepcopy=False)):
+        for trial, frozen in zip(trials, self._frozen()):
             if frozen.state.is_finished():
                 continue
-            for step, value in trial.values.items():
-                if step not in frozen.intermediate_values:
-                    optuna.trial.Trial(self._study, frozen._trial_id).report(value, step)
+            with in_use(self.folder):
+                for step, value in trial.values.items():
+                    if step not in frozen.intermediate_values:
+                        optuna.trial.Trial(self._study, frozen._trial_id).report(value, step)
             if trial.standing.state == DONE:
                 value = trial.values[max(trial.values)]
                 if math.isfinite(value):
-                    self._study.tell(trial.number, value)
+                    with in_use(self.folder):
+                        self._study.tell(trial.number, value)
                 else:  # Optuna would call it failed without a reason
                     self.fail(trial.number, f"its held-out figure is {value} at the end")
 
@@ -228,6 +240,14 @@ class Study:
         path = self.folder / BEST_FILE
         write_file(path, recipe.to_yaml().encode())
         return path
+
+    def _frozen(self) -> list[Any]:
+        """Returns Optuna's trials."""
+        with in_use(self.folder):
+            return self._study.get_trials(deepcopy=False)
+
+    def _path_of(self, number: int) -> Path:
+        return self.folder / "trials" / f"{number:04}"
 
     def _reached(self, path: Path) -> tuple[dict[int, float], int, bool]:
         """Returns the figure at each rung, the last step on record, and whether the run is done.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -30,10 +32,31 @@ def open_study(folder: Path, name: str, best_is_low: bool, journal: bool, say: C
     except Exception as error:  # of SQLAlchemy, SQLite or the journal, at a file that is damaged
         if isinstance(error, KoGPT2Error):
             raise
-        reason = " ".join(str(error.__cause__ or error).split())[:200]  # Optuna's own words hide that of SQLite
         raise DataError(
-            f"{folder}: its study cannot be opened ({reason}); the runs are in trials/ all the same"
+            f"{folder}: its study cannot be opened ({_reason(error)}); the runs are in trials/ all the same"
         ) from None
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Raises DataError where Optuna can no longer read or write the study: it was removed, or its disk is full."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise DataError(
+            f"{folder}: its study can no longer be used ({_reason(error)}); put it back or make room, and the same "
+            "command goes on"
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the words of SQLite, which those of Optuna hide."""
+    while error.__cause__:
+        error = error.__cause__
+    return " ".join(str(error).split())[:200]
 
 
 def _sqlite(path: Path) -> Any:
@@ -67,14 +90,20 @@ class DecisionsLock:
     ever if the path of the journal is relative. The lock of the decisions goes with its process.
 
     A full disk or a power cut leaves half a line, after which the next one would make the journal unreadable. So each
-    write begins with a look at the end of the file.
+    write begins with a look at the end of the file. Nor may a journal begin in its middle: one that is no longer the
+    file of the first look was removed or replaced.
     """
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self._path, self._say = path, say
+        self._file: tuple[int, int] | None = None
 
     def acquire(self) -> bool:
-        """Removes half a line at the end of the journal."""
+        """Removes half a line at the end of the journal. DataError if it is another file than before."""
+        found = self._path.stat() if self._path.exists() else None
+        if self._file and (found is None or (found.st_dev, found.st_ino) != self._file):
+            raise DataError(f"{self._path}: was removed or replaced while it was in use; put it back")
+        self._file = (found.st_dev, found.st_ino) if found else None
         if removed := cut_half_line(self._path):
             self._say(
                 f"{self._path}: a full disk or a power cut has left half a line; its {removed:,} bytes are removed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.search import study as study_module
 from kogpt2_gluon.search.searching import search
 from kogpt2_gluon.search.study import Study
 from kogpt2_gluon.search.study_file import cut_half_line
+from tests.helpers import small_disk
 from tests.search.conftest import GRID, PLANTED
 from tests.search.planted import Here
 
@@ -151,3 +153,52 @@ def test_two_commands_work_on_one_search(tmp_path):
         record = (tmp_path / "study" / "trials" / f"{trial['trial']:04}" / "metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in record]
         assert steps == sorted(set(steps)) and steps[-1] == trial["steps"]
+
+
+# ---- a study that is removed or full while it is in use --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_study_that_is_removed_is_named_and_nothing_begins_in_its_place(study_of, journal):
+    study = study_of(journal=journal, trials=3)
+    search(study, 1, [], lambda line: None, Here)
+    file = study.folder / ("study.log" if journal else "study.db")
+    kept = file.read_bytes()
+    file.unlink()
+    with pytest.raises(DataError, match="study: its study can no longer be used"):
+        study.fail(0, "lost")
+        study.begin()
+    assert not file.exists()
+    with pytest.raises(DataError, match=r"trials/0000: is a run, and the study in .* knows 0 trials only"):
+        study_of(journal=journal, trials=4).begin()
+    file.write_bytes(kept)
+    assert study_of(journal=journal, trials=4).begin() == 3
+
+
+def test_a_journal_that_is_replaced_gets_no_line_of_another(study_of):
+    study = study_of(journal=True)
+    study.begin()
+    file = study.folder / "study.log"
+    other = file.rename(file.with_name("other.log"))
+    file.write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match=r"study\.log: was removed or replaced"):
+        study.begin()
+    assert file.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_full_disk_is_one_line_and_with_room_the_search_goes_on(tmp_path, plan_of, journal):
+    with small_disk(tmp_path / "disk", 400_000) as disk:
+        plan = plan_of(journal=journal)
+        study = Study(disk / "study", plan)
+        study.begin()
+        with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(512))
+        with pytest.raises(DataError, match=r"can no longer be used .*(disk is full|No space left)"):
+            for _ in range(24):
+                study.begin()
+        (disk / "filler").unlink()
+        again = Study(disk / "study", plan, lambda line: None)
+        known = len(again.trials())
+        assert known and again.begin() == known == len(again.trials()) - 1
