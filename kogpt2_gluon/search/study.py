@@ -174,7 +174,7 @@ class Study:
         new = create_trial(state=TrialState.RUNNING, params=settings, distributions=plan.space.distributions)
         if (left := self._path_of(len(tried))).exists():
             raise DataError(
-                f"{left}: is a run, and the study in {self.folder} knows {len(tried)} trials only: it is an older copy, "
+                f"{left}: is a run, and the study in {self.folder} knows {len(tried)} trials: it is an older copy, "
                 "or was removed; put the newest one back, or begin another search with --out"
             )
         with in_use(self.folder):

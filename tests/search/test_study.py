@@ -169,7 +169,7 @@ def test_a_study_that_is_removed_is_named_and_nothing_begins_in_its_place(study_
         study.fail(0, "lost")
         study.begin()
     assert not file.exists()
-    with pytest.raises(DataError, match=r"trials/0000: is a run, and the study in .* knows 0 trials only"):
+    with pytest.raises(DataError, match=r"trials/0000: is a run, and the study in .* knows 0 trials"):
         study_of(journal=journal, trials=4).begin()
     file.write_bytes(kept)
     assert study_of(journal=journal, trials=4).begin() == 3
