@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kogpt2_gluon.convert.codes_folder import write_codes_run
 from kogpt2_gluon.convert.fine_tuned_folder import CLASSES, convert_fine_tuned
@@ -21,72 +24,135 @@ from kogpt2_gluon.errors import RecipeError
 MEGABYTE = 1_000_000
 
 
-def convert_to(
-    target: str,
-    source: Source,
-    out: Path,
-    with_optimizer: bool = False,
-    dtype: str = "float32",
-    max_shard_size: int = 0,
-    bos: bool = False,
-    measure: Measure | None = None,
-    part: str = "",
-    bits: int | None = None,
-    group_size: int | None = None,
-) -> str:
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a conversion besides its target. Each target takes some of them (TAKEN_BY).
+
+    Attributes
+    ----------
+    with_optimizer : bool
+        The optimizer's state too, to go on training.
+    dtype : str
+        Of the weights.
+    max_shard_size : int
+        MB of a file; 0: one file.
+    bos : bool
+        The tokenizer puts <s> in front of a text.
+    measure : callable or None
+        What a GGUF file is measured with.
+    part : str
+        Of a fine-tuned network, one of heads.PARTS; "": all of it.
+    bits, group_size : int or None
+        Of binary codes.
+    """
+
+    with_optimizer: bool = False
+    dtype: str = "float32"
+    max_shard_size: int = 0
+    bos: bool = False
+    measure: Measure | None = None
+    part: str = ""
+    bits: int | None = None
+    group_size: int | None = None
+
+
+TAKEN_BY = {
+    "max_shard_size": ("huggingface",),
+    "dtype": ("huggingface", "gguf", "codes"),
+    "bits": ("codes",),
+    "group_size": ("codes",),
+    "bos": ("huggingface", "onnx"),
+    "with_optimizer": ("huggingface", "checkpoint"),
+}
+
+
+def convert_to(target: str, source: Source, out: Path, **options: Any) -> str:
     """Writes `source` as folder `out`, or archive for sagemaker; returns a line that says how to use it.
 
-    `max_shard_size` is in MB; `measure` is for a GGUF file; `part` is of a fine-tuned network, one of heads.PARTS;
-    `bits` and `group_size` are for codes.
-    RecipeError for an option that the target does not have, and for a head that it has no place for.
+    `options` are fields of Options. RecipeError for one that the target does not have, and for a head that it has no
+    place for.
     """
-    if max_shard_size and target != "huggingface":
-        raise RecipeError(f"--max-shard-size is for --to huggingface, not for {target}")
-    if dtype != "float32" and target not in ("huggingface", "gguf", "codes"):
-        raise RecipeError(f"--dtype is for --to huggingface, gguf and codes, not for {target}")
-    if (bits is not None or group_size is not None) and target != "codes":
-        raise RecipeError(f"--bits and --group-size are for --to codes, not for {target}")
-    if bos and target not in ("huggingface", "onnx"):
-        raise RecipeError(f"--bos is for --to huggingface and onnx, not for {target}")
-    if target in ("original", "onnx", "gguf", "sagemaker", "codes", "peft") and with_optimizer:
-        raise RecipeError(f"--with-optimizer: {target} has no file for it; convert to huggingface or checkpoint")
-    check_part(source, target, part)
-    if target == "peft":
-        write_prompt(source, out)
-        return f"{out}: kogpt2 serve takes it with --prompt NAME={out}, and peft in front of the network (--part body)"
+    asked = Options(**options)
+    _check(target, asked)
+    check_part(source, target, asked.part)
     task = task_of(source)
-    if part == BODY and (task or has_prompt(source)):
+    if asked.part == BODY and target != "peft" and (task or has_prompt(source)):
         body, left_out = Body(source, task), f"head of its task {task.name}" if task else "prompt"
-        done = convert_to(target, body, out, with_optimizer, dtype, max_shard_size, bos, measure, "", bits, group_size)
-        return f"{done}; the {left_out} is left out"
-    if task and target == "huggingface":
-        convert_fine_tuned(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos, part)
-        loading = CLASSES[(part or heads_of(task)[0]) == SPANS]
+        return f"{convert_to(target, body, out, **{**options, 'part': ''})}; the {left_out} is left out"
+    return WRITERS[target](source, out, asked)
+
+
+def _check(target: str, asked: Options) -> None:
+    """Raises RecipeError for the first option that the target does not take."""
+    nothing = Options()
+    for name, targets in TAKEN_BY.items():
+        if getattr(asked, name) != getattr(nothing, name) and target not in targets:
+            option, taken = f"--{name.replace('_', '-')}", " and ".join(", ".join(targets).rsplit(", ", 1))
+            raise RecipeError(f"{option} is for --to {taken}, not for {target}")
+
+
+# ---- what each target writes ----------------------------------------------------------------------------------------
+
+
+def _huggingface(source: Source, out: Path, asked: Options) -> str:
+    size, task = asked.max_shard_size * MEGABYTE, task_of(source)
+    if task:
+        convert_fine_tuned(source, out, asked.dtype, size, asked.with_optimizer, asked.bos, asked.part)
+        loading = CLASSES[(asked.part or heads_of(task)[0]) == SPANS]
         return f"{out}: load it with {loading}; README.md shows how{_cutting(out)}"
-    if target == "checkpoint":
-        write_run(source, out, with_optimizer)
-        further = f"train {out}/recipe.yaml" if with_optimizer else f"train RECIPE --init-from {out}"
-        use = f"predict {out} FILE" if task else f"generate {out} PROMPT"
-        return f"{out}: go on with kogpt2 {further}, or try kogpt2 {use}"
-    if target == "codes":
-        sizes = write_codes_run(source, out, bits, group_size, dtype)
-        return f"{sizes}\n{out}: try kogpt2 generate {out} PROMPT --weights codes, or kogpt2 evaluate {out}"
-    if target == "onnx":
-        write_onnx(source, out, bos)
-        use = "model.onnx generates and logits.onnx scores, with onnxruntime"
-        return f"{out}: {use}; README.md shows how{_cutting(out)}"
-    if target == "gguf":
-        write_gguf(source, out, dtype, measure)
-        return f"{out}: try llama-completion -m {out / file_name(dtype)} -no-cnv -p PROMPT"
-    if target == "sagemaker":
-        write_sagemaker(source, out)
-        return f"{out}: an endpoint of SageMaker takes it; docs/serving.md walks through"
-    if target == "original":
-        write_original(source, out)
-        return f"{out}: its README.md says how KoGPT2 v1 loads it"
-    convert_checkpoint(source, out, dtype, max_shard_size * MEGABYTE, with_optimizer, bos)
+    convert_checkpoint(source, out, asked.dtype, size, asked.with_optimizer, asked.bos)
     loading = f"GPT2LMHeadModel.from_pretrained and AutoTokenizer.from_pretrained({str(out)!r})"
     return f"{out}: load it with {loading}{_cutting(out)}"
+
+
+def _checkpoint(source: Source, out: Path, asked: Options) -> str:
+    write_run(source, out, asked.with_optimizer)
+    further = f"train {out}/recipe.yaml" if asked.with_optimizer else f"train RECIPE --init-from {out}"
+    use = f"predict {out} FILE" if task_of(source) else f"generate {out} PROMPT"
+    return f"{out}: go on with kogpt2 {further}, or try kogpt2 {use}"
+
+
+def _codes(source: Source, out: Path, asked: Options) -> str:
+    sizes = write_codes_run(source, out, asked.bits, asked.group_size, asked.dtype)
+    return f"{sizes}\n{out}: try kogpt2 generate {out} PROMPT --weights codes, or kogpt2 evaluate {out}"
+
+
+def _original(source: Source, out: Path, asked: Options) -> str:
+    write_original(source, out)
+    return f"{out}: its README.md says how KoGPT2 v1 loads it"
+
+
+def _onnx(source: Source, out: Path, asked: Options) -> str:
+    write_onnx(source, out, asked.bos)
+    use = "model.onnx generates and logits.onnx scores, with onnxruntime"
+    return f"{out}: {use}; README.md shows how{_cutting(out)}"
+
+
+def _gguf(source: Source, out: Path, asked: Options) -> str:
+    write_gguf(source, out, asked.dtype, asked.measure)
+    return f"{out}: try llama-completion -m {out / file_name(asked.dtype)} -no-cnv -p PROMPT"
+
+
+def _sagemaker(source: Source, out: Path, asked: Options) -> str:
+    write_sagemaker(source, out)
+    return f"{out}: an endpoint of SageMaker takes it; docs/serving.md walks through"
+
+
+def _peft(source: Source, out: Path, asked: Options) -> str:
+    write_prompt(source, out)
+    return f"{out}: kogpt2 serve takes it with --prompt NAME={out}, and peft in front of the network (--part body)"
+
+
+WRITERS: dict[str, Callable[[Source, Path, Options], str]] = {
+    "huggingface": _huggingface,
+    "checkpoint": _checkpoint,
+    "codes": _codes,
+    "original": _original,
+    "onnx": _onnx,
+    "gguf": _gguf,
+    "sagemaker": _sagemaker,
+    "peft": _peft,
+}
 
 
 def _cutting(out: Path) -> str:

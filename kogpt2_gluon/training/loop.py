@@ -24,7 +24,7 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.runs.data_record import write_data_record
 from kogpt2_gluon.runs.followers.chosen import followers_of
 from kogpt2_gluon.runs.lock import RunLock
-from kogpt2_gluon.runs.metrics import StepRecord, tracker_for, write_environment
+from kogpt2_gluon.runs.metrics import NullTracker, StepRecord, tracker_for, write_environment
 from kogpt2_gluon.runs.report import write_report
 from kogpt2_gluon.storage.disk import full_disk_named
 from kogpt2_gluon.storage.files import remove_partials, write_file
@@ -122,11 +122,7 @@ def _train(
     with run, tracker, own as stop, Saver(recipe, run, tracker.message) as saver:
         stop.watch(stop_file, live)
         if worker.rank == 0:
-            write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
-            write_environment(recipe.run_dir)
-            write_data_record(recipe.run_dir, run.reader.fingerprint, run.objective.facts_of_data())
-            tracker.message(describe(recipe, run))
-            tracker.log_changes(state.step, state.changes)
+            record_start(recipe, run, tracker)
         stopwatch = Stopwatch(worker)
         saved_step, saved_attempt, stop_wanted, save_wanted = state.step, state.attempt, False, False
         while True:
@@ -159,17 +155,20 @@ def _train(
             result = run_step(recipe, run, stop, stopwatch.phase)
             saver.check()
             stop_wanted, save_wanted = result.stop_wanted, result.save_wanted
-            run.progress.at_step(state.step)
-            for message in result.messages:
-                tracker.message(message)
-            stopwatch.count(run.objective.tokens_per_step)
-            if result.made and (state.step == num_steps or is_due(state.step, recipe.tracking.log_interval)):
-                mx.nd.waitall()  # the engine runs ahead of Python: without this the clock would not see its work
-                tracker.log_step(step_record(run, result, stopwatch.reading()))
+            log_attempt(recipe, run, tracker, result, stopwatch)
     if worker.rank == 0:
         write_report(recipe.run_dir)
     saver.check_mirrors()
     return state
+
+
+def record_start(recipe: Recipe, run: TrainingRun, tracker: NullTracker) -> None:
+    """Writes down what this start begins with: recipe, environment, data, and settings that were changed."""
+    write_file(recipe.run_dir / "recipe.yaml", recipe.to_yaml().encode())
+    write_environment(recipe.run_dir)
+    write_data_record(recipe.run_dir, run.reader.fingerprint, run.objective.facts_of_data())
+    tracker.message(describe(recipe, run))
+    tracker.log_changes(run.state.step, run.state.changes)
 
 
 def run_step(recipe: Recipe, run: TrainingRun, stop: StopRequest, phase: Phase = unmarked) -> StepResult:
@@ -233,6 +232,20 @@ def accumulate_gradients(run: TrainingRun, batch: Any, seed: int, phase: Phase =
             loss.backward()
             run.loss_block.complete_gradients()
     return losses
+
+
+def log_attempt(
+    recipe: Recipe, run: TrainingRun, tracker: NullTracker, result: StepResult, stopwatch: Stopwatch
+) -> None:
+    """Notes that an attempt was made, and logs it if that is due."""
+    step = run.state.step
+    run.progress.at_step(step)
+    for message in result.messages:
+        tracker.message(message)
+    stopwatch.count(run.objective.tokens_per_step)
+    if result.made and (step == recipe.training.num_steps or is_due(step, recipe.tracking.log_interval)):
+        mx.nd.waitall()  # the engine runs ahead of Python: without this the clock would not see its work
+        tracker.log_step(step_record(run, result, stopwatch.reading()))
 
 
 def step_record(run: TrainingRun, result: StepResult, measured: Reading) -> StepRecord:

@@ -25,7 +25,7 @@ from kogpt2_gluon.training.replicas import Replicas
 from kogpt2_gluon.training.resume import restore_state
 from kogpt2_gluon.training.resume_point import record_resume_point
 from kogpt2_gluon.training.rollback import RollBack, merged
-from kogpt2_gluon.training.start import check_start
+from kogpt2_gluon.training.start import Start, check_start
 from kogpt2_gluon.training.state import TrainingRun, TrainState
 from kogpt2_gluon.training.update_check import UpdateCheck
 from kogpt2_gluon.training.worker import start_worker
@@ -64,17 +64,7 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
         net = new_network(recipe, ctx, ops, objective.build_model, random=not (checkpoint or start.initial))
         state = TrainState(begun_as=f"{recipe.fingerprint()}/{reader.fingerprint}")
         if checkpoint and saved:
-            state = restore_state(saved)
-            rules = recipe.evaluation
-            state.stop_rule_met = state.stop_rule_met and bool(rules.stop_improvement or rules.patience)
-            fingerprint = objective.held_out.fingerprint if objective.held_out else None
-            if saved.get("held_out_fingerprint") != fingerprint or "data.seq_length" in start.values_before:
-                # Scores of another set, or with another length of context, do not compare with new ones.
-                state.epoch_perplexity, state.evaluation = None, None
-            state.changes += [
-                {"step": state.step, "key": change.key, "from": change.before, "to": change.now}
-                for change in start.allowed_changes
-            ]
+            state = _restored(recipe, start, saved)
             load_arrays(net, checkpoint.model_arrays(), source=str(checkpoint.path))
         elif start.initial:
             load_arrays(net, start.initial.arrays(), source=str(start.initial.path), but_for=HEADS)
@@ -114,6 +104,21 @@ def _set_up(recipe: Recipe, resume: str, allow_change: Sequence[str], opened: Ex
         changed=start.changed,
         notes=[*start.notes, *reader.notes, *products.notes, *notes],
     )
+
+
+def _restored(recipe: Recipe, start: Start, saved: dict[str, Any]) -> TrainState:
+    """Returns the state of a checkpoint, less what no longer holds by the recipe of now."""
+    state, rules, held_out = restore_state(saved), recipe.evaluation, start.objective.held_out
+    state.stop_rule_met = state.stop_rule_met and bool(rules.stop_improvement or rules.patience)
+    fingerprint = held_out.fingerprint if held_out else None
+    if saved.get("held_out_fingerprint") != fingerprint or "data.seq_length" in start.values_before:
+        # Scores of another set, or with another length of context, do not compare with new ones.
+        state.epoch_perplexity, state.evaluation = None, None
+    state.changes += [
+        {"step": state.step, "key": change.key, "from": change.before, "to": change.now}
+        for change in start.allowed_changes
+    ]
+    return state
 
 
 def new_network(

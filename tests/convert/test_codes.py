@@ -123,7 +123,7 @@ def test_the_verbs(source, tmp_path, transformers):
     refused = verb("convert", tmp_path / "run", tmp_path / "other", "--to", "codes", "--bits", 3)
     assert "is quantised already" in str(refused.exception)
     with_optimizer = verb("convert", source.path, tmp_path / "other", "--to", "codes", "--with-optimizer")
-    assert "codes has no file for it" in str(with_optimizer.exception)
+    assert "--with-optimizer is for --to huggingface and checkpoint, not for codes" in str(with_optimizer.exception)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_options_that_do_not_fit(source, tmp_path, options, words):
     with pytest.raises(RecipeError, match=words):
         coded(source, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(RecipeError, match="--bits and --group-size are for --to codes, not for onnx"):
+    with pytest.raises(RecipeError, match="--bits is for --to codes, not for onnx"):
         convert_to("onnx", source, tmp_path / "out", bits=2)
 
 

@@ -345,7 +345,7 @@ def test_files_of_a_size(checkpoint, tmp_path, transformers):
     [
         (("--to", "original", "--dtype", "float16"), "is for --to huggingface, gguf and codes, not for original"),
         (("--to", "checkpoint", "--max-shard-size", "5"), "is for --to huggingface, not for checkpoint"),
-        (("--to", "original", "--with-optimizer"), "original has no file for it"),
+        (("--to", "original", "--with-optimizer"), "is for --to huggingface and checkpoint, not for original"),
         (("--to", "checkpoint", "--with-optimizer"), "there is no state of an optimizer"),
         (("--num-heads", "4"), "are for a file of parameters"),
     ],
