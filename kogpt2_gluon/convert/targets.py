@@ -26,7 +26,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a conversion besides its target. Each target takes some of them (TAKEN_BY).
+    """Holds what is asked of a conversion besides its target. Each target takes some of them (TAKEN_BY).
 
     Attributes
     ----------
