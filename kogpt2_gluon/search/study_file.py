@@ -39,7 +39,10 @@ def open_study(folder: Path, name: str, best_is_low: bool, journal: bool, say: C
 
 @contextlib.contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Raises DataError where Optuna can no longer read or write the study: it was removed, or its disk is full."""
+    """Raises DataError where Optuna can no longer read or write the study.
+
+    It was removed, its disk is full, or another tool keeps it locked.
+    """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -47,8 +50,8 @@ def in_use(folder: Path) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise DataError(
-            f"{folder}: its study can no longer be used ({_reason(error)}); put it back or make room, and the same "
-            "command goes on"
+            f"{folder}: its study can no longer be used ({_reason(error)}); put that right, and the same command "
+            "goes on"
         ) from None
 
 

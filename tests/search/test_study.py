@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from kogpt2_gluon.errors import DataError, RecipeError
 from kogpt2_gluon.search import study as study_module
+from kogpt2_gluon.search import study_file
 from kogpt2_gluon.search.searching import search
 from kogpt2_gluon.search.study import Study
 from kogpt2_gluon.search.study_file import cut_half_line
@@ -202,3 +204,14 @@ def test_a_full_disk_is_one_line_and_with_room_the_search_goes_on(tmp_path, plan
         again = Study(disk / "study", plan, lambda line: None)
         known = len(again.trials())
         assert known and again.begin() == known == len(again.trials()) - 1
+
+
+def test_a_study_that_another_tool_keeps_locked_is_one_line(study_of, monkeypatch):
+    monkeypatch.setattr(study_file, "BUSY_SECONDS", 0.2)
+    study = study_of()
+    study.begin()
+    with contextlib.closing(sqlite3.connect(study.folder / "study.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DataError, match=r"can no longer be used \(database is locked\)"):
+            study.begin()
+    assert study.begin() == 1
