@@ -56,6 +56,7 @@ class Options:
     group_size: int | None = None
 
 
+# heads.check_part says which network and target take a part.
 TAKEN_BY = {
     "max_shard_size": ("huggingface",),
     "dtype": ("huggingface", "gguf", "codes"),

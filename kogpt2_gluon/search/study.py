@@ -114,6 +114,8 @@ class Trial:
 class Study:
     """The folder of a search. RecipeError if it holds another search.
 
+    What reads or writes the study raises DataError if its file was removed, is locked, or is on a full disk.
+
     `say` gets a line about a file that had to be repaired.
     """
 
@@ -167,16 +169,16 @@ class Study:
             Tried(each.settings, each.standing.results, each.standing.state == DONE, each.standing.state == FAILED)
             for each in self.trials()
         ]
-        plan = self.plan
-        settings = propose(plan.space, plan.recipe, tried, plan.sampler, plan.seed)
-        if settings is None:
-            return None
-        new = create_trial(state=TrialState.RUNNING, params=settings, distributions=plan.space.distributions)
         if (left := self._path_of(len(tried))).exists():
             raise DataError(
                 f"{left}: is a run, and the study in {self.folder} knows {len(tried)} trials: it is an older copy, "
                 "or was removed; put the newest one back, or begin another search with --out"
             )
+        plan = self.plan
+        settings = propose(plan.space, plan.recipe, tried, plan.sampler, plan.seed)
+        if settings is None:
+            return None
+        new = create_trial(state=TrialState.RUNNING, params=settings, distributions=plan.space.distributions)
         with in_use(self.folder):
             self._study.add_trial(new)  # one transaction: a kill leaves a whole trial or none
         return len(tried)
