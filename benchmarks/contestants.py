@@ -107,17 +107,22 @@ class Clock:
 
 
 class Turns:
-    """Contestants that are all started, and make their steps in turn."""
+    """Contestants that are started one after another, and then make their steps in turn.
+
+    A contestant starts when the one before it is ready: while it starts, ours measures kernels, compile compiles.
+    """
 
     def __init__(self, contestants: Sequence[Contestant]):
-        self._processes = {contestant.name: contestant.start(**{TURNS: "1"}) for contestant in contestants}
+        self._contestants = contestants
+        self._processes: dict[str, subprocess.Popen] = {}
         self._results: dict[str, Result] = {}
 
     def run(self) -> dict[str, Result]:
         """Returns the results. Raises ContestantError if a contestant ends without one."""
         try:
-            for name in self._processes:
-                self._until_ready(name)
+            for contestant in self._contestants:
+                self._processes[contestant.name] = contestant.start(**{TURNS: "1"})
+                self._until_ready(contestant.name)
             while len(self._results) < len(self._processes):
                 for name, process in self._processes.items():
                     if name not in self._results:

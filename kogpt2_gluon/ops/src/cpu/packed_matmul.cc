@@ -52,8 +52,15 @@ struct Bfloat16 {
   static KOGPT2_INLINE float one(uint16_t value) { return float_of(static_cast<uint32_t>(value) << 16); }
 };
 
-// A sliver is (depth, kWidth): to[k * kWidth + i] = from(i, k) for i < count, and 0 up to kWidth. It may be followed by
-// one vector of anything.
+// A sliver is (depth, kWidth): to[k * kWidth + i] = from(i, k) for i < count, and 0 up to kWidth. Slivers lie kSliver
+// floats apart, since one may be followed by one vector of anything.
+template <int kWidth>
+constexpr int64_t kSliver = kDepth * kWidth + kLanes;
+
+// At most this many slivers are packed at a time. The rows of a source are then read in whole lines of the cache: a
+// sliver of 14 numbers takes a part of each line, which may be gone when the next sliver asks for the rest.
+template <int kWidth>
+constexpr int64_t kGroup = kWidth % 16 ? 4 : 1;
 
 // Each of the `count` lines of the source has its `depth` elements next to each other.
 template <int kWidth, typename Read>
@@ -79,39 +86,51 @@ void pack_lines(const typename Read::Element* from, int64_t stride, int64_t coun
   }
 }
 
-// Each of the `depth` rows of the source has its `count` elements next to each other.
-template <int kWidth, typename Read>
+// Each of the `depth` rows of the source has the elements of kSlivers slivers next to each other, `count` of them.
+template <int kWidth, int kSlivers, typename Read>
 void pack_rows(const typename Read::Element* from, int64_t stride, int64_t count, int64_t depth, float* to) {
   // Whole vectors may read past the end of a row, so the last row is read one by one.
-  const int64_t whole = count == kWidth ? depth - (kWidth % kLanes != 0) : 0;
+  const int64_t whole = count == kSlivers * kWidth ? depth - (kWidth % kLanes != 0) : 0;
   for (int64_t k = 0; k < whole; ++k) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kWidth; i += kLanes) store(Read::vector(from + k * stride + i), to + k * kWidth + i);
+    for (int sliver = 0; sliver < kSlivers; ++sliver) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kWidth; i += kLanes) {
+        store(Read::vector(from + k * stride + sliver * kWidth + i), to + sliver * kSliver<kWidth> + k * kWidth + i);
+      }
+    }
   }
   for (int64_t k = whole; k < depth; ++k) {
-    for (int i = 0; i < kWidth; ++i) to[k * kWidth + i] = i < count ? Read::one(from[k * stride + i]) : 0.0f;
+    for (int i = 0; i < kSlivers * kWidth; ++i) {
+      to[i / kWidth * kSliver<kWidth> + k * kWidth + i % kWidth] = i < count ? Read::one(from[k * stride + i]) : 0.0f;
+    }
   }
 }
 
 template <int kWidth, typename Read>
-void pack_elements(const Matrix& lines, int64_t first, int64_t begin, int64_t depth, float* to) {
-  const int64_t count = std::min<int64_t>(kWidth, lines.rows - first);
+void pack_elements(const Matrix& lines, int64_t first, int64_t count, int64_t begin, int64_t depth, float* to) {
   const auto* const from = static_cast<const typename Read::Element*>(lines.data) + first * lines.row_stride +
                            begin * lines.column_stride;
-  if (lines.column_stride == 1) {
-    pack_lines<kWidth, Read>(from, lines.row_stride, count, depth, to);
-  } else {
-    pack_rows<kWidth, Read>(from, lines.column_stride, count, depth, to);
+  if (lines.column_stride != 1 && count == kGroup<kWidth> * kWidth) {
+    return pack_rows<kWidth, kGroup<kWidth>, Read>(from, lines.column_stride, count, depth, to);
+  }
+  for (int64_t line = 0; line < count; line += kWidth, to += kSliver<kWidth>) {
+    const int64_t here = std::min<int64_t>(kWidth, count - line);
+    if (lines.column_stride == 1) {
+      pack_lines<kWidth, Read>(from + line * lines.row_stride, lines.row_stride, here, depth, to);
+    } else {
+      pack_rows<kWidth, 1, Read>(from + line, lines.column_stride, here, depth, to);
+    }
   }
 }
 
-// Packs rows first .. first + kWidth - 1 of `lines`, elements begin .. begin + depth - 1.
+// Packs rows first .. first + count - 1 of `lines`, elements begin .. begin + depth - 1, into slivers of kWidth rows.
 template <int kWidth>
-void pack(const Matrix& lines, int64_t first, int64_t begin, int64_t depth, float* to) {
+void pack(const Matrix& lines, int64_t first, int64_t count, int64_t begin, int64_t depth, float* to) {
   switch (lines.element) {
-    case Element::kFloat: return pack_elements<kWidth, Plain>(lines, first, begin, depth, to);
-    case Element::kToRound: return pack_elements<kWidth, ToRound>(lines, first, begin, depth, to);
-    case Element::kBfloat16: return pack_elements<kWidth, Bfloat16>(lines, first, begin, depth, to);
+    case Element::kFloat: return pack_elements<kWidth, Plain>(lines, first, count, begin, depth, to);
+    case Element::kToRound: return pack_elements<kWidth, ToRound>(lines, first, count, begin, depth, to);
+    case Element::kBfloat16: return pack_elements<kWidth, Bfloat16>(lines, first, count, begin, depth, to);
   }
 }
 
@@ -213,29 +232,42 @@ std::vector<Part> parts_of(int64_t lines, int64_t lines_at_once, int64_t K) {
   return parts;
 }
 
+// How many lines of a factor a thread packs at a time. One sliver, if each line's elements lie next to each other, or if
+// there would be too few groups to share out evenly.
+template <int kWidth>
+int64_t lines_of_group(const Matrix& lines) {
+  const int64_t slivers = (lines.rows + kWidth - 1) / kWidth, for_each_thread = slivers / omp_get_max_threads();
+  return lines.column_stride == 1 ? kWidth : kWidth * std::clamp<int64_t>(for_each_thread / 6, 1, kGroup<kWidth>);
+}
+
 // Calls tile(shared line, own line, shared sliver, own sliver, begin, depth) for all tiles of the product. `shared` and
 // `own` have a line for each row of the left factor, or for each column of the right one. A thread whose share of a part
 // is done packs some of the next part, so that the threads wait for each other once a part.
 template <int kSharedWidth, int kOwnWidth, typename Tile>
 void multiply_parts(const Matrix& shared, int64_t lines_at_once, const Matrix& own, const Tile& tile) {
-  constexpr int64_t kSliver = kDepth * kSharedWidth + kLanes;
   const std::vector<Part> parts = parts_of(shared.rows, lines_at_once, shared.columns);
   const int64_t num_parts = static_cast<int64_t>(parts.size());
-  const int64_t part_size = std::min(lines_at_once, shared.rows + kSharedWidth) / kSharedWidth * kSliver;
+  const int64_t part_size = std::min(lines_at_once, shared.rows + kSharedWidth) / kSharedWidth * kSliver<kSharedWidth>;
   Buffer<float> memory(part_size * std::min<int64_t>(2, num_parts));
   float* const slivers = memory.data();
+  const int64_t shared_group = lines_of_group<kSharedWidth>(shared), own_group = lines_of_group<kOwnWidth>(own);
 #pragma omp parallel
   {
-    alignas(64) float own_sliver[kDepth * kOwnWidth + kLanes];
+    alignas(64) float own_slivers[kGroup<kOwnWidth> * kSliver<kOwnWidth>];
     for (int64_t p = 0; p <= num_parts; ++p) {  // part p is packed while part p - 1 is multiplied
       if (p > 0) {
         const Part part = parts[p - 1];
         const float* const packed = slivers + (p - 1) % 2 * part_size;
 #pragma omp for schedule(dynamic) nowait
-        for (int64_t line = 0; line < own.rows; line += kOwnWidth) {
-          pack<kOwnWidth>(own, line, part.begin, part.depth, own_sliver);
-          for (int64_t each = part.first; each < part.end; each += kSharedWidth) {
-            tile(each, line, packed + (each - part.first) / kSharedWidth * kSliver, own_sliver, part.begin, part.depth);
+        for (int64_t first = 0; first < own.rows; first += own_group) {
+          const int64_t end = std::min(first + own_group, own.rows);
+          pack<kOwnWidth>(own, first, end - first, part.begin, part.depth, own_slivers);
+          for (int64_t line = first; line < end; line += kOwnWidth) {
+            const float* const own_sliver = own_slivers + (line - first) / kOwnWidth * kSliver<kOwnWidth>;
+            for (int64_t each = part.first; each < part.end; each += kSharedWidth) {
+              tile(each, line, packed + (each - part.first) / kSharedWidth * kSliver<kSharedWidth>, own_sliver,
+                   part.begin, part.depth);
+            }
           }
         }
       }
@@ -243,8 +275,9 @@ void multiply_parts(const Matrix& shared, int64_t lines_at_once, const Matrix& o
         const Part part = parts[p];
         float* const to = slivers + p % 2 * part_size;
 #pragma omp for schedule(dynamic) nowait
-        for (int64_t line = part.first; line < part.end; line += kSharedWidth) {
-          pack<kSharedWidth>(shared, line, part.begin, part.depth, to + (line - part.first) / kSharedWidth * kSliver);
+        for (int64_t first = part.first; first < part.end; first += shared_group) {
+          pack<kSharedWidth>(shared, first, std::min(shared_group, part.end - first), part.begin, part.depth,
+                             to + (first - part.first) / kSharedWidth * kSliver<kSharedWidth>);
         }
       }
 #pragma omp barrier
