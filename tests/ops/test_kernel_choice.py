@@ -15,6 +15,7 @@ from kogpt2_gluon.errors import RecipeError
 from kogpt2_gluon.ops import kernels
 from kogpt2_gluon.ops.build import INSTRUCTION_SETS, OperatorsUnavailable
 from kogpt2_gluon.ops.kernel_times import (
+    KERNELS,
     ONEDNN,
     SHARED_LEFT,
     SHARED_RIGHT,
@@ -116,6 +117,21 @@ def test_a_variable_takes_what_was_measured_here(monkeypatch, measured):
     monkeypatch.setenv("KOGPT2_KERNELS", "measured")
     assert not kernels.still_holds(choice, network, "float32")
     assert choose_kernels(SMALL, "float32") == choice and "GFLOP/s measured" in choice.describe()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "usable", "chosen"),
+    [
+        ([1.02, 1.00, 1.01], KERNELS, ONEDNN),
+        ([1.04, 1.00, 1.01], KERNELS, SHARED_RIGHT),
+        ([1.04, 1.00, 1.04], KERNELS, SHARED_LEFT),
+        ([1.00, 2.02, 2.00], (SHARED_LEFT, SHARED_RIGHT), SHARED_RIGHT),
+        ([float("inf"), 2.00, 2.10], KERNELS, SHARED_LEFT),
+    ],
+)
+def test_of_kernels_that_are_about_as_fast_the_steadiest_is_chosen(seconds, usable, chosen):
+    times = Times([Product(0, 8, 8, 8)], [1.0], [seconds])
+    assert times.fastest(usable) == [chosen]
 
 
 def test_plain_data_that_is_no_measurement_is_none():
