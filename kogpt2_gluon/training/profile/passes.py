@@ -26,7 +26,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,8 @@ def profile(
     Profile or None
         None on every worker except rank 0. Raises what training raises.
     """
-    _make_folder(out)
     progress = progress or (lambda *_: None)
-    with tempfile.TemporaryDirectory(prefix="kogpt2-profile-") as name:
+    with _folder(out), tempfile.TemporaryDirectory(prefix="kogpt2-profile-") as name:
         scratch = Path(name)
         recipe = _detached(recipe, scratch, 3 * steps + 2 * warmup)
         if synthetic:
@@ -271,13 +270,25 @@ def write_random_shards(recipe: Recipe, folder: Path) -> DataRecipe:
     return replace(recipe.data, train=str(folder), source="shards", cache="off", bpe_dropout=0.0)
 
 
-def _make_folder(out: Path) -> None:
-    """Makes the folder to write to. RecipeError if that fails, before any time is spent."""
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """Makes the folder to write to, before any time is spent; removes what it made if the profile fails.
+
+    RecipeError if it cannot be written to.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise RecipeError(f"{out}: cannot be written to ({error.strerror}); name another folder with --out") from None
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+        raise
 
 
 def _silent_console() -> Any:
