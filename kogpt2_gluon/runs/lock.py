@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kogpt2_gluon.errors import RecipeError
+from kogpt2_gluon.storage.files import make_folder, remove_empty
 
 LOCK_FILE = "lock"
 PATIENCE_SECONDS = 0.3  # who only looks at a lock holds it for a moment
@@ -26,13 +27,14 @@ class RunLock:
     """Holds the lock of a run folder until it is closed, or until this process ends, however it ends.
 
     The lock is the operating system's (flock), so a dead process leaves none behind; the file says who holds it. Where
-    a file system has no such locks (Lustre mounted without flock) it protects nothing. A folder that was made for the
-    lock, and got nothing else, goes with it. HeldError if another process holds it, RecipeError if the folder cannot be
+    a file system has no such locks (Lustre mounted without flock) it protects nothing. Folders that were made for the
+    lock, and got nothing else, go with it. HeldError if another process holds it, RecipeError if the folder cannot be
     written.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._path, self._made = run_dir / LOCK_FILE, False
+        self._path = run_dir / LOCK_FILE
+        self._made: list[Path] = []  # folders that were not there
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -50,8 +52,8 @@ class RunLock:
 
         BlockingIOError if another process has it, FileNotFoundError if its holder removed it, or its folder, meanwhile.
         """
-        self._made = self._made or not run_dir.exists()
-        run_dir.mkdir(parents=True, exist_ok=True)
+        made = make_folder(run_dir)
+        self._made = self._made or made
         file = self._path.open("a+b")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,9 +89,7 @@ class RunLock:
             self._path.unlink()  # while it is locked: whoever opened it sees that it is another file now
         self._file.close()
         self._file = None
-        if self._made:
-            with contextlib.suppress(OSError):  # it is not empty
-                self._path.parent.rmdir()
+        remove_empty(self._made)
 
 
 def check_unlocked(run_dir: Path) -> None:

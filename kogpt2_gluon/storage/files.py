@@ -18,7 +18,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -90,6 +90,20 @@ def remove_partials(folder: Path) -> None:
         else:
             with suppress(OSError):
                 path.unlink()
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Makes a folder and those above it. Returns the ones that were not there before, the deepest first."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes what :func:`make_folder` returned, as far as nothing has been put there since."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def try_to_make(folder: Path) -> None:

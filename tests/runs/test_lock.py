@@ -42,3 +42,15 @@ def test_a_folder_that_cannot_be_made_is_no_lock_that_somebody_holds(tmp_path):
     with pytest.raises(RecipeError, match="cannot be written") as caught:
         RunLock(tmp_path / "file" / "run")
     assert not isinstance(caught.value, HeldError)
+
+
+def test_folders_that_were_made_for_the_lock_go_with_it_as_far_as_they_are_empty(tmp_path):
+    run_dir = tmp_path / "runs" / "new" / "run"
+    RunLock(run_dir).close()
+    assert not list(tmp_path.iterdir())
+    with RunLock(run_dir):
+        (tmp_path / "runs" / "note").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "note"]
+    (tmp_path / "runs" / "old").mkdir()
+    RunLock(tmp_path / "runs" / "old").close()
+    assert (tmp_path / "runs" / "old").is_dir(), "it was there before"

@@ -26,7 +26,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from kogpt2_gluon.recipe import Recipe
 from kogpt2_gluon.recipe_sections import DataRecipe
 from kogpt2_gluon.runs.metrics import tracker_for
 from kogpt2_gluon.shards.format import TOKENIZER, Manifest, ShardWriter
+from kogpt2_gluon.storage.files import make_folder, remove_empty
 from kogpt2_gluon.tokens.tokenizer import Tokenizer
 from kogpt2_gluon.training.loop import run_step, step_record
 from kogpt2_gluon.training.out_of_memory import memory_named
@@ -276,18 +277,15 @@ def _folder(out: Path) -> Iterator[None]:
 
     RecipeError if it cannot be written to.
     """
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        made = make_folder(out)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise RecipeError(f"{out}: cannot be written to ({error.strerror}); name another folder with --out") from None
     try:
         yield
     except BaseException:
-        for folder in made:
-            with suppress(OSError):  # something is in it
-                folder.rmdir()
+        remove_empty(made)
         raise
 
 
