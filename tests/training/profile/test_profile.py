@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import math
 import sys
 import time
@@ -156,14 +155,14 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said, tmp_path, monkey
     (tmp_path / "file").touch()
     stderr = run(*COMMAND, *arguments, code=2).stderr
     assert said in stderr and stderr.startswith("kogpt2: ") and stderr.count("\n") == 1
-    assert os.listdir(tmp_path) == ["file"], "no folder is left"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "no folder is left"
 
 
 def test_missing_data_is_bad_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stderr = run(*COMMAND, "debug_cpu", "data.train=nowhere", code=3).stderr
     assert "nowhere" in stderr and stderr.count("\n") == 1
-    assert not os.listdir(tmp_path), "no folder is left"
+    assert not list(tmp_path.iterdir()), "no folder is left"
 
 
 @pytest.mark.parametrize("skipped", [False, True])
