@@ -90,9 +90,10 @@ def test_an_encoder_and_its_gradients_are_those_of_peft(encoder, size):
 
 @pytest.mark.parametrize("encoder", ["mlp", "lstm"])
 def test_the_first_values_of_an_encoder_are_spread_as_those_of_peft(encoder):
-    theirs, places = peft_encoder(encoder, 48, 64)
+    pytest.importorskip("torch").manual_seed(0)
+    theirs, places = peft_encoder(encoder, 480, 640)  # fewer than some hundred numbers are spread by chance
     parameters = dict(theirs.named_parameters())
-    prompt = make_prompt("p", mx.nd.zeros((LENGTH, 48)), encoder, 64, seed=0)
+    prompt = make_prompt("p", mx.nd.zeros((LENGTH, 480)), encoder, 640, seed=0)
     for part, name in places.items():
         own, other = prompt.trained[f"p.{part}"].data().asnumpy(), parameters[name].detach().numpy()
         assert own.std() == pytest.approx(other.std(), rel=0.25), part
