@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: Debi
 
 TOKEN = "a-token-of-the-tests"
 LOOKS = [(390, "dark"), (1280, "light")]  # check_access() sees each width in both
+LINE = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}  # bytes a second; -1: any
 
 
 def percent(log_probability: float) -> float:
@@ -82,6 +83,9 @@ def test_a_text_that_is_stopped_stays_and_goes_on(page_service: Served, tab: Any
     page = window.page
     window.set({"Most new tokens": POSITIONS - 20, "Seed": 1})
     page.fill("#prompt", PROMPT)
+    line = page.context.new_cdp_session(page)
+    # A slow line: on a busy machine the whole text may else be there before a key is pressed.
+    line.send("Network.emulateNetworkConditions", {**LINE, "downloadThroughput": 10_000})
     page.keyboard.press("Control+Enter")
     expect(page.locator(".token").nth(2)).to_be_visible()
     mark = "getComputedStyle(document.querySelector('.tokens'), '::after').animationName"
@@ -90,6 +94,7 @@ def test_a_text_that_is_stopped_stays_and_goes_on(page_service: Served, tab: Any
     assert page.evaluate(mark) == "none"
     page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_have_text("Stopped.")
+    line.send("Network.emulateNetworkConditions", LINE)
     before = window.text()
     assert 3 <= len(before) < POSITIONS - 20
     expected = page_service.post(prompt=PROMPT, seed=1, max_new_tokens=len(before))["texts"][0]["tokens"]
