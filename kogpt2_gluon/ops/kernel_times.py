@@ -15,8 +15,8 @@ ROWS = 512  # more tokens take longer to measure and change no choice
 
 # Kernel, in ops/src/cpu/kernels.h
 KERNELS = ONEDNN, SHARED_LEFT, SHARED_RIGHT = 1, 2, 3
-# Of kernels that are about as fast, the first is taken. Other programs that use the caches slow them down differently:
-# oneDNN's by 8%, ours by 14% if all threads share the right factor, by 18% if they share the left one.
+# Of kernels that are about as fast, the first is taken: other programs that fill the caches slow down oneDNN's least,
+# and most of all ours where all threads share the left factor.
 STEADIEST = ONEDNN, SHARED_RIGHT, SHARED_LEFT
 ABOUT_AS_FAST = 1.03
 
